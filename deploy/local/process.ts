@@ -1,0 +1,219 @@
+// Owns the child processes of a local run: started in a session of their own with their output in a log file, ended by
+// their pid and by nothing else. What must stay true:
+// - no child outlives its parent: the kernel ends it where it can (Linux), an exit hook does elsewhere;
+// - a Ctrl-C in the terminal reaches the parent only, which then ends the children in its own order;
+// - every wait here ends: by its condition, by the child's exit, or by its deadline.
+
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { accessSync, closeSync, constants, openSync, readFileSync, statSync } from 'node:fs';
+import { connect, createServer } from 'node:net';
+import { delimiter, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+
+export interface ChildOptions {
+  name: string;
+  command: string;
+  args: string[];
+  /** Both streams of the child are written here, from its first byte. */
+  logFile: string;
+  env?: NodeJS.ProcessEnv;
+  cwd?: string;
+  /** A command which ends in running the rest of its line (as `setpriv … --` does), put before the child's. */
+  prefix?: string[];
+  /** What the child gets when its parent is gone: its way to end at once, its own children included. */
+  orphanSignal?: NodeJS.Signals;
+}
+
+const live = new Set<Child>();
+
+function endAll(): void {
+  for (const child of live) child.signal(child.orphanSignal);
+}
+
+/** A running child process. `exited` resolves, and never rejects, when it has ended. */
+export class Child {
+  readonly name: string;
+  readonly pid: number;
+  readonly orphanSignal: NodeJS.Signals;
+  readonly exited: Promise<void>;
+  /** How it ended, in words; undefined while it runs. */
+  ending: string | undefined;
+  readonly #process: ChildProcess;
+  readonly #logFile: string;
+
+  constructor(process: ChildProcess, options: ChildOptions) {
+    this.name = options.name;
+    this.pid = process.pid!;
+    this.orphanSignal = options.orphanSignal ?? 'SIGKILL';
+    this.#process = process;
+    this.#logFile = options.logFile;
+    this.exited = new Promise((resolve) => {
+      process.once('exit', (code, signal) => {
+        this.ending = signal === null ? `exit code ${code}` : signal;
+        forget(this);
+        resolve();
+      });
+    });
+  }
+
+  get running(): boolean {
+    return this.ending === undefined;
+  }
+
+  signal(name: NodeJS.Signals): void {
+    if (this.running) this.#process.kill(name);
+  }
+
+  /** Asks with `signal`, and after `deadlineMs` ends it with SIGKILL. Resolves when the process is gone. */
+  async stop(signal: NodeJS.Signals = 'SIGTERM', deadlineMs = 10_000): Promise<void> {
+    this.signal(signal);
+    if (!(await settled(this.exited, deadlineMs))) await this.kill();
+  }
+
+  /** SIGKILL, to its own children too as far as they stayed in its process group. */
+  async kill(): Promise<void> {
+    if (this.running) process.kill(-this.pid, 'SIGKILL');
+    await this.exited;
+  }
+
+  /** The last lines of its log, for error messages. */
+  logTail(lines = 12): string {
+    try {
+      return readFileSync(this.#logFile, 'utf8').trimEnd().split('\n').slice(-lines).join('\n');
+    } catch {
+      return '';
+    }
+  }
+
+  /** Waits until `ready` holds; throws with the log's tail when the child ends first or the deadline passes. */
+  async waitUntil(ready: () => boolean | Promise<boolean>, deadlineMs: number): Promise<void> {
+    try {
+      await waitFor(async () => {
+        if (!this.running) throw new Error(`it ended with ${this.ending}`);
+        return ready();
+      }, deadlineMs);
+    } catch (cause) {
+      await this.kill();
+      const tail = this.logTail();
+      const why = cause instanceof Error ? cause.message : String(cause);
+      throw new Error(`${this.name} did not start: ${why}${tail === '' ? '' : `\n${tail}`}`, { cause });
+    }
+  }
+}
+
+function forget(child: Child): void {
+  live.delete(child);
+  if (live.size === 0) process.off('exit', endAll);
+}
+
+/** Starts a child. It rejects when the program cannot be run at all; use `waitUntil` to learn when it is ready. */
+export async function startChild(options: ChildOptions): Promise<Child> {
+  const orphan = diesWithParent() ? ['setpriv', '--pdeathsig', (options.orphanSignal ?? 'SIGKILL').slice(3), '--'] : [];
+  const [command = '', ...args] = [...(options.prefix ?? []), ...orphan, options.command, ...options.args];
+  const log = openSync(options.logFile, 'w', 0o600);
+  try {
+    const spawned = spawn(command, args, {
+      stdio: ['ignore', log, log],
+      detached: true,
+      env: options.env ?? process.env,
+      ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+    });
+    await new Promise<void>((resolve, reject) => {
+      spawned.once('spawn', resolve);
+      spawned.once('error', (cause) => reject(new Error(`cannot run ${options.name}: ${cause.message}`, { cause })));
+    });
+    const child = new Child(spawned, options);
+    if (live.size === 0) process.on('exit', endAll);
+    live.add(child);
+    return child;
+  } finally {
+    closeSync(log);
+  }
+}
+
+let setprivKnown: boolean | undefined;
+
+function diesWithParent(): boolean {
+  setprivKnown ??=
+    process.platform === 'linux' && spawnSync('setpriv', ['--pdeathsig', 'KILL', '--', 'true']).status === 0;
+  return setprivKnown;
+}
+
+/** A port of 127.0.0.1 that was free a moment ago. Another process may take it first: callers start again on another. */
+export async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(0, '127.0.0.1', resolve);
+  });
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  if (address === null || typeof address === 'string') throw new Error('the system gave no port');
+  return address.port;
+}
+
+/** Runs `start` on `port`, or on free ports until one is not taken away in the meantime. */
+export async function onFreePort<T>(port: number | undefined, start: (port: number) => Promise<T>): Promise<T> {
+  if (port !== undefined) return start(port);
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await start(await freePort());
+    } catch (error) {
+      const taken = error instanceof Error && /address (already )?in use/i.test(error.message);
+      if (!taken || attempt === 5) throw error;
+    }
+  }
+}
+
+/** Polls `condition` until it holds. Throws what it throws, or that the deadline has passed. */
+export async function waitFor(condition: () => boolean | Promise<boolean>, deadlineMs: number): Promise<void> {
+  const end = performance.now() + deadlineMs;
+  while (!(await condition())) {
+    if (performance.now() > end) throw new Error(`not ready within ${deadlineMs / 1000} s`);
+    await delay(15);
+  }
+}
+
+/** Whether something accepts connections on 127.0.0.1:`port`; with `ask`, whether its first answer begins with `answer`. */
+export async function accepts(port: number, ask?: string, answer = ''): Promise<boolean> {
+  const socket = connect({ port, host: '127.0.0.1', timeout: 1000 });
+  try {
+    return await new Promise<boolean>((resolve) => {
+      socket.on('error', () => resolve(false)).on('timeout', () => resolve(false));
+      socket.on('close', () => resolve(false));
+      socket.once('data', (bytes) => resolve(bytes.toString('latin1').startsWith(answer)));
+      socket.once('connect', () => (ask === undefined ? resolve(true) : socket.write(ask)));
+    });
+  } finally {
+    socket.destroy();
+  }
+}
+
+/** The first of `names` that PATH holds, as a full path. */
+export function findProgram(...names: string[]): string | undefined {
+  const folders = (process.env.PATH ?? '').split(delimiter).filter((folder) => folder !== '');
+  for (const name of names) {
+    for (const folder of folders) {
+      const path = join(folder, name);
+      try {
+        accessSync(path, constants.X_OK);
+        if (statSync(path).isFile()) return path;
+      } catch {
+        // Not in this folder.
+      }
+    }
+  }
+  return undefined;
+}
+
+async function settled(promise: Promise<void>, deadlineMs: number): Promise<boolean> {
+  const timer = new AbortController();
+  try {
+    return await Promise.race([
+      promise.then(() => true),
+      delay(deadlineMs, false, { signal: timer.signal }).catch(() => false),
+    ]);
+  } finally {
+    timer.abort();
+  }
+}

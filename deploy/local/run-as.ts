@@ -1,0 +1,74 @@
+// Owns the question as whom a server runs that refuses root. What must stay true:
+// - an ordinary user runs it as himself, with nothing put before the command;
+// - root runs it as the owner of the data, else as an unprivileged user of the system, with no group and at most the one
+//   capability which that user needs to come at a folder that only root may enter;
+// - the answer has been tried: the returned prefix did run the program from inside the folder.
+
+import { execFile } from 'node:child_process';
+import { stat } from 'node:fs/promises';
+import { promisify } from 'node:util';
+
+const run = promisify(execFile);
+
+export interface RunAs {
+  /** The words before the command; none for an ordinary user. */
+  prefix: string[];
+  uid?: number;
+  gid?: number;
+  env: NodeJS.ProcessEnv;
+}
+
+export interface RunAsQuestion {
+  /** Is run with `--version` to learn whether the user can. */
+  program: string;
+  /** The user must be able to enter it. */
+  folder: string;
+  /** Data that may exist already: then its owner is the user. */
+  ownerOf: string;
+}
+
+export async function runAs({ program, folder, ownerOf }: RunAsQuestion): Promise<RunAs> {
+  const env = { PATH: process.env.PATH, LC_ALL: 'C', TZ: 'UTC' };
+  if (process.getuid?.() !== 0) return { prefix: [], env };
+  const { uid, gid } = (await owner(ownerOf)) ?? (await unprivileged());
+  const failures: string[] = [];
+  for (const capability of ['', 'dac_read_search', 'dac_override']) {
+    const prefix = ['setpriv', '--reuid', `${uid}`, '--regid', `${gid}`, '--clear-groups'];
+    // Without one: neither a folder closed to the user nor files closed to him are in the way. `dac_read_search` opens
+    // folders; containers mostly lack it, and have `dac_override`, which also runs programs that only root may run.
+    // The security bit makes access(2) count capabilities, as all other calls do; initdb looks at its programs by it.
+    if (capability !== '') {
+      prefix.push(`--inh-caps=+${capability}`, `--ambient-caps=+${capability}`, '--securebits=+no_setuid_fixup');
+    }
+    prefix.push('--');
+    try {
+      const [command = '', ...args] = [...prefix, 'sh', '-c', 'cd "$1" && exec "$2" --version', 'sh', folder, program];
+      await run(command, args, { env, cwd: '/' });
+      return { prefix, uid, gid, env };
+    } catch (error) {
+      failures.push((error as { stderr?: string }).stderr?.trim() || String(error));
+    }
+  }
+  throw new Error(
+    `Postgres refuses to run as root, and running it as user ${uid} failed: ${failures[0]}\nStart as an ordinary user, or set DATABASE_URL to a Postgres of your own.`,
+  );
+}
+
+async function owner(path: string): Promise<{ uid: number; gid: number } | undefined> {
+  const found = await stat(path).catch(() => undefined);
+  return found === undefined || found.uid === 0 ? undefined : { uid: found.uid, gid: found.gid };
+}
+
+async function unprivileged(): Promise<{ uid: number; gid: number }> {
+  for (const name of ['postgres', 'nobody']) {
+    try {
+      const [uid, gid] = await Promise.all([run('id', ['-u', name]), run('id', ['-g', name])]);
+      return { uid: Number(uid.stdout), gid: Number(gid.stdout) };
+    } catch {
+      // No such user here.
+    }
+  }
+  throw new Error(
+    'Postgres refuses to run as root, and there is neither a user "postgres" nor "nobody" to run it as: start as an ordinary user',
+  );
+}

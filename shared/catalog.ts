@@ -1,0 +1,81 @@
+/**
+ * What is attached: the tables that clients may name, their columns and keys. Read from plank.catalog; read again when an
+ * event of action S says that a table changed its shape. Identifiers in SQL come only from here.
+ */
+import type { Pool } from './postgres.ts';
+
+export interface Column {
+  name: string;
+  /** as Postgres prints it: "character varying(20)", "integer[]" */
+  type: string;
+  /** pg_type.typname: "varchar", "_int4" */
+  base: string;
+  nullable: boolean;
+  /** an INSERT may leave it out */
+  optional: boolean;
+  writable: boolean;
+}
+
+export interface Table {
+  /** names the table inside events */
+  id: number;
+  /** what clients call it: "items", or "sales.orders" outside the schema public */
+  name: string;
+  schema: string;
+  table: string;
+  keyColumns: string[];
+  /** without the excluded ones */
+  columns: Column[];
+  /** SQL for the JSON image of the row `t`: the same bytes that capture makes */
+  imageSql: string;
+}
+
+interface CatalogRow {
+  id: number;
+  name: string;
+  schema: string;
+  table: string;
+  key_columns: string[];
+  columns: Column[];
+  image_sql: string;
+}
+
+export class Catalog {
+  readonly #pool: Pool;
+  #byId = new Map<number, Table>();
+  #byName = new Map<string, Table>();
+
+  constructor(pool: Pool) {
+    this.#pool = pool;
+  }
+
+  /** Reads everything anew. Throws when Postgres does not answer; what was known stays. */
+  async load(): Promise<void> {
+    const { rows } = await this.#pool.query<CatalogRow>('select * from plank.catalog order by id');
+    const tables = rows.map(
+      (row): Table => ({
+        id: row.id,
+        name: row.name,
+        schema: row.schema,
+        table: row.table,
+        keyColumns: row.key_columns,
+        columns: row.columns,
+        imageSql: row.image_sql,
+      }),
+    );
+    this.#byId = new Map(tables.map((table) => [table.id, table]));
+    this.#byName = new Map(tables.map((table) => [table.name, table]));
+  }
+
+  byId(id: number): Table | undefined {
+    return this.#byId.get(id);
+  }
+
+  byName(name: string): Table | undefined {
+    return this.#byName.get(name);
+  }
+
+  get tables(): readonly Table[] {
+    return [...this.#byName.values()];
+  }
+}

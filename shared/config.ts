@@ -1,0 +1,121 @@
+/**
+ * Environment → typed, frozen configuration. The only place that reads the environment. All problems are reported at once,
+ * by name; README's table is generated from these descriptions and a test keeps it equal.
+ */
+import { hostname } from 'node:os';
+import { z } from 'zod';
+
+const port = z.coerce.number().int().min(0).max(65535);
+const ms = z.coerce.number().int().min(1).max(86_400_000);
+const bytes = z.coerce.number().int().min(1024);
+const list = z.string().transform((text) =>
+  text
+    .split(',')
+    .map((part) => part.trim())
+    .filter(Boolean),
+);
+
+const common = {
+  DATABASE_URL: z
+    .url({ protocol: /^postgres(ql)?$/ })
+    .describe('Postgres, as `postgres://user:password@host:port/database`'),
+  REDIS_URL: z
+    .url({ protocol: /^rediss?$/ })
+    .optional()
+    .describe('Redis or Valkey, as `redis://host:port`; needed when listener and gateways are processes of their own'),
+  PLANK_LOG_NAME: z
+    .string()
+    .regex(/^[a-z0-9_-]{1,40}$/i)
+    .default('plank')
+    .describe('Names the Redis keys, where several databases share one Redis'),
+  NODE_NAME: z
+    .string()
+    .regex(/^[\w.-]{1,64}$/)
+    .default(hostname())
+    .describe('What this process is called in logs, metrics and on the test page (default: the host name)'),
+  LOG_LEVEL: z
+    .enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'])
+    .default('info')
+    .describe('How much is logged'),
+  STOP_TIMEOUT_MS: ms.default(10_000).describe('How long a process may take to stop after SIGTERM, in ms'),
+};
+
+export const listenerSchema = z.object({
+  ...common,
+  LISTENER_PORT: port.default(8001).describe('Where the listener serves `/health` and `/metrics`'),
+  WAKE: z
+    .enum(['auto', 'poll'])
+    .default('auto')
+    .describe(
+      '`auto`: NOTIFY while changes are rare, polling while they are not; `poll`: never NOTIFY, for databases that use two-phase commit',
+    ),
+  POLL_INTERVAL_MS: ms.default(20).describe('With `WAKE=poll`, the pause between drains that found nothing, in ms'),
+  SAFETY_INTERVAL_MS: ms
+    .default(3_000)
+    .describe('How often the listener looks for changes that nothing announced, in ms'),
+  LEASE_MS: ms.min(500).default(3_000).describe('How long the lead lasts when the leader falls silent, in ms'),
+  RETENTION_MS: ms
+    .max(Number.MAX_SAFE_INTEGER)
+    .default(3_600_000)
+    .describe('How long the log is kept for clients that come back, in ms'),
+  RETENTION_BYTES: bytes.default(4 * 1024 ** 3).describe('How large the log may grow, in bytes'),
+  STREAM_BYTES: bytes.default(64 * 1024 ** 2).describe('How much of the log Redis keeps, in bytes'),
+});
+
+export const gatewaySchema = z.object({
+  ...common,
+  PORT: port.default(8000).describe('Where the gateway serves REST, WebSocket, `/health` and `/metrics`'),
+  CORS_ORIGINS: list
+    .default(['*'])
+    .describe('Origins that browsers may use REST and WebSocket from, comma-separated; `*`: any'),
+  MAX_CONNECTIONS: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .default(50_000)
+    .describe('WebSocket connections that one gateway accepts'),
+  MAX_BODY_BYTES: bytes.default(256 * 1024).describe('The largest REST body, in bytes'),
+  MAX_QUEUE_BYTES: bytes
+    .default(1024 ** 2)
+    .describe('Unsent bytes at which a slow client stops getting pushes and catches up at its own pace'),
+  RING_BYTES: bytes
+    .default(64 * 1024 ** 2)
+    .describe('How much of the recent log each gateway keeps in memory for clients that catch up, in bytes'),
+  PING_INTERVAL_MS: ms
+    .default(25_000)
+    .describe('How often a silent client is pinged, in ms; one that misses a ping is dropped'),
+  STALL_TIMEOUT_MS: ms.default(300_000).describe('How long a client may read nothing while data waits for it, in ms'),
+  POOL_SIZE: z.coerce
+    .number()
+    .int()
+    .min(2)
+    .max(1000)
+    .default(10)
+    .describe('Postgres connections that one gateway uses at most'),
+});
+
+export const migrateSchema = z.object({ DATABASE_URL: common.DATABASE_URL, LOG_LEVEL: common.LOG_LEVEL });
+
+export type ListenerConfig = Readonly<z.infer<typeof listenerSchema>>;
+export type GatewayConfig = Readonly<z.infer<typeof gatewaySchema>>;
+
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError';
+}
+
+/** Throws a ConfigError that names every variable that is wrong. An empty variable counts as unset. */
+export function readConfig<S extends z.ZodObject>(
+  schema: S,
+  env: NodeJS.ProcessEnv = process.env,
+): Readonly<z.infer<S>> {
+  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ''));
+  const parsed = schema.safeParse(given);
+  if (!parsed.success) {
+    const problems = parsed.error.issues.map((issue) => {
+      const name = issue.path.join('.');
+      return given[name] === undefined ? `${name} is not set` : `${name}: ${issue.message}`;
+    });
+    throw new ConfigError(`configuration: ${problems.join('; ')}`);
+  }
+  return Object.freeze(parsed.data);
+}

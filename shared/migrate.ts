@@ -1,0 +1,72 @@
+/**
+ * Applies the numbered migrations of shared/sql, each in a transaction of its own, once, in order. Safe to run again and by
+ * several processes at once: a session lock lets one through, the others then find nothing left to do.
+ */
+import { createHash } from 'node:crypto';
+import { readdir, readFile } from 'node:fs/promises';
+import { connect, disconnect } from './postgres.ts';
+
+const folder = new URL('./sql/', import.meta.url);
+const migrationLock = 0x706c6e6b; // "plnk"
+
+/** Throws where Postgres is older than 14, or where an applied migration is not the one in this version. */
+export async function migrate(databaseUrl: string, options: { log?: (message: string) => void } = {}): Promise<void> {
+  const log = options.log ?? (() => {});
+  const client = await connect(databaseUrl, {
+    applicationName: 'plank migrate',
+    statementTimeoutMs: 0,
+    onLost: () => {},
+  });
+  try {
+    const version = Number(
+      (await client.query<{ server_version_num: string }>('show server_version_num')).rows[0]!.server_version_num,
+    );
+    if (version < 140_000)
+      throw new Error(`Plank needs PostgreSQL 14 or newer, this is ${Math.floor(version / 10_000)}`);
+    await client.query('select pg_advisory_lock($1)', [migrationLock]);
+    await client.query(`
+      create schema if not exists plank;
+      create table if not exists plank.migrations (
+        number integer primary key, name text not null, checksum text not null, applied_at timestamptz not null default now())`);
+    const applied = new Map(
+      (
+        await client.query<{ number: number; checksum: string }>('select number, checksum from plank.migrations')
+      ).rows.map((row) => [row.number, row.checksum]),
+    );
+    const names = (await readdir(folder)).filter((name) => /^\d{3}_\w+\.sql$/.test(name)).sort();
+    for (const name of names) {
+      const number = Number(name.slice(0, 3));
+      const sql = await readFile(new URL(name, folder), 'utf8');
+      const checksum = createHash('sha256').update(sql).digest('hex').slice(0, 16);
+      const before = applied.get(number);
+      if (before === checksum) continue;
+      if (before !== undefined)
+        throw new Error(
+          `migration ${name} was applied in another version; this database belongs to another release of Plank`,
+        );
+      log(`applying ${name}`);
+      await client.query('begin');
+      try {
+        await client.query(sql);
+        await client.query('insert into plank.migrations (number, name, checksum) values ($1, $2, $3)', [
+          number,
+          name,
+          checksum,
+        ]);
+        await client.query('commit');
+      } catch (error) {
+        await client.query('rollback');
+        throw new Error(`migration ${name} failed: ${error instanceof Error ? error.message : String(error)}`, {
+          cause: error,
+        });
+      }
+    }
+    log(
+      applied.size === names.length
+        ? `the database is up to date (${names.length} migrations)`
+        : 'the database is ready',
+    );
+  } finally {
+    await disconnect(client);
+  }
+}

@@ -1,0 +1,93 @@
+/**
+ * The door to `pg`: pools and dedicated connections with keepalive, deadlines and an application name. Sessions render
+ * values exactly as captured images are rendered (plank.canonical_settings in sql/003_attach.sql).
+ */
+import pg from 'pg';
+
+export type Pool = pg.Pool;
+export type Client = pg.Client;
+export type PoolClient = pg.PoolClient;
+export const { DatabaseError } = pg;
+
+const canonicalOptions = [
+  'timezone=UTC',
+  'datestyle=ISO,YMD',
+  'intervalstyle=iso_8601',
+  'extra_float_digits=1',
+  'bytea_output=hex',
+  'lc_monetary=C',
+]
+  .map((setting) => `-c ${setting}`)
+  .join(' ');
+
+interface ConnectionOptions {
+  applicationName: string;
+  /** the server cancels a statement after this long; 0: never */
+  statementTimeoutMs: number;
+}
+
+function settings(url: string, options: ConnectionOptions): pg.ClientConfig {
+  return {
+    connectionString: url,
+    application_name: options.applicationName,
+    statement_timeout: options.statementTimeoutMs,
+    connectionTimeoutMillis: 5_000,
+    keepAlive: true,
+    keepAliveInitialDelayMillis: 5_000,
+    options: canonicalOptions,
+  };
+}
+
+/** A pool whose idle connections may fail without ending the process: the next query opens another. */
+export function createPool(
+  url: string,
+  options: ConnectionOptions & { max: number; onError: (error: Error) => void },
+): Pool {
+  const pool = new pg.Pool({
+    ...settings(url, options),
+    max: options.max,
+    idleTimeoutMillis: 30_000,
+    // the client gives up a little after the server should have: a silent server must not hold a request for ever
+    ...(options.statementTimeoutMs ? { query_timeout: options.statementTimeoutMs + 1_000 } : {}),
+  });
+  pool.on('error', options.onError);
+  return pool;
+}
+
+/** One connection, connected. Its owner listens to 'error' and 'end', and ends it. */
+export async function connect(
+  url: string,
+  options: ConnectionOptions & { onLost: (error: Error) => void },
+): Promise<Client> {
+  const client = new pg.Client(settings(url, options));
+  let lost = false;
+  const lose = (error: Error) => {
+    if (lost) return;
+    lost = true;
+    options.onLost(error);
+  };
+  client.on('error', lose);
+  client.on('end', () => lose(new Error('the connection to Postgres ended')));
+  await client.connect();
+  return client;
+}
+
+/** Ends a connection that may no longer answer: politely, and by force after a moment. */
+export async function disconnect(client: Client): Promise<void> {
+  const stream = (client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream;
+  const force = setTimeout(() => stream.destroy(), 500);
+  await client.end().catch(() => {});
+  clearTimeout(force);
+  stream.destroy();
+}
+
+/** Postgres is away, starting, stopping or refuses connections: the same request may succeed later. */
+export function isUnavailable(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  const code = (error as { code?: string }).code ?? '';
+  return (
+    /^(08|57P|53)/.test(code) ||
+    ['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'ENOTFOUND', 'EAI_AGAIN'].includes(code) ||
+    /timeout|terminated|Connection ended|not queryable/i.test(error.message)
+  );
+}

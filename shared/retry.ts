@@ -1,0 +1,88 @@
+/**
+ * Waiting and trying again. Every wait ends by its deadline or its signal; every retry has full jitter and starts small
+ * again after health.
+ */
+
+/** Resolves after `ms`, or at once when the signal aborts: callers look at the signal, not at an exception. */
+export function sleep(ms: number, signal?: AbortSignal): Promise<void> {
+  if (signal?.aborted) return Promise.resolve();
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal?.addEventListener('abort', done, { once: true });
+  });
+}
+
+/** Rejects with `message` when the promise has not settled after `ms`. The work itself goes on; its late failure is swallowed. */
+export async function withDeadline<T>(promise: Promise<T>, ms: number, message: string): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  promise.catch(() => {});
+  try {
+    return await Promise.race([
+      promise,
+      new Promise<never>((_, reject) => {
+        timer = setTimeout(() => reject(new Error(message)), ms);
+      }),
+    ]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+export class Backoff {
+  readonly #minMs: number;
+  readonly #maxMs: number;
+  readonly #random: () => number;
+  #failures = 0;
+
+  constructor(minMs: number, maxMs: number, random: () => number = Math.random) {
+    this.#minMs = minMs;
+    this.#maxMs = maxMs;
+    this.#random = random;
+  }
+
+  /** Milliseconds to wait before the next try: anywhere up to a ceiling that doubles with each failure. */
+  next(): number {
+    const ceiling = Math.min(this.#maxMs, this.#minMs * 2 ** this.#failures++);
+    return this.#minMs + this.#random() * (ceiling - this.#minMs);
+  }
+
+  reset(): void {
+    this.#failures = 0;
+  }
+}
+
+/** A flag that a loop sleeps on: `ring` wakes the sleeper, or the next one if nobody sleeps yet. */
+export class Bell {
+  #rung = false;
+  #wake: (() => void) | undefined;
+
+  ring(): void {
+    this.#rung = true;
+    this.#wake?.();
+  }
+
+  /** Resolves when rung, after `ms`, or on abort; true if it was rung. */
+  async wait(ms: number, signal: AbortSignal): Promise<boolean> {
+    if (!this.#rung && !signal.aborted && ms > 0) {
+      await new Promise<void>((resolve) => {
+        const done = () => {
+          clearTimeout(timer);
+          signal.removeEventListener('abort', done);
+          this.#wake = undefined;
+          resolve();
+        };
+        const timer = setTimeout(done, ms);
+        signal.addEventListener('abort', done, { once: true });
+        this.#wake = done;
+      });
+    }
+    const rung = this.#rung;
+    this.#rung = false;
+    return rung;
+  }
+}

@@ -1,0 +1,238 @@
+-- Attaching a table: what may be attached, its generated capture function, its triggers; and keeping them true to DDL.
+--
+-- Capture runs inside other people's transactions, so a generated function never names a column in a way that could fail:
+-- a column renamed or dropped behind Plank's back reads as null (the inner "select … from (select r.*)" finds the name in
+-- the row, else in the "absent" row beside it) until plank.refresh has run.
+
+-- The doorbell, see services/listener/doorbell.ts. Holding the lock exclusively means "ring"; getting it shared means that the
+-- listener polls, and that it cannot stop polling before this transaction has ended.
+create function plank.ring() returns void language plpgsql as $$
+begin
+  if not pg_try_advisory_xact_lock_shared(1886151019, 1) then  -- 'plnk', bell
+    perform pg_notify('plank', '');
+  end if;
+end $$;
+
+-- The settings under which an image has the same bytes for every writer. Gateways read under the same ones.
+create function plank.canonical_settings() returns text language sql immutable as $$
+  select 'set timezone = ''UTC'' set datestyle = ''ISO, YMD'' set intervalstyle = ''iso_8601'' set extra_float_digits = 1 '
+      || 'set bytea_output = ''hex'' set lc_monetary = ''C'''
+$$;
+
+create function plank.is_plain_layout(a plank.attached) returns boolean language sql stable as $$
+  -- whole rows can be rendered as they are: nothing is excluded, and no partition has its columns in another order
+  select a.excluded = '{}' and not exists (
+    select from pg_partition_tree(a.relation) p
+    where (select array_agg(attname order by attnum) from pg_attribute where attrelid = p.relid and attnum > 0 and not attisdropped)
+       <> (select array_agg(attname order by attnum) from pg_attribute where attrelid = a.relation and attnum > 0 and not attisdropped))
+$$;
+
+-- SQL that renders the row p_row as its image, and its key as text
+create function plank.image_sql(a plank.attached, p_row text) returns text language sql stable as $$
+  select case when plank.is_plain_layout(a) then format('to_json(%s)', p_row) else
+    format('(select to_json(image) from (select %s) image)', string_agg(format('(select %1$I from (select %2$s.*) r0) as %1$I', attname, p_row), ', ' order by attnum))
+  end
+  from pg_attribute where attrelid = a.relation and attnum > 0 and not attisdropped and attnum <> all (a.excluded)
+$$;
+
+create function plank.key_sql(a plank.attached, p_row text) returns text language sql stable as $$
+  select case when cardinality(a.key_columns) = 1
+    then format('(select to_json(%1$I)::text from (select %2$s.*) r0)', a.key_columns[1], p_row)
+    else format('(select to_json(k)::text from (select %s from (select %s.*) r0) k)', string_agg(format('%I', c), ', '), p_row) end
+  from unnest(a.key_columns) c
+$$;
+
+create function plank.key_columns(relation regclass) returns text[] language sql stable as $$
+  select array_agg(t.attname::text order by array_position(i.indkey::int2[], t.attnum))
+  from pg_index i join pg_attribute t on t.attrelid = i.indrelid and t.attnum = any (i.indkey)
+  where i.indrelid = relation and i.indisprimary
+$$;
+
+create function plank.public_name(relation regclass) returns text language sql stable as $$
+  select case when n.nspname = 'public' then c.relname else n.nspname || '.' || c.relname end
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = relation
+$$;
+
+-- (Re)writes plank.capture_N() and plank.current_N(key) for one attached table.
+create function plank.generate(a plank.attached) returns void language plpgsql as $$
+declare
+  absent text := (select 'cross join (select ' || string_agg(format('null::%s as %I', format_type(atttypid, atttypmod), attname), ', ') || ') absent'
+                  from pg_attribute where attrelid = a.relation and attnum > 0 and not attisdropped);
+  rows   text := 'select %s as key, %s as image from plank_%s r ' || absent;
+  old_rows text := format(rows, plank.key_sql(a, 'r'), plank.image_sql(a, 'r'), 'old');
+  new_rows text := format(rows, plank.key_sql(a, 'r'), plank.image_sql(a, 'r'), 'new');
+  key_match text := (select string_agg(format('t.%I = (%s)::%s', c,
+      case when cardinality(a.key_columns) = 1 then '$1::json #>> ''{}''' else format('$1::json ->> %L', c) end,
+      (select format_type(atttypid, atttypmod) from pg_attribute where attrelid = a.relation and attname = c)), ' and ')
+    from unnest(a.key_columns) c);
+begin
+  execute format($f$
+    create or replace function plank.%1$I() returns trigger language plpgsql security definer
+    set search_path = pg_catalog, pg_temp %2$s as $body$
+    declare
+      depth integer := pg_trigger_depth();
+      mark  bigint;
+    begin
+      if depth > 1 or current_setting('plank.nested', true) <> '' then
+        select last_value into mark from plank.outbox_id_seq;
+      end if;
+      if tg_op = 'INSERT' then
+        insert into plank.outbox (relation, depth, action, key, new)
+        select %3$s, depth, 'I', n.key, n.image from (%5$s) n;
+      elsif tg_op = 'UPDATE' then
+        insert into plank.outbox (relation, depth, action, key, old, new)
+        select %3$s, depth, case when o.key is null then 'I'::"char" when n.key is null then 'D' else 'U' end,
+               coalesce(n.key, o.key), o.image, n.image
+        from (%4$s) o full join (%5$s) n on n.key collate "C" = o.key collate "C"
+        order by n.key is not null;
+      elsif tg_op = 'DELETE' then
+        insert into plank.outbox (relation, depth, action, key, old)
+        select %3$s, depth, 'D', o.key, o.image from (%4$s) o;
+      else
+        insert into plank.outbox (relation, depth, action)
+        select %3$s, depth, case when tg_relid = %6$s then 'T'::"char" else 'S' end;
+      end if;
+      if not found then
+        return null;
+      end if;
+      if mark is not null then
+        perform plank.settle(%3$s, depth, mark);
+      end if;
+      if not pg_try_advisory_xact_lock_shared(1886151019, 1) then
+        perform pg_notify('plank', '');
+      end if;
+      return null;
+    end $body$
+  $f$, 'capture_' || a.id, plank.canonical_settings(), a.id, old_rows, new_rows, a.relation::oid);
+
+  execute format($f$
+    create or replace function plank.%I(text) returns text language sql stable security definer
+    set search_path = pg_catalog, pg_temp %s as $body$
+      select %s::text from %s t where %s
+    $body$
+  $f$, 'current_' || a.id, plank.canonical_settings(), plank.image_sql(a, 't'), a.relation, key_match);
+  execute format('revoke all on function plank.%I(text) from public', 'current_' || a.id);
+end $$;
+
+-- Rewrites the capture functions and triggers of an attached table to what the table is now, and tells every gateway by an
+-- event of action S, in the order of changes.
+create function plank.refresh(p_id integer) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  a    plank.attached;
+  part regclass;
+begin
+  update plank.attached t set name = plank.public_name(t.relation), key_columns = plank.key_columns(t.relation)
+  where id = p_id and plank.key_columns(t.relation) is not null;
+  select * into strict a from plank.attached where id = p_id;
+  perform plank.generate(a);
+  for part in select relid from pg_partition_tree(a.relation) union select a.relation loop
+    execute format('create or replace trigger plank_insert after insert on %s referencing new table as plank_new for each statement execute function plank.%I()', part, 'capture_' || a.id);
+    execute format('create or replace trigger plank_update after update on %s referencing old table as plank_old new table as plank_new for each statement execute function plank.%I()', part, 'capture_' || a.id);
+    execute format('create or replace trigger plank_delete after delete on %s referencing old table as plank_old for each statement execute function plank.%I()', part, 'capture_' || a.id);
+    execute format('create or replace trigger plank_truncate after truncate on %s for each statement execute function plank.%I()', part, 'capture_' || a.id);
+  end loop;
+  insert into plank.outbox (relation, action) values (a.id, 'S');
+  perform plank.ring();
+end $$;
+
+-- Attaches a table, or an attached one again with other options. A partitioned table is attached with its partitions.
+--   select plank.attach('public.orders');
+--   select plank.attach('public.users', exclude => '{password_hash}', read_only => '{created_at}');
+-- Returns the name that clients use. Errors: not a table, no primary key, an excluded column that does not exist or is in the key.
+create function plank.attach(relation regclass, exclude text[] default '{}', read_only text[] default '{}') returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  c        pg_class;
+  schema   text;
+  keys     text[];
+  wrong    text;
+  a        plank.attached;
+begin
+  select * into c from pg_class where oid = attach.relation;
+  schema := c.relnamespace::regnamespace::text;
+  if c.relkind not in ('r', 'p') then
+    raise exception 'plank: % is not a table and cannot be attached', attach.relation using errcode = 'wrong_object_type';
+  end if;
+  if c.relpersistence = 't' or schema in ('plank', 'pg_catalog', 'information_schema') then
+    raise exception 'plank: % is a temporary or system table and cannot be attached', attach.relation using errcode = 'wrong_object_type';
+  end if;
+  if exists (select from pg_inherits i where i.inhrelid = attach.relation and c.relispartition) then
+    raise exception 'plank: % is a partition; attach its parent %, partitions come with it', attach.relation, (select i.inhparent::regclass from pg_inherits i where i.inhrelid = attach.relation)
+      using errcode = 'wrong_object_type';
+  end if;
+  keys := plank.key_columns(attach.relation);
+  if keys is null then
+    raise exception 'plank: table % has no primary key, so its rows cannot be told apart', attach.relation
+      using errcode = 'object_not_in_prerequisite_state', hint = 'Add one: alter table … add primary key (…)';
+  end if;
+  select string_agg(x, ', ') into wrong from unnest(exclude || read_only) x
+  where not exists (select from pg_attribute t where t.attrelid = attach.relation and t.attname = x and t.attnum > 0 and not t.attisdropped);
+  if wrong is not null then
+    raise exception 'plank: table % has no column %', attach.relation, wrong using errcode = 'undefined_column';
+  end if;
+  if exclude && keys then
+    raise exception 'plank: a column of the primary key of % cannot be excluded', attach.relation using errcode = 'invalid_parameter_value';
+  end if;
+  insert into plank.attached as t (relation, name, key_columns, excluded, read_only)
+  values (attach.relation, plank.public_name(attach.relation), keys, coalesce(
+    (select array_agg(attnum) from pg_attribute where attrelid = attach.relation and attname = any (exclude)), '{}'), attach.read_only)
+  on conflict on constraint attached_relation_key do update
+    set name = excluded.name, key_columns = excluded.key_columns, excluded = excluded.excluded, read_only = excluded.read_only
+  returning * into a;
+  perform plank.refresh(a.id);
+  return a.name;
+end $$;
+
+-- Stops capturing a table. What was captured before stays readable until it is past the retention.
+create function plank.detach(relation regclass) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  a       plank.attached;
+  part    regclass;
+  trigger text;
+begin
+  delete from plank.attached t where t.relation = detach.relation returning * into a;
+  if a.id is null then
+    raise exception 'plank: table % is not attached', detach.relation using errcode = 'undefined_object';
+  end if;
+  for part in select relid from pg_partition_tree(a.relation) union select a.relation loop
+    foreach trigger in array array['plank_insert', 'plank_update', 'plank_delete', 'plank_truncate'] loop
+      execute format('drop trigger if exists %I on %s', trigger, part);
+    end loop;
+  end loop;
+  execute format('drop function if exists plank.%I()', 'capture_' || a.id);
+  execute format('drop function if exists plank.%I(text)', 'current_' || a.id);
+  insert into plank.outbox (relation, action) values (a.id, 'S');
+  perform plank.ring();
+end $$;
+
+-- What is wrong with the capture of attached tables, in words; no rows when all is well.
+create function plank.check() returns table (name text, problem text) language sql stable set search_path = pg_catalog, pg_temp as $$
+  select a.name, format('the table was dropped; run: delete from plank.attached where id = %s', a.id)
+  from plank.attached a where not exists (select from pg_class c where c.oid = a.relation)
+  union all
+  select a.name, format('trigger %s is missing on %s; run: select plank.attach(%L)', t.name, p.relid, a.relation)
+  from plank.attached a join pg_class c on c.oid = a.relation
+  cross join lateral (select relid from pg_partition_tree(a.relation) union select a.relation) p
+  cross join unnest(array['plank_insert', 'plank_update', 'plank_delete', 'plank_truncate']) t(name)
+  where not exists (select from pg_trigger g where g.tgrelid = p.relid and g.tgname = t.name)
+  union all
+  select a.name, format('trigger %s is disabled on %s; run: alter table %s enable trigger %s', g.tgname, g.tgrelid::regclass, g.tgrelid::regclass, g.tgname)
+  from plank.attached a join pg_trigger g on g.tgrelid in (select relid from pg_partition_tree(a.relation) union select a.relation)
+  where g.tgname like 'plank\_%' and g.tgenabled = 'D'
+  union all
+  select a.name, format('key column %s was renamed or dropped; run: select plank.attach(%L)', k, a.relation)
+  from plank.attached a cross join unnest(a.key_columns) k join pg_class c on c.oid = a.relation
+  where not exists (select from pg_attribute t where t.attrelid = a.relation and t.attname = k and t.attnum > 0 and not t.attisdropped)
+$$;
+
+-- Everything that a gateway must know of attached tables, a row a table.
+create view plank.catalog as
+select a.id, a.name, n.nspname as schema, c.relname as "table", a.key_columns,
+       (select json_agg(json_build_object(
+          'name', t.attname, 'type', format_type(t.atttypid, t.atttypmod), 'base', y.typname, 'nullable', not t.attnotnull,
+          'optional', not t.attnotnull or t.atthasdef or t.attidentity <> '',
+          'writable', not (t.attname = any (a.read_only) or t.attgenerated <> '' or t.attidentity = 'a')) order by t.attnum)
+        from pg_attribute t join pg_type y on y.oid = t.atttypid
+        where t.attrelid = a.relation and t.attnum > 0 and not t.attisdropped and t.attnum <> all (a.excluded)) as columns,
+       plank.image_sql(a, 't') as image_sql
+from plank.attached a join pg_class c on c.oid = a.relation join pg_namespace n on n.oid = c.relnamespace;

@@ -1,0 +1,84 @@
+-- The sequencer: gives the changes that became visible since the last drain their seqs, and remembers that in one row.
+--
+-- "Became visible" is the difference of two snapshots: the transactions that the old one could not see and the new one
+-- can. Neither ids nor transaction ids are in commit order; this is exact, waits for nobody and marks nothing.
+-- Order: each transaction's changes together, transactions by their highest id. Whoever changed a row first committed
+-- first and so holds the lower ids.
+--
+-- A transaction that ran on through a drain is named in the old snapshot's list of those in progress: only the ones that
+-- have ended since are looked up, so that a long one costs nothing until it commits.
+
+create function plank.between(p_before pg_snapshot, p_upto pg_snapshot)
+returns table (id bigint, xid xid8, at timestamptz, relation integer, action "char", key text, new json, old json)
+language sql stable as $$
+  select o.id, o.xid, o.at, o.relation, o.action, o.key, o.new, o.old from plank.outbox o
+  where o.xid >= pg_snapshot_xmax(p_before) and o.xid < pg_snapshot_xmax(p_upto) and pg_visible_in_snapshot(o.xid, p_upto)
+  union all
+  select o.id, o.xid, o.at, o.relation, o.action, o.key, o.new, o.old from plank.outbox o
+  where o.xid = any (array(select x from pg_snapshot_xip(p_before) x where pg_visible_in_snapshot(x, p_upto)))
+$$;
+
+-- One drain. Returns the new changes in order, or, where there are more than p_limit, a single row with their last seq
+-- and no action: then plank.read_log streams them. SQLSTATE PLK01: the term is over, somebody else leads.
+create function plank.drain(p_term bigint, p_limit integer, p_lease interval)
+returns table (seq bigint, xid xid8, at timestamptz, relation integer, action "char", key text, new json, old json)
+language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+declare
+  l     plank.leader;
+  upto  pg_snapshot;
+  n     bigint;
+  size  bigint;
+begin
+  select * into l from plank.leader for update;
+  if l.term <> p_term then
+    raise exception 'plank: term % is over, % leads with term %', p_term, l.holder, l.term using errcode = 'PLK01';
+  end if;
+
+  -- One statement, hence one snapshot for the rows and for pg_current_snapshot().
+  select s.snap, c.n, c.bytes into upto, n, size
+  from (select pg_current_snapshot() as snap) s
+  cross join lateral (select count(*) as n, coalesce(sum(100 + pg_column_size(b.new) + pg_column_size(b.old)), 0) as bytes
+                      from plank.between(l.snap, s.snap) b) c;
+
+  if n = 0 then
+    -- Written only if there is a reason: the lease, or a transaction in progress that every next drain would look at again.
+    if l.expires_at < clock_timestamp() + p_lease / 2
+       or exists (select from pg_snapshot_xip(upto) x where x >= pg_snapshot_xmax(l.snap)) then
+      update plank.leader set snap = upto, expires_at = clock_timestamp() + p_lease;
+    end if;
+    return;
+  end if;
+
+  insert into plank.log (first_seq, last_seq, before_snap, upto_snap, bytes)
+  values (l.next_seq, l.next_seq + n - 1, l.snap, upto, size);
+  update plank.leader set next_seq = l.next_seq + n, log_bytes = log_bytes + size, snap = upto, expires_at = clock_timestamp() + p_lease;
+
+  if n > p_limit then
+    return query select l.next_seq + n - 1, null::xid8, null::timestamptz, null::integer, null::"char", null::text, null::json, null::json;
+    return;
+  end if;
+  return query
+    select l.next_seq - 1 + row_number() over (order by e.last_id, e.id), e.xid, e.at, e.relation, e.action, e.key, e.new, e.old
+    from (select b.*, max(b.id) over (partition by b.xid) as last_id from plank.between(l.snap, upto) b) e
+    order by e.last_id, e.id;
+end $$;
+
+-- Reads history: the changes behind the seq p_after, in order, with the seqs and the bytes they were drained with.
+-- To be read with a limit or a cursor.
+create function plank.read_log(p_after bigint)
+returns table (seq bigint, xid xid8, at timestamptz, relation integer, action "char", key text, new json, old json)
+language sql stable as $$
+  select e.seq, e.xid, e.at, e.relation, e.action, e.key, e.new, e.old
+  from (select * from plank.log where last_seq > p_after and not purging order by first_seq offset 0) l
+  cross join lateral (
+    select l.first_seq - 1 + row_number() over (order by b.last_id, b.id) as seq, b.*
+    from (select c.*, max(c.id) over (partition by c.xid) as last_id from plank.between(l.before_snap, l.upto_snap) c) b
+    order by b.last_id, b.id
+  ) e
+  where e.seq > p_after
+$$;
+
+-- Which positions can be read: any seq from oldest - 1 to newest.
+create function plank.extent(out epoch integer, out oldest bigint, out newest bigint) language sql stable as $$
+  select l.epoch, coalesce((select min(first_seq) from plank.log where not purging), l.next_seq), l.next_seq - 1 from plank.leader l
+$$;

@@ -1,0 +1,42 @@
+-- Forgets the log behind the retention time or size, with the outbox rows that it covers: at most p_batch rows a call.
+-- Log rows are marked first, so that no reader starts on them, and go when all that they cover has gone.
+-- Returns how many rows went; 0: nothing is old enough.
+
+create function plank.forget(p_term bigint, p_keep interval, p_keep_bytes bigint, p_batch integer) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
+declare
+  oldest plank.log;
+  newest plank.log;
+  gone   bigint;
+begin
+  if not exists (select from plank.leader where term = p_term) then
+    raise exception 'plank: term % is over', p_term using errcode = 'PLK01';
+  end if;
+  select * into oldest from plank.log order by first_seq limit 1;
+  if not oldest.purging then
+    update plank.log set purging = true
+    where first_seq in (select first_seq from plank.log order by first_seq limit 1000)
+      and (drained_at < clock_timestamp() - p_keep or (select log_bytes from plank.leader) > p_keep_bytes);
+  end if;
+  select * into newest from plank.log where purging order by first_seq desc limit 1;
+  if not found then
+    return 0;
+  end if;
+  -- Neighbouring log rows share a snapshot, so a stretch of them is one difference.
+  delete from plank.outbox o using (
+    select c.ctid as at from plank.outbox c
+    where c.xid >= pg_snapshot_xmax(oldest.before_snap) and c.xid < pg_snapshot_xmax(newest.upto_snap)
+      and pg_visible_in_snapshot(c.xid, newest.upto_snap)
+    union all
+    select c.ctid from plank.outbox c
+    where c.xid = any (array(select x from pg_snapshot_xip(oldest.before_snap) x where pg_visible_in_snapshot(x, newest.upto_snap)))
+    limit p_batch) old
+  where o.ctid = old.at;
+  get diagnostics gone = row_count;
+  if gone < p_batch then
+    with forgotten as (delete from plank.log where purging returning bytes)
+    update plank.leader set log_bytes = log_bytes - (select coalesce(sum(bytes), 0) from forgotten);
+    gone := greatest(gone, 1);
+  end if;
+  return gone;
+end $$;
