@@ -141,7 +141,7 @@ async function ensureCluster(
 ): Promise<string> {
   const cluster = join(dataDir, 'cluster');
   const passwordFile = join(dataDir, 'password');
-  const version = (await readFile(join(cluster, 'PG_VERSION'), 'utf8').catch(() => '')).trim();
+  const version = await clusterVersion(cluster);
   if (version !== '') {
     const { stdout } = await run(programs.postgres, ['--version'], { env: user.env });
     const ours = /(\d+)/.exec(stdout)?.[1];
@@ -171,6 +171,18 @@ async function ensureCluster(
   await chmod(making, 0o700);
   await rename(making, cluster);
   return password;
+}
+
+/** The major version of the data; empty when there is none yet. */
+async function clusterVersion(cluster: string): Promise<string> {
+  try {
+    return (await readFile(join(cluster, 'PG_VERSION'), 'utf8')).trim();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return '';
+    throw new Error(`${cluster} cannot be read: was it made by another user? ${(error as Error).message}`, {
+      cause: error,
+    });
+  }
 }
 
 /** Ends a server that an abruptly ended parent left on this data folder, and removes what it leaves behind. */

@@ -191,13 +191,15 @@ export async function accepts(port: number, ask?: string, answer = ''): Promise<
 
 /** The first of `names` that PATH holds, as a full path. */
 export function findProgram(...names: string[]): string | undefined {
+  // Servers are in folders which an ordinary user's PATH may leave out.
   const folders = (process.env.PATH ?? '').split(delimiter).filter((folder) => folder !== '');
+  if (folders.includes('/usr/bin')) folders.push('/usr/local/sbin', '/usr/sbin');
   for (const name of names) {
     for (const folder of folders) {
-      const path = join(folder, name);
+      const file = join(folder, name);
       try {
-        accessSync(path, constants.X_OK);
-        if (statSync(path).isFile()) return path;
+        accessSync(file, constants.X_OK);
+        if (statSync(file).isFile()) return file;
       } catch {
         // Not in this folder.
       }

@@ -33,18 +33,18 @@ export async function runAs({ program, folder, ownerOf }: RunAsQuestion): Promis
   const { uid, gid } = (await owner(ownerOf)) ?? (await unprivileged());
   const failures: string[] = [];
   for (const capability of ['', 'dac_read_search', 'dac_override']) {
-    const prefix = ['setpriv', '--reuid', `${uid}`, '--regid', `${gid}`, '--clear-groups'];
+    const options = ['--reuid', `${uid}`, '--regid', `${gid}`, '--clear-groups'];
     // Without one: neither a folder closed to the user nor files closed to him are in the way. `dac_read_search` opens
     // folders; containers mostly lack it, and have `dac_override`, which also runs programs that only root may run.
     // The security bit makes access(2) count capabilities, as all other calls do; initdb looks at its programs by it.
     if (capability !== '') {
-      prefix.push(`--inh-caps=+${capability}`, `--ambient-caps=+${capability}`, '--securebits=+no_setuid_fixup');
+      options.push(`--inh-caps=+${capability}`, `--ambient-caps=+${capability}`, '--securebits=+no_setuid_fixup');
     }
-    prefix.push('--');
+    options.push('--');
     try {
-      const [command = '', ...args] = [...prefix, 'sh', '-c', 'cd "$1" && exec "$2" --version', 'sh', folder, program];
-      await run(command, args, { env, cwd: '/' });
-      return { prefix, uid, gid, env };
+      const trial = ['sh', '-c', 'cd "$1" && exec "$2" --version', 'sh', folder, program];
+      await run('setpriv', [...options, ...trial], { env, cwd: '/' });
+      return { prefix: ['setpriv', ...options], uid, gid, env };
     } catch (error) {
       failures.push((error as { stderr?: string }).stderr?.trim() || String(error));
     }

@@ -1,0 +1,24 @@
+// Owns the search for a Chromium to run the browser tests in: the one named in PLANK_TEST_CHROMIUM, one of this system, or
+// one unpacked from the Debian package. It starts nothing.
+
+import { packageProgram } from './packages.ts';
+import { findProgram } from './process.ts';
+
+/** The path of a Chromium or Chrome, to be given to Playwright as `executablePath`. Throws with what to do. */
+export async function findChromium(): Promise<string> {
+  const named = process.env.PLANK_TEST_CHROMIUM;
+  if (named) return named;
+  const installed = findProgram('chromium', 'chromium-browser', 'google-chrome-stable', 'google-chrome', 'chrome');
+  if (installed !== undefined) return installed;
+  try {
+    return await packageProgram({
+      packages: ['chromium', 'chromium-common'],
+      program: 'usr/lib/chromium/chromium',
+    });
+  } catch (cause) {
+    throw new Error(
+      `there is no Chromium on this system (${(cause as Error).message}): install one, or name one in PLANK_TEST_CHROMIUM`,
+      { cause },
+    );
+  }
+}

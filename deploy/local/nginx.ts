@@ -1,0 +1,112 @@
+// Owns the nginx that a local run brings along: of this system, else unpacked from the Debian package. What must stay true:
+// - it runs the project's own nginx.conf, with only the upstreams, the port and the folders replaced;
+// - gateways come and go by a reload: open sockets stay open.
+
+import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { packageProgram } from './packages.ts';
+import { accepts, type Child, findProgram, onFreePort, startChild } from './process.ts';
+
+export interface NginxOptions {
+  /** Without it, the project's. */
+  confFile?: string;
+  /** Without it, a free one. */
+  port?: number;
+  /** Addresses of the gateways: `127.0.0.1:8001`. */
+  upstreams: string[];
+}
+
+export interface LocalNginx {
+  url: string;
+  port: number;
+  /** Another one after a restart. */
+  readonly pid: number;
+  /** New connections go to these from now on. Resolves when the reload is asked for. */
+  setUpstreams(upstreams: string[]): Promise<void>;
+  /** Ends it and its open connections. Idempotent. */
+  stop(): Promise<void>;
+  /** SIGKILL, to its workers too. */
+  kill(): Promise<void>;
+  restart(): Promise<void>;
+}
+
+/** Resolves when it accepts connections. */
+export async function startNginx(options: NginxOptions): Promise<LocalNginx> {
+  const program = await findNginx();
+  const template = await readFile(options.confFile ?? join(import.meta.dirname, '../../nginx.conf'), 'utf8');
+  const folder = await mkdtemp(join(tmpdir(), 'plank-nginx-'));
+  // Started by root, its workers run as another user, who must reach the folders for temporary files.
+  await chmod(folder, 0o755);
+  const confFile = join(folder, 'nginx.conf');
+  let upstreams = options.upstreams;
+
+  let child!: Child;
+  const port = await onFreePort(options.port, async (port) => {
+    child = await startServer(port);
+    return port;
+  });
+
+  async function startServer(port: number): Promise<Child> {
+    await writeFile(confFile, localConf(template, { port, upstreams, folder }));
+    const child = await startChild({
+      name: 'nginx',
+      command: program,
+      args: ['-p', folder, '-c', confFile, '-e', 'stderr', '-g', 'daemon off;'],
+      logFile: join(folder, 'nginx.log'),
+      // Its workers outlive a killed master.
+      orphanSignal: 'SIGTERM',
+    });
+    await child.waitUntil(() => accepts(port), 10_000);
+    return child;
+  }
+
+  return {
+    url: `http://127.0.0.1:${port}`,
+    port,
+    get pid() {
+      return child.pid;
+    },
+    async setUpstreams(next) {
+      upstreams = next;
+      await writeFile(confFile, localConf(template, { port, upstreams, folder }));
+      child.signal('SIGHUP');
+    },
+    async stop() {
+      await child.stop('SIGTERM', 5_000);
+      await rm(folder, { recursive: true, force: true });
+    },
+    kill: () => child.kill(),
+    async restart() {
+      await child.stop('SIGTERM', 5_000);
+      child = await startServer(port);
+    },
+  };
+}
+
+/** The project's nginx.conf for this machine: fixed addresses in place of Docker's names. Pure. */
+function localConf(template: string, to: { port: number; upstreams: string[]; folder: string }): string {
+  const servers = to.upstreams.map((address) => `    server ${address} max_fails=2 fail_timeout=2s;`);
+  const upstream = ['  upstream gateways {', '    zone gateways 256k;', '    random two least_conn;', ...servers];
+  upstream.push('    keepalive 64;', '    keepalive_timeout 3s;', '  }');
+  const listen = [`    listen 127.0.0.1:${to.port} reuseport backlog=4096;`];
+  const parts: Record<string, string[]> = { upstream, listen };
+  const marked = /^ *# plank:(\w+)\n[\s\S]*?^ *# plank:end\n/gm;
+  return template
+    .replace(marked, (_, name: string) => `${(parts[name] ?? []).join('\n')}\n`)
+    .replaceAll('/tmp/', `${to.folder}/`)
+    .replace('/dev/stderr', 'stderr');
+}
+
+async function findNginx(): Promise<string> {
+  const installed = findProgram('nginx');
+  if (installed !== undefined) return installed;
+  try {
+    return await packageProgram({ packages: ['nginx'], program: 'usr/sbin/nginx' });
+  } catch (cause) {
+    throw new Error(
+      `there is no nginx on this system (${(cause as Error).message}): install one, for example by "apt-get install nginx" or "brew install nginx"`,
+      { cause },
+    );
+  }
+}

@@ -1,0 +1,95 @@
+// Owns the Redis that a local run brings along: a `redis-server` or `valkey-server` of this system, else one unpacked from a
+// Debian package, on 127.0.0.1. What must stay true:
+// - it never evicts (`noeviction`), and it writes nothing to disk unless `appendonly` is asked for;
+// - a restart keeps port and folder: with `appendonly` the data is there again, without it Redis is empty.
+
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { packageProgram } from './packages.ts';
+import { accepts, type Child, findProgram, onFreePort, startChild } from './process.ts';
+
+export interface RedisOptions {
+  /** Without it, a free one. */
+  port?: number;
+  /** For the log and the data; without it, a temporary one that `stop` removes. */
+  dir?: string;
+  appendonly?: boolean;
+  /** More of the server's own: `['--maxmemory', '64mb']`. */
+  args?: string[];
+}
+
+export interface LocalRedis {
+  url: string;
+  port: number;
+  /** Another one after a restart. */
+  readonly pid: number;
+  /** Ends it in order. Idempotent. */
+  stop(): Promise<void>;
+  /** SIGKILL, as in a crash. */
+  kill(): Promise<void>;
+  /** Stops, if it runs, and starts on the same port and folder. */
+  restart(): Promise<void>;
+}
+
+/** Resolves when it answers commands. */
+export async function startRedis(options: RedisOptions = {}): Promise<LocalRedis> {
+  const program = await findRedis();
+  const dir = options.dir ?? (await mkdtemp(join(tmpdir(), 'plank-redis-')));
+  await mkdir(dir, { recursive: true });
+
+  let child!: Child;
+  const port = await onFreePort(options.port, async (port) => {
+    child = await startServer(port);
+    return port;
+  });
+
+  async function startServer(port: number): Promise<Child> {
+    const args = ['--port', `${port}`, '--bind', '127.0.0.1', '--dir', dir, '--daemonize', 'no', '--save', ''];
+    args.push('--appendonly', options.appendonly ? 'yes' : 'no', '--maxmemory-policy', 'noeviction');
+    const child = await startChild({
+      name: 'redis',
+      command: program,
+      args: [...args, ...(options.args ?? [])],
+      logFile: join(dir, 'redis.log'),
+    });
+    await child.waitUntil(() => accepts(port, 'PING\r\n', '+PONG'), 30_000);
+    return child;
+  }
+
+  return {
+    url: `redis://127.0.0.1:${port}`,
+    port,
+    get pid() {
+      return child.pid;
+    },
+    async stop() {
+      await child.stop('SIGTERM', 10_000);
+      if (options.dir === undefined) await rm(dir, { recursive: true, force: true });
+    },
+    kill: () => child.kill(),
+    async restart() {
+      await child.stop('SIGTERM', 10_000);
+      child = await startServer(port);
+    },
+  };
+}
+
+/** The path of a Redis or Valkey server program. Throws with what to do when there is none to be had. */
+export async function findRedis(): Promise<string> {
+  const installed = findProgram('redis-server', 'valkey-server');
+  if (installed !== undefined) return installed;
+  const failures: string[] = [];
+  for (const name of ['redis', 'valkey']) {
+    try {
+      // Debian's server package holds only a link to a program in the tools package.
+      const packages = [`${name}-server`, `${name}-tools`];
+      return await packageProgram({ packages, program: `usr/bin/${name}-server` });
+    } catch (error) {
+      failures.push(error instanceof Error ? error.message : String(error));
+    }
+  }
+  throw new Error(
+    `there is no redis-server or valkey-server on this system (${failures[0]}): install one, for example by "apt-get install redis-server" or "brew install redis"`,
+  );
+}
