@@ -45,7 +45,14 @@ export async function startNginx(options: NginxOptions): Promise<LocalNginx> {
   const port = await onFreePort(options.port, async (port) => {
     child = await startServer(port);
     return port;
+  }).catch(async (error) => {
+    await cleanUp();
+    throw error;
   });
+
+  function cleanUp(): Promise<void> {
+    return rm(folder, { recursive: true, force: true });
+  }
 
   async function startServer(port: number): Promise<Child> {
     await writeFile(confFile, localConf(template, { port, upstreams, folder }));
@@ -74,7 +81,7 @@ export async function startNginx(options: NginxOptions): Promise<LocalNginx> {
     },
     async stop() {
       await child.stop('SIGTERM', 5_000);
-      await rm(folder, { recursive: true, force: true });
+      await cleanUp();
     },
     kill: () => child.kill(),
     async restart() {

@@ -42,7 +42,14 @@ export async function startRedis(options: RedisOptions = {}): Promise<LocalRedis
   const port = await onFreePort(options.port, async (port) => {
     child = await startServer(port);
     return port;
+  }).catch(async (error) => {
+    await cleanUp();
+    throw error;
   });
+
+  async function cleanUp(): Promise<void> {
+    if (options.dir === undefined) await rm(dir, { recursive: true, force: true });
+  }
 
   async function startServer(port: number): Promise<Child> {
     const args = ['--port', `${port}`, '--bind', '127.0.0.1', '--dir', dir, '--daemonize', 'no', '--save', ''];
@@ -65,7 +72,7 @@ export async function startRedis(options: RedisOptions = {}): Promise<LocalRedis
     },
     async stop() {
       await child.stop('SIGTERM', 10_000);
-      if (options.dir === undefined) await rm(dir, { recursive: true, force: true });
+      await cleanUp();
     },
     kill: () => child.kill(),
     async restart() {
