@@ -1,0 +1,144 @@
+/**
+ * The express app of a gateway: health, metrics, the REST tables and the test page. It owns no sockets: main.ts puts it on a
+ * server, and the same server's upgrades go to the WebSocket side.
+ */
+import { fileURLToPath } from 'node:url';
+import cors from 'cors';
+import express, { type Express, type RequestHandler } from 'express';
+import { Counter, Histogram, type Registry } from 'prom-client';
+import type { Catalog } from '../../shared/catalog.ts';
+import type { GatewayConfig } from '../../shared/config.ts';
+import type { Log } from '../../shared/log.ts';
+import type { Pool } from '../../shared/postgres.ts';
+import { methodNotAllowed, named, notFound, problemHandler, routeOf } from './problems.ts';
+import { tablesRouter } from './tables.ts';
+
+export interface Health {
+  status: 'ok' | 'degraded';
+  node: string;
+  /** open WebSocket connections */
+  connections: number;
+  database: 'connected' | 'unreachable';
+  [key: string]: unknown;
+}
+
+export interface AppDeps {
+  config: Pick<GatewayConfig, 'CORS_ORIGINS' | 'MAX_BODY_BYTES'>;
+  log: Log;
+  catalog: Catalog;
+  pool: Pool;
+  health: () => Promise<Health>;
+  ready: () => { ready: boolean; reason?: string };
+  registry: Registry;
+}
+
+const consoleFolder = fileURLToPath(new URL('../../console/', import.meta.url));
+/** What is served of it, by name: a file that lands in the folder is not public by itself. */
+const pages = { '/': 'index.html', '/page.js': 'page.js', '/page.css': 'page.css', '/icon.svg': 'icon.svg' };
+const readOnly = methodNotAllowed('GET, HEAD');
+
+export function createApp({ config, log, catalog, pool, health, ready, registry }: AppDeps): Express {
+  const app = express();
+  app.disable('x-powered-by');
+  app.set('query parser', 'simple');
+
+  app.use(measure(registry));
+  app.use((_request, response, next) => {
+    response.set('X-Content-Type-Options', 'nosniff');
+    next();
+  });
+  app.use(
+    cors({
+      origin: config.CORS_ORIGINS.includes('*') ? '*' : config.CORS_ORIGINS,
+      exposedHeaders: ['Link', 'Location', 'Plank-Next-Cursor', 'Retry-After'],
+      maxAge: 600,
+    }),
+  );
+
+  app
+    .route('/health')
+    .all(named('/health'))
+    .get(async (_request, response) => {
+      const state = await health();
+      response
+        .status(state.status === 'ok' ? 200 : 503)
+        .set('Cache-Control', 'no-store')
+        .json(state);
+    })
+    .all(readOnly);
+  app
+    .route('/health/live')
+    .all(named('/health/live'))
+    .get((_request, response) => {
+      response.set('Cache-Control', 'no-store').json({ status: 'ok' });
+    })
+    .all(readOnly);
+  app
+    .route('/health/ready')
+    .all(named('/health/ready'))
+    .get((_request, response) => {
+      const state = ready();
+      response
+        .status(state.ready ? 200 : 503)
+        .set('Cache-Control', 'no-store')
+        .json(state);
+    })
+    .all(readOnly);
+  app
+    .route('/metrics')
+    .all(named('/metrics'))
+    .get(async (_request, response) => {
+      response
+        .type(registry.contentType)
+        .set('Cache-Control', 'no-store')
+        .send(await registry.metrics());
+    })
+    .all(readOnly);
+
+  app.use('/api', tablesRouter({ pool, catalog, maxBodyBytes: config.MAX_BODY_BYTES }));
+
+  for (const [path, file] of Object.entries(pages)) {
+    app
+      .route(path)
+      .all(named(path))
+      .get((_request, response) => {
+        response.set({
+          'Content-Security-Policy':
+            "default-src 'self'; connect-src 'self' ws: wss:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+          'Cache-Control': 'no-cache',
+        });
+        response.sendFile(file, { root: consoleFolder, cacheControl: false });
+      })
+      .all(readOnly);
+  }
+
+  app.use(notFound);
+  app.use(problemHandler(log));
+  return app;
+}
+
+function measure(registry: Registry): RequestHandler {
+  const requests = new Counter({
+    name: 'plank_http_requests_total',
+    help: 'HTTP requests by method, route and status (0: the client left before the answer)',
+    labelNames: ['method', 'route', 'status'],
+    registers: [registry],
+  });
+  const seconds = new Histogram({
+    name: 'plank_http_request_duration_seconds',
+    help: 'From the arrival of an HTTP request to the end of its answer, in seconds',
+    labelNames: ['method', 'route'],
+    buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
+    registers: [registry],
+  });
+  return (request, response, next) => {
+    const started = performance.now();
+    response.once('close', () => {
+      const { method } = request;
+      const route = routeOf(response);
+      requests.inc({ method, route, status: response.writableFinished ? response.statusCode : 0 });
+      seconds.observe({ method, route }, (performance.now() - started) / 1000);
+    });
+    next();
+  };
+}

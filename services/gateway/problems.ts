@@ -1,0 +1,187 @@
+/**
+ * Everything that goes wrong in a REST request, as application/problem+json. What a client may see is a PlankError; the
+ * body parser's and Postgres' errors are translated here, and anything else is INTERNAL: logged once, without bodies,
+ * parameters or what Postgres says of row contents.
+ */
+import type { ErrorRequestHandler, Request, RequestHandler, Response } from 'express';
+import type { z } from 'zod';
+import type { Table } from '../../shared/catalog.ts';
+import { catalogue, type ErrorCode, type FieldError, PlankError } from '../../shared/errors.ts';
+import type { Log } from '../../shared/log.ts';
+import { DatabaseError, isUnavailable } from '../../shared/postgres.ts';
+
+const maxFields = 20; // a body can have more wrong fields than anyone wants to read
+const maxNameLength = 100;
+
+const shorten = (name: string): string => (name.length > maxNameLength ? `${name.slice(0, maxNameLength)}…` : name);
+
+/** INVALID with the fields named in the text as well. */
+export function invalidFields(fields: readonly FieldError[], cause?: unknown): PlankError {
+  const shown = fields.slice(0, maxFields).map(({ path, message }) => ({ path: shorten(path), message }));
+  const sentences = shown.map(({ path, message }) => (path === '' ? message : `${path} ${message}`));
+  const rest = fields.length > shown.length ? [`and ${fields.length - shown.length} more`] : [];
+  return new PlankError('INVALID', [...sentences, ...rest].join('; '), { fields: shown, cause });
+}
+
+/** `unknown` says what an unknown key is: "is not a column of items". */
+export function invalid(error: z.ZodError, unknown: string): PlankError {
+  const fields = error.issues.flatMap((issue): FieldError[] => {
+    if (issue.code === 'unrecognized_keys') return issue.keys.map((key) => ({ path: key, message: unknown }));
+    return [{ path: issue.path.join('.'), message: issue.message }];
+  });
+  return invalidFields(fields, error);
+}
+
+/** What the statement was about, so that an error can name the field. */
+export interface StatementContext {
+  table: Table;
+  /** the column of each parameter: $1 is parameters[0] */
+  parameters: readonly string[];
+  deletes: boolean;
+}
+
+/**
+ * Errors of Postgres that are the client's doing, or that pass. Others come back as they are.
+ * Neither `detail` nor the text of 23xxx is shown where it may hold other columns of the row ("Failing row contains (…)").
+ */
+export function fromPostgres(error: unknown, { table, parameters, deletes }: StatementContext): unknown {
+  if (!(error instanceof DatabaseError)) return isUnavailable(error) ? unavailable(error) : error;
+  const code = error.code ?? '';
+  const constraint = error.constraint ?? 'of the table';
+  const shown = (name: string | undefined) => table.columns.find((column) => column.name === name)?.name;
+  switch (code) {
+    case '23505':
+      return new PlankError('CONFLICT', `A row with the same values exists already (constraint ${constraint})`, {
+        cause: error,
+      });
+    case '23P01':
+      return new PlankError('CONFLICT', `The row overlaps with another (constraint ${constraint})`, { cause: error });
+    case '23001':
+    case '23503':
+      return deletes || error.table !== table.table
+        ? new PlankError('CONFLICT', `Other rows still refer to this one (constraint ${constraint})`, { cause: error })
+        : new PlankError('INVALID', `The row refers to one that does not exist (constraint ${constraint})`, {
+            cause: error,
+          });
+    case '23514':
+      return new PlankError('INVALID', `The row violates the check constraint ${constraint}`, { cause: error });
+    case '23502': {
+      const column = shown(error.column);
+      if (column !== undefined) return invalidFields([{ path: column, message: 'must not be null' }], error);
+      return new PlankError('INVALID', 'A column that is not shown here must not be null', { cause: error });
+    }
+    case '42501':
+      return new PlankError('FORBIDDEN', 'The database does not allow this', { cause: error });
+    case '42P01':
+    case '42703':
+      return new PlankError('UNAVAILABLE', 'The table has just changed its shape: try again', { cause: error });
+    case '40001':
+    case '40P01':
+    case '55P03':
+      return new PlankError('UNAVAILABLE', 'Another transaction was in the way: try again', { cause: error });
+    case 'P0001': // raise exception: a trigger's own words for its client
+      return new PlankError('INVALID', error.message, { cause: error });
+  }
+  if (/^(22|23|54)/.test(code)) {
+    const number = /portal parameter \$(\d+)/.exec(error.where ?? '')?.[1];
+    const column = number === undefined ? undefined : shown(parameters[Number(number) - 1]);
+    if (column !== undefined) return invalidFields([{ path: column, message: `is refused: ${error.message}` }], error);
+    const detail = code === '22003' && error.detail !== undefined ? `. ${error.detail}` : '';
+    return new PlankError('INVALID', `${error.message}${detail}`, { cause: error });
+  }
+  return isUnavailable(error) ? unavailable(error) : error;
+}
+
+function unavailable(cause: unknown): PlankError {
+  return new PlankError('UNAVAILABLE', 'The database does not answer now: try again', { cause });
+}
+
+interface HttpError extends Error {
+  status: number;
+  type?: string;
+  limit?: number;
+}
+
+/** Errors of express and its body parser carry a status; its texts are about the client's own bytes. */
+function fromExpress(error: HttpError): PlankError {
+  if (error.type === 'entity.too.large')
+    return new PlankError('TOO_LARGE', `The body is larger than ${error.limit} bytes`, { cause: error });
+  if (error.status === 415) return new PlankError('UNSUPPORTED_MEDIA_TYPE', error.message, { cause: error });
+  if (error.type === 'entity.parse.failed')
+    return new PlankError('MALFORMED', `The body is not JSON: ${error.message}`, { cause: error });
+  return new PlankError('MALFORMED', error.message, { cause: error });
+}
+
+function toPlankError(error: unknown): PlankError | undefined {
+  if (error instanceof PlankError) return error;
+  const status = error instanceof Error ? (error as Partial<HttpError>).status : undefined;
+  if (status !== undefined && status >= 400 && status < 500) return fromExpress(error as HttpError);
+  return undefined;
+}
+
+function sendProblem(response: Response, error: PlankError): void {
+  const { status, title, retry } = catalogue[error.code];
+  if (retry) response.set('Retry-After', '1');
+  response
+    .status(status)
+    .set('Cache-Control', 'no-store')
+    .type('application/problem+json')
+    .send(
+      JSON.stringify({
+        type: `urn:plank:${error.code.toLowerCase().replaceAll('_', '-')}` satisfies string,
+        title,
+        status,
+        code: error.code satisfies ErrorCode,
+        detail: error.message,
+        ...(error.fields.length > 0 ? { errors: error.fields } : {}),
+      }),
+    );
+}
+
+/** The last handler of the app. */
+export function problemHandler(log: Log): ErrorRequestHandler {
+  return (error: unknown, request, response, _next) => {
+    const known = toPlankError(error);
+    if (known === undefined) {
+      const { method } = request;
+      log.error({ ...describe(error), method, route: routeOf(response) }, 'a request failed');
+    }
+    // half an answer cannot be taken back: the client must see that it is broken
+    if (response.headersSent) response.destroy();
+    else
+      sendProblem(response, known ?? new PlankError('INTERNAL', 'The request failed; it is in the log of this node'));
+  };
+}
+
+/** Postgres puts values of the row into message, detail and where: only its code and its names are logged. */
+function describe(error: unknown): object {
+  if (!(error instanceof DatabaseError)) return { err: error };
+  const { code, severity, routine, schema, table, column, constraint } = error;
+  return { postgres: { code, severity, routine, schema, table, column, constraint } };
+}
+
+/** The pattern of a request's route, for logs and metrics: a path would make a label of every id. */
+export function routeOf(response: Response): string {
+  const route: unknown = response.locals['route'];
+  return typeof route === 'string' ? route : 'unknown';
+}
+
+/** The first handler of every route. */
+export function named(route: string): RequestHandler {
+  return (_request, response, next) => {
+    response.locals['route'] = route;
+    next();
+  };
+}
+
+export const notFound: RequestHandler = (request: Request) => {
+  throw new PlankError('NOT_FOUND', `There is no ${shorten(request.path)} here`);
+};
+
+/** The last handler of a route. */
+export function methodNotAllowed(allow: string): RequestHandler {
+  return (request, response) => {
+    response.set('Allow', allow);
+    throw new PlankError('METHOD_NOT_ALLOWED', `${request.method} is not one of ${allow}`);
+  };
+}

@@ -1,0 +1,279 @@
+/**
+ * What a REST client may write into a row: zod schemas made from an attached table, and keys as URLs write them.
+ *
+ * Every value leaves here as the text that Postgres reads for it, or null, so that nothing depends on how a driver renders
+ * JavaScript values. A field is refused by its name before Postgres sees it; what only Postgres can judge (the label of an
+ * enum, a check constraint) is left to it and translated by problems.ts.
+ */
+import { z } from 'zod';
+import type { Column, Table } from '../../shared/catalog.ts';
+
+/** Column name → the text that Postgres reads; null is SQL's null. */
+export type Values = Readonly<Record<string, string | null>>;
+
+export interface RowSchemas {
+  /** POST: every column that has no default and may not be null */
+  create: z.ZodType<Values>;
+  /** PUT: the same, except that the key may be left out because the URL names it */
+  replace: z.ZodType<Values>;
+  /** PATCH: at least one column */
+  patch: z.ZodType<Values>;
+}
+
+// In lib.d.ts from es2026 on; Node has them.
+interface ExactJson {
+  rawJSON(text: string): { readonly rawJSON: string };
+  isRawJSON(value: unknown): value is { readonly rawJSON: string };
+}
+const exactJson = JSON as unknown as ExactJson;
+
+/** For JSON.parse: a number that JavaScript would round or respell keeps its digits, so numeric, bigint and jsonb store what was sent. */
+export function keepDigits(_key: string, value: unknown, context?: { source?: string }): unknown {
+  return typeof value === 'number' && context?.source !== undefined && String(value) !== context.source
+    ? exactJson.rawJSON(context.source)
+    : value;
+}
+
+const numberPattern = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,5})?$/i;
+const maxArrayDepth = 6; // of Postgres
+
+/** A schema of text; `prepare` turns other JSON values into text where the type allows it. */
+function readable(
+  expected: string,
+  accepts: (text: string) => boolean,
+  prepare: (value: unknown) => unknown = (value) => value,
+): z.ZodType<string> {
+  const message = `must be ${expected}`;
+  const error = (issue: { input?: unknown }) => {
+    if (issue.input === undefined) return 'is required';
+    return issue.input === null ? 'must not be null' : message;
+  };
+  return z.preprocess(
+    prepare,
+    z
+      .string({ error })
+      .refine((text) => !text.includes('\0'), { error: 'must not contain the character \\u0000', abort: true })
+      .refine((text) => text.isWellFormed(), { error: 'must not contain half of a surrogate pair', abort: true })
+      .refine(accepts, { error: message }),
+  );
+}
+
+const isSpecialNumber = (text: string): boolean => /^(NaN|-?Infinity)$/.test(text);
+
+/** For types whose JSON is no string: text then fails as any other wrong type does. */
+const refuseText = (value: unknown): unknown => (typeof value === 'string' ? {} : value);
+
+const digits = (value: unknown): unknown => {
+  if (exactJson.isRawJSON(value)) return value.rawJSON;
+  return typeof value === 'number' ? String(value) : value;
+};
+
+/** 1.0 and 1e3 are whole; a number past 2^53 counts only if its own digits were kept. */
+const wholeDigits = (value: unknown): unknown => {
+  const text = digits(value);
+  if (typeof value === 'string' || typeof text !== 'string' || /^-?\d+$/.test(text)) return text;
+  return Number.isSafeInteger(Number(text)) ? String(Number(text)) : text;
+};
+
+function wholeNumber(bits: bigint, fromText: boolean): z.ZodType<string> {
+  const [min, max] = [-(2n ** (bits - 1n)), 2n ** (bits - 1n) - 1n];
+  const within = (text: string) => /^-?\d{1,19}$/.test(text) && BigInt(text) >= min && BigInt(text) <= max;
+  return readable(`a whole number between ${min} and ${max}`, within, (value) =>
+    fromText ? wholeDigits(value) : wholeDigits(refuseText(value)),
+  );
+}
+
+/** Strings only where to_json writes strings: NaN and the infinities. */
+function float(bits: 32 | 64): z.ZodType<string> {
+  const fits = (number: number) => Number.isFinite(bits === 32 ? Math.fround(number) : number);
+  return readable(
+    `a number that fits ${bits} bits`,
+    (text) => isSpecialNumber(text) || fits(Number(text)),
+    (value) => (typeof value === 'string' && isSpecialNumber(value) ? value : digits(refuseText(value))),
+  );
+}
+
+const isDay = (text: string): boolean => {
+  const match = /^(\d{4,6})-(\d\d)-(\d\d)/.exec(text);
+  if (!match) return false;
+  const [year, month, day] = [Number(match[1]), Number(match[2]), Number(match[3])];
+  const leap = (year % 4 === 0 && year % 100 !== 0) || year % 400 === 0;
+  const days = [31, leap || text.endsWith(' BC') ? 29 : 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31][month - 1];
+  return days !== undefined && day >= 1 && day <= days;
+};
+
+const clock = String.raw`([01]\d|2[0-4]):[0-5]\d(:([0-5]\d|60)(\.\d{1,9})?)?`;
+const offset = String.raw`(Z|[+-]\d\d(:?\d\d)?(:\d\d)?)`;
+const day = String.raw`\d{4,6}-\d\d-\d\d`;
+
+function dated(expected: string, pattern: string): z.ZodType<string> {
+  const shape = new RegExp(`^${pattern}( BC)?$`, 'i');
+  return readable(expected, (text) => /^-?infinity$/.test(text) || (shape.test(text) && isDay(text)));
+}
+
+function text(column: Column): z.ZodType<string> {
+  const limit = /^character(?: varying)?\((\d+)\)/.exec(column.type)?.[1];
+  if (limit === undefined) return readable('text', () => true);
+  // Postgres counts characters, JavaScript's length counts UTF-16 units
+  return readable(`text of at most ${limit} characters`, (value) => Array.from(value).length <= Number(limit));
+}
+
+const jsonDocument = z.unknown().transform((value, context) => {
+  try {
+    if (value !== undefined) return JSON.stringify(value);
+  } catch {
+    // a stack overflow is the only way to fail
+  }
+  context.addIssue({ code: 'custom', message: value === undefined ? 'is required' : 'is nested too deeply' });
+  return z.NEVER;
+});
+
+/** Postgres' array text. Elements may be null; arrays of arrays are dimensions, unless the elements are JSON themselves. */
+function arrayOf(element: z.ZodType<string>, type: string, ofJson: boolean, depth = 1): z.ZodType<string> {
+  const error = (issue: { input?: unknown }) => {
+    if (issue.input === undefined) return 'is required';
+    return issue.input === null ? 'must not be null' : `must be an array for ${type}`;
+  };
+  return z.array(z.unknown(), { error }).transform((items, context) => {
+    const parts = items.map((item, index) => {
+      if (item === null) return 'NULL';
+      const nested = Array.isArray(item) && !ofJson && depth < maxArrayDepth;
+      const read = (nested ? arrayOf(element, type, ofJson, depth + 1) : element).safeParse(item);
+      if (read.success) return nested ? read.data : `"${read.data.replace(/[\\"]/g, String.raw`\$&`)}"`;
+      for (const issue of read.error.issues)
+        context.addIssue({ code: 'custom', message: issue.message, path: [index, ...issue.path] });
+      return '';
+    });
+    return `{${parts.join(',')}}`;
+  });
+}
+
+function valueSchema(column: Column): z.ZodType<string> {
+  switch (column.base) {
+    case 'int2':
+      return wholeNumber(16n, false);
+    case 'int4':
+      return wholeNumber(32n, false);
+    case 'int8':
+      return wholeNumber(64n, true);
+    case 'float4':
+      return float(32);
+    case 'float8':
+      return float(64);
+    case 'numeric':
+      return readable('a number, or a number as text', (t) => isSpecialNumber(t) || numberPattern.test(t), digits);
+    case 'bool':
+      return readable(
+        'true or false',
+        () => true,
+        (value) => (typeof value === 'boolean' ? String(value) : refuseText(value)),
+      );
+    case 'text':
+    case 'varchar':
+    case 'bpchar':
+      return text(column);
+    case 'uuid':
+      return readable('a UUID', (t) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(t));
+    case 'timestamptz':
+      return dated('a date and time with its offset, like 2026-01-31T12:00:00Z', `${day}[T ]${clock}${offset}`);
+    case 'timestamp':
+      return dated('a date and time without offset, like 2026-01-31T12:00:00', `${day}[T ]${clock}`);
+    case 'date':
+      return dated('a date, like 2026-01-31', day);
+    case 'time':
+      return readable('a time of day, like 12:00:00', (t) => new RegExp(`^${clock}$`).test(t));
+    case 'json':
+    case 'jsonb':
+      return jsonDocument;
+    default:
+      if (column.type.endsWith('[]')) {
+        const base = column.base.replace(/^_/, '');
+        const element = valueSchema({ ...column, base, type: column.type.slice(0, -2) });
+        return arrayOf(element, column.type, base === 'json' || base === 'jsonb');
+      }
+      // an enum, a network address, a domain over a number: Postgres knows its own text
+      return readable(
+        `text that Postgres reads as ${column.type}`,
+        () => true,
+        (value) => (typeof value === 'boolean' ? String(value) : digits(value)),
+      );
+  }
+}
+
+function fieldSchema(column: Column, required: boolean): z.ZodType<string | null | undefined> {
+  if (!column.writable) return z.undefined({ error: 'is read-only' }).optional();
+  const value = valueSchema(column);
+  const nullable = column.nullable ? value.nullable() : value;
+  return required ? nullable : nullable.optional();
+}
+
+function objectOf(table: Table, required: (column: Column) => boolean): z.ZodType<Values> {
+  const shape = Object.fromEntries(
+    table.columns.map((column) => [column.name, fieldSchema(column, column.writable && required(column))]),
+  );
+  const object = z.strictObject(shape, {
+    error: (issue) => (issue.code === 'invalid_type' ? 'The body must be a JSON object' : undefined),
+  });
+  return z.preprocess(digits, object) as unknown as z.ZodType<Values>;
+}
+
+const made = new WeakMap<Table, RowSchemas>();
+
+/** The schemas of a table, made once for each state of the catalogue. */
+export function rowSchemas(table: Table): RowSchemas {
+  const known = made.get(table);
+  if (known) return known;
+  const schemas: RowSchemas = {
+    create: objectOf(table, (column) => !column.optional),
+    replace: objectOf(table, (column) => !column.optional && !table.keyColumns.includes(column.name)),
+    patch: objectOf(table, () => false).refine((values) => Object.keys(values).length > 0, {
+      error: 'The body must have at least one field',
+    }),
+  };
+  made.set(table, schemas);
+  return schemas;
+}
+
+/** What a URL's text is as JSON, for the schemas above. */
+function fromUrl(column: Column, value: string): unknown {
+  if (/^(int[24]|float[48])$/.test(column.base)) return numberPattern.test(value) ? Number(value) : value;
+  if (column.base === 'bool') return { true: true, false: false }[value] ?? value;
+  return value;
+}
+
+/**
+ * The key of a row, as the path of its URL writes it: `/api/items/7`, and for a key of several columns their values in the
+ * order of the key, each percent-encoded, with commas between them: `/api/sales.lines/A%2C1,7` is a = "A,1", b = 7.
+ * Returns the values as Postgres reads them, in key order, or what is wrong, by column.
+ */
+export function parseKey(
+  table: Table,
+  segment: string,
+): { ok: true; values: string[] } | { ok: false; fields: { path: string; message: string }[] } {
+  const parts = table.keyColumns.length === 1 ? [segment] : segment.split(',');
+  if (parts.length !== table.keyColumns.length) {
+    const message = `must be ${table.keyColumns.length} values with commas between them: ${table.keyColumns.join(',')}`;
+    return { ok: false, fields: [{ path: 'id', message }] };
+  }
+  return readKey(table, parts.map(decodeURIComponent));
+}
+
+/** The same for values that are already apart, as a cursor carries them. */
+export function readKey(table: Table, texts: readonly string[]): ReturnType<typeof parseKey> {
+  const values: string[] = [];
+  const fields: { path: string; message: string }[] = [];
+  for (const [index, name] of table.keyColumns.entries()) {
+    const column = table.columns.find((candidate) => candidate.name === name)!;
+    // an array or a document in a key is in Postgres' own text already
+    const schema = /^(json|_)/.test(column.base) ? z.string() : valueSchema(column);
+    const read = schema.safeParse(fromUrl(column, texts[index]!));
+    if (read.success) values.push(read.data);
+    else fields.push({ path: name, message: read.error.issues[0]!.message });
+  }
+  return fields.length === 0 ? { ok: true, values } : { ok: false, fields };
+}
+
+/** The path segment that parseKey reads. */
+export function formatKey(texts: readonly string[]): string {
+  return texts.map(encodeURIComponent).join(',');
+}
