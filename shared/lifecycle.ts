@@ -2,8 +2,6 @@
  * The only place that touches signals and exit. A process acquires its parts in order, runs until SIGTERM or SIGINT, and
  * releases them in reverse within a deadline; a second signal ends it at once.
  */
-import type { Log } from './log.ts';
-
 export interface Service {
   /** Resolves when ready. */
   start(): Promise<void>;
@@ -11,50 +9,45 @@ export interface Service {
   stop(): Promise<void>;
 }
 
-/** Makes a start or stop run once however often it is called. */
-export function once<T>(work: () => Promise<T>): () => Promise<T> {
-  let result: Promise<T> | undefined;
-  return () => (result ??= work());
-}
-
 /**
- * Runs `main` with a stack that it puts its parts on, then waits for a signal and disposes of them.
- * A failure of `main` ends the process with status 1 and one line that says why.
+ * Runs one process. `main` starts its parts and defers their ends on the stack; then this waits for a signal and disposes
+ * of them. A failure to read the configuration or to start ends the process with status 1 and one line that says why.
  */
-export async function run(
-  log: Log,
-  stopTimeoutMs: number,
-  main: (stack: AsyncDisposableStack) => Promise<void>,
-): Promise<void> {
+export async function runService<C extends { STOP_TIMEOUT_MS: number }>(
+  name: string,
+  configure: () => C,
+  main: (config: C, stack: AsyncDisposableStack) => Promise<void>,
+): Promise<never> {
   const stack = new AsyncDisposableStack();
-  const { promise: signalled, resolve: onSignal } = Promise.withResolvers<string>();
+  const signalled = Promise.withResolvers<void>();
   let stopping = false;
-  const handle = (signal: NodeJS.Signals) => {
+  const onSignal = () => {
     if (stopping) process.exit(130);
     stopping = true;
-    onSignal(signal);
+    signalled.resolve();
   };
-  process.on('SIGTERM', handle);
-  process.on('SIGINT', handle);
+  process.on('SIGTERM', onSignal);
+  process.on('SIGINT', onSignal);
+  let status = 0;
+  let stopTimeoutMs = 10_000;
   try {
-    await Promise.race([main(stack), signalled]);
-    const signal = await signalled;
-    log.info({ signal }, 'stopping');
+    const config = configure();
+    stopTimeoutMs = config.STOP_TIMEOUT_MS;
+    const started = main(config, stack);
+    await Promise.race([started, signalled.promise]);
+    await signalled.promise;
+    started.catch(() => {});
   } catch (error) {
-    log.fatal({ err: error }, `could not start: ${error instanceof Error ? error.message : String(error)}`);
-    process.exitCode = 1;
+    status = 1;
+    process.stderr.write(`plank ${name}: ${error instanceof Error ? error.message : String(error)}\n`);
   }
-  const hardStop = setTimeout(() => {
-    log.error('did not stop in time');
+  setTimeout(() => {
+    process.stderr.write(`plank ${name}: did not stop within ${stopTimeoutMs} ms\n`);
     process.exit(1);
   }, stopTimeoutMs);
-  hardStop.unref();
-  try {
-    await stack.disposeAsync();
-  } catch (error) {
-    log.error({ err: error }, 'could not stop cleanly');
-    process.exitCode = 1;
-  }
-  clearTimeout(hardStop);
-  process.exit();
+  await stack.disposeAsync().catch((error: unknown) => {
+    process.stderr.write(`plank ${name}: could not stop cleanly: ${String(error)}\n`);
+    status = 1;
+  });
+  process.exit(status);
 }

@@ -4,7 +4,8 @@
  */
 import { createHash } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
-import { connect, disconnect } from './postgres.ts';
+import { connect, disconnect, isUnavailable } from './postgres.ts';
+import { sleep } from './retry.ts';
 
 const folder = new URL('./sql/', import.meta.url);
 const migrationLock = 0x706c6e6b; // "plnk"
@@ -12,11 +13,7 @@ const migrationLock = 0x706c6e6b; // "plnk"
 /** Throws where Postgres is older than 14, or where an applied migration is not the one in this version. */
 export async function migrate(databaseUrl: string, options: { log?: (message: string) => void } = {}): Promise<void> {
   const log = options.log ?? (() => {});
-  const client = await connect(databaseUrl, {
-    applicationName: 'plank migrate',
-    statementTimeoutMs: 0,
-    onLost: () => {},
-  });
+  const { client } = await connect(databaseUrl, { applicationName: 'plank migrate', statementTimeoutMs: 0 });
   try {
     const version = Number(
       (await client.query<{ server_version_num: string }>('show server_version_num')).rows[0]!.server_version_num,
@@ -68,5 +65,32 @@ export async function migrate(databaseUrl: string, options: { log?: (message: st
     );
   } finally {
     await disconnect(client);
+  }
+}
+
+/** For start-up: waits a moment for the database, and throws, in one line, where it is away or not migrated. */
+export async function requireMigrated(databaseUrl: string): Promise<void> {
+  const deadline = performance.now() + 10_000;
+  for (;;) {
+    try {
+      const { client } = await connect(databaseUrl, { applicationName: 'plank check', statementTimeoutMs: 5_000 });
+      try {
+        const { rows } = await client.query<{ migrated: boolean }>(
+          "select to_regclass('plank.leader') is not null and to_regclass('plank.catalog') is not null as migrated",
+        );
+        if (!rows[0]!.migrated)
+          throw new Error(
+            'the database has no schema "plank" of this version yet: run "npm run migrate" with the same DATABASE_URL',
+          );
+        return;
+      } finally {
+        await disconnect(client);
+      }
+    } catch (error) {
+      if (!isUnavailable(error)) throw error;
+      if (performance.now() > deadline)
+        throw new Error(`the database does not answer: ${(error as Error).message}`, { cause: error });
+      await sleep(250);
+    }
   }
 }

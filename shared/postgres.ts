@@ -54,22 +54,23 @@ export function createPool(
   return pool;
 }
 
-/** One connection, connected. Its owner listens to 'error' and 'end', and ends it. */
-export async function connect(
-  url: string,
-  options: ConnectionOptions & { onLost: (error: Error) => void },
-): Promise<Client> {
+/** For queries whose values are to stay the text that Postgres rendered: `types: asText`. */
+export const asText = { getTypeParser: () => (value: string) => value } as unknown as pg.CustomTypesConfig;
+
+/** A dedicated connection. `lost` aborts, with the reason, when it ends in any way. */
+export interface Connection {
+  client: Client;
+  lost: AbortSignal;
+}
+
+/** One connection, connected. Its owner ends it. */
+export async function connect(url: string, options: ConnectionOptions): Promise<Connection> {
   const client = new pg.Client(settings(url, options));
-  let lost = false;
-  const lose = (error: Error) => {
-    if (lost) return;
-    lost = true;
-    options.onLost(error);
-  };
-  client.on('error', lose);
-  client.on('end', () => lose(new Error('the connection to Postgres ended')));
+  const lost = new AbortController();
+  client.on('error', (error) => lost.abort(error));
+  client.on('end', () => lost.abort(new Error('the connection to Postgres ended')));
   await client.connect();
-  return client;
+  return { client, lost: lost.signal };
 }
 
 /** Ends a connection that may no longer answer: politely, and by force after a moment. */

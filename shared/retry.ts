@@ -17,20 +17,26 @@ export function sleep(ms: number, signal?: AbortSignal): Promise<void> {
   });
 }
 
-/** Rejects with `message` when the promise has not settled after `ms`. The work itself goes on; its late failure is swallowed. */
-export async function withDeadline<T>(promise: Promise<T>, ms: number, message: string): Promise<T> {
+/** Rejects with what `onLate` returns when the promise has not settled after `ms`. Its late outcome is ignored. */
+export async function withDeadlineOr<T>(promise: Promise<T>, ms: number, onLate: () => Error): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   promise.catch(() => {});
   try {
     return await Promise.race([
       promise,
       new Promise<never>((_, reject) => {
-        timer = setTimeout(() => reject(new Error(message)), ms);
+        timer = setTimeout(() => reject(onLate()), ms);
       }),
     ]);
   } finally {
     clearTimeout(timer);
   }
+}
+
+/** Makes a start or stop run once however often it is called. */
+export function once<T>(work: () => Promise<T>): () => Promise<T> {
+  let result: Promise<T> | undefined;
+  return () => (result ??= work());
 }
 
 export class Backoff {

@@ -1,0 +1,247 @@
+/**
+ * When to drain. Writers ring (NOTIFY) only while changes are rare, as a network card interrupts at low load and is polled
+ * at high load. Whether they ring is decided by one advisory lock, so that no wake-up is lost:
+ *
+ *   ringing    this listener holds the lock exclusively. A writer cannot share it, so it notifies at its commit.
+ *   polling    nobody holds it exclusively. A writer shares it until its transaction ends and stays silent; drains follow
+ *              one another. Entered when transactions come faster than `busyPerSecond`.
+ *   returning  the lock is requested. New writers see the request and notify; those that share the lock are polled for,
+ *              a few milliseconds apart, until the last of them has ended and the lock is granted. Then one more drain.
+ *
+ *   ringing ─busy─▶ polling ─calm─▶ returning ─granted─▶ ringing       lock connection lost ─▶ returning
+ *                      ▲───────busy and not granted───────┘
+ *
+ * A connection that hears the notifications and one that holds the lock: a session waiting for a lock hears nothing.
+ * Each is asked now and then whether it still is what it was; after each loss the owner drains once.
+ */
+import type { Log } from '#shared/log.ts';
+import type { ListenerMetrics } from '#shared/metrics.ts';
+import { type Client, type Connection, connect, disconnect } from '#shared/postgres.ts';
+import { Backoff, Bell, sleep, withDeadlineOr } from '#shared/retry.ts';
+
+const busyPerSecond = 1_000;
+const calmPerSecond = 500;
+const windowMs = 200;
+const returningPauseMs = 3;
+const heartbeatMs = 2_000;
+const deadlineMs = 2_000;
+/** a request is given up and made again this often, to look whether the load has come back meanwhile */
+const lockTimeoutMs = 10_000;
+const lockKey = '1886151019, 1'; // as in sql/003_attach.sql
+const lockNotAvailable = '55P03';
+
+type Mode = 'ringing' | 'polling' | 'returning';
+/** why the owner should drain: it was told to, it is its turn, or nobody said anything for long */
+export type Wake = 'ring' | 'poll' | 'safety';
+
+interface DoorbellOptions {
+  databaseUrl: string;
+  wake: 'auto' | 'poll';
+  pollIntervalMs: number;
+  safetyIntervalMs: number;
+  log: Log;
+  metrics: ListenerMetrics;
+}
+
+export class Doorbell {
+  readonly #options: DoorbellOptions;
+  readonly #bell = new Bell();
+  readonly #abort = new AbortController();
+  #mode: Mode = 'returning';
+  #hearing = false;
+  #loops: Promise<void>[] = [];
+  #lastDrain = performance.now();
+  #windowStart = performance.now();
+  #windowCount = 0;
+  #busy = false;
+  #lastCount = 0;
+  readonly #modeChanged = new Bell();
+
+  constructor(options: DoorbellOptions) {
+    this.#options = options;
+  }
+
+  start(): void {
+    if (this.#options.wake === 'auto') this.#loops = [this.#hear(), this.#hold()];
+  }
+
+  async stop(): Promise<void> {
+    this.#abort.abort();
+    await Promise.all(this.#loops);
+  }
+
+  /** Whether writers ring at this moment and are heard: then an idle listener costs the database nothing. */
+  get ringing(): boolean {
+    return this.#mode === 'ringing' && this.#hearing;
+  }
+
+  /** Resolves when the log may have grown, at the latest after the safety interval; or on abort. */
+  async wait(signal: AbortSignal): Promise<Wake> {
+    if (this.#options.wake === 'poll') {
+      await sleep(this.#pauseAfterEmpty(this.#options.pollIntervalMs), signal);
+      return 'poll';
+    }
+    if (this.ringing) {
+      const safetyIn = this.#lastDrain + this.#options.safetyIntervalMs - performance.now();
+      return (await this.#bell.wait(safetyIn, signal)) ? 'ring' : 'safety';
+    }
+    const pause = this.#mode === 'polling' ? 0 : this.#pauseAfterEmpty(returningPauseMs);
+    return (await this.#bell.wait(pause, signal)) ? 'ring' : 'poll';
+  }
+
+  /** No pause behind a drain that found something: there may be more. */
+  #pauseAfterEmpty(ms: number): number {
+    return this.#lastCount > 0 ? 0 : ms;
+  }
+
+  /** Tells how many transactions a drain found; the rate decides whether writers should ring. */
+  drained(transactions: number): void {
+    const now = performance.now();
+    this.#lastDrain = now;
+    this.#lastCount = transactions;
+    this.#windowCount += transactions;
+    const elapsed = now - this.#windowStart;
+    if (elapsed < windowMs) return;
+    const perSecond = (this.#windowCount / elapsed) * 1_000;
+    this.#windowStart = now;
+    this.#windowCount = 0;
+    this.#busy = perSecond > busyPerSecond;
+    if (this.#mode === 'ringing' && this.#busy) this.#set('polling');
+    else if (this.#mode === 'polling' && perSecond < calmPerSecond) this.#set('returning');
+  }
+
+  #set(mode: Mode): void {
+    if (mode === this.#mode) return;
+    this.#mode = mode;
+    this.#options.metrics.ringing.set(mode === 'ringing' ? 1 : 0);
+    this.#options.log.debug({ mode }, 'doorbell');
+    this.#modeChanged.ring();
+    this.#bell.ring();
+  }
+
+  /** Listens for notifications, for ever: on each (re)connection the owner drains, for what was missed meanwhile. */
+  async #hear(): Promise<void> {
+    await this.#connected(
+      'plank listener (bell)',
+      deadlineMs,
+      'lost the notifications, polling until they are back',
+      async ({ client }, signal) => {
+        client.on('notification', () => {
+          this.#options.metrics.rings.inc();
+          this.#bell.ring();
+        });
+        await client.query('listen plank');
+        this.#hearing = true;
+        this.#bell.ring();
+        for (;;) {
+          await sleep(heartbeatMs, signal);
+          signal.throwIfAborted();
+          const { rows } = await withDeadlineOr(
+            client.query("select from pg_listening_channels() c where c = 'plank'"),
+            deadlineMs,
+            () => new Error('the listening connection is silent'),
+          );
+          if (rows.length === 0)
+            throw new Error('the server forgot that this connection listens (a pooler in between?)');
+        }
+      },
+      () => {
+        this.#hearing = false;
+        this.#bell.ring();
+      },
+    );
+  }
+
+  /** Takes and gives the lock as the mode asks for, for ever. */
+  async #hold(): Promise<void> {
+    await this.#connected(
+      'plank listener (lock)',
+      0,
+      'lost the doorbell lock',
+      async ({ client }, signal) => {
+        await client.query(`set lock_timeout = ${lockTimeoutMs}`);
+        await this.#evictFormerHolder(client);
+        for (;;) {
+          signal.throwIfAborted();
+          if (this.#mode === 'returning') {
+            if (await this.#lock(client, signal)) this.#set('ringing');
+            else if (this.#busy) this.#set('polling');
+          } else if (this.#mode === 'polling') {
+            await client.query('select pg_advisory_unlock_all()');
+            await this.#modeChanged.wait(heartbeatMs, signal);
+          } else {
+            await this.#modeChanged.wait(heartbeatMs, signal);
+            signal.throwIfAborted();
+            await withDeadlineOr(
+              client.query('select'),
+              deadlineMs,
+              () => new Error('the connection that holds the doorbell lock is silent'),
+            );
+          }
+        }
+      },
+      () => {
+        if (this.#mode !== 'polling') this.#set('returning');
+      },
+    );
+  }
+
+  /** True when the lock was granted, false when the wait for it is to be thought over. Rejects when the signal aborts. */
+  async #lock(client: Client, signal: AbortSignal): Promise<boolean> {
+    const aborted = Promise.withResolvers<never>();
+    const onAbort = () => aborted.reject(signal.reason);
+    signal.addEventListener('abort', onAbort, { once: true });
+    try {
+      await Promise.race([client.query(`select pg_advisory_lock(${lockKey})`), aborted.promise]);
+      return true;
+    } catch (error) {
+      if ((error as { code?: string }).code === lockNotAvailable) return false;
+      throw error;
+    } finally {
+      signal.removeEventListener('abort', onAbort);
+    }
+  }
+
+  /** Keeps one connection for `work`, which runs until its signal aborts; connects again after a failure, until stopped. */
+  async #connected(
+    applicationName: string,
+    statementTimeoutMs: number,
+    trouble: string,
+    work: (connection: Connection, signal: AbortSignal) => Promise<never>,
+    onLost: () => void,
+  ): Promise<void> {
+    const stopped = this.#abort.signal;
+    const backoff = new Backoff(50, 2_000);
+    while (!stopped.aborted) {
+      let connection: Connection | undefined;
+      try {
+        connection = await connect(this.#options.databaseUrl, { applicationName, statementTimeoutMs });
+        const since = performance.now();
+        await work(connection, AbortSignal.any([stopped, connection.lost])).finally(() => {
+          if (performance.now() - since > 5_000) backoff.reset();
+        });
+      } catch (error) {
+        if (!stopped.aborted) this.#options.log.warn({ err: error }, trouble);
+      }
+      onLost();
+      if (connection) await disconnect(connection.client);
+      await sleep(backoff.next(), stopped);
+    }
+  }
+
+  /**
+   * A former leader that is paused still holds the lock: writers ring, which is right but slow under load, and this one
+   * would poll for ever. It leads no more, so its session is ended (allowed for the same role).
+   */
+  async #evictFormerHolder(client: Client): Promise<void> {
+    await client
+      .query(
+        `select pg_terminate_backend(pid) from pg_locks
+         where locktype = 'advisory' and classid = 1886151019 and objid = 1 and objsubid = 2 and mode = 'ExclusiveLock' and granted
+           and database = (select oid from pg_database where datname = current_database()) and pid <> pg_backend_pid()`,
+      )
+      .catch((error: Error) =>
+        this.#options.log.debug({ err: error }, 'could not end the session of the former leader'),
+      );
+  }
+}

@@ -1,0 +1,221 @@
+/**
+ * One listener. Any number may run; one leads.
+ *
+ *   standby   asks for the lead now and then; gets it when no other holds a valid lease.
+ *   leading   wakes (doorbell) → drains (sequencer) → publishes (publishing). The next drain runs while the last batch is
+ *             published. Leads until it is stopped, is deposed or loses its connection; then it is a standby again.
+ *
+ * Changes are published only after their drain has committed. What a dead leader drained and did not publish, the next one
+ * finds in the log.
+ */
+import type { ChangeRow } from '#shared/batch.ts';
+import type { ListenerConfig } from '#shared/config.ts';
+import type { Publisher } from '#shared/fanout.ts';
+import type { Service } from '#shared/lifecycle.ts';
+import type { Log } from '#shared/log.ts';
+import { LogReader } from '#shared/log-reader.ts';
+import type { ListenerMetrics } from '#shared/metrics.ts';
+import { createPool, type Pool } from '#shared/postgres.ts';
+import { Backoff, once, sleep } from '#shared/retry.ts';
+import { Doorbell, type Wake } from './doorbell.ts';
+import { Publishing } from './publishing.ts';
+import { keepRetention } from './retention.ts';
+import { Deposed, type Drained, type Lead, Sequencer } from './sequencer.ts';
+
+/** a fan-out that did not take a batch is tried again this often, besides with every new batch */
+const publishRetryMs = 500;
+/** a drain that takes longer is given up, as its connection may be silent, and gets twice as long on the next one */
+const minDrainTimeoutMs = 4_000;
+const maxDrainTimeoutMs = 600_000;
+
+export class Listener implements Service {
+  readonly #config: ListenerConfig;
+  readonly #publisher: Publisher;
+  readonly #log: Log;
+  readonly #metrics: ListenerMetrics;
+  readonly #pool: Pool;
+  readonly #abort = new AbortController();
+  readonly #firstContact = Promise.withResolvers<void>();
+  /** names this process in the lead row; a restarted one is another */
+  readonly #holder: string;
+  #running: Promise<void> | undefined;
+  #drainTimeoutMs = minDrainTimeoutMs;
+  #state: 'starting' | 'standby' | 'leading' | 'disconnected' | 'stopped' = 'starting';
+
+  constructor(options: { config: ListenerConfig; publisher: Publisher; log: Log; metrics: ListenerMetrics }) {
+    this.#config = options.config;
+    this.#publisher = options.publisher;
+    this.#log = options.log;
+    this.#metrics = options.metrics;
+    this.#holder = `${options.config.NODE_NAME}/${process.pid}/${Date.now().toString(36)}`;
+    this.#pool = createPool(options.config.DATABASE_URL, {
+      applicationName: 'plank listener (log)',
+      statementTimeoutMs: 120_000,
+      max: 3,
+      onError: (error) => this.#log.debug({ err: error }, 'an idle connection failed'),
+    });
+  }
+
+  get state(): string {
+    return this.#state;
+  }
+
+  /** Resolves when this listener leads or stands by. */
+  readonly start = once(async () => {
+    this.#running = this.#run();
+    await Promise.race([this.#firstContact.promise, this.#running]);
+  });
+
+  readonly stop = once(async () => {
+    this.#abort.abort();
+    await this.#running;
+    this.#state = 'stopped';
+    await this.#pool.end();
+  });
+
+  async #run(): Promise<void> {
+    const { signal } = this.#abort;
+    const backoff = new Backoff(50, 1_500);
+    while (!signal.aborted) {
+      let sequencer: Sequencer | undefined;
+      try {
+        sequencer = await Sequencer.connect(this.#config.DATABASE_URL, this.#config.LEASE_MS, this.#drainTimeoutMs);
+        await this.#contend(sequencer);
+        backoff.reset();
+      } catch (error) {
+        if (error instanceof Deposed)
+          this.#log.warn({ reason: error.message }, 'another listener leads now, standing by');
+        else if (!signal.aborted) {
+          this.#state = 'disconnected';
+          this.#drainTimeoutMs = Math.min(maxDrainTimeoutMs, this.#drainTimeoutMs * 2);
+          this.#log.warn({ err: error }, 'lost the database, trying again');
+        }
+      }
+      await sequencer?.stop();
+      if (!signal.aborted) await sleep(backoff.next(), signal);
+    }
+  }
+
+  async #contend(sequencer: Sequencer): Promise<void> {
+    const { signal } = this.#abort;
+    const interrupted = AbortSignal.any([signal, sequencer.lost]);
+    while (!signal.aborted) {
+      const lead = await sequencer.lead(this.#holder);
+      if (lead) {
+        await this.#leadOn(sequencer, lead);
+        return;
+      }
+      if (this.#state !== 'standby') this.#log.info('standing by');
+      this.#state = 'standby';
+      this.#firstContact.resolve();
+      await sleep(this.#config.LEASE_MS / 6, interrupted);
+      sequencer.lost.throwIfAborted();
+    }
+  }
+
+  async #leadOn(sequencer: Sequencer, lead: Lead): Promise<void> {
+    const log = this.#log.child({ term: lead.term });
+    const metrics = this.#metrics;
+    const over = new AbortController();
+    const signal = AbortSignal.any([this.#abort.signal, sequencer.lost, over.signal]);
+    const doorbell = new Doorbell({
+      databaseUrl: this.#config.DATABASE_URL,
+      wake: this.#config.WAKE,
+      pollIntervalMs: this.#config.POLL_INTERVAL_MS,
+      safetyIntervalMs: this.#config.SAFETY_INTERVAL_MS,
+      log,
+      metrics,
+    });
+    const publishing = new Publishing({
+      publisher: this.#publisher,
+      reader: new LogReader(this.#pool),
+      lead,
+      log,
+      metrics,
+    });
+    const lease = this.#keepLease(sequencer, lead.term, signal).catch((error: Error) => over.abort(error));
+    const retention = keepRetention({ pool: this.#pool, term: lead.term, config: this.#config, log, metrics, signal });
+    // one publication at a time, each behind the one before; only being deposed makes one reject
+    let published: Promise<void> = Promise.resolve();
+    const handOver = (work: () => Promise<void>) => {
+      published = work().catch((error: Error) => over.abort(error));
+    };
+
+    this.#state = 'leading';
+    metrics.leader.set(1);
+    metrics.term.set(lead.term);
+    metrics.headSeq.set(lead.headSeq);
+    log.info({ epoch: lead.epoch, headSeq: lead.headSeq }, 'leading');
+    doorbell.start();
+    this.#firstContact.resolve();
+    handOver(() => publishing.catchUp());
+    const retries = (async () => {
+      for (;;) {
+        await sleep(publishRetryMs, signal);
+        if (signal.aborted) return;
+        await published;
+        if (publishing.behind && !signal.aborted) handOver(() => publishing.catchUp());
+      }
+    })();
+    try {
+      for (;;) {
+        const wake = await doorbell.wait(signal);
+        if (signal.aborted) break;
+        const started = performance.now();
+        const drained = await sequencer.drain(lead.term);
+        this.#drainTimeoutMs = minDrainTimeoutMs;
+        this.#observe(drained, wake, performance.now() - started);
+        doorbell.drained(
+          drained.kind === 'rows' ? countTransactions(drained.rows) : drained.kind === 'backlog' ? 1 : 0,
+        );
+        if (drained.kind === 'nothing') continue;
+        await published;
+        if (drained.kind === 'rows') handOver(() => publishing.publish(drained.rows));
+        else handOver(() => publishing.catchUp(drained.lastSeq));
+      }
+      await published;
+      if (!this.#abort.signal.aborted) throw signal.reason;
+      await sequencer.resign(lead.term).catch((error: Error) => log.debug({ err: error }, 'could not resign'));
+    } finally {
+      over.abort();
+      metrics.leader.set(0);
+      metrics.ringing.set(0);
+      await Promise.all([doorbell.stop(), lease, retention, retries, published]);
+    }
+  }
+
+  async #keepLease(sequencer: Sequencer, term: number, signal: AbortSignal): Promise<void> {
+    for (;;) {
+      await sleep(this.#config.LEASE_MS / 3, signal);
+      if (signal.aborted) return;
+      await sequencer.renew(term);
+    }
+  }
+
+  #observe(drained: Drained, wake: Wake, ms: number): void {
+    const metrics = this.#metrics;
+    metrics.drainSeconds.observe(ms / 1_000);
+    if (drained.kind === 'nothing') return;
+    if (wake === 'safety') metrics.safetyFinds.inc();
+    if (drained.kind === 'backlog') {
+      metrics.headSeq.set(drained.lastSeq);
+      return;
+    }
+    const { rows } = drained;
+    metrics.drained.inc(rows.length);
+    metrics.drainEvents.observe(rows.length);
+    metrics.captureToDrain.observe(Math.max(0, Date.now() - Number(rows[0]![2])) / 1_000);
+    metrics.headSeq.set(Number(rows.at(-1)![0]));
+  }
+}
+
+/** A transaction's changes are next to each other. */
+function countTransactions(rows: readonly ChangeRow[]): number {
+  let count = 0;
+  let last: string | undefined;
+  for (const row of rows) {
+    if (row[1] !== last) count++;
+    last = row[1];
+  }
+  return count;
+}

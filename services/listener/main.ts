@@ -1,0 +1,44 @@
+/** The listener process: wiring only. */
+import { listenerSchema, readConfig } from '#shared/config.ts';
+import { RedisPublisher, requireNoEviction } from '#shared/fanout-redis.ts';
+import { runService } from '#shared/lifecycle.ts';
+import { createLog } from '#shared/log.ts';
+import { listenerMetrics } from '#shared/metrics.ts';
+import { requireMigrated } from '#shared/migrate.ts';
+import { Listener } from './listener.ts';
+import { OpsServer } from './ops.ts';
+
+await runService(
+  'listener',
+  () => readConfig(listenerSchema),
+  async (config, stack) => {
+    const log = createLog(config.LOG_LEVEL, 'listener', config.NODE_NAME);
+    const metrics = listenerMetrics(config.NODE_NAME);
+    if (!config.REDIS_URL)
+      throw new Error('REDIS_URL is not set: a listener process reaches its gateways through Redis');
+    await requireMigrated(config.DATABASE_URL);
+    await requireNoEviction(config.REDIS_URL);
+
+    const publisher = new RedisPublisher(config.REDIS_URL, {
+      name: config.PLANK_LOG_NAME,
+      streamBytes: config.STREAM_BYTES,
+      log,
+    });
+    stack.defer(() => publisher.stop());
+    const listener = new Listener({ config, publisher, log, metrics });
+    stack.defer(() => listener.stop());
+    const ops = new OpsServer({
+      port: config.LISTENER_PORT,
+      registry: metrics.registry,
+      health: () => ({
+        ready: listener.state === 'leading' || listener.state === 'standby',
+        node: config.NODE_NAME,
+        state: listener.state,
+      }),
+    });
+    stack.defer(() => ops.stop());
+    await ops.start();
+    await listener.start();
+    log.info({ port: ops.port }, 'listener ready');
+  },
+);

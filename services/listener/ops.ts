@@ -1,0 +1,67 @@
+/** The listener's own small HTTP server, for operators: /health, /health/live, /health/ready and /metrics. */
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import type { Registry } from 'prom-client';
+import { once } from '#shared/retry.ts';
+
+interface OpsOptions {
+  port: number;
+  registry: Registry;
+  /** what /health says; `ready` decides its status */
+  health: () => { ready: boolean; [field: string]: unknown };
+}
+
+export class OpsServer {
+  readonly #options: OpsOptions;
+  readonly #server: Server;
+
+  constructor(options: OpsOptions) {
+    this.#options = options;
+    this.#server = createServer((request, response) => {
+      void this.#answer(request.url ?? '/').then(({ status, type, body }) => {
+        response
+          .writeHead(status, { 'content-type': type, 'cache-control': 'no-store' })
+          .end(request.method === 'HEAD' ? undefined : body);
+      });
+    });
+    this.#server.headersTimeout = 5_000;
+    this.#server.requestTimeout = 10_000;
+  }
+
+  get port(): number {
+    return (this.#server.address() as AddressInfo).port;
+  }
+
+  readonly start = once(async () => {
+    await new Promise<void>((resolve, reject) => {
+      this.#server.once('error', reject);
+      this.#server.listen(this.#options.port, resolve);
+    });
+  });
+
+  readonly stop = once(async () => {
+    this.#server.closeAllConnections();
+    await new Promise((resolve) => this.#server.close(resolve));
+  });
+
+  async #answer(url: string): Promise<{ status: number; type: string; body: string }> {
+    const json = (status: number, value: unknown) => ({
+      status,
+      type: 'application/json',
+      body: JSON.stringify(value),
+    });
+    switch (url.split('?')[0]) {
+      case '/metrics':
+        return { status: 200, type: this.#options.registry.contentType, body: await this.#options.registry.metrics() };
+      case '/health/live':
+        return json(200, { status: 'ok' });
+      case '/health':
+      case '/health/ready': {
+        const { ready, ...rest } = this.#options.health();
+        return json(ready ? 200 : 503, { status: ready ? 'ok' : 'degraded', ...rest });
+      }
+      default:
+        return json(404, { status: 404, title: 'There is nothing here' });
+    }
+  }
+}

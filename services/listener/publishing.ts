@@ -1,0 +1,103 @@
+/**
+ * Puts drained changes into the fan-out, in order and without gaps. Only committed changes come here. When the fan-out lacks
+ * some (a takeover, a failure, an emptied Redis), or there were too many to hand over at once, they are read from the log:
+ * the same bytes with the same seqs. A fan-out that does not answer holds nobody up: gateways read the log, and this tries
+ * again on the next call.
+ */
+import { type ChangeRow, packBatches } from '#shared/batch.ts';
+import type { Publisher } from '#shared/fanout.ts';
+import type { Log } from '#shared/log.ts';
+import { type LogReader, PositionGone } from '#shared/log-reader.ts';
+import type { ListenerMetrics } from '#shared/metrics.ts';
+import { Deposed, type Lead } from './sequencer.ts';
+
+/** what an empty fan-out is begun with: enough for gateways to go on without reading the log */
+const freshHistory = 10_000;
+
+export class Publishing {
+  readonly #publisher: Publisher;
+  readonly #reader: LogReader;
+  readonly #log: Log;
+  readonly #metrics: ListenerMetrics;
+  readonly #lead: Lead;
+  /** the last seq known to be in the fan-out; null: ask it */
+  #publishedSeq: number | null = null;
+  #headSeq: number;
+
+  constructor(options: { publisher: Publisher; reader: LogReader; lead: Lead; log: Log; metrics: ListenerMetrics }) {
+    this.#publisher = options.publisher;
+    this.#reader = options.reader;
+    this.#lead = options.lead;
+    this.#log = options.log;
+    this.#metrics = options.metrics;
+    this.#headSeq = options.lead.headSeq;
+  }
+
+  /** The fan-out lacks something that was drained. */
+  get behind(): boolean {
+    return this.#publishedSeq !== this.#headSeq;
+  }
+
+  /** Publishes rows that directly follow what was handed over before. Throws Deposed; other failures leave it `behind`. */
+  async publish(rows: readonly ChangeRow[]): Promise<void> {
+    const firstSeq = Number(rows[0]![0]);
+    this.#headSeq = Number(rows.at(-1)![0]);
+    if (this.#publishedSeq !== firstSeq - 1) return this.catchUp();
+    await this.#attempt(async () => {
+      if (!(await this.#put(rows))) await this.#catchUp();
+    });
+  }
+
+  /** Brings the fan-out up to `headSeq` (or what was handed over), from the log. Throws Deposed. */
+  async catchUp(headSeq = this.#headSeq): Promise<void> {
+    this.#headSeq = Math.max(this.#headSeq, headSeq);
+    await this.#attempt(() => this.#catchUp());
+  }
+
+  async #catchUp(): Promise<void> {
+    this.#publishedSeq ??= await this.#publisher.lastSeq(this.#lead.epoch);
+    if (this.#publishedSeq === null) {
+      const { oldest } = await this.#reader.extent();
+      this.#publishedSeq = Math.max(oldest - 1, this.#headSeq - freshHistory);
+    }
+    while (this.#publishedSeq < this.#headSeq) {
+      for await (const rows of this.#reader.stream(this.#publishedSeq)) {
+        if (!(await this.#put(rows))) break;
+      }
+    }
+  }
+
+  async #attempt(work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      this.#publishedSeq = null;
+      if (error instanceof Deposed) throw error;
+      this.#metrics.publishFailures.inc();
+      if (error instanceof PositionGone)
+        this.#log.warn({ err: error }, 'the log was trimmed before the fan-out had it');
+      else this.#log.debug({ err: error }, 'the fan-out did not take a batch');
+    }
+  }
+
+  /** False: the fan-out lacks what comes before; `#publishedSeq` then says from where on. */
+  async #put(rows: readonly ChangeRow[]): Promise<boolean> {
+    for (const batch of packBatches(this.#lead.epoch, rows)) {
+      const result = await this.#publisher.publish(batch, this.#lead.term);
+      if (result.status === 'deposed') throw new Deposed('a later term has published');
+      if (result.status === 'gap') {
+        this.#metrics.gaps.inc();
+        this.#log.warn(
+          { has: result.lastSeq, next: batch.firstSeq },
+          'the stream lacks changes, publishing them from the log',
+        );
+        this.#publishedSeq = result.lastSeq;
+        return false;
+      }
+      this.#publishedSeq = batch.lastSeq;
+      this.#headSeq = Math.max(this.#headSeq, batch.lastSeq);
+      this.#metrics.published.inc(batch.lastSeq - batch.firstSeq + 1);
+    }
+    return true;
+  }
+}

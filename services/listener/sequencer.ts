@@ -1,0 +1,126 @@
+/**
+ * The leader's connection: takes the lead, drains, renews. Everything that must be refused when another leads goes through
+ * here, with the term. Statements are short and have a deadline on both ends; a silent connection counts as lost.
+ */
+import type { ChangeRow } from '#shared/batch.ts';
+import { changeColumns } from '#shared/batch.ts';
+import { asText, type Connection, connect, DatabaseError, disconnect } from '#shared/postgres.ts';
+import { withDeadlineOr } from '#shared/retry.ts';
+
+/** Another listener leads with a later term. */
+export class Deposed extends Error {
+  override readonly name = 'Deposed';
+}
+
+export interface Lead {
+  term: number;
+  epoch: number;
+  /** the last seq given so far */
+  headSeq: number;
+}
+
+export type Drained =
+  | { kind: 'nothing' }
+  | { kind: 'rows'; rows: ChangeRow[] }
+  /** too many for one answer: to be read from the log, up to lastSeq */
+  | { kind: 'backlog'; lastSeq: number };
+
+const renewTimeoutMs = 2_000;
+const drainLimit = 5_000;
+
+export class Sequencer {
+  readonly #connection: Connection;
+  readonly #leaseMs: number;
+  readonly #drainTimeoutMs: number;
+  /** settles when the connection is free: one statement at a time */
+  #turn: Promise<unknown> = Promise.resolve();
+
+  private constructor(connection: Connection, leaseMs: number, drainTimeoutMs: number) {
+    this.#connection = connection;
+    this.#leaseMs = leaseMs;
+    this.#drainTimeoutMs = drainTimeoutMs;
+  }
+
+  static async connect(databaseUrl: string, leaseMs: number, drainTimeoutMs: number): Promise<Sequencer> {
+    const connection = await connect(databaseUrl, {
+      applicationName: 'plank listener',
+      statementTimeoutMs: drainTimeoutMs,
+    });
+    return new Sequencer(connection, leaseMs, drainTimeoutMs);
+  }
+
+  /** Aborts with the reason when the connection is lost. */
+  get lost(): AbortSignal {
+    return this.#connection.lost;
+  }
+
+  /** The lead, or null while another holds a valid lease. */
+  async lead(holder: string): Promise<Lead | null> {
+    const { rows } = await this.#ask<{ term: string | null; epoch: number; next_seq: string }>(renewTimeoutMs * 2, {
+      text: 'select term, epoch, next_seq from plank.lead($1, $2)',
+      values: [holder, `${this.#leaseMs} ms`],
+    });
+    const row = rows[0];
+    if (!row || row.term === null) return null;
+    return { term: Number(row.term), epoch: row.epoch, headSeq: Number(row.next_seq) - 1 };
+  }
+
+  /** Gives the next seqs. What it returns is committed. Throws Deposed. */
+  async drain(term: number): Promise<Drained> {
+    try {
+      const { rows } = await this.#ask<ChangeRow>(this.#drainTimeoutMs + 500, {
+        name: 'plank_drain',
+        text: `select ${changeColumns} from plank.drain($1, $2, $3)`,
+        values: [term, drainLimit, `${this.#leaseMs} ms`],
+        rowMode: 'array',
+        types: asText,
+      });
+      const first = rows[0];
+      if (!first) return { kind: 'nothing' };
+      // the marker row has a seq and nothing else
+      if (first[4] === null) return { kind: 'backlog', lastSeq: Number(first[0]) };
+      return { kind: 'rows', rows };
+    } catch (error) {
+      throw error instanceof DatabaseError && error.code === 'PLK01'
+        ? new Deposed(error.message, { cause: error })
+        : error;
+    }
+  }
+
+  /** Throws Deposed. */
+  async renew(term: number): Promise<void> {
+    const { rows } = await this.#ask<{ kept: boolean }>(renewTimeoutMs, {
+      text: 'select plank.renew($1, $2) as kept',
+      values: [term, `${this.#leaseMs} ms`],
+    });
+    if (!rows[0]!.kept) throw new Deposed(`term ${term} is over`);
+  }
+
+  /** Lets a standby take over at once. */
+  async resign(term: number): Promise<void> {
+    await this.#ask(renewTimeoutMs, { text: 'select plank.resign($1)', values: [term] });
+  }
+
+  async stop(): Promise<void> {
+    await disconnect(this.#connection.client);
+  }
+
+  async #ask<R>(
+    deadlineMs: number,
+    query: { name?: string; text: string; values: unknown[]; rowMode?: 'array'; types?: typeof asText },
+  ): Promise<{ rows: R[] }> {
+    const before = this.#turn;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#turn = promise;
+    try {
+      await before;
+      return await withDeadlineOr(
+        this.#connection.client.query(query) as unknown as Promise<{ rows: R[] }>,
+        deadlineMs,
+        () => new Error('the connection to Postgres is silent'),
+      );
+    } finally {
+      resolve();
+    }
+  }
+}

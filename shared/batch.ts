@@ -1,0 +1,145 @@
+/**
+ * Batches: consecutive changes packed into one Buffer, the unit in which changes travel from the listener through Redis to
+ * the gateways. Made once from what Postgres rendered; never parsed as JSON on the way.
+ *
+ *   header  version u8 · reserved u8 · count u16 · epoch u32 · firstSeq f64                                  16 bytes
+ *   change  relation u32 · action u8 · xid u64 · at f64 (ms since 1970) · key, new, old: i32 length each     33 bytes + texts
+ *           (-1: null), then the three texts as UTF-8
+ */
+
+/** One change as plank.drain and plank.read_log return it, in array row mode. Texts are JSON. */
+export type ChangeRow = [
+  seq: string,
+  xid: string,
+  atMs: string,
+  relation: string,
+  action: string,
+  key: string | null,
+  newImage: string | null,
+  oldImage: string | null,
+];
+
+/** The select list that yields ChangeRows from plank.drain and plank.read_log. */
+export const changeColumns = 'seq, xid, extract(epoch from at) * 1000 as at_ms, relation, action, key, new, old';
+
+export const actions = { insert: 73, update: 85, delete: 68, truncate: 84, shape: 83 } as const; // I U D T S
+
+const version = 1;
+const headerBytes = 16;
+const changeBytes = 33;
+/** batches end at the first change that makes them at least this large */
+const targetBytes = 256 * 1024;
+const maxCount = 5_000;
+
+export interface Batch {
+  readonly epoch: number;
+  readonly firstSeq: number;
+  readonly lastSeq: number;
+  readonly buffer: Buffer;
+}
+
+/** Packs rows, which must be consecutive, into as many batches as their size asks for. */
+export function packBatches(epoch: number, rows: readonly ChangeRow[]): Batch[] {
+  const batches: Batch[] = [];
+  let from = 0;
+  let size = headerBytes;
+  for (let i = 0; i < rows.length; i++) {
+    const row = rows[i]!;
+    size += changeBytes + textBytes(row[5]) + textBytes(row[6]) + textBytes(row[7]);
+    if (size >= targetBytes || i - from + 1 === maxCount || i === rows.length - 1) {
+      batches.push(pack(epoch, rows, from, i + 1, size));
+      from = i + 1;
+      size = headerBytes;
+    }
+  }
+  return batches;
+}
+
+function textBytes(text: string | null): number {
+  return text === null ? 0 : Buffer.byteLength(text);
+}
+
+function pack(epoch: number, rows: readonly ChangeRow[], from: number, to: number, size: number): Batch {
+  const buffer = Buffer.allocUnsafeSlow(size);
+  const firstSeq = Number(rows[from]![0]);
+  buffer.writeUInt8(version, 0);
+  buffer.writeUInt8(0, 1);
+  buffer.writeUInt16LE(to - from, 2);
+  buffer.writeUInt32LE(epoch, 4);
+  buffer.writeDoubleLE(firstSeq, 8);
+  let at = headerBytes;
+  for (let i = from; i < to; i++) {
+    const row = rows[i]!;
+    if (Number(row[0]) !== firstSeq + i - from)
+      throw new Error(`seq ${row[0]} where ${firstSeq + i - from} was expected`);
+    buffer.writeUInt32LE(Number(row[3]), at);
+    buffer.writeUInt8(row[4].charCodeAt(0), at + 4);
+    buffer.writeBigUInt64LE(BigInt(row[1]), at + 5);
+    buffer.writeDoubleLE(Number(row[2]), at + 13);
+    let end = at + changeBytes;
+    for (let field = 0; field < 3; field++) {
+      const text = row[5 + field] as string | null;
+      const length = text === null ? -1 : buffer.write(text, end, 'utf8');
+      buffer.writeInt32LE(length, at + 21 + 4 * field);
+      if (length > 0) end += length;
+    }
+    at = end;
+  }
+  return { epoch, firstSeq, lastSeq: firstSeq + to - from - 1, buffer };
+}
+
+/** Reads a batch's header. Throws where the bytes are no batch of this version. */
+export function openBatch(buffer: Buffer): Batch {
+  if (buffer.length < headerBytes || buffer.readUInt8(0) !== version) throw new Error('not a batch of this version');
+  const firstSeq = buffer.readDoubleLE(8);
+  return { epoch: buffer.readUInt32LE(4), firstSeq, lastSeq: firstSeq + buffer.readUInt16LE(2) - 1, buffer };
+}
+
+/**
+ * Walks the changes of a batch without allocating: the fields are those of the change that `next` moved to, the texts
+ * ranges of `buffer` (end < start: null).
+ */
+export class BatchReader {
+  readonly buffer: Buffer;
+  seq: number;
+  relation = 0;
+  action = 0;
+  atMs = 0;
+  keyStart = 0;
+  keyEnd = 0;
+  newStart = 0;
+  newEnd = 0;
+  oldStart = 0;
+  oldEnd = 0;
+  readonly #lastSeq: number;
+  #at = headerBytes;
+
+  constructor(batch: Batch) {
+    this.buffer = batch.buffer;
+    this.seq = batch.firstSeq - 1;
+    this.#lastSeq = batch.lastSeq;
+  }
+
+  next(): boolean {
+    if (this.seq >= this.#lastSeq) return false;
+    const { buffer } = this;
+    const at = this.#at;
+    this.seq++;
+    this.relation = buffer.readUInt32LE(at);
+    this.action = buffer[at + 4]!;
+    this.atMs = buffer.readDoubleLE(at + 13);
+    this.keyStart = at + changeBytes;
+    this.keyEnd = this.keyStart + buffer.readInt32LE(at + 21);
+    this.newStart = Math.max(this.keyStart, this.keyEnd);
+    this.newEnd = this.newStart + buffer.readInt32LE(at + 25);
+    this.oldStart = Math.max(this.newStart, this.newEnd);
+    this.oldEnd = this.oldStart + buffer.readInt32LE(at + 29);
+    this.#at = Math.max(this.oldStart, this.oldEnd);
+    return true;
+  }
+
+  /** the top-level transaction's id, as decimal text; of the change that `next` moved to */
+  get xid(): string {
+    return this.buffer.readBigUInt64LE(this.keyStart - changeBytes + 5).toString();
+  }
+}

@@ -1,0 +1,51 @@
+/** Fan-out within one process, for embedded mode: holds the batches of the last moment for the one gateway that tails it. */
+import type { Batch } from './batch.ts';
+import type { Publisher, PublishResult, Tail } from './fanout.ts';
+import { Bell } from './retry.ts';
+
+const maxBytes = 4 * 1024 * 1024;
+
+export class LocalFanout implements Publisher, Tail {
+  readonly #bell = new Bell();
+  #batches: Batch[] = [];
+  #bytes = 0;
+  #term = 0;
+  #epoch = 0;
+  #lastSeq: number | null = null;
+
+  async publish(batch: Batch, term: number): Promise<PublishResult> {
+    if (term < this.#term) return { status: 'deposed' };
+    this.#term = term;
+    if (batch.epoch !== this.#epoch) {
+      this.#epoch = batch.epoch;
+      this.#batches = [];
+      this.#bytes = 0;
+      this.#lastSeq = null;
+    }
+    const last = this.#lastSeq;
+    if (last !== null && batch.lastSeq <= last) return { status: 'repeated', lastSeq: last };
+    if (last !== null && batch.firstSeq !== last + 1) return { status: 'gap', lastSeq: last };
+    this.#lastSeq = batch.lastSeq;
+    this.#batches.push(batch);
+    this.#bytes += batch.buffer.length;
+    while (this.#bytes > maxBytes && this.#batches.length > 1) this.#bytes -= this.#batches.shift()!.buffer.length;
+    this.#bell.ring();
+    return { status: 'published' };
+  }
+
+  async lastSeq(epoch: number): Promise<number | null> {
+    return epoch === this.#epoch ? this.#lastSeq : null;
+  }
+
+  async read(after: number, waitMs: number, signal: AbortSignal): Promise<Batch[]> {
+    for (let waited = false; ; waited = true) {
+      const found = this.#batches.filter((batch) => batch.lastSeq > after);
+      if (found.length > 0 || waited) return found;
+      await this.#bell.wait(waitMs, signal);
+    }
+  }
+
+  async stop(): Promise<void> {
+    this.#bell.ring();
+  }
+}

@@ -1,0 +1,206 @@
+/**
+ * Fan-out through one Redis stream, the door to ioredis. An entry is one batch under the id "<lastSeq>-0", so Redis itself
+ * refuses a repeat. Keys share one hash tag. A connection that no longer answers is noticed by deadlines: a blocked read
+ * looks healthy on a dead one, so reads block for a second at most.
+ */
+import { Redis } from 'ioredis';
+import { type Batch, openBatch } from './batch.ts';
+import type { Publisher, PublishResult, Tail } from './fanout.ts';
+import type { Log } from './log.ts';
+import { once, withDeadlineOr } from './retry.ts';
+
+const commandTimeoutMs = 1_500;
+/** a gateway takes what fits into its memory at once, not a stream's worth */
+const entriesPerRead = 16;
+
+/**
+ * KEYS stream, meta. ARGV epoch, term, first seq, last seq, batch, lowest id to keep. One step, so that no two listeners
+ * interleave: an older term is turned away, a new epoch starts an empty stream, a repeat is skipped, a gap is reported.
+ * A stream whose meta is gone (or the reverse, after a partial restore) is begun anew: gateways read the gap in Postgres.
+ */
+const publishScript = `
+local meta = redis.call('HMGET', KEYS[2], 'epoch', 'term', 'last')
+local epoch, term = tonumber(meta[1] or '0'), tonumber(meta[2] or '0')
+if tonumber(ARGV[1]) < epoch or (tonumber(ARGV[1]) == epoch and tonumber(ARGV[2]) < term) then return {'deposed', '0'} end
+local last = meta[3]
+if not last or tonumber(ARGV[1]) > epoch then
+  redis.call('DEL', KEYS[1])
+  last = nil
+end
+if last and tonumber(ARGV[4]) <= tonumber(last) then return {'repeated', last} end
+if last and tonumber(ARGV[3]) ~= tonumber(last) + 1 then return {'gap', last} end
+redis.call('XADD', KEYS[1], 'MINID', ARGV[6], ARGV[4] .. '-0', 'b', ARGV[5])
+redis.call('HSET', KEYS[2], 'epoch', ARGV[1], 'term', ARGV[2], 'last', ARGV[4])
+return {'published', ARGV[4]}
+`;
+
+declare module 'ioredis' {
+  interface RedisCommander {
+    plankPublish(
+      stream: string,
+      meta: string,
+      ...args: (string | number | Buffer)[]
+    ): Promise<[PublishResult['status'], string]>;
+  }
+}
+
+function open(url: string, log: Log): Redis {
+  const redis = new Redis(url, {
+    protocol: 2,
+    lazyConnect: true,
+    connectTimeout: commandTimeoutMs,
+    enableOfflineQueue: false,
+    maxRetriesPerRequest: 0,
+    autoResendUnfulfilledCommands: false,
+    keepAlive: 5_000,
+    retryStrategy: (failures) => 50 + Math.random() * Math.min(1_000, 50 * 2 ** failures),
+  });
+  let healthy: boolean | undefined;
+  redis.on('ready', () => {
+    if (healthy === false) log.info('Redis answers again');
+    healthy = true;
+  });
+  redis.on('error', (error: Error) => {
+    if (healthy !== false)
+      log.warn({ err: error }, 'Redis does not answer; changes are read from Postgres until it does');
+    healthy = false;
+  });
+  // resolved or not, reconnecting goes on by itself
+  redis.connect().catch(() => {});
+  return redis;
+}
+
+/** A command's reply, or a connection torn down and tried anew, within the deadline. */
+async function ask<T>(redis: Redis, ms: number, command: () => Promise<T>): Promise<T> {
+  return withDeadlineOr(command(), ms, () => {
+    redis.disconnect(true);
+    return new Error('Redis did not answer in time');
+  });
+}
+
+function keys(name: string): { stream: string; meta: string } {
+  return { stream: `{${name}}:stream`, meta: `{${name}}:meta` };
+}
+
+export class RedisPublisher implements Publisher {
+  readonly #redis: Redis;
+  readonly #stream: string;
+  readonly #meta: string;
+  readonly #streamBytes: number;
+  /** what this publisher put there, oldest first, to know what to trim */
+  readonly #kept: { id: string; bytes: number }[] = [];
+  #keptBytes = 0;
+  /** bytes in the stream from publishers before this one: they go first, all at once */
+  #inheritedBytes = 0;
+
+  constructor(url: string, options: { name: string; streamBytes: number; log: Log }) {
+    this.#redis = open(url, options.log);
+    this.#redis.defineCommand('plankPublish', { numberOfKeys: 2, lua: publishScript });
+    ({ stream: this.#stream, meta: this.#meta } = keys(options.name));
+    this.#streamBytes = options.streamBytes;
+    this.#redis.on('ready', () => {
+      this.#checkEviction(options.log).catch((error: Error) =>
+        options.log.warn({ err: error }, 'could not check the eviction policy of Redis'),
+      );
+    });
+  }
+
+  async publish(batch: Batch, term: number): Promise<PublishResult> {
+    this.#kept.push({ id: `${batch.firstSeq}-0`, bytes: batch.buffer.length });
+    this.#keptBytes += batch.buffer.length;
+    if (this.#inheritedBytes + this.#keptBytes > this.#streamBytes) this.#inheritedBytes = 0;
+    while (this.#keptBytes > this.#streamBytes && this.#kept.length > 1) this.#keptBytes -= this.#kept.shift()!.bytes;
+    const keepFrom = this.#inheritedBytes > 0 ? '0-0' : this.#kept[0]!.id;
+    const [status, last] = await ask(this.#redis, commandTimeoutMs, () =>
+      this.#redis.plankPublish(
+        this.#stream,
+        this.#meta,
+        batch.epoch,
+        term,
+        batch.firstSeq,
+        batch.lastSeq,
+        batch.buffer,
+        keepFrom,
+      ),
+    );
+    return status === 'published' || status === 'deposed' ? { status } : { status, lastSeq: Number(last) };
+  }
+
+  async lastSeq(epoch: number): Promise<number | null> {
+    const [of, last] = await ask(this.#redis, commandTimeoutMs, () => this.#redis.hmget(this.#meta, 'epoch', 'last'));
+    this.#inheritedBytes =
+      (await ask(this.#redis, commandTimeoutMs, () => this.#redis.memory('USAGE', this.#stream))) ?? 0;
+    this.#kept.length = 0;
+    this.#keptBytes = 0;
+    return of === String(epoch) && last ? Number(last) : null;
+  }
+
+  /** Redis must refuse writes when it is full, not forget what it holds: a policy that evicts could drop the stream in the middle. */
+  async #checkEviction(log: Log): Promise<void> {
+    const policy = /maxmemory_policy:(\S+)/.exec(await this.#redis.info('memory'))?.[1];
+    if (policy && policy !== 'noeviction')
+      log.error({ policy }, 'Redis evicts keys when it is full; set maxmemory-policy to noeviction');
+  }
+
+  readonly stop = once(async () => {
+    this.#redis.disconnect();
+  });
+}
+
+export class RedisTail implements Tail {
+  readonly #redis: Redis;
+  readonly #stream: string;
+
+  constructor(url: string, options: { name: string; log: Log }) {
+    this.#redis = open(url, options.log);
+    ({ stream: this.#stream } = keys(options.name));
+  }
+
+  async read(after: number, waitMs: number): Promise<Batch[]> {
+    const reply = await ask(this.#redis, waitMs + 800, () =>
+      this.#redis.callBuffer(
+        'XREAD',
+        'COUNT',
+        entriesPerRead,
+        'BLOCK',
+        Math.max(1, waitMs),
+        'STREAMS',
+        this.#stream,
+        `${after}-0`,
+      ),
+    );
+    if (reply === null) return [];
+    const [[, entries]] = reply as [[Buffer, [Buffer, [Buffer, Buffer]][]]];
+    return entries.map(([, [, bytes]]) => openBatch(bytes));
+  }
+
+  readonly stop = once(async () => {
+    this.#redis.disconnect();
+  });
+}
+
+/** For start-up: throws in one line where Redis answers and would evict keys; resolves where it does not answer, which is not needed to start. */
+export async function requireNoEviction(url: string): Promise<void> {
+  const redis = new Redis(url, {
+    protocol: 2,
+    lazyConnect: true,
+    connectTimeout: commandTimeoutMs,
+    maxRetriesPerRequest: 0,
+    retryStrategy: null,
+  });
+  redis.on('error', () => {});
+  let info = '';
+  try {
+    await redis.connect();
+    info = await redis.info('memory');
+  } catch {
+    return;
+  } finally {
+    redis.disconnect();
+  }
+  const policy = /maxmemory_policy:(\S+)/.exec(info)?.[1];
+  if (policy && policy !== 'noeviction')
+    throw new Error(
+      `Redis has maxmemory-policy ${policy}: Plank needs noeviction, so that a full Redis refuses instead of forgetting`,
+    );
+}

@@ -1,0 +1,31 @@
+/**
+ * How batches get from the listener to the gateways. Never the truth: whatever this loses, delays or refuses is in
+ * plank.log, and both sides know how to read it there. Two implementations, one contract suite.
+ */
+import type { Batch } from './batch.ts';
+
+export type PublishResult =
+  | { status: 'published' }
+  /** it was there already: refused as a repeat */
+  | { status: 'repeated'; lastSeq: number }
+  /** something is missing before it: publish from lastSeq + 1 */
+  | { status: 'gap'; lastSeq: number }
+  /** a later term has published: this listener leads no more */
+  | { status: 'deposed' };
+
+export interface Publisher {
+  /** Rejects when the other side does not answer; the batch may have been taken all the same. */
+  publish(batch: Batch, term: number): Promise<PublishResult>;
+  /** The last seq that is there, null where there is nothing of this epoch. */
+  lastSeq(epoch: number): Promise<number | null>;
+  stop(): Promise<void>;
+}
+
+export interface Tail {
+  /**
+   * Batches behind the seq `after`, waiting up to `waitMs` for the first. The first may begin behind a gap, or before
+   * `after`. Rejects within two seconds when the other side does not answer.
+   */
+  read(after: number, waitMs: number, signal: AbortSignal): Promise<Batch[]>;
+  stop(): Promise<void>;
+}

@@ -1,0 +1,89 @@
+/**
+ * History out of plank.log: the same changes with the same seqs, at any time within the retention. Reads are checked to be
+ * dense, so that a read which races with the retention fails instead of leaving something out.
+ */
+import Cursor from 'pg-cursor';
+import { type ChangeRow, changeColumns } from './batch.ts';
+import { asText, type Pool } from './postgres.ts';
+
+/** The position is past the retention, ahead of the log, or of a history that is no more. */
+export class PositionGone extends Error {
+  override readonly name = 'PositionGone';
+}
+
+export interface Extent {
+  epoch: number;
+  /** the first seq that can be read; newest + 1 when there is none */
+  oldest: number;
+  newest: number;
+}
+
+const readLog = `select ${changeColumns} from plank.read_log($1)`;
+
+export class LogReader {
+  readonly #pool: Pool;
+
+  constructor(pool: Pool) {
+    this.#pool = pool;
+  }
+
+  async extent(): Promise<Extent> {
+    const { rows } = await this.#pool.query<{ epoch: number; oldest: string; newest: string }>(
+      'select * from plank.extent()',
+    );
+    return { epoch: rows[0]!.epoch, oldest: Number(rows[0]!.oldest), newest: Number(rows[0]!.newest) };
+  }
+
+  /** Up to `limit` changes behind the seq `after`, in order; none when it is the newest. Throws PositionGone. */
+  async page(after: number, limit: number): Promise<ChangeRow[]> {
+    const { rows } = await this.#pool.query({
+      name: 'plank_read_log',
+      text: `${readLog} limit $2`,
+      values: [after, limit],
+      rowMode: 'array',
+      types: asText,
+    });
+    await this.#check(rows as unknown as ChangeRow[], after);
+    return rows as unknown as ChangeRow[];
+  }
+
+  /**
+   * All changes behind the seq `after` that are in the log when it starts, in chunks of `chunk` rows read from one cursor:
+   * a backlog is sorted once, however long it is. Throws PositionGone.
+   */
+  async *stream(after: number, chunk = 1_000): AsyncGenerator<ChangeRow[]> {
+    const client = await this.#pool.connect();
+    let broken: Error | undefined;
+    const cursor = client.query(new Cursor<ChangeRow>(readLog, [after], { rowMode: 'array', types: asText }));
+    try {
+      let at = after;
+      for (;;) {
+        const rows = await cursor.read(chunk);
+        if (at === after || rows.length > 0) await this.#check(rows, at);
+        if (rows.length === 0) return;
+        at = Number(rows.at(-1)![0]);
+        yield rows;
+      }
+    } catch (error) {
+      broken = error as Error;
+      throw error;
+    } finally {
+      await cursor.close().catch((error: Error) => {
+        broken ??= error;
+      });
+      client.release(broken);
+    }
+  }
+
+  async #check(rows: readonly ChangeRow[], after: number): Promise<void> {
+    const first = rows[0];
+    if (first) {
+      if (Number(first[0]) === after + 1 && Number(rows.at(-1)![0]) === after + rows.length) return;
+      throw new PositionGone(`the log continues at ${first[0]}, not behind ${after}`);
+    }
+    const { oldest, newest } = await this.extent();
+    // a drain may have committed since: then the next read finds it
+    if (after < oldest - 1 || after > newest)
+      throw new PositionGone(`${after} is not within ${oldest - 1} … ${newest}`);
+  }
+}
