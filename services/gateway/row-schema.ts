@@ -37,13 +37,17 @@ export function keepDigits(_key: string, value: unknown, context?: { source?: st
 const numberPattern = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,5})?$/i;
 const maxArrayDepth = 6; // of Postgres
 
-/** A schema of text; `prepare` turns other JSON values into text where the type allows it. */
+/**
+ * A schema of text. `prepare` turns other JSON values into text where the type allows it; `ofType` is said to a value that is
+ * no text after it, `expected` to text that is not accepted.
+ */
 function readable(
   expected: string,
   accepts: (text: string) => boolean,
   prepare: (value: unknown) => unknown = (value) => value,
+  ofType = expected,
 ): z.ZodType<string> {
-  const message = `must be ${expected}`;
+  const message = `must be ${ofType}`;
   const error = (issue: { input?: unknown }) => {
     if (issue.input === undefined) return 'is required';
     return issue.input === null ? 'must not be null' : message;
@@ -54,7 +58,7 @@ function readable(
       .string({ error })
       .refine((text) => !text.includes('\0'), { error: 'must not contain the character \\u0000', abort: true })
       .refine((text) => text.isWellFormed(), { error: 'must not contain half of a surrogate pair', abort: true })
-      .refine(accepts, { error: message }),
+      .refine(accepts, { error: `must be ${expected}` }),
   );
 }
 
@@ -90,6 +94,7 @@ function float(bits: 32 | 64): z.ZodType<string> {
     `a number that fits ${bits} bits`,
     (text) => isSpecialNumber(text) || fits(Number(text)),
     (value) => (typeof value === 'string' && isSpecialNumber(value) ? value : digits(refuseText(value))),
+    'a number',
   );
 }
 

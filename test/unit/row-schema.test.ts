@@ -1,6 +1,6 @@
 // What REST accepts of a value for each type of column, with the message for what it refuses; and keys in URLs.
 
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { formatKey, keepDigits, parseKey, type RowSchemas, rowSchemas } from '../../services/gateway/row-schema.ts';
 import type { Column, Table } from '../../shared/catalog.ts';
@@ -80,7 +80,7 @@ const refused: [string, string, string, string][] = [
   ['int8', 'bigint', '"abc"', 'v must be a whole number between -9223372036854775808 and 9223372036854775807'],
   ['int8', 'bigint', '{}', 'v must be a whole number between -9223372036854775808 and 9223372036854775807'],
   ['float8', 'double precision', '1e309', 'v must be a number that fits 64 bits'],
-  ['float8', 'double precision', '"1"', 'v must be a number that fits 64 bits'],
+  ['float8', 'double precision', '"1"', 'v must be a number'],
   ['float4', 'real', '1e39', 'v must be a number that fits 32 bits'],
   ['numeric', 'numeric', '"1,5"', 'v must be a number, or a number as text'],
   ['numeric', 'numeric', 'true', 'v must be a number, or a number as text'],
@@ -159,11 +159,7 @@ describe('objects', () => {
     ['create', '{"name":"x","nmae":1,"toString":1}', { problems: ['nmae unknown', 'toString unknown'] }],
     ['create', '{"name":"x","__proto__":{"id":1}}', { problems: ['__proto__ unknown'] }],
     ['create', '{"id":1,"name":"x"}', { problems: ['id is read-only'] }],
-    [
-      'create',
-      '{"name":1,"value":"y"}',
-      { problems: ['name must be text', 'value must be a number that fits 64 bits'] },
-    ],
+    ['create', '{"name":1,"value":"y"}', { problems: ['name must be text', 'value must be a number'] }],
     ['create', '[]', { problems: ['The body must be a JSON object'] }],
     ['create', 'null', { problems: ['The body must be a JSON object'] }],
     ['create', '12345678901234567890', { problems: ['The body must be a JSON object'] }],
