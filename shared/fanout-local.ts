@@ -45,6 +45,10 @@ export class LocalFanout implements Publisher, Tail {
     }
   }
 
+  async history(after: number): Promise<Batch[]> {
+    return this.#batches.filter((batch) => batch.lastSeq > after);
+  }
+
   async stop(): Promise<void> {
     this.#bell.ring();
   }

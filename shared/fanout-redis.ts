@@ -149,10 +149,12 @@ export class RedisPublisher implements Publisher {
 
 export class RedisTail implements Tail {
   readonly #redis: Redis;
+  readonly #side: Redis;
   readonly #stream: string;
 
   constructor(url: string, options: { name: string; log: Log }) {
     this.#redis = open(url, options.log);
+    this.#side = open(url, options.log.child({}, { level: 'silent' }));
     ({ stream: this.#stream } = keys(options.name));
   }
 
@@ -170,13 +172,27 @@ export class RedisTail implements Tail {
       ),
     );
     if (reply === null) return [];
-    const [[, entries]] = reply as [[Buffer, [Buffer, [Buffer, Buffer]][]]];
-    return entries.map(([, [, bytes]]) => openBatch(bytes));
+    const [[, entries]] = reply as [[Buffer, Entry[]]];
+    return entries.map(openEntry);
+  }
+
+  async history(after: number): Promise<Batch[]> {
+    const entries = await ask(this.#side, commandTimeoutMs, () =>
+      this.#side.callBuffer('XRANGE', this.#stream, `(${after}-0`, '+', 'COUNT', entriesPerRead),
+    );
+    return (entries as Entry[]).map(openEntry);
   }
 
   readonly stop = once(async () => {
     this.#redis.disconnect();
+    this.#side.disconnect();
   });
+}
+
+type Entry = [id: Buffer, fields: [name: Buffer, batch: Buffer]];
+
+function openEntry([, [, bytes]]: Entry): Batch {
+  return openBatch(bytes);
 }
 
 /** For start-up: throws in one line where Redis answers and would evict keys; resolves where it does not answer, which is not needed to start. */

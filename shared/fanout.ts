@@ -27,5 +27,7 @@ export interface Tail {
    * `after`. Rejects within two seconds when the other side does not answer.
    */
   read(after: number, waitMs: number, signal: AbortSignal): Promise<Batch[]>;
+  /** Like `read` without waiting, for clients that catch up: does not disturb a `read` in progress. */
+  history(after: number): Promise<Batch[]>;
   stop(): Promise<void>;
 }

@@ -18,6 +18,12 @@ export interface Extent {
   newest: number;
 }
 
+export interface Epoch {
+  epoch: number;
+  /** the last seq that it shares with the epoch before */
+  forkedAt: number;
+}
+
 const readLog = `select ${changeColumns} from plank.read_log($1)`;
 
 export class LogReader {
@@ -32,6 +38,14 @@ export class LogReader {
       'select * from plank.extent()',
     );
     return { epoch: rows[0]!.epoch, oldest: Number(rows[0]!.oldest), newest: Number(rows[0]!.newest) };
+  }
+
+  /** All epochs, oldest first. A position of one is valid up to where each later one forked off. */
+  async epochs(): Promise<Epoch[]> {
+    const { rows } = await this.#pool.query<{ epoch: number; forked_at: string }>(
+      'select epoch, forked_at from plank.epochs order by epoch',
+    );
+    return rows.map((row) => ({ epoch: row.epoch, forkedAt: Number(row.forked_at) }));
   }
 
   /** Up to `limit` changes behind the seq `after`, in order; none when it is the newest. Throws PositionGone. */

@@ -1,0 +1,223 @@
+/**
+ * This gateway's cursor into the log: turns the fan-out's tail and, where that lacks something, the log in Postgres into one
+ * dense sequence of batches for the hub.
+ *
+ *   tailing  waits for the fan-out. A quiet second makes it ask Postgres whether there is nothing new indeed: whatever keeps
+ *            changes from coming (a listener cut off from Redis, a trimmed or deleted stream) is found this way.
+ *   reading  reads the log, until it has met the fan-out again.
+ */
+import { actions, type Batch, BatchReader, packBatches } from '#shared/batch.ts';
+import type { Catalog } from '#shared/catalog.ts';
+import type { Tail } from '#shared/fanout.ts';
+import type { Log } from '#shared/log.ts';
+import { type Epoch, type LogReader, PositionGone } from '#shared/log-reader.ts';
+import type { GatewayMetrics } from '#shared/metrics.ts';
+import { Backoff, once, sleep } from '#shared/retry.ts';
+import type { Position } from '#shared/wire.ts';
+import type { Hub } from './hub.ts';
+
+const quietMs = 1_000;
+/** between reads of the log while the fan-out does not answer */
+const readingPauseMs = 100;
+/** this long without word from either side, and the gateway is not ready */
+const staleMs = 5_000;
+
+interface FeedOptions {
+  tail: Tail;
+  reader: LogReader;
+  catalog: Catalog;
+  hub: Hub;
+  log: Log;
+  metrics: GatewayMetrics;
+  /** clients that have seen what is no longer true must come back */
+  onHistoryLost: () => void;
+}
+
+export class Feed {
+  readonly #options: FeedOptions;
+  readonly #abort = new AbortController();
+  #epochs: Epoch[] = [];
+  #running: Promise<void> | undefined;
+  #mode: 'tailing' | 'reading' = 'tailing';
+  #heardAt = 0;
+
+  constructor(options: FeedOptions) {
+    this.#options = options;
+  }
+
+  /** Resolves when the hub stands at the newest change. Throws when Postgres does not answer. */
+  readonly start = once(async () => {
+    const { reader, catalog, hub } = this.#options;
+    await catalog.load();
+    const { epoch, newest } = await reader.extent();
+    this.#epochs = await reader.epochs();
+    hub.reset(epoch, newest);
+    this.#heard();
+    this.#running = this.#run();
+  });
+
+  readonly stop = once(async () => {
+    this.#abort.abort();
+    await this.#running;
+  });
+
+  /** Whether changes arrive, or would if there were any. */
+  get fresh(): boolean {
+    return performance.now() - this.#heardAt < staleMs;
+  }
+
+  /** Where changes come from at the moment: the fan-out, or the log itself. */
+  get mode(): 'tailing' | 'reading' {
+    return this.#mode;
+  }
+
+  /** Whether the position belongs to the history that this gateway serves. Its seq may be out of reach all the same. */
+  isOfThisHistory(position: Position): boolean {
+    const { epoch } = this.#options.hub;
+    if (position.epoch === epoch) return true;
+    return this.#epochs.some((known) => known.epoch === position.epoch) && this.#isShared(position);
+  }
+
+  #heard(): void {
+    this.#heardAt = performance.now();
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#abort;
+    const backoff = new Backoff(readingPauseMs, 1_000);
+    while (!signal.aborted) {
+      try {
+        if (this.#mode === 'tailing') await this.#tail();
+        else await this.#read();
+        backoff.reset();
+      } catch (error) {
+        if (signal.aborted) return;
+        if (error instanceof PositionGone) await this.#startOver();
+        else {
+          this.#options.log.debug({ err: error, mode: this.#mode }, 'the feed met a failure');
+          if (this.#mode === 'reading') await sleep(backoff.next(), signal);
+          this.#mode = 'reading';
+        }
+      }
+    }
+  }
+
+  async #tail(): Promise<void> {
+    const { hub, tail } = this.#options;
+    const batches = await tail.read(hub.seq, quietMs, this.#abort.signal);
+    if (this.#abort.signal.aborted) return;
+    if (batches.length === 0) {
+      if (await this.#isBehind()) this.#mode = 'reading';
+      return;
+    }
+    const before = hub.seq;
+    for (const batch of batches) if (!(await this.#accept(batch))) return;
+    if (hub.seq === before) {
+      // only leftovers of an epoch that is over: they would be answered again and again
+      this.#mode = 'reading';
+      await sleep(readingPauseMs, this.#abort.signal);
+    }
+  }
+
+  /** False: something is missing before it. */
+  async #accept(batch: Batch): Promise<boolean> {
+    const { hub } = this.#options;
+    if (batch.epoch < hub.epoch || batch.lastSeq <= hub.seq) return true;
+    if (batch.epoch > hub.epoch || batch.firstSeq !== hub.seq + 1) {
+      this.#mode = 'reading';
+      return false;
+    }
+    await this.#deliver(batch);
+    return true;
+  }
+
+  async #read(): Promise<void> {
+    const { hub, reader, tail, metrics, log } = this.#options;
+    const { signal } = this.#abort;
+    if (await this.#isBehind()) {
+      metrics.fallbackReads.inc();
+      log.debug({ after: hub.seq }, 'reading the log');
+      for await (const rows of reader.stream(hub.seq)) {
+        for (const batch of packBatches(hub.epoch, rows)) await this.#deliver(batch);
+        if (signal.aborted) return;
+      }
+    }
+    // back to the fan-out as soon as it answers and continues where the log ended
+    const batches = await tail.read(hub.seq, readingPauseMs, signal).catch(() => null);
+    if (batches === null) await sleep(readingPauseMs, signal);
+    else if (batches.length === 0) this.#mode = (await this.#isBehind()) ? 'reading' : 'tailing';
+    else {
+      this.#mode = 'tailing';
+      for (const batch of batches) if (!(await this.#accept(batch))) return;
+    }
+  }
+
+  async #deliver(batch: Batch): Promise<void> {
+    if (changesShape(batch)) await this.#loadCatalog();
+    this.#options.hub.deliver(batch);
+    this.#heard();
+  }
+
+  /** Asks Postgres how far the log is, and follows it into a new epoch. */
+  async #isBehind(): Promise<boolean> {
+    const { hub, reader } = this.#options;
+    const { epoch, newest } = await reader.extent();
+    this.#heard();
+    if (epoch !== hub.epoch) {
+      this.#epochs = await reader.epochs();
+      const shared = this.#isShared(hub);
+      hub.epoch = epoch;
+      if (!shared) throw new PositionGone(`seq ${hub.seq} is not part of epoch ${epoch}`);
+    }
+    if (newest < hub.seq) throw new PositionGone(`the log ends at ${newest}, before ${hub.seq}`);
+    return newest > hub.seq;
+  }
+
+  #isShared(position: Position): boolean {
+    return this.#epochs.every((later) => later.epoch <= position.epoch || later.forkedAt >= position.seq);
+  }
+
+  /** What this gateway has passed on is no longer the history, or it slept past the retention. */
+  async #startOver(): Promise<void> {
+    const { hub, reader, log, onHistoryLost } = this.#options;
+    const backoff = new Backoff(100, 2_000);
+    while (!this.#abort.signal.aborted) {
+      try {
+        const { epoch, newest } = await reader.extent();
+        this.#epochs = await reader.epochs();
+        log.warn(
+          { from: { epoch: hub.epoch, seq: hub.seq }, to: { epoch, seq: newest } },
+          'starting over: the log does not continue where this gateway was',
+        );
+        hub.reset(epoch, newest);
+        onHistoryLost();
+        this.#heard();
+        return;
+      } catch {
+        await sleep(backoff.next(), this.#abort.signal);
+      }
+    }
+  }
+
+  /** Until it succeeds: changes of a table that is not known yet would be lost. */
+  async #loadCatalog(): Promise<void> {
+    const { catalog, hub, log } = this.#options;
+    const backoff = new Backoff(50, 1_000);
+    while (!this.#abort.signal.aborted) {
+      try {
+        await catalog.load();
+        hub.catalogChanged();
+        return;
+      } catch (error) {
+        log.warn({ err: error }, 'could not read what is attached, trying again');
+        await sleep(backoff.next(), this.#abort.signal);
+      }
+    }
+  }
+}
+
+function changesShape(batch: Batch): boolean {
+  const reader = new BatchReader(batch);
+  while (reader.next()) if (reader.action === actions.shape) return true;
+  return false;
+}

@@ -1,0 +1,131 @@
+/**
+ * Makes WebSocket text frames of a batch's changes: the whole of what a channel's clients get for it, in one Buffer, built
+ * once. The row's image is copied as Postgres rendered it; nothing is parsed.
+ */
+import { actions, type Batch, BatchReader } from '#shared/batch.ts';
+import type { RowAction } from '#shared/wire.ts';
+import type { Frames } from './ring.ts';
+
+const actionNames: Readonly<Record<number, RowAction>> = {
+  [actions.insert]: 'INSERT',
+  [actions.update]: 'UPDATE',
+  [actions.delete]: 'DELETE',
+  [actions.truncate]: 'TRUNCATE',
+};
+
+export const noFrames: Frames = { buffer: Buffer.alloc(0), count: 0 };
+
+const data = Buffer.from(',"data":');
+const nothing = Buffer.from('null');
+const end = Buffer.from('"}');
+
+/** Names tables inside frames. Asked for each change, so it keeps what it made. */
+export class FrameHeads {
+  readonly #heads = new Map<number, Buffer>();
+  readonly #nameOf: (relation: number) => string | undefined;
+
+  constructor(nameOf: (relation: number) => string | undefined) {
+    this.#nameOf = nameOf;
+  }
+
+  /** The start of a frame's text; undefined where clients get no frame of it. */
+  of(relation: number, action: number): Buffer | undefined {
+    const id = relation * 256 + action;
+    let head = this.#heads.get(id);
+    if (head === undefined) {
+      const table = this.#nameOf(relation);
+      const name = actionNames[action];
+      if (table === undefined || name === undefined) return undefined;
+      head = Buffer.from(`{"table":${JSON.stringify(table)},"action":"${name}","id":`);
+      this.#heads.set(id, head);
+    }
+    return head;
+  }
+
+  /** Tables were attached, renamed or detached. */
+  forget(): void {
+    this.#heads.clear();
+  }
+}
+
+/** The frames of the batch's changes with a seq above `after` in the tables that `wants` admits. */
+export function buildFrames(batch: Batch, heads: FrameHeads, wants: (relation: number) => boolean, after = 0): Frames {
+  const position = Buffer.from(`,"pos":"e${batch.epoch}.`);
+  let size = 0;
+  let count = 0;
+  const sizing = new BatchReader(batch);
+  while (sizing.next()) {
+    if (sizing.seq <= after || !wants(sizing.relation)) continue;
+    const head = heads.of(sizing.relation, sizing.action);
+    if (!head) continue;
+    const length = textLength(sizing, head, position);
+    size += headerLength(length) + length;
+    count++;
+  }
+  if (count === 0) return noFrames;
+
+  const buffer = Buffer.allocUnsafeSlow(size);
+  const reader = new BatchReader(batch);
+  let at = 0;
+  while (reader.next()) {
+    if (reader.seq <= after || !wants(reader.relation)) continue;
+    const head = heads.of(reader.relation, reader.action);
+    if (!head) continue;
+    at = writeHeader(buffer, at, textLength(reader, head, position));
+    at += head.copy(buffer, at);
+    at += copyText(reader.buffer, reader.keyStart, reader.keyEnd, buffer, at);
+    at += data.copy(buffer, at);
+    at +=
+      reader.action === actions.delete
+        ? copyText(reader.buffer, reader.oldStart, reader.oldEnd, buffer, at)
+        : copyText(reader.buffer, reader.newStart, reader.newEnd, buffer, at);
+    at += position.copy(buffer, at);
+    at += buffer.write(String(reader.seq), at, 'latin1');
+    at += end.copy(buffer, at);
+  }
+  return { buffer, count };
+}
+
+function textLength(reader: BatchReader, head: Buffer, position: Buffer): number {
+  const key = reader.keyEnd < reader.keyStart ? nothing.length : reader.keyEnd - reader.keyStart;
+  const old = reader.action === actions.delete;
+  const image = old ? reader.oldEnd - reader.oldStart : reader.newEnd - reader.newStart;
+  return (
+    head.length +
+    key +
+    data.length +
+    (image < 0 ? nothing.length : image) +
+    position.length +
+    digits(reader.seq) +
+    end.length
+  );
+}
+
+function copyText(from: Buffer, start: number, stop: number, to: Buffer, at: number): number {
+  return stop < start ? nothing.copy(to, at) : from.copy(to, at, start, stop);
+}
+
+function digits(n: number): number {
+  let count = 1;
+  for (let limit = 10; n >= limit; limit *= 10) count++;
+  return count;
+}
+
+function headerLength(length: number): number {
+  return length < 126 ? 2 : length < 65_536 ? 4 : 10;
+}
+
+/** A final text frame's header, unmasked as a server's frames are (RFC 6455, 5.2). */
+function writeHeader(buffer: Buffer, at: number, length: number): number {
+  buffer[at] = 0x81;
+  if (length < 126) {
+    buffer[at + 1] = length;
+    return at + 2;
+  }
+  if (length < 65_536) {
+    buffer[at + 1] = 126;
+    return buffer.writeUInt16BE(length, at + 2);
+  }
+  buffer[at + 1] = 127;
+  return buffer.writeUIntBE(length, buffer.writeUInt16BE(0, at + 2), 6);
+}

@@ -1,0 +1,141 @@
+/** One gateway: owns its parts, their order of start and stop, and what it says of its health. Stateless: any number may run. */
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { Catalog } from '#shared/catalog.ts';
+import type { GatewayConfig } from '#shared/config.ts';
+import type { Tail } from '#shared/fanout.ts';
+import type { Service } from '#shared/lifecycle.ts';
+import type { Log } from '#shared/log.ts';
+import { LogReader } from '#shared/log-reader.ts';
+import type { GatewayMetrics } from '#shared/metrics.ts';
+import { createPool, type Pool } from '#shared/postgres.ts';
+import { once, withDeadlineOr } from '#shared/retry.ts';
+import { closeCodes, formatPosition } from '#shared/wire.ts';
+import { Feed } from './feed.ts';
+import { History } from './history.ts';
+import { createApp, type Health } from './http.ts';
+import { Hub } from './hub.ts';
+import { Sockets } from './sockets.ts';
+
+const healthTimeoutMs = 2_000;
+
+export class Gateway implements Service {
+  readonly #config: GatewayConfig;
+  readonly #pool: Pool;
+  readonly #historyPool: Pool;
+  readonly #hub: Hub;
+  readonly #feed: Feed;
+  readonly #sockets: Sockets;
+  readonly #server: Server;
+  readonly #startedAt = Date.now();
+  #stopping = false;
+
+  constructor({
+    config,
+    tail,
+    log,
+    metrics,
+  }: { config: GatewayConfig; tail: Tail; log: Log; metrics: GatewayMetrics }) {
+    this.#config = config;
+    const onError = (error: Error) => log.debug({ err: error }, 'an idle connection failed');
+    this.#pool = createPool(config.DATABASE_URL, {
+      applicationName: 'plank gateway',
+      statementTimeoutMs: 10_000,
+      max: config.POOL_SIZE,
+      onError,
+    });
+    // reads of history have connections of their own, so that neither they nor REST wait for each other
+    this.#historyPool = createPool(config.DATABASE_URL, {
+      applicationName: 'plank gateway (log)',
+      statementTimeoutMs: 120_000,
+      max: 5,
+      onError,
+    });
+    const catalog = new Catalog(this.#pool);
+    const reader = new LogReader(this.#historyPool);
+    const history = new History({ tail, reader, metrics });
+    this.#hub = new Hub({
+      catalog,
+      history,
+      maxQueueBytes: config.MAX_QUEUE_BYTES,
+      ringBytes: config.RING_BYTES,
+      log,
+      metrics,
+    });
+    this.#feed = new Feed({
+      tail,
+      reader,
+      catalog,
+      hub: this.#hub,
+      log,
+      metrics,
+      onHistoryLost: () =>
+        void this.#sockets.closeAll(closeCodes.restart, 'the history has changed, read the rows anew'),
+    });
+    this.#sockets = new Sockets({ config, catalog, hub: this.#hub, feed: this.#feed, log, metrics });
+    const app = createApp({
+      config,
+      log,
+      catalog,
+      pool: this.#pool,
+      health: () => this.#health(),
+      ready: () => this.#ready(),
+      registry: metrics.registry,
+    });
+    this.#server = createServer({ headersTimeout: 10_000, requestTimeout: 30_000, keepAliveTimeout: 65_000 }, app);
+    this.#server.on('upgrade', (request, socket, head) => this.#sockets.upgrade(request, socket, head));
+  }
+
+  get port(): number {
+    return (this.#server.address() as AddressInfo).port;
+  }
+
+  readonly start = once(async () => {
+    await this.#feed.start();
+    this.#sockets.start();
+    await new Promise<void>((resolve, reject) => {
+      this.#server.once('error', reject);
+      this.#server.listen({ port: this.#config.PORT, backlog: 4_096 }, resolve);
+    });
+  });
+
+  /** Not ready from the first moment; clients are told to come back before anything they need is taken away. */
+  readonly stop = once(async () => {
+    this.#stopping = true;
+    const closed = new Promise((resolve) => this.#server.close(resolve));
+    await this.#sockets.stop();
+    this.#server.closeIdleConnections();
+    const cut = setTimeout(() => this.#server.closeAllConnections(), 2_000);
+    await closed;
+    clearTimeout(cut);
+    await this.#feed.stop();
+    await Promise.all([this.#pool.end(), this.#historyPool.end()]);
+  });
+
+  async #health(): Promise<Health> {
+    const database = await withDeadlineOr(
+      this.#pool.query('select'),
+      healthTimeoutMs,
+      () => new Error('the database does not answer'),
+    ).then(
+      () => 'connected' as const,
+      () => 'unreachable' as const,
+    );
+    const { ready } = this.#ready();
+    return {
+      status: ready && database === 'connected' ? 'ok' : 'degraded',
+      node: this.#config.NODE_NAME,
+      connections: this.#sockets.count,
+      database,
+      changes: this.#feed.mode,
+      position: formatPosition(this.#hub),
+      uptime_s: Math.round((Date.now() - this.#startedAt) / 1_000),
+    };
+  }
+
+  #ready(): { ready: boolean; reason?: string } {
+    if (this.#stopping) return { ready: false, reason: 'stopping' };
+    if (!this.#feed.fresh) return { ready: false, reason: 'neither the stream nor the log in Postgres can be read' };
+    return { ready: true };
+  }
+}

@@ -1,0 +1,72 @@
+/**
+ * Changes that are no longer (or not yet) in the ring, for connections that catch up: from Redis, else from the log in
+ * Postgres. Readers at the same place share one read, and only a few reads run at once, so that what the database does grows
+ * with neither the number of clients nor their pace.
+ */
+import { type Batch, packBatches } from '#shared/batch.ts';
+import type { Tail } from '#shared/fanout.ts';
+import { type Extent, type LogReader, PositionGone } from '#shared/log-reader.ts';
+import type { GatewayMetrics } from '#shared/metrics.ts';
+
+const pageChanges = 1_000;
+const maxReads = 4;
+
+export class History {
+  readonly #tail: Tail;
+  readonly #reader: LogReader;
+  readonly #metrics: GatewayMetrics;
+  readonly #reads = new Map<number, Promise<Batch[]>>();
+  readonly #waiting: (() => void)[] = [];
+  #running = 0;
+  #extent: Promise<Extent> | undefined;
+
+  constructor(deps: { tail: Tail; reader: LogReader; metrics: GatewayMetrics }) {
+    this.#tail = deps.tail;
+    this.#reader = deps.reader;
+    this.#metrics = deps.metrics;
+  }
+
+  /**
+   * Batches of the epoch that go on from the seq `after` without a gap (the first may begin before it); none when it is
+   * the newest. Throws PositionGone; other failures mean that neither source answers at the moment.
+   */
+  read(after: number, epoch: number): Promise<Batch[]> {
+    let read = this.#reads.get(after);
+    if (!read) {
+      read = this.#limited(() => this.#read(after, epoch)).finally(() => this.#reads.delete(after));
+      this.#reads.set(after, read);
+    }
+    return read;
+  }
+
+  /** Throws PositionGone where the log has not come to this seq. Failures to ask are let pass: the log will tell. */
+  async mustExist(seq: number): Promise<void> {
+    this.#extent ??= this.#reader.extent().finally(() => {
+      this.#extent = undefined;
+    });
+    const extent = await this.#extent.catch(() => undefined);
+    if (extent && seq > extent.newest) throw new PositionGone(`the log has not come to ${seq}`);
+  }
+
+  async #read(after: number, epoch: number): Promise<Batch[]> {
+    const recent = await this.#tail.history(after).catch((): Batch[] => []);
+    const first = recent[0];
+    if (first && first.firstSeq <= after + 1 && first.epoch === epoch)
+      return recent.filter((batch) => batch.epoch === epoch);
+    this.#metrics.fallbackReads.inc();
+    return packBatches(epoch, await this.#reader.page(after, pageChanges));
+  }
+
+  async #limited<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#running >= maxReads) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    else this.#running++;
+    try {
+      return await work();
+    } finally {
+      // a waiting one takes this one's place
+      const next = this.#waiting.shift();
+      if (next) next();
+      else this.#running--;
+    }
+  }
+}

@@ -1,0 +1,26 @@
+/** The gateway process: wiring only. */
+import { gatewaySchema, readConfig } from '#shared/config.ts';
+import { RedisTail } from '#shared/fanout-redis.ts';
+import { runService } from '#shared/lifecycle.ts';
+import { createLog } from '#shared/log.ts';
+import { gatewayMetrics } from '#shared/metrics.ts';
+import { requireMigrated } from '#shared/migrate.ts';
+import { Gateway } from './gateway.ts';
+
+await runService(
+  'gateway',
+  () => readConfig(gatewaySchema),
+  async (config, stack) => {
+    const log = createLog(config.LOG_LEVEL, 'gateway', config.NODE_NAME);
+    const metrics = gatewayMetrics(config.NODE_NAME);
+    if (!config.REDIS_URL) throw new Error('REDIS_URL is not set: a gateway process gets its changes through Redis');
+    await requireMigrated(config.DATABASE_URL);
+
+    const tail = new RedisTail(config.REDIS_URL, { name: config.PLANK_LOG_NAME, log });
+    stack.defer(() => tail.stop());
+    const gateway = new Gateway({ config, tail, log, metrics });
+    stack.defer(() => gateway.stop());
+    await gateway.start();
+    log.info({ port: gateway.port }, 'gateway ready');
+  },
+);

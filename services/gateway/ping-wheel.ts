@@ -1,0 +1,38 @@
+/** One timer for all pings: connections are spread over as many slots as the interval has ticks, one slot a tick. */
+
+export class PingWheel<C> {
+  readonly #slots: Set<C>[];
+  readonly #tickMs: number;
+  readonly #check: (connection: C, now: number) => void;
+  #next = 0;
+  #current = 0;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(intervalMs: number, check: (connection: C, now: number) => void) {
+    const ticks = Math.max(1, Math.min(100, Math.round(intervalMs / 250)));
+    this.#tickMs = intervalMs / ticks;
+    this.#slots = Array.from({ length: ticks }, () => new Set<C>());
+    this.#check = check;
+  }
+
+  start(): void {
+    this.#timer ??= setInterval(() => {
+      const now = performance.now();
+      for (const connection of this.#slots[this.#current]!) this.#check(connection, now);
+      this.#current = (this.#current + 1) % this.#slots.length;
+    }, this.#tickMs);
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+  }
+
+  /** Returns what takes it off again. */
+  add(connection: C): () => void {
+    const slot = this.#slots[this.#next]!;
+    this.#next = (this.#next + 1) % this.#slots.length;
+    slot.add(connection);
+    return () => slot.delete(connection);
+  }
+}
