@@ -64,7 +64,10 @@ export async function startNginx(options: NginxOptions): Promise<LocalNginx> {
       // Its workers outlive a killed master.
       orphanSignal: 'SIGTERM',
     });
-    await child.waitUntil(() => accepts(port), 10_000);
+    // It writes its process id when it has bound its port; until then, whoever has taken the port would answer.
+    const bound = async () =>
+      (await readFile(join(folder, 'nginx.pid'), 'utf8').catch(() => '')).trim() === `${child.pid}`;
+    await child.waitUntil(async () => (await bound()) && accepts(port), 10_000);
     return child;
   }
 

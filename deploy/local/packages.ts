@@ -6,7 +6,7 @@
 import { execFile } from 'node:child_process';
 import { access, chmod, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { homedir, tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { findProgram } from './process.ts';
 
@@ -104,7 +104,7 @@ async function apt(args: string[]): Promise<void> {
 }
 
 async function writeScript(folder: string, program: string): Promise<void> {
-  const libraries = ['usr/lib', 'lib'].flatMap((lib) => [`$root/${lib}/$(uname -m)-linux-gnu`, `$root/${lib}`]);
+  const libraries = (await libraryFolders(join(folder, 'root'))).map((path) => `$root/${path}`);
   const lines = [
     '#!/bin/sh',
     'root=$(dirname "$0")/root',
@@ -114,6 +114,13 @@ async function writeScript(folder: string, program: string): Promise<void> {
     `exec \${PLANK_RUN:-} "$root/${program}" "$@"`,
   ];
   await writeFile(join(folder, 'run'), `${lines.join('\n')}\n`, { mode: 0o755 });
+}
+
+/** The folders that hold libraries, shortest first: some packages keep theirs in one of their own below the usual. */
+async function libraryFolders(root: string): Promise<string[]> {
+  const files = await readdir(root, { recursive: true });
+  const folders = files.filter((file) => /^(usr\/)?lib\/.*\.so(\.\d+)*$/.test(file)).map((file) => dirname(file));
+  return [...new Set(folders)].sort((a, b) => a.length - b.length || a.localeCompare(b));
 }
 
 async function checkLibraries(folder: string, program: string): Promise<void> {

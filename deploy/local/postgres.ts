@@ -166,7 +166,9 @@ async function ensureCluster(
   args.push('--set', `scram_iterations=${settingsByDefault.scram_iterations}`, '--set', 'timezone=UTC');
   const [command = '', ...rest] = [...user.prefix, programs.initdb, ...args];
   await run(command, rest, { env: user.env }).catch((error: Error & { stderr?: string }) => {
-    throw new Error(`initdb failed: ${error.stderr?.trim() || error.message}`, { cause: error });
+    const why = error.stderr?.trim() || error.message;
+    const hint = why.includes('effective user ID') ? ' (run as a user whom this system knows, or as root)' : '';
+    throw new Error(`initdb failed: ${why}${hint}`, { cause: error });
   });
   await chmod(making, 0o700);
   await rename(making, cluster);

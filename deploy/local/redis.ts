@@ -60,7 +60,9 @@ export async function startRedis(options: RedisOptions = {}): Promise<LocalRedis
       args: [...args, ...(options.args ?? [])],
       logFile: join(dir, 'redis.log'),
     });
-    await child.waitUntil(() => accepts(port, 'PING\r\n', '+PONG'), 30_000);
+    // Its own log tells that it is the one who has the port.
+    const ready = () => child.logTail().includes('Ready to accept connections');
+    await child.waitUntil(async () => ready() && accepts(port, 'PING\r\n', '+PONG'), 30_000);
     return child;
   }
 

@@ -13,7 +13,7 @@ import { join } from 'node:path';
 import type { TestProject } from 'vitest/node';
 import { startPostgres } from '../../deploy/local/postgres.ts';
 import { migrate } from '../../shared/migrate.ts';
-import { connect, disconnect } from '../../shared/postgres.ts';
+import { admin } from './admin.ts';
 import { startTestRedis } from './test-redis.ts';
 
 declare module 'vitest' {
@@ -85,15 +85,6 @@ class Servers {
 function once<T>(start: () => Promise<T>): () => Promise<T> {
   let started: Promise<T> | undefined;
   return () => (started ??= start());
-}
-
-async function admin(url: string, sql: string): Promise<Record<string, string>[]> {
-  const client = await connect(url, { applicationName: 'plank tests', statementTimeoutMs: 30_000, onLost: () => {} });
-  try {
-    return (await client.query<Record<string, string>>(sql)).rows;
-  } finally {
-    await disconnect(client);
-  }
 }
 
 interface Run {

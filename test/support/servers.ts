@@ -4,7 +4,7 @@
 
 import { randomBytes } from 'node:crypto';
 import { inject } from 'vitest';
-import { connect, disconnect } from '../../shared/postgres.ts';
+import { admin } from './admin.ts';
 import type { Answers } from './global-setup.ts';
 
 export interface TestDatabase {
@@ -31,7 +31,10 @@ export async function createDatabase(): Promise<TestDatabase> {
   await admin(url, `create database ${name} template ${template}`);
   const own = new URL(url);
   own.pathname = `/${name}`;
-  return { url: own.href, name, drop: () => admin(url, `drop database if exists ${name} with (force)`) };
+  const drop = async () => {
+    await admin(url, `drop database if exists ${name} with (force)`);
+  };
+  return { url: own.href, name, drop };
 }
 
 async function ask<Name extends keyof Answers>(name: Name): Promise<Answers[Name]> {
@@ -41,13 +44,4 @@ async function ask<Name extends keyof Answers>(name: Name): Promise<Answers[Name
   const text = await response.text();
   if (!response.ok) throw new Error(text);
   return JSON.parse(text) as Answers[Name];
-}
-
-async function admin(url: string, sql: string): Promise<void> {
-  const client = await connect(url, { applicationName: 'plank tests', statementTimeoutMs: 30_000, onLost: () => {} });
-  try {
-    await client.query(sql);
-  } finally {
-    await disconnect(client);
-  }
 }
