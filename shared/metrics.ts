@@ -3,7 +3,7 @@ import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom
 
 const latencyBuckets = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10];
 
-function createRegistry(node: string): Registry {
+export function createRegistry(node: string): Registry {
   const registry = new Registry();
   registry.setDefaultLabels({ node });
   collectDefaultMetrics({ register: registry });
@@ -11,8 +11,7 @@ function createRegistry(node: string): Registry {
 }
 
 export type ListenerMetrics = ReturnType<typeof listenerMetrics>;
-export function listenerMetrics(node: string) {
-  const registry = createRegistry(node);
+export function listenerMetrics(registry: Registry) {
   const registers = [registry];
   return {
     registry,
@@ -65,8 +64,7 @@ export function listenerMetrics(node: string) {
 }
 
 export type GatewayMetrics = ReturnType<typeof gatewayMetrics>;
-export function gatewayMetrics(node: string) {
-  const registry = createRegistry(node);
+export function gatewayMetrics(registry: Registry) {
   const registers = [registry];
   return {
     registry,

@@ -3,7 +3,7 @@ import { gatewaySchema, readConfig } from '#shared/config.ts';
 import { RedisTail } from '#shared/fanout-redis.ts';
 import { runService } from '#shared/lifecycle.ts';
 import { createLog } from '#shared/log.ts';
-import { gatewayMetrics } from '#shared/metrics.ts';
+import { createRegistry, gatewayMetrics } from '#shared/metrics.ts';
 import { requireMigrated } from '#shared/migrate.ts';
 import { Gateway } from './gateway.ts';
 
@@ -12,7 +12,7 @@ await runService(
   () => readConfig(gatewaySchema),
   async (config, stack) => {
     const log = createLog(config.LOG_LEVEL, 'gateway', config.NODE_NAME);
-    const metrics = gatewayMetrics(config.NODE_NAME);
+    const metrics = gatewayMetrics(createRegistry(config.NODE_NAME));
     if (!config.REDIS_URL) throw new Error('REDIS_URL is not set: a gateway process gets its changes through Redis');
     await requireMigrated(config.DATABASE_URL);
 

@@ -63,8 +63,13 @@ export function fromPostgres(error: unknown, { table, parameters, deletes }: Sta
         : new PlankError('INVALID', `The row refers to one that does not exist (constraint ${constraint})`, {
             cause: error,
           });
-    case '23514':
+    case '23514': {
+      // Postgres names no column, but the name that it gives to a constraint of one column does
+      const column = table.columns.find(({ name }) => constraint === `${table.table}_${name}_check`)?.name;
+      if (column !== undefined)
+        return invalidFields([{ path: column, message: `violates the check constraint ${constraint}` }], error);
       return new PlankError('INVALID', `The row violates the check constraint ${constraint}`, { cause: error });
+    }
     case '23502': {
       const column = shown(error.column);
       if (column !== undefined) return invalidFields([{ path: column, message: 'must not be null' }], error);

@@ -3,7 +3,7 @@ import { listenerSchema, readConfig } from '#shared/config.ts';
 import { RedisPublisher, requireNoEviction } from '#shared/fanout-redis.ts';
 import { runService } from '#shared/lifecycle.ts';
 import { createLog } from '#shared/log.ts';
-import { listenerMetrics } from '#shared/metrics.ts';
+import { createRegistry, listenerMetrics } from '#shared/metrics.ts';
 import { requireMigrated } from '#shared/migrate.ts';
 import { Listener } from './listener.ts';
 import { OpsServer } from './ops.ts';
@@ -13,7 +13,7 @@ await runService(
   () => readConfig(listenerSchema),
   async (config, stack) => {
     const log = createLog(config.LOG_LEVEL, 'listener', config.NODE_NAME);
-    const metrics = listenerMetrics(config.NODE_NAME);
+    const metrics = listenerMetrics(createRegistry(config.NODE_NAME));
     if (!config.REDIS_URL)
       throw new Error('REDIS_URL is not set: a listener process reaches its gateways through Redis');
     await requireMigrated(config.DATABASE_URL);

@@ -1,0 +1,60 @@
+/**
+ * `npm run cluster -- --gateways 4`: a cluster of real processes on this machine, until Ctrl-C.
+ *
+ *   --gateways N    (2)      --listeners N   (1)      --port N   (8000) where nginx listens
+ *   --fresh         drops the data of an earlier run
+ */
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { runService } from '../../shared/lifecycle.ts';
+import { Cluster } from './cluster.ts';
+
+const say = (text: string) => process.stdout.write(`${text}\n`);
+
+function count(name: string, text: string, max: number): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1 || value > max)
+    throw new Error(`--${name} must be a whole number from 1 to ${max}`);
+  return value;
+}
+
+await runService(
+  'cluster',
+  () => {
+    const { values } = parseArgs({
+      options: {
+        gateways: { type: 'string', default: '2' },
+        listeners: { type: 'string', default: '1' },
+        port: { type: 'string', default: process.env.PORT || '8000' },
+        fresh: { type: 'boolean', default: false },
+      },
+    });
+    return {
+      gateways: count('gateways', values.gateways, 64),
+      listeners: count('listeners', values.listeners, 8),
+      port: count('port', values.port, 65_535),
+      fresh: values.fresh,
+      STOP_TIMEOUT_MS: 20_000,
+    };
+  },
+  async ({ gateways, listeners, port, fresh }, stack) => {
+    const folder = join(import.meta.dirname, '../../.plank/cluster');
+    const own = {
+      ...(process.env.DATABASE_URL ? { databaseUrl: process.env.DATABASE_URL } : {}),
+      ...(process.env.REDIS_URL ? { redisUrl: process.env.REDIS_URL } : {}),
+    };
+    const cluster = await Cluster.start({ gateways, listeners, port, fresh, folder, ...own, log: say });
+    stack.defer(() => cluster.stop());
+    const nodes = [...cluster.listeners, ...cluster.gateways]
+      .map((node) => `  ${node.name.padEnd(12)}${node.url}   pid ${node.pid}`)
+      .join('\n');
+    say(`
+  balanced    ${cluster.url}/   ${cluster.webSocketUrl}
+${nodes}
+  database    ${cluster.databaseUrl}
+  redis       ${cluster.redisUrl}
+  logs        .plank/cluster/*.log
+
+Ctrl-C stops it.`);
+  },
+);

