@@ -7,6 +7,7 @@
 const feedLength = 100;
 const pageSize = 1000;
 const backoff = { minMs: 500, maxMs: 20_000 };
+const maxHeldBack = 10_000; // then the list is so late that starting over is cheaper
 const stableAfterMs = 30_000;
 const apiUrl = new URL('api/items', document.baseURI);
 const socketUrl = new URL('ws?whoami=1', document.baseURI);
@@ -388,7 +389,7 @@ function connect() {
     addToFeed({ at: new Date(), change });
     if (change.table === 'items') {
       if (synced) applyChange(change);
-      else heldBack.push(change);
+      else if (heldBack.push(change) > maxHeldBack) mine.close();
     }
     draw();
   });

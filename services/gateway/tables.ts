@@ -234,9 +234,10 @@ function jsonBody(limit: number): RequestHandler {
 }
 
 function bodyOf(request: Request): unknown {
-  if (request.is('application/json') === false)
+  if (request.is('*/*') === null || request.headers['content-length'] === '0')
+    throw new PlankError('MALFORMED', 'There is no body: send a JSON object');
+  if (request.body === undefined)
     throw new PlankError('UNSUPPORTED_MEDIA_TYPE', 'Send the body as Content-Type: application/json');
-  if (request.body === undefined) throw new PlankError('MALFORMED', 'There is no body: send a JSON object');
   return request.body;
 }
 
