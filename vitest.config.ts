@@ -1,0 +1,28 @@
+import { defineConfig } from 'vitest/config';
+
+// One project a folder, in this order of cost. Files that load the machine run alone, so that none waits for another's load.
+const project = (name: string, options: { timeoutMs: number; alone?: boolean }) => ({
+  test: {
+    name,
+    include: [`test/${name}/**/*.test.ts`],
+    globalSetup: ['test/support/global-setup.ts'],
+    testTimeout: options.timeoutMs,
+    hookTimeout: 120_000,
+    fileParallelism: !options.alone,
+    sequence: { groupOrder: options.alone ? 2 : 1 },
+  },
+});
+
+export default defineConfig({
+  test: {
+    maxWorkers: 2,
+    projects: [
+      project('unit', { timeoutMs: 10_000 }),
+      project('contract', { timeoutMs: 30_000 }),
+      project('integration', { timeoutMs: 60_000 }),
+      project('fault', { timeoutMs: 120_000, alone: true }),
+      project('e2e', { timeoutMs: 60_000, alone: true }),
+      project('bench', { timeoutMs: 180_000, alone: true }),
+    ],
+  },
+});
