@@ -59,6 +59,11 @@ export function listenerMetrics(registry: Registry) {
       registers,
     }),
     headSeq: new Gauge({ name: 'plank_head_seq', help: 'The last seq that this leader gave', registers }),
+    captureProblems: new Gauge({
+      name: 'plank_capture_problems',
+      help: 'Attached tables whose changes are not captured as they should be, see select * from plank.check()',
+      registers,
+    }),
     forgotten: new Counter({ name: 'plank_forgotten_rows_total', help: 'Outbox rows deleted by retention', registers }),
   };
 }

@@ -2,12 +2,10 @@
  * The door to `pg`: pools and dedicated connections with keepalive, deadlines and an application name. Sessions render
  * values exactly as captured images are rendered (plank.canonical_settings in sql/003_attach.sql).
  */
-import pg from 'pg';
+import { Client, type ClientConfig, type CustomTypesConfig, DatabaseError, Pool } from 'pg';
 
-export type Pool = pg.Pool;
-export type Client = pg.Client;
-export type PoolClient = pg.PoolClient;
-export const { DatabaseError } = pg;
+export type { Client, Pool };
+export { DatabaseError };
 
 const canonicalOptions = [
   'timezone=UTC',
@@ -26,7 +24,7 @@ interface ConnectionOptions {
   statementTimeoutMs: number;
 }
 
-function settings(url: string, options: ConnectionOptions): pg.ClientConfig {
+function settings(url: string, options: ConnectionOptions): ClientConfig {
   return {
     connectionString: url,
     application_name: options.applicationName,
@@ -43,7 +41,7 @@ export function createPool(
   url: string,
   options: ConnectionOptions & { max: number; onError: (error: Error) => void },
 ): Pool {
-  const pool = new pg.Pool({
+  const pool = new Pool({
     ...settings(url, options),
     max: options.max,
     idleTimeoutMillis: 30_000,
@@ -55,7 +53,7 @@ export function createPool(
 }
 
 /** For queries whose values are to stay the text that Postgres rendered: `types: asText`. */
-export const asText = { getTypeParser: () => (value: string) => value } as unknown as pg.CustomTypesConfig;
+export const asText = { getTypeParser: () => (value: string) => value } as unknown as CustomTypesConfig;
 
 /** A dedicated connection. `lost` aborts, with the reason, when it ends in any way. */
 export interface Connection {
@@ -65,7 +63,7 @@ export interface Connection {
 
 /** One connection, connected. Its owner ends it. */
 export async function connect(url: string, options: ConnectionOptions): Promise<Connection> {
-  const client = new pg.Client(settings(url, options));
+  const client = new Client(settings(url, options));
   const lost = new AbortController();
   client.on('error', (error) => lost.abort(error));
   client.on('end', () => lost.abort(new Error('the connection to Postgres ended')));

@@ -13,7 +13,7 @@ const actionNames: Readonly<Record<number, RowAction>> = {
   [actions.truncate]: 'TRUNCATE',
 };
 
-export const noFrames: Frames = { buffer: Buffer.alloc(0), count: 0 };
+const noFrames: Frames = { buffer: Buffer.alloc(0), count: 0 };
 
 const data = Buffer.from(',"data":');
 const nothing = Buffer.from('null');

@@ -153,7 +153,7 @@ export class Sockets {
     if (connection.state === 'closed') return;
     if (!connection.allowMessage(maxMessages)) return connection.close(closeCodes.tooMany, 'too many messages');
     if (isBinary) return connection.close(closeCodes.malformed, 'messages are JSON text');
-    const parsed = parsePlainMessage(message.toString());
+    const parsed = parsePlainMessage((message as Buffer).toString());
     if ('error' in parsed) return connection.close(closeCodes.malformed, reason(parsed.error));
     if (!catalog.byName(parsed.table))
       return connection.close(closeCodes.malformed, reason(`there is no table ${JSON.stringify(parsed.table)}`));
@@ -180,7 +180,7 @@ export class Sockets {
   /** Closes every connection with a code that says why, paced. */
   async closeAll(code: number, why: string): Promise<void> {
     let closed = 0;
-    for (const connection of [...this.#connections]) {
+    for (const connection of Array.from(this.#connections)) {
       connection.close(code, why);
       if (++closed % drainBatch === 0) await sleep(drainPauseMs);
     }

@@ -5,7 +5,6 @@
  * sends: it is passed on as it is, never parsed. Identifiers in SQL come only from the catalogue, values only as parameters
  * without casts, so that Postgres takes each as the type of its column (a cast to varchar(20) would cut silently).
  */
-/* oxlint-disable oxc/no-async-endpoint-handlers -- express 5 hands a rejection to the error handler */
 import { isUtf8 } from 'node:buffer';
 import express, { type Request, type RequestHandler, type Response, Router } from 'express';
 import { z } from 'zod';

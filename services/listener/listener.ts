@@ -18,6 +18,7 @@ import type { ListenerMetrics } from '#shared/metrics.ts';
 import { createPool, type Pool } from '#shared/postgres.ts';
 import { Backoff, once, sleep } from '#shared/retry.ts';
 import { Doorbell, type Wake } from './doorbell.ts';
+import { inspectCapture } from './inspection.ts';
 import { Publishing } from './publishing.ts';
 import { keepRetention } from './retention.ts';
 import { Deposed, type Drained, type Lead, Sequencer } from './sequencer.ts';
@@ -135,6 +136,7 @@ export class Listener implements Service {
     });
     const lease = this.#keepLease(sequencer, lead.term, signal).catch((error: Error) => over.abort(error));
     const retention = keepRetention({ pool: this.#pool, term: lead.term, config: this.#config, log, metrics, signal });
+    const inspection = inspectCapture({ pool: this.#pool, log, metrics, signal });
     // one publication at a time, each behind the one before; only being deposed makes one reject
     let published: Promise<void> = Promise.resolve();
     const handOver = (work: () => Promise<void>) => {
@@ -180,7 +182,7 @@ export class Listener implements Service {
       over.abort();
       metrics.leader.set(0);
       metrics.ringing.set(0);
-      await Promise.all([doorbell.stop(), lease, retention, retries, published]);
+      await Promise.all([doorbell.stop(), lease, retention, inspection, retries, published]);
     }
   }
 

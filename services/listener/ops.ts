@@ -1,5 +1,5 @@
 /** The listener's own small HTTP server, for operators: /health, /health/live, /health/ready and /metrics. */
-import { createServer, type Server } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Registry } from 'prom-client';
 import { once } from '#shared/retry.ts';
@@ -17,13 +17,7 @@ export class OpsServer {
 
   constructor(options: OpsOptions) {
     this.#options = options;
-    this.#server = createServer((request, response) => {
-      void this.#answer(request.url ?? '/').then(({ status, type, body }) => {
-        response
-          .writeHead(status, { 'content-type': type, 'cache-control': 'no-store' })
-          .end(request.method === 'HEAD' ? undefined : body);
-      });
-    });
+    this.#server = createServer((request, response) => void this.#answer(request, response));
     this.#server.headersTimeout = 5_000;
     this.#server.requestTimeout = 10_000;
   }
@@ -44,7 +38,13 @@ export class OpsServer {
     await new Promise((resolve) => this.#server.close(resolve));
   });
 
-  async #answer(url: string): Promise<{ status: number; type: string; body: string }> {
+  async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const { status, type, body } = await this.#page(request.url ?? '/');
+    response.writeHead(status, { 'content-type': type, 'cache-control': 'no-store' });
+    response.end(request.method === 'HEAD' ? undefined : body);
+  }
+
+  async #page(url: string): Promise<{ status: number; type: string; body: string }> {
     const json = (status: number, value: unknown) => ({
       status,
       type: 'application/json',

@@ -4,7 +4,7 @@
  */
 import type { ChangeRow } from '#shared/batch.ts';
 import { changeColumns } from '#shared/batch.ts';
-import { asText, type Connection, connect, DatabaseError, disconnect } from '#shared/postgres.ts';
+import { asText, type Client, type Connection, connect, DatabaseError, disconnect } from '#shared/postgres.ts';
 import { withDeadlineOr } from '#shared/retry.ts';
 
 /** Another listener leads with a later term. */
@@ -56,10 +56,12 @@ export class Sequencer {
 
   /** The lead, or null while another holds a valid lease. */
   async lead(holder: string): Promise<Lead | null> {
-    const { rows } = await this.#ask<{ term: string | null; epoch: number; next_seq: string }>(renewTimeoutMs * 2, {
-      text: 'select term, epoch, next_seq from plank.lead($1, $2)',
-      values: [holder, `${this.#leaseMs} ms`],
-    });
+    const { rows } = await this.#inTurn(renewTimeoutMs * 2, (client) =>
+      client.query<{ term: string | null; epoch: number; next_seq: string }>(
+        'select term, epoch, next_seq from plank.lead($1, $2)',
+        [holder, `${this.#leaseMs} ms`],
+      ),
+    );
     const row = rows[0];
     if (!row || row.term === null) return null;
     return { term: Number(row.term), epoch: row.epoch, headSeq: Number(row.next_seq) - 1 };
@@ -68,13 +70,15 @@ export class Sequencer {
   /** Gives the next seqs. What it returns is committed. Throws Deposed. */
   async drain(term: number): Promise<Drained> {
     try {
-      const { rows } = await this.#ask<ChangeRow>(this.#drainTimeoutMs + 500, {
-        name: 'plank_drain',
-        text: `select ${changeColumns} from plank.drain($1, $2, $3)`,
-        values: [term, drainLimit, `${this.#leaseMs} ms`],
-        rowMode: 'array',
-        types: asText,
-      });
+      const { rows } = await this.#inTurn(this.#drainTimeoutMs + 500, (client) =>
+        client.query<ChangeRow>({
+          name: 'plank_drain',
+          text: `select ${changeColumns} from plank.drain($1, $2, $3)`,
+          values: [term, drainLimit, `${this.#leaseMs} ms`],
+          rowMode: 'array',
+          types: asText,
+        }),
+      );
       const first = rows[0];
       if (!first) return { kind: 'nothing' };
       // the marker row has a seq and nothing else
@@ -89,36 +93,30 @@ export class Sequencer {
 
   /** Throws Deposed. */
   async renew(term: number): Promise<void> {
-    const { rows } = await this.#ask<{ kept: boolean }>(renewTimeoutMs, {
-      text: 'select plank.renew($1, $2) as kept',
-      values: [term, `${this.#leaseMs} ms`],
-    });
+    const { rows } = await this.#inTurn(renewTimeoutMs, (client) =>
+      client.query<{ kept: boolean }>('select plank.renew($1, $2) as kept', [term, `${this.#leaseMs} ms`]),
+    );
     if (!rows[0]!.kept) throw new Deposed(`term ${term} is over`);
   }
 
   /** Lets a standby take over at once. */
   async resign(term: number): Promise<void> {
-    await this.#ask(renewTimeoutMs, { text: 'select plank.resign($1)', values: [term] });
+    await this.#inTurn(renewTimeoutMs, (client) => client.query('select plank.resign($1)', [term]));
   }
 
   async stop(): Promise<void> {
     await disconnect(this.#connection.client);
   }
 
-  async #ask<R>(
-    deadlineMs: number,
-    query: { name?: string; text: string; values: unknown[]; rowMode?: 'array'; types?: typeof asText },
-  ): Promise<{ rows: R[] }> {
+  /** Runs one statement when the ones before it are done; from then on it has `deadlineMs`. */
+  async #inTurn<T>(deadlineMs: number, work: (client: Client) => Promise<T>): Promise<T> {
     const before = this.#turn;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#turn = promise;
     try {
       await before;
-      return await withDeadlineOr(
-        this.#connection.client.query(query) as unknown as Promise<{ rows: R[] }>,
-        deadlineMs,
-        () => new Error('the connection to Postgres is silent'),
-      );
+      const silent = () => new Error('the connection to Postgres is silent');
+      return await withDeadlineOr(work(this.#connection.client), deadlineMs, silent);
     } finally {
       resolve();
     }

@@ -29,7 +29,7 @@ $$;
 
 -- SQL that renders the row p_row as its image, and its key as text
 create function plank.image_sql(a plank.attached, p_row text) returns text language sql stable as $$
-  select case when plank.is_plain_layout(a) then format('to_json(%s)', p_row) else
+  select case when plank.is_plain_layout(a) then format('to_json(%s.*)', p_row) else
     format('(select to_json(image) from (select %s) image)', string_agg(format('(select %1$I from (select %2$s.*) r0) as %1$I', attname, p_row), ', ' order by attnum))
   end
   from pg_attribute where attrelid = a.relation and attnum > 0 and not attisdropped and attnum <> all (a.excluded)

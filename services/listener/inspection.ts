@@ -1,0 +1,31 @@
+/** Looks, while this listener leads, whether attached tables are captured as they should be, and says what is wrong in words. */
+import type { Log } from '#shared/log.ts';
+import type { ListenerMetrics } from '#shared/metrics.ts';
+import type { Pool } from '#shared/postgres.ts';
+import { sleep } from '#shared/retry.ts';
+
+const everyMs = 60_000;
+
+/** Runs until the signal aborts. A problem is logged when it appears, not each time it is seen. */
+export async function inspectCapture(options: {
+  pool: Pool;
+  log: Log;
+  metrics: ListenerMetrics;
+  signal: AbortSignal;
+}): Promise<void> {
+  const { pool, log, metrics, signal } = options;
+  let known = new Set<string>();
+  while (!signal.aborted) {
+    try {
+      const { rows } = await pool.query<{ name: string; problem: string }>('select name, problem from plank.check()');
+      metrics.captureProblems.set(rows.length);
+      for (const { name, problem } of rows) {
+        if (!known.has(problem)) log.error({ table: name, problem }, 'a table is not captured as it should be');
+      }
+      known = new Set(rows.map((row) => row.problem));
+    } catch (error) {
+      if (!signal.aborted) log.debug({ err: error }, 'could not look at the capture');
+    }
+    await sleep(everyMs, signal);
+  }
+}
