@@ -17,10 +17,12 @@ const list = z.string().transform((text) =>
 
 const common = {
   DATABASE_URL: z
-    .url({ protocol: /^postgres(ql)?$/ })
+    .string()
+    .regex(/^postgres(ql)?:\/\//, 'must be a postgres:// URL')
     .describe('Postgres, as `postgres://user:password@host:port/database`'),
   REDIS_URL: z
-    .url({ protocol: /^rediss?$/ })
+    .string()
+    .regex(/^rediss?:\/\//, 'must be a redis:// URL')
     .optional()
     .describe('Redis or Valkey, as `redis://host:port`; needed when listener and gateways are processes of their own'),
   PLANK_LOG_NAME: z

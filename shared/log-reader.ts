@@ -4,7 +4,8 @@
  */
 import Cursor from 'pg-cursor';
 import { type ChangeRow, changeColumns } from './batch.ts';
-import { asText, type Pool } from './postgres.ts';
+import { asText, limited, type Pool } from './postgres.ts';
+import { withDeadlineOr } from './retry.ts';
 
 /** The position is past the retention, ahead of the log, or of a history that is no more. */
 export class PositionGone extends Error {
@@ -16,6 +17,20 @@ export interface Extent {
   /** the first seq that can be read; newest + 1 when there is none */
   oldest: number;
   newest: number;
+}
+
+const chunkCharacters = 1024 * 1024;
+const maxChunkRows = 512;
+/** the first rows of a backlog come when all of it has been sorted */
+const sortDeadlineMs = 60_000;
+const fetchDeadlineMs = 5_000;
+/** what is answered at once or not at all */
+const quickMs = 2_000;
+
+function characters(rows: readonly ChangeRow[]): number {
+  let sum = 0;
+  for (const row of rows) sum += 100 + (row[6]?.length ?? 0) + (row[7]?.length ?? 0);
+  return sum;
 }
 
 export interface Epoch {
@@ -35,7 +50,7 @@ export class LogReader {
 
   async extent(): Promise<Extent> {
     const { rows } = await this.#pool.query<{ epoch: number; oldest: string; newest: string }>(
-      'select * from plank.extent()',
+      limited(quickMs, 'select * from plank.extent()'),
     );
     return { epoch: rows[0]!.epoch, oldest: Number(rows[0]!.oldest), newest: Number(rows[0]!.newest) };
   }
@@ -43,46 +58,52 @@ export class LogReader {
   /** All epochs, oldest first. A position of one is valid up to where each later one forked off. */
   async epochs(): Promise<Epoch[]> {
     const { rows } = await this.#pool.query<{ epoch: number; forked_at: string }>(
-      'select epoch, forked_at from plank.epochs order by epoch',
+      limited(quickMs, 'select epoch, forked_at from plank.epochs order by epoch'),
     );
     return rows.map((row) => ({ epoch: row.epoch, forkedAt: Number(row.forked_at) }));
   }
 
-  /** Up to `limit` changes behind the seq `after`, in order; none when it is the newest. Throws PositionGone. */
+  /** Up to `limit` changes behind the seq `after`, or about 1 MB of them; none when it is the newest. Throws PositionGone. */
   async page(after: number, limit: number): Promise<ChangeRow[]> {
-    const { rows } = await this.#pool.query({
-      name: 'plank_read_log',
-      text: `${readLog} limit $2`,
-      values: [after, limit],
-      rowMode: 'array',
-      types: asText,
-    });
-    await this.#check(rows as unknown as ChangeRow[], after);
-    return rows as unknown as ChangeRow[];
+    const page: ChangeRow[] = [];
+    let size = 0;
+    for await (const rows of this.stream(after)) {
+      page.push(...rows);
+      size += characters(rows);
+      if (page.length >= limit || size > chunkCharacters) break;
+    }
+    return page.length > limit ? page.slice(0, limit) : page;
   }
 
   /**
-   * All changes behind the seq `after` that are in the log when it starts, in chunks of `chunk` rows read from one cursor:
-   * a backlog is sorted once, however long it is. Throws PositionGone.
+   * All changes behind the seq `after` that are in the log when it starts, in chunks of about 1 MB read from one cursor: a
+   * backlog is sorted once, however long it is. Throws PositionGone.
    */
-  async *stream(after: number, chunk = 1_000): AsyncGenerator<ChangeRow[]> {
+  async *stream(after: number): AsyncGenerator<ChangeRow[]> {
     const client = await this.#pool.connect();
     let broken: Error | undefined;
     const cursor = client.query(new Cursor<ChangeRow>(readLog, [after], { rowMode: 'array', types: asText }));
+    const silent = () => new Error('Postgres is silent');
     try {
       let at = after;
-      for (;;) {
-        const rows = await cursor.read(chunk);
+      // sizes are not known before: begin small, and follow what came
+      let count = 32;
+      for (let deadlineMs = sortDeadlineMs; ; deadlineMs = fetchDeadlineMs) {
+        const rows = await withDeadlineOr(cursor.read(count), deadlineMs, silent);
         if (at === after || rows.length > 0) await this.#check(rows, at);
         if (rows.length === 0) return;
         at = Number(rows.at(-1)![0]);
+        count = Math.max(
+          1,
+          Math.min(maxChunkRows, count * 2, Math.floor((chunkCharacters * rows.length) / characters(rows))),
+        );
         yield rows;
       }
     } catch (error) {
       broken = error as Error;
       throw error;
     } finally {
-      await cursor.close().catch((error: Error) => {
+      await withDeadlineOr(cursor.close(), fetchDeadlineMs, silent).catch((error: Error) => {
         broken ??= error;
       });
       client.release(broken);

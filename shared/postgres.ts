@@ -2,7 +2,7 @@
  * The door to `pg`: pools and dedicated connections with keepalive, deadlines and an application name. Sessions render
  * values exactly as captured images are rendered (plank.canonical_settings in sql/003_attach.sql).
  */
-import { Client, type ClientConfig, type CustomTypesConfig, DatabaseError, Pool } from 'pg';
+import { Client, type ClientConfig, type CustomTypesConfig, DatabaseError, Pool, type QueryConfig } from 'pg';
 
 export type { Client, Pool };
 export { DatabaseError };
@@ -50,6 +50,11 @@ export function createPool(
   });
   pool.on('error', options.onError);
   return pool;
+}
+
+/** A query that fails after `ms`, and whose connection the pool then gives up: a silent server must not hold its caller. */
+export function limited(ms: number, text: string, values: unknown[] = []): QueryConfig {
+  return { text, values, query_timeout: ms } as QueryConfig;
 }
 
 /** For queries whose values are to stay the text that Postgres rendered: `types: asText`. */

@@ -1,7 +1,7 @@
 /** Looks, while this listener leads, whether attached tables are captured as they should be, and says what is wrong in words. */
 import type { Log } from '#shared/log.ts';
 import type { ListenerMetrics } from '#shared/metrics.ts';
-import type { Pool } from '#shared/postgres.ts';
+import { limited, type Pool } from '#shared/postgres.ts';
 import { sleep } from '#shared/retry.ts';
 
 const everyMs = 60_000;
@@ -17,7 +17,9 @@ export async function inspectCapture(options: {
   let known = new Set<string>();
   while (!signal.aborted) {
     try {
-      const { rows } = await pool.query<{ name: string; problem: string }>('select name, problem from plank.check()');
+      const { rows } = await pool.query<{ name: string; problem: string }>(
+        limited(5_000, 'select name, problem from plank.check()'),
+      );
       metrics.captureProblems.set(rows.length);
       for (const { name, problem } of rows) {
         if (!known.has(problem)) log.error({ table: name, problem }, 'a table is not captured as it should be');

@@ -2,10 +2,12 @@
 import type { ListenerConfig } from '#shared/config.ts';
 import type { Log } from '#shared/log.ts';
 import type { ListenerMetrics } from '#shared/metrics.ts';
-import type { Pool } from '#shared/postgres.ts';
+import { limited, type Pool } from '#shared/postgres.ts';
 import { sleep } from '#shared/retry.ts';
 
 const batchRows = 5_000;
+/** shorter than a process may take to stop */
+const deadlineMs = 5_000;
 
 /** Runs until the signal aborts. A failure is logged and tried again on the next round. */
 export async function keepRetention(options: {
@@ -21,12 +23,14 @@ export async function keepRetention(options: {
   while (!signal.aborted) {
     let pauseMs = roundMs;
     try {
-      const { rows } = await pool.query<{ gone: string }>('select plank.forget($1, $2, $3, $4) as gone', [
-        term,
-        `${config.RETENTION_MS} ms`,
-        config.RETENTION_BYTES,
-        batchRows,
-      ]);
+      const { rows } = await pool.query<{ gone: string }>(
+        limited(deadlineMs, 'select plank.forget($1, $2, $3, $4) as gone', [
+          term,
+          `${config.RETENTION_MS} ms`,
+          config.RETENTION_BYTES,
+          batchRows,
+        ]),
+      );
       const gone = Number(rows[0]!.gone);
       metrics.forgotten.inc(gone);
       if (gone > 0) pauseMs = 20;

@@ -18,8 +18,8 @@ create table plank.outbox (
   depth    smallint not null default 1,                          -- trigger nesting, see plank.settle
   action   "char" not null,                                      -- I U D T(runcate) S(hape of the table changed)
   key      text,                                                 -- the primary key as JSON
-  new      json,
-  old      json
+  new      text,                                                 -- images as JSON, rendered once and never again
+  old      text
 );
 -- CACHE 1: ids must rise with the order in which transactions get a row's lock.
 create sequence plank.outbox_id_seq as bigint cache 1 owned by plank.outbox.id;

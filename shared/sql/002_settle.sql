@@ -16,13 +16,13 @@ create function plank.nested_places(p_relation integer, p_depth integer, p_first
 returns table (mine bigint, key text, old text, new text, before_id bigint, ambiguous boolean)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   with own as (
-    select id, key, old::text as old, new::text as new from plank.outbox
+    select id, key, old, new from plank.outbox
     where xid = pg_current_xact_id() and id > p_mark and relation = p_relation and depth = p_depth and key is not null
   ), deeper as (
     select o.id as mine, o.key, o.old, o.new, e.id,
-           e.old::text is not distinct from o.new
-             and (row_number() over w = 1 or lag(e.new::text) over w is not distinct from o.old) as chains_before,
-           lead(e.id) over w is null and e.new::text is not distinct from o.old as chains_behind
+           e.old is not distinct from o.new
+             and (row_number() over w = 1 or lag(e.new) over w is not distinct from o.old) as chains_before,
+           lead(e.id) over w is null and e.new is not distinct from o.old as chains_behind
     from plank.outbox e join own o on o.key = e.key
     where e.xid = pg_current_xact_id() and e.id > p_first and e.id <= p_mark and e.relation = p_relation and e.depth > p_depth
     window w as (partition by e.key order by e.id)

@@ -29,8 +29,8 @@ $$;
 
 -- SQL that renders the row p_row as its image, and its key as text
 create function plank.image_sql(a plank.attached, p_row text) returns text language sql stable as $$
-  select case when plank.is_plain_layout(a) then format('to_json(%s.*)', p_row) else
-    format('(select to_json(image) from (select %s) image)', string_agg(format('(select %1$I from (select %2$s.*) r0) as %1$I', attname, p_row), ', ' order by attnum))
+  select case when plank.is_plain_layout(a) then format('to_json(%s.*)::text', p_row) else
+    format('(select to_json(image)::text from (select %s) image)', string_agg(format('(select %1$I from (select %2$s.*) r0) as %1$I', attname, p_row), ', ' order by attnum))
   end
   from pg_attribute where attrelid = a.relation and attnum > 0 and not attisdropped and attnum <> all (a.excluded)
 $$;
@@ -81,10 +81,10 @@ begin
         select %3$s, depth, 'I', n.key, n.image from (%5$s) n;
       elsif tg_op = 'UPDATE' then
         insert into plank.outbox (relation, depth, action, key, old, new)
-        select %3$s, depth, case when o.key is null then 'I'::"char" when n.key is null then 'D' else 'U' end,
+        select %3$s, depth, case when o.image is null then 'I'::"char" when n.image is null then 'D' else 'U' end,
                coalesce(n.key, o.key), o.image, n.image
         from (%4$s) o full join (%5$s) n on n.key collate "C" = o.key collate "C"
-        order by n.key is not null;
+        order by n.image is not null;
       elsif tg_op = 'DELETE' then
         insert into plank.outbox (relation, depth, action, key, old)
         select %3$s, depth, 'D', o.key, o.image from (%4$s) o;
@@ -108,7 +108,7 @@ begin
   execute format($f$
     create or replace function plank.%I(text) returns text language sql stable security definer
     set search_path = pg_catalog, pg_temp %s as $body$
-      select %s::text from %s t where %s
+      select %s from %s t where %s
     $body$
   $f$, 'current_' || a.id, plank.canonical_settings(), plank.image_sql(a, 't'), a.relation, key_match);
   execute format('revoke all on function plank.%I(text) from public', 'current_' || a.id);

@@ -9,7 +9,7 @@
 -- have ended since are looked up, so that a long one costs nothing until it commits.
 
 create function plank.between(p_before pg_snapshot, p_upto pg_snapshot)
-returns table (id bigint, xid xid8, at timestamptz, relation integer, action "char", key text, new json, old json)
+returns table (id bigint, xid xid8, at timestamptz, relation integer, action "char", key text, new text, old text)
 language sql stable as $$
   select o.id, o.xid, o.at, o.relation, o.action, o.key, o.new, o.old from plank.outbox o
   where o.xid >= pg_snapshot_xmax(p_before) and o.xid < pg_snapshot_xmax(p_upto) and pg_visible_in_snapshot(o.xid, p_upto)
@@ -18,10 +18,10 @@ language sql stable as $$
   where o.xid = any (array(select x from pg_snapshot_xip(p_before) x where pg_visible_in_snapshot(x, p_upto)))
 $$;
 
--- One drain. Returns the new changes in order, or, where there are more than p_limit, a single row with their last seq
--- and no action: then plank.read_log streams them. SQLSTATE PLK01: the term is over, somebody else leads.
+-- One drain. Returns the new changes in order, or, where they are more than p_limit or 16 MB, a single row with their last
+-- seq and no action: then plank.read_log streams them. SQLSTATE PLK01: the term is over, somebody else leads.
 create function plank.drain(p_term bigint, p_limit integer, p_lease interval)
-returns table (seq bigint, xid xid8, at timestamptz, relation integer, action "char", key text, new json, old json)
+returns table (seq bigint, xid xid8, at timestamptz, relation integer, action "char", key text, new text, old text)
 language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 declare
   l     plank.leader;
@@ -37,7 +37,7 @@ begin
   -- One statement, hence one snapshot for the rows and for pg_current_snapshot().
   select s.snap, c.n, c.bytes into upto, n, size
   from (select pg_current_snapshot() as snap) s
-  cross join lateral (select count(*) as n, coalesce(sum(100 + pg_column_size(b.new) + pg_column_size(b.old)), 0) as bytes
+  cross join lateral (select count(*) as n, coalesce(sum(100 + coalesce(octet_length(b.new), 0) + coalesce(octet_length(b.old), 0)), 0) as bytes
                       from plank.between(l.snap, s.snap) b) c;
 
   if n = 0 then
@@ -53,8 +53,8 @@ begin
   values (l.next_seq, l.next_seq + n - 1, l.snap, upto, size);
   update plank.leader set next_seq = l.next_seq + n, log_bytes = log_bytes + size, snap = upto, expires_at = clock_timestamp() + p_lease;
 
-  if n > p_limit then
-    return query select l.next_seq + n - 1, null::xid8, null::timestamptz, null::integer, null::"char", null::text, null::json, null::json;
+  if n > p_limit or size > 16 * 1024 * 1024 then
+    return query select l.next_seq + n - 1, null::xid8, null::timestamptz, null::integer, null::"char", null::text, null::text, null::text;
     return;
   end if;
   return query
@@ -66,7 +66,7 @@ end $$;
 -- Reads history: the changes behind the seq p_after, in order, with the seqs and the bytes they were drained with.
 -- To be read with a limit or a cursor.
 create function plank.read_log(p_after bigint)
-returns table (seq bigint, xid xid8, at timestamptz, relation integer, action "char", key text, new json, old json)
+returns table (seq bigint, xid xid8, at timestamptz, relation integer, action "char", key text, new text, old text)
 language sql stable as $$
   select e.seq, e.xid, e.at, e.relation, e.action, e.key, e.new, e.old
   from (select * from plank.log where last_seq > p_after and not purging order by first_seq offset 0) l
