@@ -38,6 +38,6 @@ export function formatPosition(position: Position): string {
 
 /** Null where the text is no position. */
 export function parsePosition(text: string): Position | null {
-  const match = /^e(\d{1,9})\.(\d{1,15})$/.exec(text);
+  const match = /^e(\d{1,10})\.(\d{1,15})$/.exec(text);
   return match ? { epoch: Number(match[1]), seq: Number(match[2]) } : null;
 }

@@ -42,20 +42,26 @@ create table plank.log (
   check (last_seq >= first_seq)
 );
 
+-- An epoch is one unbroken history; its number is the second in which it began (since June 2025), so that another database's
+-- positions and leftovers in Redis are never taken for this one's.
+create function plank.new_epoch() returns integer language sql volatile as $$
+  select (extract(epoch from clock_timestamp()) - 1750000000)::integer
+$$;
+
 -- The one row that a drain locks. Whoever holds the highest term leads; the lease only says when another may try.
 create table plank.leader (
   one        boolean primary key default true check (one),
   term       bigint not null default 0,
   holder     text,
   expires_at timestamptz not null default '-infinity',
-  epoch      integer not null default 1,
+  epoch      integer not null default plank.new_epoch(),
   next_seq   bigint not null default 1,
   log_bytes  bigint not null default 0,                          -- sum of plank.log.bytes, kept so that nobody has to scan for it
   snap       pg_snapshot not null default pg_current_snapshot()  -- everything visible in it has a seq
 ) with (fillfactor = 20);
 insert into plank.leader default values;
 
--- An epoch is one unbroken history. A cursor of an older epoch stays valid up to forked_at.
+-- All epochs of this database. A cursor of an older one stays valid up to where each later one forked off.
 create table plank.epochs (
   epoch      integer primary key,
   system_id  bigint not null,

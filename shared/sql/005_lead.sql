@@ -26,7 +26,7 @@ begin
   select * into was from plank.epochs order by epoch desc limit 1;
   if was.epoch is null or was.system_id <> now.system_id or was.timeline <> now.timeline then
     if was.epoch is not null then
-      l.epoch := was.epoch + 1;
+      l.epoch := greatest(was.epoch + 1, plank.new_epoch());
     end if;
     if was.system_id <> now.system_id then
       truncate plank.outbox, plank.log;
