@@ -31,6 +31,9 @@ export interface ClusterOptions {
   redisUrl?: string;
   /** further settings of listeners and gateways (README's configuration table) */
   env?: Record<string, string>;
+  /** settings of one kind only; they go before all others, so that a proxy may stand before its database or Redis */
+  listenerEnv?: Record<string, string>;
+  gatewayEnv?: Record<string, string>;
   log?: (message: string) => void;
 }
 
@@ -130,7 +133,7 @@ export class Cluster {
 
   async addListener(): Promise<ClusterNode> {
     const name = `listener-${this.listeners.length + 1}`;
-    const node = new ServiceNode(name, 'listener', 'LISTENER_PORT', this.#folder, this.#env());
+    const node = new ServiceNode(name, 'listener', 'LISTENER_PORT', this.#folder, this.#env(this.#options.listenerEnv));
     this.listeners.push(node);
     await this.#adopt(node);
     return node;
@@ -138,7 +141,7 @@ export class Cluster {
 
   async addGateway(): Promise<ClusterNode> {
     const name = `gateway-${this.gateways.length + 1}`;
-    const node = new ServiceNode(name, 'gateway', 'PORT', this.#folder, this.#env());
+    const node = new ServiceNode(name, 'gateway', 'PORT', this.#folder, this.#env(this.#options.gatewayEnv));
     this.gateways.push(node);
     await this.#adopt(node);
     await this.nginx?.setUpstreams(this.#upstreams());
@@ -152,8 +155,9 @@ export class Cluster {
     await node.start();
   }
 
-  #env(): Record<string, string> {
-    return { LOG_LEVEL: 'info', ...this.#options.env, DATABASE_URL: this.databaseUrl, REDIS_URL: this.redisUrl };
+  #env(own: Record<string, string> | undefined): Record<string, string> {
+    const { env } = this.#options;
+    return { LOG_LEVEL: 'info', ...env, DATABASE_URL: this.databaseUrl, REDIS_URL: this.redisUrl, ...own };
   }
 
   #upstreams(): string[] {
