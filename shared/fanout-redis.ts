@@ -12,6 +12,8 @@ import { once, withDeadlineOr } from './retry.ts';
 const commandTimeoutMs = 1_500;
 /** a gateway takes what fits into its memory at once, not a stream's worth */
 const entriesPerRead = 16;
+/** a client that catches up holds what it was given until it has read it */
+const entriesOfHistory = 4;
 
 /**
  * KEYS stream, meta. ARGV epoch, term, first seq, last seq, batch, lowest id to keep. One step, so that no two listeners
@@ -178,7 +180,7 @@ export class RedisTail implements Tail {
 
   async history(after: number): Promise<Batch[]> {
     const entries = await ask(this.#side, commandTimeoutMs, () =>
-      this.#side.callBuffer('XRANGE', this.#stream, `(${after}-0`, '+', 'COUNT', entriesPerRead),
+      this.#side.callBuffer('XRANGE', this.#stream, `(${after}-0`, '+', 'COUNT', entriesOfHistory),
     );
     return (entries as Entry[]).map(openEntry);
   }

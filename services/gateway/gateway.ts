@@ -82,7 +82,16 @@ export class Gateway implements Service {
       ready: () => this.#ready(),
       registry: metrics.registry,
     });
-    this.#server = createServer({ headersTimeout: 10_000, requestTimeout: 30_000, keepAliveTimeout: 65_000 }, app);
+    this.#server = createServer(
+      {
+        headersTimeout: 10_000,
+        requestTimeout: 30_000,
+        keepAliveTimeout: 65_000,
+        // a client that offers HTTP/2 (curl --http2) gets its answer over HTTP/1.1
+        shouldUpgradeCallback: (request) => request.headers.upgrade?.toLowerCase() === 'websocket',
+      },
+      app,
+    );
     this.#server.on('upgrade', (request, socket, head) => this.#sockets.upgrade(request, socket, head));
   }
 

@@ -72,6 +72,7 @@ begin
     declare
       depth integer := pg_trigger_depth();
       mark  bigint;
+      wrote bigint;
     begin
       if depth > 1 or current_setting('plank.nested', true) <> '' then
         select last_value into mark from plank.outbox_id_seq;
