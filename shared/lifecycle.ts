@@ -2,6 +2,7 @@
  * The only place that touches signals and exit. A process acquires its parts in order, runs until SIGTERM or SIGINT, and
  * releases them in reverse within a deadline; a second signal ends it at once.
  */
+
 export interface Service {
   /** Resolves when ready. */
   start(): Promise<void>;
@@ -20,10 +21,10 @@ export async function runService<C extends { STOP_TIMEOUT_MS: number }>(
 ): Promise<never> {
   const stack = new AsyncDisposableStack();
   const signalled = Promise.withResolvers<void>();
-  let stopping = false;
+  let stoppingSince: number | undefined;
   const onSignal = () => {
-    if (stopping) process.exit(130);
-    stopping = true;
+    if (stoppingSince !== undefined && performance.now() - stoppingSince > sameSignalMs) process.exit(130);
+    stoppingSince ??= performance.now();
     signalled.resolve();
   };
   process.on('SIGTERM', onSignal);
