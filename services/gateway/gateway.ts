@@ -103,7 +103,11 @@ export class Gateway implements Service {
     await this.#feed.start();
     this.#sockets.start();
     await new Promise<void>((resolve, reject) => {
-      this.#server.once('error', reject);
+      this.#server.once('error', (error: NodeJS.ErrnoException) => {
+        const taken = error.code === 'EADDRINUSE';
+        const hint = `port ${this.#config.PORT}: address already in use; set PORT to another one`;
+        reject(taken ? new Error(hint, { cause: error }) : error);
+      });
       this.#server.listen({ port: this.#config.PORT, backlog: 4_096 }, resolve);
     });
   });
