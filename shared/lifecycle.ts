@@ -3,6 +3,9 @@
  * releases them in reverse within a deadline; a second signal ends it at once.
  */
 
+/** Below npm, one Ctrl-C arrives twice: from the terminal, and passed on by npm. */
+const sameSignalMs = 500;
+
 export interface Service {
   /** Resolves when ready. */
   start(): Promise<void>;
