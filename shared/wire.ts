@@ -19,6 +19,7 @@ export const closeCodes = {
   restart: 1012,
   malformed: 4400,
   forbidden: 4403,
+  noHello: 4408,
   positionGone: 4410,
   tooLarge: 4413,
   tooMany: 4429,
@@ -41,3 +42,174 @@ export function parsePosition(text: string): Position | null {
   const match = /^e(\d{1,10})\.(\d{1,15})$/.exec(text);
   return match ? { epoch: Number(match[1]), seq: Number(match[2]) } : null;
 }
+
+// ---------------------------------------------------------------------------------------------- plank.v1
+
+/** The subprotocol that asks for the frames below; without it a connection is in plain mode. */
+export const subprotocol = 'plank.v1';
+
+export type Row = Record<string, unknown>;
+
+export type FilterValue = string | number | boolean | null;
+
+export interface FilterComparison {
+  eq?: FilterValue;
+  ne?: FilterValue;
+  gt?: FilterValue;
+  gte?: FilterValue;
+  lt?: FilterValue;
+  lte?: FilterValue;
+  in?: readonly FilterValue[];
+  is?: null | 'not null';
+}
+
+/** All of an object's members hold at once. A column named and, or, not is written "column:and" …. */
+export interface Filter {
+  and?: readonly Filter[];
+  or?: readonly Filter[];
+  not?: Filter;
+  [column: string]: FilterValue | FilterComparison | Filter | readonly Filter[] | undefined;
+}
+
+export interface HelloFrame {
+  type: 'hello';
+  /** kept for authentication */
+  token?: string;
+}
+
+export interface SubscribeFrame {
+  type: 'subscribe';
+  /** a positive integer of the client's choice; the `ok` or `error` carries the same */
+  id: number;
+  table: string;
+  where?: Filter;
+  /** those of the key are always sent */
+  columns?: readonly string[];
+  /** begin behind this position */
+  from?: string;
+  /** begin with the rows; with `from`, where that is no longer kept */
+  snapshot?: boolean;
+}
+
+export interface UnsubscribeFrame {
+  type: 'unsubscribe';
+  id: number;
+  ch: string;
+}
+
+/** For clients that cannot see the WebSocket's own. */
+export interface PingFrame {
+  type: 'ping';
+}
+
+export type ClientFrame = HelloFrame | SubscribeFrame | UnsubscribeFrame | PingFrame;
+
+export interface WelcomeFrame {
+  type: 'welcome';
+  node: string;
+  /** how often the server pings, in ms */
+  ping_ms: number;
+  /** where this replica is */
+  pos: string;
+}
+
+/** Answers the request `id`; `ch` is there where that was a subscribe. */
+export interface OkFrame {
+  type: 'ok';
+  id: number;
+  ch?: string;
+}
+
+export interface RowsFrame {
+  type: 'rows';
+  ch: string;
+  rows: Row[];
+  more: boolean;
+}
+
+/** The subscription has arrived at the present. */
+export interface LiveFrame {
+  type: 'live';
+  ch: string;
+  pos: string;
+}
+
+/** What a change does to the rows that a subscription sees. */
+export type Effect = 'add' | 'change' | 'remove';
+
+export interface ChangeFrame {
+  type: 'change';
+  ch: string;
+  effect: Effect;
+  table: string;
+  /** what the database did */
+  action: RowAction;
+  /** the primary key: a value, or an object for a composite one; null where every row goes (TRUNCATE) */
+  id: unknown;
+  /** absent of a `remove` */
+  data?: Row;
+  pos: string;
+  tx: string;
+  /** the last change of its transaction on this channel; absent otherwise */
+  last?: true;
+}
+
+/** Every live subscription of this connection has everything up to here. */
+export interface PosFrame {
+  type: 'pos';
+  pos: string;
+}
+
+/** What came next is no longer kept; it belongs to a history that is no more; the table's columns changed. */
+export type ResyncReason = 'retention' | 'epoch' | 'shape';
+
+/** The picture is void; a subscription with `snapshot` gets a fresh one by itself. */
+export interface ResyncFrame {
+  type: 'resync';
+  ch: string;
+  reason: ResyncReason;
+}
+
+/** The replica leaves: come back after so long. */
+export interface DrainFrame {
+  type: 'drain';
+  after_ms: number;
+}
+
+export interface PongFrame {
+  type: 'pong';
+}
+
+export type ProtocolErrorCode =
+  | 'MALFORMED'
+  | 'UNKNOWN_TABLE'
+  | 'UNKNOWN_COLUMN'
+  | 'INVALID_FILTER'
+  | 'INVALID_POSITION'
+  | 'ALREADY_SUBSCRIBED'
+  | 'UNKNOWN_CHANNEL'
+  | 'TOO_MANY_SUBSCRIPTIONS'
+  | 'UNAVAILABLE';
+
+/** The request `id` failed, or the subscription `ch` has ended. */
+export interface ErrorFrame {
+  type: 'error';
+  id?: number;
+  ch?: string;
+  code: ProtocolErrorCode;
+  message: string;
+  /** the same may work later */
+  retry: boolean;
+}
+
+export type ServerFrame =
+  | WelcomeFrame
+  | OkFrame
+  | RowsFrame
+  | LiveFrame
+  | ChangeFrame
+  | PosFrame
+  | ResyncFrame
+  | DrainFrame
+  | PongFrame
+  | ErrorFrame;
