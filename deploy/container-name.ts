@@ -1,0 +1,25 @@
+/**
+ * Preloaded by docker-compose.yml: names this process as people see its container, `gateway-2` for plank-gateway-2, where
+ * NODE_NAME does not. The host name is the container's id, another one after each `up`; only Docker's DNS knows the name.
+ */
+import { Resolver } from 'node:dns/promises';
+import { networkInterfaces } from 'node:os';
+
+if (!process.env.NODE_NAME) {
+  const name = await containerName().catch(() => undefined);
+  if (name !== undefined) process.env.NODE_NAME = name;
+}
+
+/** Undefined where no DNS says so within a second: the host name then has to do. */
+async function containerName(): Promise<string | undefined> {
+  const own = Object.values(networkInterfaces())
+    .flat()
+    .find((address) => address !== undefined && !address.internal && address.family === 'IPv4');
+  if (own === undefined) return undefined;
+  // not reverse(), which is content with the empty answer of /etc/hosts
+  const [found] = await new Resolver({ timeout: 1_000, tries: 1 }).resolvePtr(
+    `${own.address.split('.').reverse().join('.')}.in-addr.arpa`,
+  );
+  const container = found?.split('.')[0];
+  return container === undefined ? undefined : (/[a-z]+-\d+$/.exec(container)?.[0] ?? container);
+}
