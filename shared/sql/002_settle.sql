@@ -69,3 +69,22 @@ begin
 
   perform set_config('plank.nested', case when p_depth > 1 then format('%s %s', p_depth, inner_first) else '' end, true);
 end $$;
+
+-- Where one statement's cascades both update and delete rows of a table (two foreign keys), the capture of the deleted ones
+-- may run first, and a row that was updated before it was deleted has its events reversed. An update of a row that is gone
+-- cannot be: its DELETE (the last one of its key, with an id above p_from) goes behind all its updates.
+create function plank.settle_deleted(p_relation integer, p_from bigint) returns void
+language sql set search_path = pg_catalog, pg_temp set enable_nestloop = off as $$
+  with gone as (
+    select key, max(id) as id from plank.outbox
+    where xid = pg_current_xact_id() and id > p_from and relation = p_relation and action = 'D' group by key
+  ), reversed as (
+    select e.id, case when e.action = 'D' then max(e.id) over k else lag(e.id) over (partition by e.key order by e.id) end as to_id,
+           bool_and(e.action in ('D', 'U')) over k and count(*) over k > 1 as wrong
+    from plank.outbox e join gone g on g.key = e.key
+    where e.xid = pg_current_xact_id() and e.id >= g.id and e.id > p_from and e.relation = p_relation
+    window k as (partition by e.key)
+  )
+  update plank.outbox o set id = r.to_id from reversed r
+  where o.xid = pg_current_xact_id() and o.id = r.id and r.wrong
+$$;
