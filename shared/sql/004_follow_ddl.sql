@@ -32,6 +32,14 @@ begin
     insert into plank.outbox (relation, action) values (gone, 'S');
     perform plank.ring();
   end loop;
+  -- A dropped partition takes its rows along. All that is left of it is its name, not whose it was.
+  insert into plank.outbox (relation, action)
+  select a.id, 'S' from plank.attached a join pg_class c on c.oid = a.relation
+  where c.relkind = 'p' and exists (
+    select from pg_event_trigger_dropped_objects() d where d.object_type = 'trigger' and d.object_identity like 'plank\_insert on %' and not d.original);
+  if found then
+    perform plank.ring();
+  end if;
 exception when others then
   raise warning 'plank: could not follow the drop of an attached table: %', sqlerrm;
 end $$;
