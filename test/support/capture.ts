@@ -1,0 +1,153 @@
+// Owns the tests' view of what was captured: it leads and drains as a listener does, and folds the changes into a picture of
+// every attached table. What must stay true: each run checks the whole promise, whatever the test itself looks at:
+// - what was drained is dense, and plank.read_log gives it again byte for byte;
+// - changes chain: an INSERT finds no row of its key, each old image is the row's image before;
+// - folded, they are exactly what the tables hold, in the rendering of plank.catalog.
+
+import { Client } from 'pg';
+import { admin } from './admin.ts';
+
+export interface Change {
+  seq: number;
+  xid: string;
+  table: string;
+  action: string;
+  key: string | null;
+  new: string | null;
+  old: string | null;
+}
+
+type Row = Omit<Change, 'seq' | 'table'> & { seq: string; at: string; relation: string };
+
+const columns = 'seq, xid, at::text, relation, action, key, new::text, old::text';
+
+/** A session as any application has it: none of Plank's settings. */
+export async function session(url: string, options: { user?: string; password?: string } = {}): Promise<Client> {
+  const own = new URL(url);
+  if (options.user !== undefined) own.username = options.user;
+  if (options.password !== undefined) own.password = options.password;
+  const client = new Client({ connectionString: own.href, application_name: 'plank tests', query_timeout: 50_000 });
+  client.on('error', () => {});
+  await client.connect();
+  return client;
+}
+
+export class Capture {
+  readonly url: string;
+  /** the session in which `run` writes */
+  readonly writer: Client;
+  readonly #drainer: Client;
+  readonly #term: string;
+  #names = new Map<string, string>();
+  /** table → key → image */
+  readonly #picture = new Map<string, Map<string, string>>();
+  #seq: number;
+
+  private constructor(url: string, writer: Client, drainer: Client, lead: { term: string; next_seq: string }) {
+    this.url = url;
+    this.writer = writer;
+    this.#drainer = drainer;
+    this.#term = lead.term;
+    this.#seq = Number(lead.next_seq) - 1;
+  }
+
+  static async start(url: string): Promise<Capture> {
+    const writer = await session(url);
+    const drainer = await session(url);
+    await drainer.query(`select set_config(s, v, false) from unnest(
+      array['timezone', 'datestyle', 'intervalstyle', 'extra_float_digits', 'bytea_output', 'lc_monetary'],
+      array['UTC', 'ISO, YMD', 'iso_8601', '1', 'hex', 'C']) c(s, v)`);
+    const { rows } = await drainer.query("select term, next_seq from plank.lead('tests', '1 hour')");
+    const capture = new Capture(url, writer, drainer, rows[0]);
+    await capture.changes();
+    return capture;
+  }
+
+  async stop(): Promise<void> {
+    await Promise.all([this.writer.end(), this.#drainer.end()]);
+  }
+
+  /** Runs SQL (several statements without `begin` are one transaction), and gives what it changed, checked. */
+  async run(sql: string, client: Client = this.writer): Promise<Change[]> {
+    await client.query(sql);
+    return this.changes();
+  }
+
+  /** `run`, each change in short: action, key, and both images where there are. */
+  async brief(sql: string, client: Client = this.writer): Promise<string[]> {
+    return (await this.run(sql, client)).map(brief);
+  }
+
+  /** What was committed since the last call, checked. */
+  async changes(): Promise<Change[]> {
+    const drained = await this.#rows(`select ${columns} from plank.drain($1, 1000000, '1 hour')`, [this.#term]);
+    const again = await this.#rows(`select ${columns} from plank.read_log($1)`, [this.#seq]);
+    equal(again, drained, 'what plank.read_log gives');
+    equal(
+      drained.map((row) => Number(row.seq)),
+      drained.map((_, i) => this.#seq + 1 + i),
+      'seqs',
+    );
+    this.#seq += drained.length;
+    const attached = await admin(this.url, 'select id, name from plank.attached');
+    for (const { id, name } of attached) this.#names.set(String(id), name!);
+    const changes = drained.map(
+      ({ at: _, relation, ...row }): Change => ({
+        ...row,
+        seq: Number(row.seq),
+        table: this.#names.get(relation) ?? relation,
+      }),
+    );
+    const reshaped = new Set(changes.filter((change) => change.action === 'S').map((change) => change.table));
+    for (const change of changes) if (!reshaped.has(change.table)) this.#apply(change, changes);
+    for (const { name } of attached) {
+      const content = await this.content(name!);
+      if (reshaped.has(name!) || !this.#picture.has(name!)) this.#picture.set(name!, content);
+      equal([...this.#picture.get(name!)!].sort(), [...content].sort(), `the picture of ${name}`, changes);
+    }
+    return changes;
+  }
+
+  /** key → image of every row, as a gateway reads them. */
+  async content(name: string): Promise<Map<string, string>> {
+    const { rows } = await this.#drainer.query<{ sql: string }>(
+      `select format('select %s as key, (%s)::text as image from %s t', plank.key_sql(a, 't'), plank.image_sql(a, 't'), a.relation) as sql
+       from plank.attached a join pg_class c on c.oid = a.relation where a.name = $1`,
+      [name],
+    );
+    if (!rows[0]) return new Map();
+    const content = await this.#drainer.query<{ key: string; image: string }>(rows[0].sql);
+    return new Map(content.rows.map((row) => [row.key, row.image]));
+  }
+
+  #apply(change: Change, all: readonly Change[]): void {
+    const rows = this.#picture.get(change.table);
+    if (!rows) return;
+    if (change.action === 'T') {
+      rows.clear();
+      return;
+    }
+    equal(change.old, rows.get(change.key!) ?? null, `the old image of "${brief(change)}"`, all);
+    if (change.new === null) rows.delete(change.key!);
+    else rows.set(change.key!, change.new);
+    const expected = change.old === null ? 'I' : change.new === null ? 'D' : 'U';
+    equal(change.action, expected, `the action of "${brief(change)}"`, all);
+  }
+
+  async #rows(text: string, values: unknown[]): Promise<Row[]> {
+    return (await this.#drainer.query<Row>({ text, values, types: { getTypeParser: () => (value: unknown) => value } }))
+      .rows;
+  }
+}
+
+/** "U 1 {old} {new}" */
+export function brief(change: Change): string {
+  return [change.action, change.key, change.old, change.new].filter((part) => part !== null).join(' ');
+}
+
+function equal(found: unknown, expected: unknown, what: string, changes: readonly Change[] = []): void {
+  const [a, b] = [JSON.stringify(found), JSON.stringify(expected)];
+  if (a === b) return;
+  const context = changes.slice(0, 60).map((change) => `\n  ${change.table} ${brief(change)}`);
+  throw new Error(`${what} should be\n  ${b.slice(0, 2_000)}\nand not\n  ${a.slice(0, 2_000)}${context.join('')}`);
+}
