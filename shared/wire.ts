@@ -16,12 +16,12 @@ export interface ChangeMessage {
 
 /** 44xx: the client's fault, stop. 45xx: ours, come back with jitter. Reasons are at most 123 bytes of UTF-8. */
 export const closeCodes = {
+  tooLarge: 1009,
   restart: 1012,
   malformed: 4400,
   forbidden: 4403,
   noHello: 4408,
   positionGone: 4410,
-  tooLarge: 4413,
   tooMany: 4429,
   internal: 4500,
   tooSlow: 4508,
@@ -118,6 +118,8 @@ export interface OkFrame {
   type: 'ok';
   id: number;
   ch?: string;
+  /** of a subscribe: the columns of the primary key, by which rows and the ids of changes fit together */
+  key?: readonly string[];
 }
 
 export interface RowsFrame {
