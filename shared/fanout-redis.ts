@@ -10,6 +10,8 @@ import type { Log } from './log.ts';
 import { once, withDeadlineOr } from './retry.ts';
 
 const commandTimeoutMs = 1_500;
+/** a blocked read's reply may come this much later than the time that it was to block */
+const slackMs = 500;
 /** a gateway takes what fits into its memory at once, not a stream's worth */
 const entriesPerRead = 16;
 /** a client that catches up holds what it was given until it has read it */
@@ -51,6 +53,9 @@ function open(url: string, log: Log): Redis {
     protocol: 2,
     lazyConnect: true,
     connectTimeout: commandTimeoutMs,
+    // also for the handshake: behind a broken network a new connection may be as silent as the old one
+    socketTimeout: commandTimeoutMs,
+    disconnectTimeout: 200,
     enableOfflineQueue: false,
     maxRetriesPerRequest: 0,
     autoResendUnfulfilledCommands: false,
@@ -161,7 +166,7 @@ export class RedisTail implements Tail {
   }
 
   async read(after: number, waitMs: number): Promise<Batch[]> {
-    const reply = await ask(this.#redis, waitMs + 800, () =>
+    const reply = await ask(this.#redis, waitMs + slackMs, () =>
       this.#redis.callBuffer(
         'XREAD',
         'COUNT',
