@@ -33,6 +33,21 @@ export async function withDeadlineOr<T>(promise: Promise<T>, ms: number, onLate:
   }
 }
 
+/** Whether the promise resolves within `ms`. Rejects when it does. */
+export async function settlesWithin(promise: Promise<unknown>, ms: number): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined;
+  try {
+    return await Promise.race([
+      promise.then(() => true),
+      new Promise<boolean>((resolve) => {
+        timer = setTimeout(() => resolve(false), ms);
+      }),
+    ]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 /** Makes a start or stop run once however often it is called. */
 export function once<T>(work: () => Promise<T>): () => Promise<T> {
   let result: Promise<T> | undefined;

@@ -16,7 +16,7 @@ import type { Log } from '#shared/log.ts';
 import { LogReader } from '#shared/log-reader.ts';
 import type { ListenerMetrics } from '#shared/metrics.ts';
 import { createPool, type Pool } from '#shared/postgres.ts';
-import { Backoff, once, sleep } from '#shared/retry.ts';
+import { Backoff, once, settlesWithin, sleep } from '#shared/retry.ts';
 import { Doorbell, type Wake } from './doorbell.ts';
 import { inspectCapture } from './inspection.ts';
 import { Publishing } from './publishing.ts';
@@ -25,6 +25,10 @@ import { Deposed, type Drained, type Lead, Sequencer } from './sequencer.ts';
 
 /** a fan-out that did not take a batch is tried again this often, besides with every new batch */
 const publishRetryMs = 500;
+/** drains wait this long for the batch before theirs; behind a fan-out that is slower they go on, and it catches up later */
+const publishPatienceMs = 200;
+/** what runs beside the drains gets this long to end with the lead: on a silent connection it may take minutes */
+const endingMs = 2_000;
 /** a drain that takes longer is given up, as its connection may be silent, and gets twice as long on the next one */
 const minDrainTimeoutMs = 4_000;
 const maxDrainTimeoutMs = 600_000;
@@ -140,7 +144,7 @@ export class Listener implements Service {
     // one publication at a time, each behind the one before; only being deposed makes one reject
     let published: Promise<void> = Promise.resolve();
     const handOver = (work: () => Promise<void>) => {
-      published = work().catch((error: Error) => over.abort(error));
+      published = published.then(work).catch((error: Error) => over.abort(error));
     };
 
     this.#state = 'leading';
@@ -171,9 +175,11 @@ export class Listener implements Service {
           drained.kind === 'rows' ? countTransactions(drained.rows) : drained.kind === 'backlog' ? 1 : 0,
         );
         if (drained.kind === 'nothing') continue;
-        await published;
-        if (drained.kind === 'rows') handOver(() => publishing.publish(drained.rows));
-        else handOver(() => publishing.catchUp(drained.lastSeq));
+        // gateways that see nothing new in the fan-out look into the log, so nobody is to wait for it
+        const lastSeq = drained.kind === 'rows' ? Number(drained.rows.at(-1)![0]) : drained.lastSeq;
+        if (!(await settlesWithin(published, publishPatienceMs))) publishing.leave(lastSeq);
+        else if (drained.kind === 'rows') handOver(() => publishing.publish(drained.rows));
+        else handOver(() => publishing.catchUp(lastSeq));
       }
       await published;
       if (!this.#abort.signal.aborted) throw signal.reason;
@@ -182,7 +188,8 @@ export class Listener implements Service {
       over.abort();
       metrics.leader.set(0);
       metrics.ringing.set(0);
-      await Promise.all([doorbell.stop(), lease, retention, inspection, retries, published]);
+      // what is left of them then can do no harm: the term is over
+      await settlesWithin(Promise.all([doorbell.stop(), lease, retention, inspection, retries, published]), endingMs);
     }
   }
 

@@ -41,16 +41,21 @@ export class Publishing {
   /** Publishes rows that directly follow what was handed over before. Throws Deposed; other failures leave it `behind`. */
   async publish(rows: readonly ChangeRow[]): Promise<void> {
     const firstSeq = Number(rows[0]![0]);
-    this.#headSeq = Number(rows.at(-1)![0]);
+    this.leave(Number(rows.at(-1)![0]));
     if (this.#publishedSeq !== firstSeq - 1) return this.catchUp();
     await this.#attempt(async () => {
       if (!(await this.#put(rows))) await this.#catchUp();
     });
   }
 
-  /** Brings the fan-out up to `headSeq` (or what was handed over), from the log. Throws Deposed. */
-  async catchUp(headSeq = this.#headSeq): Promise<void> {
+  /** Tells of changes up to a seq that were drained and are not handed over: `catchUp` will find them in the log. */
+  leave(headSeq: number): void {
     this.#headSeq = Math.max(this.#headSeq, headSeq);
+  }
+
+  /** Brings the fan-out up to `headSeq` (or what was handed over), from the log. Throws Deposed. */
+  async catchUp(headSeq = 0): Promise<void> {
+    this.leave(headSeq);
     await this.#attempt(() => this.#catchUp());
   }
 
