@@ -2,7 +2,7 @@
  * This gateway's cursor into the log: turns the fan-out's tail and, where that lacks something, the log in Postgres into one
  * dense sequence of batches for the hub.
  *
- *   tailing  waits for the fan-out. A quiet second makes it ask Postgres whether there is nothing new indeed: whatever keeps
+ *   tailing  waits for the fan-out. A quiet moment makes it ask Postgres whether there is nothing new indeed: whatever keeps
  *            changes from coming (a listener cut off from Redis, a trimmed or deleted stream) is found this way.
  *   reading  reads the log, until it has met the fan-out again.
  */
@@ -16,7 +16,7 @@ import { Backoff, once, sleep } from '#shared/retry.ts';
 import type { Position } from '#shared/wire.ts';
 import type { Hub } from './hub.ts';
 
-const quietMs = 1_000;
+const quietMs = 750;
 /** between reads of the log while the fan-out does not answer */
 const readingPauseMs = 100;
 /** this long without word from either side, and the gateway is not ready */
@@ -106,8 +106,9 @@ export class Feed {
     const { hub, tail } = this.#options;
     const batches = await tail.read(hub.seq, quietMs, this.#abort.signal);
     if (this.#abort.signal.aborted) return;
+    this.#heard();
     if (batches.length === 0) {
-      if (await this.#isBehind()) this.#mode = 'reading';
+      if (await this.#looksBehind()) this.#mode = 'reading';
       return;
     }
     const before = hub.seq;
@@ -134,7 +135,7 @@ export class Feed {
   async #read(): Promise<void> {
     const { hub, reader, tail, metrics, log } = this.#options;
     const { signal } = this.#abort;
-    if (await this.#isBehind()) {
+    if (await this.#looksBehind()) {
       metrics.fallbackReads.inc();
       log.debug({ after: hub.seq }, 'reading the log');
       for await (const rows of reader.stream(hub.seq)) {
@@ -145,7 +146,7 @@ export class Feed {
     // back to the fan-out as soon as it answers and continues where the log ended
     const batches = await tail.read(hub.seq, readingPauseMs, signal).catch(() => null);
     if (batches === null) await sleep(readingPauseMs, signal);
-    else if (batches.length === 0) this.#mode = (await this.#isBehind()) ? 'reading' : 'tailing';
+    else if (batches.length === 0) this.#mode = (await this.#looksBehind()) ? 'reading' : 'tailing';
     else {
       this.#mode = 'tailing';
       for (const batch of batches) if (!(await this.#accept(batch))) return;
@@ -156,6 +157,17 @@ export class Feed {
     if (changesShape(batch)) await this.#loadCatalog();
     this.#options.hub.deliver(batch);
     this.#heard();
+  }
+
+  /** False also where Postgres does not answer: then the fan-out is all there is to go by. */
+  async #looksBehind(): Promise<boolean> {
+    try {
+      return await this.#isBehind();
+    } catch (error) {
+      if (error instanceof PositionGone) throw error;
+      this.#options.log.debug({ err: error }, 'could not ask how far the log is');
+      return false;
+    }
   }
 
   /** Asks Postgres how far the log is, and follows it into a new epoch. */
