@@ -14,6 +14,7 @@ import type { WebSocket } from 'ws';
 import type { Channel, Member } from './channel.ts';
 
 const pingFrame = Buffer.from([0x89, 0x00]);
+const nothing = Buffer.alloc(0);
 
 export class Connection implements Member {
   slot = -1;
@@ -48,18 +49,18 @@ export class Connection implements Member {
     return this.#socket.writableLength;
   }
 
-  /** Resolves when everything queued has been taken, or the socket has closed. */
+  /** Resolves when everything queued so far has been taken, or the socket has closed. */
   drained(): Promise<void> {
     const socket = this.#socket;
     if (socket.writableLength === 0 || socket.destroyed) return Promise.resolve();
     return new Promise((resolve) => {
       const done = () => {
-        socket.off('drain', done);
         socket.off('close', done);
         resolve();
       };
-      socket.on('drain', done);
       socket.on('close', done);
+      // not 'drain', which never comes where less is queued than the stream's high-water mark
+      socket.write(nothing, done);
     });
   }
 
