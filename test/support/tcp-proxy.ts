@@ -24,6 +24,8 @@ export class TcpProxy {
   readonly #holding: Record<Side, boolean> = { client: false, server: false };
   #silent = false;
   #delayMs = 0;
+  /** connections taken so far */
+  accepted = 0;
 
   private constructor(server: Server, target: { host: string; port: number }) {
     this.#server = server;
@@ -115,12 +117,14 @@ export class TcpProxy {
     const server = connect({ ...this.#target, allowHalfOpen: true, noDelay: true });
     const link: Link = { client, server, held: { client: [], server: [] }, silent: this.#silent };
     this.#links.add(link);
+    this.accepted++;
     for (const side of ['client', 'server'] as const) {
       const socket = link[side];
       socket.on('data', (bytes: Buffer) => this.#data(link, side, bytes));
-      socket.on('error', () => this.#ended(link, side));
+      // 'close' follows
+      socket.on('error', () => {});
       socket.on('end', () => this.#ended(link, side));
-      socket.on('close', () => this.#ended(link, side));
+      socket.on('close', () => this.#closed(link, side));
     }
   }
 
@@ -138,18 +142,22 @@ export class TcpProxy {
     if (!link.silent && this.#links.has(link)) to.write(bytes);
   }
 
-  /** One end has gone. The other is told, behind what is under way, unless the link is silent. */
+  /** One end has said its last. The other is told, behind what is under way, unless the link is silent. */
   #ended(link: Link, side: Side): void {
     if (link.silent || !this.#links.has(link)) return;
     if (this.#holding.client || this.#holding.server) return this.#drop(link);
     const tell = () => {
-      if (link.silent) return;
-      this.#links.delete(link);
-      link.client.end();
-      link.server.end();
-      link[side].destroySoon();
+      if (!link.silent) this.#other(link, side).end();
     };
     if (this.#delayMs > 0) setTimeout(tell, this.#delayMs);
     else tell();
+  }
+
+  /** One end is gone altogether. */
+  #closed(link: Link, side: Side): void {
+    if (link.silent) return;
+    this.#ended(link, side);
+    if (link.client.destroyed && link.server.destroyed) this.#links.delete(link);
+    else this.#other(link, side).destroySoon();
   }
 }

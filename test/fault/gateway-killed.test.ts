@@ -1,0 +1,100 @@
+// Gateways behind nginx are killed, or stopped one after the other, under load: their clients come back to another one with
+// their position and miss nothing; a stop is told with 1012, and REST answers all the while.
+
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { Cluster } from '../../deploy/local/cluster.ts';
+import { connectAll, quantile, seqOf, type TestClient } from '../support/client.ts';
+import { Ledger } from '../support/ledger.ts';
+import { health } from '../support/nodes.ts';
+import { createDatabase, redisUrl } from '../support/servers.ts';
+import { until } from '../support/wait.ts';
+
+const stack = new AsyncDisposableStack();
+let cluster: Cluster;
+let databaseUrl: string;
+const clients: TestClient[] = [];
+
+beforeAll(async () => {
+  const database = await createDatabase();
+  stack.defer(() => database.drop());
+  databaseUrl = database.url;
+  const env = { PLANK_LOG_NAME: database.name };
+  cluster = await Cluster.start({ gateways: 3, databaseUrl, redisUrl: await redisUrl(), env });
+  stack.defer(() => cluster.stop());
+});
+
+afterAll(async () => {
+  for (const client of clients) client.stop();
+  await stack.disposeAsync();
+});
+
+async function connect(count: number): Promise<TestClient[]> {
+  for (const client of clients.splice(0)) client.stop();
+  clients.push(...(await connectAll(count, { url: cluster.webSocketUrl })));
+  return clients;
+}
+
+/** Each client that came back asked with its position, and got the very next change that there was. */
+function expectResumed(client: TestClient): void {
+  expect(client.resumed).toHaveLength(client.reconnects);
+  for (const { since, first } of client.resumed)
+    if (first !== undefined) expect(seqOf(first)).toBeGreaterThan(seqOf(since));
+}
+
+it('a killed gateway: its clients resume at the others', async () => {
+  await connect(60);
+  const ledger = new Ledger({ databaseUrl, restUrl: cluster.url }).start();
+  await ledger.more(60);
+  const [victim] = cluster.gateways;
+  const { connections } = await health(victim!);
+  expect(connections).toBeGreaterThan(10);
+  await victim!.kill();
+  const killedAt = performance.now();
+  const hit = () => clients.filter(({ closeCodes }) => closeCodes.length > 0);
+  await until('its clients are back', () => hit().length === connections && hit().every((c) => c.isOpen), 5_000);
+  console.log(`${connections} clients were back ${(performance.now() - killedAt).toFixed(0)} ms after the kill`);
+  await ledger.more(60);
+  await ledger.finish(clients);
+  for (const client of clients) {
+    expect(ledger.verify(client)).toEqual([]);
+    expectResumed(client);
+  }
+  expect(new Set(hit().flatMap(({ closeCodes }) => closeCodes))).toEqual(new Set([1006]));
+  const p99 = quantile(
+    hit().flatMap(({ latencies }) => latencies),
+    0.99,
+  );
+  console.log(`p99 of those clients: ${p99.toFixed(0)} ms`);
+  expect(p99).toBeLessThan(3_000);
+  await victim!.start();
+});
+
+it('SIGTERM to all gateways in turn: closes are 1012 only, REST gives no 5xx', async () => {
+  await connect(60);
+  const ledger = new Ledger({
+    databaseUrl,
+    restUrl: cluster.url,
+    sqlWriters: 1,
+    restWriters: 4,
+    perSecond: 80,
+  }).start();
+  await ledger.more(60);
+  for (const node of cluster.gateways) {
+    const before = performance.now();
+    await node.stop();
+    console.log(`${node.name} stopped in ${(performance.now() - before).toFixed(0)} ms`);
+    await ledger.more(40);
+    await node.start();
+    await ledger.more(40);
+  }
+  await ledger.finish(clients);
+  for (const client of clients) {
+    expect(ledger.verify(client)).toEqual([]);
+    expectResumed(client);
+  }
+  const codes = clients.flatMap(({ closeCodes }) => closeCodes);
+  console.log(`${codes.length} closes; REST statuses ${JSON.stringify([...ledger.statuses])}`);
+  expect(codes.length).toBeGreaterThanOrEqual(60);
+  expect(new Set(codes)).toEqual(new Set([1012]));
+  expect([...ledger.statuses.keys()].filter((status) => status === 0 || status >= 500)).toEqual([]);
+});

@@ -1,0 +1,152 @@
+// Redis loses what it held, dies, or falls silent, under load: clients get everything from the log in Postgres, none
+// reconnects, and none waits longer than two seconds.
+
+import { Redis } from 'ioredis';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { Cluster } from '../../deploy/local/cluster.ts';
+import { type LocalRedis, startRedis } from '../../deploy/local/redis.ts';
+import { connectAll, type TestClient } from '../support/client.ts';
+import { Ledger } from '../support/ledger.ts';
+import { health, metric } from '../support/nodes.ts';
+import { createDatabase } from '../support/servers.ts';
+import { TcpProxy } from '../support/tcp-proxy.ts';
+import { until } from '../support/wait.ts';
+
+const longestGapMs = 2_000;
+
+const stack = new AsyncDisposableStack();
+let cluster: Cluster;
+let databaseUrl: string;
+let server: LocalRedis;
+let redis: Redis;
+let toGateways: TcpProxy;
+let toListener: TcpProxy;
+let clients: TestClient[] = [];
+let ledger: Ledger;
+
+beforeAll(async () => {
+  const database = await createDatabase();
+  stack.defer(() => database.drop());
+  databaseUrl = database.url;
+  server = await startRedis();
+  stack.defer(() => server.stop());
+  redis = new Redis(server.url);
+  redis.on('error', () => {});
+  stack.defer(() => redis.disconnect());
+  toGateways = await TcpProxy.start(server.url);
+  stack.defer(() => toGateways.stop());
+  toListener = await TcpProxy.start(server.url);
+  stack.defer(() => toListener.stop());
+  cluster = await Cluster.start({
+    gateways: 2,
+    balanced: false,
+    databaseUrl,
+    redisUrl: server.url,
+    gatewayEnv: { REDIS_URL: toGateways.through(server.url) },
+    listenerEnv: { REDIS_URL: toListener.through(server.url) },
+  });
+  stack.defer(() => cluster.stop());
+});
+
+beforeEach(async () => {
+  clients = (
+    await Promise.all(cluster.gateways.map(({ url }) => connectAll(10, { url: `${url.replace('http', 'ws')}/ws` })))
+  ).flat();
+  ledger = new Ledger({ databaseUrl, restUrl: cluster.url }).start();
+  await ledger.more(50);
+  return () => {
+    for (const client of clients) client.stop();
+  };
+});
+
+afterAll(() => stack.disposeAsync());
+
+async function allTail(): Promise<boolean> {
+  const answers = await Promise.all(cluster.gateways.map((node) => health(node)));
+  return answers.every(({ changes }) => changes === 'tailing');
+}
+
+async function fallbackReads(): Promise<number> {
+  const counts = await Promise.all(cluster.gateways.map((node) => metric(node, 'plank_fallback_reads_total')));
+  return counts.reduce((sum, count) => sum + count);
+}
+
+/** The end of each test: everything arrived once and in order on the first connection, in time, and the stream is back. */
+async function expectUnharmed(what: string): Promise<void> {
+  await ledger.more(50);
+  await ledger.finish(clients);
+  for (const client of clients) {
+    expect(ledger.verify(client)).toEqual([]);
+    expect(client.reconnects).toBe(0);
+  }
+  const gap = Math.max(...clients.flatMap(({ latencies }) => latencies));
+  console.log(`${what}: the latest change came ${gap.toFixed(0)} ms after its write`);
+  expect(gap).toBeLessThan(longestGapMs);
+  await until('the gateways read the stream again', allTail, 5_000);
+}
+
+describe('Redis loses data', () => {
+  it('by FLUSHALL', async () => {
+    for (let round = 0; round < 5; round++) {
+      await redis.flushall();
+      await ledger.more(10);
+    }
+    await expectUnharmed('FLUSHALL');
+    expect(await redis.hget('{plank}:meta', 'last')).not.toBeNull();
+  });
+
+  it('by DEL of the stream only', async () => {
+    await redis.del('{plank}:stream');
+    await expectUnharmed('DEL of the stream');
+  });
+
+  it('by DEL of the meta key only', async () => {
+    await redis.del('{plank}:meta');
+    await expectUnharmed('DEL of meta');
+  });
+});
+
+describe('Redis is away', () => {
+  it('killed, gone for a while and restarted empty', async () => {
+    const before = await fallbackReads();
+    await server.kill();
+    const counts = clients.map(({ count }) => count);
+    await ledger.more(150);
+    // delivery goes on meanwhile
+    await until('each client got 50 more', () => clients.every(({ count }, i) => count > counts[i]! + 50), 3_000);
+    expect(await fallbackReads()).toBeGreaterThan(before);
+    await server.restart();
+    await until('the gateways read the stream again', allTail, 5_000);
+    await expectUnharmed('killed');
+  });
+
+  it('silent towards the gateways, with both ends open', async () => {
+    const counts = clients.map(({ count }) => count);
+    toGateways.blackhole();
+    const { accepted } = toGateways;
+    await ledger.more(100);
+    await until('each client got 50 more', () => clients.every(({ count }, i) => count > counts[i]! + 50), 3_000);
+    expect(await allTail()).toBe(false);
+    // connections that are made meanwhile meet silence too
+    await until('the gateways have tried again', () => toGateways.accepted >= accepted + 2, 8_000);
+    await ledger.more(100);
+    toGateways.pass();
+    const ms = await until('the gateways read the stream again', allTail, 5_000);
+    console.log(`the gateways read the stream again ${ms.toFixed(0)} ms after it was healed`);
+    await expectUnharmed('silent towards the gateways');
+  });
+
+  it('silent towards the listener, with both ends open', async () => {
+    toListener.blackhole();
+    const { accepted } = toListener;
+    await until('the listener has tried again', () => toListener.accepted > accepted, 8_000);
+    await ledger.more(100);
+    toListener.pass();
+    await expectUnharmed('silent towards the listener');
+    const caughtUp = async () => {
+      const newest = await metric(cluster.listeners[0]!, 'plank_head_seq');
+      return Number(await redis.hget('{plank}:meta', 'last')) === newest;
+    };
+    await until('the stream has everything', caughtUp, 5_000);
+  });
+});
