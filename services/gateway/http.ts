@@ -34,7 +34,23 @@ export interface AppDeps {
 
 const consoleFolder = fileURLToPath(new URL('../../console/', import.meta.url));
 /** What is served of it, by name: a file that lands in the folder is not public by itself. */
-const pages = { '/': 'index.html', '/page.js': 'page.js', '/page.css': 'page.css', '/icon.svg': 'icon.svg' };
+const pages = {
+  '/': 'index.html',
+  ...Object.fromEntries(
+    [
+      'connection.js',
+      'dom.js',
+      'editor.js',
+      'feed.js',
+      'icon.svg',
+      'items.js',
+      'page.css',
+      'page.js',
+      'parts.css',
+      'rest.js',
+    ].map((file) => [`/${file}`, file]),
+  ),
+};
 const readOnly = methodNotAllowed('GET, HEAD');
 
 export function createApp({ config, log, catalog, pool, health, ready, registry }: AppDeps): Express {
