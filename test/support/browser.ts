@@ -1,0 +1,19 @@
+// Owns the browser of the end-to-end tests: a real Chromium, headless, that calls nobody but the page under test.
+
+import { type Browser, chromium } from 'playwright-core';
+import { findChromium } from '../../deploy/local/chromium.ts';
+
+const flags = [
+  '--headless',
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+];
+
+export async function launchBrowser(): Promise<Browser> {
+  return chromium.launch({ executablePath: await findChromium(), args: flags, timeout: 30_000 });
+}
