@@ -18,7 +18,7 @@ async function containerName(): Promise<string | undefined> {
   if (own === undefined) return undefined;
   // not reverse(), which is content with the empty answer of /etc/hosts
   const [found] = await new Resolver({ timeout: 1_000, tries: 1 }).resolvePtr(
-    `${own.address.split('.').reverse().join('.')}.in-addr.arpa`,
+    `${own.address.split('.').toReversed().join('.')}.in-addr.arpa`,
   );
   const container = found?.split('.')[0];
   return container === undefined ? undefined : (/[a-z]+-\d+$/.exec(container)?.[0] ?? container);

@@ -96,14 +96,18 @@ export async function startNginx(options: NginxOptions): Promise<LocalNginx> {
 
 /** The project's nginx.conf for this machine: fixed addresses in place of Docker's names. Pure. */
 function localConf(template: string, to: { port: number; upstreams: string[]; folder: string }): string {
-  const servers = to.upstreams.map((address) => `    server ${address} max_fails=2 fail_timeout=2s;`);
-  const upstream = ['  upstream gateways {', '    zone gateways 256k;', '    random two least_conn;', ...servers];
-  upstream.push('    keepalive 64;', '    keepalive_timeout 3s;', '  }');
-  const listen = [`    listen 127.0.0.1:${to.port} reuseport backlog=4096;`];
-  const parts: Record<string, string[]> = { upstream, listen };
+  const parts: Record<string, string> = {
+    resolver: '',
+    listen: `    listen 127.0.0.1:${to.port} reuseport backlog=4096;\n`,
+  };
   const marked = /^ *# plank:(\w+)\n[\s\S]*?^ *# plank:end\n/gm;
+  // as many lines as there are gateways, in each of its upstreams
+  const gateway = /^( *server )gateway:8000 resolve( .*\n)/gm;
   return template
-    .replace(marked, (_, name: string) => `${(parts[name] ?? []).join('\n')}\n`)
+    .replace(marked, (_, name: string) => parts[name] ?? '')
+    .replace(gateway, (_, before: string, after: string) =>
+      to.upstreams.map((address) => `${before}${address}${after}`).join(''),
+    )
     .replaceAll('/tmp/', `${to.folder}/`)
     .replace('/dev/stderr', 'stderr');
 }
