@@ -1,8 +1,8 @@
 -- Attaching a table: what may be attached, its generated capture function, its triggers; and keeping them true to DDL.
 --
 -- Capture runs inside other people's transactions, so a generated function never names a column in a way that could fail:
--- a column renamed or dropped behind Plank's back reads as null (the inner "select … from (select r.*)" finds the name in
--- the row, else in the "absent" row beside it) until plank.refresh has run.
+-- a column renamed or dropped behind Plank's back reads as null (a name is looked for in the row first, and then one query
+-- level further out, in the "absent" row) until plank.refresh has run.
 
 -- The doorbell, see services/listener/doorbell.ts. Holding the lock exclusively means "ring"; getting it shared means that the
 -- listener polls, and that it cannot stop polling before this transaction has ended.
@@ -27,19 +27,18 @@ create function plank.is_plain_layout(a plank.attached) returns boolean language
        <> (select array_agg(attname order by attnum) from pg_attribute where attrelid = a.relation and attnum > 0 and not attisdropped))
 $$;
 
--- SQL that renders the row p_row as its image, and its key as text
-create function plank.image_sql(a plank.attached, p_row text) returns text language sql stable as $$
+-- SQL that renders the row p_row as its image, and its key as text. p_of stands before the names of its columns.
+create function plank.image_sql(a plank.attached, p_row text, p_of text default null) returns text language sql stable as $$
   select case when plank.is_plain_layout(a) then format('to_json(%s.*)::text', p_row) else
-    format('(select to_json(image)::text from (select %s) image)', string_agg(format('(select %1$I from (select %2$s.*) r0) as %1$I', attname, p_row), ', ' order by attnum))
+    format('(select to_json(image.*)::text from (select %s) image)', string_agg(coalesce(p_of, p_row || '.') || quote_ident(attname), ', ' order by attnum))
   end
   from pg_attribute where attrelid = a.relation and attnum > 0 and not attisdropped and attnum <> all (a.excluded)
 $$;
 
-create function plank.key_sql(a plank.attached, p_row text) returns text language sql stable as $$
-  select case when cardinality(a.key_columns) = 1
-    then format('(select to_json(%1$I)::text from (select %2$s.*) r0)', a.key_columns[1], p_row)
-    else format('(select to_json(k)::text from (select %s from (select %s.*) r0) k)', string_agg(format('%I', c), ', '), p_row) end
-  from unnest(a.key_columns) c
+create function plank.key_sql(a plank.attached, p_row text, p_of text default null) returns text language sql stable as $$
+  select format(case when cardinality(a.key_columns) = 1 then 'to_json(%s)::text' else '(select to_json(k.*)::text from (select %s) k)' end,
+                string_agg(coalesce(p_of, p_row || '.') || quote_ident(c), ', ' order by n))
+  from unnest(a.key_columns) with ordinality k(c, n)
 $$;
 
 create function plank.key_columns(relation regclass) returns text[] language sql stable as $$
@@ -56,11 +55,11 @@ $$;
 -- (Re)writes plank.capture_N() and plank.current_N(key) for one attached table.
 create function plank.generate(a plank.attached) returns void language plpgsql as $$
 declare
-  absent text := (select 'cross join (select ' || string_agg(format('null::%s as %I', format_type(atttypid, atttypmod), attname), ', ') || ') absent'
+  absent text := (select string_agg(format('null::%s as %I', format_type(atttypid, atttypmod), attname), ', ')
                   from pg_attribute where attrelid = a.relation and attnum > 0 and not attisdropped);
-  rows   text := 'select %s as key, %s as image from plank_%s r ' || absent;
-  old_rows text := format(rows, plank.key_sql(a, 'r'), plank.image_sql(a, 'r'), 'old');
-  new_rows text := format(rows, plank.key_sql(a, 'r'), plank.image_sql(a, 'r'), 'new');
+  rows   text := 'select i.* from (select %s) absent cross join lateral (select %s as key, %s as image from plank_%s r) i';
+  old_rows text := format(rows, absent, plank.key_sql(a, 'r', ''), plank.image_sql(a, 'r', ''), 'old');
+  new_rows text := format(rows, absent, plank.key_sql(a, 'r', ''), plank.image_sql(a, 'r', ''), 'new');
   key_match text := (select string_agg(format('t.%I = (%s)::%s', c,
       case when cardinality(a.key_columns) = 1 then '$1::json #>> ''{}''' else format('$1::json ->> %L', c) end,
       (select format_type(atttypid, atttypmod) from pg_attribute where attrelid = a.relation and attname = c)), ' and ')
@@ -78,6 +77,7 @@ begin
   execute format($f$
     create or replace function plank.%1$I() returns trigger language plpgsql security definer
     set search_path = pg_catalog, pg_temp %2$s as $body$
+    #variable_conflict use_column
     declare
       depth integer := pg_trigger_depth();
       mark  bigint;
@@ -90,35 +90,42 @@ begin
         insert into plank.outbox (relation, depth, action, key, new)
         select %3$s, depth, 'I', n.key, n.image from (%5$s) n;
       elsif tg_op = 'UPDATE' then
+        -- What is by far the most frequent, one row that keeps its key, needs no join of all with all. (A comparison that is
+        -- more than "=" keeps the planner from hashing or sorting for it.)
         insert into plank.outbox (relation, depth, action, key, old, new)
-        select %3$s, depth, case when o.image is null then 'I'::"char" when n.image is null then 'D' else 'U' end,
-               coalesce(n.key, o.key), o.image, n.image
-        from (%4$s) o full join (%5$s) n on n.key collate "C" = o.key collate "C"
-        order by n.image is not null;
-        get diagnostics wrote = row_count;
-        -- Two cascades of one statement (on delete set null, on update cascade) can change one row twice. It is then twice in
-        -- each table, and the join has mixed up its images. Only where changes are not as many as rows can that be.
-        if wrote > 1 and (wrote <> (select count(*) from plank_old) or wrote <> (select count(*) from plank_new)) and (
-             exists (select from (%4$s) o group by o.key having count(*) > 1) or
-             exists (select from (%5$s) n group by n.key having count(*) > 1)) then
-          delete from plank.outbox where xid = pg_current_xact_id() and id in (
-            select id from plank.outbox where xid = pg_current_xact_id() order by id desc limit wrote);
-          -- The tables hold the steps in the order in which they were made, so the n-th old row became the n-th new one.
+        select %3$s, depth, 'U', n.key, o.image, n.image from (%4$s) o cross join (%5$s) n
+        where not exists (select from plank_old offset 1) and (n.key collate "C" = o.key collate "C") is true;
+        if not found then
           insert into plank.outbox (relation, depth, action, key, old, new)
-          with o as (select *, row_number() over () as step from (%4$s) o),
-               n as (select *, row_number() over () as step from (%5$s) n),
-               steps as (select step, o.key as old_key, o.image as was, n.key as new_key, n.image as became,
-                                o.image is not null and n.image is not null and o.key is not distinct from n.key as stays
-                         from o full join n using (step))
-          select %3$s, depth, s.action, s.key, s.was, s.became from (
-            select step, 1 as part, 'U'::"char" as action, new_key as key, was, became from steps where stays
-            union all
-            select step, 2, 'I', new_key, null, became from steps where became is not null and not stays
-            union all
-            -- keys may shift: what was there before the statement makes room first
-            select step, case when exists (select from n where n.step < s.step and n.key = s.old_key and n.image::text = s.was::text) then 1 else 0 end,
-                   'D', old_key, was, null from steps s where was is not null and not stays
-          ) s order by part > 0, step, part;
+          select %3$s, depth, case when o.image is null then 'I'::"char" when n.image is null then 'D' else 'U' end,
+                 coalesce(n.key, o.key), o.image, n.image
+          from (%4$s) o full join (%5$s) n on n.key collate "C" = o.key collate "C"
+          order by n.image is not null;
+          get diagnostics wrote = row_count;
+          -- Two cascades of one statement (on delete set null, on update cascade) can change one row twice. It is then twice in
+          -- each table, and the join has mixed up its images. Only where changes are not as many as rows can that be.
+          if wrote > 1 and (wrote <> (select count(*) from plank_old) or wrote <> (select count(*) from plank_new)) and (
+               exists (select from (%4$s) o group by o.key having count(*) > 1) or
+               exists (select from (%5$s) n group by n.key having count(*) > 1)) then
+            delete from plank.outbox where xid = pg_current_xact_id() and id in (
+              select id from plank.outbox where xid = pg_current_xact_id() order by id desc limit wrote);
+            -- The tables hold the steps in the order in which they were made, so the n-th old row became the n-th new one.
+            insert into plank.outbox (relation, depth, action, key, old, new)
+            with o as (select *, row_number() over () as step from (%4$s) o),
+                 n as (select *, row_number() over () as step from (%5$s) n),
+                 steps as (select step, o.key as old_key, o.image as was, n.key as new_key, n.image as became,
+                                  o.image is not null and n.image is not null and o.key is not distinct from n.key as stays
+                           from o full join n using (step))
+            select %3$s, depth, s.action, s.key, s.was, s.became from (
+              select step, 1 as part, 'U'::"char" as action, new_key as key, was, became from steps where stays
+              union all
+              select step, 2, 'I', new_key, null, became from steps where became is not null and not stays
+              union all
+              -- keys may shift: what was there before the statement makes room first
+              select step, case when exists (select from n where n.step < s.step and n.key = s.old_key and n.image::text = s.was::text) then 1 else 0 end,
+                     'D', old_key, was, null from steps s where was is not null and not stays
+            ) s order by part > 0, step, part;
+          end if;
         end if;%7$s
       elsif tg_op = 'DELETE' then%8$s
         insert into plank.outbox (relation, depth, action, key, old)
