@@ -18,6 +18,9 @@ const canonicalOptions = [
   .map((setting) => `-c ${setting}`)
   .join(' ');
 
+/** an attempt that met silence must not outlast the silence by much */
+const dedicatedConnectTimeoutMs = 2_500;
+
 interface ConnectionOptions {
   applicationName: string;
   /** the server cancels a statement after this long; 0: never */
@@ -39,12 +42,17 @@ function settings(url: string, options: ConnectionOptions): ClientConfig {
 /** A pool whose idle connections may fail without ending the process: the next query opens another. */
 export function createPool(
   url: string,
-  options: ConnectionOptions & { max: number; onError: (error: Error) => void },
+  options: ConnectionOptions & {
+    max: number;
+    /** an unused connection is closed after this long: one that a broken network left behind dead is not met again then */
+    idleTimeoutMs?: number;
+    onError: (error: Error) => void;
+  },
 ): Pool {
   const pool = new Pool({
     ...settings(url, options),
     max: options.max,
-    idleTimeoutMillis: 30_000,
+    idleTimeoutMillis: options.idleTimeoutMs ?? 30_000,
     // the client gives up a little after the server should have: a silent server must not hold a request for ever
     ...(options.statementTimeoutMs ? { query_timeout: options.statementTimeoutMs + 1_000 } : {}),
   });
@@ -68,7 +76,7 @@ export interface Connection {
 
 /** One connection, connected. Its owner ends it. */
 export async function connect(url: string, options: ConnectionOptions): Promise<Connection> {
-  const client = new Client(settings(url, options));
+  const client = new Client({ ...settings(url, options), connectionTimeoutMillis: dedicatedConnectTimeoutMs });
   const lost = new AbortController();
   client.on('error', (error) => lost.abort(error));
   client.on('end', () => lost.abort(new Error('the connection to Postgres ended')));

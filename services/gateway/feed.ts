@@ -12,11 +12,12 @@ import type { Tail } from '#shared/fanout.ts';
 import type { Log } from '#shared/log.ts';
 import { type Epoch, type LogReader, PositionGone } from '#shared/log-reader.ts';
 import type { GatewayMetrics } from '#shared/metrics.ts';
-import { Backoff, once, sleep } from '#shared/retry.ts';
+import { Backoff, once, sleep, withDeadlineOr } from '#shared/retry.ts';
 import type { Position } from '#shared/wire.ts';
 import type { Hub } from './hub.ts';
 
 const quietMs = 750;
+const askMs = 1_000;
 /** between reads of the log while the fan-out does not answer */
 const readingPauseMs = 100;
 /** this long without word from either side, and the gateway is not ready */
@@ -173,7 +174,8 @@ export class Feed {
   /** Asks Postgres how far the log is, and follows it into a new epoch. */
   async #isBehind(): Promise<boolean> {
     const { hub, reader } = this.#options;
-    const { epoch, newest } = await reader.extent();
+    // a connection to be opened may take longer than a question: meanwhile changes may come from the fan-out
+    const { epoch, newest } = await withDeadlineOr(reader.extent(), askMs, () => new Error('Postgres is silent'));
     this.#heard();
     if (epoch !== hub.epoch) {
       this.#epochs = await reader.epochs();

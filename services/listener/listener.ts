@@ -57,6 +57,7 @@ export class Listener implements Service {
       applicationName: 'plank listener (log)',
       statementTimeoutMs: 120_000,
       max: 3,
+      idleTimeoutMs: 2_000,
       onError: (error) => this.#log.debug({ err: error }, 'an idle connection failed'),
     });
   }
@@ -186,6 +187,7 @@ export class Listener implements Service {
       await sequencer.resign(lead.term).catch((error: Error) => log.debug({ err: error }, 'could not resign'));
     } finally {
       over.abort();
+      this.#state = 'disconnected';
       metrics.leader.set(0);
       metrics.ringing.set(0);
       // what is left of them then can do no harm: the term is over
