@@ -1,6 +1,6 @@
 /** One gateway: owns its parts, their order of start and stop, and what it says of its health. Stateless: any number may run. */
 import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, Server as TcpServer } from 'node:net';
 import { Catalog } from '#shared/catalog.ts';
 import type { GatewayConfig } from '#shared/config.ts';
 import type { Tail } from '#shared/fanout.ts';
@@ -18,6 +18,10 @@ import { Hub } from './hub.ts';
 import { Sockets } from './sockets.ts';
 
 const healthTimeoutMs = 2_000;
+/** a proxy's idle connections are left open this long, longer than it keeps them itself (nginx.conf: 3 s) */
+const lingerMs = 3_500;
+/** then requests in progress get this long */
+const cutMs = 2_000;
 
 export class Gateway implements Service {
   readonly #config: GatewayConfig;
@@ -29,6 +33,7 @@ export class Gateway implements Service {
   readonly #server: Server;
   readonly #startedAt = Date.now();
   #stopping = false;
+  #isProxied = false;
 
   constructor({
     config,
@@ -49,6 +54,7 @@ export class Gateway implements Service {
       applicationName: 'plank gateway (log)',
       statementTimeoutMs: 120_000,
       max: 5,
+      idleTimeoutMs: 2_000,
       onError,
     });
     const catalog = new Catalog(this.#pool);
@@ -92,6 +98,10 @@ export class Gateway implements Service {
       },
       app,
     );
+    this.#server.prependListener('request', (request, response) => {
+      if (request.headers['x-forwarded-for'] !== undefined) this.#isProxied = true;
+      if (this.#stopping) response.setHeader('Connection', 'close');
+    });
     this.#server.on('upgrade', (request, socket, head) => this.#sockets.upgrade(request, socket, head));
   }
 
@@ -115,12 +125,18 @@ export class Gateway implements Service {
   /** Not ready from the first moment; clients are told to come back before anything they need is taken away. */
   readonly stop = once(async () => {
     this.#stopping = true;
-    const closed = new Promise((resolve) => this.#server.close(resolve));
+    // Only the listening socket: http's own close ends idle connections at once, and a POST that a proxy sends on one of them
+    // in that moment is lost. The proxy closes them itself, after an answer or when they have been idle for long.
+    const closed = new Promise((resolve) => TcpServer.prototype.close.call(this.#server, resolve));
+    const graceMs = this.#isProxied ? lingerMs : 0;
+    const idle = setTimeout(() => this.#server.closeIdleConnections(), graceMs);
+    const cut = setTimeout(() => this.#server.closeAllConnections(), graceMs + cutMs);
     await this.#sockets.stop();
-    this.#server.closeIdleConnections();
-    const cut = setTimeout(() => this.#server.closeAllConnections(), 2_000);
     await closed;
+    clearTimeout(idle);
     clearTimeout(cut);
+    // as http's own close would: it ends the timer that looks for slow requests
+    this.#server.close();
     await this.#feed.stop();
     await Promise.all([this.#pool.end(), this.#historyPool.end()]);
   });
