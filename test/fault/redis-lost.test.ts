@@ -54,8 +54,9 @@ beforeEach(async () => {
   ).flat();
   ledger = new Ledger({ databaseUrl, restUrl: cluster.url }).start();
   await ledger.more(50);
-  return () => {
+  return async () => {
     for (const client of clients) client.stop();
+    await ledger.stop();
   };
 });
 

@@ -85,13 +85,23 @@ export class Ledger {
     await until(`${commits} more commits`, () => this.commits >= enough, deadlineMs);
   }
 
+  /** Ends the writing. Idempotent. */
+  async stop(): Promise<void> {
+    this.#abort.abort();
+    await Promise.all(this.#writers);
+  }
+
+  /** Takes a committed row of somebody else into the truth. */
+  add(id: number, version: number): void {
+    this.#rows.push({ name: '', id, version, deleted: false });
+  }
+
   /**
    * Ends the writing, settles what is unknown and writes one last row, which comes behind everything else in the log.
    * Resolves when that row has reached all of the clients, with how long it took, in ms.
    */
   async finish(clients: readonly TestClient[], deadlineMs = 15_000): Promise<number> {
-    this.#abort.abort();
-    await Promise.all(this.#writers);
+    await this.stop();
     const { databaseUrl } = this.#options;
     await this.#settle();
     const end = this.#row();
