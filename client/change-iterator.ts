@@ -1,0 +1,105 @@
+/**
+ * Changes as an async iterator, for a consumer that takes its time. What must stay true: at most `bufferSize` changes wait. At the
+ * bound the subscription is given up, and asked for again from the last change that was taken in when half of them are consumed:
+ * no memory fills, and nothing is lost unless the consumer is slower than the log's retention, which ends it with RESYNC.
+ */
+import type { ChangeFrame } from '../shared/wire.ts';
+import type { Delivery } from './shared-stream.ts';
+
+export class PlankError extends Error {
+  override readonly name = 'PlankError';
+  /** one of the protocol's, or RESYNC (there is a gap), CLOSED (the connection is, for good) */
+  readonly code: string;
+
+  constructor(code: string, message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+/** Subscribes from `from` on; the answer unsubscribes. */
+export type Attach = (from: string | null, take: (delivery: Delivery) => void) => () => void;
+
+type Waiting = { resolve: (result: IteratorResult<ChangeFrame, undefined>) => void; reject: (error: Error) => void };
+
+const over = { done: true as const, value: undefined };
+
+export class ChangeIterator implements AsyncIterableIterator<ChangeFrame, undefined> {
+  readonly #attach: Attach;
+  readonly #size: number;
+  #buffer: ChangeFrame[] = [];
+  #waiting: Waiting[] = [];
+  #position: string | null;
+  /** null: paused, or over */
+  #detach: (() => void) | null = null;
+  #end: { error?: Error } | null = null;
+
+  constructor(attach: Attach, { from, bufferSize }: { from: string | null; bufferSize: number }) {
+    this.#attach = attach;
+    this.#size = bufferSize;
+    this.#position = from;
+    this.#resume();
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  next(): Promise<IteratorResult<ChangeFrame, undefined>> {
+    const value = this.#buffer.shift();
+    if (value) {
+      if (!this.#end && !this.#detach && this.#buffer.length <= this.#size / 2) this.#resume();
+      return Promise.resolve({ done: false, value });
+    }
+    if (!this.#end) return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
+    const { error } = this.#end;
+    this.#end = {};
+    return error ? Promise.reject(error) : Promise.resolve(over);
+  }
+
+  return(): Promise<IteratorResult<ChangeFrame, undefined>> {
+    this.#buffer = [];
+    this.#finish({});
+    return Promise.resolve(over);
+  }
+
+  #resume(): void {
+    this.#detach = this.#attach(this.#position, (delivery) => this.#take(delivery));
+    if (this.#end) this.#pause(); // refused on the spot
+  }
+
+  #pause(): void {
+    this.#detach?.();
+    this.#detach = null;
+  }
+
+  #take(delivery: Delivery): void {
+    if (delivery.kind === 'position') this.#position = delivery.pos;
+    else if (delivery.kind === 'change') this.#push(delivery.change);
+    else if (delivery.kind === 'error') this.#finish({ error: new PlankError(delivery.code, delivery.message) });
+    else if (delivery.kind === 'resync')
+      this.#finish({
+        error: new PlankError('RESYNC', `changes are missing here (${delivery.reason}): read the rows anew`),
+      });
+    else if (delivery.kind === 'state' && delivery.state === 'ended') this.#finish({});
+  }
+
+  #push(change: ChangeFrame): void {
+    this.#position = change.pos;
+    const waiting = this.#waiting.shift();
+    if (waiting) return waiting.resolve({ done: false, value: change });
+    this.#buffer.push(change);
+    if (this.#buffer.length >= this.#size) this.#pause();
+  }
+
+  #finish(end: { error?: Error }): void {
+    if (this.#end) return;
+    this.#pause();
+    const [first, ...rest] = this.#waiting;
+    this.#waiting = [];
+    this.#end = first ? {} : end;
+    if (end.error) first?.reject(end.error);
+    else first?.resolve(over);
+    for (const { resolve } of rest) resolve(over);
+  }
+}

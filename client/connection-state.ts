@@ -1,0 +1,437 @@
+/**
+ * The brain of the SDK, pure: `reduce(state, event, world)` answers the next state and what is to be done. It owns one
+ * connection's life and its groups (shared-stream.ts). No clock, randomness, socket or timer is used here.
+ *
+ *   idle        nothing has been subscribed to yet
+ *   connecting  asks for the token, then for a socket
+ *   opening     hello and the subscribes are sent; waits for `welcome`
+ *   open        frames flow; silence is broken by a ping, and a silent peer is given up
+ *   waiting     until the next attempt: full jitter, 0.5 to 20 s; after `drain` as long as the server said
+ *   closed      for good: the application or a close code said so
+ *
+ * What must stay true: one socket at a time, events of an older one change nothing; the next attempt is never without a wait;
+ * the waits grow until a connection was stable for 30 s; each subscription goes on from its own position.
+ */
+import { type ClientFrame, closeCodes, type ServerFrame } from '../shared/wire.ts';
+import { type Subject, subjectKey } from './canonical.ts';
+import {
+  ask,
+  createGroup,
+  type Delivery,
+  disconnect,
+  type Group,
+  isRunning,
+  join,
+  type Out,
+  onChange,
+  onError,
+  onOk,
+  onPosition,
+  onResync,
+  onRows,
+  ProtocolViolation,
+  part,
+  tellStates,
+} from './shared-stream.ts';
+
+export const limits = {
+  /** from the token to `welcome` */
+  connectMs: 10_000,
+  minWaitMs: 500,
+  maxWaitMs: 20_000,
+  stableMs: 30_000,
+  /** a peer is dead after so many times `ping_ms` without a frame */
+  silence: 2.5,
+  /** how long a probe waits for its answer */
+  probeMs: 5_000,
+};
+
+export type Link =
+  | { readonly status: 'idle' }
+  | { readonly status: 'connecting'; readonly socket: number; readonly hasSocket: boolean; readonly token?: string }
+  | { readonly status: 'opening'; readonly socket: number }
+  | {
+      readonly status: 'open';
+      readonly socket: number;
+      readonly node: string;
+      readonly pingMs: number;
+      readonly openedAt: number;
+      readonly heardAt: number;
+      /** a ping is out, and the peer is dead if nothing comes until then */
+      readonly deadAt: number | null;
+      /** the replica leaves: when to come back */
+      readonly returnAt: number | null;
+    }
+  | { readonly status: 'waiting'; readonly waitMs: number }
+  | { readonly status: 'closed'; readonly code: number | null; readonly reason: string };
+
+export interface State {
+  readonly link: Link;
+  /** failed attempts since a connection was stable */
+  readonly attempts: number;
+  /** the number of the last socket and the last request */
+  readonly sockets: number;
+  readonly requests: number;
+  readonly groups: ReadonlyMap<string, Group>;
+}
+
+export type Event =
+  | { type: 'start' }
+  | { type: 'token'; socket: number; token?: string }
+  | { type: 'token-failed'; socket: number; message: string }
+  | { type: 'socket-open'; socket: number }
+  | { type: 'frame'; socket: number; frame: ServerFrame }
+  /** it has closed, or what came was no frame (1007) */
+  | { type: 'socket-close'; socket: number; code: number; reason: string }
+  | { type: 'timer'; name: string }
+  /** the network came back, or the machine woke */
+  | { type: 'wake' }
+  | { type: 'subscribe'; member: number; subject: Subject; from: string | null; snapshot: boolean }
+  | { type: 'unsubscribe'; member: number }
+  | { type: 'close' };
+
+export type Effect =
+  | { type: 'get-token'; socket: number }
+  | { type: 'connect'; socket: number }
+  | { type: 'send'; frame: ClientFrame }
+  /** forget the current socket, and close it if it is there */
+  | { type: 'close-socket' }
+  /** replaces the one of that name */
+  | { type: 'set-timer'; name: string; ms: number }
+  | { type: 'clear-timer'; name: string }
+  | { type: 'deliver'; member: number; delivery: Delivery }
+  | { type: 'notify'; link: Link }
+  /** something that concerns no subscription */
+  | { type: 'report'; message: string };
+
+export interface World {
+  /** ms, of any clock that only goes forward */
+  now: number;
+  /** 0 ≤ random < 1 */
+  random: number;
+}
+
+export const initialState: State = {
+  link: { status: 'idle' },
+  attempts: 0,
+  sockets: 0,
+  requests: 0,
+  groups: new Map(),
+};
+
+export function reduce(state: State, event: Event, world: World): { state: State; effects: Effect[] } {
+  const step = new Step(state, world);
+  step.take(event);
+  return { state: step.state, effects: step.effects };
+}
+
+/** Whether coming back would meet the same answer. */
+export function isFinal(code: number): boolean {
+  return (code >= 4400 && code < 4500) || code === closeCodes.tooLarge;
+}
+
+/** `ceiling` doubles with each failure, up to `limits.maxWaitMs`; the wait is anywhere below it. */
+function jitter(failures: number, random: number): number {
+  const ceiling = Math.min(limits.maxWaitMs, limits.minWaitMs * 2 ** (failures + 1));
+  return Math.round(limits.minWaitMs + random * (ceiling - limits.minWaitMs));
+}
+
+const retryTimer = 'retry ';
+
+/** One event's work: `state` is replaced piece by piece, the one it began with stays as it was. */
+class Step implements Out {
+  state: State;
+  readonly effects: Effect[] = [];
+  readonly #world: World;
+
+  constructor(state: State, world: World) {
+    this.state = state;
+    this.#world = world;
+  }
+
+  take(event: Event): void {
+    const { link } = this.state;
+    switch (event.type) {
+      case 'start':
+        if (link.status === 'idle') this.#dial();
+        return;
+      case 'subscribe':
+        return this.#subscribe(event);
+      case 'unsubscribe':
+        return this.#unsubscribe(event.member);
+      case 'timer':
+        return this.#timer(event.name);
+      case 'wake':
+        return this.#wake();
+      case 'close':
+        if (link.status !== 'closed') this.#end(null, 'closed by the application');
+        return;
+      default:
+        if ('socket' in link && link.socket === event.socket) this.#ofSocket(event);
+    }
+  }
+
+  #ofSocket(event: Extract<Event, { socket: number }>): void {
+    const { link } = this.state;
+    switch (event.type) {
+      case 'token':
+        if (link.status !== 'connecting' || link.hasSocket) return;
+        this.#set({ link: { ...link, hasSocket: true, ...(event.token === undefined ? {} : { token: event.token }) } });
+        this.effects.push({ type: 'connect', socket: event.socket });
+        return;
+      case 'token-failed':
+        if (link.status !== 'connecting' || link.hasSocket) return;
+        this.effects.push({ type: 'report', message: `the token could not be had: ${event.message}` });
+        return this.#lost();
+      case 'socket-open':
+        if (link.status === 'connecting' && link.hasSocket) this.#hello(link.socket, link.token);
+        return;
+      case 'frame':
+        if (link.status !== 'opening' && link.status !== 'open') return;
+        try {
+          return this.#frame(event.frame);
+        } catch (error) {
+          if (!(error instanceof ProtocolViolation)) throw error;
+          this.effects.push({ type: 'report', message: error.message });
+          return this.#lost();
+        }
+      case 'socket-close':
+        if (isFinal(event.code)) this.#end(event.code, event.reason);
+        else this.#lost();
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------ the connection
+
+  #dial(): void {
+    const socket = this.state.sockets + 1;
+    this.#set({ sockets: socket });
+    this.#move({ status: 'connecting', socket, hasSocket: false });
+    this.effects.push({ type: 'set-timer', name: 'connect', ms: limits.connectMs }, { type: 'get-token', socket });
+  }
+
+  #hello(socket: number, token: string | undefined): void {
+    this.#move({ status: 'opening', socket });
+    this.#send(token === undefined ? { type: 'hello' } : { type: 'hello', token });
+    for (const group of this.state.groups.values()) this.#put(ask(group, this));
+  }
+
+  /** The socket is of no use any more: wait, then come back. */
+  #lost(): void {
+    const { link } = this.state;
+    const { now, random } = this.#world;
+    const isStable = link.status === 'open' && now - link.openedAt >= limits.stableMs;
+    const attempts = isStable ? 0 : this.state.attempts;
+    const returnAt = link.status === 'open' ? link.returnAt : null;
+    const waitMs = returnAt === null ? jitter(attempts, random) : Math.max(0, returnAt - now);
+    this.#disconnect();
+    this.#set({ attempts: returnAt === null ? attempts + 1 : attempts });
+    this.#move({ status: 'waiting', waitMs });
+    this.effects.push({ type: 'set-timer', name: 'reconnect', ms: waitMs });
+    for (const group of this.state.groups.values()) this.#put(group);
+  }
+
+  #end(code: number | null, reason: string): void {
+    this.#disconnect();
+    this.effects.push({ type: 'clear-timer', name: 'reconnect' });
+    this.#move({ status: 'closed', code, reason });
+    for (const group of this.state.groups.values()) {
+      for (const { id } of group.members.values()) this.#refuse(id);
+    }
+    this.#set({ groups: new Map() });
+  }
+
+  #disconnect(): void {
+    for (const name of ['connect', 'liveness']) this.effects.push({ type: 'clear-timer', name });
+    for (const group of this.state.groups.values()) {
+      if (group.stream.phase === 'pausing') this.effects.push({ type: 'clear-timer', name: retryTimer + group.key });
+    }
+    this.effects.push({ type: 'close-socket' });
+    const groups = new Map([...this.state.groups].map(([key, group]) => [key, disconnect(group)]));
+    this.#set({ groups });
+  }
+
+  #timer(name: string): void {
+    const { link } = this.state;
+    if (name === 'reconnect') {
+      if (link.status === 'waiting') this.#dial();
+    } else if (name === 'connect') {
+      if (link.status === 'connecting' || link.status === 'opening') this.#lost();
+    } else if (name === 'liveness') {
+      this.#checkLiveness();
+    } else if (name.startsWith(retryTimer)) {
+      const group = this.state.groups.get(name.slice(retryTimer.length));
+      if (group?.stream.phase === 'pausing') this.#put(ask(group, this));
+    }
+  }
+
+  /** A timer may come late (a hidden page, a sleeping machine): nobody is given up without a ping that had its time. */
+  #checkLiveness(): void {
+    const { link } = this.state;
+    if (link.status !== 'open') return;
+    const { now } = this.#world;
+    if (link.deadAt !== null) {
+      if (now >= link.deadAt) return this.#lost();
+      return this.#watch(link.deadAt - now);
+    }
+    const silence = now - link.heardAt;
+    if (silence < link.pingMs) return this.#watch(link.pingMs - silence);
+    this.#probe(Math.max(link.heardAt + limits.silence * link.pingMs, now + limits.probeMs));
+  }
+
+  #probe(deadAt: number): void {
+    const { link } = this.state;
+    if (link.status !== 'open') return;
+    this.#send({ type: 'ping' });
+    this.#set({ link: { ...link, deadAt } });
+    this.#watch(deadAt - this.#world.now);
+  }
+
+  #watch(ms: number): void {
+    this.effects.push({ type: 'set-timer', name: 'liveness', ms });
+  }
+
+  #wake(): void {
+    const { link } = this.state;
+    if (link.status === 'open' && link.deadAt === null) this.#probe(this.#world.now + limits.probeMs);
+    if (link.status === 'waiting') {
+      this.effects.push({ type: 'clear-timer', name: 'reconnect' });
+      this.#dial();
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------ frames
+
+  #frame(frame: ServerFrame): void {
+    const { link } = this.state;
+    if (link.status === 'open') this.#set({ link: { ...link, heardAt: this.#world.now, deadAt: null } });
+    switch (frame.type) {
+      case 'welcome':
+        return this.#welcome(frame.node, frame.ping_ms);
+      case 'drain':
+        if (this.state.link.status === 'open')
+          this.#set({ link: { ...this.state.link, returnAt: this.#world.now + frame.after_ms } });
+        return;
+      case 'ok':
+        return this.#ofRequest(frame.id, (group) => onOk(group, frame.ch, frame.key, this));
+      case 'error':
+        if (frame.id !== undefined) return this.#ofRequest(frame.id, (group) => onError(group, frame, this));
+        if (frame.ch !== undefined) return this.#ofChannel(frame.ch, (group) => onError(group, frame, this));
+        this.effects.push({ type: 'report', message: `${frame.code}: ${frame.message}` });
+        return;
+      case 'rows':
+        return this.#ofChannel(frame.ch, (group) => onRows(group, frame.rows, frame.more, this));
+      case 'change':
+        return this.#ofChannel(frame.ch, (group) => onChange(group, frame, this));
+      case 'live':
+        return this.#ofChannel(frame.ch, (group) => onPosition(group, frame.pos, true, this));
+      case 'resync':
+        return this.#ofChannel(frame.ch, (group) => onResync(group, frame.reason, this));
+      case 'pos':
+        for (const group of this.state.groups.values()) this.#put(onPosition(group, frame.pos, false, this));
+        return;
+      default: // pong, and what later versions add: a sign of life
+    }
+  }
+
+  #welcome(node: string, pingMs: number): void {
+    const { link } = this.state;
+    if (link.status !== 'opening') return;
+    const { now } = this.#world;
+    const times = { openedAt: now, heardAt: now, deadAt: null, returnAt: null };
+    this.effects.push({ type: 'clear-timer', name: 'connect' });
+    this.#move({ status: 'open', socket: link.socket, node, pingMs, ...times });
+    this.#watch(pingMs);
+  }
+
+  #ofRequest(id: number, change: (group: Group) => Group): void {
+    for (const group of this.state.groups.values()) {
+      if ('request' in group.stream && group.stream.request === id) return this.#put(change(group));
+    }
+  }
+
+  #ofChannel(ch: string, change: (group: Group) => Group): void {
+    for (const group of this.state.groups.values()) {
+      if (isRunning(group.stream) && group.stream.ch === ch) return this.#put(change(group));
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------ subscriptions
+
+  #subscribe({ member, subject, from, snapshot }: Extract<Event, { type: 'subscribe' }>): void {
+    if (this.state.link.status === 'closed') return this.#refuse(member);
+    const key = subjectKey(subject);
+    let group = this.state.groups.get(key) ?? createGroup(key, subject);
+    group = join(group, { id: member, snapshot, position: from }, this);
+    this.#put(group.stream.phase === 'none' && this.#isUsable ? ask(group, this) : group);
+  }
+
+  #unsubscribe(member: number): void {
+    for (const group of this.state.groups.values()) {
+      if (group.members.has(member)) return this.#put(part(group, member, this));
+    }
+  }
+
+  #refuse(member: number): void {
+    const { link } = this.state;
+    if (link.status !== 'closed') return;
+    if (link.code !== null) {
+      const message = `the server closed the connection with ${link.code}${link.reason ? `: ${link.reason}` : ''}`;
+      this.deliver(member, { kind: 'error', code: 'CLOSED', message });
+    }
+    this.deliver(member, { kind: 'state', state: 'ended' });
+  }
+
+  get #isUsable(): boolean {
+    const { status } = this.state.link;
+    return status === 'opening' || status === 'open';
+  }
+
+  /** Keeps a group while it has members, or a stream that has yet to be left. */
+  #put(group: Group): void {
+    const groups = new Map(this.state.groups);
+    const isOver = group.members.size === 0 && (group.stream.phase === 'none' || group.stream.phase === 'pausing');
+    if (isOver) groups.delete(group.key);
+    else groups.set(group.key, tellStates(group, this.#isUsable, this));
+    this.#set({ groups });
+  }
+
+  // ------------------------------------------------------------------------------------------ effects
+
+  request(request: Parameters<Out['request']>[0]): number {
+    const id = this.state.requests + 1;
+    this.#set({ requests: id });
+    if (request.type === 'unsubscribe') {
+      this.#send({ type: 'unsubscribe', id, ch: request.ch });
+    } else {
+      const { subject, from, snapshot } = request;
+      const begin = { ...(from === null ? {} : { from }), ...(snapshot ? { snapshot } : {}) };
+      this.#send({ type: 'subscribe', id, ...subject, ...begin });
+    }
+    return id;
+  }
+
+  deliver(member: number, delivery: Delivery): void {
+    this.effects.push({ type: 'deliver', member, delivery });
+    if (delivery.kind === 'error' && this.state.link.status !== 'closed')
+      this.effects.push({ type: 'deliver', member, delivery: { kind: 'state', state: 'ended' } });
+  }
+
+  pause(group: Group): void {
+    const ms = jitter(group.failures, this.#world.random);
+    this.effects.push({ type: 'set-timer', name: retryTimer + group.key, ms });
+  }
+
+  #send(frame: ClientFrame): void {
+    this.effects.push({ type: 'send', frame });
+  }
+
+  #move(link: Link): void {
+    this.#set({ link });
+    this.effects.push({ type: 'notify', link });
+  }
+
+  #set(part: Partial<State>): void {
+    this.state = { ...this.state, ...part };
+  }
+}

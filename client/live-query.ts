@@ -1,0 +1,91 @@
+/**
+ * One live query's rows and everyone who watches them. Owned by the client, which hands the same store to all who ask for the
+ * same rows. What must stay true: watchers are called between transactions, never within one; an error ends it for all.
+ */
+import type { Row } from '../shared/wire.ts';
+import { PlankError } from './change-iterator.ts';
+import { LiveRows, type RowKey } from './live-rows.ts';
+import type { Delivery, SubscriptionState } from './shared-stream.ts';
+
+export interface LiveQuery<Item extends object = Row> {
+  /** the current rows by key (of a composite one: its canonical JSON); this Map itself changes as they do */
+  readonly rows: ReadonlyMap<RowKey, Item>;
+  /** counts up whenever `rows`, `state` or `error` may have changed */
+  readonly version: number;
+  readonly state: SubscriptionState;
+  readonly error: Error | null;
+  /** Resolves when the rows are there and current for the first time; rejects where the query is refused or closed before. */
+  readonly ready: Promise<void>;
+  /** Calls back whenever `version` has moved; the answer ends that. */
+  subscribe(callback: () => void): () => void;
+  /** Ends this handle; the server subscription ends shortly after the last one. */
+  close(): void;
+}
+
+export class LiveStore {
+  readonly #rows: LiveRows;
+  readonly #given: readonly string[] | undefined;
+  readonly #watchers = new Set<() => void>();
+  readonly #ready = Promise.withResolvers<void>();
+  /** of states and errors */
+  #turns = 0;
+  state: SubscriptionState = 'offline';
+  error: Error | null = null;
+
+  constructor(key: readonly string[] | undefined) {
+    this.#given = key;
+    this.#rows = new LiveRows(key);
+    this.#ready.promise.catch(() => {}); // whoever awaits it is told
+  }
+
+  get rows(): ReadonlyMap<RowKey, Row> {
+    return this.#rows.rows;
+  }
+
+  get version(): number {
+    return this.#rows.version + this.#turns;
+  }
+
+  get ready(): Promise<void> {
+    return this.#ready.promise;
+  }
+
+  watch(callback: () => void): () => void {
+    const watcher = () => callback(); // the same function may watch twice
+    this.#watchers.add(watcher);
+    return () => void this.#watchers.delete(watcher);
+  }
+
+  take(delivery: Delivery): void {
+    const before = this.version;
+    if (delivery.kind === 'change') this.#rows.apply(delivery.change);
+    else if (delivery.kind === 'position') this.#rows.passed(delivery.pos);
+    else if (delivery.kind === 'snapshot') this.#replace(delivery.rows, this.#given ?? delivery.key ?? undefined);
+    else if (delivery.kind === 'state') this.#turn(delivery.state);
+    else if (delivery.kind === 'error') this.fail(new PlankError(delivery.code, delivery.message));
+    if (this.version !== before) for (const watcher of this.#watchers) watcher();
+  }
+
+  fail(error: Error): void {
+    if (this.error === null) {
+      this.error = error;
+      this.#turns++;
+    }
+    this.#ready.reject(error);
+  }
+
+  #replace(rows: readonly Row[], key: readonly string[] | undefined): void {
+    try {
+      this.#rows.replace(rows, key);
+    } catch (error) {
+      this.fail(error as Error);
+    }
+  }
+
+  #turn(state: SubscriptionState): void {
+    this.state = state;
+    this.#turns++;
+    if (state === 'live') this.#ready.resolve();
+    if (state === 'ended') this.#ready.reject(new PlankError('CLOSED', 'the client was closed'));
+  }
+}

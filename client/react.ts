@@ -1,0 +1,64 @@
+/** Live queries as a React hook. What must stay true: nothing is subscribed while rendering, so that a render may be thrown away. */
+import { useMemo, useSyncExternalStore } from 'react';
+import type { Row } from '../shared/wire.ts';
+import { canonical } from './canonical.ts';
+import type { RowKey } from './live-rows.ts';
+import type { LiveOptions, LiveQuery, SubscriptionState, Table } from './plank-client.ts';
+
+export interface Live<Item extends object = Row> {
+  /** by key; another Map whenever something has changed */
+  rows: ReadonlyMap<RowKey, Item>;
+  /** the rows are there and current */
+  isReady: boolean;
+  state: SubscriptionState;
+  error: Error | null;
+}
+
+const frameMs = 16;
+const nothing: Live = { rows: new Map(), isReady: false, state: 'offline', error: null };
+
+/**
+ * The rows of a table that the options admit, kept current: `const { rows } = useLive(plank.table<Item>('items'), {where})`. The
+ * options may be written inline. Draws at most once in 16 ms. Components with the same options share one subscription.
+ */
+export function useLive<Item extends object = Row>(table: Table<Item>, options: LiveOptions = {}): Live<Item> {
+  const source = useMemo(() => createSource(table, options), [table, canonical(options)]);
+  return useSyncExternalStore(source.subscribe, source.current, () => nothing as Live<Item>);
+}
+
+/** Opens the query with the first watcher and closes it with the last. */
+export function createSource<Item extends object>(table: Table<Item>, options: LiveOptions) {
+  let query: LiveQuery<Item> | null = null;
+  let watchers = 0;
+  let drawn: { version: number; live: Live<Item> } = { version: -1, live: nothing as Live<Item> };
+
+  const current = (): Live<Item> => drawn.live;
+  const refresh = () => {
+    if (!query || query.version === drawn.version) return;
+    const { version, state, error, rows } = query;
+    drawn = { version, live: { rows: new Map(rows), isReady: drawn.live.isReady || state === 'live', state, error } };
+  };
+  const subscribe = (draw: () => void) => {
+    query ??= table.live(options);
+    watchers++;
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const flush = () => {
+      timer = undefined;
+      refresh();
+      draw();
+    };
+    refresh();
+    const end = query.subscribe(() => {
+      timer ??= setTimeout(flush, frameMs);
+    });
+    return () => {
+      clearTimeout(timer);
+      end();
+      if (--watchers > 0) return;
+      query?.close();
+      query = null;
+      drawn = { ...drawn, version: -1 };
+    };
+  };
+  return { current, subscribe };
+}
