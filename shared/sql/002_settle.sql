@@ -6,75 +6,94 @@
 -- images chain: each event's old image is the new image of the one before. Where more than one place chains (an insert
 -- that a trigger deleted again looks like a delete followed by an insert), the row as it stands now decides.
 --
--- Only ids within one uncommitted transaction trade places, so readers know nothing of this. The setting plank.nested
--- carries "depth first-id" of the deepest captures that no outer statement has settled yet; it is local to the
--- transaction and goes back with its savepoints.
+-- Only ids within one uncommitted transaction trade places, so readers know nothing of this. What it remembers is in
+-- settings, local to the transaction and going back with its savepoints:
+--   plank.nested_<table>                  for each depth d > 1 the last id before the first [2d - 1] and before the last [2d] capture
+--   plank.settled_<table>_<depth>_<op>    the last id of the last capture that looked for deeper ones: what it saw was of its own
+--                                         and earlier statements. For each operation, as one statement may make several
+--                                         captures (ON CONFLICT, MERGE, cascades), and its nested ones come before them all.
 
--- For each row that this statement (p_depth, ids above p_mark) and deeper ones (ids p_first … p_mark) changed: the first
--- of the deeper events that this statement's own must stand before, and whether it could also stand behind them all.
-create function plank.nested_places(p_relation integer, p_depth integer, p_first bigint, p_mark bigint)
-returns table (mine bigint, key text, old text, new text, before_id bigint, ambiguous boolean)
-language sql stable set search_path = pg_catalog, pg_temp as $$
-  with own as (
-    select id, key, old, new from plank.outbox
-    where xid = pg_current_xact_id() and id > p_mark and relation = p_relation and depth = p_depth and key is not null
-  ), deeper as (
-    select o.id as mine, o.key, o.old, o.new, e.id,
-           e.old is not distinct from o.new
-             and (row_number() over w = 1 or lag(e.new) over w is not distinct from o.old) as chains_before,
+-- For each row that this statement (p_depth, ids above p_mark) and deeper ones (ids above p_from) changed: the first of the
+-- deeper events that this statement's own can stand before, and whether it could also stay behind them all. Rows with
+-- several events of this statement (two cascades) stay as they are. An event can stand where it links what is before it to
+-- what is behind it, and, as outer statements are still to come, where nothing links these yet.
+create function plank.nested_places(p_relation integer, p_depth integer, p_from bigint, p_mark bigint)
+returns table (mine bigint, key text, new text, before_id bigint, ambiguous boolean)
+language sql stable set search_path = pg_catalog, pg_temp set enable_nestloop = off set enable_seqscan = off as $$
+  with events as (
+    select id, depth, key, old, new from plank.outbox
+    where xid = pg_current_xact_id() and id > p_from and relation = p_relation and key is not null
+  ), own as (
+    select min(id) as mine, key, min(old) as old, min(new) as new from events
+    where id > p_mark and depth = p_depth group by key having count(*) = 1
+  ), places as (
+    select o.mine, o.key, o.old, o.new, e.id,
+           e.depth > p_depth and e.old is not distinct from o.new
+             and (row_number() over w = 1 or lag(e.new) over w is not distinct from o.old or lag(e.new) over w is distinct from e.old) as chains_before,
            lead(e.id) over w is null and e.new is not distinct from o.old as chains_behind
-    from plank.outbox e join own o on o.key = e.key
-    where e.xid = pg_current_xact_id() and e.id > p_first and e.id <= p_mark and e.relation = p_relation and e.depth > p_depth
+    from events e join own o on o.key = e.key and e.id < o.mine
     window w as (partition by e.key order by e.id)
   )
-  select mine, key, old, new, min(id) filter (where chains_before), bool_or(chains_behind) and old is distinct from new
-  from deeper group by mine, key, old, new having bool_or(chains_before)
+  select mine, key, new, min(id) filter (where chains_before), bool_or(chains_behind) and old is distinct from new
+  from places group by mine, key, old, new having bool_or(chains_before)
 $$;
 
-create function plank.settle(p_relation integer, p_depth integer, p_mark bigint) returns void
-language plpgsql set search_path = pg_catalog, pg_temp set enable_nestloop = off as $$
+create function plank.settle(p_relation integer, p_depth integer, p_op text, p_mark bigint) returns void
+language plpgsql set search_path = pg_catalog, pg_temp set enable_nestloop = off set enable_seqscan = off as $$
 declare
-  nested      text := coalesce(current_setting('plank.nested', true), '');
-  inner_depth integer := nullif(split_part(nested, ' ', 1), '')::integer;
-  inner_first bigint := nullif(split_part(nested, ' ', 2), '')::bigint;
-  spot        record;
-  standing    text;
-  moving      bigint[] := '{}';
+  nested   bigint[] := nullif(current_setting('plank.nested_' || p_relation, true), '');
+  settled  text := format('plank.settled_%s_%s_%s', p_relation, p_depth, p_op);
+  from_id  bigint;
+  last_id  bigint;
+  spot     record;
+  standing text;
+  keys     text[] := '{}';
+  moving   bigint[] := '{}';
+  places   bigint[] := '{}';
 begin
-  if inner_depth is null or inner_depth <= p_depth then
-    if p_depth > 1 and inner_depth is distinct from p_depth then
-      perform set_config('plank.nested', format('%s %s', p_depth, coalesce(inner_first, p_mark)), true);
-    end if;
+  for d in p_depth + 1 .. coalesce(array_upper(nested, 1) / 2, 0) loop
+    from_id := least(from_id, nested[2 * d - 1]);
+    last_id := greatest(last_id, nested[2 * d]);
+  end loop;
+  if p_depth > 1 then
+    nested[2 * p_depth - 1] := coalesce(nested[2 * p_depth - 1], p_mark);
+    nested[2 * p_depth] := p_mark;
+    perform set_config('plank.nested_' || p_relation, nested::text, true);
+  end if;
+  from_id := greatest(from_id, nullif(current_setting(settled, true), '')::bigint);
+  if last_id is null or last_id < from_id then
     return;
   end if;
 
-  for spot in select * from plank.nested_places(p_relation, p_depth, inner_first, p_mark) p where p.ambiguous loop
-    execute format('select plank.%I($1)', 'current_' || p_relation) into standing using spot.key;
-    if standing is distinct from spot.new then
-      moving := moving || spot.mine;
+  for spot in select * from plank.nested_places(p_relation, p_depth, from_id, p_mark) loop
+    if spot.ambiguous then
+      execute format('select plank.%I($1)', 'current_' || p_relation) into standing using spot.key;
+      continue when standing is not distinct from spot.new;
     end if;
+    keys := keys || spot.key;
+    moving := moving || spot.mine;
+    places := places || spot.before_id;
   end loop;
 
   -- Our event takes the place of the first that it goes before; that one and all behind it move up by one.
-  update plank.outbox o set id = moved.to_id
-  from (
-    select e.id, case when e.id = p.mine then p.before_id else lead(e.id) over (partition by p.mine order by e.id) end as to_id
-    from plank.nested_places(p_relation, p_depth, inner_first, p_mark) p
-    join plank.outbox e on e.key = p.key
-    where e.xid = pg_current_xact_id() and e.relation = p_relation
-      and (e.id = p.mine or (e.id >= p.before_id and e.id <= p_mark and e.depth > p_depth))
-      and (not p.ambiguous or p.mine = any (moving))
-  ) moved
-  where o.xid = pg_current_xact_id() and o.id = moved.id;
+  if cardinality(keys) > 0 then
+    update plank.outbox o set id = moved.to_id
+    from (
+      select e.id, case when e.id = p.mine then p.before_id else lead(e.id) over (partition by e.key order by e.id) end as to_id
+      from unnest(keys, moving, places) as p(key, mine, before_id) join plank.outbox e on e.key = p.key
+      where e.xid = pg_current_xact_id() and e.id > from_id and e.relation = p_relation and e.id between p.before_id and p.mine
+    ) moved
+    where o.xid = pg_current_xact_id() and o.id > from_id and o.id = moved.id;
+  end if;
 
-  perform set_config('plank.nested', case when p_depth > 1 then format('%s %s', p_depth, inner_first) else '' end, true);
+  perform set_config(settled, (select last_value from plank.outbox_id_seq)::text, true);
 end $$;
 
 -- Where one statement's cascades both update and delete rows of a table (two foreign keys), the capture of the deleted ones
 -- may run first, and a row that was updated before it was deleted has its events reversed. An update of a row that is gone
 -- cannot be: its DELETE (the last one of its key, with an id above p_from) goes behind all its updates.
 create function plank.settle_deleted(p_relation integer, p_from bigint) returns void
-language sql set search_path = pg_catalog, pg_temp set enable_nestloop = off as $$
+language sql set search_path = pg_catalog, pg_temp set enable_nestloop = off set enable_seqscan = off as $$
   with gone as (
     select key, max(id) as id from plank.outbox
     where xid = pg_current_xact_id() and id > p_from and relation = p_relation and action = 'D' group by key

@@ -83,7 +83,7 @@ begin
       mark  bigint;
       wrote bigint;
     begin
-      if depth > 1 or current_setting('plank.nested', true) <> '' then
+      if depth > 1 or current_setting('plank.nested_%3$s', true) <> '' then
         select last_value into mark from plank.outbox_id_seq;
       end if;
       if tg_op = 'INSERT' then
@@ -138,7 +138,7 @@ begin
         return null;
       end if;
       if mark is not null then
-        perform plank.settle(%3$s, depth, mark);
+        perform plank.settle(%3$s, depth, tg_op, mark);
       end if;
       if not pg_try_advisory_xact_lock_shared(1886151019, 1) then
         perform pg_notify('plank', '');
@@ -279,8 +279,9 @@ select a.id, a.name, n.nspname as schema, c.relname as "table", a.key_columns,
        (select json_agg(json_build_object(
           'name', t.attname, 'type', format_type(t.atttypid, t.atttypmod), 'base', y.typname, 'nullable', not t.attnotnull,
           'optional', not t.attnotnull or t.atthasdef or t.attidentity <> '',
-          'writable', not (t.attname = any (a.read_only) or t.attgenerated <> '' or t.attidentity = 'a')) order by t.attnum)
-        from pg_attribute t join pg_type y on y.oid = t.atttypid
+          'writable', not (t.attname = any (a.read_only) or t.attgenerated <> '' or t.attidentity = 'a'),
+          'enum', y.typtype = 'e', 'nondeterministic', coalesce(not l.collisdeterministic, false)) order by t.attnum)
+        from pg_attribute t join pg_type y on y.oid = t.atttypid left join pg_collation l on l.oid = t.attcollation
         where t.attrelid = a.relation and t.attnum > 0 and not t.attisdropped and t.attnum <> all (a.excluded)) as columns,
        plank.image_sql(a, 't') as image_sql
 from plank.attached a join pg_class c on c.oid = a.relation join pg_namespace n on n.oid = c.relnamespace;
