@@ -14,6 +14,10 @@ export interface Column {
   /** an INSERT may leave it out */
   optional: boolean;
   writable: boolean;
+  /** its values are labels */
+  enum?: boolean;
+  /** texts that differ may be equal */
+  nondeterministic?: boolean;
 }
 
 export interface Table {

@@ -25,13 +25,14 @@ interface ExactJson {
   rawJSON(text: string): { readonly rawJSON: string };
   isRawJSON(value: unknown): value is { readonly rawJSON: string };
 }
-const exactJson = JSON as unknown as ExactJson;
+/** Numbers with their digits, as keepDigits makes them. */
+export const exactJson = JSON as unknown as ExactJson;
 
-/** For JSON.parse: a number that JavaScript would round or respell keeps its digits, so numeric, bigint and jsonb store what was sent. */
+/** For JSON.parse: a number that JavaScript would round or respell, or may have, keeps its digits: numeric, bigint and jsonb store what was sent. */
 export function keepDigits(_key: string, value: unknown, context?: { source?: string }): unknown {
-  return typeof value === 'number' && context?.source !== undefined && String(value) !== context.source
-    ? exactJson.rawJSON(context.source)
-    : value;
+  if (typeof value !== 'number' || context?.source === undefined) return value;
+  const exact = String(value) === context.source && (Number.isSafeInteger(value) || !Number.isInteger(value));
+  return exact ? value : exactJson.rawJSON(context.source);
 }
 
 const numberPattern = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,5})?$/i;

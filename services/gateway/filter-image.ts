@@ -1,0 +1,86 @@
+/**
+ * A row's image, read as far as filters ask for it and once for all of them. Images are what to_json renders; JSON.parse
+ * rounds a bigint or a numeric, so their digits are taken from the text itself.
+ */
+import type { Codec, Comparable } from './filter-types.ts';
+
+export interface FilterColumn {
+  readonly name: string;
+  readonly codec: Codec;
+}
+
+/** The image is of another shape of the table: the column had another type then. */
+export class ImageError extends Error {
+  override readonly name = 'ImageError';
+}
+
+export class ParsedRow {
+  readonly #text: string;
+  readonly #values: Readonly<Record<string, unknown>>;
+  #sources: Map<string, string> | undefined;
+  readonly #read = new Map<string, Comparable | null>();
+
+  constructor(text: string) {
+    this.#text = text;
+    this.#values = JSON.parse(text) as Record<string, unknown>;
+  }
+
+  /** Null where the column is null, or is not in an image of before it was added. Throws ImageError. */
+  read({ name, codec }: FilterColumn): Comparable | null {
+    let value = this.#read.get(name);
+    if (value === undefined) {
+      const parsed = Object.hasOwn(this.#values, name) ? this.#values[name] : null;
+      value = parsed === null ? null : codec.read(parsed, () => this.#source(name));
+      // to go on would be to misjudge
+      if (value === undefined) throw new ImageError(`the column ${name} of an image is no ${codec.cast}`);
+      this.#read.set(name, value);
+    }
+    return value;
+  }
+
+  #source(name: string): string {
+    this.#sources ??= sourcesOf(this.#text);
+    return this.#sources.get(name)!;
+  }
+}
+
+/** `text` is one JSON object, as Postgres rendered it. */
+export function parseImage(text: string): ParsedRow {
+  return new ParsedRow(text);
+}
+
+/**
+ * The texts of the numbers among an object's own members. Not by JSON.parse's reviver: it descends by recursion, and a json
+ * column may be nested more deeply than the stack.
+ */
+function sourcesOf(text: string): Map<string, string> {
+  const sources = new Map<string, string>();
+  let name: string | undefined;
+  let depth = 0;
+  for (let index = 0; index < text.length; index++) {
+    const char = text[index]!;
+    if (char === '"') {
+      const end = endOfString(text, index);
+      if (depth === 1 && name === undefined) name = JSON.parse(text.slice(index, end)) as string;
+      index = end - 1;
+    } else if (char === '{' || char === '[') depth++;
+    else if (char === '}' || char === ']') depth--;
+    else if (depth !== 1) continue;
+    else if (char === ',') name = undefined;
+    else if (char === '-' || (char >= '0' && char <= '9')) {
+      const start = index;
+      while (/[\d.eE+-]/.test(text[index + 1]!)) index++;
+      sources.set(name!, text.slice(start, index + 1));
+    }
+  }
+  return sources;
+}
+
+function endOfString(text: string, start: number): number {
+  for (let end = start; ; ) {
+    end = text.indexOf('"', end + 1);
+    let backslashes = 0;
+    while (text[end - 1 - backslashes] === '\\') backslashes++;
+    if (backslashes % 2 === 0) return end + 1;
+  }
+}
