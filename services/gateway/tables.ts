@@ -11,6 +11,8 @@ import { z } from 'zod';
 import type { Catalog, Table } from '../../shared/catalog.ts';
 import { PlankError } from '../../shared/errors.ts';
 import type { Pool } from '../../shared/postgres.ts';
+import { type Filter, FilterError, parseFilter } from './filter.ts';
+import { filterSql } from './filter-compile.ts';
 import { fromPostgres, invalid, invalidFields, methodNotAllowed, named } from './problems.ts';
 import { formatKey, keepDigits, parseKey, readKey, rowSchemas, type Values } from './row-schema.ts';
 
@@ -44,6 +46,7 @@ const listQuery = z.strictObject({
     .default('100')
     .transform(Number),
   cursor: z.string({ error: 'must be given once' }).optional(),
+  where: z.string({ error: 'must be given once' }).optional(),
 });
 const noQuery = z.strictObject({});
 
@@ -62,6 +65,21 @@ function parseCursor(table: Table, cursor: string): string[] {
     // fails below, the same for every way of being wrong
   }
   throw invalidFields([{ path: 'cursor', message: `is not a cursor of ${table.name}` }]);
+}
+
+function parseWhere(table: Table, where: string): Filter {
+  let json: unknown;
+  try {
+    json = JSON.parse(where, keepDigits);
+  } catch (error) {
+    throw invalidFields([{ path: 'where', message: 'must be a filter as JSON' }], error);
+  }
+  try {
+    return parseFilter(table, json);
+  } catch (error) {
+    if (error instanceof FilterError) throw invalidFields([{ path: error.path, message: error.problem }], error);
+    throw error;
+  }
 }
 
 export interface TablesOptions {
@@ -90,7 +108,7 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
   const query = async <R extends Row>(
     table: Table,
     text: string,
-    values: readonly (string | null)[],
+    values: readonly (string | string[] | null)[],
     parameters: readonly string[],
     deletes = false,
   ): Promise<R[]> => {
@@ -103,22 +121,24 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
 
   const list = async (request: Request, response: Response) => {
     const table = tableOf(request);
-    const { limit, cursor } = parse(listQuery, request.query, 'is not a parameter of this address');
+    const { limit, cursor, where } = parse(listQuery, request.query, 'is not a parameter of this address');
     const sql = sqlOf(table);
     const after = cursor === undefined ? [] : parseCursor(table, cursor);
-    const where =
-      after.length > 0 ? `where (${sql.keyList}) > (${after.map((_, index) => `$${index + 1}`).join(', ')})` : '';
+    const filter = filterSql(parseWhere(table, where ?? '{}'), 't', after.length + 1);
+    const behind = `(${sql.keyList}) > (${after.map((_, index) => `$${index + 1}`).join(', ')})`;
+    const conditions = after.length > 0 ? `${behind} and ${filter.text}` : filter.text;
     const rows = await query<KeyedRow>(
       table,
       // one more than asked for tells whether there is another page
-      `select ${sql.imageAndKey} from ${sql.relation} t ${where} order by ${sql.keyList} limit ${limit + 1}`,
-      after,
+      `select ${sql.imageAndKey} from ${sql.relation} t where ${conditions} order by ${sql.keyList} limit ${limit + 1}`,
+      [...after, ...filter.values],
       table.keyColumns,
     );
     const page = rows.slice(0, limit);
     if (rows.length > limit) {
       const next = formatCursor(page.at(-1)!.key);
-      const address = `${request.baseUrl}/${encodeURIComponent(table.name)}?limit=${limit}&cursor=${next}`;
+      const filtered = where === undefined ? '' : `&where=${encodeURIComponent(where)}`;
+      const address = `${request.baseUrl}/${encodeURIComponent(table.name)}?limit=${limit}${filtered}&cursor=${next}`;
       response.set({ Link: `<${address}>; rel="next"`, 'Plank-Next-Cursor': next });
     }
     sendJson(response, `[${page.map(({ row }) => row).join(',')}]`);
