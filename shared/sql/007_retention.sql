@@ -14,9 +14,12 @@ begin
   end if;
   select * into oldest from plank.log order by first_seq limit 1;
   if not oldest.purging then
+    -- By size, only what is too much: the log rows behind which more than p_keep_bytes would remain.
     update plank.log set purging = true
-    where first_seq in (select first_seq from plank.log order by first_seq limit 1000)
-      and (drained_at < clock_timestamp() - p_keep or (select log_bytes from plank.leader) > p_keep_bytes);
+    where first_seq in (
+      select f.first_seq from (
+        select first_seq, drained_at, sum(bytes) over (order by first_seq) - bytes as before from plank.log order by first_seq limit 1000) f
+      where f.drained_at < clock_timestamp() - p_keep or (select log_bytes from plank.leader) - f.before > p_keep_bytes);
   end if;
   select * into newest from plank.log where purging order by first_seq desc limit 1;
   if not found then
