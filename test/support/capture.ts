@@ -91,19 +91,17 @@ export class Capture {
     this.#seq += drained.length;
     const attached = await admin(this.url, 'select id, name from plank.attached');
     for (const { id, name } of attached) this.#names.set(String(id), name!);
-    const changes = drained.map(
-      ({ at: _, relation, ...row }): Change => ({
-        ...row,
-        seq: Number(row.seq),
-        table: this.#names.get(relation) ?? relation,
-      }),
-    );
+    const changes = drained.map((row): Change => {
+      const { xid, action, key } = row;
+      const table = this.#names.get(row.relation) ?? row.relation;
+      return { seq: Number(row.seq), xid, table, action, key, new: row.new, old: row.old };
+    });
     const reshaped = new Set(changes.filter((change) => change.action === 'S').map((change) => change.table));
     for (const change of changes) if (!reshaped.has(change.table)) this.#apply(change, changes);
     for (const { name } of attached) {
       const content = await this.content(name!);
       if (reshaped.has(name!) || !this.#picture.has(name!)) this.#picture.set(name!, content);
-      equal([...this.#picture.get(name!)!].sort(), [...content].sort(), `the picture of ${name}`, changes);
+      equal(lines(this.#picture.get(name!)!), lines(content), `the picture of ${name}`, changes);
     }
     return changes;
   }
@@ -143,6 +141,10 @@ export class Capture {
 /** "U 1 {old} {new}" */
 export function brief(change: Change): string {
   return [change.action, change.key, change.old, change.new].filter((part) => part !== null).join(' ');
+}
+
+function lines(rows: ReadonlyMap<string, string>): string[] {
+  return [...rows].map(([key, image]) => `${key} ${image}`).sort();
 }
 
 function equal(found: unknown, expected: unknown, what: string, changes: readonly Change[] = []): void {

@@ -1,0 +1,326 @@
+// I3, I6 and I7: concurrent transactions and two leaders that take the lead from each other, and yet each committed change
+// gets one seq, dense, each row's in commit order, a transaction's together; and the log gives them again, the same bytes.
+
+import { setTimeout as delay } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { Deposed, Sequencer } from '../../services/listener/sequencer.ts';
+import type { ChangeRow } from '../../shared/batch.ts';
+import { LogReader, PositionGone } from '../../shared/log-reader.ts';
+import { createPool, type Pool } from '../../shared/postgres.ts';
+import { admin } from '../support/admin.ts';
+import { createDatabase, type TestDatabase } from '../support/servers.ts';
+import { HotWriters, hotTables } from '../support/writers.ts';
+
+const loadMs = 8_000;
+/** Two rivals live by it: whoever pauses longer is deposed. */
+const leaseMs = 30;
+
+let database: TestDatabase;
+let pool: Pool;
+let reader: LogReader;
+
+async function open(): Promise<void> {
+  database = await createDatabase();
+  pool = createPool(database.url, {
+    applicationName: 'plank tests',
+    statementTimeoutMs: 20_000,
+    max: 4,
+    onError: () => {},
+  });
+  reader = new LogReader(pool);
+}
+
+async function close(): Promise<void> {
+  await pool?.end();
+  await database?.drop();
+}
+
+async function readAll(after: number, upTo = Number.POSITIVE_INFINITY): Promise<ChangeRow[]> {
+  const rows: ChangeRow[] = [];
+  for await (const chunk of reader.stream(after)) rows.push(...chunk);
+  return rows.filter((row) => Number(row[0]) <= upTo);
+}
+
+/** One of the rivals: leads whenever it may, drains, and now and then sleeps longer than its lease. */
+class Rival {
+  readonly published: ChangeRow[] = [];
+  terms = 0;
+  deposed = 0;
+  backlogs = 0;
+  /** false: until a drain finds nothing */
+  busy = true;
+  readonly done: Promise<void>;
+
+  constructor(name: string) {
+    this.done = this.#run(name);
+    this.done.catch(() => {});
+  }
+
+  async #run(name: string): Promise<void> {
+    const sequencer = await Sequencer.connect(database.url, leaseMs, 10_000);
+    try {
+      while (this.busy) {
+        const lead = await sequencer.lead(name);
+        if (lead) await this.#lead(sequencer, lead.term, lead.headSeq);
+        else await delay(2);
+      }
+    } finally {
+      await sequencer.stop();
+    }
+  }
+
+  async #lead(sequencer: Sequencer, term: number, headSeq: number): Promise<void> {
+    this.terms++;
+    let at = headSeq;
+    try {
+      for (;;) {
+        const drained = await sequencer.drain(term);
+        if (drained.kind === 'nothing' && !this.busy) return;
+        if (drained.kind === 'rows') this.published.push(...drained.rows);
+        if (drained.kind === 'backlog') {
+          this.backlogs++;
+          this.published.push(...(await readAll(at, drained.lastSeq)));
+        }
+        if (drained.kind !== 'nothing') at = Number(this.published.at(-1)![0]);
+        await delay(Math.random() < 0.1 ? leaseMs * 3 : Math.random() * 8);
+      }
+    } catch (error) {
+      if (!(error instanceof Deposed)) throw error;
+      this.deposed++;
+    }
+  }
+}
+
+describe('two rival leaders under load', () => {
+  let published: ChangeRow[];
+  let rivals: Rival[];
+
+  beforeAll(async () => {
+    await open();
+    await admin(database.url, hotTables);
+    const writers = new HotWriters(database.url, { writers: 6, bulkRows: 6_000 });
+    rivals = [new Rival('one'), new Rival('two')];
+    await Promise.race([delay(loadMs), ...rivals.map((rival) => rival.done)]);
+    await writers.stop();
+    // the last word has whoever leads when all is written
+    for (const rival of rivals) rival.busy = false;
+    await Promise.all(rivals.map((rival) => rival.done));
+    const last = await Sequencer.connect(database.url, 60_000, 10_000);
+    const lead = await last.lead('one');
+    const drained = await last.drain((lead ?? (await last.lead('two')))!.term);
+    await last.stop();
+    published = rivals.flatMap((rival) => rival.published).sort((a, b) => Number(a[0]) - Number(b[0]));
+    if (drained.kind !== 'nothing') published.push(...(await readAll(published.length)));
+  });
+
+  afterAll(close);
+
+  it('was a fight', () => {
+    for (const rival of rivals) {
+      expect(rival.terms).toBeGreaterThan(5);
+      expect(rival.deposed).toBeGreaterThan(3);
+    }
+    expect(rivals.reduce((sum, rival) => sum + rival.backlogs, 0)).toBeGreaterThan(0);
+    expect(published.length).toBeGreaterThan(5_000);
+  });
+
+  it('gives dense seqs, once each', () => {
+    expect(published.findIndex((row, i) => Number(row[0]) !== i + 1)).toBe(-1);
+  });
+
+  it('loses, doubles and reorders none', async () => {
+    const hot = published.filter((row) => row[4] === 'U');
+    const versions = new Map<number, number>();
+    const wrong: unknown[] = [];
+    for (const row of hot) {
+      const { k, ver } = JSON.parse(row[6]!) as { k: number; ver: number };
+      if (ver !== (versions.get(k) ?? 0) + 1) wrong.push({ row, after: versions.get(k) });
+      versions.set(k, ver);
+    }
+    expect(wrong).toEqual([]);
+    const now = await admin(database.url, 'select k, ver from hot order by k');
+    expect(now.map((row) => [Number(row.k), Number(row.ver)])).toEqual([...versions].sort(([a], [b]) => a - b));
+    expect(hot.length).toBeGreaterThan(500);
+    const inserted = published.filter((row) => row[4] === 'I').length;
+    const [bulk] = await admin(database.url, 'select count(*) as n from bulk');
+    expect(inserted).toBe(Number(bulk!.n));
+  });
+
+  it('keeps each transaction together', () => {
+    const over = new Set<string>();
+    const torn: string[] = [];
+    let current = '';
+    for (const [, xid] of published) {
+      if (xid === current) continue;
+      over.add(current);
+      if (over.has(xid)) torn.push(xid);
+      current = xid;
+    }
+    expect(torn).toEqual([]);
+  });
+
+  it('gives the same seqs and bytes again, from any position', async () => {
+    expect(await readAll(0)).toEqual(published);
+    for (let i = 0; i < 40; i++) {
+      const after = Math.floor(Math.random() * (published.length + 1));
+      const limit = 1 + Math.floor(Math.random() * 400);
+      const page = await reader.page(after, limit);
+      expect(page).toEqual(published.slice(after, after + page.length));
+      expect(page.length).toBe(Math.min(limit, published.length - after));
+    }
+    const middle = Math.floor(published.length / 2);
+    expect(await readAll(middle)).toEqual(published.slice(middle));
+  });
+});
+
+describe('positions and terms', () => {
+  let one: Sequencer;
+  let two: Sequencer;
+
+  beforeAll(async () => {
+    await open();
+    await admin(database.url, hotTables);
+    one = await Sequencer.connect(database.url, 60_000, 10_000);
+    two = await Sequencer.connect(database.url, 60_000, 10_000);
+  });
+
+  afterAll(async () => {
+    await one?.stop();
+    await two?.stop();
+    await close();
+  });
+
+  /** Leads as somebody else does when the lease is over. */
+  async function takeOver(
+    sequencer: Sequencer,
+    name: string,
+  ): Promise<{ term: number; epoch: number; headSeq: number }> {
+    await admin(database.url, "update plank.leader set expires_at = '-infinity'");
+    return (await sequencer.lead(name))!;
+  }
+
+  async function change(times: number): Promise<void> {
+    for (let i = 0; i < times; i++) await admin(database.url, 'update hot set ver = ver + 1 where k = 1');
+  }
+
+  it('gives the lead to one, while its lease lasts, and to its holder anew', async () => {
+    const lead = await takeOver(one, 'one');
+    expect(await two.lead('two')).toBeNull();
+    expect((await one.lead('one'))!.term).toBe(lead.term + 1);
+    await one.resign(lead.term);
+    expect(await two.lead('two')).toBeNull();
+    await one.resign(lead.term + 1);
+    expect((await two.lead('two'))!.term).toBe(lead.term + 2);
+  });
+
+  it('takes a lease that ends absurdly late for a clock set back', async () => {
+    await takeOver(one, 'one');
+    await admin(database.url, "update plank.leader set expires_at = now() + interval '1 day'");
+    expect(await two.lead('two')).not.toBeNull();
+  });
+
+  it('lets a deposed leader neither drain nor renew nor forget', async () => {
+    const old = await takeOver(one, 'one');
+    await change(2);
+    const lead = await takeOver(two, 'two');
+    const before = await reader.extent();
+    await expect(one.drain(old.term)).rejects.toThrow(Deposed);
+    await expect(one.renew(old.term)).rejects.toThrow(Deposed);
+    await expect(pool.query('select plank.forget($1, $2, 0, 1000)', [old.term, '0'])).rejects.toMatchObject({
+      code: 'PLK01',
+    });
+    await one.resign(old.term);
+    expect(await reader.extent()).toEqual(before);
+    const drained = await two.drain(lead.term);
+    expect(drained.kind === 'rows' && drained.rows.length).toBeGreaterThanOrEqual(2);
+  });
+
+  it('waits for a drain that holds the lead, and is deposed before it could give a seq twice', async () => {
+    const old = await takeOver(one, 'one');
+    await one.drain(old.term);
+    await change(1);
+    // the drain of the old term meets the lead that takes over, in whichever order
+    await admin(database.url, "update plank.leader set expires_at = '-infinity'");
+    const [drained, lead] = await Promise.allSettled([one.drain(old.term), two.lead('two')]);
+    const term = lead.status === 'fulfilled' ? lead.value?.term : undefined;
+    if (drained.status === 'rejected') expect(drained.reason).toBeInstanceOf(Deposed);
+    if (term !== undefined) await two.drain(term);
+    const { newest } = await reader.extent();
+    expect((await readAll(0)).map((row) => Number(row[0]))).toEqual(Array.from({ length: newest }, (_, i) => i + 1));
+  });
+
+  it('reads up to the end and no further; ahead of the log a position is gone', async () => {
+    const lead = await takeOver(one, 'one');
+    await change(3);
+    await one.drain(lead.term);
+    const { newest, oldest } = await reader.extent();
+    expect(oldest).toBe(1);
+    expect(await reader.page(newest, 10)).toEqual([]);
+    expect(await reader.page(newest - 2, 10)).toHaveLength(2);
+    await expect(reader.page(newest + 1, 10)).rejects.toThrow(PositionGone);
+    await expect(reader.stream(newest + 1).next()).rejects.toThrow(PositionGone);
+  });
+
+  it('takes a position behind the retention for gone, and reads from the first that is left', async () => {
+    const lead = await takeOver(one, 'one');
+    for (let i = 0; i < 4; i++) {
+      await change(1);
+      await one.drain(lead.term);
+    }
+    const { newest } = await reader.extent();
+    await admin(
+      database.url,
+      `update plank.log set drained_at = now() - interval '1 day' where last_seq <= ${newest - 2}`,
+    );
+    while (
+      Number((await admin(database.url, `select plank.forget(${lead.term}, '1 hour', 1000000000, 100) as n`))[0]!.n) > 0
+    );
+    expect(await reader.extent()).toMatchObject({ oldest: newest - 1, newest });
+    expect(await reader.page(newest - 2, 10)).toHaveLength(2);
+    await expect(reader.page(newest - 3, 10)).rejects.toThrow(PositionGone);
+    await expect(reader.page(0, 10)).rejects.toThrow(PositionGone);
+  });
+
+  it('begins an epoch after a promotion, which keeps the log up to the fork', async () => {
+    const before = await takeOver(one, 'one');
+    await change(2);
+    await one.drain(before.term);
+    const head = (await reader.extent()).newest;
+    const kept = await reader.page(head - 2, 10);
+    await change(1);
+    await admin(database.url, "update plank.epochs set timeline = 'FFFFFFFF'");
+    const lead = await takeOver(two, 'two');
+    expect(lead.epoch).toBeGreaterThan(before.epoch);
+    expect(lead.headSeq).toBe(head);
+    expect((await reader.epochs()).at(-1)).toEqual({ epoch: lead.epoch, forkedAt: head });
+    expect(await reader.page(head - 2, 10)).toEqual(kept);
+    const drained = await two.drain(lead.term);
+    expect(drained.kind === 'rows' && drained.rows.map((row) => Number(row[0]))).toEqual([head + 1]);
+    expect((await takeOver(one, 'one')).epoch).toBe(lead.epoch);
+  });
+
+  it('begins an epoch after a move to another cluster, which voids what was captured', async () => {
+    const before = await takeOver(one, 'one');
+    await change(2);
+    await one.drain(before.term);
+    await change(2);
+    const head = (await reader.extent()).newest;
+    await admin(
+      database.url,
+      'update plank.epochs set system_id = system_id - 1 where epoch = (select max(epoch) from plank.epochs)',
+    );
+    const lead = await takeOver(two, 'two');
+    expect(lead.epoch).toBeGreaterThan(before.epoch);
+    expect((await reader.epochs()).at(-1)).toEqual({ epoch: lead.epoch, forkedAt: 0 });
+    const left = await admin(
+      database.url,
+      'select (select count(*) from plank.outbox) as o, (select count(*) from plank.log) as l, log_bytes as b from plank.leader',
+    );
+    expect(left).toEqual([{ o: '0', l: '0', b: '0' }]);
+    expect(await two.drain(lead.term)).toEqual({ kind: 'nothing' });
+    await change(1);
+    const drained = await two.drain(lead.term);
+    expect(drained.kind === 'rows' && drained.rows.map((row) => Number(row[0]))).toEqual([head + 1]);
+    expect(await reader.page(head, 10)).toHaveLength(1);
+  });
+});
