@@ -3,7 +3,7 @@
  * the gateways. Made once from what Postgres rendered; never parsed as JSON on the way.
  *
  *   header  version u8 · reserved u8 · count u16 · epoch u32 · firstSeq f64                                  16 bytes
- *   change  relation u32 · action u8 · xid u64 · at f64 (ms since 1970) · key, new, old: i32 length each     33 bytes + texts
+ *   change  relation u32 · action u8 (+ 128: the last of its transaction) · xid u64 · at f64 (ms since 1970) · key, new, old: i32 length each     33 bytes + texts
  *           (-1: null), then the three texts as UTF-8
  */
 
@@ -17,14 +17,17 @@ export type ChangeRow = [
   key: string | null,
   newImage: string | null,
   oldImage: string | null,
+  /** 't': the last change of its transaction */
+  last: string,
 ];
 
 /** The select list that yields ChangeRows from plank.drain and plank.read_log. */
-export const changeColumns = 'seq, xid, extract(epoch from at) * 1000 as at_ms, relation, action, key, new, old';
+export const changeColumns = 'seq, xid, extract(epoch from at) * 1000 as at_ms, relation, action, key, new, old, last';
 
 export const actions = { insert: 73, update: 85, delete: 68, truncate: 84, shape: 83 } as const; // I U D T S
 
 const version = 1;
+const lastOfTransaction = 128;
 const headerBytes = 16;
 const changeBytes = 33;
 /** batches end at the first change that makes them at least this large */
@@ -73,7 +76,7 @@ function pack(epoch: number, rows: readonly ChangeRow[], from: number, to: numbe
     if (Number(row[0]) !== firstSeq + i - from)
       throw new Error(`seq ${row[0]} where ${firstSeq + i - from} was expected`);
     buffer.writeUInt32LE(Number(row[3]), at);
-    buffer.writeUInt8(row[4].charCodeAt(0), at + 4);
+    buffer.writeUInt8(row[4].charCodeAt(0) | (row[8] === 't' ? lastOfTransaction : 0), at + 4);
     buffer.writeBigUInt64LE(BigInt(row[1]), at + 5);
     buffer.writeDoubleLE(Number(row[2]), at + 13);
     let end = at + changeBytes;
@@ -104,6 +107,8 @@ export class BatchReader {
   seq: number;
   relation = 0;
   action = 0;
+  /** of its transaction */
+  last = false;
   atMs = 0;
   keyStart = 0;
   keyEnd = 0;
@@ -126,7 +131,8 @@ export class BatchReader {
     const at = this.#at;
     this.seq++;
     this.relation = buffer.readUInt32LE(at);
-    this.action = buffer[at + 4]!;
+    this.action = buffer[at + 4]! & ~lastOfTransaction;
+    this.last = (buffer[at + 4]! & lastOfTransaction) !== 0;
     this.atMs = buffer.readDoubleLE(at + 13);
     this.keyStart = at + changeBytes;
     this.keyEnd = this.keyStart + buffer.readInt32LE(at + 21);

@@ -53,11 +53,15 @@ export class Catalog {
     this.#pool = pool;
   }
 
-  /** Reads everything anew. Throws when Postgres does not answer; what was known stays. */
-  async load(): Promise<void> {
+  /**
+   * Reads everything anew. Returns the ids of tables that are not what they were; the others stay the same objects. Throws when
+   * Postgres does not answer; what was known stays.
+   */
+  async load(): Promise<Set<number>> {
     const { rows } = await this.#pool.query<CatalogRow>('select * from plank.catalog order by id');
-    const tables = rows.map(
-      (row): Table => ({
+    const before = this.#byId;
+    const tables = rows.map((row): Table => {
+      const table = {
         id: row.id,
         name: row.name,
         schema: row.schema,
@@ -65,10 +69,13 @@ export class Catalog {
         keyColumns: row.key_columns,
         columns: row.columns,
         imageSql: row.image_sql,
-      }),
-    );
+      };
+      const known = before.get(row.id);
+      return known && JSON.stringify(known) === JSON.stringify(table) ? known : table;
+    });
     this.#byId = new Map(tables.map((table) => [table.id, table]));
     this.#byName = new Map(tables.map((table) => [table.name, table]));
+    return new Set([...before].filter(([id, table]) => this.#byId.get(id) !== table).map(([id]) => id));
   }
 
   byId(id: number): Table | undefined {

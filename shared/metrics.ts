@@ -106,6 +106,18 @@ export function gatewayMetrics(registry: Registry) {
       registers,
     }),
     catchingUp: new Gauge({ name: 'plank_catching_up', help: 'Connections that read on at their own pace', registers }),
+    snapshots: new Counter({ name: 'plank_snapshots_total', help: 'Snapshots read from Postgres', registers }),
+    resyncs: new Counter({
+      name: 'plank_resyncs_total',
+      help: 'Subscriptions told that their picture is void, by reason',
+      labelNames: ['reason'],
+      registers,
+    }),
+    subscriptions: new Gauge({
+      name: 'plank_subscriptions',
+      help: 'Open subscriptions of plank.v1 and event streams',
+      registers,
+    }),
     resumes: new Counter({
       name: 'plank_resumes_total',
       help: 'Connections that asked to resume, by result',

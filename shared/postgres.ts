@@ -2,9 +2,17 @@
  * The door to `pg`: pools and dedicated connections with keepalive, deadlines and an application name. Sessions render
  * values exactly as captured images are rendered (plank.canonical_settings in sql/003_attach.sql).
  */
-import { Client, type ClientConfig, type CustomTypesConfig, DatabaseError, Pool, type QueryConfig } from 'pg';
+import {
+  Client,
+  type ClientConfig,
+  type CustomTypesConfig,
+  DatabaseError,
+  Pool,
+  type PoolClient,
+  type QueryConfig,
+} from 'pg';
 
-export type { Client, Pool };
+export type { Client, Pool, PoolClient };
 export { DatabaseError };
 
 const canonicalOptions = [

@@ -1,4 +1,4 @@
-/** The one place where bytes from WebSocket clients become typed messages. PROTOCOL is in README until it has a file of its own. */
+/** The one place where bytes from clients become typed messages. PROTOCOL.md rules. */
 import { z } from 'zod';
 
 const plainMessage = z.discriminatedUnion('action', [
@@ -18,9 +18,7 @@ export function parsePlainMessage(text: string): PlainMessage | { error: string 
   }
   const parsed = plainMessage.safeParse(value);
   if (parsed.success) return parsed.data;
-  const issue = parsed.error.issues[0]!;
-  if (issue.code === 'unrecognized_keys') return { error: `unknown field ${JSON.stringify(issue.keys[0])}` };
-  return { error: issue.path.length > 0 ? `${issue.path.join('.')}: ${issue.message}` : issue.message };
+  return { error: describe(parsed.error.issues[0]!) };
 }
 
 /** `?tables=` and `?since=` of a connection, or what is wrong with them. */
@@ -34,4 +32,49 @@ export function parseTables(text: string | null): string[] | null {
         .filter(Boolean),
     ),
   ];
+}
+
+const requestId = z.number().int().positive().max(Number.MAX_SAFE_INTEGER);
+const clientFrame = z.discriminatedUnion('type', [
+  z.strictObject({ type: z.literal('hello'), token: z.string().max(16_384).optional() }),
+  z.strictObject({
+    type: z.literal('subscribe'),
+    id: requestId,
+    table: z.string().min(1).max(200),
+    // judged against the table's columns by filter.ts
+    where: z.unknown().optional(),
+    columns: z.array(z.string().max(200)).min(1).max(1_600).optional(),
+    from: z.string().max(40).optional(),
+    snapshot: z.boolean().optional(),
+  }),
+  z.strictObject({ type: z.literal('unsubscribe'), id: requestId, ch: z.string().min(1).max(40) }),
+  z.strictObject({ type: z.literal('ping') }),
+]);
+
+export type ClientMessage = z.infer<typeof clientFrame>;
+export type SubscribeMessage = Extract<ClientMessage, { type: 'subscribe' }>;
+
+/**
+ * A message of plank.v1. What is wrong with one that at least has an `id` can be answered (`id` is then there); what is
+ * wrong with another ends the connection. `reviver`: for filters, whose numbers JavaScript must not round.
+ */
+export function parseClientMessage(
+  text: string,
+  reviver?: (key: string, value: unknown, context?: { source?: string }) => unknown,
+): ClientMessage | { error: string; id?: number } {
+  let value: unknown;
+  try {
+    value = JSON.parse(text, reviver);
+  } catch {
+    return { error: 'the message is not JSON' };
+  }
+  const parsed = clientFrame.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const id = requestId.safeParse((value as { id?: unknown } | null)?.id);
+  return { error: describe(parsed.error.issues[0]!), ...(id.success ? { id: id.data } : {}) };
+}
+
+function describe(issue: z.core.$ZodIssue): string {
+  if (issue.code === 'unrecognized_keys') return `unknown field ${JSON.stringify(issue.keys[0])}`;
+  return issue.path.length > 0 ? `${issue.path.join('.')}: ${issue.message}` : issue.message;
 }

@@ -1,70 +1,80 @@
 /**
- * A channel: the set of tables that some connections asked for, and those of them that are live. All of them get the same
- * Buffer. Members are a dense array: a broadcast walks it and allocates nothing.
+ * A channel: what some subscriptions have asked for in the same words, and those of them that are live. All of them get the
+ * same Buffer for a batch. Live members are a dense array: a broadcast walks it and allocates nothing.
+ *
+ * This is plain mode's channel, a set of tables; filtered-channel.ts is the other.
  */
+import type { Batch } from '#shared/batch.ts';
 import type { Catalog } from '#shared/catalog.ts';
 import { buildFrames, type FrameHeads } from './frames.ts';
 import type { Frames, Recent, Ring } from './ring.ts';
+import type { Skip } from './skip.ts';
+import type { Subscription } from './subscription.ts';
 
-export interface Member {
-  /** its place in the channel's members, -1 where it is in none */
-  slot: number;
+export abstract class Channel {
+  abstract readonly key: string;
+  readonly live: Subscription[] = [];
+  /** all subscriptions of the channel, live or not */
+  readonly users = new Set<Subscription>();
+  readonly #ring: Ring;
+
+  constructor(ring: Ring) {
+    this.#ring = ring;
+  }
+
+  /** Frames of the changes of a batch with a seq above `after`, without those that `skip` drops. */
+  abstract framesAfter(batch: Batch, after: number, skip: Skip | null): Frames;
+
+  /** Frames of a whole recent batch: made on first use, then shared. */
+  framesOf(recent: Recent): Frames {
+    return recent.frames.get(this.key) ?? this.keep(recent, this.framesAfter(recent.batch, 0, null));
+  }
+
+  keep(recent: Recent, frames: Frames): Frames {
+    this.#ring.keep(recent, this.key, frames);
+    return frames;
+  }
+
+  enter(member: Subscription): void {
+    member.slot = this.live.push(member) - 1;
+  }
+
+  leave(member: Subscription): void {
+    if (member.slot < 0) return;
+    const last = this.live.pop()!;
+    if (last !== member) {
+      this.live[member.slot] = last;
+      last.slot = member.slot;
+    }
+    member.slot = -1;
+  }
 }
 
 /** `null`: every attached table, also those attached later. */
 export type TableSet = readonly string[] | null;
 
-export function channelKey(tables: TableSet): string {
+export function tablesKey(tables: TableSet): string {
   return tables === null ? '*' : JSON.stringify([...tables].sort());
 }
 
-export class Channel<M extends Member> {
+export class TablesChannel extends Channel {
   readonly key: string;
   readonly tables: TableSet;
-  readonly members: M[] = [];
-  /** connections that use this channel, live or catching up */
-  users = 0;
-  readonly #catalog: Catalog;
   readonly #heads: FrameHeads;
-  readonly #ring: Ring;
   readonly #wants: (relation: number) => boolean;
 
   constructor(tables: TableSet, deps: { catalog: Catalog; heads: FrameHeads; ring: Ring }) {
-    this.key = channelKey(tables);
+    super(deps.ring);
+    this.key = tablesKey(tables);
     this.tables = tables;
-    this.#catalog = deps.catalog;
     this.#heads = deps.heads;
-    this.#ring = deps.ring;
     const wanted = tables === null ? null : new Set(tables);
-    this.#wants = wanted === null ? () => true : (relation) => wanted.has(this.#catalog.byId(relation)?.name ?? '');
+    const { catalog } = deps;
+    this.#wants = wanted === null ? () => true : (relation) => wanted.has(catalog.byId(relation)?.name ?? '');
   }
 
-  /** Frames of a whole recent batch: made on first use, then shared. */
-  framesOf(recent: Recent): Frames {
-    let frames = recent.frames.get(this.key);
-    if (!frames) {
-      frames = buildFrames(recent.batch, this.#heads, this.#wants);
-      this.#ring.keep(recent, this.key, frames);
-    }
-    return frames;
-  }
-
-  /** Frames of the part of a batch behind the seq `after`. */
-  framesAfter(batch: Recent['batch'], after: number): Frames {
+  /** Plain mode has no snapshots, hence nothing to skip. */
+  framesAfter(batch: Batch, after: number): Frames {
     return buildFrames(batch, this.#heads, this.#wants, after);
-  }
-
-  add(member: M): void {
-    member.slot = this.members.push(member) - 1;
-  }
-
-  remove(member: M): void {
-    if (member.slot < 0) return;
-    const last = this.members.pop()!;
-    if (last !== member) {
-      this.members[member.slot] = last;
-      last.slot = member.slot;
-    }
-    member.slot = -1;
   }
 }

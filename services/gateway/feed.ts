@@ -15,6 +15,7 @@ import type { GatewayMetrics } from '#shared/metrics.ts';
 import { Backoff, once, sleep, withDeadlineOr } from '#shared/retry.ts';
 import type { Position } from '#shared/wire.ts';
 import type { Hub } from './hub.ts';
+import type { Subscription } from './subscription.ts';
 
 const quietMs = 750;
 const askMs = 1_000;
@@ -30,8 +31,10 @@ interface FeedOptions {
   hub: Hub;
   log: Log;
   metrics: GatewayMetrics;
-  /** clients that have seen what is no longer true must come back */
+  /** clients that have seen what is no longer true must begin anew */
   onHistoryLost: () => void;
+  /** the tables of these subscriptions are not what they were; the changes that follow have the new shape */
+  onShape: (concerned: Subscription[]) => void;
 }
 
 export class Feed {
@@ -219,8 +222,7 @@ export class Feed {
     const backoff = new Backoff(50, 1_000);
     while (!this.#abort.signal.aborted) {
       try {
-        await catalog.load();
-        hub.catalogChanged();
+        this.#options.onShape(hub.catalogChanged(await catalog.load()));
         return;
       } catch (error) {
         log.warn({ err: error }, 'could not read what is attached, trying again');

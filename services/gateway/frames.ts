@@ -1,9 +1,10 @@
 /**
- * Makes WebSocket text frames of a batch's changes: the whole of what a channel's clients get for it, in one Buffer, built
+ * Makes plain mode's WebSocket text frames of a batch's changes: the whole of what a channel's clients get for it, in one Buffer, built
  * once. The row's image is copied as Postgres rendered it; nothing is parsed.
  */
 import { actions, type Batch, BatchReader } from '#shared/batch.ts';
 import type { RowAction } from '#shared/wire.ts';
+import { webSocketHeadBytes, writeWebSocketHead } from './framing.ts';
 import type { Frames } from './ring.ts';
 
 const actionNames: Readonly<Record<number, RowAction>> = {
@@ -59,7 +60,7 @@ export function buildFrames(batch: Batch, heads: FrameHeads, wants: (relation: n
     const head = heads.of(sizing.relation, sizing.action);
     if (!head) continue;
     const length = textLength(sizing, head, position);
-    size += headerLength(length) + length;
+    size += webSocketHeadBytes(length) + length;
     count++;
   }
   if (count === 0) return noFrames;
@@ -71,7 +72,7 @@ export function buildFrames(batch: Batch, heads: FrameHeads, wants: (relation: n
     if (reader.seq <= after || !wants(reader.relation)) continue;
     const head = heads.of(reader.relation, reader.action);
     if (!head) continue;
-    at = writeHeader(buffer, at, textLength(reader, head, position));
+    at = writeWebSocketHead(buffer, at, textLength(reader, head, position));
     at += head.copy(buffer, at);
     at += copyText(reader.buffer, reader.keyStart, reader.keyEnd, buffer, at);
     at += data.copy(buffer, at);
@@ -109,23 +110,4 @@ function digits(n: number): number {
   let count = 1;
   for (let limit = 10; n >= limit; limit *= 10) count++;
   return count;
-}
-
-function headerLength(length: number): number {
-  return length < 126 ? 2 : length < 65_536 ? 4 : 10;
-}
-
-/** A final text frame's header, unmasked as a server's frames are (RFC 6455, 5.2). */
-function writeHeader(buffer: Buffer, at: number, length: number): number {
-  buffer[at] = 0x81;
-  if (length < 126) {
-    buffer[at + 1] = length;
-    return at + 2;
-  }
-  if (length < 65_536) {
-    buffer[at + 1] = 126;
-    return buffer.writeUInt16BE(length, at + 2);
-  }
-  buffer[at + 1] = 127;
-  return buffer.writeUIntBE(length, buffer.writeUInt16BE(0, at + 2), 6);
 }

@@ -10,11 +10,13 @@ import { LogReader } from '#shared/log-reader.ts';
 import type { GatewayMetrics } from '#shared/metrics.ts';
 import { createPool, type Pool } from '#shared/postgres.ts';
 import { once, withDeadlineOr } from '#shared/retry.ts';
-import { closeCodes, formatPosition } from '#shared/wire.ts';
+import { formatPosition } from '#shared/wire.ts';
+import { EventStreams } from './event-stream.ts';
 import { Feed } from './feed.ts';
 import { History } from './history.ts';
 import { createApp, type Health } from './http.ts';
 import { Hub } from './hub.ts';
+import { Snapshots } from './snapshot.ts';
 import { Sockets } from './sockets.ts';
 
 const healthTimeoutMs = 2_000;
@@ -30,6 +32,7 @@ export class Gateway implements Service {
   readonly #hub: Hub;
   readonly #feed: Feed;
   readonly #sockets: Sockets;
+  readonly #events: EventStreams;
   readonly #server: Server;
   readonly #startedAt = Date.now();
   #stopping = false;
@@ -75,10 +78,15 @@ export class Gateway implements Service {
       hub: this.#hub,
       log,
       metrics,
-      onHistoryLost: () =>
-        void this.#sockets.closeAll(closeCodes.restart, 'the history has changed, read the rows anew'),
+      onHistoryLost: () => this.#hub.loseHistory(),
+      onShape: (concerned) => {
+        for (const { listeners } of concerned) listeners.onGone('shape');
+      },
     });
-    this.#sockets = new Sockets({ config, catalog, hub: this.#hub, feed: this.#feed, log, metrics });
+    const snapshots = new Snapshots(this.#historyPool, metrics);
+    const deps = { catalog, hub: this.#hub, feed: this.#feed, snapshots, log, metrics };
+    this.#sockets = new Sockets({ config, ...deps });
+    this.#events = new EventStreams(deps);
     const app = createApp({
       config,
       log,
@@ -86,6 +94,7 @@ export class Gateway implements Service {
       pool: this.#pool,
       health: () => this.#health(),
       ready: () => this.#ready(),
+      changes: this.#events.handler,
       registry: metrics.registry,
     });
     this.#server = createServer(
@@ -112,6 +121,7 @@ export class Gateway implements Service {
   readonly start = once(async () => {
     await this.#feed.start();
     this.#sockets.start();
+    this.#events.start();
     await new Promise<void>((resolve, reject) => {
       this.#server.once('error', (error: NodeJS.ErrnoException) => {
         const taken = error.code === 'EADDRINUSE';
@@ -131,6 +141,7 @@ export class Gateway implements Service {
     const graceMs = this.#isProxied ? lingerMs : 0;
     const idle = setTimeout(() => this.#server.closeIdleConnections(), graceMs);
     const cut = setTimeout(() => this.#server.closeAllConnections(), graceMs + cutMs);
+    this.#events.stop();
     await this.#sockets.stop();
     await closed;
     clearTimeout(idle);
@@ -154,7 +165,7 @@ export class Gateway implements Service {
     return {
       status: ready && database === 'connected' ? 'ok' : 'degraded',
       node: this.#config.NODE_NAME,
-      connections: this.#sockets.count,
+      connections: this.#sockets.count + this.#events.count,
       database,
       changes: this.#feed.mode,
       position: formatPosition(this.#hub),

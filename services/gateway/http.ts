@@ -29,6 +29,8 @@ export interface AppDeps {
   pool: Pool;
   health: () => Promise<Health>;
   ready: () => { ready: boolean; reason?: string };
+  /** `GET /api/:table/changes`: the table's changes as server-sent events */
+  changes?: RequestHandler<{ table: string }>;
   registry: Registry;
 }
 
@@ -53,7 +55,7 @@ const pages = {
 };
 const readOnly = methodNotAllowed('GET, HEAD');
 
-export function createApp({ config, log, catalog, pool, health, ready, registry }: AppDeps): Express {
+export function createApp({ config, log, catalog, pool, health, ready, changes, registry }: AppDeps): Express {
   const app = express();
   app.disable('x-powered-by');
   app.set('query parser', 'simple');
@@ -111,6 +113,9 @@ export function createApp({ config, log, catalog, pool, health, ready, registry 
     })
     .all(readOnly);
 
+  if (changes) {
+    app.route('/api/:table/changes').all(named('/api/:table/changes')).get(changes).all(methodNotAllowed('GET'));
+  }
   app.use('/api', tablesRouter({ pool, catalog, maxBodyBytes: config.MAX_BODY_BYTES }));
 
   for (const [path, file] of Object.entries(pages)) {

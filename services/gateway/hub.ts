@@ -1,21 +1,26 @@
 /**
- * Where the log meets the connections. The feed hands it one batch after the other; it hands each live connection its
+ * Where the log meets the subscriptions. The feed hands it one batch after the other; it hands each live subscription its
  * channel's frames in one write, and takes the ones behind along until they are live. `seq` is the one truth of how far this
  * gateway is: it moves within one synchronous step, together with the writes, so that going live can neither miss nor repeat.
  */
 import { setImmediate as yieldToIo } from 'node:timers/promises';
-import { type Batch, BatchReader } from '#shared/batch.ts';
+import { actions, type Batch, BatchReader } from '#shared/batch.ts';
 import type { Catalog } from '#shared/catalog.ts';
 import type { Log } from '#shared/log.ts';
 import { PositionGone } from '#shared/log-reader.ts';
 import type { GatewayMetrics } from '#shared/metrics.ts';
 import { Backoff, sleep } from '#shared/retry.ts';
-import { closeCodes } from '#shared/wire.ts';
-import { Channel, channelKey, type TableSet } from './channel.ts';
-import type { Connection } from './connection.ts';
+import { Change } from './changes.ts';
+import { type Channel, type TableSet, TablesChannel, tablesKey } from './channel.ts';
+import { ImageError } from './filter-image.ts';
+import { type ChannelWords, channelName, FilteredChannel } from './filtered-channel.ts';
 import { FrameHeads } from './frames.ts';
+import type { Framing } from './framing.ts';
 import type { History } from './history.ts';
+import type { Outlet } from './outlet.ts';
 import { Ring } from './ring.ts';
+import type { Subscription } from './subscription.ts';
+import { TableIndex } from './table-index.ts';
 
 interface HubOptions {
   catalog: Catalog;
@@ -30,8 +35,11 @@ export class Hub {
   readonly #options: HubOptions;
   readonly #ring: Ring;
   readonly #heads: FrameHeads;
-  readonly #channels = new Map<string, Channel<Connection>>();
-  /** wakes connections that are ahead of this gateway */
+  readonly #tablesChannels = new Map<string, TablesChannel>();
+  readonly #filteredChannels = new Map<string, FilteredChannel>();
+  /** by Table.id; only tables that a filtered channel is about */
+  readonly #indexes = new Map<number, TableIndex>();
+  /** wakes subscriptions that are ahead of this gateway */
   #advanced = Promise.withResolvers<void>();
   epoch = 0;
   seq = 0;
@@ -50,148 +58,243 @@ export class Hub {
     this.#heads.forget();
   }
 
-  /** Tables were attached, renamed or detached. */
-  catalogChanged(): void {
+  /** Tables were attached, renamed, altered or detached. Returns the subscriptions of channels about those. */
+  catalogChanged(changed: ReadonlySet<number>): Subscription[] {
     this.#heads.forget();
+    const concerned: Subscription[] = [];
+    for (const channel of this.#filteredChannels.values()) {
+      if (changed.has(channel.words.table.id)) concerned.push(...channel.users);
+    }
+    return concerned;
   }
 
-  /** The channel for a set of tables, shared by all who ask for the same. To be given back by `leave`. */
-  join(tables: TableSet): Channel<Connection> {
-    const key = channelKey(tables);
-    let channel = this.#channels.get(key);
-    if (!channel) {
-      channel = new Channel(tables, { catalog: this.#options.catalog, heads: this.#heads, ring: this.#ring });
-      this.#channels.set(key, channel);
+  /** What was passed on is not the history any more: each subscription begins anew, in its own way. */
+  loseHistory(): void {
+    for (const channels of [this.#tablesChannels, this.#filteredChannels]) {
+      for (const channel of channels.values())
+        for (const { listeners } of Array.from(channel.users)) listeners.onGone('epoch');
     }
-    channel.users++;
+  }
+
+  /** Plain mode's channel for a set of tables, shared by all who ask for the same. */
+  tablesChannel(tables: TableSet): TablesChannel {
+    const key = tablesKey(tables);
+    let channel = this.#tablesChannels.get(key);
+    if (!channel) {
+      channel = new TablesChannel(tables, { catalog: this.#options.catalog, heads: this.#heads, ring: this.#ring });
+      this.#tablesChannels.set(key, channel);
+    }
     return channel;
   }
 
-  leave(connection: Connection): void {
-    const { channel } = connection;
-    channel.remove(connection);
-    if (--channel.users === 0) this.#channels.delete(channel.key);
+  /** The channel for these rows in this shape, shared by all who ask for the same. */
+  filteredChannel(words: ChannelWords, framing: Framing): FilteredChannel {
+    const key = `${framing.name}:${channelName(words)}`;
+    let channel = this.#filteredChannels.get(key);
+    // a table that was altered since is another one; its former subscriptions are paused
+    if (channel?.words.table !== words.table) {
+      let index = this.#indexes.get(words.table.id);
+      if (index?.table !== words.table) {
+        index = new TableIndex(words.table);
+        this.#indexes.set(words.table.id, index);
+      }
+      channel = new FilteredChannel(words, { ring: this.#ring, framing });
+      this.#filteredChannels.set(key, channel);
+      index.add(channel);
+    }
+    return channel;
   }
 
-  /** Moves a connection to another set of tables, from its cursor on. */
-  move(connection: Connection, tables: TableSet): void {
-    const live = connection.state === 'live';
-    this.leave(connection);
-    connection.channel = this.join(tables);
-    if (live) connection.channel.add(connection);
+  /** To be called once for each subscription made with a channel of this hub, and again when it moves to another channel. */
+  join(subscription: Subscription): void {
+    subscription.channel.users.add(subscription);
+  }
+
+  /** Ends a subscription. */
+  leave(subscription: Subscription): void {
+    subscription.state = 'ended';
+    subscription.run++;
+    subscription.outlet.subscriptions.delete(subscription);
+    this.#part(subscription);
+  }
+
+  /** Moves a subscription to another channel, from its cursor on. */
+  move(subscription: Subscription, channel: Channel): void {
+    this.#part(subscription);
+    subscription.channel = channel;
+    this.join(subscription);
+    if (subscription.state === 'live') channel.enter(subscription);
+  }
+
+  #part(subscription: Subscription): void {
+    const { channel } = subscription;
+    channel.leave(subscription);
+    channel.users.delete(subscription);
+    if (channel.users.size > 0) return;
+    if (channel instanceof FilteredChannel) {
+      if (this.#filteredChannels.get(channel.key) === channel) this.#filteredChannels.delete(channel.key);
+      const index = this.#indexes.get(channel.words.table.id);
+      index?.remove(channel);
+      if (index?.size === 0) this.#indexes.delete(channel.words.table.id);
+    } else if (this.#tablesChannels.get(channel.key) === channel) this.#tablesChannels.delete(channel.key);
   }
 
   /** Live from now on. */
-  goLive(connection: Connection): void {
-    connection.state = 'live';
-    connection.channel.add(connection);
+  goLive(subscription: Subscription): void {
+    subscription.state = 'live';
+    subscription.skip = null;
+    subscription.channel.enter(subscription);
+    subscription.listeners.onLive?.();
+  }
+
+  /** No longer live: nothing is sent until `catchUp`. */
+  pause(subscription: Subscription): void {
+    subscription.channel.leave(subscription);
+    subscription.state = 'catching-up';
+    subscription.run++;
   }
 
   /** Passes on the batch that directly follows `seq`. */
   deliver(batch: Batch): void {
-    const { maxQueueBytes, metrics } = this.#options;
+    const { metrics } = this.#options;
     const recent = this.#ring.push(batch);
+    const full = new Set<Outlet>();
     let deliveries = 0;
-    for (const channel of this.#channels.values()) {
-      const { members } = channel;
-      if (members.length === 0) continue;
-      const { buffer, count } = channel.framesOf(recent);
-      if (count === 0) continue;
-      deliveries += count * members.length;
-      // backwards: a member that leaves is replaced by one that was served
-      for (let i = members.length - 1; i >= 0; i--) {
-        const member = members[i]!;
-        member.write(buffer);
-        if (member.queuedBytes > maxQueueBytes) this.#fallBehind(member, batch.lastSeq);
+    for (const channel of this.#tablesChannels.values()) {
+      if (channel.live.length > 0) deliveries += this.#broadcast(channel, channel.framesOf(recent), full);
+    }
+    if (this.#indexes.size > 0) {
+      for (const channel of this.#matches(batch)) {
+        const frames = channel.keep(recent, channel.build(batch, channel.pending));
+        channel.pending.length = 0;
+        deliveries += this.#broadcast(channel, frames, full);
       }
     }
     this.seq = batch.lastSeq;
     this.epoch = batch.epoch;
+    for (const outlet of full) this.#fallBehind(outlet);
     this.#advanced.resolve();
     this.#advanced = Promise.withResolvers();
-
-    metrics.events.inc(batch.lastSeq - batch.firstSeq + 1);
+    this.#observe(batch);
     metrics.deliveries.inc(deliveries);
+  }
+
+  /** Returns how many changes were written. */
+  #broadcast(channel: Channel, { buffer, count }: { buffer: Buffer; count: number }, full: Set<Outlet>): number {
+    if (count === 0) return 0;
+    const { live } = channel;
+    const { maxQueueBytes } = this.#options;
+    for (let i = 0; i < live.length; i++) {
+      const { outlet } = live[i]!;
+      outlet.write(buffer);
+      if (outlet.queuedBytes > maxQueueBytes) full.add(outlet);
+    }
+    return count * live.length;
+  }
+
+  /** The filtered channels that something in the batch concerns, with their matches pending. */
+  #matches(batch: Batch): Set<FilteredChannel> {
+    const touched = new Set<FilteredChannel>();
+    const reader = new BatchReader(batch);
+    while (reader.next()) {
+      const index = this.#indexes.get(reader.relation);
+      if (!index || reader.action === actions.shape) continue;
+      try {
+        index.match(new Change(reader), touched);
+      } catch (error) {
+        // an image of before a column got another type: subscriptions to that table begin anew behind it
+        if (!(error instanceof ImageError)) throw error;
+      }
+    }
+    return touched;
+  }
+
+  #observe(batch: Batch): void {
+    const { metrics } = this.#options;
+    metrics.events.inc(batch.lastSeq - batch.firstSeq + 1);
     metrics.seq.set(batch.lastSeq);
     metrics.ringBytes.set(this.#ring.bytes);
     const reader = new BatchReader(batch);
     if (reader.next()) metrics.lag.observe(Math.max(0, Date.now() - reader.atMs) / 1_000);
   }
 
-  #fallBehind(connection: Connection, cursor: number): void {
-    connection.channel.remove(connection);
-    connection.state = 'catching-up';
-    void this.catchUp(connection, cursor);
+  /** Whoever has this many bytes unsent reads on at its own pace: all its live subscriptions, from here. */
+  #fallBehind(outlet: Outlet): void {
+    for (const subscription of outlet.subscriptions) {
+      if (subscription.state !== 'live') continue;
+      this.pause(subscription);
+      void this.catchUp(subscription, this.seq);
+    }
   }
 
   /**
-   * Takes a connection from the seq `from` to live, at its own pace. Never rejects: what goes wrong closes the connection, with
-   * the code `gone` where the log no longer holds what comes next.
+   * Takes a subscription from behind the seq `from` to live, at its own pace. Resolves when it is live, gone, or overtaken by
+   * another run; never rejects.
    */
-  async catchUp(connection: Connection, from: number, gone: number = closeCodes.tooSlow): Promise<void> {
+  async catchUp(subscription: Subscription, from: number): Promise<void> {
     const { history, log, metrics } = this.#options;
+    const { outlet } = subscription;
+    const run = ++subscription.run;
+    const mine = () => subscription.run === run && outlet.open;
     const backoff = new Backoff(50, 2_000);
-    connection.state = 'catching-up';
-    connection.cursor = from;
+    subscription.state = 'catching-up';
+    subscription.cursor = from;
     metrics.catchingUp.inc();
     try {
-      while (connection.isCatchingUp) {
-        if (connection.queuedBytes > 0) {
-          await connection.drained();
-          continue;
-        }
-        if (connection.cursor === this.seq) {
-          this.goLive(connection);
-          break;
-        }
-        if (connection.cursor > this.seq) {
+      while (mine()) {
+        if (outlet.queuedBytes > 0) {
+          await outlet.drained();
+        } else if (subscription.cursor === this.seq) {
+          // what a snapshot saw and the log has not numbered yet must be dropped before this is live
+          if (subscription.skip && !subscription.skip.done) await this.#advanced.promise;
+          else return this.goLive(subscription);
+        } else if (subscription.cursor > this.seq) {
           // another replica was further on, or the position is made up
-          await history.mustExist(connection.cursor);
-          if (connection.cursor > this.seq) await this.#advanced.promise;
-          continue;
-        }
-        const recent = this.#ring.find(connection.cursor + 1);
-        if (recent) {
-          const whole = recent.batch.firstSeq === connection.cursor + 1;
-          this.#send(
-            connection,
-            recent.batch,
-            whole
-              ? connection.channel.framesOf(recent).buffer
-              : connection.channel.framesAfter(recent.batch, connection.cursor).buffer,
-          );
+          await history.mustExist(subscription.cursor);
+          if (subscription.cursor > this.seq) await this.#advanced.promise;
+        } else if (!this.#sendRecent(subscription)) {
+          try {
+            const batches = await history.read(subscription.cursor, this.epoch);
+            backoff.reset();
+            for (const batch of batches) {
+              if (!mine()) break;
+              if (batch.lastSeq <= subscription.cursor) continue;
+              this.#send(subscription, batch);
+              await outlet.drained();
+            }
+          } catch (error) {
+            if (error instanceof PositionGone) throw error;
+            log.debug({ err: error }, 'could not read history, trying again');
+            await sleep(backoff.next());
+          }
+        } else {
           // a long way through memory must not hold the others up
           await yieldToIo();
-          continue;
-        }
-        try {
-          const batches = await history.read(connection.cursor, this.epoch);
-          backoff.reset();
-          for (const batch of batches) {
-            if (!connection.isCatchingUp) break;
-            if (batch.lastSeq <= connection.cursor) continue;
-            this.#send(connection, batch, connection.channel.framesAfter(batch, connection.cursor).buffer);
-            await connection.drained();
-          }
-        } catch (error) {
-          if (error instanceof PositionGone) throw error;
-          log.debug({ err: error }, 'could not read history, trying again');
-          await sleep(backoff.next());
         }
       }
     } catch (error) {
-      if (error instanceof PositionGone) connection.close(gone, 'what came next is no longer kept, read the rows anew');
-      else {
-        log.error({ err: error }, 'could not catch up');
-        connection.close(closeCodes.internal, 'internal error');
-      }
+      const isKnown = error instanceof PositionGone || error instanceof ImageError;
+      if (!isKnown) log.error({ err: error }, 'could not catch up');
+      if (mine()) subscription.listeners.onGone(error instanceof ImageError ? 'shape' : 'retention');
     } finally {
       metrics.catchingUp.dec();
     }
   }
 
-  #send(connection: Connection, batch: Batch, frames: Buffer): void {
-    if (frames.length > 0) connection.write(frames);
-    connection.cursor = batch.lastSeq;
+  /** Sends the batch that comes next from memory; false where it is not there. */
+  #sendRecent(subscription: Subscription): boolean {
+    const recent = this.#ring.find(subscription.cursor + 1);
+    if (!recent) return false;
+    const { channel, skip } = subscription;
+    if (recent.batch.firstSeq === subscription.cursor + 1 && (!skip || skip.done)) {
+      subscription.outlet.write(channel.framesOf(recent).buffer);
+      subscription.cursor = recent.batch.lastSeq;
+    } else this.#send(subscription, recent.batch);
+    return true;
+  }
+
+  #send(subscription: Subscription, batch: Batch): void {
+    subscription.outlet.write(subscription.channel.framesAfter(batch, subscription.cursor, subscription.skip).buffer);
+    subscription.cursor = batch.lastSeq;
   }
 }

@@ -1,23 +1,19 @@
 /**
- * The WebSocket side: who may connect, what a connection asks for in its URL and says later, and that each one ends. Plain
- * mode: after the upgrade the server sends change frames, pings and a close, nothing else.
+ * The WebSocket side: who may connect, in which mode, and that each connection ends. What is said on one is in plain.ts and
+ * session.ts.
  */
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { type RawData, type WebSocket, WebSocketServer } from 'ws';
-import type { Catalog } from '#shared/catalog.ts';
 import type { GatewayConfig } from '#shared/config.ts';
-import type { Log } from '#shared/log.ts';
-import type { GatewayMetrics } from '#shared/metrics.ts';
-import { parsePlainMessage, parseTables } from '#shared/protocol.ts';
 import { once, sleep } from '#shared/retry.ts';
-import { closeCodes, parsePosition } from '#shared/wire.ts';
-import type { TableSet } from './channel.ts';
+import { closeCodes, subprotocol } from '#shared/wire.ts';
 import { Connection } from './connection.ts';
-import type { Feed } from './feed.ts';
-import type { Hub } from './hub.ts';
 import { PingWheel } from './ping-wheel.ts';
+import { Plain, type PlainDeps, plainWish } from './plain.ts';
+import { Session } from './session.ts';
+import type { SubscriberDeps } from './subscriber.ts';
 
 const maxPayload = 64 * 1024;
 /** from one client between two pings */
@@ -25,21 +21,31 @@ const maxMessages = 1_000;
 /** sockets closed in one go while draining, and the pause behind them */
 const drainBatch = 500;
 const drainPauseMs = 50;
+/** how often a quiet client of plank.v1 is told its position */
+const positionEveryMs = 5_000;
+/** clients of plank.v1 are asked to come back within this time, each at its own moment */
+const comeBackWithinMs = 2_000;
 
-interface SocketsOptions {
+/** What is said on a connection, in one mode or the other. */
+interface Speaker {
+  receive(text: string): void;
+  /** Now and then: a moment to tell a quiet client how far it is. */
+  tick(): void;
+  /** The replica leaves; clients come back after so long. */
+  drain(afterMs: number): void;
+  end(): void;
+}
+
+interface SocketsOptions extends PlainDeps, SubscriberDeps {
   config: GatewayConfig;
-  catalog: Catalog;
-  hub: Hub;
-  feed: Feed;
-  log: Log;
-  metrics: GatewayMetrics;
 }
 
 export class Sockets {
   readonly #options: SocketsOptions;
   readonly #server: WebSocketServer;
-  readonly #connections = new Set<Connection>();
+  readonly #connections = new Map<Connection, Speaker>();
   readonly #wheel: PingWheel<Connection>;
+  readonly #ticks: PingWheel<Connection>;
   #draining = false;
 
   constructor(options: SocketsOptions) {
@@ -52,6 +58,7 @@ export class Sockets {
       maxFragments: 64,
       maxBufferedChunks: 4_096,
       autoPong: false,
+      handleProtocols: (offered) => (offered.has(subprotocol) ? subprotocol : false),
     });
     this.#server.on('headers', (headers, request) => {
       // Plain mode has no frame that could tell a browser which replica it talks to. The one who asks chooses the cookie's
@@ -64,12 +71,14 @@ export class Sockets {
       }
     });
     this.#wheel = new PingWheel(options.config.PING_INTERVAL_MS, (connection, now) => this.#ping(connection, now));
+    this.#ticks = new PingWheel(positionEveryMs, (connection) => this.#connections.get(connection)?.tick());
     options.metrics.connections.set({ transport: 'websocket' }, 0);
     options.metrics.connectionsLimit.set(options.config.MAX_CONNECTIONS);
   }
 
   start(): void {
     this.#wheel.start();
+    this.#ticks.start();
   }
 
   get count(): number {
@@ -96,23 +105,21 @@ export class Sockets {
   }
 
   #open(ws: WebSocket, socket: Socket, url: URL): void {
-    const { hub, metrics, log } = this.#options;
+    const { metrics, log } = this.#options;
     ws.on('error', (error) => log.debug({ err: error }, 'a client broke the protocol'));
-    const asked = this.#asked(url);
     metrics.opened.inc();
-    if ('error' in asked) {
-      metrics.disconnects.inc({ code: String(asked.code) });
-      ws.close(asked.code, reason(asked.error));
-      const cut = setTimeout(() => ws.terminate(), 2_000);
-      ws.once('close', () => clearTimeout(cut));
+    socket.setNoDelay(true);
+    const connection = new Connection(ws, socket);
+    const speaker = this.#speaker(connection, ws.protocol, url);
+    if (!speaker) {
+      ws.once('close', (code) => metrics.disconnects.inc({ code: String(code) }));
       return;
     }
-    socket.setNoDelay(true);
-    const connection = new Connection(ws, socket, hub.join(asked.tables));
-    this.#connections.add(connection);
+    this.#connections.set(connection, speaker);
     metrics.connections.set({ transport: 'websocket' }, this.#connections.size);
     const offWheel = this.#wheel.add(connection);
-    ws.on('message', (message, isBinary) => this.#message(connection, message, isBinary));
+    const offTicks = this.#ticks.add(connection);
+    ws.on('message', (message, isBinary) => this.#message(connection, speaker, message, isBinary));
     ws.on('pong', () => {
       connection.alive = true;
     });
@@ -120,59 +127,37 @@ export class Sockets {
       connection.alive = true;
       if (!connection.allowMessage(maxMessages)) return connection.close(closeCodes.tooMany, 'too many messages');
       // who does not read its pongs gets none
-      if (connection.queuedBytes < this.#options.config.MAX_QUEUE_BYTES) ws.pong(payload);
+      if (connection.outlet.queuedBytes < this.#options.config.MAX_QUEUE_BYTES) ws.pong(payload);
     });
     ws.once('close', (code) => {
       offWheel();
-      connection.state = 'closed';
-      hub.leave(connection);
+      offTicks();
+      connection.outlet.end();
+      speaker.end();
       this.#connections.delete(connection);
       metrics.connections.set({ transport: 'websocket' }, this.#connections.size);
       metrics.disconnects.inc({ code: String(code) });
     });
-    if (asked.since === null) hub.goLive(connection);
-    else void hub.catchUp(connection, asked.since, closeCodes.positionGone);
   }
 
-  /** What the URL asks for: which tables, and from which seq on (null: from now on). */
-  #asked(url: URL): { tables: TableSet; since: number | null } | { error: string; code: number } {
-    const { catalog, feed, metrics } = this.#options;
-    const tables = parseTables(url.searchParams.get('tables'));
-    const unknown = tables?.find((name) => !catalog.byName(name));
-    if (unknown !== undefined)
-      return { error: `tables: there is no table ${JSON.stringify(unknown)}`, code: closeCodes.malformed };
-    const text = url.searchParams.get('since');
-    if (text === null) return { tables, since: null };
-    const since = parsePosition(text);
-    if (!since) return { error: 'since: not a position', code: closeCodes.malformed };
-    const known = feed.isOfThisHistory(since);
-    metrics.resumes.inc({ result: known ? 'ok' : 'gone' });
-    if (!known) return { error: 'since: this history is no more, read the rows anew', code: closeCodes.positionGone };
-    return { tables, since: since.seq };
+  /** Who speaks on the connection; null: it is being closed, with the reason. */
+  #speaker(connection: Connection, protocol: string, url: URL): Speaker | null {
+    const { config } = this.#options;
+    if (protocol === subprotocol) {
+      return new Session(connection, { ...this.#options, node: config.NODE_NAME, pingMs: config.PING_INTERVAL_MS });
+    }
+    const wish = plainWish(url, this.#options);
+    if (!('error' in wish)) return new Plain(connection, wish, this.#options);
+    connection.close(wish.code, wish.error);
+    return null;
   }
 
-  #message(connection: Connection, message: RawData, isBinary: boolean): void {
-    const { catalog, hub } = this.#options;
+  #message(connection: Connection, speaker: Speaker, message: RawData, isBinary: boolean): void {
     connection.alive = true;
-    if (connection.state === 'closed') return;
+    if (!connection.outlet.open) return;
     if (!connection.allowMessage(maxMessages)) return connection.close(closeCodes.tooMany, 'too many messages');
     if (isBinary) return connection.close(closeCodes.malformed, 'messages are JSON text');
-    const parsed = parsePlainMessage((message as Buffer).toString());
-    if ('error' in parsed) return connection.close(closeCodes.malformed, reason(parsed.error));
-    if (!catalog.byName(parsed.table))
-      return connection.close(closeCodes.malformed, reason(`there is no table ${JSON.stringify(parsed.table)}`));
-    const now = connection.channel.tables;
-    if (parsed.action === 'subscribe') {
-      // whoever names tables wants those; the connection began with all of them
-      if (now?.includes(parsed.table)) return;
-      hub.move(connection, [...(now ?? []), parsed.table]);
-    } else {
-      const all = now ?? catalog.tables.map((table) => table.name);
-      hub.move(
-        connection,
-        all.filter((name) => name !== parsed.table),
-      );
-    }
+    speaker.receive((message as Buffer).toString());
   }
 
   #ping(connection: Connection, now: number): void {
@@ -184,7 +169,8 @@ export class Sockets {
   /** Closes every connection with a code that says why, paced. */
   async closeAll(code: number, why: string): Promise<void> {
     let closed = 0;
-    for (const connection of Array.from(this.#connections)) {
+    for (const [connection, speaker] of Array.from(this.#connections)) {
+      if (code === closeCodes.restart) speaker.drain(Math.round(Math.random() * comeBackWithinMs));
       connection.close(code, why);
       if (++closed % drainBatch === 0) await sleep(drainPauseMs);
     }
@@ -196,20 +182,15 @@ export class Sockets {
     await this.closeAll(closeCodes.restart, 'this replica is stopping, come back');
     const gone = performance.now() + 3_000;
     while (this.#connections.size > 0 && performance.now() < gone) await sleep(20);
-    for (const connection of this.#connections) connection.terminate();
+    for (const connection of this.#connections.keys()) connection.terminate();
     this.#wheel.stop();
+    this.#ticks.stop();
     this.#server.close();
   });
 }
 
 function isAllowedOrigin(allowed: readonly string[], origin: string | undefined): boolean {
   return allowed.includes('*') || (origin !== undefined && allowed.includes(origin));
-}
-
-/** A close reason is at most 123 bytes. */
-function reason(text: string): string {
-  const bytes = Buffer.from(text);
-  return bytes.length <= 123 ? text : new TextDecoder().decode(bytes.subarray(0, 120)).replace(/\uFFFD+$/, '') + '…';
 }
 
 function refuse(socket: Duplex, status: string, detail: string): void {
@@ -219,6 +200,8 @@ function refuse(socket: Duplex, status: string, detail: string): void {
     status: Number(status.slice(0, 3)),
     detail,
   });
+  // nobody else ends it: one whose client keeps its side open would stay for ever, and keep the server from closing
+  socket.once('finish', () => socket.destroy());
   socket.end(
     `HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-type: application/problem+json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
   );

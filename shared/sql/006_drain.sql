@@ -18,10 +18,10 @@ language sql stable as $$
   where o.xid = any (array(select x from pg_snapshot_xip(p_before) x where pg_visible_in_snapshot(x, p_upto)))
 $$;
 
--- One drain. Returns the new changes in order, or, where they are more than p_limit or 16 MB, a single row with their last
+-- One drain. Returns the new changes in order (`last`: of its transaction), or, where they are more than p_limit or 16 MB, a single row with their last
 -- seq and no action: then plank.read_log streams them. SQLSTATE PLK01: the term is over, somebody else leads.
 create function plank.drain(p_term bigint, p_limit integer, p_lease interval)
-returns table (seq bigint, xid xid8, at timestamptz, relation integer, action "char", key text, new text, old text)
+returns table (seq bigint, xid xid8, at timestamptz, relation integer, action "char", key text, new text, old text, last boolean)
 language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 declare
   l     plank.leader;
@@ -54,11 +54,11 @@ begin
   update plank.leader set next_seq = l.next_seq + n, log_bytes = log_bytes + size, snap = upto, expires_at = clock_timestamp() + p_lease;
 
   if n > p_limit or size > 16 * 1024 * 1024 then
-    return query select l.next_seq + n - 1, null::xid8, null::timestamptz, null::integer, null::"char", null::text, null::text, null::text;
+    return query select l.next_seq + n - 1, null::xid8, null::timestamptz, null::integer, null::"char", null::text, null::text, null::text, null::boolean;
     return;
   end if;
   return query
-    select l.next_seq - 1 + row_number() over (order by e.last_id, e.id), e.xid, e.at, e.relation, e.action, e.key, e.new, e.old
+    select l.next_seq - 1 + row_number() over (order by e.last_id, e.id), e.xid, e.at, e.relation, e.action, e.key, e.new, e.old, e.id = e.last_id
     from (select b.*, max(b.id) over (partition by b.xid) as last_id from plank.between(l.snap, upto) b) e
     order by e.last_id, e.id;
 end $$;
@@ -66,9 +66,9 @@ end $$;
 -- Reads history: the changes behind the seq p_after, in order, with the seqs and the bytes they were drained with.
 -- To be read with a limit or a cursor.
 create function plank.read_log(p_after bigint)
-returns table (seq bigint, xid xid8, at timestamptz, relation integer, action "char", key text, new text, old text)
+returns table (seq bigint, xid xid8, at timestamptz, relation integer, action "char", key text, new text, old text, last boolean)
 language sql stable as $$
-  select e.seq, e.xid, e.at, e.relation, e.action, e.key, e.new, e.old
+  select e.seq, e.xid, e.at, e.relation, e.action, e.key, e.new, e.old, e.id = e.last_id
   from (select * from plank.log where last_seq > p_after and not purging order by first_seq offset 0) l
   cross join lateral (
     select l.first_seq - 1 + row_number() over (order by b.last_id, b.id) as seq, b.*

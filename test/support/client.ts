@@ -47,6 +47,8 @@ export class TestClient {
   /** HTTP statuses of refused upgrades */
   readonly refusals: number[] = [];
   count = 0;
+  /** pings of the server */
+  pings = 0;
   bytes = 0;
   opens = 0;
   pos: string | undefined;
@@ -101,6 +103,16 @@ export class TestClient {
     this.#ws.send(message);
   }
 
+  /** Resolves when the server has answered a ping, and so has read all that was sent before. */
+  async ping(deadlineMs = 5_000): Promise<void> {
+    let answered = false;
+    this.#ws.once('pong', () => {
+      answered = true;
+    });
+    this.#ws.ping();
+    await until('the answer to a ping', () => answered, deadlineMs);
+  }
+
   /** Goes away and stays away. */
   stop(): void {
     this.#over = true;
@@ -145,6 +157,9 @@ export class TestClient {
       if (this.opens > 1 && this.pos !== undefined) this.resumed.push({ since: this.pos });
     });
     ws.on('message', (data: Buffer) => this.#take(data));
+    ws.on('ping', () => {
+      this.pings++;
+    });
     ws.on('close', (code, reason) => {
       if (this.#over || ws !== this.#ws) return;
       this.closeCodes.push(code);

@@ -1,0 +1,145 @@
+/** Server-sent events: one subscription as a GET, resumed by the browser's own Last-Event-ID. */
+import type { Request, RequestHandler, Response } from 'express';
+import { PlankError } from '#shared/errors.ts';
+import { formatPosition } from '#shared/wire.ts';
+import { eventFraming, framed } from './framing.ts';
+import { Outlet } from './outlet.ts';
+import { PingWheel } from './ping-wheel.ts';
+import { keepDigits } from './row-schema.ts';
+import type { SessionDeps } from './session.ts';
+import { positionOf, Refused, wordsOf } from './subscribe.ts';
+import { Subscriber } from './subscriber.ts';
+
+const keepOpenMs = 15_000;
+const comment = Buffer.from(':\n\n');
+const known = new Set(['where', 'columns', 'snapshot', 'since']);
+
+interface Stream {
+  outlet: Outlet;
+  subscriber: Subscriber;
+  response: Response;
+  toldSeq: number;
+}
+
+export class EventStreams {
+  readonly #deps: Pick<SessionDeps, 'catalog' | 'hub' | 'feed' | 'snapshots' | 'log' | 'metrics'>;
+  readonly #streams = new Set<Stream>();
+  readonly #wheel: PingWheel<Stream>;
+
+  constructor(deps: Pick<SessionDeps, 'catalog' | 'hub' | 'feed' | 'snapshots' | 'log' | 'metrics'>) {
+    this.#deps = deps;
+    this.#wheel = new PingWheel(keepOpenMs, (stream) => this.#tick(stream));
+  }
+
+  start(): void {
+    this.#wheel.start();
+  }
+
+  get count(): number {
+    return this.#streams.size;
+  }
+
+  /** Ends every stream: browsers come back by themselves. */
+  stop(): void {
+    this.#wheel.stop();
+    for (const stream of this.#streams) this.#end(stream);
+  }
+
+  /** For `GET /api/:table/changes`. */
+  readonly handler: RequestHandler<{ table: string }> = (request, response) => {
+    const { catalog, metrics } = this.#deps;
+    const asked = askedOf(request);
+    let from: ReturnType<typeof positionOf>;
+    try {
+      wordsOf(asked, catalog);
+      from = positionOf(asked);
+    } catch (error) {
+      if (error instanceof Refused)
+        throw new PlankError(error.code === 'UNKNOWN_TABLE' ? 'NOT_FOUND' : 'INVALID', error.message, { cause: error });
+      throw error;
+    }
+    const { socket } = response;
+    if (!socket) return;
+    // written to the raw socket, as on a WebSocket: the body has no length and no chunks, it ends with the connection
+    response.shouldKeepAlive = false;
+    response.useChunkedEncodingByDefault = false;
+    response.writeHead(200, {
+      'content-type': 'text/event-stream',
+      'cache-control': 'no-store',
+      connection: 'close',
+      'x-accel-buffering': 'no',
+    });
+    response.flushHeaders();
+    socket.setNoDelay(true);
+    socket.setTimeout(0);
+    const outlet = new Outlet(socket, eventFraming);
+    const subscriber = new Subscriber(
+      outlet,
+      { words: () => wordsOf(asked, catalog), snapshot: asked.snapshot, onEnded: () => this.#end(stream) },
+      this.#deps,
+    );
+    const stream: Stream = { outlet, subscriber, response, toldSeq: 0 };
+    this.#streams.add(stream);
+    metrics.connections.set({ transport: 'events' }, this.#streams.size);
+    const offWheel = this.#wheel.add(stream);
+    socket.once('close', () => {
+      offWheel();
+      outlet.end();
+      subscriber.end();
+      this.#streams.delete(stream);
+      metrics.connections.set({ transport: 'events' }, this.#streams.size);
+    });
+    subscriber.begin(from);
+  };
+
+  #tick(stream: Stream): void {
+    const { hub } = this.#deps;
+    if (stream.outlet.queuedBytes > 0) return;
+    if (stream.subscriber.subscription.state === 'live' && hub.seq !== stream.toldSeq) {
+      stream.toldSeq = hub.seq;
+      const pos = formatPosition(hub);
+      stream.outlet.write(framed(eventFraming, JSON.stringify({ type: 'pos', pos }), pos));
+    } else stream.outlet.write(comment);
+  }
+
+  #end(stream: Stream): void {
+    const { socket } = stream.response;
+    stream.outlet.end();
+    socket?.end();
+  }
+}
+
+function askedOf(request: Request<{ table: string }>): {
+  table: string;
+  where?: unknown;
+  columns?: string[];
+  from?: string;
+  snapshot: boolean;
+} {
+  const query = request.query as Record<string, string>;
+  for (const name of Object.keys(query)) {
+    if (!known.has(name))
+      throw new PlankError('INVALID', `unknown query parameter ${JSON.stringify(name)}`, {
+        fields: [{ path: name, message: 'unknown' }],
+      });
+  }
+  const from = request.get('last-event-id') ?? query.since;
+  return {
+    table: request.params.table,
+    ...(query.where === undefined ? {} : { where: parseJson(query.where) }),
+    ...(query.columns === undefined ? {} : { columns: query.columns.split(',') }),
+    ...(from === undefined ? {} : { from }),
+    snapshot: query.snapshot === 'true' || query.snapshot === '1',
+  };
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text, keepDigits);
+  } catch (error) {
+    throw new PlankError('INVALID', 'where is not JSON', {
+      fields: [{ path: 'where', message: 'is not JSON' }],
+      cause: error,
+    });
+  }
+}

@@ -1,0 +1,137 @@
+/**
+ * A channel of plank.v1: the rows of one table that a filter admits, in some of its columns. An update can make a row enter or
+ * leave it, so the filter is asked of the old and of the new image. Of a row that leaves, only the key is told.
+ */
+import { createHash } from 'node:crypto';
+import { actions, type Batch, BatchReader } from '#shared/batch.ts';
+import type { Table } from '#shared/catalog.ts';
+import type { Effect, RowAction } from '#shared/wire.ts';
+import { type Change, changesOf } from './changes.ts';
+import { Channel } from './channel.ts';
+import { type Framing, framed } from './framing.ts';
+import { project } from './projection.ts';
+import type { Frames, Ring } from './ring.ts';
+import type { RowFilter } from './row-filter.ts';
+import type { Skip } from './skip.ts';
+
+const none: Frames = { buffer: Buffer.alloc(0), count: 0 };
+const actionNames: Readonly<Record<number, RowAction>> = {
+  [actions.insert]: 'INSERT',
+  [actions.update]: 'UPDATE',
+  [actions.delete]: 'DELETE',
+  [actions.truncate]: 'TRUNCATE',
+};
+
+export interface ChannelWords {
+  table: Table;
+  filter: RowFilter | null;
+  /** with those of the key; null: all */
+  columns: readonly string[] | null;
+}
+
+/** Names what was asked for: the same on every replica. */
+export function channelName({ table, filter, columns }: ChannelWords): string {
+  const words = JSON.stringify([table.name, filter?.key ?? null, columns && [...columns].sort()]);
+  return createHash('sha256').update(words).digest('base64url').slice(0, 10);
+}
+
+/** A change and what it does to the channel's rows. */
+export interface Match {
+  change: Change;
+  effect: Effect;
+}
+
+export class FilteredChannel extends Channel {
+  readonly key: string;
+  readonly name: string;
+  readonly words: ChannelWords;
+  readonly #framing: Framing;
+  readonly #columns: ReadonlySet<string> | null;
+  /** what matched in the batch that the hub is passing on */
+  readonly pending: Match[] = [];
+
+  constructor(words: ChannelWords, deps: { ring: Ring; framing: Framing }) {
+    super(deps.ring);
+    this.words = words;
+    this.name = channelName(words);
+    this.key = `${deps.framing.name}:${this.name}`;
+    this.#framing = deps.framing;
+    this.#columns = words.columns && new Set(words.columns);
+  }
+
+  /** Null: the change is not about this channel's rows. */
+  effectOf(change: Change): Effect | null {
+    if (change.action === actions.truncate) return 'remove';
+    const { filter } = this.words;
+    const before = change.oldImage !== null && (filter === null || filter.admits(change.oldRow!));
+    const after = change.newImage !== null && (filter === null || filter.admits(change.newRow!));
+    if (after) return before ? 'change' : 'add';
+    return before ? 'remove' : null;
+  }
+
+  framesAfter(batch: Batch, after: number, skip: Skip | null): Frames {
+    const skipped = skip && !skip.done ? skippedSeqs(batch, after, skip) : null;
+    const matches: Match[] = [];
+    for (const change of changesOf(batch, (relation) => relation === this.words.table.id)) {
+      if (change.seq <= after || skipped?.has(change.seq)) continue;
+      const effect = this.effectOf(change);
+      if (effect) matches.push({ change, effect });
+    }
+    return this.build(batch, matches);
+  }
+
+  /** The frames of matches of one batch. */
+  build(batch: Batch, matches: readonly Match[]): Frames {
+    if (matches.length === 0) return none;
+    const ends = transactionEnds(batch);
+    const parts: Buffer[] = [];
+    matches.forEach(({ change, effect }, i) => {
+      const isLast = matches[i + 1]?.change.xid !== change.xid && ends.has(change.xid);
+      const position = `e${batch.epoch}.${change.seq}`;
+      const { table } = this.words;
+      const head = `{"type":"change","ch":"${this.name}","effect":"${effect}","table":${JSON.stringify(table.name)},"action":"${actionNames[change.action]}","id":`;
+      const image = effect === 'remove' ? null : this.#project(change.newImage!);
+      const payload = [Buffer.from(head), change.key.length > 0 ? change.key : nullText];
+      if (image) payload.push(dataText, image);
+      payload.push(Buffer.from(`,"pos":"${position}","tx":"${change.xid}"${isLast ? ',"last":true}' : '}'}`));
+      const size = payload.reduce((sum, part) => sum + part.length, 0);
+      parts.push(this.#framing.head(size, position), ...payload, this.#framing.tail);
+    });
+    return { buffer: Buffer.concat(parts), count: matches.length };
+  }
+
+  #project(image: Buffer): Buffer {
+    const projected = this.#columns ? project(image, this.#columns) : image;
+    // a value of type json may contain line breaks, between its tokens only; in an event stream they would end the line
+    return this.#framing.name === 'sse' && projected.includes(0x0a) ? withoutLineBreaks(projected) : projected;
+  }
+
+  /** A control frame of this channel, wrapped. */
+  wrapped(text: string, position: string | null = null): Buffer {
+    return framed(this.#framing, text, position);
+  }
+}
+
+const nullText = Buffer.from('null');
+const dataText = Buffer.from(',"data":');
+
+function withoutLineBreaks(text: Buffer): Buffer {
+  const copy = Buffer.from(text);
+  for (let i = 0; i < copy.length; i++) if (copy[i] === 0x0a || copy[i] === 0x0d) copy[i] = 0x20;
+  return copy;
+}
+
+/** The transactions whose last change is in this batch. */
+function transactionEnds(batch: Batch): Set<bigint> {
+  const ends = new Set<bigint>();
+  const reader = new BatchReader(batch);
+  while (reader.next()) if (reader.last) ends.add(BigInt(reader.xid));
+  return ends;
+}
+
+function skippedSeqs(batch: Batch, after: number, skip: Skip): Set<number> {
+  const seqs = new Set<number>();
+  const reader = new BatchReader(batch);
+  while (reader.next()) if (reader.seq > after && skip.drops(BigInt(reader.xid))) seqs.add(reader.seq);
+  return seqs;
+}

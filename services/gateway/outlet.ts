@@ -1,0 +1,61 @@
+/**
+ * Where a client's bytes go: its raw socket, with the subscriptions that write to it. Frames are written in one piece; what
+ * the kernel has not taken yet is what a subscription looks at before it writes more.
+ */
+import type { Socket } from 'node:net';
+import type { Framing } from './framing.ts';
+import type { Subscription } from './subscription.ts';
+
+const nothing = Buffer.alloc(0);
+
+export class Outlet {
+  readonly framing: Framing;
+  readonly subscriptions = new Set<Subscription>();
+  readonly #socket: Socket;
+  #ended = false;
+
+  constructor(socket: Socket, framing: Framing) {
+    this.#socket = socket;
+    this.framing = framing;
+  }
+
+  /** False from `end` on, and when the socket is gone. */
+  get open(): boolean {
+    return !this.#ended && !this.#socket.destroyed;
+  }
+
+  /** Nothing is written from now on: the transport says goodbye in its own way. Its subscriptions stay to be left. */
+  end(): void {
+    this.#ended = true;
+  }
+
+  write(buffer: Buffer): void {
+    if (this.#ended || buffer.length === 0) return;
+    this.#socket.write(buffer);
+  }
+
+  /** bytes that the kernel has not taken yet */
+  get queuedBytes(): number {
+    return this.#socket.writableLength;
+  }
+
+  /** bytes that the kernel has taken, ever */
+  get takenBytes(): number {
+    return this.#socket.bytesWritten - this.#socket.writableLength;
+  }
+
+  /** Resolves when everything queued so far has been taken, or the socket has closed. */
+  drained(): Promise<void> {
+    const socket = this.#socket;
+    if (socket.writableLength === 0 || socket.destroyed) return Promise.resolve();
+    return new Promise((resolve) => {
+      const done = () => {
+        socket.off('close', done);
+        resolve();
+      };
+      socket.on('close', done);
+      // not 'drain', which never comes where less is queued than the stream's high-water mark
+      socket.write(nothing, done);
+    });
+  }
+}

@@ -1,0 +1,97 @@
+/** Plain mode: one subscription to a set of tables, narrowed by the URL and by messages; nothing but changes is sent. */
+import type { Catalog } from '#shared/catalog.ts';
+import type { GatewayMetrics } from '#shared/metrics.ts';
+import { parsePlainMessage, parseTables } from '#shared/protocol.ts';
+import { closeCodes, parsePosition } from '#shared/wire.ts';
+import type { TableSet, TablesChannel } from './channel.ts';
+import type { Connection } from './connection.ts';
+import type { Feed } from './feed.ts';
+import type { Hub } from './hub.ts';
+import { Subscription } from './subscription.ts';
+
+export interface PlainDeps {
+  catalog: Catalog;
+  hub: Hub;
+  feed: Feed;
+  metrics: GatewayMetrics;
+}
+
+/** What a URL asks for: which tables, and from which seq on (null: from now on). */
+export interface PlainWish {
+  tables: TableSet;
+  since: number | null;
+}
+
+/** What the URL asks for, or why the connection is to be closed. */
+export function plainWish(
+  url: URL,
+  { catalog, feed, metrics }: PlainDeps,
+): PlainWish | { code: number; error: string } {
+  const tables = parseTables(url.searchParams.get('tables'));
+  const unknown = tables?.find((name) => !catalog.byName(name));
+  if (unknown !== undefined) {
+    return { code: closeCodes.malformed, error: `tables: there is no table ${JSON.stringify(unknown)}` };
+  }
+  const text = url.searchParams.get('since');
+  if (text === null) return { tables, since: null };
+  const since = parsePosition(text);
+  if (!since) return { code: closeCodes.malformed, error: 'since: not a position' };
+  const known = feed.isOfThisHistory(since);
+  metrics.resumes.inc({ result: known ? 'ok' : 'gone' });
+  if (!known) return { code: closeCodes.positionGone, error: 'since: this history is no more, read the rows anew' };
+  return { tables, since: since.seq };
+}
+
+export class Plain {
+  readonly #connection: Connection;
+  readonly #deps: PlainDeps;
+  readonly #subscription: Subscription;
+
+  constructor(connection: Connection, wish: PlainWish, deps: PlainDeps) {
+    this.#connection = connection;
+    this.#deps = deps;
+    const { hub } = deps;
+    let resuming = wish.since !== null;
+    this.#subscription = new Subscription(hub.tablesChannel(wish.tables), connection.outlet, {
+      onLive: () => {
+        resuming = false;
+      },
+      onGone: (why) => {
+        if (why === 'epoch') connection.close(closeCodes.restart, 'the history has changed, read the rows anew');
+        else {
+          const code = resuming ? closeCodes.positionGone : closeCodes.tooSlow;
+          connection.close(code, 'what came next is no longer kept, read the rows anew');
+        }
+      },
+    });
+    hub.join(this.#subscription);
+    if (wish.since === null) hub.goLive(this.#subscription);
+    else void hub.catchUp(this.#subscription, wish.since);
+  }
+
+  receive(text: string): void {
+    const { catalog, hub } = this.#deps;
+    const message = parsePlainMessage(text);
+    if ('error' in message) return this.#connection.close(closeCodes.malformed, message.error);
+    const { table, action } = message;
+    if (!catalog.byName(table)) {
+      return this.#connection.close(closeCodes.malformed, `there is no table ${JSON.stringify(table)}`);
+    }
+    const now = (this.#subscription.channel as TablesChannel).tables;
+    // whoever names tables wants those; the connection began with all of them
+    if (action === 'subscribe' && now?.includes(table)) return;
+    const tables =
+      action === 'subscribe'
+        ? [...(now ?? []), table]
+        : (now ?? catalog.tables.map(({ name }) => name)).filter((name) => name !== table);
+    hub.move(this.#subscription, hub.tablesChannel(tables));
+  }
+
+  tick(): void {}
+
+  drain(): void {}
+
+  end(): void {
+    this.#deps.hub.leave(this.#subscription);
+  }
+}

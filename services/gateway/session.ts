@@ -1,0 +1,137 @@
+/** What is said on one WebSocket of plank.v1: hello first, then requests, each answered by `ok` or `error`. */
+import type { Catalog } from '#shared/catalog.ts';
+import { type ClientMessage, parseClientMessage, type SubscribeMessage } from '#shared/protocol.ts';
+import { closeCodes, formatPosition, type ServerFrame } from '#shared/wire.ts';
+import type { Connection } from './connection.ts';
+import { channelName } from './filtered-channel.ts';
+import { framed } from './framing.ts';
+import { keepDigits } from './row-schema.ts';
+import { positionOf, Refused, wordsOf } from './subscribe.ts';
+import { Subscriber, type SubscriberDeps } from './subscriber.ts';
+
+const helloTimeoutMs = 5_000;
+const maxSubscriptions = 100;
+
+export interface SessionDeps extends SubscriberDeps {
+  catalog: Catalog;
+  node: string;
+  pingMs: number;
+}
+
+export class Session {
+  readonly #connection: Connection;
+  readonly #deps: SessionDeps;
+  /** by the name of their channel */
+  readonly #subscribers = new Map<string, Subscriber>();
+  #helloTimer: NodeJS.Timeout | undefined;
+  /** the last position that the client was told of for all of its subscriptions */
+  #toldSeq = 0;
+
+  constructor(connection: Connection, deps: SessionDeps) {
+    this.#connection = connection;
+    this.#deps = deps;
+    this.#helloTimer = setTimeout(() => connection.close(closeCodes.noHello, 'no hello came in time'), helloTimeoutMs);
+  }
+
+  receive(text: string): void {
+    const message = parseClientMessage(text, keepDigits);
+    if ('error' in message) {
+      if (message.id === undefined || this.#awaitsHello) this.#connection.close(closeCodes.malformed, message.error);
+      else this.#send({ type: 'error', id: message.id, code: 'MALFORMED', message: message.error, retry: false });
+      return;
+    }
+    if (this.#awaitsHello !== (message.type === 'hello')) {
+      this.#connection.close(closeCodes.malformed, this.#awaitsHello ? 'hello comes first' : 'hello comes once');
+      return;
+    }
+    try {
+      this.#obey(message);
+    } catch (error) {
+      if (!(error instanceof Refused) || !('id' in message)) throw error;
+      this.#send({
+        type: 'error',
+        id: message.id,
+        code: error.code,
+        message: error.message,
+        retry: error.code === 'UNAVAILABLE',
+      });
+    }
+  }
+
+  /** Tells a quiet client how far it is. To be called now and then. */
+  tick(): void {
+    const { hub } = this.#deps;
+    if (this.#subscribers.size === 0 || hub.seq === this.#toldSeq) return;
+    for (const { subscription } of this.#subscribers.values()) if (subscription.state !== 'live') return;
+    this.#toldSeq = hub.seq;
+    this.#send({ type: 'pos', pos: formatPosition(hub) });
+  }
+
+  /** The replica leaves. */
+  drain(afterMs: number): void {
+    this.#send({ type: 'drain', after_ms: afterMs });
+  }
+
+  end(): void {
+    clearTimeout(this.#helloTimer);
+    for (const subscriber of this.#subscribers.values()) subscriber.end();
+    this.#subscribers.clear();
+  }
+
+  get #awaitsHello(): boolean {
+    return this.#helloTimer !== undefined;
+  }
+
+  #obey(message: ClientMessage): void {
+    const { hub, node, pingMs } = this.#deps;
+    switch (message.type) {
+      case 'hello':
+        clearTimeout(this.#helloTimer);
+        this.#helloTimer = undefined;
+        this.#send({ type: 'welcome', node, ping_ms: pingMs, pos: formatPosition(hub) });
+        return;
+      case 'subscribe':
+        this.#subscribe(message);
+        return;
+      case 'unsubscribe': {
+        const subscriber = this.#subscribers.get(message.ch);
+        if (!subscriber) throw new Refused('UNKNOWN_CHANNEL', `no subscription to ${JSON.stringify(message.ch)}`);
+        subscriber.end();
+        this.#subscribers.delete(message.ch);
+        this.#send({ type: 'ok', id: message.id });
+        return;
+      }
+      case 'ping':
+        this.#send({ type: 'pong' });
+    }
+  }
+
+  #subscribe(message: SubscribeMessage): void {
+    const { catalog } = this.#deps;
+    const { outlet } = this.#connection;
+    const from = positionOf(message);
+    const words = wordsOf(message, catalog);
+    const name = channelName(words);
+    if (this.#subscribers.has(name)) throw new Refused('ALREADY_SUBSCRIBED', `already subscribed to ${name}`);
+    if (this.#subscribers.size >= maxSubscriptions) {
+      throw new Refused('TOO_MANY_SUBSCRIPTIONS', `at most ${maxSubscriptions} subscriptions on a connection`);
+    }
+    const subscriber = new Subscriber(
+      outlet,
+      {
+        words: () => wordsOf(message, catalog),
+        snapshot: message.snapshot ?? false,
+        onEnded: () => this.#subscribers.delete(name),
+      },
+      this.#deps,
+    );
+    this.#subscribers.set(name, subscriber);
+    this.#send({ type: 'ok', id: message.id, ch: name, key: words.table.keyColumns });
+    subscriber.begin(from);
+  }
+
+  #send(frame: ServerFrame): void {
+    const { outlet } = this.#connection;
+    outlet.write(framed(outlet.framing, JSON.stringify(frame)));
+  }
+}

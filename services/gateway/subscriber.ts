@@ -1,0 +1,140 @@
+/**
+ * What one `subscribe` of plank.v1 (or one event stream) goes through: begins where it was asked to, with a snapshot or
+ * behind a position, follows the log, and begins anew where that cannot go on.
+ */
+import type { Log } from '#shared/log.ts';
+import type { GatewayMetrics } from '#shared/metrics.ts';
+import { Backoff, sleep } from '#shared/retry.ts';
+import { formatPosition, type Position, type ResyncReason } from '#shared/wire.ts';
+import type { Feed } from './feed.ts';
+import type { ChannelWords, FilteredChannel } from './filtered-channel.ts';
+import type { Hub } from './hub.ts';
+import type { Outlet } from './outlet.ts';
+import type { Snapshots } from './snapshot.ts';
+import { Refused } from './subscribe.ts';
+import { Subscription } from './subscription.ts';
+
+export interface SubscriberDeps {
+  hub: Hub;
+  feed: Feed;
+  snapshots: Snapshots;
+  log: Log;
+  metrics: GatewayMetrics;
+}
+
+export class Subscriber {
+  readonly subscription: Subscription;
+  readonly #deps: SubscriberDeps;
+  readonly #wantsRows: boolean;
+  readonly #words: () => ChannelWords;
+  readonly #onEnded: () => void;
+  /** counts beginnings, so that one that was overtaken stops */
+  #beginning = 0;
+
+  /** `words` are asked again when the table changes its shape. `onEnded`: they could not be answered then. Throws Refused. */
+  constructor(
+    outlet: Outlet,
+    options: { words: () => ChannelWords; snapshot: boolean; onEnded: () => void },
+    deps: SubscriberDeps,
+  ) {
+    this.#deps = deps;
+    this.#wantsRows = options.snapshot;
+    this.#words = options.words;
+    this.#onEnded = options.onEnded;
+    const channel = deps.hub.filteredChannel(options.words(), outlet.framing);
+    this.subscription = new Subscription(channel, outlet, {
+      onLive: () => {
+        const pos = formatPosition(deps.hub);
+        this.#write({ type: 'live', ch: this.channel.name, pos }, pos);
+      },
+      onGone: (why) => this.resync(why),
+    });
+    deps.hub.join(this.subscription);
+    deps.metrics.subscriptions.inc();
+  }
+
+  get channel(): FilteredChannel {
+    return this.subscription.channel as FilteredChannel;
+  }
+
+  /** Begins behind a position, or with the rows, or now. */
+  begin(from: Position | null): void {
+    const { hub, feed } = this.#deps;
+    if (from && !feed.isOfThisHistory(from)) this.resync('epoch');
+    else if (from) void hub.catchUp(this.subscription, from.seq);
+    else this.#beginAnew();
+  }
+
+  /** What was sent is void. Begins anew: with the rows, where they were asked for. */
+  resync(reason: ResyncReason): void {
+    if (this.subscription.state === 'ended') return;
+    this.#deps.hub.pause(this.subscription);
+    if (reason === 'shape' && !this.#readapt()) return;
+    this.#deps.metrics.resyncs.inc({ reason });
+    this.#write({ type: 'resync', ch: this.channel.name, reason });
+    this.#beginAnew();
+  }
+
+  end(): void {
+    if (this.subscription.state === 'ended') return;
+    this.#beginning++;
+    this.#deps.hub.leave(this.subscription);
+    this.#deps.metrics.subscriptions.dec();
+  }
+
+  /** Asks the same of the table as it is now. False: it cannot be asked any more, and the subscription has ended. */
+  #readapt(): boolean {
+    const { hub } = this.#deps;
+    try {
+      hub.move(this.subscription, hub.filteredChannel(this.#words(), this.subscription.outlet.framing));
+      return true;
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      this.#write({ type: 'error', ch: this.channel.name, code: error.code, message: error.message, retry: false });
+      this.#onEnded();
+      this.end();
+      return false;
+    }
+  }
+
+  #beginAnew(): void {
+    const beginning = ++this.#beginning;
+    if (this.#wantsRows) void this.#snapshot(beginning);
+    else void this.#deps.hub.catchUp(this.subscription, this.#deps.hub.seq);
+  }
+
+  /** Until it succeeds, or something else began or ended meanwhile. */
+  async #snapshot(beginning: number): Promise<void> {
+    const { hub, snapshots, log } = this.#deps;
+    const { outlet } = this.subscription;
+    const mine = () => this.#beginning === beginning && outlet.open;
+    const backoff = new Backoff(100, 5_000);
+    let begun = false;
+    while (mine()) {
+      try {
+        const start = await snapshots.read(this.channel, async (page, more) => {
+          if (!mine()) return false;
+          begun = true;
+          const { name } = this.channel;
+          outlet.write(this.channel.wrapped(`{"type":"rows","ch":"${name}","rows":[${page}],"more":${more}}`));
+          await outlet.drained();
+          return mine();
+        });
+        if (!start || !mine()) return;
+        this.subscription.skip = start.skip();
+        void hub.catchUp(this.subscription, start.seq);
+        return;
+      } catch (error) {
+        log.warn({ err: error, channel: this.channel.name }, 'could not read a snapshot, trying again');
+        // half of the rows are there: void
+        if (begun && mine()) this.#write({ type: 'resync', ch: this.channel.name, reason: 'retention' });
+        begun = false;
+        await sleep(backoff.next());
+      }
+    }
+  }
+
+  #write(message: object, position: string | null = null): void {
+    this.subscription.outlet.write(this.channel.wrapped(JSON.stringify(message), position));
+  }
+}

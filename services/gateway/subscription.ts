@@ -1,0 +1,46 @@
+/**
+ * A subscription: one cursor of one client into the log, through one channel.
+ *
+ *   catching-up  behind: reads on from its cursor at its own pace, from the ring or history, and goes live where it meets
+ *                the hub's seq. New ones begin here; live ones come here when their outlet holds more unsent bytes than
+ *                the bound, and its memory stops growing.
+ *   live         a member of its channel: gets each batch as it comes.
+ *   ended        for good.
+ *
+ * Only the hub moves it (hub.ts).
+ */
+import type { Channel } from './channel.ts';
+import type { Outlet } from './outlet.ts';
+import type { Skip } from './skip.ts';
+
+/** Why a subscription cannot go on where it is: that is not kept, not of this history, or the table is not what it was. */
+export type Gone = 'retention' | 'epoch' | 'shape';
+
+export interface Listeners {
+  /** arrived at the present, at the hub's seq; each time */
+  onLive?: () => void;
+  /** cannot go on; the subscription is neither live nor catching up until its owner says from where */
+  onGone: (why: Gone) => void;
+}
+
+export class Subscription {
+  /** its place in the channel's live members, -1 where it is not live */
+  slot = -1;
+  state: 'catching-up' | 'live' | 'ended' = 'catching-up';
+  /** the last seq that was written; kept only while catching up */
+  cursor = 0;
+  /** counts the runs of catching up, so that one that was overtaken notices */
+  run = 0;
+  /** what a snapshot already contains; null: nothing, or no longer */
+  skip: Skip | null = null;
+  channel: Channel;
+  readonly outlet: Outlet;
+  readonly listeners: Listeners;
+
+  constructor(channel: Channel, outlet: Outlet, listeners: Listeners) {
+    this.channel = channel;
+    this.outlet = outlet;
+    this.listeners = listeners;
+    outlet.subscriptions.add(this);
+  }
+}

@@ -1,0 +1,163 @@
+// Clients that read slowly, or not at all for a while, cost the gateway no memory and the others no time; they catch up, or
+// are told that what came next is gone.
+
+import { Client } from 'pg';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { Cluster, type ClusterNode } from '../../deploy/local/cluster.ts';
+import { admin } from '../support/admin.ts';
+import { connectAll, quantile, TestClient } from '../support/client.ts';
+import { metric } from '../support/nodes.ts';
+import { createDatabase, redisUrl } from '../support/servers.ts';
+import { until } from '../support/wait.ts';
+
+const megabyte = 1024 ** 2;
+const ringBytes = 8 * megabyte;
+const maxQueueBytes = megabyte;
+const rowBytes = 100_000;
+
+const stack = new AsyncDisposableStack();
+let cluster: Cluster;
+let gateway: ClusterNode;
+let databaseUrl: string;
+let url: string;
+let writer: Client;
+
+beforeAll(async () => {
+  const database = await createDatabase();
+  stack.defer(() => database.drop());
+  databaseUrl = database.url;
+  cluster = await Cluster.start({
+    gateways: 1,
+    balanced: false,
+    databaseUrl,
+    redisUrl: await redisUrl(),
+    env: { PLANK_LOG_NAME: database.name },
+    gatewayEnv: { RING_BYTES: `${ringBytes}`, MAX_QUEUE_BYTES: `${maxQueueBytes}` },
+    // Redis keeps less than what the slow are behind by, so that they need the log
+    listenerEnv: { STREAM_BYTES: `${2 * megabyte}` },
+  });
+  stack.defer(() => cluster.stop());
+  writer = new Client({ connectionString: databaseUrl });
+  await writer.connect();
+  stack.defer(() => writer.end());
+  gateway = cluster.gateways[0]!;
+  url = cluster.webSocketUrl;
+  await admin(
+    databaseUrl,
+    'create table big (id integer primary key, value double precision, updated_at timestamptz, body text)',
+  );
+  await admin(databaseUrl, `select plank.attach('big')`);
+});
+
+afterAll(() => stack.disposeAsync());
+
+let lastId = 0;
+
+/** Writes rows of that size, `each` in a transaction, and waits behind each until `done`. */
+async function writeBig(count: number, done: () => boolean = () => true, each = 5, bytes = rowBytes): Promise<void> {
+  for (let i = 0; i < count; i += each) {
+    const values = Array.from({ length: each }, () => `(${++lastId}, 1, clock_timestamp(), repeat('x', ${bytes}))`);
+    await writer.query(`insert into big values ${values.join(', ')}`);
+    await until('the others follow', done, 10_000);
+  }
+}
+
+function expectRows(client: TestClient, table: string, from: number, to: number): void {
+  expect(client.problems).toEqual([]);
+  const expected = Array.from({ length: to - from + 1 }, (_, i) => `${table}/${from + i}`);
+  expect([...client.rows.keys()].filter((key) => key.startsWith(`${table}/`))).toEqual(expected);
+}
+
+describe('a client that reads nothing', () => {
+  it('costs no memory and no time of others, and then gets all of it in order', async () => {
+    const others = await connectAll(3, { url, tables: 'big' });
+    const slow = await TestClient.connect({ url, tables: 'big' });
+    // what a process of this size needs with such rows and no slow client
+    await writeBig(100, () => others.every(({ rows }) => rows.size >= lastId - 10));
+    await until('all have them', () => [slow, ...others].every(({ rows }) => rows.size === lastId), 10_000);
+    const before = await metric(gateway, 'process_resident_memory_bytes');
+
+    slow.pause();
+    let peak = 0;
+    let fellBehind = false;
+    for (let i = 0; i < 10; i++) {
+      await writeBig(100, () => others.every(({ rows }) => rows.size >= lastId - 10));
+      peak = Math.max(peak, await metric(gateway, 'process_resident_memory_bytes'));
+      fellBehind ||= (await metric(gateway, 'plank_catching_up')) === 1;
+    }
+    await until('the others have all', () => others.every(({ rows }) => rows.size === lastId), 10_000);
+    expect(fellBehind).toBe(true);
+    expect(slow.rows.size).toBeLessThan(lastId - 500);
+    const p99 = quantile(
+      others.flatMap(({ latencies }) => latencies),
+      0.99,
+    );
+    const grown = (peak - before) / megabyte;
+    console.log(`others' p99 ${p99.toFixed(0)} ms; memory grew by ${grown.toFixed(1)} MB over 100 MB of changes`);
+    expect(p99).toBeLessThan(2_000);
+    // what may be held for it, and room for the garbage of 100 MB
+    expect(grown).toBeLessThan((ringBytes + maxQueueBytes) / megabyte + 60);
+    expect(await metric(gateway, 'plank_ring_bytes')).toBeLessThan(ringBytes + 2 * megabyte);
+
+    slow.resume();
+    const ms = await until('it has caught up', () => slow.rows.size === lastId, 20_000);
+    console.log(`100 MB behind, it caught up in ${ms.toFixed(0)} ms`);
+    for (const client of [slow, ...others]) {
+      expectRows(client, 'big', 1, lastId);
+      expect(client.closeCodes).toEqual([]);
+    }
+    await until('it is live again', async () => (await metric(gateway, 'plank_catching_up')) === 0, 5_000);
+    for (const client of [slow, ...others]) client.stop();
+  });
+
+  it('goes on where little is left unsent', async () => {
+    // batches smaller than a stream's high-water mark (64 kB): a queue that never counts as full
+    const smallBytes = 40_000;
+    const from = lastId + 1;
+    const client = await TestClient.connect({ url, tables: 'big' });
+    const watcher = await TestClient.connect({ url, tables: 'big' });
+    client.pause();
+    await writeBig(500, () => watcher.rows.has(`big/${lastId}`), 1, smallBytes);
+    expect(await metric(gateway, 'plank_catching_up')).toBe(1);
+    while (client.rows.size < 500) {
+      const { count } = client;
+      client.resume();
+      await until('it reads on', () => client.count > count, 10_000);
+      client.pause();
+    }
+    expectRows(client, 'big', from, lastId);
+    expect(client.closeCodes).toEqual([]);
+    client.stop();
+    watcher.stop();
+  });
+});
+
+describe('a client that is behind the retention', () => {
+  it('is closed with 4508 when it was too slow', async () => {
+    const slow = await TestClient.connect({ url, tables: 'big', reconnects: false });
+    slow.pause();
+    const from = lastId + 1;
+    await writeBig(200);
+    const forget = async () => {
+      const [row] = await admin(
+        databaseUrl,
+        `select plank.forget((select term from plank.leader), '0', 0, 10000) as gone`,
+      );
+      return row!['gone'] === '0';
+    };
+    await until('the log forgets what it did not read', forget, 10_000);
+    slow.resume();
+    expect(await slow.closed(10_000)).toBe(4508);
+    expect(slow.problems).toEqual([]);
+    expect(slow.rows.size).toBeGreaterThan(0);
+    expect([...slow.rows.keys()][0]).toBe(`big/${from}`);
+  });
+
+  it('is closed with 4410 when it resumes from too far back', async () => {
+    const { epoch } = (await admin(databaseUrl, 'select epoch from plank.extent()'))[0]!;
+    const client = await TestClient.connect({ url, since: `e${epoch}.1`, reconnects: false });
+    expect(await client.closed()).toBe(4410);
+    expect(client.closeReasons[0]).toMatch(/read the rows anew/);
+    expect(client.count).toBe(0);
+  });
+});

@@ -1,0 +1,45 @@
+// Owns a listener and a gateway within the test's own process, as in embedded mode, on a database of the test's.
+
+import { Gateway } from '../../services/gateway/gateway.ts';
+import { Listener } from '../../services/listener/listener.ts';
+import { gatewaySchema, listenerSchema, readConfig } from '../../shared/config.ts';
+import { LocalFanout } from '../../shared/fanout-local.ts';
+import { createLog } from '../../shared/log.ts';
+import { createRegistry, gatewayMetrics, listenerMetrics } from '../../shared/metrics.ts';
+
+export interface Embedded {
+  url: string;
+  registry: ReturnType<typeof createRegistry>;
+  stop(): Promise<void>;
+}
+
+/** `env`: settings by their names in README's configuration table. */
+export async function startEmbedded(databaseUrl: string, env: Record<string, string> = {}): Promise<Embedded> {
+  const settings = { NODE_NAME: 'test', LOG_LEVEL: 'silent', PORT: '0', ...env, DATABASE_URL: databaseUrl };
+  const log = createLog(settings.LOG_LEVEL, 'test', settings.NODE_NAME);
+  const registry = createRegistry(settings.NODE_NAME);
+  const fanout = new LocalFanout();
+  const listener = new Listener({
+    config: readConfig(listenerSchema, settings),
+    publisher: fanout,
+    log,
+    metrics: listenerMetrics(registry),
+  });
+  await listener.start();
+  const gateway = new Gateway({
+    config: readConfig(gatewaySchema, settings),
+    tail: fanout,
+    log,
+    metrics: gatewayMetrics(registry),
+  });
+  await gateway.start();
+  return {
+    url: `http://127.0.0.1:${gateway.port}`,
+    registry,
+    async stop() {
+      await gateway.stop();
+      await listener.stop();
+      await fanout.stop();
+    },
+  };
+}
