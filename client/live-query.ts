@@ -26,7 +26,9 @@ export class LiveStore {
   readonly #rows: LiveRows;
   readonly #given: readonly string[] | undefined;
   readonly #watchers = new Set<() => void>();
-  readonly #ready = Promise.withResolvers<void>();
+  readonly ready: Promise<void>;
+  #resolve!: () => void;
+  #reject!: (error: Error) => void;
   /** of states and errors */
   #turns = 0;
   state: SubscriptionState = 'offline';
@@ -35,7 +37,11 @@ export class LiveStore {
   constructor(key: readonly string[] | undefined) {
     this.#given = key;
     this.#rows = new LiveRows(key);
-    this.#ready.promise.catch(() => {}); // whoever awaits it is told
+    this.ready = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+    this.ready.catch(() => {}); // whoever awaits it is told
   }
 
   get rows(): ReadonlyMap<RowKey, Row> {
@@ -44,10 +50,6 @@ export class LiveStore {
 
   get version(): number {
     return this.#rows.version + this.#turns;
-  }
-
-  get ready(): Promise<void> {
-    return this.#ready.promise;
   }
 
   watch(callback: () => void): () => void {
@@ -71,7 +73,7 @@ export class LiveStore {
       this.error = error;
       this.#turns++;
     }
-    this.#ready.reject(error);
+    this.#reject(error);
   }
 
   #replace(rows: readonly Row[], key: readonly string[] | undefined): void {
@@ -85,7 +87,7 @@ export class LiveStore {
   #turn(state: SubscriptionState): void {
     this.state = state;
     this.#turns++;
-    if (state === 'live') this.#ready.resolve();
-    if (state === 'ended') this.#ready.reject(new PlankError('CLOSED', 'the client was closed'));
+    if (state === 'live') this.#resolve();
+    if (state === 'ended') this.#reject(new PlankError('CLOSED', 'the client was closed'));
   }
 }

@@ -96,6 +96,14 @@ function isComparable(a: string, b: string): boolean {
   return isUpTo(a, b) || isUpTo(b, a);
 }
 
+/**
+ * It is ahead of the stream, in an epoch that has ended before the stream came so far: it has what is no more. The server would say
+ * so (`resync`) if it were asked from there, so it is parked.
+ */
+function isAstray({ position }: Member, at: string | null, next: string): boolean {
+  return position !== null && at !== null && !isUpTo(position, at) && !isComparable(position, next);
+}
+
 const needsRows = (member: Member) => member.snapshot && member.position === null;
 const beginsNow = (member: Member) => !member.snapshot && member.position === null;
 const isParked = (member: Member) => !member.attached && !beginsNow(member);
@@ -207,10 +215,14 @@ export function onChange(group: Group, change: ChangeFrame, out: Out): Group {
   const members = new Map(group.members);
   for (const member of group.members.values()) {
     if (!member.attached || (member.position !== null && isUpTo(change.pos, member.position))) continue;
+    if (isAstray(member, stream.at, change.pos)) {
+      members.set(member.id, { ...member, attached: false });
+      continue;
+    }
     out.deliver(member.id, { kind: 'change', change });
     members.set(member.id, { ...member, position: change.pos });
   }
-  return { ...group, members, stream: { ...stream, at: later(stream.at, change.pos) } };
+  return settle({ ...group, members, stream: { ...stream, at: later(stream.at, change.pos) } }, out);
 }
 
 /** Everything up to `pos` has come: `live` brings members that begin now, `pos` only moves positions. */
@@ -221,6 +233,7 @@ export function onPosition(group: Group, pos: string, isLiveFrame: boolean, out:
   const at = later(stream.at, pos);
   const next = update(group, (member) => {
     if (!member.attached && !beginsNow(member)) return member;
+    if (isAstray(member, stream.at, at)) return { ...member, attached: false };
     const position = later(member.position, at);
     if (position !== member.position) out.deliver(member.id, { kind: 'position', pos: position });
     return { ...member, position, attached: true };
@@ -228,14 +241,14 @@ export function onPosition(group: Group, pos: string, isLiveFrame: boolean, out:
   return settle({ ...next, failures: 0, stream: { ...stream, phase: 'live', at } }, out);
 }
 
-/** Voids what the stream has brought; a member that is ahead of where it stopped keeps its place, if that may still exist. */
+/** Voids what the stream has brought; a member that is ahead of where it stopped asks from its own place. */
 export function onResync(group: Group, reason: ResyncReason, out: Out): Group {
   const { stream } = group;
   if (!isRunning(stream)) return group;
   const next = update(group, (member) => {
     if (!member.attached) return member;
     const { at } = stream;
-    const isAhead = reason === 'retention' && at !== null && member.position !== null && !isUpTo(member.position, at);
+    const isAhead = at !== null && member.position !== null && !isUpTo(member.position, at);
     if (isAhead) return { ...member, attached: false };
     if (stream.phase !== 'rows') out.deliver(member.id, { kind: 'resync', reason });
     return { ...member, position: null, attached: member.snapshot && stream.snapshot };
@@ -271,7 +284,9 @@ export function onError(group: Group, error: ErrorFrame, out: Out): Group {
 export function tellStates(group: Group, isConnected: boolean, out: Out): Group {
   const stateOf = (member: Member): SubscriptionState => {
     if (!isConnected) return 'offline';
-    return member.attached && group.stream.phase === 'live' ? 'live' : 'catching-up';
+    const { stream } = group;
+    const isThere = member.attached && stream.phase === 'live' && isUpTo(member.position!, stream.at!);
+    return isThere ? 'live' : 'catching-up';
   };
   const changed = [...group.members.values()].filter((member) => member.state !== stateOf(member));
   if (changed.length === 0) return group;
