@@ -315,6 +315,7 @@ class Step implements Out {
       case 'ok':
         return this.#ofRequest(frame.id, (group) => onOk(group, frame.ch, frame.key, this));
       case 'error':
+        if (frame.code === 'ALREADY_SUBSCRIBED' && frame.id !== undefined && this.#merge(frame.id, frame.ch)) return;
         if (frame.id !== undefined) return this.#ofRequest(frame.id, (group) => onError(group, frame, this));
         if (frame.ch !== undefined) return this.#ofChannel(frame.ch, (group) => onError(group, frame, this));
         this.effects.push({ type: 'report', message: `${frame.code}: ${frame.message}` });
@@ -348,6 +349,22 @@ class Step implements Out {
     for (const group of this.state.groups.values()) {
       if ('request' in group.stream && group.stream.request === id) return this.#put(change(group));
     }
+  }
+
+  /** The server knows better than `subjectKey` that two subjects are one: the members of one group go over to the other. */
+  #merge(request: number, ch: string | undefined): boolean {
+    const groups = [...this.state.groups.values()];
+    const known = groups.find(({ stream }) => 'ch' in stream && stream.ch === ch);
+    const doubled = groups.find(({ stream }) => stream.phase === 'asked' && stream.request === request);
+    if (!known || !doubled) return false;
+    const others = new Map(this.state.groups);
+    others.delete(doubled.key);
+    this.#set({ groups: others });
+    let merged = known;
+    for (const { id, snapshot, position } of doubled.members.values())
+      merged = join(merged, { id, snapshot, position }, this);
+    this.#put(merged);
+    return true;
   }
 
   #ofChannel(ch: string, change: (group: Group) => Group): void {

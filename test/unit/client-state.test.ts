@@ -283,6 +283,20 @@ describe('sharing', () => {
     expect(run(same).state.groups.size).toBe(1);
   });
 
+  test('what the server alone knows to be the same becomes one', () => {
+    const other: Event = {
+      type: 'subscribe',
+      member: 2,
+      subject: { table: 'items', columns: ['id'] },
+      from: null,
+      snapshot: false,
+    };
+    const refused = { type: 'error', id: 2, ch: 'a', code: 'ALREADY_SUBSCRIBED', message: '', retry: false } as const;
+    const { state, effects } = run([...isLive, other, frame(refused)]);
+    expect(state.groups.size).toBe(1);
+    expect(deliveries(effects, 2).at(-1)).toEqual({ kind: 'state', state: 'live' });
+  });
+
   test('one that begins now joins a live one at its position', () => {
     const { effects } = run([...isLive, subscribe(2, false)]);
     expect(subscribes(effects)).toHaveLength(1);
