@@ -266,7 +266,7 @@ create function plank.check() returns table (name text, problem text) language s
   union all
   select a.name, format('trigger %s is disabled on %s; run: alter table %s enable trigger %s', g.tgname, g.tgrelid::regclass, g.tgrelid::regclass, g.tgname)
   from plank.attached a join pg_trigger g on g.tgrelid in (select relid from pg_partition_tree(a.relation) union select a.relation)
-  where g.tgname like 'plank\_%' and g.tgenabled = 'D'
+  where g.tgname like 'plank\_%' and g.tgenabled in ('D', 'R')
   union all
   select a.name, format('key column %s was renamed or dropped; run: select plank.attach(%L)', k, a.relation)
   from plank.attached a cross join unnest(a.key_columns) k join pg_class c on c.oid = a.relation
