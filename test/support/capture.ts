@@ -89,7 +89,10 @@ export class Capture {
       'seqs',
     );
     this.#seq += drained.length;
-    const attached = await admin(this.url, 'select id, name from plank.attached');
+    const attached = await admin(
+      this.url,
+      'select a.id, a.name from plank.attached a join pg_class c on c.oid = a.relation',
+    );
     for (const { id, name } of attached) this.#names.set(String(id), name!);
     const changes = drained.map((row): Change => {
       const { xid, action, key } = row;

@@ -41,10 +41,9 @@ export async function startInstalled(version: number): Promise<InstalledPostgres
     const cluster = join(dataDir, 'cluster');
     await mkdir(cluster, { mode: 0o700 });
     if (user.uid !== undefined) await chown(cluster, user.uid, user.gid!);
-    const [command, ...args] = [...user.prefix, join(bin, 'initdb'), '--pgdata', cluster] as [string, ...string[]];
-    await run(command, [...args, '--username=postgres', '--auth=trust', '--encoding=UTF8', '--locale=C', '--no-sync'], {
-      env: user.env,
-    });
+    const initdb = [...user.prefix, join(bin, 'initdb')];
+    const options = ['--username=postgres', '--auth=trust', '--encoding=UTF8', '--locale=C', '--no-sync'];
+    await run(initdb[0]!, [...initdb.slice(1), '--pgdata', cluster, ...options], { env: user.env });
     let child!: Child;
     const url = await onFreePort(undefined, async (port) => {
       const settings = { port, listen_addresses: '127.0.0.1', unix_socket_directories: '', fsync: 'off' };
