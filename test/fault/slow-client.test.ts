@@ -110,21 +110,18 @@ describe('a client that reads nothing', () => {
     for (const client of [slow, ...others]) client.stop();
   });
 
-  it('goes on where little is left unsent', async () => {
-    // batches smaller than a stream's high-water mark (64 kB): a queue that never counts as full
-    const smallBytes = 40_000;
+  it('and then reads in sips, catches up', async () => {
     const from = lastId + 1;
     const client = await TestClient.connect({ url, tables: 'big' });
     const watcher = await TestClient.connect({ url, tables: 'big' });
     client.pause();
-    await writeBig(500, () => watcher.rows.has(`big/${lastId}`), 1, smallBytes);
-    expect(await metric(gateway, 'plank_catching_up')).toBe(1);
-    while (client.rows.size < 500) {
-      const { count } = client;
-      client.resume();
-      await until('it reads on', () => client.count > count, 10_000);
-      client.pause();
-    }
+    const follow = () => watcher.rows.has(`big/${lastId}`);
+    // how much the kernel takes before the gateway notices depends on the system
+    const behind = async () => (await metric(gateway, 'plank_catching_up')) === 1;
+    for (let i = 0; i < 40 && !(await behind()); i++) await writeBig(50, follow);
+    expect(await behind()).toBe(true);
+    await writeBig(200, follow, 1, 40_000);
+    while (client.rows.size < lastId - from + 1) await client.sip();
     expectRows(client, 'big', from, lastId);
     expect(client.closeCodes).toEqual([]);
     client.stop();
@@ -137,7 +134,10 @@ describe('a client that is behind the retention', () => {
     const slow = await TestClient.connect({ url, tables: 'big', reconnects: false });
     slow.pause();
     const from = lastId + 1;
-    await writeBig(200);
+    const behind = async () => (await metric(gateway, 'plank_catching_up')) === 1;
+    for (let i = 0; i < 40 && !(await behind()); i++) await writeBig(50);
+    // more than memory and Redis hold
+    await writeBig(150);
     const forget = async () => {
       const [row] = await admin(
         databaseUrl,

@@ -99,6 +99,21 @@ export class TestClient {
     this.#ws.resume();
   }
 
+  /** Reads until the next frame has come, and stops again: for as little as the socket gives out. */
+  async sip(deadlineMs = 5_000): Promise<void> {
+    const ws = this.#ws;
+    const { promise, resolve } = Promise.withResolvers<boolean>();
+    const late = setTimeout(resolve, deadlineMs, false);
+    ws.once('message', () => {
+      ws.pause();
+      resolve(true);
+    });
+    ws.resume();
+    const came = await promise;
+    clearTimeout(late);
+    if (!came) throw new Error(`no frame came within ${deadlineMs} ms, behind ${this.pos}`);
+  }
+
   send(message: string | Buffer): void {
     this.#ws.send(message);
   }
