@@ -126,7 +126,7 @@ export function reduce(state: State, event: Event, world: World): { state: State
 }
 
 /** Whether coming back would meet the same answer. */
-export function isFinal(code: number): boolean {
+function isFinal(code: number): boolean {
   return (code >= 4400 && code < 4500) || code === closeCodes.tooLarge;
 }
 

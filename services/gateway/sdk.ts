@@ -38,8 +38,8 @@ export async function sdkFiles(): Promise<Map<string, SdkFile>> {
 
 /** Types become blanks, so that lines and columns stay those of the source. */
 function asJavaScript(source: string): string {
-  const warn = process.emitWarning;
-  process.emitWarning = () => {}; // that stripping is experimental: the services run by it
+  const warn = process.emitWarning.bind(process);
+  process.emitWarning = () => {}; // that stripping is experimental: Node runs these services by it
   try {
     return stripTypeScriptTypes(source).replace(/(from\s+'\.[^']*)\.ts'/g, "$1.js'");
   } finally {

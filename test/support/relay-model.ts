@@ -61,7 +61,16 @@ export const actions = [
   ...flow,
   ...flow,
   ...flow,
-  ...['subscribe', 'subscribe', 'unsubscribe', 'resync', 'drop', 'drain', 'trim', 'fork', 'unavailable', 'silence'],
+  'subscribe',
+  'subscribe',
+  'unsubscribe',
+  'resync',
+  'drop',
+  'drain',
+  'trim',
+  'fork',
+  'unavailable',
+  'silence',
 ] as const;
 export type Action = readonly [kind: string, a: number, b: number];
 

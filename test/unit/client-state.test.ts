@@ -1,6 +1,6 @@
 // The SDK's brain: every state with every event, the rules of reconnecting and liveness, and a model of the whole protocol.
 
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { type Effect, type Event, initialState, limits, reduce, type State } from '../../client/connection-state.ts';
 import type { ServerFrame } from '../../shared/wire.ts';

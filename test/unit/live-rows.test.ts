@@ -1,6 +1,6 @@
 // The rows of a live query: keys, effects, and transactions that are applied at once.
 
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { LiveRows, maxHeldChanges, rowKey } from '../../client/live-rows.ts';
 import type { ChangeFrame, Effect } from '../../shared/wire.ts';

@@ -1,0 +1,252 @@
+// The SDK against a real gateway and listener in this process, through a proxy that cuts: live queries, subscriptions and the
+// iterator see what the database committed, each change once, whatever becomes of the connection.
+
+import { createElement } from 'react';
+import { renderToString } from 'react-dom/server';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { createPlank, type Plank, type PlankOptions, type Table } from '../../client/plank-client.ts';
+import { createSource, useLive } from '../../client/react.ts';
+import { Gateway } from '../../services/gateway/gateway.ts';
+import { Listener } from '../../services/listener/listener.ts';
+import { gatewaySchema, listenerSchema, readConfig } from '../../shared/config.ts';
+import { LocalFanout } from '../../shared/fanout-local.ts';
+import { createLog } from '../../shared/log.ts';
+import { createRegistry, gatewayMetrics, listenerMetrics } from '../../shared/metrics.ts';
+import { createPool, type Pool } from '../../shared/postgres.ts';
+import { createDatabase } from '../support/servers.ts';
+import { TcpProxy } from '../support/tcp-proxy.ts';
+import { until } from '../support/wait.ts';
+
+interface Stock {
+  id: number;
+  name: string;
+  count: number | null;
+}
+
+const stack = new AsyncDisposableStack();
+const clients: Plank[] = [];
+const log = createLog('silent', 'test', 'test');
+let pool: Pool;
+let proxy: TcpProxy;
+let url: string;
+
+beforeAll(async () => {
+  const database = await createDatabase();
+  stack.defer(() => database.drop());
+  const options = { applicationName: 'test', statementTimeoutMs: 10_000, max: 4, onError: () => {} };
+  pool = createPool(database.url, options);
+  stack.defer(() => pool.end());
+  await pool.query(`
+    create table stock (id integer primary key, name text not null, count integer);
+    create table pairs (a bigint, b text, note text, primary key (b, a));
+    select plank.attach('stock'), plank.attach('pairs');`);
+  const tail = new LocalFanout();
+  const config = readConfig(listenerSchema, { DATABASE_URL: database.url, LOG_LEVEL: 'silent' });
+  const listener = new Listener({ config, publisher: tail, log, metrics: listenerMetrics(createRegistry('test')) });
+  stack.defer(() => listener.stop());
+  await listener.start();
+  const gatewayConfig = readConfig(gatewaySchema, { DATABASE_URL: database.url, NODE_NAME: 'gw', PORT: '0' });
+  const gateway = new Gateway({ config: gatewayConfig, tail, log, metrics: gatewayMetrics(createRegistry('gw')) });
+  stack.defer(() => gateway.stop());
+  await gateway.start();
+  proxy = await TcpProxy.start(`http://localhost:${gateway.port}`);
+  stack.defer(() => proxy.stop());
+  url = proxy.through(`http://localhost:${gateway.port}/ws`);
+});
+
+beforeEach(() => pool.query('delete from stock; delete from pairs'));
+afterEach(() => {
+  for (const client of clients.splice(0)) client.close();
+});
+afterAll(() => stack.disposeAsync());
+
+function connect(options: PlankOptions = {}): Plank {
+  const plank = createPlank({ url, ...options });
+  clients.push(plank);
+  return plank;
+}
+
+const stockOf = (plank: Plank): Table<Stock> => plank.table<Stock>('stock');
+const insert = (first: number, last: number) =>
+  pool.query('insert into stock select i, $3 || i, i from generate_series($1::int, $2::int) i', [first, last, 'item ']);
+
+/** What the database says now. */
+async function selected(where = 'true'): Promise<Map<number, Stock>> {
+  const { rows } = await pool.query<Stock>(`select id, name, count from stock where ${where} order by id`);
+  return new Map(rows.map((row) => [row.id, row]));
+}
+
+const sorted = (rows: ReadonlyMap<unknown, Stock>) =>
+  new Map([...rows.values()].sort((a, b) => a.id - b.id).map((row) => [row.id, row]));
+
+describe('a live query', () => {
+  it('has the rows that the filter admits, and follows them', async () => {
+    await insert(1, 5);
+    const few = stockOf(connect()).live({ count: { lt: 4 } });
+    await few.ready;
+    expect(sorted(few.rows)).toEqual(await selected('count < 4'));
+    await pool.query('update stock set count = 100 where id = 2');
+    await pool.query('update stock set count = 0 where id = 5');
+    await pool.query('delete from stock where id = 1');
+    await until('the rows follow', () => few.rows.size === 2 && few.rows.has(5), 5_000);
+    expect(sorted(few.rows)).toEqual(await selected('count < 4'));
+    await pool.query('truncate stock');
+    await until('they are gone', () => few.rows.size === 0, 5_000);
+  });
+
+  it('is never seen in the middle of a transaction', async () => {
+    await insert(1, 2);
+    const live = stockOf(connect()).live();
+    const sums = new Set<number>();
+    await live.ready;
+    live.subscribe(() => sums.add([...live.rows.values()].reduce((sum, { count }) => sum + (count ?? 0), 0)));
+    for (let i = 1; i <= 20; i++)
+      await pool.query(
+        `begin; update stock set count = count - ${i} where id = 1; update stock set count = count + ${i} where id = 2; commit`,
+      );
+    await until('all have come', () => live.rows.get(2)?.count === 2 + 210, 5_000);
+    expect([...sums]).toEqual([3]);
+  });
+
+  it('is equal to the table after connections were cut while it was written to', async () => {
+    const plank = connect();
+    const live = stockOf(plank).live();
+    await live.ready;
+    for (let round = 0; round < 5; round++) {
+      await insert(round * 100 + 1, round * 100 + 100);
+      proxy.cut();
+      await pool.query('update stock set count = count + 1 where id % 7 = $1', [round]);
+      await pool.query('delete from stock where id % 11 = $1', [round]);
+    }
+    await insert(1_000, 1_000);
+    await until('the last row is there', () => live.rows.has(1_000), 20_000);
+    expect(sorted(live.rows)).toEqual(await selected());
+  });
+
+  it('is one for all who ask for the same', async () => {
+    await insert(1, 3);
+    const plank = connect();
+    const [a, b] = [stockOf(plank).live({ count: 2 }), stockOf(plank).live({ count: { eq: 2 } })];
+    await Promise.all([a.ready, b.ready]);
+    expect(a.rows).toBe(b.rows);
+    a.close();
+    await pool.query('delete from stock where id = 2');
+    await until('the other one follows', () => b.rows.size === 0, 5_000);
+  });
+
+  it('has composite keys, and keys beyond 2^53', async () => {
+    await pool.query(`insert into pairs values (9007199254740993, 'x', 'one'), (9007199254740992, 'x', 'two')`);
+    const live = connect().table<{ note: string }>('pairs').live();
+    await live.ready;
+    await pool.query(`update pairs set note = 'changed' where a = 9007199254740993`);
+    const note = () => live.rows.get('{"a":9007199254740993,"b":"x"}')?.note;
+    await until('the right one is changed', () => note() === 'changed', 5_000);
+    expect(live.rows.size).toBe(2);
+  });
+
+  it('that is refused says why', async () => {
+    const live = connect().table('nothing').live();
+    await expect(live.ready).rejects.toMatchObject({ code: 'UNKNOWN_TABLE' });
+    expect(live).toMatchObject({ state: 'ended', error: { code: 'UNKNOWN_TABLE' } });
+  });
+});
+
+describe('a subscription', () => {
+  it('of the same rows gets them later than another, and neither gets a change twice', async () => {
+    await insert(1, 3);
+    const items = stockOf(connect());
+    const first: string[] = [];
+    const second: string[] = [];
+    const a = items.subscribe({}, { onChange: ({ id, pos }) => first.push(`${String(id)} ${pos}`) });
+    await until('the first is live', () => a.state === 'live', 5_000);
+    await insert(4, 4);
+    let rows = 0;
+    const onSnapshot = (all: readonly Stock[]) => (rows = all.length);
+    const b = items.subscribe(
+      { snapshot: true },
+      { onSnapshot, onChange: ({ id, pos }) => second.push(`${String(id)} ${pos}`) },
+    );
+    await insert(5, 6);
+    await until('both are live', () => a.state === 'live' && b.state === 'live', 5_000);
+    await insert(7, 7);
+    await until('both have the last', () => first.length === 4 && second.at(-1) === first.at(-1), 5_000);
+    expect(first.map((text) => text.split(' ')[0])).toEqual(['4', '5', '6', '7']);
+    expect(rows + second.length).toBe(7);
+  });
+
+  it('goes on from a stored position, in another process so to say', async () => {
+    const worker = stockOf(connect()).subscribe({}, {});
+    await until('it is live', () => worker.state === 'live', 5_000);
+    const position = worker.position()!;
+    worker.unsubscribe();
+    await insert(1, 3);
+    const ids: unknown[] = [];
+    stockOf(connect()).subscribe({ from: position }, { onChange: ({ id }) => ids.push(id) });
+    await until('it has what it missed', () => ids.length === 3, 5_000);
+    expect(ids).toEqual([1, 2, 3]);
+  });
+
+  it('asks for a token before each connection', async () => {
+    let asked = 0;
+    const plank = connect({ token: () => Promise.resolve(`token ${++asked}`) });
+    stockOf(plank).subscribe({}, {});
+    await until('it is open', () => plank.state === 'open', 5_000);
+    proxy.cut();
+    await until('it has gone', () => plank.state !== 'open', 5_000);
+    await until('it is open again', () => plank.state === 'open', 10_000);
+    expect(asked).toBe(2);
+  });
+});
+
+describe('the iterator', () => {
+  it('pauses at its bound and loses nothing, nor when it is cut', async () => {
+    const items = stockOf(connect());
+    const from = await new Promise<string>((resolve) => {
+      const subscription = items.subscribe(
+        {},
+        { onState: (state) => state === 'live' && queueMicrotask(() => resolve(subscription.position()!)) },
+      );
+    });
+    const changes = items.changes({ from, bufferSize: 10 });
+    await insert(1, 300);
+    const seen: unknown[] = [];
+    for await (const { id } of changes) {
+      seen.push(id);
+      if (seen.length === 100) proxy.cut();
+      if (seen.length === 300) break;
+    }
+    expect(seen).toEqual(Array.from({ length: 300 }, (_, i) => i + 1));
+  });
+
+  it('ends with its signal', async () => {
+    const end = new AbortController();
+    const changes = stockOf(connect()).changes({ signal: end.signal });
+    const next = changes.next();
+    end.abort();
+    expect(await next).toEqual({ done: true, value: undefined });
+  });
+});
+
+describe('the hook', () => {
+  it('draws nothing yet where there is no browser, and subscribes to nothing', () => {
+    const plank = connect();
+    const Count = () => createElement('b', null, useLive(stockOf(plank), { where: { count: 1 } }).rows.size);
+    expect(renderToString(createElement(Count))).toBe('<b>0</b>');
+    expect(plank.state).toBe('idle');
+  });
+
+  it('has another Map for each drawing, and the same between', async () => {
+    await insert(1, 1);
+    const source = createSource(stockOf(connect()), {});
+    let draws = 0;
+    const end = source.subscribe(() => draws++);
+    await until('it is ready', () => source.current().isReady && source.current().rows.size === 1, 5_000);
+    const before = source.current();
+    expect(source.current()).toBe(before);
+    await insert(2, 2);
+    await until('it has drawn', () => source.current().rows.size === 2, 5_000);
+    expect(before.rows.size).toBe(1);
+    end();
+    expect(draws).toBeGreaterThan(1);
+  });
+});
