@@ -25,7 +25,7 @@ export type { LiveQuery } from './live-query.ts';
 export type { RowKey } from './live-rows.ts';
 export type { SubscriptionState } from './shared-stream.ts';
 
-/** What is used of a WebSocket: the browser's, Node's and that of `ws` have it. */
+/** What is used of a WebSocket: the browser's and Node's have it. (So has that of `ws`, whose types say it in another way.) */
 export interface SocketLike {
   addEventListener(type: 'open' | 'message' | 'close' | 'error', listener: (event: SocketEvent) => void): void;
   send(text: string): void;
