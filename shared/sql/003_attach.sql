@@ -79,25 +79,24 @@ begin
     set search_path = pg_catalog, pg_temp %2$s as $body$
     #variable_conflict use_column
     declare
-      depth integer := pg_trigger_depth();
       mark  bigint;
       wrote bigint;
     begin
-      if depth > 1 or current_setting('plank.nested_%3$s', true) <> '' then
+      if pg_trigger_depth() > 1 or current_setting('plank.nested_%3$s', true) <> '' then
         select last_value into mark from plank.outbox_id_seq;
       end if;
       if tg_op = 'INSERT' then
         insert into plank.outbox (relation, depth, action, key, new)
-        select %3$s, depth, 'I', n.key, n.image from (%5$s) n;
+        select %3$s, pg_trigger_depth(), 'I', n.key, n.image from (%5$s) n;
       elsif tg_op = 'UPDATE' then
         -- What is by far the most frequent, one row that keeps its key, needs no join of all with all. (A comparison that is
         -- more than "=" keeps the planner from hashing or sorting for it.)
         insert into plank.outbox (relation, depth, action, key, old, new)
-        select %3$s, depth, 'U', n.key, o.image, n.image from (%4$s) o cross join (%5$s) n
+        select %3$s, pg_trigger_depth(), 'U', n.key, o.image, n.image from (%4$s) o cross join (%5$s) n
         where not exists (select from plank_old offset 1) and (n.key collate "C" = o.key collate "C") is true;
         if not found then
           insert into plank.outbox (relation, depth, action, key, old, new)
-          select %3$s, depth, case when o.image is null then 'I'::"char" when n.image is null then 'D' else 'U' end,
+          select %3$s, pg_trigger_depth(), case when o.image is null then 'I'::"char" when n.image is null then 'D' else 'U' end,
                  coalesce(n.key, o.key), o.image, n.image
           from (%4$s) o full join (%5$s) n on n.key collate "C" = o.key collate "C"
           order by n.image is not null;
@@ -116,7 +115,7 @@ begin
                  steps as (select step, o.key as old_key, o.image as was, n.key as new_key, n.image as became,
                                   o.image is not null and n.image is not null and o.key is not distinct from n.key as stays
                            from o full join n using (step))
-            select %3$s, depth, s.action, s.key, s.was, s.became from (
+            select %3$s, pg_trigger_depth(), s.action, s.key, s.was, s.became from (
               select step, 1 as part, 'U'::"char" as action, new_key as key, was, became from steps where stays
               union all
               select step, 2, 'I', new_key, null, became from steps where became is not null and not stays
@@ -129,19 +128,19 @@ begin
         end if;%7$s
       elsif tg_op = 'DELETE' then%8$s
         insert into plank.outbox (relation, depth, action, key, old)
-        select %3$s, depth, 'D', o.key, o.image from (%4$s) o;
+        select %3$s, pg_trigger_depth(), 'D', o.key, o.image from (%4$s) o;
       else
         insert into plank.outbox (relation, depth, action)
-        select %3$s, depth, case when tg_relid = %6$s then 'T'::"char" else 'S' end;
+        select %3$s, pg_trigger_depth(), case when tg_relid = %6$s then 'T'::"char" else 'S' end;
       end if;
-      if not found then
-        return null;
-      end if;
-      if mark is not null then
-        perform plank.settle(%3$s, depth, tg_op, mark);
-      end if;
-      if not pg_try_advisory_xact_lock_shared(1886151019, 1) then
-        perform pg_notify('plank', '');
+      -- One expression for all that is seldom so: each costs as much as a look into an index.
+      if found and (mark is not null or not pg_try_advisory_xact_lock_shared(1886151019, 1)) then
+        if mark is not null then
+          perform plank.settle(%3$s, pg_trigger_depth(), tg_op, mark);
+        end if;
+        if not pg_try_advisory_xact_lock_shared(1886151019, 1) then
+          perform pg_notify('plank', '');
+        end if;
       end if;
       return null;
     end $body$
