@@ -169,7 +169,7 @@ export class Listener implements Service {
         const wake = await doorbell.wait(signal);
         if (signal.aborted) break;
         const started = performance.now();
-        const drained = await sequencer.drain(lead.term);
+        const drained = await sequencer.drain(lead.term, this.#drainTimeoutMs + 500);
         this.#drainTimeoutMs = minDrainTimeoutMs;
         this.#observe(drained, wake, performance.now() - started);
         doorbell.drained(

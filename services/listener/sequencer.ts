@@ -31,22 +31,21 @@ const drainLimit = 5_000;
 export class Sequencer {
   readonly #connection: Connection;
   readonly #leaseMs: number;
-  readonly #drainTimeoutMs: number;
   /** settles when the connection is free: one statement at a time */
   #turn: Promise<unknown> = Promise.resolve();
 
-  private constructor(connection: Connection, leaseMs: number, drainTimeoutMs: number) {
+  private constructor(connection: Connection, leaseMs: number) {
     this.#connection = connection;
     this.#leaseMs = leaseMs;
-    this.#drainTimeoutMs = drainTimeoutMs;
   }
 
-  static async connect(databaseUrl: string, leaseMs: number, drainTimeoutMs: number): Promise<Sequencer> {
+  /** The server ends statements that take longer than `statementTimeoutMs`. */
+  static async connect(databaseUrl: string, leaseMs: number, statementTimeoutMs: number): Promise<Sequencer> {
     const connection = await connect(databaseUrl, {
       applicationName: 'plank listener',
-      statementTimeoutMs: drainTimeoutMs,
+      statementTimeoutMs,
     });
-    return new Sequencer(connection, leaseMs, drainTimeoutMs);
+    return new Sequencer(connection, leaseMs);
   }
 
   /** Aborts with the reason when the connection is lost. */
@@ -67,10 +66,10 @@ export class Sequencer {
     return { term: Number(row.term), epoch: row.epoch, headSeq: Number(row.next_seq) - 1 };
   }
 
-  /** Gives the next seqs. What it returns is committed. Throws Deposed. */
-  async drain(term: number): Promise<Drained> {
+  /** Gives the next seqs. What it returns is committed. Throws Deposed; behind `deadlineMs` the connection counts as silent. */
+  async drain(term: number, deadlineMs = 30_000): Promise<Drained> {
     try {
-      const { rows } = await this.#inTurn(this.#drainTimeoutMs + 500, (client) =>
+      const { rows } = await this.#inTurn(deadlineMs, (client) =>
         client.query<ChangeRow>({
           name: 'plank_drain',
           text: `select ${changeColumns} from plank.drain($1, $2, $3)`,
