@@ -40,12 +40,13 @@ it('is drained when the other end has read, also where less than the high-water 
   // this is when no 'drain' will come
   expect(accepted.writableNeedDrain).toBe(false);
   let isDrained = false;
-  void outlet.drained().then(() => {
+  const drained = outlet.drained().finally(() => {
     isDrained = true;
   });
   await remains('it waits for the other end', () => !isDrained, 100);
   client.resume();
   await until('it is drained', () => isDrained, 3_000);
+  await drained;
   expect(outlet.queuedBytes).toBe(0);
 });
 
