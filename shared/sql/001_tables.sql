@@ -15,7 +15,6 @@ create table plank.outbox (
   xid      xid8 not null default pg_current_xact_id(),           -- the top-level transaction
   at       timestamptz not null default clock_timestamp(),
   relation integer not null,                                     -- plank.attached.id
-  depth    smallint not null default 1,                          -- trigger nesting, see plank.settle
   action   "char" not null,                                      -- I U D T(runcate) S(hape of the table changed)
   key      text,                                                 -- the primary key as JSON
   new      text,                                                 -- images as JSON, rendered once and never again

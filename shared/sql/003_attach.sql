@@ -69,7 +69,7 @@ declare
                   and exists (select from pg_constraint where conrelid = a.relation and contype = 'f' and (confdeltype in ('n', 'd') or confupdtype in ('c', 'n', 'd')));
   after_update text := case when cascades then format($s$
         if current_setting('plank.deleted_%1$s', true) <> '' then
-          perform plank.settle_deleted(%1$s, current_setting('plank.deleted_%1$s')::bigint), set_config('plank.deleted_%1$s', '', true);
+          perform plank.rechain(%1$s, current_setting('plank.deleted_%1$s')::bigint, 0), set_config('plank.deleted_%1$s', '', true);
         end if;$s$, a.id) else '' end;
   before_delete text := case when cascades then format($s$
         perform set_config('plank.deleted_%1$s', (select last_value from plank.outbox_id_seq)::text, true);$s$, a.id) else '' end;
@@ -86,17 +86,17 @@ begin
         select last_value into mark from plank.outbox_id_seq;
       end if;
       if tg_op = 'INSERT' then
-        insert into plank.outbox (relation, depth, action, key, new)
-        select %3$s, pg_trigger_depth(), 'I', n.key, n.image from (%5$s) n;
+        insert into plank.outbox (relation, action, key, new)
+        select %3$s, 'I', n.key, n.image from (%5$s) n;
       elsif tg_op = 'UPDATE' then
         -- What is by far the most frequent, one row that keeps its key, needs no join of all with all. (A comparison that is
         -- more than "=" keeps the planner from hashing or sorting for it.)
-        insert into plank.outbox (relation, depth, action, key, old, new)
-        select %3$s, pg_trigger_depth(), 'U', n.key, o.image, n.image from (%4$s) o cross join (%5$s) n
+        insert into plank.outbox (relation, action, key, old, new)
+        select %3$s, 'U', n.key, o.image, n.image from (%4$s) o cross join (%5$s) n
         where not exists (select from plank_old offset 1) and (n.key collate "C" = o.key collate "C") is true;
         if not found then
-          insert into plank.outbox (relation, depth, action, key, old, new)
-          select %3$s, pg_trigger_depth(), case when o.image is null then 'I'::"char" when n.image is null then 'D' else 'U' end,
+          insert into plank.outbox (relation, action, key, old, new)
+          select %3$s, case when o.image is null then 'I'::"char" when n.image is null then 'D' else 'U' end,
                  coalesce(n.key, o.key), o.image, n.image
           from (%4$s) o full join (%5$s) n on n.key collate "C" = o.key collate "C"
           order by n.image is not null;
@@ -109,13 +109,13 @@ begin
             delete from plank.outbox where xid = pg_current_xact_id() and id in (
               select id from plank.outbox where xid = pg_current_xact_id() order by id desc limit wrote);
             -- The tables hold the steps in the order in which they were made, so the n-th old row became the n-th new one.
-            insert into plank.outbox (relation, depth, action, key, old, new)
+            insert into plank.outbox (relation, action, key, old, new)
             with o as (select *, row_number() over () as step from (%4$s) o),
                  n as (select *, row_number() over () as step from (%5$s) n),
                  steps as (select step, o.key as old_key, o.image as was, n.key as new_key, n.image as became,
                                   o.image is not null and n.image is not null and o.key is not distinct from n.key as stays
                            from o full join n using (step))
-            select %3$s, pg_trigger_depth(), s.action, s.key, s.was, s.became from (
+            select %3$s, s.action, s.key, s.was, s.became from (
               select step, 1 as part, 'U'::"char" as action, new_key as key, was, became from steps where stays
               union all
               select step, 2, 'I', new_key, null, became from steps where became is not null and not stays
@@ -127,11 +127,11 @@ begin
           end if;
         end if;%7$s
       elsif tg_op = 'DELETE' then%8$s
-        insert into plank.outbox (relation, depth, action, key, old)
-        select %3$s, pg_trigger_depth(), 'D', o.key, o.image from (%4$s) o;
+        insert into plank.outbox (relation, action, key, old)
+        select %3$s, 'D', o.key, o.image from (%4$s) o;
       else
-        insert into plank.outbox (relation, depth, action)
-        select %3$s, pg_trigger_depth(), case when tg_relid = %6$s then 'T'::"char" else 'S' end;
+        insert into plank.outbox (relation, action)
+        select %3$s, case when tg_relid = %6$s then 'T'::"char" else 'S' end;
       end if;
       -- One expression for all that is seldom so: each costs as much as a look into an index.
       if found and (mark is not null or not pg_try_advisory_xact_lock_shared(1886151019, 1)) then
