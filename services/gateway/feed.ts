@@ -183,7 +183,9 @@ export class Feed {
     if (epoch !== hub.epoch) {
       this.#epochs = await reader.epochs();
       const shared = this.#isShared(hub);
-      hub.epoch = epoch;
+      const later = this.#epochs.filter((known) => known.epoch > hub.epoch);
+      if (shared) hub.fork(epoch, Math.min(...later.map(({ forkedAt }) => forkedAt)));
+      else hub.epoch = epoch;
       if (!shared) throw new PositionGone(`seq ${hub.seq} is not part of epoch ${epoch}`);
     }
     if (newest < hub.seq) throw new PositionGone(`the log ends at ${newest}, before ${hub.seq}`);
@@ -196,7 +198,7 @@ export class Feed {
 
   /** What this gateway has passed on is no longer the history, or it slept past the retention. */
   async #startOver(): Promise<void> {
-    const { hub, reader, log, onHistoryLost } = this.#options;
+    const { hub, reader, catalog, log, onHistoryLost } = this.#options;
     const backoff = new Backoff(100, 2_000);
     while (!this.#abort.signal.aborted) {
       try {
@@ -206,6 +208,8 @@ export class Feed {
           { from: { epoch: hub.epoch, seq: hub.seq }, to: { epoch, seq: newest } },
           'starting over: the log does not continue where this gateway was',
         );
+        // what was altered meanwhile comes by no change: whoever begins anew asks for the tables as they are now
+        hub.catalogChanged(await catalog.load());
         hub.reset(epoch, newest);
         onHistoryLost();
         this.#heard();

@@ -121,11 +121,17 @@ function withoutLineBreaks(text: Buffer): Buffer {
   return copy;
 }
 
+/** Of the batch that is being passed on, which every channel asks for. */
+const endsOf = new WeakMap<Batch, ReadonlySet<bigint>>();
+
 /** The transactions whose last change is in this batch. */
-function transactionEnds(batch: Batch): Set<bigint> {
+function transactionEnds(batch: Batch): ReadonlySet<bigint> {
+  const known = endsOf.get(batch);
+  if (known) return known;
   const ends = new Set<bigint>();
   const reader = new BatchReader(batch);
   while (reader.next()) if (reader.last) ends.add(BigInt(reader.xid));
+  endsOf.set(batch, ends);
   return ends;
 }
 

@@ -70,10 +70,23 @@ export class Hub {
 
   /** What was passed on is not the history any more: each subscription begins anew, in its own way. */
   loseHistory(): void {
-    for (const channels of [this.#tablesChannels, this.#filteredChannels]) {
-      for (const channel of channels.values())
-        for (const { listeners } of Array.from(channel.users)) listeners.onGone('epoch');
-    }
+    for (const { listeners } of this.#everyone()) listeners.onGone('epoch');
+  }
+
+  /**
+   * Another epoch begins behind the seq `at`, which this gateway has not passed yet. Whoever came from a replica that was
+   * further on has seen what is no longer true.
+   */
+  fork(epoch: number, at: number): void {
+    this.epoch = epoch;
+    for (const { state, cursor, listeners } of this.#everyone())
+      if (state === 'catching-up' && cursor > at) listeners.onGone('epoch');
+  }
+
+  /** A list of its own: subscriptions that begin anew may move to other channels. */
+  #everyone(): Subscription[] {
+    const channels = [...this.#tablesChannels.values(), ...this.#filteredChannels.values()];
+    return channels.flatMap(({ users }) => [...users]);
   }
 
   /** Plain mode's channel for a set of tables, shared by all who ask for the same. */
@@ -120,6 +133,8 @@ export class Hub {
 
   /** Moves a subscription to another channel, from its cursor on. */
   move(subscription: Subscription, channel: Channel): void {
+    // to part would forget a channel that nobody else uses
+    if (channel === subscription.channel) return;
     this.#part(subscription);
     subscription.channel = channel;
     this.join(subscription);

@@ -1,9 +1,11 @@
 /**
  * Reads what a channel's rows are at one moment, and where in the log that moment is. In one transaction: the last seq given,
  * the snapshot, how many changes it sees that have no seq yet (they get one later and are dropped then, see skip.ts), and
- * the rows. Small results are shared by all who ask at the same time; only a few are read at once.
+ * the rows. Small results are shared by all who ask while they are read; only a few are read at once, and no slow client
+ * keeps the others from it.
  */
 import Cursor from 'pg-cursor';
+import type { Table } from '#shared/catalog.ts';
 import type { GatewayMetrics } from '#shared/metrics.ts';
 import { asText, type Pool, type PoolClient } from '#shared/postgres.ts';
 import { withDeadlineOr } from '#shared/retry.ts';
@@ -11,10 +13,17 @@ import type { FilteredChannel } from './filtered-channel.ts';
 import { Skip } from './skip.ts';
 
 const rowsPerPage = 500;
-/** results up to this size are kept until the last of those who wait for them has them */
+/** results up to this size are read to the end before the first page is handed over; larger ones at the client's pace */
 const shareBytes = 4 * 1024 * 1024;
 const maxAtOnce = 4;
 const fetchDeadlineMs = 30_000;
+/** within which a client must take a page of a large result: it keeps a transaction open */
+const pageDeadlineMs = 10_000;
+
+/** The client took a page of a large result too late. */
+export class TooSlow extends Error {
+  override readonly name = 'TooSlow';
+}
 
 export interface SnapshotStart {
   /** the rows are as of this seq … */
@@ -35,7 +44,8 @@ interface Small {
 export class Snapshots {
   readonly #pool: Pool;
   readonly #metrics: GatewayMetrics;
-  readonly #shared = new Map<string, Promise<Small | null>>();
+  /** by the channel's name, while being read */
+  readonly #shared = new Map<string, { table: Table; rows: Promise<Small | null> }>();
   readonly #waiting: (() => void)[] = [];
   #running = 0;
 
@@ -46,38 +56,45 @@ export class Snapshots {
 
   /**
    * Reads a channel's rows. `onPage` gets each page, with whether another follows, and may take its time; it returns false
-   * to stop. Resolves with where the log goes on, null when stopped. Rejects when Postgres does not answer.
+   * to stop. Resolves with where the log goes on, null when stopped. Rejects when Postgres does not answer, and with TooSlow.
    */
   async read(
     channel: FilteredChannel,
     onPage: (page: Page, more: boolean) => Promise<boolean>,
   ): Promise<SnapshotStart | null> {
-    const key = channel.name;
-    const running = this.#shared.get(key);
-    if (running) {
-      const small = await running;
+    const { name, words } = channel;
+    const running = this.#shared.get(name);
+    // rows of before the table was altered are no longer what is asked for
+    if (running?.table === words.table) {
+      const small = await running.rows;
       if (small) return (await hand(small.pages, onPage)) ? small.start : null;
     }
-    const share = Promise.withResolvers<Small | null>();
-    share.promise.catch(() => {});
-    const first = !this.#shared.has(key);
-    if (first) this.#shared.set(key, share.promise);
+    const { promise, resolve, reject } = Promise.withResolvers<Small | null>();
+    promise.catch(() => {});
+    const entry = { table: words.table, rows: promise };
+    if (this.#shared.get(name)?.table !== words.table) this.#shared.set(name, entry);
+    // whoever comes later reads anew, however long those who are here take: the log of that time may be forgotten by then
+    const share = (small: Small | null) => {
+      resolve(small);
+      if (this.#shared.get(name) === entry) this.#shared.delete(name);
+    };
     try {
-      return await this.#limited(() => this.#run(channel, onPage, share.resolve));
+      const result = await this.#limited(() => this.#run(channel, onPage, share));
+      return result && (await hand(result.pages, onPage)) ? result.start : null;
     } catch (error) {
-      share.reject(error);
+      reject(error);
       throw error;
     } finally {
-      share.resolve(null);
-      if (first) this.#shared.delete(key);
+      share(null);
     }
   }
 
+  /** Resolves with the pages that are still to be handed over, null when stopped. */
   async #run(
     channel: FilteredChannel,
     onPage: (page: Page, more: boolean) => Promise<boolean>,
     share: (small: Small | null) => void,
-  ): Promise<SnapshotStart | null> {
+  ): Promise<Small | null> {
     this.#metrics.snapshots.inc();
     const client = await this.#pool.connect();
     let broken: Error | undefined;
@@ -97,17 +114,18 @@ export class Snapshots {
           share(null);
         }
         if (!small) {
-          for (const text of pages.splice(0)) if (!(await onPage(text, next !== null))) return await stop(null);
+          for (const text of pages.splice(0)) {
+            const taken = await withDeadlineOr(onPage(text, next !== null), pageDeadlineMs, () => new TooSlow());
+            if (!taken) return await stop(null);
+          }
         }
         if (next === null) break;
         page = next;
       }
-      if (!small) return await stop(start);
-      share({ start, pages });
-      await stop(null);
-      return (await hand(pages, onPage)) ? start : null;
+      if (small) share({ start, pages });
+      return await stop({ start, pages });
 
-      async function stop(result: SnapshotStart | null): Promise<SnapshotStart | null> {
+      async function stop(result: Small | null): Promise<Small | null> {
         await withDeadlineOr(cursor.close(), fetchDeadlineMs, silent);
         await client.query('rollback');
         return result;

@@ -7,10 +7,10 @@ import type { GatewayMetrics } from '#shared/metrics.ts';
 import { Backoff, sleep } from '#shared/retry.ts';
 import { formatPosition, type Position, type ResyncReason } from '#shared/wire.ts';
 import type { Feed } from './feed.ts';
-import type { ChannelWords, FilteredChannel } from './filtered-channel.ts';
+import { type ChannelWords, channelName, type FilteredChannel } from './filtered-channel.ts';
 import type { Hub } from './hub.ts';
 import type { Outlet } from './outlet.ts';
-import type { Snapshots } from './snapshot.ts';
+import { type Snapshots, TooSlow } from './snapshot.ts';
 import { Refused } from './subscribe.ts';
 import { Subscription } from './subscription.ts';
 
@@ -69,7 +69,7 @@ export class Subscriber {
   resync(reason: ResyncReason): void {
     if (this.subscription.state === 'ended') return;
     this.#deps.hub.pause(this.subscription);
-    if (reason === 'shape' && !this.#readapt()) return;
+    if (!this.#readapt()) return;
     this.#deps.metrics.resyncs.inc({ reason });
     this.#write({ type: 'resync', ch: this.channel.name, reason });
     this.#beginAnew();
@@ -86,11 +86,16 @@ export class Subscriber {
   #readapt(): boolean {
     const { hub } = this.#deps;
     try {
-      hub.move(this.subscription, hub.filteredChannel(this.#words(), this.subscription.outlet.framing));
+      const words = this.#words();
+      // the client knows the channel by its name
+      if (channelName(words) !== this.channel.name)
+        throw new Refused('UNAVAILABLE', 'the table has another key: subscribe again');
+      hub.move(this.subscription, hub.filteredChannel(words, this.subscription.outlet.framing));
       return true;
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
-      this.#write({ type: 'error', ch: this.channel.name, code: error.code, message: error.message, retry: false });
+      const { code, message } = error;
+      this.#write({ type: 'error', ch: this.channel.name, code, message, retry: code === 'UNAVAILABLE' });
       this.#onEnded();
       this.end();
       return false;
@@ -112,6 +117,8 @@ export class Subscriber {
     let begun = false;
     while (mine()) {
       try {
+        // who has not taken what there is must not hold a transaction open
+        await outlet.drained();
         const start = await snapshots.read(this.channel, async (page, more) => {
           if (!mine()) return false;
           begun = true;
@@ -125,7 +132,8 @@ export class Subscriber {
         void hub.catchUp(this.subscription, start.seq);
         return;
       } catch (error) {
-        log.warn({ err: error, channel: this.channel.name }, 'could not read a snapshot, trying again');
+        if (!(error instanceof TooSlow))
+          log.warn({ err: error, channel: this.channel.name }, 'could not read a snapshot, trying again');
         // half of the rows are there: void
         if (begun && mine()) this.#write({ type: 'resync', ch: this.channel.name, reason: 'retention' });
         begun = false;
