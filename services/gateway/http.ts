@@ -1,6 +1,6 @@
 /**
- * The express app of a gateway: health, metrics, the REST tables and the test page. It owns no sockets: main.ts puts it on a
- * server, and the same server's upgrades go to the WebSocket side.
+ * The express app of a gateway: health, metrics, the REST tables, the test page and the SDK for pages
+ * without a bundler. It owns no sockets: gateway.ts puts it on a server, and the same server's upgrades go to the WebSocket side.
  */
 import { fileURLToPath } from 'node:url';
 import cors from 'cors';
@@ -11,6 +11,7 @@ import type { GatewayConfig } from '../../shared/config.ts';
 import type { Log } from '../../shared/log.ts';
 import type { Pool } from '../../shared/postgres.ts';
 import { methodNotAllowed, named, notFound, problemHandler, routeOf } from './problems.ts';
+import { sdkFiles } from './sdk.ts';
 import { tablesRouter } from './tables.ts';
 
 export interface Health {
@@ -129,6 +130,17 @@ export function createApp({ config, log, catalog, pool, health, ready, changes, 
           'Cache-Control': 'no-cache',
         });
         response.sendFile(file, { root: consoleFolder, cacheControl: false });
+      })
+      .all(readOnly);
+  }
+
+  for (const [path, { type, body }] of sdkFiles()) {
+    app
+      .route(path)
+      .all(named(path))
+      .get((_request, response) => {
+        // always asked for again, mostly answered by 304: the modules of two versions do not fit together
+        response.set({ 'Content-Type': type, 'Cache-Control': 'no-cache' }).send(body);
       })
       .all(readOnly);
   }

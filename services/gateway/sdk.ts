@@ -2,7 +2,7 @@
  * The SDK as a browser loads it: `import { createPlank } from '/plank.js'`. Plank runs without a build step, so the types are stripped
  * here, once; nothing is bundled. Paths keep the folders of the source, so that the modules find each other.
  */
-import { readFile } from 'node:fs/promises';
+import { readFileSync } from 'node:fs';
 import { stripTypeScriptTypes } from 'node:module';
 
 export interface SdkFile {
@@ -26,13 +26,11 @@ const modules = [
 const type = 'text/javascript; charset=utf-8';
 
 /** By path: `/plank.js`, `/client/….js`, `/shared/wire.js`. Relative imports only, so that a proxy may put them under a prefix. */
-export async function sdkFiles(): Promise<Map<string, SdkFile>> {
-  const files = await Promise.all(
-    modules.map(async (name): Promise<[string, SdkFile]> => {
-      const source = await readFile(new URL(`${name}.ts`, root), 'utf8');
-      return [`/${name}.js`, { type, body: asJavaScript(source) }];
-    }),
-  );
+export function sdkFiles(): Map<string, SdkFile> {
+  const files = modules.map((name): [string, SdkFile] => {
+    const source = readFileSync(new URL(`${name}.ts`, root), 'utf8');
+    return [`/${name}.js`, { type, body: asJavaScript(source) }];
+  });
   return new Map([['/plank.js', { type, body: `export * from './client/plank-client.js';\n` }], ...files]);
 }
 

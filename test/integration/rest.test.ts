@@ -520,6 +520,22 @@ describe('beside the tables', () => {
     expect((await call('GET', '/')).text).not.toMatch(/<script>|\son\w+=|\sstyle=/);
   });
 
+  it('serves the SDK to pages of other origins, and again only when it has changed', async () => {
+    const entry = await call('GET', '/plank.js', undefined, { origin: 'https://shop.example' });
+    expect(entry).toMatchObject({ status: 200, text: "export * from './client/plank-client.js';\n" });
+    expect(entry.headers.get('access-control-allow-origin')).toBe('https://shop.example');
+    for (const path of ['/plank.js', '/client/plank-client.js', '/client/react.js', '/shared/wire.js']) {
+      const { status, headers } = await call('GET', path);
+      expect([path, status, headers.get('content-type')]).toEqual([path, 200, 'text/javascript; charset=utf-8']);
+      expect(headers.get('cache-control')).toBe('no-cache');
+      // with a tag, fetch would ask caches to step aside
+      const tag = { 'if-none-match': headers.get('etag')!, 'cache-control': 'max-age=0' };
+      const again = await call('GET', path, undefined, tag);
+      expect([path, again.status, again.text]).toEqual([path, 304, '']);
+    }
+    expect((await call('GET', '/client/plank-client.ts')).status).toBe(404);
+  });
+
   it('does not leave the folder of the page', async () => {
     // fetch would resolve the dots itself
     const status = await new Promise((resolve, reject) => {
