@@ -112,7 +112,11 @@ export class Session {
     const from = positionOf(message);
     const words = wordsOf(message, catalog);
     const name = channelName(words);
-    if (this.#subscribers.has(name)) throw new Refused('ALREADY_SUBSCRIBED', `already subscribed to ${name}`);
+    if (this.#subscribers.has(name)) {
+      const error = { code: 'ALREADY_SUBSCRIBED', message: `already subscribed to ${name}`, retry: false } as const;
+      this.#send({ type: 'error', id: message.id, ch: name, ...error });
+      return;
+    }
     if (this.#subscribers.size >= maxSubscriptions) {
       throw new Refused('TOO_MANY_SUBSCRIPTIONS', `at most ${maxSubscriptions} subscriptions on a connection`);
     }

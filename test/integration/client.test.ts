@@ -29,6 +29,7 @@ const log = createLog('silent', 'test', 'test');
 let pool: Pool;
 let proxy: TcpProxy;
 let url: string;
+let mark = 0;
 
 beforeAll(async () => {
   const database = await createDatabase();
@@ -39,7 +40,8 @@ beforeAll(async () => {
   await pool.query(`
     create table stock (id integer primary key, name text not null, count integer);
     create table pairs (a bigint, b text, note text, primary key (b, a));
-    select plank.attach('stock'), plank.attach('pairs');`);
+    create table marks (id integer generated always as identity primary key);
+    select plank.attach('stock'), plank.attach('pairs'), plank.attach('marks');`);
   const tail = new LocalFanout();
   const config = readConfig(listenerSchema, { DATABASE_URL: database.url, LOG_LEVEL: 'silent' });
   const listener = new Listener({ config, publisher: tail, log, metrics: listenerMetrics(createRegistry('test')) });
@@ -52,9 +54,19 @@ beforeAll(async () => {
   proxy = await TcpProxy.start(`http://localhost:${gateway.port}`);
   stack.defer(() => proxy.stop());
   url = proxy.through(`http://localhost:${gateway.port}/ws`);
+  const witness = createPlank({ url: `http://localhost:${gateway.port}/ws` });
+  stack.defer(() => witness.close());
+  const marks = witness.table<{ id: number }>('marks').live();
+  marks.subscribe(() => (mark = Math.max(mark, ...[...marks.rows.values()].map(({ id }) => id))));
+  await marks.ready;
 });
 
-beforeEach(() => pool.query('delete from stock; delete from pairs'));
+beforeEach(async () => {
+  await pool.query('delete from stock; delete from pairs');
+  // positions that a test is given lie behind this
+  const { rows } = await pool.query<{ id: number }>(`insert into marks default values returning id`);
+  await until('the gateway is beyond what other tests did', () => mark === rows[0]!.id, 5_000);
+});
 afterEach(() => {
   for (const client of clients.splice(0)) client.close();
 });
@@ -195,6 +207,30 @@ describe('a subscription', () => {
     await until('it has gone', () => plank.state !== 'open', 5_000);
     await until('it is open again', () => plank.state === 'open', 10_000);
     expect(asked).toBe(2);
+  });
+});
+
+describe('a filter written in another way', () => {
+  it('is one with the other on the server, and both get everything', async () => {
+    await insert(1, 3);
+    const items = stockOf(connect());
+    const errors: unknown[] = [];
+    const live = items.live({ count: { gte: 2 } });
+    await live.ready;
+    const seen: unknown[] = [];
+    const other = items.subscribe(
+      { where: { and: [{ count: { gte: 2 } }] }, snapshot: true },
+      {
+        onSnapshot: (rows) => seen.push(...rows.map(({ id }) => id)),
+        onChange: ({ id }) => seen.push(id),
+        onError: (error) => errors.push(error),
+      },
+    );
+    await until('it is live', () => other.state === 'live', 5_000);
+    await insert(4, 4);
+    await until('both have it', () => live.rows.has(4) && seen.includes(4), 5_000);
+    expect(seen).toEqual([2, 3, 4]);
+    expect(errors).toEqual([]);
   });
 });
 
