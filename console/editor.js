@@ -2,17 +2,7 @@
 // input is.
 
 import { byId, element, timeText } from './dom.js';
-import {
-  applyAnswer,
-  applyChange,
-  drawItems,
-  drawnRowOf,
-  itemOf,
-  noteOnRow,
-  placeRow,
-  redrawRow,
-  showProblem,
-} from './items.js';
+import { drawnRowOf, hasCome, itemOf, noteOnRow, placeRow, redrawRow, showProblem } from './items.js';
 import { readNumber, send } from './rest.js';
 
 const calmAfterMs = 4_000;
@@ -50,8 +40,6 @@ async function create(form) {
     form.elements[placed[0]]?.focus();
     return;
   }
-  applyAnswer(answer.row);
-  drawItems();
   form.reset();
   name.focus();
 }
@@ -77,12 +65,12 @@ function edit(id) {
     saveButton.disabled = true;
     editor.classList.add('saving');
     const answer = await send('PATCH', `/${id}`, changed);
+    if (answer.row) await hasCome(answer.row);
     editor.classList.remove('saving');
     saveButton.disabled = false;
     name.setAttribute('aria-invalid', String(Boolean(answer.fields?.name)));
     value.setAttribute('aria-invalid', String(Boolean(answer.fields?.value)));
     if (answer.problem) return noteOnRow(editor, answer.problem);
-    applyAnswer(answer.row);
     close();
   };
   saveButton.addEventListener('click', save);
@@ -102,7 +90,7 @@ function edit(id) {
     element('td', { class: 'time' }, timeText(row.updated_at)),
     element('td', { class: 'actions' }, saveButton, element('button', { onclick: close }, 'Cancel')),
   );
-  placeRow(byId('items'), id, editor);
+  placeRow(row, editor);
   name.focus();
   name.select();
 }
@@ -122,9 +110,8 @@ async function remove(button, id) {
   }
   button.disabled = true;
   const answer = await send('DELETE', `/${id}`);
+  // 404: somebody else was faster. The row goes when the change comes.
+  if (!answer.problem || answer.status === 404) return;
   button.disabled = false;
-  // 404: somebody else was faster, and the row goes all the same
-  if (answer.problem && answer.status !== 404) return showProblem(answer.problem);
-  applyChange({ action: 'DELETE', id });
-  drawItems();
+  showProblem(answer.problem);
 }

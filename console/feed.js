@@ -1,4 +1,4 @@
-// The last changes of every table, newest first, and the count of all that came. While paused, they wait undrawn.
+// The last changes, newest first, and the count of all that came. While paused, they wait undrawn.
 
 import { byId, clockText, element } from './dom.js';
 
@@ -22,9 +22,9 @@ export function addChange(change) {
   add({ at: new Date(), change });
 }
 
-/** A line across the feed, where there is something to divide. */
-export function addGap(gap) {
-  if (count > 0) add({ gap });
+/** A line across the feed. */
+export function addLine(line) {
+  add({ line });
 }
 
 export function drawFeed() {
@@ -46,8 +46,8 @@ function add(entry) {
   if (waiting.length > length) waiting = waiting.slice(-length);
 }
 
-function drawEntry({ at, gap, change }) {
-  if (gap) return element('li', { class: 'gap' }, gap);
+function drawEntry({ at, line, change }) {
+  if (line) return element('li', { class: 'gap' }, line);
   const { table, action, id, data } = change;
   const key = id !== null && typeof id === 'object' ? Object.values(id).join(', ') : id;
   return element(
@@ -56,6 +56,6 @@ function drawEntry({ at, gap, change }) {
     element('span', { class: `badge ${action}` }, action),
     element('span', { class: 'what' }, action === 'TRUNCATE' ? table : `${table} ${key}`),
     element('time', { datetime: at.toISOString() }, clockText(at)),
-    ...(data === null ? [] : [element('code', { title: 'The row' }, JSON.stringify(data))]),
+    ...(data === undefined ? [] : [element('code', { title: 'The row' }, JSON.stringify(data))]),
   );
 }

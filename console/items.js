@@ -1,65 +1,35 @@
-// The rows of the table items as this page knows them, and their drawing. Three sources say what a row is: the list, the
-// changes, and the answers to what this page wrote. Changes and the list come in order and always win; an answer may be
-// late, so it counts only where nothing newer is known.
+// The rows of the table items, as the live query has them: each drawing compares what is shown with what is there. A row that
+// is being edited stays as its editor left it.
 
 import { byId, element, timeText } from './dom.js';
 
-const maxGone = 1_000;
+const maxShown = 1_000;
 
-const items = new Map(); // id → row
-const drawnRows = new Map(); // id → its <tr>
-const touched = new Set(); // ids to draw
-const gone = new Set(); // the ids deleted last
-let cleared = false;
-let limit; // of the list, where the table holds more than that
-let wasListed = false;
+let query;
+const drawnRows = new Map(); // id → { row, shown }, its <tr>
 let marksFresh = false; // the first drawing marks nothing as new
-let problem = '';
 
-export const itemOf = (id) => items.get(id);
-export const drawnRowOf = (id) => drawnRows.get(id);
-
-export function applyChange({ action, id, data }) {
-  if (action === 'TRUNCATE') {
-    items.clear();
-    cleared = true;
-  } else if (action === 'DELETE') {
-    items.delete(id);
-    touched.add(id);
-    gone.add(id);
-    if (gone.size > maxGone) gone.delete(gone.values().next().value);
-  } else {
-    items.set(id, data);
-    touched.add(id);
-    gone.delete(id);
-  }
+export function startItems(given) {
+  query = given;
+  query.ready.then(drawItems, drawItems);
 }
 
-/** What the server answered to a write of ours. Others may have changed the row again, and their change may be here. */
-export function applyAnswer(row) {
-  const known = items.get(row.id);
-  if (gone.has(row.id) || (known && known.updated_at >= row.updated_at)) return;
-  applyChange({ action: 'UPDATE', id: row.id, data: row });
-}
+export const itemOf = (id) => query.rows.get(id);
+export const drawnRowOf = (id) => drawnRows.get(id)?.shown;
 
-/** `truncatedAt`: how many rows were asked for, where there are more. */
-export function applyList(rows, truncatedAt) {
-  limit = truncatedAt;
-  wasListed = true;
-  problem = '';
-  const present = new Set(rows.map((row) => row.id));
-  for (const id of items.keys()) {
-    if (!present.has(id)) applyChange({ action: 'DELETE', id });
-  }
-  for (const row of rows) {
-    if (items.get(row.id)?.updated_at !== row.updated_at) applyChange({ action: 'INSERT', id: row.id, data: row });
-  }
-}
-
-/** Says below the table why it is not current; the next list takes it away. */
-export function showListProblem(text) {
-  problem = text;
-  drawNote();
+/** Resolves when the table shows what a write of ours was answered with, or something newer. */
+export function hasCome(answered) {
+  const isHere = () => !itemOf(answered.id) || itemOf(answered.id).updated_at >= answered.updated_at;
+  return new Promise((resolve) => {
+    const timer = setTimeout(done, 2_000); // the connection may be lost
+    const end = query.subscribe(() => isHere() && done());
+    function done() {
+      clearTimeout(timer);
+      end();
+      resolve();
+    }
+    if (isHere()) done();
+  });
 }
 
 export function showProblem(text) {
@@ -69,65 +39,81 @@ export function showProblem(text) {
 }
 
 export function drawItems() {
-  if (cleared) {
-    cleared = false;
-    for (const id of drawnRows.keys()) touched.add(id);
+  const rows = newest();
+  for (const [id, { shown }] of drawnRows) {
+    if (rows.has(id)) continue;
+    const isGone = !query.rows.has(id);
+    if (isGone && isEdited(shown)) showProblem(`Somebody deleted the item ${id} while you edited it.`);
+    shown.remove();
+    drawnRows.delete(id);
   }
-  const body = byId('items');
-  for (const id of touched) {
-    const row = items.get(id);
-    const shown = drawnRows.get(id);
-    const editing = shown?.classList.contains('editing');
-    if (row === undefined) {
-      if (editing) showProblem(`Somebody deleted the item ${id} while you edited it.`);
-      shown?.remove();
-      drawnRows.delete(id);
-    } else if (editing) {
-      // while it is being saved, the change is most likely our own
-      if (!shown.classList.contains('saving'))
-        noteOnRow(shown, 'Somebody changed it meanwhile. Save replaces what you changed.');
-    } else {
-      const drawn = drawRow(row);
-      if (marksFresh) drawn.classList.add('fresh');
-      placeRow(body, id, drawn);
-    }
-  }
-  touched.clear();
-  marksFresh = wasListed;
-  byId('items-count').textContent = items.size === 0 ? '' : `${items.size}${limit ? '+' : ''}`;
+  for (const [id, row] of rows) drawRow(id, row);
+  marksFresh ||= query.state === 'live';
+  byId('items-count').textContent = query.rows.size === 0 ? '' : query.rows.size.toLocaleString();
   drawNote();
 }
 
 /** Draws a row again as it is; one that was being edited is no longer. */
 export function redrawRow(id) {
-  drawnRows.get(id)?.classList.remove('editing');
-  touched.add(id);
+  const drawn = drawnRows.get(id);
+  if (!drawn) return;
+  drawn.shown.classList.remove('editing');
+  drawn.row = undefined;
   drawItems();
 }
 
-/** Puts `drawn` where the row `id` is or belongs, newest first. The focus stays on the button it was on. */
-export function placeRow(body, id, drawn) {
-  const shown = drawnRows.get(id);
-  if (shown) {
-    const focused = shown.contains(document.activeElement) ? document.activeElement.dataset.role : undefined;
-    shown.replaceWith(drawn);
-    if (focused) drawn.querySelector(`[data-role="${focused}"]`)?.focus();
+/** Puts `shown` where the row is or belongs, newest first. The focus stays on the button it was on. */
+export function placeRow(row, shown) {
+  const before = drawnRows.get(row.id)?.shown;
+  if (before) {
+    const focused = before.contains(document.activeElement) ? document.activeElement.dataset.role : undefined;
+    before.replaceWith(shown);
+    if (focused) shown.querySelector(`[data-role="${focused}"]`)?.focus();
   } else {
-    body.insertBefore(drawn, firstBelow(body, id));
+    const body = byId('items');
+    body.insertBefore(shown, firstBelow(body, row.id));
   }
-  drawnRows.set(id, drawn);
+  drawnRows.set(row.id, { row, shown });
 }
 
-export function noteOnRow(row, text) {
-  const note = row.querySelector('.row-note');
+export function noteOnRow(shown, text) {
+  const note = shown.querySelector('.row-note');
   if (note) note.textContent = text;
 }
 
+const isEdited = (shown) => shown.classList.contains('editing');
+
+/** The rows to show: those with the highest ids, where there are more. */
+function newest() {
+  if (query.rows.size <= maxShown) return query.rows;
+  return new Map([...query.rows].sort(([a], [b]) => b - a).slice(0, maxShown));
+}
+
+function drawRow(id, row) {
+  const drawn = drawnRows.get(id);
+  if (drawn && isSame(drawn.row, row)) return;
+  if (drawn && isEdited(drawn.shown)) {
+    drawn.row = row;
+    // while it is being saved, the change is most likely our own
+    if (!drawn.shown.classList.contains('saving'))
+      noteOnRow(drawn.shown, 'Somebody changed it meanwhile. Save replaces what you changed.');
+    return;
+  }
+  const shown = rowElement(row);
+  if (marksFresh) shown.classList.add('fresh');
+  placeRow(row, shown);
+}
+
+/** Rows that were read anew are other objects, mostly with the same in them. */
+const isSame = (a, b) => a === b || JSON.stringify(a) === JSON.stringify(b);
+
 function drawNote() {
-  let text = 'Reading the items…';
-  if (problem) text = problem;
-  else if (limit) text = `Only the first ${limit} items and new ones are shown.`;
-  else if (wasListed) text = items.size === 0 ? 'There are no items yet. Add one above.' : '';
+  const { rows, error, state } = query;
+  let text = '';
+  if (error) text = `The items cannot be read: ${error.message}`;
+  else if (!marksFresh && state !== 'live') text = 'Reading the items…';
+  else if (rows.size > maxShown) text = `Only the newest ${maxShown.toLocaleString()} items are shown.`;
+  else if (rows.size === 0) text = 'There are no items yet. Add one above.';
   byId('items-note').textContent = text;
 }
 
@@ -139,7 +125,7 @@ function firstBelow(body, id) {
   return null;
 }
 
-function drawRow({ id, name, value, updated_at }) {
+function rowElement({ id, name, value, updated_at }) {
   return element(
     'tr',
     { 'data-id': id },

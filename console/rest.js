@@ -1,4 +1,4 @@
-// The REST side of the table items. Nothing here throws but `readItems`: a failed write is an answer with words to show.
+// The REST side of the table items. Nothing here throws: a failed write is an answer with words to show.
 
 const url = new URL('api/items', document.baseURI);
 const timeoutMs = 15_000;
@@ -27,11 +27,4 @@ export async function send(method, path, body) {
   } catch {
     return { problem: 'The server did not answer. Try again in a moment.' };
   }
-}
-
-/** The first `limit` rows, and whether there are more. */
-export async function readItems(limit) {
-  const response = await fetch(`${url}?limit=${limit}`, { signal: AbortSignal.timeout(timeoutMs) });
-  if (!response.ok) throw new Error(`status ${response.status}`);
-  return { rows: await response.json(), more: response.headers.has('Plank-Next-Cursor') };
 }

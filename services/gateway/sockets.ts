@@ -60,16 +60,6 @@ export class Sockets {
       autoPong: false,
       handleProtocols: (offered) => (offered.has(subprotocol) ? subprotocol : false),
     });
-    this.#server.on('headers', (headers, request) => {
-      // Plain mode has no frame that could tell a browser which replica it talks to. The one who asks chooses the cookie's
-      // name, as windows that connect at the same time share their cookies.
-      const asker = new URL(request.url ?? '/', 'ws://local').searchParams.get('whoami');
-      if (asker !== null && /^\w{1,32}$/.test(asker)) {
-        headers.push(
-          `Set-Cookie: plank_node_${asker}=${options.config.NODE_NAME}; Path=/; Max-Age=20; SameSite=Strict`,
-        );
-      }
-    });
     this.#wheel = new PingWheel(options.config.PING_INTERVAL_MS, (connection, now) => this.#ping(connection, now));
     this.#ticks = new PingWheel(positionEveryMs, (connection) => this.#connections.get(connection)?.tick());
     options.metrics.connections.set({ transport: 'websocket' }, 0);
