@@ -142,7 +142,7 @@ export class Capture {
 }
 
 /** "U 1 {old} {new}" */
-export function brief(change: Change): string {
+function brief(change: Change): string {
   return [change.action, change.key, change.old, change.new].filter((part) => part !== null).join(' ');
 }
 
