@@ -5,6 +5,7 @@ import { formatPosition } from '#shared/wire.ts';
 import { eventFraming, framed } from './framing.ts';
 import { Outlet } from './outlet.ts';
 import { PingWheel } from './ping-wheel.ts';
+import { invalidFields } from './problems.ts';
 import { keepDigits } from './row-schema.ts';
 import type { SessionDeps } from './session.ts';
 import { positionOf, Refused, wordsOf } from './subscribe.ts';
@@ -116,13 +117,12 @@ function askedOf(request: Request<{ table: string }>): {
   from?: string;
   snapshot: boolean;
 } {
-  const query = request.query as Record<string, string>;
-  for (const name of Object.keys(query)) {
-    if (!known.has(name))
-      throw new PlankError('INVALID', `unknown query parameter ${JSON.stringify(name)}`, {
-        fields: [{ path: name, message: 'unknown' }],
-      });
+  for (const [name, value] of Object.entries(request.query)) {
+    if (!known.has(name)) throw wrong(name, 'is not a query parameter of this');
+    if (typeof value !== 'string') throw wrong(name, 'is there more than once');
+    if (name === 'snapshot' && !/^(true|false|1|0)$/.test(value)) throw wrong(name, 'is neither true nor false');
   }
+  const query = request.query as Record<string, string>;
   const from = request.get('last-event-id') ?? query.since;
   return {
     table: request.params.table,
@@ -133,13 +133,12 @@ function askedOf(request: Request<{ table: string }>): {
   };
 }
 
+const wrong = (path: string, message: string, cause?: unknown) => invalidFields([{ path, message }], cause);
+
 function parseJson(text: string): unknown {
   try {
     return JSON.parse(text, keepDigits);
   } catch (error) {
-    throw new PlankError('INVALID', 'where is not JSON', {
-      fields: [{ path: 'where', message: 'is not JSON' }],
-      cause: error,
-    });
+    throw wrong('where', 'is not JSON', error);
   }
 }

@@ -102,23 +102,22 @@ export class FilteredChannel extends Channel {
 
   #project(image: Buffer): Buffer {
     const projected = this.#columns ? project(image, this.#columns) : image;
-    // a value of type json may contain line breaks, between its tokens only; in an event stream they would end the line
-    return this.#framing.name === 'sse' && projected.includes(0x0a) ? withoutLineBreaks(projected) : projected;
+    if (this.#framing.name === 'ws' || (!projected.includes(0x0a) && !projected.includes(0x0d))) return projected;
+    return Buffer.from(onOneLine(projected.toString()));
   }
 
-  /** A control frame of this channel, wrapped. */
+  /** A frame of this channel that is no change, wrapped. */
   wrapped(text: string, position: string | null = null): Buffer {
-    return framed(this.#framing, text, position);
+    return framed(this.#framing, this.#framing.name === 'sse' ? onOneLine(text) : text, position);
   }
 }
 
 const nullText = Buffer.from('null');
 const dataText = Buffer.from(',"data":');
 
-function withoutLineBreaks(text: Buffer): Buffer {
-  const copy = Buffer.from(text);
-  for (let i = 0; i < copy.length; i++) if (copy[i] === 0x0a || copy[i] === 0x0d) copy[i] = 0x20;
-  return copy;
+/** A value of type json may contain line breaks, between its tokens only; in an event stream they would end the line. */
+function onOneLine(json: string): string {
+  return json.replaceAll(/[\r\n]/g, ' ');
 }
 
 /** Of the batch that is being passed on, which every channel asks for. */

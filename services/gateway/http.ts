@@ -115,7 +115,9 @@ export function createApp({ config, log, catalog, pool, health, ready, changes, 
     .all(readOnly);
 
   if (changes) {
-    app.route('/api/:table/changes').all(named('/api/:table/changes')).get(changes).all(methodNotAllowed('GET'));
+    // express answers HEAD by GET: a stream without end
+    const route = app.route('/api/:table/changes').all(named('/api/:table/changes'));
+    route.head(methodNotAllowed('GET')).get(changes).all(methodNotAllowed('GET'));
   }
   app.use('/api', tablesRouter({ pool, catalog, maxBodyBytes: config.MAX_BODY_BYTES }));
 
