@@ -118,6 +118,11 @@ export function gatewayMetrics(registry: Registry) {
       help: 'Open subscriptions of plank.v1 and event streams',
       registers,
     }),
+    channels: new Gauge({
+      name: 'plank_channels',
+      help: 'What subscriptions have asked for in different words',
+      registers,
+    }),
     resumes: new Counter({
       name: 'plank_resumes_total',
       help: 'Connections that asked to resume, by result',

@@ -96,6 +96,7 @@ export class Hub {
     if (!channel) {
       channel = new TablesChannel(tables, { catalog: this.#options.catalog, heads: this.#heads, ring: this.#ring });
       this.#tablesChannels.set(key, channel);
+      this.#count();
     }
     return channel;
   }
@@ -113,6 +114,7 @@ export class Hub {
       }
       channel = new FilteredChannel(words, { ring: this.#ring, framing });
       this.#filteredChannels.set(key, channel);
+      this.#count();
       index.add(channel);
     }
     return channel;
@@ -152,6 +154,11 @@ export class Hub {
       index?.remove(channel);
       if (index?.size === 0) this.#indexes.delete(channel.words.table.id);
     } else if (this.#tablesChannels.get(channel.key) === channel) this.#tablesChannels.delete(channel.key);
+    this.#count();
+  }
+
+  #count(): void {
+    this.#options.metrics.channels.set(this.#tablesChannels.size + this.#filteredChannels.size);
   }
 
   /** Live from now on. */
