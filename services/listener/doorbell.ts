@@ -4,12 +4,16 @@
  *
  *   ringing    this listener holds the lock exclusively. A writer cannot share it, so it notifies at its commit.
  *   polling    nobody holds it exclusively. A writer shares it until its transaction ends and stays silent; drains follow
- *              one another. Entered when transactions come faster than `busyPerSecond`.
+ *              one another. Entered when busy.
  *   returning  the lock is requested. New writers see the request and notify; those that share the lock are polled for,
  *              a few milliseconds apart, until the last of them has ended and the lock is granted. Then one more drain.
  *
  *   ringing ─busy─▶ polling ─calm─▶ returning ─granted─▶ ringing       lock connection lost ─▶ returning
- *                      ▲───────busy and not granted───────┘
+ *                      ▲────busy: the request is withdrawn────┘
+ *
+ * Busy: more transactions than `busyPerSecond`, or drains that find something take more than `busyShare` of the time. The
+ * rate alone does not tell: notifying commits wait for each other through their flushes, so where flushes are slow many
+ * writers come to a few hundred a second, and would be held there.
  *
  * A connection that hears the notifications and one that holds the lock: a session waiting for a lock hears nothing.
  * Each is asked now and then whether it still is what it was; after each loss the owner drains once.
@@ -21,14 +25,19 @@ import { Backoff, Bell, sleep, withDeadlineOr } from '#shared/retry.ts';
 
 const busyPerSecond = 1_000;
 const calmPerSecond = 500;
+const busyShare = 0.5;
+const calmShare = 0.25;
 const windowMs = 200;
 const returningPauseMs = 3;
+const maxRestMs = 5;
+const manyPerDrain = 16;
 const heartbeatMs = 2_000;
 const deadlineMs = 2_000;
-/** a request is given up and made again this often, to look whether the load has come back meanwhile */
+/** a request that was not withdrawn is made again this often, so that a silent connection is noticed */
 const lockTimeoutMs = 10_000;
 const lockKey = '1886151019, 1'; // as in sql/003_attach.sql
-const lockNotAvailable = '55P03';
+/** the lock timeout has passed, or the request was withdrawn */
+const notGranted = new Set(['55P03', '57014']);
 
 type Mode = 'ringing' | 'polling' | 'returning';
 /** why the owner should drain: it was told to, it is its turn, or nobody said anything for long */
@@ -53,8 +62,14 @@ export class Doorbell {
   #lastDrain = performance.now();
   #windowStart = performance.now();
   #windowCount = 0;
+  /** the time of drains that found something */
+  #windowDrainMs = 0;
   #busy = false;
   #lastCount = 0;
+  /** how long the last drain took that found something */
+  #lastDrainMs = 0;
+  #bellClient: Client | undefined;
+  #requestPid = 0;
   readonly #modeChanged = new Bell();
 
   constructor(options: DoorbellOptions) {
@@ -85,7 +100,7 @@ export class Doorbell {
       const safetyIn = this.#lastDrain + this.#options.safetyIntervalMs - performance.now();
       return (await this.#bell.wait(safetyIn, signal)) ? 'ring' : 'safety';
     }
-    const pause = this.#mode === 'polling' ? 0 : this.#pauseAfterEmpty(returningPauseMs);
+    const pause = this.#mode === 'polling' ? this.#pollingPause() : this.#pauseAfterEmpty(returningPauseMs);
     return (await this.#bell.wait(pause, signal)) ? 'ring' : 'poll';
   }
 
@@ -94,20 +109,45 @@ export class Doorbell {
     return this.#lastCount > 0 ? 0 : ms;
   }
 
-  /** Tells how many transactions a drain found; the rate decides whether writers should ring. */
-  drained(transactions: number): void {
+  /**
+   * Drains follow one another, with two exceptions. Where they are slow, a pause between empty ones costs little latency and
+   * saves most of the work. And when they find many transactions, one rests as long as it took: half the drains, each of
+   * twice as many, leave the writers more of a machine that they share.
+   */
+  #pollingPause(): number {
+    const ms = Math.min(maxRestMs, Math.floor(this.#lastDrainMs));
+    if (this.#lastCount >= manyPerDrain) return ms;
+    return this.#pauseAfterEmpty(ms / 2);
+  }
+
+  /** Tells how many transactions a drain found, and how long it took: this decides whether writers should ring. */
+  drained(transactions: number, ms: number): void {
     const now = performance.now();
     this.#lastDrain = now;
     this.#lastCount = transactions;
-    this.#windowCount += transactions;
+    if (transactions > 0) {
+      this.#windowCount += transactions;
+      this.#windowDrainMs += ms;
+      this.#lastDrainMs = ms;
+    }
     const elapsed = now - this.#windowStart;
-    if (elapsed < windowMs) return;
+    if (elapsed < windowMs && this.#windowDrainMs < busyShare * windowMs) return;
     const perSecond = (this.#windowCount / elapsed) * 1_000;
+    const share = this.#windowDrainMs / elapsed;
     this.#windowStart = now;
     this.#windowCount = 0;
-    this.#busy = perSecond > busyPerSecond;
+    this.#windowDrainMs = 0;
+    this.#busy = perSecond > busyPerSecond || share > busyShare;
     if (this.#mode === 'ringing' && this.#busy) this.#set('polling');
-    else if (this.#mode === 'polling' && perSecond < calmPerSecond) this.#set('returning');
+    else if (this.#mode === 'polling' && perSecond < calmPerSecond && share < calmShare) this.#set('returning');
+    else if (this.#mode === 'returning' && this.#busy) this.#withdraw();
+  }
+
+  /** A request that a long transaction keeps waiting makes everybody else notify: not while they are many. */
+  #withdraw(): void {
+    // asked again while it is busy; else the request ends by its timeout
+    if (this.#requestPid > 0)
+      this.#bellClient?.query('select pg_cancel_backend($1)', [this.#requestPid]).catch(() => {});
   }
 
   #set(mode: Mode): void {
@@ -131,6 +171,7 @@ export class Doorbell {
           this.#bell.ring();
         });
         await client.query('listen plank');
+        this.#bellClient = client;
         this.#hearing = true;
         this.#bell.ring();
         for (;;) {
@@ -146,6 +187,7 @@ export class Doorbell {
         }
       },
       () => {
+        this.#bellClient = undefined;
         this.#hearing = false;
         this.#bell.ring();
       },
@@ -159,43 +201,44 @@ export class Doorbell {
       0,
       'lost the doorbell lock',
       async ({ client }, signal) => {
-        await client.query(`set lock_timeout = ${lockTimeoutMs}`);
-        await this.#evictFormerHolder(client);
+        const ask = (sql: string, ms = deadlineMs) =>
+          withDeadlineOr(client.query(sql), ms, () => new Error('the connection of the doorbell lock is silent'));
+        await ask(`set lock_timeout = ${lockTimeoutMs}`);
+        const { pid } = (await ask('select pg_backend_pid() as pid')).rows[0] as { pid: number };
+        await this.#evictFormerHolder(ask);
         for (;;) {
           signal.throwIfAborted();
           if (this.#mode === 'returning') {
-            if (await this.#lock(client, signal)) this.#set('ringing');
+            this.#requestPid = pid;
+            const lock = ask(`select pg_advisory_lock(${lockKey})`, lockTimeoutMs + deadlineMs);
+            const granted = await this.#granted(lock, signal);
+            this.#requestPid = 0;
+            if (granted) this.#set('ringing');
             else if (this.#busy) this.#set('polling');
-          } else if (this.#mode === 'polling') {
-            await client.query('select pg_advisory_unlock_all()');
-            await this.#modeChanged.wait(heartbeatMs, signal);
           } else {
-            await this.#modeChanged.wait(heartbeatMs, signal);
-            signal.throwIfAborted();
-            await withDeadlineOr(
-              client.query('select'),
-              deadlineMs,
-              () => new Error('the connection that holds the doorbell lock is silent'),
-            );
+            if (this.#mode === 'polling') await ask('select pg_advisory_unlock_all()');
+            const changed = await this.#modeChanged.wait(heartbeatMs, signal);
+            if (!changed && !signal.aborted) await ask('select');
           }
         }
       },
       () => {
+        this.#requestPid = 0;
         if (this.#mode !== 'polling') this.#set('returning');
       },
     );
   }
 
-  /** True when the lock was granted, false when the wait for it is to be thought over. Rejects when the signal aborts. */
-  async #lock(client: Client, signal: AbortSignal): Promise<boolean> {
+  /** False when the wait for the lock is to be thought over. Rejects when the signal aborts. */
+  async #granted(lock: Promise<unknown>, signal: AbortSignal): Promise<boolean> {
     const aborted = Promise.withResolvers<never>();
     const onAbort = () => aborted.reject(signal.reason);
     signal.addEventListener('abort', onAbort, { once: true });
     try {
-      await Promise.race([client.query(`select pg_advisory_lock(${lockKey})`), aborted.promise]);
+      await Promise.race([lock, aborted.promise]);
       return true;
     } catch (error) {
-      if ((error as { code?: string }).code === lockNotAvailable) return false;
+      if (notGranted.has((error as { code?: string }).code ?? '')) return false;
       throw error;
     } finally {
       signal.removeEventListener('abort', onAbort);
@@ -233,15 +276,13 @@ export class Doorbell {
    * A former leader that is paused still holds the lock: writers ring, which is right but slow under load, and this one
    * would poll for ever. It leads no more, so its session is ended (allowed for the same role).
    */
-  async #evictFormerHolder(client: Client): Promise<void> {
-    await client
-      .query(
-        `select pg_terminate_backend(pid) from pg_locks
+  async #evictFormerHolder(ask: (sql: string) => Promise<unknown>): Promise<void> {
+    await ask(
+      `select pg_terminate_backend(pid) from pg_locks
          where locktype = 'advisory' and classid = 1886151019 and objid = 1 and objsubid = 2 and mode = 'ExclusiveLock' and granted
            and database = (select oid from pg_database where datname = current_database()) and pid <> pg_backend_pid()`,
-      )
-      .catch((error: Error) =>
-        this.#options.log.debug({ err: error }, 'could not end the session of the former leader'),
-      );
+    ).catch((error: Error) =>
+      this.#options.log.debug({ err: error }, 'could not end the session of the former leader'),
+    );
   }
 }

@@ -171,10 +171,11 @@ export class Listener implements Service {
         const started = performance.now();
         const drained = await sequencer.drain(lead.term, this.#drainTimeoutMs + 500);
         this.#drainTimeoutMs = minDrainTimeoutMs;
-        this.#observe(drained, wake, performance.now() - started);
-        doorbell.drained(
-          drained.kind === 'rows' ? countTransactions(drained.rows) : drained.kind === 'backlog' ? 1 : 0,
-        );
+        const ms = performance.now() - started;
+        this.#observe(drained, wake, ms);
+        const transactions =
+          drained.kind === 'rows' ? countTransactions(drained.rows) : drained.kind === 'backlog' ? 1 : 0;
+        doorbell.drained(transactions, ms);
         if (drained.kind === 'nothing') continue;
         // gateways that see nothing new in the fan-out look into the log, so nobody is to wait for it
         const lastSeq = drained.kind === 'rows' ? Number(drained.rows.at(-1)![0]) : drained.lastSeq;
