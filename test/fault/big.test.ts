@@ -1,12 +1,12 @@
 // What is large: a row of 1 MB full of emoji, and one statement over 100,000 rows. The writes succeed, everything arrives
 // once and in order, live and on a resume from before it, and the gateways' memory stays bounded.
 
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { WebSocket } from 'ws';
 import { Cluster, type ClusterNode } from '../../deploy/local/cluster.ts';
 import { admin } from '../support/admin.ts';
 import { TestClient } from '../support/client.ts';
-import { metric } from '../support/nodes.ts';
+import { metric, tellOnFailure } from '../support/nodes.ts';
 import { createDatabase, redisUrl } from '../support/servers.ts';
 import { until } from '../support/wait.ts';
 
@@ -34,6 +34,8 @@ beforeAll(async () => {
   await admin(databaseUrl, 'create table notes (id integer primary key, body text)');
   await admin(databaseUrl, `select plank.attach('notes')`);
 });
+
+beforeEach(() => tellOnFailure(() => [...cluster.listeners, ...cluster.gateways]));
 
 afterAll(() => stack.disposeAsync());
 

@@ -1,10 +1,10 @@
 // Four gateways behind a real nginx: 200 clients are spread evenly, and each gets each change exactly once and in order.
 
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { Cluster } from '../../deploy/local/cluster.ts';
 import { connectAll, quantile, type TestClient } from '../support/client.ts';
 import { Ledger } from '../support/ledger.ts';
-import { health, metric } from '../support/nodes.ts';
+import { health, metric, tellOnFailure } from '../support/nodes.ts';
 import { createDatabase, redisUrl } from '../support/servers.ts';
 import { until } from '../support/wait.ts';
 
@@ -23,6 +23,8 @@ beforeAll(async () => {
   stack.defer(() => clients?.forEach((client) => client.stop()));
   clients = await connectAll(200, { url: cluster.webSocketUrl });
 });
+
+beforeEach(() => tellOnFailure(() => [...cluster.listeners, ...cluster.gateways]));
 
 afterAll(() => stack.disposeAsync());
 

@@ -1,11 +1,11 @@
 // Gateways behind nginx are killed, or stopped one after the other, under load: their clients come back to another one with
 // their position and miss nothing; a stop is told with 1012, and REST answers all the while.
 
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { Cluster } from '../../deploy/local/cluster.ts';
 import { connectAll, quantile, seqOf, type TestClient } from '../support/client.ts';
 import { Ledger } from '../support/ledger.ts';
-import { health } from '../support/nodes.ts';
+import { health, tellOnFailure } from '../support/nodes.ts';
 import { createDatabase, redisUrl } from '../support/servers.ts';
 import { until } from '../support/wait.ts';
 
@@ -22,6 +22,8 @@ beforeAll(async () => {
   cluster = await Cluster.start({ gateways: 3, databaseUrl, redisUrl: await redisUrl(), env });
   stack.defer(() => cluster.stop());
 });
+
+beforeEach(() => tellOnFailure(() => [...cluster.listeners, ...cluster.gateways]));
 
 afterAll(async () => {
   for (const client of clients) client.stop();

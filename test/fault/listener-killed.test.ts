@@ -8,7 +8,7 @@ import { BatchReader, openBatch } from '../../shared/batch.ts';
 import { admin } from '../support/admin.ts';
 import { connectAll, type TestClient } from '../support/client.ts';
 import { Ledger } from '../support/ledger.ts';
-import { health, leader, metric } from '../support/nodes.ts';
+import { health, leader, metric, tellOnFailure } from '../support/nodes.ts';
 import { createDatabase, redisUrl } from '../support/servers.ts';
 import { TcpProxy } from '../support/tcp-proxy.ts';
 import { until } from '../support/wait.ts';
@@ -22,6 +22,7 @@ let name: string;
 let redis: Redis;
 let proxy: TcpProxy;
 let clients: TestClient[] = [];
+let ledger: Ledger | undefined;
 
 beforeAll(async () => {
   const database = await createDatabase();
@@ -45,6 +46,8 @@ beforeAll(async () => {
 });
 
 beforeEach(async () => {
+  tellOnFailure(() => [...cluster.listeners, ...cluster.gateways]);
+  await ledger?.stop();
   for (const client of clients) client.stop();
   clients = (
     await Promise.all(cluster.gateways.map(({ url }) => connectAll(5, { url: `${url.replace('http', 'ws')}/ws` })))
@@ -52,9 +55,15 @@ beforeEach(async () => {
 });
 
 afterAll(async () => {
+  await ledger?.stop();
   for (const client of clients) client.stop();
   await stack.disposeAsync();
 });
+
+function write(options: { restUrl?: string; perSecond?: number } = {}): Ledger {
+  ledger = new Ledger({ databaseUrl, ...options }).start();
+  return ledger;
+}
 
 async function kill(node: ClusterNode): Promise<void> {
   node.signal('SIGKILL');
@@ -109,7 +118,7 @@ describe('a leader that is killed', () => {
     const ms = await newLeaderMs(cluster.listeners, killedAt);
     console.log(`idle: the standby led ${ms.toFixed(0)} ms after the kill`);
     expect(ms).toBeLessThan(takeoverMs);
-    const ledger = new Ledger({ databaseUrl }).start();
+    const ledger = write();
     await ledger.more(20);
     await expectAllGot(ledger);
     await first.start();
@@ -117,7 +126,7 @@ describe('a leader that is killed', () => {
 
   it('under load is followed by the standby, and nothing is lost, doubled or out of order', async () => {
     const first = await leader(cluster.listeners);
-    const ledger = new Ledger({ databaseUrl, restUrl: cluster.url, perSecond: 100 }).start();
+    const ledger = write({ restUrl: cluster.url, perSecond: 100 });
     await ledger.more(100);
     const killedAt = performance.now();
     await kill(first);
@@ -133,7 +142,7 @@ describe('a leader that is killed', () => {
 
   it('with changes drained and not yet published leaves them to the next', async () => {
     const first = await leader(cluster.listeners);
-    const ledger = new Ledger({ databaseUrl, perSecond: 30 }).start();
+    const ledger = write({ perSecond: 30 });
     await ledger.more(20);
     proxy.holdRequests();
     await until(
@@ -153,7 +162,7 @@ describe('a leader that is killed', () => {
 
   it('with a batch that Redis took and whose reply did not come does not get it published twice', async () => {
     const first = await leader(cluster.listeners);
-    const ledger = new Ledger({ databaseUrl, perSecond: 30 }).start();
+    const ledger = write({ perSecond: 30 });
     await ledger.more(20);
     const before = await streamEnd();
     proxy.holdReplies();
@@ -175,7 +184,7 @@ describe('a leader that is paused', () => {
   it('for longer than its lease drains no more when it goes on, and stands by', async () => {
     const first = await leader(cluster.listeners);
     const second = cluster.listeners.find((node) => node !== first)!;
-    const ledger = new Ledger({ databaseUrl, perSecond: 60 }).start();
+    const ledger = write({ perSecond: 60 });
     await ledger.more(50);
     const pausedAt = performance.now();
     first.signal('SIGSTOP');

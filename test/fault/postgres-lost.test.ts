@@ -11,7 +11,7 @@ import { migrate } from '../../shared/migrate.ts';
 import { admin } from '../support/admin.ts';
 import { connectAll, type TestClient } from '../support/client.ts';
 import { Ledger } from '../support/ledger.ts';
-import { health, leader } from '../support/nodes.ts';
+import { health, leader, tellOnFailure } from '../support/nodes.ts';
 import { redisUrl } from '../support/servers.ts';
 import { TcpProxy } from '../support/tcp-proxy.ts';
 import { until } from '../support/wait.ts';
@@ -53,6 +53,7 @@ beforeAll(async () => {
 });
 
 beforeEach(async () => {
+  tellOnFailure(() => [...cluster.listeners, ...cluster.gateways]);
   clients = (
     await Promise.all(cluster.gateways.map(({ url }) => connectAll(5, { url: `${url.replace('http', 'ws')}/ws` })))
   ).flat();

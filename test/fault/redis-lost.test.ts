@@ -7,7 +7,7 @@ import { Cluster } from '../../deploy/local/cluster.ts';
 import { type LocalRedis, startRedis } from '../../deploy/local/redis.ts';
 import { connectAll, type TestClient } from '../support/client.ts';
 import { Ledger } from '../support/ledger.ts';
-import { health, metric } from '../support/nodes.ts';
+import { health, metric, tellOnFailure } from '../support/nodes.ts';
 import { createDatabase } from '../support/servers.ts';
 import { TcpProxy } from '../support/tcp-proxy.ts';
 import { until } from '../support/wait.ts';
@@ -49,6 +49,7 @@ beforeAll(async () => {
 });
 
 beforeEach(async () => {
+  tellOnFailure(() => [...cluster.listeners, ...cluster.gateways]);
   clients = (
     await Promise.all(cluster.gateways.map(({ url }) => connectAll(10, { url: `${url.replace('http', 'ws')}/ws` })))
   ).flat();

@@ -2,11 +2,11 @@
 // are told that what came next is gone.
 
 import { Client } from 'pg';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { Cluster, type ClusterNode } from '../../deploy/local/cluster.ts';
 import { admin } from '../support/admin.ts';
 import { connectAll, quantile, TestClient } from '../support/client.ts';
-import { metric } from '../support/nodes.ts';
+import { metric, tellOnFailure } from '../support/nodes.ts';
 import { createDatabase, redisUrl } from '../support/servers.ts';
 import { until } from '../support/wait.ts';
 
@@ -48,6 +48,8 @@ beforeAll(async () => {
   );
   await admin(databaseUrl, `select plank.attach('big')`);
 });
+
+beforeEach(() => tellOnFailure(() => [...cluster.listeners, ...cluster.gateways]));
 
 afterAll(() => stack.disposeAsync());
 

@@ -1,5 +1,6 @@
 // Owns what tests ask a running listener or gateway over HTTP: its health, its metrics, who leads.
 
+import { onTestFailed } from 'vitest';
 import type { ClusterNode } from '../../deploy/local/cluster.ts';
 import { until } from './wait.ts';
 
@@ -39,4 +40,12 @@ export async function leader(nodes: readonly ClusterNode[], deadlineMs = 10_000)
   };
   await until('a listener leads', look, deadlineMs);
   return found!;
+}
+
+/** For `beforeEach`: a test that fails shows what its nodes said last. */
+export function tellOnFailure(nodes: () => readonly ClusterNode[]): void {
+  onTestFailed(() => {
+    for (const node of nodes())
+      console.log(`${node.name}, ${node.running ? 'running' : 'ended'}:\n${node.logTail(15)}`);
+  });
 }
