@@ -22,6 +22,9 @@ import { Ring } from './ring.ts';
 import type { Subscription } from './subscription.ts';
 import { TableIndex } from './table-index.ts';
 
+/** of memory that one subscription walks through before others get their turn; a batch holds 256 kB at most, or one large change */
+const batchesPerTurn = 16;
+
 interface HubOptions {
   catalog: Catalog;
   history: History;
@@ -259,6 +262,7 @@ export class Hub {
     const run = ++subscription.run;
     const mine = () => subscription.run === run && outlet.open;
     const backoff = new Backoff(50, 2_000);
+    let walked = 0;
     subscription.state = 'catching-up';
     subscription.cursor = from;
     metrics.catchingUp.inc();
@@ -274,7 +278,12 @@ export class Hub {
           // another replica was further on, or the position is made up
           await history.mustExist(subscription.cursor);
           if (subscription.cursor > this.seq) await this.#advanced.promise;
-        } else if (!this.#sendRecent(subscription)) {
+        } else if (this.#sendRecent(subscription)) {
+          // a long way through memory must not hold the others up
+          if (++walked < batchesPerTurn) continue;
+          walked = 0;
+          await yieldToIo();
+        } else {
           try {
             const batches = await history.read(subscription.cursor, this.epoch);
             backoff.reset();
@@ -289,9 +298,6 @@ export class Hub {
             log.debug({ err: error }, 'could not read history, trying again');
             await sleep(backoff.next());
           }
-        } else {
-          // a long way through memory must not hold the others up
-          await yieldToIo();
         }
       }
     } catch (error) {
