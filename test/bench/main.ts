@@ -1,6 +1,7 @@
 // `npm run bench [-- names] [-- --quick]`: runs benchmarks, each by itself, and keeps their results.
 //
 //   writers   what capture costs those who write: transactions a second with and without Plank, and with pg_notify
+//   filters   what a change costs a gateway with many subscriptions that ask for other rows
 //
 // A benchmark prints its table, and its numbers go to .plank/bench/<name>.json. Only ratios measured side by side in one run
 // count; a run that lost a change ends with an error. Missing a target is no error.
@@ -9,6 +10,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { availableParallelism, cpus } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { filters } from './filters.ts';
 import { writers } from './writers.ts';
 
 export interface BenchOptions {
@@ -19,7 +21,7 @@ export interface BenchOptions {
   say: (text: string) => void;
 }
 
-const suites: Record<string, (options: BenchOptions) => Promise<object>> = { writers };
+const suites: Record<string, (options: BenchOptions) => Promise<object>> = { writers, filters };
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
