@@ -2,6 +2,7 @@
  * Changes as an async iterator, for a consumer that takes its time. What must stay true: at most `bufferSize` changes wait. At the
  * bound the subscription is given up, and asked for again from the last change that was taken in when half of them are consumed:
  * no memory fills, and nothing is lost unless the consumer is slower than the log's retention, which ends it with RESYNC.
+ * `position()` never passes a change that the consumer still has in hand: it is done with one when it asks for the next.
  */
 import type { ChangeFrame } from '../shared/wire.ts';
 import type { Delivery } from './shared-stream.ts';
@@ -29,7 +30,11 @@ export class ChangeIterator implements AsyncIterableIterator<ChangeFrame, undefi
   readonly #size: number;
   #buffer: ChangeFrame[] = [];
   #waiting: Waiting[] = [];
+  /** everything up to here was taken in */
   #position: string | null;
+  /** the change that the consumer has in hand */
+  #inHand: string | null = null;
+  #handled: string | null;
   /** null: paused, or over */
   #detach: (() => void) | null = null;
   #end: { error?: Error } | null = null;
@@ -38,6 +43,7 @@ export class ChangeIterator implements AsyncIterableIterator<ChangeFrame, undefi
     this.#attach = attach;
     this.#size = bufferSize;
     this.#position = from;
+    this.#handled = from;
     this.#resume();
   }
 
@@ -45,9 +51,16 @@ export class ChangeIterator implements AsyncIterableIterator<ChangeFrame, undefi
     return this;
   }
 
+  /** Everything up to here is handled; null: there is no position yet. */
+  position(): string | null {
+    return this.#waiting.length > 0 ? this.#position : this.#handled;
+  }
+
   next(): Promise<IteratorResult<ChangeFrame, undefined>> {
+    this.#handled = this.#inHand ?? this.#handled;
     const value = this.#buffer.shift();
     if (value) {
+      this.#inHand = value.pos;
       if (!this.#end && !this.#detach && this.#buffer.length <= this.#size / 2) this.#resume();
       return Promise.resolve({ done: false, value });
     }
@@ -85,9 +98,14 @@ export class ChangeIterator implements AsyncIterableIterator<ChangeFrame, undefi
   }
 
   #push(change: ChangeFrame): void {
+    const before = this.#position;
     this.#position = change.pos;
     const waiting = this.#waiting.shift();
-    if (waiting) return waiting.resolve({ done: false, value: change });
+    if (waiting) {
+      this.#handled = before;
+      this.#inHand = change.pos;
+      return waiting.resolve({ done: false, value: change });
+    }
     this.#buffer.push(change);
     if (this.#buffer.length >= this.#size) this.#pause();
   }

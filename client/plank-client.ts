@@ -95,6 +95,15 @@ export interface ChangesOptions {
   signal?: AbortSignal;
 }
 
+/** Changes in order. Pauses at `bufferSize`; throws PlankError RESYNC where changes are missing. */
+export interface Changes<Item extends object = Row> extends AsyncIterableIterator<Change<Item>, undefined> {
+  /**
+   * Everything up to here is handled: a change is when the next one is asked for. Moves on while nothing that concerns it happens,
+   * so that storing it now and then keeps a quiet consumer's place within the retention. Null before there is one.
+   */
+  position(): string | null;
+}
+
 export interface LiveOptions {
   where?: Filter;
   columns?: readonly string[];
@@ -105,8 +114,8 @@ export interface LiveOptions {
 export interface Table<Item extends object = Row> {
   readonly name: string;
   subscribe(options: SubscribeOptions, handlers: Handlers<Item>): Subscription;
-  /** Subscribes at once. Pauses at `bufferSize`; throws PlankError RESYNC where changes are missing. */
-  changes(options?: ChangesOptions): AsyncIterableIterator<Change<Item>, undefined>;
+  /** Subscribes at once. */
+  changes(options?: ChangesOptions): Changes<Item>;
   /** An object with a `where` object, a `columns` or a `key` array counts as options, any other as the filter. */
   live(where?: Filter | LiveOptions, callback?: (rows: ReadonlyMap<unknown, Item>) => void): LiveQuery<Item>;
 }
@@ -183,7 +192,7 @@ class Client implements Plank {
     return {
       name,
       subscribe: (options, handlers) => this.#subscribe(name, options, handlers),
-      changes: (options = {}) => this.#changes(name, options) as AsyncIterableIterator<Change<Item>, undefined>,
+      changes: (options = {}) => this.#changes(name, options) as Changes<Item>,
       live: (where = {}, callback) => {
         const query = this.#live<Item>(name, isLiveOptions(where) ? where : { where });
         if (callback) {
