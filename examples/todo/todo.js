@@ -1,0 +1,85 @@
+// A to-do list that all its windows share. What is shown is the live query and nothing else: a click writes through REST, and the
+// list follows when the change comes back, here as everywhere.
+
+const plankUrl = new URL(new URLSearchParams(location.search).get('plank') ?? 'http://localhost:8000');
+const { createPlank } = await import(new URL('/plank.js', plankUrl).href);
+
+const byId = (id) => document.getElementById(id);
+const plank = createPlank({ url: new URL('/ws', plankUrl) });
+const todos = plank.table('todo').live({}, draw);
+const drawn = new Map(); // id → { row, item }
+
+function draw() {
+  for (const [id, { item }] of drawn) {
+    if (todos.rows.has(id)) continue;
+    item.remove();
+    drawn.delete(id);
+  }
+  const rows = [...todos.rows.values()].sort(byAge);
+  const list = byId('list');
+  rows.forEach((row, i) => {
+    const known = drawn.get(row.id);
+    if (known?.row !== row) {
+      const item = itemOf(row);
+      known?.item.replaceWith(item);
+      drawn.set(row.id, { row, item });
+    }
+    const { item } = drawn.get(row.id);
+    if (list.children[i] !== item) list.insertBefore(item, list.children[i] ?? null);
+  });
+  const left = rows.filter(({ done }) => !done).length;
+  byId('left').textContent = rows.length === 0 ? '' : `${left} of ${rows.length}`;
+  byId('note').textContent = note();
+}
+
+function note() {
+  if (todos.error) return todos.error.message;
+  if (todos.state === 'live') return todos.rows.size === 0 ? 'Nothing to do.' : '';
+  return todos.rows.size === 0 ? 'Connecting…' : 'Connecting again…';
+}
+
+const byAge = (a, b) => compare(a.created_at, b.created_at) || compare(a.id, b.id);
+const compare = (a, b) => (a < b ? -1 : Number(a > b));
+
+function itemOf({ id, text, done }) {
+  const box = Object.assign(document.createElement('input'), { type: 'checkbox', checked: done });
+  box.addEventListener('change', () => write('PATCH', `/${id}`, { done: box.checked }));
+  const words = Object.assign(document.createElement('span'), { textContent: text });
+  const label = document.createElement('label');
+  label.append(box, ' ', words);
+  const remove = Object.assign(document.createElement('button'), { textContent: '✕', title: 'Remove' });
+  remove.setAttribute('aria-label', `Remove ${text}`);
+  remove.addEventListener('click', () => write('DELETE', `/${id}`));
+  const item = document.createElement('li');
+  item.dataset.id = id;
+  item.classList.toggle('done', done);
+  item.append(label, remove);
+  return item;
+}
+
+byId('add').addEventListener('submit', (event) => {
+  event.preventDefault();
+  const { text } = event.target.elements;
+  write('POST', '', { id: crypto.randomUUID(), text: text.value });
+  text.value = '';
+});
+
+/** Until it is done: each of these writes may be repeated, as a new item's id is ours. A repeated POST is told 409, which is fine. */
+async function write(method, path, body) {
+  for (let waitMs = 200; ; waitMs = Math.min(2 * waitMs, 5_000)) {
+    const response = await fetch(new URL(`/api/todo${path}`, plankUrl), {
+      method,
+      headers: { 'Content-Type': 'application/json' },
+      body: body && JSON.stringify(body),
+      signal: AbortSignal.timeout(5_000),
+    }).catch(() => null);
+    if (response && response.status < 500) {
+      if (!response.ok && response.status !== 409 && response.status !== 404)
+        byId('note').textContent = await problem(response);
+      return;
+    }
+    await new Promise((resolve) => setTimeout(resolve, waitMs * (0.5 + Math.random())));
+  }
+}
+
+const problem = async (response) => (await response.json()).detail ?? `status ${response.status}`;
