@@ -27,7 +27,7 @@ const tight = { MAX_QUEUE_BYTES: '16384', RING_BYTES: '65536' };
 
 const cleanups: (() => Promise<unknown>)[] = [];
 afterEach(async () => {
-  for (const cleanUp of cleanups.splice(0).reverse()) await cleanUp();
+  for (const cleanUp of cleanups.splice(0).toReversed()) await cleanUp();
 });
 
 /** mulberry32: the same numbers for the same seed. */
@@ -200,7 +200,7 @@ class Client {
         answered++;
       } else if (frame.type === 'pos') for (const picture of this.pictures) picture.passed(frame.pos);
       else if (frame.type === 'error') throw new Error(JSON.stringify(frame));
-      else if ('ch' in frame) channels.get(frame.ch!)!.take(frame);
+      else if ('ch' in frame) channels.get(frame.ch)!.take(frame);
     };
     ws.on('message', (data) => {
       // what still comes on a connection that was left is of no use to the picture
@@ -318,23 +318,22 @@ async function play(seed: number, databaseUrl: string, served: Served): Promise<
     onError: () => {},
   });
   cleanups.push(() => pool.end());
-  let round = 0;
-  let failure: Error | undefined;
+  const game: { round: number; failure?: Error } = { round: 0 };
   const reached = (n: number) =>
     until(
       `round ${n}`,
       () => {
-        if (failure) throw failure;
-        return round >= Math.min(n, rounds);
+        if (game.failure) throw game.failure;
+        return game.round >= Math.min(n, rounds);
       },
       50_000,
     );
   const writer = async (random: Random) => {
     const db = await pool.connect();
     try {
-      while (round < rounds && !failure) {
-        round++;
-        await served.mishaps?.[round]?.();
+      while (game.round < rounds && !game.failure) {
+        game.round++;
+        await served.mishaps?.[game.round]?.();
         await write(db, random);
       }
     } finally {
@@ -358,16 +357,16 @@ async function play(seed: number, databaseUrl: string, served: Served): Promise<
   const client = async (client: Client, random: Random) => {
     await reached(random(rounds / 2));
     await client.join(oneOf(random, served.urls));
-    while (round < rounds) {
+    while (game.round < rounds && !game.failure) {
       const kind = random(4);
-      await reached(round + 5 + random(rounds / 5));
+      await reached(game.round + 5 + random(rounds / 5));
       if (kind === 0) {
         client.pause();
-        await reached(round + 10 + random(rounds / 3));
+        await reached(game.round + 10 + random(rounds / 3));
         client.resume();
       } else if (kind < 3) {
         client.leave();
-        if (kind === 1) await reached(round + random(rounds / 5));
+        if (kind === 1) await reached(game.round + random(rounds / 5));
         await client.join(oneOf(random, served.urls));
       }
       if (client.failure) throw client.failure;
@@ -392,11 +391,11 @@ async function play(seed: number, databaseUrl: string, served: Served): Promise<
       ...all.map(({ client: who, random }) => client(who, random)),
     ].map((work) =>
       work.catch((error: Error) => {
-        failure ??= error;
+        game.failure ??= error;
       }),
     ),
   );
-  if (failure) throw failure;
+  if (game.failure) throw game.failure;
   const everyone = all.map(({ client }) => client);
   await quiet(pool, everyone);
   for (const { pictures } of everyone) for (const picture of pictures) await compare(pool, picture);

@@ -57,7 +57,7 @@ interface Peer {
   /** 0 while it is open */
   code: number;
   reason: string;
-  send(message: unknown): void;
+  send: (message: unknown) => void;
 }
 
 /** A connection that says what it is told to, from `hello` on. */
@@ -302,6 +302,27 @@ describe('subscriptions', () => {
       const seqs = changes.map(seqOf);
       expect(seqs.every((seq, at) => at === 0 || seq > seqs[at - 1]!)).toBe(true);
     }
+  });
+
+  test('who takes no rows keeps nobody else from theirs, and has them anew later', async () => {
+    await sql(`truncate big; insert into big select g, repeat('x', 1000) from generate_series(1, 20000) g`);
+    const slow: Peer[] = [];
+    // as many as are read at once
+    for (let n = 1; n <= 4; n++) {
+      const one = await peer();
+      await subscribe(one, { table: 'big', where: { id: { gt: -n } }, snapshot: true });
+      await one.reader.expect('rows');
+      one.ws.pause();
+      slow.push(one);
+    }
+    const other = await peer();
+    await subscribe(other, { table: 'big', where: { id: 7 }, snapshot: true });
+    expect(await other.reader.rows()).toHaveLength(1);
+    const [first] = slow;
+    first!.ws.resume();
+    while ((await first!.reader.next()).type !== 'resync');
+    expect(await first!.reader.rows()).toHaveLength(20_000);
+    await first!.reader.expect('live');
   });
 
   test('a dropped table ends its subscriptions, and no others', async () => {

@@ -1,6 +1,6 @@
 // Columns cut out of an image stay the bytes that they were, whatever is in the others.
 
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { project } from '../../services/gateway/projection.ts';
 

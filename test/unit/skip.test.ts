@@ -1,6 +1,6 @@
 // What a snapshot saw is dropped behind it, once each, and nothing else is.
 
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { Skip } from '../../services/gateway/skip.ts';
 

@@ -1,6 +1,6 @@
 // The index finds the channels that asking each one would find, in whatever order channels come and go.
 
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { changesOf } from '../../services/gateway/changes.ts';
 import { FilteredChannel } from '../../services/gateway/filtered-channel.ts';
