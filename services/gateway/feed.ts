@@ -4,7 +4,7 @@
  *
  *   tailing  waits for the fan-out. A quiet moment makes it ask Postgres whether there is nothing new indeed: whatever keeps
  *            changes from coming (a listener cut off from Redis, a trimmed or deleted stream) is found this way.
- *   reading  reads the log, until it has met the fan-out again.
+ *   reading  reads the log, until it has met the fan-out again, or has had nothing new for a while.
  */
 import { actions, type Batch, BatchReader, packBatches } from '#shared/batch.ts';
 import type { Catalog } from '#shared/catalog.ts';
@@ -21,6 +21,8 @@ const quietMs = 750;
 const askMs = 1_000;
 /** between reads of the log while the fan-out does not answer */
 const readingPauseMs = 100;
+/** after the log had what the fan-out lacks, it is read on for this long: there will be more of that */
+const lackingMs = 2_000;
 /** this long without word from either side, and the gateway is not ready */
 const staleMs = 5_000;
 
@@ -44,6 +46,7 @@ export class Feed {
   #running: Promise<void> | undefined;
   #mode: 'tailing' | 'reading' = 'tailing';
   #heardAt = 0;
+  #lackedAt = Number.NEGATIVE_INFINITY;
 
   constructor(options: FeedOptions) {
     this.#options = options;
@@ -140,6 +143,7 @@ export class Feed {
     const { hub, reader, tail, metrics, log } = this.#options;
     const { signal } = this.#abort;
     if (await this.#looksBehind()) {
+      this.#lackedAt = performance.now();
       metrics.fallbackReads.inc();
       log.debug({ after: hub.seq }, 'reading the log');
       for await (const rows of reader.stream(hub.seq)) {
@@ -150,8 +154,9 @@ export class Feed {
     // back to the fan-out as soon as it answers and continues where the log ended
     const batches = await tail.read(hub.seq, readingPauseMs, signal).catch(() => null);
     if (batches === null) await sleep(readingPauseMs, signal);
-    else if (batches.length === 0) this.#mode = (await this.#looksBehind()) ? 'reading' : 'tailing';
-    else {
+    else if (batches.length === 0) {
+      if (performance.now() - this.#lackedAt > lackingMs && !(await this.#looksBehind())) this.#mode = 'tailing';
+    } else {
       this.#mode = 'tailing';
       for (const batch of batches) if (!(await this.#accept(batch))) return;
     }
