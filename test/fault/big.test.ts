@@ -21,6 +21,9 @@ beforeAll(async () => {
   const database = await createDatabase();
   stack.defer(() => database.drop());
   databaseUrl = database.url;
+  // before the gateways start: they would learn of it a moment later
+  await admin(databaseUrl, 'create table notes (id integer primary key, body text)');
+  await admin(databaseUrl, `select plank.attach('notes')`);
   cluster = await Cluster.start({
     gateways: 2,
     databaseUrl,
@@ -31,8 +34,6 @@ beforeAll(async () => {
     listenerEnv: { STREAM_BYTES: `${4 * megabyte}` },
   });
   stack.defer(() => cluster.stop());
-  await admin(databaseUrl, 'create table notes (id integer primary key, body text)');
-  await admin(databaseUrl, `select plank.attach('notes')`);
 });
 
 beforeEach(() => tellOnFailure(() => [...cluster.listeners, ...cluster.gateways]));

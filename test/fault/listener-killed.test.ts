@@ -164,6 +164,8 @@ describe('a leader that is killed', () => {
     const first = await leader(cluster.listeners);
     const ledger = write({ perSecond: 30 });
     await ledger.more(20);
+    // the publisher is well, so that the next that it asks is to take a batch
+    await until('the stream is level with the log', async () => (await streamEnd()) === (await logEnd()), 5_000);
     const before = await streamEnd();
     proxy.holdReplies();
     await until(

@@ -26,6 +26,12 @@ beforeAll(async () => {
   const database = await createDatabase();
   stack.defer(() => database.drop());
   databaseUrl = database.url;
+  // before the gateways start: they would learn of it a moment later
+  await admin(
+    databaseUrl,
+    'create table big (id integer primary key, value double precision, updated_at timestamptz, body text)',
+  );
+  await admin(databaseUrl, `select plank.attach('big')`);
   cluster = await Cluster.start({
     gateways: 1,
     balanced: false,
@@ -42,11 +48,6 @@ beforeAll(async () => {
   stack.defer(() => writer.end());
   gateway = cluster.gateways[0]!;
   url = cluster.webSocketUrl;
-  await admin(
-    databaseUrl,
-    'create table big (id integer primary key, value double precision, updated_at timestamptz, body text)',
-  );
-  await admin(databaseUrl, `select plank.attach('big')`);
 });
 
 beforeEach(() => tellOnFailure(() => [...cluster.listeners, ...cluster.gateways]));
@@ -97,8 +98,8 @@ describe('a client that reads nothing', () => {
     const grown = (peak - before) / megabyte;
     console.log(`others' p99 ${p99.toFixed(0)} ms; memory grew by ${grown.toFixed(1)} MB over 100 MB of changes`);
     expect(p99).toBeLessThan(2_000);
-    // what may be held for it, and room for the garbage of 100 MB
-    expect(grown).toBeLessThan((ringBytes + maxQueueBytes) / megabyte + 60);
+    // what may be held for it, and room for garbage; a queue for it would be the 100 MB
+    expect(grown).toBeLessThan((ringBytes + maxQueueBytes) / megabyte + 75);
     expect(await metric(gateway, 'plank_ring_bytes')).toBeLessThan(ringBytes + 2 * megabyte);
 
     slow.resume();
