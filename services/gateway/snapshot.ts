@@ -99,7 +99,7 @@ export class Snapshots {
     const client = await this.#pool.connect();
     let broken: Error | undefined;
     try {
-      const start = await this.#begin(client);
+      const start = await this.#begin(client, channel.words.table);
       const cursor = client.query(new Cursor<[string]>(...snapshotQuery(channel)));
       const pages: Page[] = [];
       let bytes = 0;
@@ -138,8 +138,12 @@ export class Snapshots {
     }
   }
 
-  async #begin(client: PoolClient): Promise<SnapshotStart> {
-    await client.query('begin isolation level repeatable read, read only');
+  async #begin(client: PoolClient, table: Table): Promise<SnapshotStart> {
+    // Locked before there is a snapshot: a TRUNCATE or a rewrite that came between the two would leave the table empty, also for
+    // snapshots that do not see it.
+    await client.query(
+      `begin isolation level repeatable read, read only; lock table ${nameOf(table)} in access share mode`,
+    );
     const { rows } = await client.query<{ epoch: number; seq: string; snap: string; unnumbered: string }>(
       `select l.epoch, l.next_seq - 1 as seq, pg_current_snapshot()::text as snap,
               (select count(*) from plank.between(l.snap, pg_current_snapshot())) as unnumbered
@@ -175,11 +179,13 @@ function snapshotQuery({
         .join(', ')}) i)`
     : `(${table.imageSql})::text`;
   return [
-    `select ${image} from ${quoted(table.schema)}.${quoted(table.table)} t where ${where.text}`,
+    `select ${image} from ${nameOf(table)} t where ${where.text}`,
     where.values,
     { rowMode: 'array', types: asText },
   ];
 }
+
+const nameOf = ({ schema, table }: Table) => `${quoted(schema)}.${quoted(table)}`;
 
 function quoted(name: string): string {
   return `"${name.replaceAll('"', '""')}"`;

@@ -51,6 +51,25 @@ async function metric(name: string): Promise<number> {
   return lines.reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' ') + 1)), 0);
 }
 
+/** What was written so far has passed the gateway. */
+async function arrived(): Promise<void> {
+  const { rows } = await sql(
+    `insert into todo values (-77, 'x') on conflict (id) do update set status = 'y' returning pg_current_xact_id() as tx`,
+  );
+  await until(
+    'the gateway is there',
+    async () => {
+      const { rows: ends } = await sql(
+        `select next_seq - 1 as seq, pg_visible_in_snapshot($1::text::xid8, snap) as drained from plank.leader`,
+        [rows[0].tx],
+      );
+      const { position } = (await (await fetch(`${embedded.url}/health`)).json()) as { position: string };
+      return ends[0].drained === true && parsePosition(position)!.seq >= Number(ends[0].seq);
+    },
+    5_000,
+  );
+}
+
 interface Peer {
   reader: FrameReader;
   ws: WebSocket;
@@ -257,6 +276,7 @@ describe('subscriptions', () => {
 
   test('several on one connection that reads nothing fall behind, and arrive whole', async () => {
     await sql('truncate big, todo');
+    await arrived();
     const slow = await peer();
     const quick = await peer();
     const asks = [{ table: 'big' }, { table: 'big', where: { id: { lt: 5_000 } }, columns: ['id'] }, { table: 'todo' }];
@@ -323,6 +343,42 @@ describe('subscriptions', () => {
     while ((await first!.reader.next()).type !== 'resync');
     expect(await first!.reader.rows()).toHaveLength(20_000);
     await first!.reader.expect('live');
+  });
+
+  test('a TRUNCATE in the moment of a snapshot leaves no hole', async () => {
+    await sql(`truncate todo; insert into todo values (1, 'a'), (2, 'b')`);
+    const waits = (query: string) => async () =>
+      (await sql(`select from pg_stat_activity where wait_event_type = 'Lock' and query like $1`, [query])).rowCount ===
+      1;
+    const holder = await pool.connect();
+    let truncated: Promise<unknown>;
+    const one = await peer();
+    try {
+      // the reader of rows has its snapshot, and waits for what comes next
+      await holder.query('begin; lock table plank.leader in access exclusive mode');
+      await subscribe(one, { table: 'todo', snapshot: true });
+      await until('the snapshot is being taken', waits('%unnumbered%'), 5_000);
+      let isDone = false;
+      truncated = sql(`update todo set status = 'c' where id = 1`)
+        .then(() => sql('truncate todo'))
+        .finally(() => {
+          isDone = true;
+        });
+      await until('it is done or waits', async () => isDone || (await waits('truncate todo')()), 5_000);
+    } finally {
+      await holder.query('rollback');
+      holder.release();
+    }
+    await truncated;
+    const rows = new Map((await one.reader.rows()).map((row) => [row['id'], row]));
+    expect(new Set(rows.keys())).toEqual(new Set([1, 2]));
+    while (rows.size > 0) {
+      const frame = await one.reader.next();
+      if (frame.type !== 'change') continue;
+      if (frame.id === null) rows.clear();
+      else expect([frame.effect, rows.has(frame.id)]).toEqual(['change', true]);
+    }
+    expect(one.reader.all.filter((frame) => frame.type === 'change').map(({ id }) => id)).toContain(null);
   });
 
   test('a dropped table ends its subscriptions, and no others', async () => {
@@ -491,11 +547,11 @@ describe('server-sent events', () => {
       const started = performance.now();
       const reader = await stream({ table: 'todo', where: { id: 55 } }, nginx.url);
       await reader.expect('live');
-      expect(performance.now() - started).toBeLessThan(1_000);
+      expect(performance.now() - started).toBeLessThan(3_000);
       const written = performance.now();
       await sql(`insert into todo values (55) on conflict (id) do update set status = 'x'`);
       await reader.changes(1);
-      expect(performance.now() - written).toBeLessThan(1_000);
+      expect(performance.now() - written).toBeLessThan(3_000);
       reader.close();
     } finally {
       await nginx.stop();
