@@ -1,0 +1,161 @@
+// `useLive` in a real browser with React's development build in strict mode, from the modules that a gateway serves: components
+// with the same filter share one subscription, draw what changes, and end it when the last of them goes.
+
+import { readFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import { createRequire } from 'node:module';
+import type { AddressInfo } from 'node:net';
+import type { Browser, Page } from 'playwright-core';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { admin } from '../support/admin.ts';
+import { launchBrowser } from '../support/browser.ts';
+import { type Embedded, startEmbedded } from '../support/embedded.ts';
+import { createDatabase, type TestDatabase } from '../support/servers.ts';
+
+const deadlineMs = 10_000;
+const require = createRequire(import.meta.url);
+const reactFiles = {
+  react: 'react/cjs/react.development.js',
+  scheduler: 'scheduler/cjs/scheduler.development.js',
+  'react-dom': 'react-dom/cjs/react-dom.development.js',
+  'react-dom/client': 'react-dom/cjs/react-dom-client.development.js',
+};
+
+const stack = new AsyncDisposableStack();
+let database: TestDatabase;
+let plank: Embedded;
+let browser: Browser;
+let pageUrl: string;
+
+beforeAll(async () => {
+  [database, browser] = await Promise.all([createDatabase(), launchBrowser()]);
+  stack.defer(() => database.drop());
+  stack.defer(() => browser.close());
+  plank = await startEmbedded(database.url);
+  stack.defer(() => plank.stop());
+  const files: Record<string, [type: string, body: string]> = {
+    '/': ['text/html', html],
+    '/page.js': ['text/javascript', script],
+    '/modules.js': ['text/javascript', await reactModules()],
+    '/react.js': ['text/javascript', reactAsModule()],
+  };
+  const server = createServer(({ url = '' }, response) => {
+    const [type, body] = files[url] ?? ['text/plain', ''];
+    response.writeHead(files[url] ? 200 : 404, { 'Content-Type': type }).end(body);
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  stack.defer(async () => {
+    server.closeAllConnections();
+    await new Promise((resolve) => server.close(resolve));
+  });
+  pageUrl = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+});
+
+afterAll(() => stack.disposeAsync());
+
+/** React comes as CommonJS only: its files as functions of one module. */
+async function reactModules(): Promise<string> {
+  const parts = Object.entries(reactFiles).map(async ([name, file]) => {
+    // React's packages export no files by name; its folder's package.json is always there
+    const [, folder = '', rest = ''] = /^([^/]+)(.*)$/.exec(file)!;
+    const path = require.resolve(`${folder}/package.json`).replace(/\/package\.json$/, rest);
+    return `define(${JSON.stringify(name)}, (module, exports) => {${await readFile(path, 'utf8')}\n});`;
+  });
+  return `const process = { env: { NODE_ENV: 'development' } };
+    export const modules = {};
+    const require = (name) => modules[name];
+    function define(name, run) {
+      const module = { exports: {} };
+      run(module, module.exports);
+      modules[name] = module.exports;
+    }
+    ${(await Promise.all(parts)).join('\n')}`;
+}
+
+function reactAsModule(): string {
+  const names = Object.keys(require('react') as object).filter((name) => /^\w+$/.test(name));
+  return `import { modules } from './modules.js'; export const { ${names.join(', ')} } = modules.react;`;
+}
+
+const html = `<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,">
+  <script type="importmap">{"imports": {"react": "/react.js"}}</script>
+  <script type="module" src="/page.js"></script><div id="root"></div>`;
+
+const script = `
+  import { modules } from './modules.js';
+  const plankUrl = new URL(location.hash.slice(1));
+  globalThis.sent = [];
+  globalThis.WebSocket = class extends WebSocket {
+    send(text) { sent.push(JSON.parse(text)); super.send(text); }
+  };
+  const { createPlank } = await import(new URL('/plank.js', plankUrl));
+  const { useLive } = await import(new URL('/client/react.js', plankUrl));
+  const { createElement, StrictMode, useState } = modules.react;
+
+  const items = createPlank({ url: new URL('/ws', plankUrl) }).table('items');
+  function List({ least }) {
+    const { rows, isReady } = useLive(items, { where: { value: { gte: least } } });
+    const texts = [...rows.values()].map(({ id, name }) => createElement('li', { key: id }, name));
+    return isReady ? createElement('ul', null, texts) : 'reading';
+  }
+  function Count({ least }) {
+    return createElement('b', null, useLive(items, { where: { value: { gte: least } } }).rows.size);
+  }
+  function App() {
+    const [least, setLeast] = useState(10);
+    const [parts, setParts] = useState(2);
+    Object.assign(globalThis, { setLeast, setParts });
+    return [parts > 0 && createElement(Count, { key: 1, least }), parts > 1 && createElement(List, { key: 2, least })];
+  }
+  modules['react-dom/client'].createRoot(document.getElementById('root'))
+    .render(createElement(StrictMode, null, createElement(App)));`;
+
+const frames = (page: Page, type: string) =>
+  page.evaluate(
+    (wanted) => (Reflect.get(globalThis, 'sent') as { type: string }[]).filter((f) => f.type === wanted),
+    type,
+  );
+
+async function shows(page: Page, count: string, names: string[]): Promise<void> {
+  const now = async () => [
+    await page.locator('#root b').allInnerTexts(),
+    await page.locator('#root li').allInnerTexts(),
+  ];
+  await expect.poll(now, { timeout: deadlineMs }).toEqual([[count], names]);
+}
+
+it('shares, draws and ends', async () => {
+  await admin(database.url, `insert into items (name, value) values ('few', 1), ('ten', 10), ('many', 100)`);
+  const page = await browser.newPage();
+  const errors: string[] = [];
+  page.on('pageerror', ({ message }) => errors.push(message));
+  page.on('console', (message) => message.type() === 'error' && errors.push(message.text()));
+  await page.goto(`${pageUrl}#${plank.url}`);
+
+  await shows(page, '2', ['ten', 'many']);
+  expect(await frames(page, 'subscribe')).toMatchObject([{ table: 'items', where: { value: { gte: 10 } } }]);
+
+  await admin(database.url, `update items set value = 11 where name = 'few'; delete from items where name = 'ten'`);
+  await shows(page, '2', ['many', 'few']);
+
+  await page.evaluate('setLeast(50)');
+  await shows(page, '1', ['many']);
+  await expect.poll(() => frames(page, 'subscribe'), { timeout: deadlineMs }).toHaveLength(2);
+  // of the filter that nobody asks for any more
+  await expect.poll(() => frames(page, 'unsubscribe'), { timeout: deadlineMs }).toHaveLength(1);
+
+  await page.evaluate('setParts(1)');
+  await admin(database.url, `update items set value = 49 where name = 'many'`);
+  await shows(page, '0', []);
+  expect(await frames(page, 'unsubscribe')).toHaveLength(1);
+  await page.evaluate('setParts(0)');
+  await expect.poll(() => frames(page, 'unsubscribe'), { timeout: deadlineMs }).toHaveLength(2);
+
+  await page.evaluate('setParts(2)');
+  await admin(database.url, `insert into items (name, value) values ('again', 60)`);
+  await shows(page, '1', ['again']);
+  expect(await frames(page, 'subscribe')).toHaveLength(3);
+  expect(await frames(page, 'hello')).toHaveLength(1);
+  expect(errors).toEqual([]);
+  await page.close();
+});
