@@ -12,9 +12,10 @@ export class LocalFanout implements Publisher, Tail {
   #term = 0;
   #epoch = 0;
   #lastSeq: number | null = null;
+  #stopped = false;
 
   async publish(batch: Batch, term: number): Promise<PublishResult> {
-    if (term < this.#term) return { status: 'deposed' };
+    if (batch.epoch < this.#epoch || (batch.epoch === this.#epoch && term < this.#term)) return { status: 'deposed' };
     this.#term = term;
     if (batch.epoch !== this.#epoch) {
       this.#epoch = batch.epoch;
@@ -38,10 +39,12 @@ export class LocalFanout implements Publisher, Tail {
   }
 
   async read(after: number, waitMs: number, signal: AbortSignal): Promise<Batch[]> {
-    for (let waited = false; ; waited = true) {
+    const deadline = performance.now() + waitMs;
+    for (;;) {
       const found = this.#batches.filter((batch) => batch.lastSeq > after);
-      if (found.length > 0 || waited) return found;
-      await this.#bell.wait(waitMs, signal);
+      const left = deadline - performance.now();
+      if (found.length > 0 || left <= 0 || signal.aborted || this.#stopped) return found;
+      await this.#bell.wait(left, signal);
     }
   }
 
@@ -50,6 +53,7 @@ export class LocalFanout implements Publisher, Tail {
   }
 
   async stop(): Promise<void> {
+    this.#stopped = true;
     this.#bell.ring();
   }
 }

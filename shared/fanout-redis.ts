@@ -214,8 +214,8 @@ export async function requireNoEviction(url: string): Promise<void> {
   redis.on('error', () => {});
   let info = '';
   try {
-    await redis.connect();
-    info = await redis.info('memory');
+    const asking = redis.connect().then(() => redis.info('memory'));
+    info = await withDeadlineOr(asking, 2 * commandTimeoutMs, () => new Error('Redis is silent'));
   } catch {
     return;
   } finally {

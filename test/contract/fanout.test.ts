@@ -1,0 +1,315 @@
+// One contract, two fan-outs: within a process, and through Redis. Then what only Redis can do wrong: be full, lose the stream,
+// fall silent.
+
+import { randomBytes } from 'node:crypto';
+import { Redis } from 'ioredis';
+import { pino } from 'pino';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { Batch } from '../../shared/batch.ts';
+import type { Publisher, Tail } from '../../shared/fanout.ts';
+import { LocalFanout } from '../../shared/fanout-local.ts';
+import { RedisPublisher, RedisTail, requireNoEviction } from '../../shared/fanout-redis.ts';
+import { batchOf, rowsOf } from '../support/batches.ts';
+import { redisUrl } from '../support/servers.ts';
+import { TcpProxy } from '../support/tcp-proxy.ts';
+import { until } from '../support/wait.ts';
+
+const log = pino({ level: 'silent' });
+const never = new AbortController().signal;
+const streamBytes = 200_000;
+
+interface Pair {
+  publisher: Publisher;
+  tail: Tail;
+}
+
+const connected = async (publisher: Publisher, tail: Tail): Promise<void> => {
+  const works = (work: () => Promise<unknown>) => () =>
+    work().then(
+      () => true,
+      () => false,
+    );
+  await until(
+    'the publisher is connected',
+    works(() => publisher.lastSeq(1)),
+    5_000,
+  );
+  await until(
+    'the tail is connected',
+    works(() => tail.history(0)),
+    5_000,
+  );
+  await until(
+    'it can be read',
+    works(() => tail.read(0, 1, never)),
+    5_000,
+  );
+};
+
+const cleanups: (() => Promise<unknown>)[] = [];
+
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).toReversed()) await cleanup();
+});
+
+async function overRedis(url: string, name: string): Promise<Pair> {
+  const publisher = new RedisPublisher(url, { name, streamBytes, log });
+  const tail = new RedisTail(url, { name, log });
+  cleanups.push(
+    () => publisher.stop(),
+    () => tail.stop(),
+  );
+  await connected(publisher, tail);
+  return { publisher, tail };
+}
+
+const ownName = () => `test-${randomBytes(6).toString('hex')}`;
+
+async function redisClient(): Promise<Redis> {
+  const redis = new Redis(await redisUrl());
+  cleanups.push(async () => redis.disconnect());
+  return redis;
+}
+
+const seqs = (batches: readonly Batch[]) => batches.map(({ firstSeq, lastSeq }) => `${firstSeq}-${lastSeq}`);
+
+describe.each([
+  {
+    name: 'within the process',
+    start: async (): Promise<Pair> => {
+      const fanout = new LocalFanout();
+      cleanups.push(() => fanout.stop());
+      return { publisher: fanout, tail: fanout };
+    },
+  },
+  { name: 'through Redis', start: async () => overRedis(await redisUrl(), ownName()) },
+])('$name', ({ start }) => {
+  let publisher: Publisher;
+  let tail: Tail;
+
+  beforeEach(async () => {
+    ({ publisher, tail } = await start());
+  });
+
+  it('takes the first batch wherever it begins, and then only what follows', async () => {
+    expect(await publisher.lastSeq(1)).toBeNull();
+    expect(await publisher.publish(batchOf(11, 15), 1)).toEqual({ status: 'published' });
+    expect(await publisher.publish(batchOf(16, 16), 1)).toEqual({ status: 'published' });
+    expect(await publisher.lastSeq(1)).toBe(16);
+    expect(await publisher.publish(batchOf(18, 20), 1)).toEqual({ status: 'gap', lastSeq: 16 });
+    expect(await publisher.publish(batchOf(16, 16), 1)).toEqual({ status: 'repeated', lastSeq: 16 });
+    expect(await publisher.publish(batchOf(12, 14), 1)).toEqual({ status: 'repeated', lastSeq: 16 });
+    // what overlaps does not follow
+    expect(await publisher.publish(batchOf(15, 18), 1)).toEqual({ status: 'gap', lastSeq: 16 });
+    expect(seqs(await tail.history(0))).toEqual(['11-15', '16-16']);
+  });
+
+  it('turns away a term that is over, and changes nothing for it', async () => {
+    await publisher.publish(batchOf(1, 2), 7);
+    expect(await publisher.publish(batchOf(3, 3), 6)).toEqual({ status: 'deposed' });
+    expect(await publisher.lastSeq(1)).toBe(2);
+    expect(await publisher.publish(batchOf(3, 3), 7)).toEqual({ status: 'published' });
+    expect(await publisher.publish(batchOf(4, 4), 9)).toEqual({ status: 'published' });
+    expect(await publisher.publish(batchOf(5, 5), 8)).toEqual({ status: 'deposed' });
+    expect(seqs(await tail.history(0))).toEqual(['1-2', '3-3', '4-4']);
+  });
+
+  it('begins a new epoch empty, whatever its terms are, and turns away the one before', async () => {
+    await publisher.publish(batchOf(1, 9), 5);
+    expect(await publisher.lastSeq(2)).toBeNull();
+    expect(await publisher.publish(batchOf(7, 8, { epoch: 2 }), 1)).toEqual({ status: 'published' });
+    expect(await publisher.lastSeq(2)).toBe(8);
+    expect(await publisher.lastSeq(1)).toBeNull();
+    expect(await publisher.publish(batchOf(10, 10), 5)).toEqual({ status: 'deposed' });
+    const [only, ...more] = await tail.history(0);
+    expect(more).toEqual([]);
+    expect(only).toMatchObject({ epoch: 2, firstSeq: 7, lastSeq: 8 });
+  });
+
+  it('gives a reader the same bytes, densely, from where it is', async () => {
+    const batches = [batchOf(1, 3), batchOf(4, 4, { bytes: 100_000 }), batchOf(5, 9)];
+    for (const batch of batches) await publisher.publish(batch, 1);
+    let after = 0;
+    const read: Batch[] = [];
+    while (after < 9) {
+      const found = await tail.read(after, 1_000, never);
+      read.push(...found);
+      after = found.at(-1)!.lastSeq;
+    }
+    expect(seqs(read)).toEqual(['1-3', '4-4', '5-9']);
+    read.forEach((batch, i) => expect(batch.buffer.equals(batches[i]!.buffer)).toBe(true));
+    // in the middle of a batch: it begins before
+    expect(seqs(await tail.read(2, 1_000, never))[0]).toBe('1-3');
+    expect(seqs(await tail.read(6, 1_000, never))).toEqual(['5-9']);
+    expect(seqs(await tail.history(6))).toEqual(['5-9']);
+    expect(await tail.history(9)).toEqual([]);
+  });
+
+  it('waits for the next batch, and wakes with it', async () => {
+    await publisher.publish(batchOf(1, 1), 1);
+    const started = performance.now();
+    expect(await tail.read(1, 200, never)).toEqual([]);
+    expect(performance.now() - started).toBeGreaterThan(150);
+    const reading = tail.read(1, 1_000, never);
+    await publisher.publish(batchOf(2, 2), 1);
+    const published = performance.now();
+    expect(seqs(await reading)).toEqual(['2-2']);
+    // not when its time was over
+    expect(performance.now() - published).toBeLessThan(900);
+  });
+
+  it('gives history while a read waits', async () => {
+    await publisher.publish(batchOf(1, 2), 1);
+    let waiting = true;
+    const reading = tail.read(2, 1_000, never).finally(() => {
+      waiting = false;
+    });
+    expect(seqs(await tail.history(0))).toEqual(['1-2']);
+    expect(waiting).toBe(true);
+    await publisher.publish(batchOf(3, 3), 1);
+    expect(seqs(await reading)).toEqual(['3-3']);
+  });
+
+  it('keeps a bounded stretch, and shows a reader behind it that there is a gap', async () => {
+    // more than either of them keeps
+    const each = 50_000;
+    for (let seq = 1; seq <= 120; seq++) await publisher.publish(batchOf(seq, seq, { bytes: each }), 1);
+    const first = (await tail.read(0, 1_000, never))[0]!.firstSeq;
+    expect(first).toBeGreaterThan(1);
+    expect(first).toBeLessThanOrEqual(120);
+    expect((await tail.history(0))[0]!.firstSeq).toBe(first);
+    let after = first - 1;
+    while (after < 120) {
+      for (const batch of await tail.read(after, 1_000, never)) {
+        expect(batch.firstSeq).toBe(after + 1);
+        after = batch.lastSeq;
+      }
+    }
+  });
+
+  it('stops twice', async () => {
+    await publisher.publish(batchOf(1, 1), 1);
+    await Promise.all([publisher.stop(), publisher.stop(), tail.stop(), tail.stop()]);
+    await publisher.stop();
+    await tail.stop();
+  });
+});
+
+describe('Redis', () => {
+  it('uses no more memory than it may, also where a publisher follows another', async () => {
+    const name = ownName();
+    const redis = await redisClient();
+    const used = async () => (await redis.memory('USAGE', `{${name}}:stream`)) ?? 0;
+    let seq = 0;
+    for (let term = 1; term <= 4; term++) {
+      const { publisher } = await overRedis(await redisUrl(), name);
+      await publisher.lastSeq(1);
+      for (let i = 0; i < 60; i++) {
+        expect(await publisher.publish(batchOf(++seq, seq, { bytes: 10_000 }), term)).toEqual({ status: 'published' });
+        // the nodes of a stream are freed whole
+        expect(await used()).toBeLessThan(streamBytes * 1.5);
+      }
+      expect(await used()).toBeGreaterThan(streamBytes / 2);
+    }
+  });
+
+  it('goes on from whatever is left when the stream or what belongs to it is deleted', async () => {
+    const name = ownName();
+    const redis = await redisClient();
+    const { publisher, tail } = await overRedis(await redisUrl(), name);
+    await publisher.publish(batchOf(1, 5), 1);
+    await redis.del(`{${name}}:meta`);
+    expect(await publisher.lastSeq(1)).toBeNull();
+    expect(await publisher.publish(batchOf(8, 9), 1)).toEqual({ status: 'published' });
+    expect(seqs(await tail.history(0))).toEqual(['8-9']);
+    await redis.del(`{${name}}:stream`);
+    expect(await publisher.publish(batchOf(10, 10), 1)).toEqual({ status: 'published' });
+    expect(seqs(await tail.history(0))).toEqual(['10-10']);
+    await redis.del(`{${name}}:stream`, `{${name}}:meta`);
+    expect(await tail.read(10, 10, never)).toEqual([]);
+    expect(await publisher.lastSeq(1)).toBeNull();
+  });
+
+  it('answers within two seconds when Redis falls silent, on every path, and recovers', async () => {
+    const proxy = await TcpProxy.start(await redisUrl());
+    cleanups.push(() => proxy.stop());
+    const { publisher, tail } = await overRedis(proxy.through(await redisUrl()), ownName());
+    await publisher.publish(batchOf(1, 1), 1);
+    const reading = tail.read(1, 1_000, never);
+    proxy.blackhole();
+    const late = async (work: () => Promise<unknown>) => {
+      const started = performance.now();
+      await expect(work()).rejects.toThrow();
+      return performance.now() - started;
+    };
+    const paths = [
+      () => reading,
+      () => tail.history(0),
+      () => publisher.publish(batchOf(2, 2), 1),
+      () => publisher.lastSeq(1),
+    ];
+    for (const ms of await Promise.all(paths.map(late))) expect(ms).toBeLessThan(2_000);
+    // further tries fail as fast, and none of them hangs
+    for (const ms of await Promise.all([() => tail.read(1, 1_000, never), ...paths.slice(1)].map(late)))
+      expect(ms).toBeLessThan(2_000);
+    proxy.pass();
+    await connected(publisher, tail);
+    await publisher.publish(batchOf(2, 2), 1);
+    expect(seqs(await tail.read(1, 1_000, never))).toEqual(['2-2']);
+  });
+
+  it('takes a batch twice whose answer was lost', async () => {
+    const proxy = await TcpProxy.start(await redisUrl());
+    cleanups.push(() => proxy.stop());
+    const { publisher, tail } = await overRedis(proxy.through(await redisUrl()), ownName());
+    await publisher.publish(batchOf(1, 1), 1);
+    proxy.holdReplies();
+    const publishing = publisher.publish(batchOf(2, 2), 1);
+    await until('Redis has answered', () => proxy.heldBytes > 0, 1_000);
+    proxy.cut();
+    proxy.pass();
+    await expect(publishing).rejects.toThrow();
+    await connected(publisher, tail);
+    expect(await publisher.publish(batchOf(2, 2), 1)).toEqual({ status: 'repeated', lastSeq: 2 });
+    expect(await publisher.publish(batchOf(3, 3), 1)).toEqual({ status: 'published' });
+    expect(seqs(await tail.history(0))).toEqual(['1-1', '2-2', '3-3']);
+  });
+
+  it('is one stream to publishers that do not know of each other', async () => {
+    const name = ownName();
+    const pairs = await Promise.all(
+      [1, 2, 3].map(async (term) => ({ term, ...(await overRedis(await redisUrl(), name)) })),
+    );
+    await Promise.all(
+      pairs.map(async ({ term, publisher }) => {
+        for (let seq = 1; seq <= 100; seq++) await publisher.publish(batchOf(seq, seq), term);
+      }),
+    );
+    const { tail } = pairs[0]!;
+    let after = 0;
+    while (after < 100) {
+      for (const batch of await tail.read(after, 1_000, never)) {
+        expect(batch.firstSeq).toBe(after + 1);
+        after = batch.lastSeq;
+      }
+    }
+    expect(await tail.read(100, 1, never)).toEqual([]);
+  });
+
+  it('is not waited for at the start when it does not answer', async () => {
+    const proxy = await TcpProxy.start(await redisUrl());
+    cleanups.push(() => proxy.stop());
+    await requireNoEviction(proxy.through(await redisUrl()));
+    proxy.blackhole();
+    const started = performance.now();
+    await requireNoEviction(proxy.through(await redisUrl()));
+    expect(performance.now() - started).toBeLessThan(5_000);
+  });
+});
+
+describe('batchOf', () => {
+  it('makes what the others rely on', () => {
+    expect(rowsOf(3, 5).map(([seq]) => seq)).toEqual(['3', '4', '5']);
+    expect(batchOf(3, 5)).toMatchObject({ epoch: 1, firstSeq: 3, lastSeq: 5 });
+  });
+});

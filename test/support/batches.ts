@@ -1,0 +1,24 @@
+// Owns batches made up for tests that need no database: consecutive changes of one table.
+
+import { type Batch, type ChangeRow, packBatches } from '../../shared/batch.ts';
+
+export interface MadeUp {
+  epoch?: number;
+  /** of the new image's text, each */
+  bytes?: number;
+  relation?: number;
+}
+
+export function rowsOf(firstSeq: number, lastSeq: number, { bytes = 20, relation = 1 }: MadeUp = {}): ChangeRow[] {
+  return Array.from({ length: lastSeq - firstSeq + 1 }, (_, i) => {
+    const seq = String(firstSeq + i);
+    return [seq, seq, '1700000000000', String(relation), 'I', seq, `"${'x'.repeat(bytes - 2)}"`, null, 't'];
+  });
+}
+
+/** Changes that fit into one batch. */
+export function batchOf(firstSeq: number, lastSeq: number, options: MadeUp = {}): Batch {
+  const [batch, ...more] = packBatches(options.epoch ?? 1, rowsOf(firstSeq, lastSeq, options));
+  if (batch === undefined || more.length > 0) throw new Error('this is not one batch');
+  return batch;
+}
