@@ -43,13 +43,13 @@ const compare = (a, b) => (a < b ? -1 : Number(a > b));
 
 function itemOf({ id, text, done }) {
   const box = Object.assign(document.createElement('input'), { type: 'checkbox', checked: done });
-  box.addEventListener('change', () => write('PATCH', `/${id}`, { done: box.checked }));
+  box.addEventListener('change', () => void write('PATCH', `/${id}`, { done: box.checked }));
   const words = Object.assign(document.createElement('span'), { textContent: text });
   const label = document.createElement('label');
   label.append(box, ' ', words);
   const remove = Object.assign(document.createElement('button'), { textContent: '✕', title: 'Remove' });
   remove.setAttribute('aria-label', `Remove ${text}`);
-  remove.addEventListener('click', () => write('DELETE', `/${id}`));
+  remove.addEventListener('click', () => void write('DELETE', `/${id}`));
   const item = document.createElement('li');
   item.dataset.id = id;
   item.classList.toggle('done', done);
@@ -60,7 +60,7 @@ function itemOf({ id, text, done }) {
 byId('add').addEventListener('submit', (event) => {
   event.preventDefault();
   const { text } = event.target.elements;
-  write('POST', '', { id: crypto.randomUUID(), text: text.value });
+  void write('POST', '', { id: crypto.randomUUID(), text: text.value });
   text.value = '';
 });
 

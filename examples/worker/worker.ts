@@ -43,7 +43,7 @@ let last = from;
 function store(position: string | null): void {
   if (position === null || position === last) return;
   writeWhole(positionFile, position);
-  if (last === undefined) console.log('begins at', position);
+  if (last === undefined) process.stdout.write(`begins at ${position}\n`);
   last = position;
 }
 // where nothing happens for longer than Plank keeps history, the last change's position would be worth nothing
@@ -58,7 +58,7 @@ try {
 } catch (error) {
   if (!(error instanceof PlankError)) throw error;
   // RESYNC: it was away for too long. What it knows is to be compared with the rows, then the position file removed.
-  console.error(`${error.code}: ${error.message}`);
+  process.stderr.write(`${error.code}: ${error.message}\n`);
   process.exitCode = 1;
 } finally {
   clearInterval(timer);

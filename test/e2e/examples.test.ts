@@ -92,7 +92,7 @@ it('a to-do list in two windows, through the death of each gateway', async () =>
   await add(1, 20);
   const context = await browser.newContext();
   const pages = await Promise.all([openList(context), openList(context)]);
-  const [one, other] = pages as [Page, Page];
+  const [one, other] = pages;
   await expectSame(pages);
   for (const page of pages) await page.evaluate('record.fewest = Infinity');
 
