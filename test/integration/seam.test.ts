@@ -19,7 +19,7 @@ import { createDatabase } from '../support/servers.ts';
 import { until } from '../support/wait.ts';
 
 const writers = 4;
-const rounds = 120;
+const rounds = 100;
 const clients = 20;
 const bigStatement = 3_000;
 /** so small that the kernel's buffers are all that a slow client has, and the ring holds a few statements */
@@ -396,7 +396,33 @@ async function play(seed: number, databaseUrl: string, served: Served): Promise<
     ),
   );
   if (game.failure) throw game.failure;
-  const everyone = all.map(({ client }) => client);
+  // one reads nothing until what it lacks is in no memory any more
+  const sleeper = new Client([
+    new Picture({ table: 'todo', sql: 'true' }),
+    new Picture({ table: 'todo', where: { id: { gt: 0 } }, sql: 'id > 0' }),
+    new Picture({ table: 'todo', where: { id: { gt: 1 } }, sql: 'id > 1' }),
+  ]);
+  cleanups.push(async () => sleeper.leave());
+  const rewrite = (length: number) =>
+    pool.query(
+      `insert into todo select g, 1, 'open', g, now(), repeat('x', $1) from generate_series(1, ${bigStatement}) g on conflict (id) do update set note = excluded.note || todo.grp`,
+      [length],
+    );
+  await sleeper.join(served.urls[0]!);
+  await until('the sleeper is live', () => sleeper.pictures.every(({ from }) => from !== null), 10_000);
+  sleeper.pause();
+  await until(
+    'the sleeper is behind',
+    async () => {
+      await rewrite(500);
+      return (await served.metric('plank_catching_up')) > 0;
+    },
+    20_000,
+  );
+  await rewrite(1_000);
+  await rewrite(1_000);
+  sleeper.resume();
+  const everyone = [...all.map(({ client }) => client), sleeper];
   await quiet(pool, everyone);
   for (const { pictures } of everyone) for (const picture of pictures) await compare(pool, picture);
   return everyone;
