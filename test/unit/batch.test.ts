@@ -1,0 +1,125 @@
+// Packed batches: whatever Postgres renders comes out of them as it went in, and they are split where they are large.
+
+import * as fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { type Batch, BatchReader, type ChangeRow, openBatch, packBatches } from '../../shared/batch.ts';
+import { rowsOf } from '../support/batches.ts';
+
+/** What a batch holds, read as the gateways read it. */
+function read(batch: Batch): ChangeRow[] {
+  const reader = new BatchReader(batch);
+  const text = (start: number, end: number) => (end < start ? null : reader.buffer.toString('utf8', start, end));
+  const rows: ChangeRow[] = [];
+  while (reader.next()) {
+    rows.push([
+      String(reader.seq),
+      reader.xid,
+      String(reader.atMs),
+      String(reader.relation),
+      String.fromCharCode(reader.action),
+      text(reader.keyStart, reader.keyEnd),
+      text(reader.newStart, reader.newEnd),
+      text(reader.oldStart, reader.oldEnd),
+      reader.last ? 't' : 'f',
+    ]);
+  }
+  expect(reader.next()).toBe(false);
+  return rows;
+}
+
+const text = fc.option(
+  fc.oneof(
+    fc.constant(''),
+    fc.string({ unit: 'grapheme', maxLength: 40 }),
+    fc.json(),
+    fc.constantFrom('"🦀👩‍👩‍👧‍👦"', '"é"', '{"a":null}', '\u0000', '"\u{10FFFF}"'),
+    fc.integer({ min: 1_000, max: 200_000 }).map((n) => `"${'ß'.repeat(n)}"`),
+  ),
+  { nil: null },
+);
+
+const change = fc.tuple(
+  fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
+  fc.oneof(fc.integer({ min: 0, max: 4_102_444_800_000 }).map(String), fc.constantFrom('1700000000000.123', '0.5')),
+  fc.integer({ min: 1, max: 2 ** 31 - 1 }),
+  fc.constantFrom('I', 'U', 'D', 'T', 'S'),
+  text,
+  text,
+  text,
+  fc.constantFrom('t', 'f'),
+);
+
+describe('packBatches', () => {
+  it('gives back what it got, through bytes, whatever it was and however it was split', () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 2 ** 32 - 1 }),
+        fc.integer({ min: 1, max: 999_999_999_000_000 }),
+        fc.array(change, { maxLength: 30 }),
+        (epoch, firstSeq, changes) => {
+          const rows = changes.map(
+            ([xid, at, relation, ...rest], i): ChangeRow => [
+              String(firstSeq + i),
+              String(xid),
+              at,
+              String(relation),
+              ...rest,
+            ],
+          );
+          const batches = packBatches(epoch, rows).map((batch) => openBatch(Buffer.from(batch.buffer)));
+          expect(batches.flatMap(read)).toEqual(rows);
+          let next = firstSeq;
+          for (const batch of batches) {
+            expect(batch.epoch).toBe(epoch);
+            expect(batch.firstSeq).toBe(next);
+            next = batch.lastSeq + 1;
+          }
+          expect(next).toBe(firstSeq + rows.length);
+        },
+      ),
+    );
+  });
+
+  it('says the same of a batch as its bytes do', () => {
+    for (const batch of packBatches(3, rowsOf(7, 900, { bytes: 1_000 }))) {
+      const { epoch, firstSeq, lastSeq } = openBatch(batch.buffer);
+      expect({ epoch, firstSeq, lastSeq }).toEqual({ epoch: 3, firstSeq: batch.firstSeq, lastSeq: batch.lastSeq });
+    }
+  });
+
+  it('makes nothing of nothing', () => {
+    expect(packBatches(1, [])).toEqual([]);
+  });
+
+  it('ends a batch at the first change that makes it large', () => {
+    const batches = packBatches(1, rowsOf(1, 1_000, { bytes: 2_000 }));
+    expect(batches.length).toBeGreaterThan(5);
+    for (const batch of batches.slice(0, -1)) {
+      expect(batch.buffer.length).toBeGreaterThanOrEqual(256 * 1024);
+      expect(batch.buffer.length).toBeLessThan(256 * 1024 + 2_100);
+    }
+    // a change may be larger than that, and is then alone or the last
+    const [first, second] = packBatches(1, [...rowsOf(1, 1), ...rowsOf(2, 2, { bytes: 3_000_000 }), ...rowsOf(3, 3)]);
+    expect([first!.lastSeq, second!.firstSeq]).toEqual([2, 3]);
+  });
+
+  it('ends a batch where it has as many changes as its header can count with ease', () => {
+    const batches = packBatches(1, rowsOf(1, 12_001, { bytes: 2 }));
+    for (const batch of batches) expect(batch.lastSeq - batch.firstSeq + 1).toBeLessThanOrEqual(5_000);
+    expect(batches.flatMap(read)).toHaveLength(12_001);
+  });
+
+  it('refuses rows that are not consecutive', () => {
+    expect(() => packBatches(1, [...rowsOf(1, 2), ...rowsOf(4, 4)])).toThrow('seq 4 where 3 was expected');
+  });
+});
+
+describe('openBatch', () => {
+  it('refuses what is no batch', () => {
+    const [batch] = packBatches(1, rowsOf(1, 1));
+    const other = Buffer.from(batch!.buffer);
+    other[0] = 99;
+    for (const bytes of [Buffer.alloc(0), Buffer.from('{}'), batch!.buffer.subarray(0, 10), other])
+      expect(() => openBatch(bytes)).toThrow('not a batch of this version');
+  });
+});

@@ -1,0 +1,172 @@
+// Waiting and trying again: bounds of the backoff, the bell that loses no ring, deadlines.
+
+import * as fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { Backoff, Bell, once, sleep, withDeadlineOr } from '../../shared/retry.ts';
+
+const never = new AbortController().signal;
+
+describe('Backoff', () => {
+  const highest = () => 1 - Number.EPSILON;
+
+  it('doubles its ceiling up to the largest, and starts over on reset', () => {
+    const backoff = new Backoff(50, 1_000, highest);
+    expect(Array.from({ length: 7 }, () => Math.round(backoff.next()))).toEqual([50, 100, 200, 400, 800, 1_000, 1_000]);
+    backoff.reset();
+    expect(Math.round(backoff.next())).toBe(50);
+  });
+
+  it('is anywhere between the smallest and the ceiling, and nowhere else', () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 1_000 }),
+        fc.integer({ min: 0, max: 100_000 }),
+        fc.array(fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }), { minLength: 1, maxLength: 2_000 }),
+        (min, more, randoms) => {
+          let i = 0;
+          const backoff = new Backoff(min, min + more, () => randoms[i]!);
+          for (; i < randoms.length; i++) {
+            const ceiling = Math.min(min + more, min * 2 ** i);
+            const next = backoff.next();
+            expect(next).toBeGreaterThanOrEqual(min);
+            expect(next).toBeLessThanOrEqual(ceiling);
+            expect(next).toBeCloseTo(min + randoms[i]! * (ceiling - min), 5);
+          }
+        },
+      ),
+    );
+  });
+
+  it('spreads those who failed together', () => {
+    const all = Array.from({ length: 200 }, () => {
+      const backoff = new Backoff(50, 2_000);
+      for (let i = 0; i < 8; i++) backoff.next();
+      return backoff.next();
+    });
+    const buckets = new Set(all.map((ms) => Math.floor(ms / 200)));
+    expect(buckets.size).toBeGreaterThan(6);
+  });
+});
+
+describe('Bell', () => {
+  it('wakes a sleeper', async () => {
+    const bell = new Bell();
+    const waiting = bell.wait(10_000, never);
+    bell.ring();
+    expect(await waiting).toBe(true);
+  });
+
+  it('keeps a ring for whoever waits next, once', async () => {
+    const bell = new Bell();
+    bell.ring();
+    bell.ring();
+    expect(await bell.wait(10_000, never)).toBe(true);
+    expect(await bell.wait(1, never)).toBe(false);
+  });
+
+  it('keeps a ring that comes between the waking and the next wait', async () => {
+    const bell = new Bell();
+    const waiting = bell.wait(10_000, never);
+    bell.ring();
+    await waiting;
+    bell.ring();
+    expect(await bell.wait(0, never)).toBe(true);
+  });
+
+  it('gives up after its time, at once with none, and on abort', async () => {
+    const bell = new Bell();
+    expect(await bell.wait(5, never)).toBe(false);
+    expect(await bell.wait(0, never)).toBe(false);
+    expect(await bell.wait(-1, never)).toBe(false);
+    expect(await bell.wait(10_000, AbortSignal.abort())).toBe(false);
+    const abort = new AbortController();
+    const waiting = bell.wait(10_000, abort.signal);
+    abort.abort();
+    expect(await waiting).toBe(false);
+  });
+
+  it('loses no ring, however they fall between the waits', async () => {
+    const bell = new Bell();
+    let made = 0;
+    let seen = 0;
+    const reader = (async () => {
+      while (seen < 500) {
+        expect(await bell.wait(5_000, never)).toBe(true);
+        seen = made;
+      }
+    })();
+    while (made < 500) {
+      made++;
+      bell.ring();
+      if (made % 3 === 0) await Promise.resolve();
+      if (made % 7 === 0) await sleep(0);
+    }
+    await reader;
+    expect(seen).toBe(500);
+  });
+});
+
+describe('withDeadlineOr', () => {
+  it('gives what the promise gives, either way', async () => {
+    const late = () => new Error('late');
+    expect(await withDeadlineOr(Promise.resolve(3), 10_000, late)).toBe(3);
+    await expect(withDeadlineOr(Promise.reject(new Error('no')), 10_000, late)).rejects.toThrow('no');
+  });
+
+  it('rejects when the time is over, and ignores what comes of it later', async () => {
+    const { promise, reject } = Promise.withResolvers<never>();
+    await expect(withDeadlineOr(promise, 5, () => new Error('late'))).rejects.toThrow('late');
+    // an unhandled rejection fails the run
+    reject(new Error('much later'));
+    await sleep(0);
+  });
+
+  it('asks for the error only when it is late', async () => {
+    let asked = 0;
+    const late = () => {
+      asked++;
+      return new Error('late');
+    };
+    await withDeadlineOr(Promise.resolve(), 1, late);
+    await sleep(5);
+    expect(asked).toBe(0);
+  });
+});
+
+describe('sleep', () => {
+  it('ends by its time or its signal, and leaves nothing on the signal', async () => {
+    const abort = new AbortController();
+    let listeners = 0;
+    const { signal } = abort;
+    const add = signal.addEventListener.bind(signal);
+    const remove = signal.removeEventListener.bind(signal);
+    signal.addEventListener = (...args: Parameters<typeof add>) => {
+      listeners++;
+      add(...args);
+    };
+    signal.removeEventListener = (...args: Parameters<typeof remove>) => {
+      listeners--;
+      remove(...args);
+    };
+    await sleep(1, signal);
+    expect(listeners).toBe(0);
+    const sleeping = sleep(60_000, signal);
+    expect(listeners).toBe(1);
+    abort.abort();
+    await sleeping;
+    expect(listeners).toBe(0);
+    await sleep(60_000, signal);
+  });
+});
+
+describe('once', () => {
+  it('runs once, and gives everybody the same outcome', async () => {
+    let runs = 0;
+    const start = once(async () => ++runs);
+    expect(await Promise.all([start(), start()])).toEqual([1, 1]);
+    expect(await start()).toBe(1);
+    const fail = once(() => Promise.reject(new Error(`run ${++runs}`)));
+    await expect(fail()).rejects.toThrow('run 2');
+    await expect(fail()).rejects.toThrow('run 2');
+  });
+});
