@@ -85,7 +85,7 @@ export async function startRedis(options: RedisOptions = {}): Promise<LocalRedis
 }
 
 /** The path of a Redis or Valkey server program. Throws with what to do when there is none to be had. */
-export async function findRedis(): Promise<string> {
+async function findRedis(): Promise<string> {
   const installed = findProgram('redis-server', 'valkey-server');
   if (installed !== undefined) return installed;
   const failures: string[] = [];

@@ -6,7 +6,7 @@ import type { ChangeFrame, RowsFrame, ServerFrame } from '../../shared/wire.ts';
 
 const deadlineMs = 20_000;
 
-export interface Ask {
+interface Ask {
   table: string;
   where?: unknown;
   columns?: string[];
