@@ -56,8 +56,11 @@ export const listenerSchema = z.object({
     .default(3_000)
     .describe('How often the listener looks for changes that nothing announced, in ms'),
   LEASE_MS: ms.min(500).default(3_000).describe('How long the lead lasts when the leader falls silent, in ms'),
-  RETENTION_MS: ms
-    .max(Number.MAX_SAFE_INTEGER)
+  RETENTION_MS: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(365 * 86_400_000)
     .default(3_600_000)
     .describe('How long the log is kept for clients that come back, in ms'),
   RETENTION_BYTES: bytes.default(4 * 1024 ** 3).describe('How large the log may grow, in bytes'),

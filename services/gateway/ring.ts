@@ -41,8 +41,7 @@ export class Ring {
   /** Remembers frames made of a batch, as long as the batch itself is remembered. */
   keep(recent: Recent, channelKey: string, frames: Frames): void {
     recent.frames.set(channelKey, frames);
-    const oldest = this.#items[this.#start];
-    if (oldest && recent.batch.firstSeq >= oldest.batch.firstSeq) {
+    if (this.find(recent.batch.firstSeq) === recent) {
       this.#bytes += frames.buffer.length;
       this.#trim();
     }

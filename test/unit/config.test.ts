@@ -1,0 +1,131 @@
+// Configuration: everything that is wrong is said at once, by name; and README's table is what the schemas say.
+
+import { readFile } from 'node:fs/promises';
+import { hostname } from 'node:os';
+import { describe, expect, it } from 'vitest';
+import type { z } from 'zod';
+import { ConfigError, gatewaySchema, listenerSchema, readConfig } from '../../shared/config.ts';
+
+const DATABASE_URL = 'postgres://u:p@localhost:5432/d';
+
+function problems(schema: z.ZodObject, env: NodeJS.ProcessEnv): string {
+  try {
+    readConfig(schema, env);
+  } catch (error) {
+    expect(error).toBeInstanceOf(ConfigError);
+    return (error as Error).message;
+  }
+  return '';
+}
+
+describe('readConfig', () => {
+  it('needs nothing but the database', () => {
+    const listener = readConfig(listenerSchema, { DATABASE_URL });
+    expect(listener).toMatchObject({
+      DATABASE_URL,
+      PLANK_LOG_NAME: 'plank',
+      NODE_NAME: hostname(),
+      LISTENER_PORT: 8001,
+      WAKE: 'auto',
+      SAFETY_INTERVAL_MS: 3_000,
+      RETENTION_MS: 3_600_000,
+      STREAM_BYTES: 67_108_864,
+    });
+    expect(listener).not.toHaveProperty('REDIS_URL');
+    expect(readConfig(gatewaySchema, { DATABASE_URL })).toMatchObject({
+      PORT: 8_000,
+      CORS_ORIGINS: ['*'],
+      POOL_SIZE: 10,
+    });
+  });
+
+  it('reads what is given, as what it is', () => {
+    const env = { DATABASE_URL, PORT: '0', CORS_ORIGINS: ' https://a.example, https://b.example ,', UNRELATED: 'x' };
+    const config = readConfig(gatewaySchema, env);
+    expect(config.PORT).toBe(0);
+    expect(config.CORS_ORIGINS).toEqual(['https://a.example', 'https://b.example']);
+    expect(config).not.toHaveProperty('UNRELATED');
+    expect(Object.isFrozen(config)).toBe(true);
+  });
+
+  it('takes an empty variable for one that is not set', () => {
+    expect(readConfig(listenerSchema, { DATABASE_URL, REDIS_URL: '', LISTENER_PORT: '' }).LISTENER_PORT).toBe(8001);
+    expect(problems(listenerSchema, { DATABASE_URL: '' })).toContain('DATABASE_URL is not set');
+  });
+
+  it('names all that is wrong at once', () => {
+    const wrong = {
+      DATABASE_URL: 'mysql://localhost/d',
+      REDIS_URL: 'localhost:6379',
+      PLANK_LOG_NAME: 'a b',
+      NODE_NAME: '{}',
+      LOG_LEVEL: 'loud',
+      STOP_TIMEOUT_MS: '0',
+      LISTENER_PORT: '70000',
+      WAKE: 'never',
+      POLL_INTERVAL_MS: 'soon',
+      SAFETY_INTERVAL_MS: '1.5',
+      LEASE_MS: '499',
+      RETENTION_MS: '-1',
+      RETENTION_BYTES: '10',
+      STREAM_BYTES: '64MB',
+    };
+    expect(Object.keys(wrong).sort()).toEqual(Object.keys(listenerSchema.shape).sort());
+    const said = problems(listenerSchema, wrong);
+    for (const name of Object.keys(wrong)) expect(said).toContain(`${name}:`);
+    expect(said).not.toContain('\n');
+    expect(problems(gatewaySchema, { PORT: 'x', POOL_SIZE: '1' })).toMatch(
+      /^configuration: DATABASE_URL is not set; PORT: .+; POOL_SIZE: .+$/,
+    );
+  });
+
+  it.each([
+    ['RETENTION_MS', '604800000'],
+    ['LEASE_MS', '500'],
+    ['LISTENER_PORT', '65535'],
+  ])('takes %s=%s', (name, value) => {
+    expect(readConfig(listenerSchema, { DATABASE_URL, [name]: value })).toHaveProperty(name, Number(value));
+  });
+
+  it('does not repeat what may be secret', () => {
+    const said = problems(listenerSchema, {
+      DATABASE_URL: 'postgre://user:hunter2@host/d',
+      REDIS_URL: 'http://:hunter2@h',
+    });
+    expect(said).toContain('DATABASE_URL');
+    expect(said).not.toContain('hunter2');
+  });
+});
+
+describe("README's table", () => {
+  it('is what the schemas say', async () => {
+    const readme = await readFile(new URL('../../README.md', import.meta.url), 'utf8');
+    const block = /<!-- configuration -->\n(.*)<!-- \/configuration -->/s.exec(readme)?.[1]?.trim();
+    const expected = table();
+    expect(block, `between the two marks README should say:\n\n${expected}\n`).toBe(expected);
+  });
+});
+
+/** A row for each variable: name, default, who uses it, what it is. */
+function table(): string {
+  const shapes = { listener: listenerSchema.shape, gateway: gatewaySchema.shape };
+  const names = [...new Set(Object.values(shapes).flatMap((shape) => Object.keys(shape)))];
+  const rows = names.map((name) => {
+    const users = Object.entries(shapes).flatMap(([user, shape]) => (name in shape ? [user] : []));
+    const field = Object.values(shapes)
+      .map((shape) => (shape as Record<string, z.ZodType>)[name])
+      .find((found) => found !== undefined)!;
+    return [`\`${name}\``, defaultOf(name, field), users.join(', '), field.description ?? ''];
+  });
+  const lines = [['variable', 'default', 'used by', 'what it is'], ['---', '---', '---', '---'], ...rows];
+  return lines.map((cells) => `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`).join('\n');
+}
+
+function defaultOf(name: string, field: z.ZodType): string {
+  const given = field.safeParse(undefined);
+  if (!given.success) return 'required';
+  const value = given.data as string | number | string[] | undefined;
+  // the machine's name is another on each
+  if (name === 'NODE_NAME' || value === undefined) return '';
+  return `\`${String(value)}\``;
+}

@@ -1,0 +1,80 @@
+// One timer for all: everybody is looked at once a turn, spread over it.
+
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { PingWheel } from '../../services/gateway/ping-wheel.ts';
+
+beforeEach(() => {
+  vi.useFakeTimers();
+});
+
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+describe('PingWheel', () => {
+  it('looks at each one once in an interval, and at few at a time', () => {
+    const seen = new Map<number, number>();
+    let atOnce = 0;
+    const wheel = new PingWheel<number>(10_000, (one) => {
+      seen.set(one, (seen.get(one) ?? 0) + 1);
+      atOnce++;
+    });
+    for (let one = 0; one < 1_000; one++) wheel.add(one);
+    wheel.start();
+    let most = 0;
+    for (let ms = 0; ms < 10_000; ms += 50) {
+      atOnce = 0;
+      vi.advanceTimersByTime(50);
+      most = Math.max(most, atOnce);
+    }
+    expect([...seen.values()]).toEqual(Array.from({ length: 1_000 }, () => 1));
+    expect(most).toBe(25);
+    vi.advanceTimersByTime(20_000);
+    expect(new Set(seen.values())).toEqual(new Set([3]));
+    wheel.stop();
+  });
+
+  it('leaves out who was taken off, also while it looks at the others', () => {
+    const seen: string[] = [];
+    const off = new Map<string, () => void>();
+    const wheel = new PingWheel<string>(250, (one) => {
+      seen.push(one);
+      off.get('b')!();
+      off.get(one)!();
+    });
+    for (const one of ['a', 'b', 'c']) off.set(one, wheel.add(one));
+    wheel.start();
+    vi.advanceTimersByTime(1_000);
+    expect(seen).toEqual(['a', 'c']);
+    off.get('a')!();
+    wheel.stop();
+  });
+
+  it('looks at nobody before its start and after its stop, and starts once', () => {
+    let looks = 0;
+    const wheel = new PingWheel<string>(1_000, () => looks++);
+    wheel.add('a');
+    vi.advanceTimersByTime(5_000);
+    expect(looks).toBe(0);
+    wheel.start();
+    wheel.start();
+    vi.advanceTimersByTime(1_000);
+    expect(looks).toBe(1);
+    wheel.stop();
+    wheel.stop();
+    expect(vi.getTimerCount()).toBe(0);
+    vi.advanceTimersByTime(5_000);
+    expect(looks).toBe(1);
+  });
+
+  it.each([1, 100, 250, 26_000, 86_400_000])('turns once in an interval of %i ms', (interval) => {
+    let looks = 0;
+    const wheel = new PingWheel<string>(interval, () => looks++);
+    wheel.add('a');
+    wheel.start();
+    vi.advanceTimersByTime(interval * 10 + 1);
+    expect(looks).toBeGreaterThanOrEqual(10);
+    expect(looks).toBeLessThanOrEqual(11);
+    wheel.stop();
+  });
+});
