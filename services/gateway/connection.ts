@@ -66,7 +66,7 @@ export class Connection {
 }
 
 /** At most 123 bytes. */
-function closeReason(text: string): string {
+export function closeReason(text: string): string {
   const bytes = Buffer.from(text);
   if (bytes.length <= 123) return text;
   return `${new TextDecoder().decode(bytes.subarray(0, 120)).replace(/\uFFFD+$/, '')}…`;
