@@ -1,7 +1,8 @@
 /**
  * Changes that are no longer (or not yet) in the ring, for connections that catch up: from Redis, else from the log in
- * Postgres. Readers at the same place share one read, and only a few reads run at once, so that what the database does grows
- * with neither the number of clients nor their pace.
+ * Postgres. Readers at the same place share one read, the last pages read from Postgres are kept for those close behind (who
+ * then go on from where those end, all alike), and only a few reads run at once, so that what the database does grows with
+ * neither the number of clients nor their pace.
  */
 import { type Batch, packBatches } from '#shared/batch.ts';
 import type { Tail } from '#shared/fanout.ts';
@@ -10,6 +11,8 @@ import type { GatewayMetrics } from '#shared/metrics.ts';
 
 const pageChanges = 1_000;
 const maxReads = 4;
+/** of about 1 MB each; to read one, Postgres sorts all that was drained with it */
+const maxPages = 8;
 
 export class History {
   readonly #tail: Tail;
@@ -17,6 +20,8 @@ export class History {
   readonly #metrics: GatewayMetrics;
   readonly #reads = new Map<number, Promise<Batch[]>>();
   readonly #waiting: (() => void)[] = [];
+  /** the last used one is the last */
+  readonly #pages: (readonly Batch[])[] = [];
   #running = 0;
   #extent: Promise<Extent> | undefined;
 
@@ -53,8 +58,24 @@ export class History {
     const first = recent[0];
     if (first && first.firstSeq <= after + 1 && first.epoch === epoch)
       return recent.filter((batch) => batch.epoch === epoch);
+    const kept = this.#kept(after, epoch);
+    if (kept) return kept;
     this.#metrics.fallbackReads.inc();
-    return packBatches(epoch, await this.#reader.page(after, pageChanges));
+    const page = packBatches(epoch, await this.#reader.page(after, pageChanges));
+    if (page.length > 0) this.#pages.push(page);
+    if (this.#pages.length > maxPages) this.#pages.shift();
+    return page;
+  }
+
+  /** What of a page that was read before lies behind the seq. */
+  #kept(after: number, epoch: number): Batch[] | undefined {
+    const at = this.#pages.findIndex(
+      (page) => page[0]!.epoch === epoch && page[0]!.firstSeq <= after + 1 && page.at(-1)!.lastSeq > after,
+    );
+    if (at < 0) return undefined;
+    const [page] = this.#pages.splice(at, 1);
+    this.#pages.push(page!);
+    return page!.filter(({ lastSeq }) => lastSeq > after);
   }
 
   async #limited<T>(work: () => Promise<T>): Promise<T> {
