@@ -18,7 +18,8 @@ import { until } from '../support/wait.ts';
 
 const perSocket = 50;
 const changes = 200;
-const liveWithinMs = 15_000;
+/** CPU of gateway and clients together, as they share this process: how long it takes where nobody else wants the cores */
+const liveWithinCpuMs = 15_000;
 /** what goes by the time that passes: a gateway asks where the log ends when nothing comes */
 const slack = 60;
 
@@ -27,17 +28,17 @@ interface Cost {
   ranges: number;
   commits: number;
   liveMs: number;
+  cpuMs: number;
 }
 
 test('what 10,000 subscriptions that resume cost Redis and Postgres is what 100 cost', async () => {
   const few = await storm(2);
   const many = await storm(200);
-  console.log({ few, many });
-  expect(few.fallbackReads).toBe(0);
+  expect(few.fallbackReads, JSON.stringify({ few, many })).toBe(0);
   expect(many.fallbackReads).toBe(0);
   expect(many.ranges).toBe(few.ranges);
   expect(Math.abs(many.commits - few.commits)).toBeLessThan(slack);
-  expect(many.liveMs).toBeLessThan(liveWithinMs);
+  expect(many.cpuMs).toBeLessThan(liveWithinCpuMs);
 });
 
 async function storm(sockets: number): Promise<Cost> {
@@ -93,6 +94,7 @@ async function storm(sockets: number): Promise<Cost> {
   });
   let expected = 0;
   const started = performance.now();
+  const cpu = process.cpuUsage();
   for (const [i, { ws }] of clients.entries()) {
     for (let grp = 0; grp < perSocket; grp++) {
       const from = (i * 31 + grp * 17) % changes;
@@ -104,8 +106,10 @@ async function storm(sockets: number): Promise<Cost> {
       ws.send(JSON.stringify({ type: 'subscribe', id: grp + 1, table: 'todo', where, from: positionOf(from) }));
     }
   }
-  await until('all are live', () => clients.every(({ got }) => got.live === perSocket), liveWithinMs * 2);
+  await until('all are live', () => clients.every(({ got }) => got.live === perSocket), 50_000);
   const liveMs = Math.round(performance.now() - started);
+  const { user, system } = process.cpuUsage(cpu);
+  const cpuMs = Math.round((user + system) / 1_000);
   expect(clients.reduce((sum, { got }) => sum + got.change, 0)).toBe(expected);
   expect(clients.some(({ got }) => got.other > 0)).toBe(false);
   const ranges = (await rangesOf(asker)) - before;
@@ -113,7 +117,7 @@ async function storm(sockets: number): Promise<Cost> {
   // a session that ends tells what it has done
   await gateway.stop();
   await until('the sessions have ended', async () => (await sessionsOf(database.name)) === 0, 5_000);
-  return { fallbackReads, ranges, commits: (await commitsOf(database.name)) - commits, liveMs };
+  return { fallbackReads, ranges, commits: (await commitsOf(database.name)) - commits, liveMs, cpuMs };
 }
 
 async function connected(port: number) {
