@@ -52,7 +52,9 @@ export type Stream =
   | { readonly phase: 'none' }
   | { readonly phase: 'asked'; readonly request: number; readonly snapshot: boolean; readonly at: string | null }
   | (Running & { readonly phase: 'rows'; readonly pages: readonly (readonly Row[])[] })
-  | (Running & { readonly phase: 'behind' | 'live' })
+  /** `begun`: with rows, and no `live` has come since. Until then no position says which changes the rows already hold. */
+  | (Running & { readonly phase: 'behind'; readonly begun: boolean })
+  | (Running & { readonly phase: 'live' })
   | { readonly phase: 'leaving'; readonly request: number; readonly ch: string }
   | { readonly phase: 'pausing' };
 
@@ -178,9 +180,13 @@ export function part(group: Group, id: number, out: Out): Group {
   return settle({ ...group, members }, out);
 }
 
-/** The connection is gone. */
+/** The connection is gone. Rows whose first `live` has not come are asked for anew. */
 export function disconnect(group: Group): Group {
-  const next = update(group, (member) => (member.attached ? { ...member, attached: false } : member));
+  const isVoid = group.stream.phase === 'behind' && group.stream.begun;
+  const next = update(group, (member) => {
+    if (!member.attached) return member;
+    return { ...member, attached: false, position: isVoid && member.snapshot ? null : member.position };
+  });
   return { ...next, stream: noStream };
 }
 
@@ -191,7 +197,9 @@ export function onOk(group: Group, ch: string | undefined, key: readonly string[
   if (ch === undefined) throw new ProtocolViolation('a subscribe was answered without a channel');
   const running = { ch, snapshot: stream.snapshot, at: stream.at, key: key ?? null };
   const begins = stream.snapshot && stream.at === null;
-  const next: Stream = begins ? { ...running, phase: 'rows', pages: [] } : { ...running, phase: 'behind' };
+  const next: Stream = begins
+    ? { ...running, phase: 'rows', pages: [] }
+    : { ...running, phase: 'behind', begun: false };
   return settle({ ...group, stream: next }, out);
 }
 
@@ -205,7 +213,7 @@ export function onRows(group: Group, rows: readonly Row[], more: boolean, out: O
     if (member.attached) out.deliver(member.id, { kind: 'snapshot', rows: all, key: stream.key });
   }
   const { ch, snapshot, at, key } = stream;
-  return { ...group, stream: { phase: 'behind', ch, snapshot, at, key } };
+  return { ...group, stream: { phase: 'behind', ch, snapshot, at, key, begun: true } };
 }
 
 export function onChange(group: Group, change: ChangeFrame, out: Out): Group {

@@ -35,6 +35,8 @@ interface Member {
   snapshot: boolean;
   at: number | null;
   picture: Map<number, number> | null;
+  /** live since its rows: from then on it has a position that can be continued */
+  settled: boolean;
   state: string;
 }
 
@@ -359,7 +361,7 @@ export class RelayModel {
     const table = tables[b % 2]!;
     const picture = at !== null && snapshot ? this.#fold(table, at) : null;
     const id = this.#nextMember++;
-    this.#members.set(id, { id, table, snapshot, at, picture, state: 'offline' });
+    this.#members.set(id, { id, table, snapshot, at, picture, settled: false, state: 'offline' });
     this.#event({ type: 'subscribe', member: id, subject: { table }, from, snapshot });
     this.#event({ type: 'start' });
   }
@@ -399,6 +401,7 @@ export class RelayModel {
     switch (delivery.kind) {
       case 'state':
         member.state = delivery.state;
+        if (delivery.state === 'live') member.settled = true;
         return;
       case 'resync':
         member.at = null;
@@ -406,7 +409,9 @@ export class RelayModel {
         return;
       case 'snapshot':
         assert(member.snapshot, 'rows for one that wants none');
-        assert.equal(member.at, null, 'rows for one that has its picture');
+        assert(member.at === null || !member.settled, 'rows for one that has its picture');
+        member.settled = false;
+        member.at = null;
         member.picture = new Map(delivery.rows.map((row) => [row.id as number, row.value as number]));
         return;
       case 'position':
