@@ -61,11 +61,15 @@ beforeAll(async () => {
   await marks.ready;
 });
 
+/** The gateway has passed on whatever has been committed so far: positions that are given from now on lie behind it. */
+async function passedOn(): Promise<void> {
+  const { rows } = await pool.query<{ id: number }>(`insert into marks default values returning id`);
+  await until('the gateway is beyond what was done', () => mark === rows[0]!.id, 5_000);
+}
+
 beforeEach(async () => {
   await pool.query('delete from stock; delete from pairs');
-  // positions that a test is given lie behind this
-  const { rows } = await pool.query<{ id: number }>(`insert into marks default values returning id`);
-  await until('the gateway is beyond what other tests did', () => mark === rows[0]!.id, 5_000);
+  await passedOn();
 });
 afterEach(() => {
   for (const client of clients.splice(0)) client.close();
@@ -166,6 +170,7 @@ describe('a live query', () => {
 describe('a subscription', () => {
   it('of the same rows gets them later than another, and neither gets a change twice', async () => {
     await insert(1, 3);
+    await passedOn();
     const items = stockOf(connect());
     const first: string[] = [];
     const second: string[] = [];
