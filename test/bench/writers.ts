@@ -206,11 +206,13 @@ async function loadGenerator(url: string, folder: string): Promise<LoadGenerator
         const args = ['-n', '-M', 'prepared', '-c', `${clients}`, '-j', threads, '-T', `${seconds + 1}`, '-P', '1'];
         const { stdout, stderr } = await run(pgbench, [...args, '-f', script(workload, variant), url]);
         const transactions = Number(/transactions actually processed: (\d+)/.exec(stdout)?.[1]);
-        const each = [...stderr.matchAll(/^progress: [\d.]+ s, ([\d.]+) tps/gm)].map((match) => Number(match[1]));
+        const overall = Number(/tps = ([\d.]+) \(without/.exec(stdout)?.[1]);
+        const first = /^progress: ([\d.]+) s, ([\d.]+) tps/m.exec(stderr);
         const failed = Number(/failed transactions: (\d+)/.exec(stdout)?.[1] ?? 0);
-        if (!(transactions > 0) || each.length < 2 || failed > 0) throw new Error(`pgbench: ${stdout}${stderr}`);
-        const counted = each.slice(1, seconds + 1);
-        return { transactions, perSecond: counted.reduce((sum, tps) => sum + tps, 0) / counted.length };
+        if (!(transactions > 0 && overall > 0) || !first || failed > 0) throw new Error(`pgbench: ${stdout}${stderr}`);
+        const [firstSeconds, firstTps] = [Number(first[1]), Number(first[2])];
+        const perSecond = (transactions - firstSeconds * firstTps) / (transactions / overall - firstSeconds);
+        return { transactions, perSecond };
       },
     };
   }
