@@ -78,7 +78,7 @@ export const gatewaySchema = z.object({
     .int()
     .min(1)
     .default(50_000)
-    .describe('WebSocket connections that one gateway accepts'),
+    .describe('Connections that one gateway accepts, WebSockets and event streams'),
   MAX_BODY_BYTES: bytes.default(256 * 1024).describe('The largest REST body, in bytes'),
   MAX_QUEUE_BYTES: bytes
     .default(1024 ** 2)
@@ -96,7 +96,7 @@ export const gatewaySchema = z.object({
     .min(2)
     .max(1000)
     .default(10)
-    .describe('Postgres connections that one gateway uses at most'),
+    .describe('Postgres connections for REST; a gateway uses up to 9 more for the log and for snapshots'),
 });
 
 export const migrateSchema = z.object({ DATABASE_URL: common.DATABASE_URL, LOG_LEVEL: common.LOG_LEVEL });

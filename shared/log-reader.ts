@@ -4,7 +4,7 @@
  */
 import Cursor from 'pg-cursor';
 import { type ChangeRow, changeColumns } from './batch.ts';
-import { asText, limited, type Pool } from './postgres.ts';
+import { asText, firstFetch, limited, nextFetch, type Pool } from './postgres.ts';
 import { withDeadlineOr } from './retry.ts';
 
 /** The position is past the retention, ahead of the log, or of a history that is no more. */
@@ -20,7 +20,6 @@ export interface Extent {
 }
 
 const chunkCharacters = 1024 * 1024;
-const maxChunkRows = 512;
 /** the first rows of a backlog come when all of it has been sorted */
 const sortDeadlineMs = 60_000;
 const fetchDeadlineMs = 5_000;
@@ -87,16 +86,13 @@ export class LogReader {
     try {
       let at = after;
       // sizes are not known before: begin small, and follow what came
-      let count = 32;
+      let count = firstFetch;
       for (let deadlineMs = sortDeadlineMs; ; deadlineMs = fetchDeadlineMs) {
         const rows = await withDeadlineOr(cursor.read(count), deadlineMs, silent);
         if (at === after || rows.length > 0) await this.#check(rows, at);
         if (rows.length === 0) return;
         at = Number(rows.at(-1)![0]);
-        count = Math.max(
-          1,
-          Math.min(maxChunkRows, count * 2, Math.floor((chunkCharacters * rows.length) / characters(rows))),
-        );
+        count = nextFetch(count, rows.length, characters(rows), chunkCharacters);
         yield rows;
       }
     } catch (error) {

@@ -73,6 +73,20 @@ export function limited(ms: number, text: string, values: unknown[] = []): Query
   return { text, values, query_timeout: ms } as QueryConfig;
 }
 
+/** Rows to fetch first where their size is not known, and at most. */
+export const firstFetch = 32;
+const maxFetch = 512;
+
+/** How many rows to fetch next for about `target` characters: what came before says how large they are. */
+export function nextFetch(count: number, rows: number, characters: number, target: number): number {
+  return Math.max(1, Math.min(maxFetch, count * 2, Math.floor((target * rows) / Math.max(1, characters))));
+}
+
+/** An identifier as SQL. */
+export function quoted(name: string): string {
+  return `"${name.replaceAll('"', '""')}"`;
+}
+
 /** For queries whose values are to stay the text that Postgres rendered: `types: asText`. */
 export const asText = { getTypeParser: () => (value: string) => value } as unknown as CustomTypesConfig;
 

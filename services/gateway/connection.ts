@@ -14,8 +14,6 @@ export class Connection {
   readonly outlet: Outlet;
   /** something came from the other side since the last ping */
   alive = true;
-  #bytesSeen = 0;
-  #stalledSince = 0;
   #messages = 0;
 
   constructor(ws: WebSocket, socket: Socket) {
@@ -29,15 +27,8 @@ export class Connection {
    */
   check(now: number, stallTimeoutMs: number): 'ok' | 'dead' | 'stalled' {
     this.#messages = 0;
-    if (this.outlet.queuedBytes > 0) {
-      const taken = this.outlet.takenBytes;
-      if (taken !== this.#bytesSeen || this.#stalledSince === 0) {
-        this.#bytesSeen = taken;
-        this.#stalledSince = now;
-      }
-      return now - this.#stalledSince > stallTimeoutMs ? 'stalled' : 'ok';
-    }
-    this.#stalledSince = 0;
+    const stalledMs = this.outlet.stalledMs(now);
+    if (this.outlet.queuedBytes > 0) return stalledMs > stallTimeoutMs ? 'stalled' : 'ok';
     if (!this.alive) return 'dead';
     this.alive = false;
     this.outlet.write(pingFrame);

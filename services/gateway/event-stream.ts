@@ -22,14 +22,24 @@ interface Stream {
   toldSeq: number;
 }
 
+interface EventStreamsDeps extends Pick<SessionDeps, 'catalog' | 'hub' | 'feed' | 'snapshots' | 'log' | 'metrics'> {
+  /** how long a client may take nothing while data waits for it */
+  stallTimeoutMs: number;
+  /** this replica has as many connections as it accepts, of every transport */
+  isFull: () => boolean;
+}
+
 export class EventStreams {
-  readonly #deps: Pick<SessionDeps, 'catalog' | 'hub' | 'feed' | 'snapshots' | 'log' | 'metrics'>;
+  readonly #deps: EventStreamsDeps;
   readonly #streams = new Set<Stream>();
   readonly #wheel: PingWheel<Stream>;
+  #stopped = false;
 
-  constructor(deps: Pick<SessionDeps, 'catalog' | 'hub' | 'feed' | 'snapshots' | 'log' | 'metrics'>) {
+  constructor(deps: EventStreamsDeps) {
     this.#deps = deps;
-    this.#wheel = new PingWheel(keepOpenMs, (stream) => this.#tick(stream));
+    this.#wheel = new PingWheel(Math.min(keepOpenMs, deps.stallTimeoutMs / 2), (stream, now) =>
+      this.#tick(stream, now),
+    );
   }
 
   start(): void {
@@ -42,6 +52,7 @@ export class EventStreams {
 
   /** Ends every stream: browsers come back by themselves. */
   stop(): void {
+    this.#stopped = true;
     this.#wheel.stop();
     for (const stream of this.#streams) this.#end(stream);
   }
@@ -59,6 +70,8 @@ export class EventStreams {
         throw new PlankError(error.code === 'UNKNOWN_TABLE' ? 'NOT_FOUND' : 'INVALID', error.message, { cause: error });
       throw error;
     }
+    if (this.#stopped) throw new PlankError('UNAVAILABLE', 'this replica is stopping');
+    if (this.#deps.isFull()) throw new PlankError('TOO_MANY', 'this replica is full');
     const { socket } = response;
     if (!socket) return;
     // written to the raw socket, as on a WebSocket: the body has no length and no chunks, it ends with the connection
@@ -93,8 +106,10 @@ export class EventStreams {
     subscriber.begin(from);
   };
 
-  #tick(stream: Stream): void {
-    const { hub } = this.#deps;
+  #tick(stream: Stream, now: number): void {
+    const { hub, stallTimeoutMs } = this.#deps;
+    // it would not read a goodbye either
+    if (stream.outlet.stalledMs(now) > stallTimeoutMs) stream.response.socket?.destroy();
     if (stream.outlet.queuedBytes > 0) return;
     if (stream.subscriber.subscription.state === 'live' && hub.seq !== stream.toldSeq) {
       stream.toldSeq = hub.seq;

@@ -2,6 +2,7 @@
  * What a filter means: as SQL, as a function of an image, and as the keys under which an index may hold it. The first two
  * must agree for every row; test/integration/filter.test.ts holds them against each other.
  */
+import { quoted } from '#shared/postgres.ts';
 import type { Filter, Order } from './filter.ts';
 import type { FilterColumn, ParsedRow } from './filter-image.ts';
 import { type Comparable, compare, indexKey } from './filter-types.ts';
@@ -44,7 +45,7 @@ export function filterSql(
       }
     }
   };
-  const columnSql = ({ name }: FilterColumn) => `${alias}."${name.replaceAll('"', '""')}"`;
+  const columnSql = ({ name }: FilterColumn) => `${alias}.${quoted(name)}`;
   return { text: write(filter), values };
 }
 

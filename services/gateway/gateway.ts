@@ -16,7 +16,7 @@ import { Feed } from './feed.ts';
 import { History } from './history.ts';
 import { createApp, type Health } from './http.ts';
 import { Hub } from './hub.ts';
-import { Snapshots } from './snapshot.ts';
+import { maxAtOnce, Snapshots } from './snapshot.ts';
 import { Sockets } from './sockets.ts';
 
 const healthTimeoutMs = 2_000;
@@ -29,6 +29,7 @@ export class Gateway implements Service {
   readonly #config: GatewayConfig;
   readonly #pool: Pool;
   readonly #historyPool: Pool;
+  readonly #snapshotPool: Pool;
   readonly #hub: Hub;
   readonly #feed: Feed;
   readonly #sockets: Sockets;
@@ -83,10 +84,19 @@ export class Gateway implements Service {
         for (const { listeners } of concerned) listeners.onGone('shape');
       },
     });
-    const snapshots = new Snapshots(this.#historyPool, metrics);
-    const deps = { catalog, hub: this.#hub, feed: this.#feed, snapshots, log, metrics };
+    // one that waits for a lock, or for its client, must not keep the feed from the log
+    this.#snapshotPool = createPool(config.DATABASE_URL, {
+      applicationName: 'plank gateway (rows)',
+      statementTimeoutMs: 120_000,
+      max: maxAtOnce,
+      idleTimeoutMs: 2_000,
+      onError,
+    });
+    const snapshots = new Snapshots(this.#snapshotPool, metrics);
+    const isFull = () => this.#sockets.count + this.#events.count >= config.MAX_CONNECTIONS;
+    const deps = { catalog, hub: this.#hub, feed: this.#feed, snapshots, log, metrics, isFull };
     this.#sockets = new Sockets({ config, ...deps });
-    this.#events = new EventStreams(deps);
+    this.#events = new EventStreams({ ...deps, stallTimeoutMs: config.STALL_TIMEOUT_MS });
     const app = createApp({
       config,
       log,
@@ -149,7 +159,7 @@ export class Gateway implements Service {
     // as http's own close would: it ends the timer that looks for slow requests
     this.#server.close();
     await this.#feed.stop();
-    await Promise.all([this.#pool.end(), this.#historyPool.end()]);
+    await Promise.all([this.#pool.end(), this.#historyPool.end(), this.#snapshotPool.end()]);
   });
 
   async #health(): Promise<Health> {

@@ -8,21 +8,22 @@ import { type Batch, packBatches } from '#shared/batch.ts';
 import type { Tail } from '#shared/fanout.ts';
 import { type Extent, type LogReader, PositionGone } from '#shared/log-reader.ts';
 import type { GatewayMetrics } from '#shared/metrics.ts';
+import { Limiter } from './limiter.ts';
 
 const pageChanges = 1_000;
 const maxReads = 4;
-/** of about 1 MB each; to read one, Postgres sorts all that was drained with it */
-const maxPages = 8;
+/** of pages that are kept: to read one, Postgres sorts all that was drained with it */
+const maxPagesBytes = 16 * 1024 * 1024;
 
 export class History {
   readonly #tail: Tail;
   readonly #reader: LogReader;
   readonly #metrics: GatewayMetrics;
   readonly #reads = new Map<number, Promise<Batch[]>>();
-  readonly #waiting: (() => void)[] = [];
+  readonly #limiter = new Limiter(maxReads);
   /** the last used one is the last */
   readonly #pages: (readonly Batch[])[] = [];
-  #running = 0;
+  #pagesBytes = 0;
   #extent: Promise<Extent> | undefined;
 
   constructor(deps: { tail: Tail; reader: LogReader; metrics: GatewayMetrics }) {
@@ -38,7 +39,7 @@ export class History {
   read(after: number, epoch: number): Promise<Batch[]> {
     let read = this.#reads.get(after);
     if (!read) {
-      read = this.#limited(() => this.#read(after, epoch)).finally(() => this.#reads.delete(after));
+      read = this.#limiter.run(() => this.#read(after, epoch)).finally(() => this.#reads.delete(after));
       this.#reads.set(after, read);
     }
     return read;
@@ -62,8 +63,11 @@ export class History {
     if (kept) return kept;
     this.#metrics.fallbackReads.inc();
     const page = packBatches(epoch, await this.#reader.page(after, pageChanges));
-    if (page.length > 0) this.#pages.push(page);
-    if (this.#pages.length > maxPages) this.#pages.shift();
+    if (page.length > 0) {
+      this.#pages.push(page);
+      this.#pagesBytes += bytesOf(page);
+    }
+    while (this.#pagesBytes > maxPagesBytes) this.#pagesBytes -= bytesOf(this.#pages.shift()!);
     return page;
   }
 
@@ -77,17 +81,8 @@ export class History {
     this.#pages.push(page!);
     return page!.filter(({ lastSeq }) => lastSeq > after);
   }
+}
 
-  async #limited<T>(work: () => Promise<T>): Promise<T> {
-    if (this.#running >= maxReads) await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    else this.#running++;
-    try {
-      return await work();
-    } finally {
-      // a waiting one takes this one's place
-      const next = this.#waiting.shift();
-      if (next) next();
-      else this.#running--;
-    }
-  }
+function bytesOf(page: readonly Batch[]): number {
+  return page.reduce((sum, { buffer }) => sum + buffer.length, 0);
 }

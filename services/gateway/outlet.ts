@@ -13,6 +13,8 @@ export class Outlet {
   readonly subscriptions = new Set<Subscription>();
   readonly #socket: Socket;
   #ended = false;
+  #takenThen = 0;
+  #stalledSince: number | null = null;
 
   constructor(socket: Socket, framing: Framing) {
     this.#socket = socket;
@@ -42,6 +44,15 @@ export class Outlet {
   /** bytes that the kernel has taken, ever */
   get takenBytes(): number {
     return this.#socket.bytesWritten - this.#socket.writableLength;
+  }
+
+  /** For how long, of the times that this was asked, bytes have been queued and the kernel took none, in ms. */
+  stalledMs(now: number): number {
+    const taken = this.takenBytes;
+    if (this.queuedBytes === 0) this.#stalledSince = null;
+    else if (taken !== this.#takenThen || this.#stalledSince === null) this.#stalledSince = now;
+    this.#takenThen = taken;
+    return this.#stalledSince === null ? 0 : now - this.#stalledSince;
   }
 
   /** Resolves when everything queued so far has been taken, or the socket has closed. */

@@ -7,15 +7,16 @@
 import Cursor from 'pg-cursor';
 import type { Table } from '#shared/catalog.ts';
 import type { GatewayMetrics } from '#shared/metrics.ts';
-import { asText, type Pool, type PoolClient } from '#shared/postgres.ts';
+import { asText, firstFetch, nextFetch, type Pool, type PoolClient, quoted } from '#shared/postgres.ts';
 import { withDeadlineOr } from '#shared/retry.ts';
 import type { FilteredChannel } from './filtered-channel.ts';
+import { Limiter } from './limiter.ts';
 import { Skip } from './skip.ts';
 
-const rowsPerPage = 500;
+const pageCharacters = 128 * 1024;
 /** results up to this size are read to the end before the first page is handed over; larger ones at the client's pace */
 const shareBytes = 4 * 1024 * 1024;
-const maxAtOnce = 4;
+export const maxAtOnce = 4;
 const fetchDeadlineMs = 30_000;
 /** within which a client must take a page of a large result: it keeps a transaction open */
 const pageDeadlineMs = 10_000;
@@ -46,8 +47,7 @@ export class Snapshots {
   readonly #metrics: GatewayMetrics;
   /** by the channel's name, while being read */
   readonly #shared = new Map<string, { table: Table; rows: Promise<Small | null> }>();
-  readonly #waiting: (() => void)[] = [];
-  #running = 0;
+  readonly #limiter = new Limiter(maxAtOnce);
 
   constructor(pool: Pool, metrics: GatewayMetrics) {
     this.#pool = pool;
@@ -79,7 +79,7 @@ export class Snapshots {
       if (this.#shared.get(name) === entry) this.#shared.delete(name);
     };
     try {
-      const result = await this.#limited(() => this.#run(channel, onPage, share));
+      const result = await this.#limiter.run(() => this.#run(channel, onPage, share));
       return result && (await hand(result.pages, onPage)) ? result.start : null;
     } catch (error) {
       reject(error);
@@ -104,9 +104,10 @@ export class Snapshots {
       const pages: Page[] = [];
       let bytes = 0;
       let small = true;
-      let page = await fetchPage(cursor);
+      const fetchPage = pagesOf(cursor);
+      let page = await fetchPage();
       for (;;) {
-        const next = page.more ? await fetchPage(cursor) : null;
+        const next = page.more ? await fetchPage() : null;
         pages.push(page.text);
         bytes += page.text.length;
         if (small && next && bytes > shareBytes) {
@@ -152,18 +153,6 @@ export class Snapshots {
     const { epoch, seq, snap, unnumbered } = rows[0]!;
     return { epoch, seq: Number(seq), skip: () => new Skip(snap, Number(unnumbered)) };
   }
-
-  async #limited<T>(work: () => Promise<T>): Promise<T> {
-    if (this.#running >= maxAtOnce) await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    else this.#running++;
-    try {
-      return await work();
-    } finally {
-      const next = this.#waiting.shift();
-      if (next) next();
-      else this.#running--;
-    }
-  }
 }
 
 const silent = () => new Error('Postgres is silent');
@@ -187,13 +176,16 @@ function snapshotQuery({
 
 const nameOf = ({ schema, table }: Table) => `${quoted(schema)}.${quoted(table)}`;
 
-function quoted(name: string): string {
-  return `"${name.replaceAll('"', '""')}"`;
-}
-
-async function fetchPage(cursor: Cursor<[string]>): Promise<{ text: Page; more: boolean }> {
-  const rows = await withDeadlineOr(cursor.read(rowsPerPage), fetchDeadlineMs, silent);
-  return { text: rows.map(([image]) => image).join(','), more: rows.length === rowsPerPage };
+/** Reads pages of about `pageCharacters`: their bytes are bounded, however large a row is (one page holds one at least). */
+function pagesOf(cursor: Cursor<[string]>): () => Promise<{ text: Page; more: boolean }> {
+  let count = firstFetch;
+  return async () => {
+    const rows = await withDeadlineOr(cursor.read(count), fetchDeadlineMs, silent);
+    const text = rows.map(([image]) => image).join(',');
+    const more = rows.length === count;
+    count = nextFetch(count, rows.length, text.length, pageCharacters);
+    return { text, more };
+  };
 }
 
 async function hand(pages: readonly Page[], onPage: (page: Page, more: boolean) => Promise<boolean>): Promise<boolean> {

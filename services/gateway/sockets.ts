@@ -38,6 +38,8 @@ interface Speaker {
 
 interface SocketsOptions extends PlainDeps, SubscriberDeps {
   config: GatewayConfig;
+  /** this replica has as many connections as it accepts, of every transport */
+  isFull: () => boolean;
 }
 
 export class Sockets {
@@ -89,8 +91,7 @@ export class Sockets {
     if (!isAllowedOrigin(config.CORS_ORIGINS, request.headers.origin))
       return refuse(socket, '403 Forbidden', 'this origin is not allowed');
     if (this.#draining) return refuse(socket, '503 Service Unavailable', 'this replica is stopping');
-    if (this.#connections.size >= config.MAX_CONNECTIONS)
-      return refuse(socket, '503 Service Unavailable', 'this replica is full');
+    if (this.#options.isFull()) return refuse(socket, '503 Service Unavailable', 'this replica is full');
     this.#server.handleUpgrade(request, socket, head, (ws) => this.#open(ws, socket as Socket, url));
   }
 

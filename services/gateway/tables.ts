@@ -10,19 +10,17 @@ import express, { type Request, type RequestHandler, type Response, Router } fro
 import { z } from 'zod';
 import type { Catalog, Table } from '../../shared/catalog.ts';
 import { PlankError } from '../../shared/errors.ts';
-import type { Pool } from '../../shared/postgres.ts';
+import { type Pool, quoted } from '../../shared/postgres.ts';
 import { type Filter, FilterError, parseFilter } from './filter.ts';
 import { filterSql } from './filter-compile.ts';
 import { fromPostgres, invalid, invalidFields, methodNotAllowed, named } from './problems.ts';
 import { formatKey, keepDigits, parseKey, readKey, rowSchemas, type Values } from './row-schema.ts';
 
-const quote = (name: string): string => `"${name.replaceAll('"', '""')}"`;
-
 /** The SQL fragments of a table, all about the alias t. */
 function sqlOf(table: Table) {
-  const key = table.keyColumns.map((name) => `t.${quote(name)}`);
+  const key = table.keyColumns.map((name) => `t.${quoted(name)}`);
   return {
-    relation: `${quote(table.schema)}.${quote(table.table)}`,
+    relation: `${quoted(table.schema)}.${quoted(table.table)}`,
     keyList: key.join(', '),
     image: `(${table.imageSql})::text as row`,
     imageAndKey: `(${table.imageSql})::text as row, array[${key.map((column) => `${column}::text`).join(', ')}] as key`,
@@ -162,7 +160,7 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
     const rows =
       names.length === 0
         ? 'default values'
-        : `(${names.map(quote).join(', ')}) values (${names.map((_, index) => `$${index + 1}`).join(', ')})`;
+        : `(${names.map(quoted).join(', ')}) values (${names.map((_, index) => `$${index + 1}`).join(', ')})`;
     const text = `insert into ${sql.relation} as t ${rows} returning ${sql.imageAndKey}`;
     const [made] = await query<KeyedRow>(table, text, Object.values(values), names);
     // a trigger or a rule of the table may have swallowed the row
@@ -177,8 +175,8 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
     const sql = sqlOf(table);
     const names = Object.keys(values);
     const sets = [
-      ...names.map((name, index) => `${quote(name)} = $${key.length + index + 1}`),
-      ...reset.map((name) => `${quote(name)} = default`),
+      ...names.map((name, index) => `${quoted(name)} = $${key.length + index + 1}`),
+      ...reset.map((name) => `${quoted(name)} = default`),
     ];
     const text =
       sets.length === 0

@@ -183,8 +183,9 @@ export class Listener implements Service {
         else if (drained.kind === 'rows') handOver(() => publishing.publish(drained.rows));
         else handOver(() => publishing.catchUp(lastSeq));
       }
-      await published;
       if (!this.#abort.signal.aborted) throw signal.reason;
+      // what is not there by then, the next leader finds in the log
+      await settlesWithin(published, endingMs);
       await sequencer.resign(lead.term).catch((error: Error) => log.debug({ err: error }, 'could not resign'));
     } finally {
       over.abort();
