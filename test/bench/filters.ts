@@ -14,11 +14,11 @@ import { Catalog, type Table } from '../../shared/catalog.ts';
 import { createLog } from '../../shared/log.ts';
 import { createRegistry, gatewayMetrics } from '../../shared/metrics.ts';
 import type { Pool } from '../../shared/postgres.ts';
+import { type BenchOptions, type BenchResult, compared } from './report.ts';
+import { inRounds } from './rounds.ts';
 
 const few = 1_000;
 const many = 100_000;
-const maxRatio = 1.3;
-const minGain = 50;
 /** in one batch, as under load */
 const perBatch = 50;
 
@@ -42,32 +42,30 @@ interface Loaded {
   written: () => number;
 }
 
-export async function filters(options: { quick: boolean; say: (text: string) => void }): Promise<object> {
-  const rounds = options.quick ? 3 : 15;
-  const batches = options.quick ? 20 : 200;
-  const small = load(few);
-  const large = load(many);
-  for (let i = 0; i < 3; i++) for (const one of [small, large]) cost(one, batches);
-  const costs: { small: number; large: number }[] = [];
-  // side by side, so that what else the machine does weighs on both
-  for (let i = 0; i < rounds; i++) costs.push({ small: cost(small, batches), large: cost(large, batches) });
-  const scanned = scan(options.quick ? 20 : 200);
-  const smallUs = median(costs.map((round) => round.small));
-  const largeUs = median(costs.map((round) => round.large));
-  const ratio = median(costs.map((round) => round.large / round.small));
-  const gain = scanned / largeUs;
-  const { say } = options;
-  say(`  ${few} filters      ${smallUs.toFixed(2)} µs of CPU a change`);
-  say(
-    `  ${many} filters    ${largeUs.toFixed(2)} µs; ${ratio.toFixed(2)} times as much: ${verdict(ratio <= maxRatio)} (at most ${maxRatio})`,
-  );
-  say(
-    `  asking each       ${scanned.toFixed(0)} µs; ${gain.toFixed(0)} times as much: ${verdict(gain >= minGain)} (at least ${minGain})`,
-  );
-  return { smallUs, largeUs, ratio, scanUs: scanned, gain, met: ratio <= maxRatio && gain >= minGain };
+export async function filters({ quick, say }: BenchOptions): Promise<BenchResult> {
+  const batches = quick ? 20 : 100;
+  const loaded = { few: load(few), many: load(many) };
+  const all = Array.from({ length: many }, (_, id) => new RowFilter(table, { id }));
+  const cpu = await inRounds({
+    variants: ['few', 'many', 'scan'],
+    rounds: quick ? 3 : 9,
+    warmUps: 2,
+    run: async (variant) => (variant === 'scan' ? scan(all, quick ? 10 : 50) : cost(loaded[variant], batches)),
+    say,
+  });
+  const name = `a change of ${many.toLocaleString('en')} filters`;
+  const figure = { id: 'f2', name, unit: 'µs of CPU', measured: cpu.many };
+  const rows = [
+    compared({
+      ...figure,
+      against: `${few.toLocaleString('en')} filters`,
+      baseline: cpu.few,
+      target: { atMost: 1.3 },
+    }),
+    compared({ ...figure, against: 'asking each filter', baseline: cpu.scan, target: { atMost: 1 / 50 } }),
+  ];
+  return { rows, raw: { perBatch, cpu } };
 }
-
-const verdict = (isMet: boolean) => (isMet ? 'met' : 'MISSED');
 
 function load(count: number): Loaded {
   const hub = new Hub({
@@ -122,8 +120,7 @@ function cost(loaded: Loaded, count: number): number {
 }
 
 /** CPU µs a change where each of the many filters is asked of the old row and the new. */
-function scan(count: number): number {
-  const all = Array.from({ length: many }, (_, id) => new RowFilter(table, { id }));
+function scan(all: readonly RowFilter[], count: number): number {
   const changes = Array.from({ length: Math.ceil(count / perBatch) }, (_, i) => batchBehind(i * perBatch))
     .flatMap((batch) => changesOf(batch, () => true))
     .slice(0, count);
@@ -134,8 +131,4 @@ function scan(count: number): number {
   const { user, system } = process.cpuUsage(started);
   if (matched !== count) throw new Error(`${matched} matches of ${count} changes`);
   return (user + system) / count;
-}
-
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[values.length >> 1]!;
 }

@@ -1,50 +1,82 @@
-// `npm run bench [-- names] [-- --quick]`: runs benchmarks, each by itself, and keeps their results.
+// `npm run bench [-- names] [-- --quick] [-- --save]`: runs benchmarks one after the other, and keeps their results.
 //
-//   writers   what capture costs those who write: transactions a second with and without Plank, and with pg_notify
 //   filters   what a change costs a gateway with many subscriptions that ask for other rows
+//   writers   what capture costs those who write: transactions a second with and without Plank, and with pg_notify
 //
-// A benchmark prints its table, and its numbers go to .plank/bench/<name>.json. Only ratios measured side by side in one run
-// count; a run that lost a change ends with an error. Missing a target is no error.
+// Only ratios measured side by side in one run count. The variants of a benchmark take turns (A B B A) after a warm-up; a ratio
+// is the median of the rounds' ratios with its bootstrap 95 % interval, and a target holds if the worse end of that holds. A
+// benchmark that lost, doubled or disordered a change ends with an error. Missing a target is no error.
+//
+// All targets are in the table at the end. Everything measured goes to .plank/bench/<name>.json, the table to summary.json beside
+// it, and plots as SVG; --save puts table and plots into test/bench/results/ as well, for README. --quick runs all in less than 5
+// minutes: it shows that everything works, and measures nothing.
 
-import { mkdir, writeFile } from 'node:fs/promises';
-import { availableParallelism, cpus } from 'node:os';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { availableParallelism, cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { filters } from './filters.ts';
+import { type Bench, type Row, table } from './report.ts';
 import { writers } from './writers.ts';
 
-export interface BenchOptions {
-  /** few and short rounds: shows that it works, and measures nothing */
-  quick: boolean;
-  /** for data and logs of this benchmark; emptied before */
-  folder: string;
-  say: (text: string) => void;
-}
-
-const suites: Record<string, (options: BenchOptions) => Promise<object>> = { writers, filters };
+const suites: Record<string, Bench> = {
+  filters,
+  writers,
+};
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { quick: { type: 'boolean', default: false } },
+  options: { quick: { type: 'boolean', default: false }, save: { type: 'boolean', default: false } },
 });
+const { quick, save } = values;
 const names = positionals.length > 0 ? positionals : Object.keys(suites);
 const unknown = names.filter((name) => !(name in suites));
 if (unknown.length > 0)
   throw new Error(`there is no benchmark ${unknown.join(', ')}, only ${Object.keys(suites).join(', ')}`);
 
 const results = join(import.meta.dirname, '../../.plank/bench');
-await mkdir(results, { recursive: true });
+const folders = [results, ...(save ? [join(import.meta.dirname, 'results')] : [])];
+for (const folder of folders) await mkdir(folder, { recursive: true });
+const machine = {
+  cpu: cpus()[0]?.model,
+  cores: availableParallelism(),
+  memoryGb: Math.round(totalmem() / 1024 ** 3),
+  platform: `${process.platform} ${process.arch}`,
+  node: process.version,
+};
+const date = new Date().toISOString();
+const about = { date, quick, machine };
+console.log(
+  `${machine.cpu}, ${machine.cores} cores, Node ${machine.node}${quick ? ', quick: figures mean little' : ''}`,
+);
+
+const rows: Row[] = [];
 for (const name of names) {
-  const machine = {
-    cpu: cpus()[0]?.model,
-    cores: availableParallelism(),
-    platform: `${process.platform} ${process.arch}`,
-    node: process.version,
-  };
-  console.log(`${name}: ${machine.cpu}, ${machine.cores} cores, Node ${machine.node}${values.quick ? ', quick' : ''}`);
-  const date = new Date().toISOString();
-  const result = await suites[name]!({ quick: values.quick, folder: join(results, name), say: console.log });
-  const file = join(results, `${name}.json`);
-  await writeFile(file, `${JSON.stringify({ name, date, quick: values.quick, machine, ...result }, null, 2)}\n`);
-  console.log(`\n→ ${file}`);
+  console.log(`\n${name}`);
+  const folder = join(results, name);
+  await rm(folder, { recursive: true, force: true });
+  await mkdir(folder, { recursive: true });
+  const started = performance.now();
+  try {
+    const { plots = {}, ...result } = await suites[name]!({ quick, folder, say: console.log });
+    const seconds = Math.round((performance.now() - started) / 1_000);
+    await writeJson(join(results, `${name}.json`), { name, seconds, ...about, ...result });
+    for (const [plot, svg] of Object.entries(plots))
+      for (const to of folders) await writeFile(join(to, `${plot}.svg`), svg);
+    rows.push(...result.rows);
+    console.log(`  ${seconds} s`);
+  } catch (error) {
+    // the others are worth their time all the same
+    console.error(error);
+    process.exitCode = 1;
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+for (const to of folders) await writeJson(join(to, 'summary.json'), { ...about, benchmarks: names, rows });
+console.log(`\n${table(rows)}\n\n→ ${results}`);
+if (process.exitCode) console.error('a benchmark failed: see above');
+
+async function writeJson(file: string, value: object): Promise<void> {
+  await writeFile(file, `${JSON.stringify(value, null, 2)}\n`);
 }

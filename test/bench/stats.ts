@@ -1,4 +1,4 @@
-// Owns what the benchmarks make of repeated measurements: medians, and how far a ratio can be trusted.
+// Owns what the benchmarks make of repeated measurements: medians, and how far one can be trusted.
 
 export interface Interval {
   median: number;
@@ -12,17 +12,23 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
 }
 
+/** The median with its bootstrap 95 % interval. */
+export function interval(values: readonly number[]): Interval {
+  if (values.length === 0) throw new Error('nothing was measured');
+  const random = generator(values.length);
+  const medians = Array.from({ length: 10_000 }, () =>
+    median(values.map(() => values[Math.floor(random() * values.length)]!)),
+  ).sort((x, y) => x - y);
+  return { median: median(values), low: medians[250]!, high: medians[9_749]! };
+}
+
 /**
  * The median of `a[i] / b[i]` with its bootstrap 95 % interval. The two of a pair were measured one after the other, so that
  * what slows the machine for a while slows both.
  */
 export function ratio(a: readonly number[], b: readonly number[]): Interval {
-  const ratios = a.map((value, i) => value / b[i]!);
-  const random = generator(ratios.length);
-  const medians = Array.from({ length: 10_000 }, () =>
-    median(ratios.map(() => ratios[Math.floor(random() * ratios.length)]!)),
-  ).sort((x, y) => x - y);
-  return { median: median(ratios), low: medians[250]!, high: medians[9_749]! };
+  if (a.length !== b.length) throw new Error(`${a.length} rounds against ${b.length}`);
+  return interval(a.map((value, i) => value / b[i]!));
 }
 
 /** mulberry32: the same numbers give the same interval */

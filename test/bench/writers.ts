@@ -17,7 +17,7 @@ import { startPostgres } from '../../deploy/local/postgres.ts';
 import { findProgram } from '../../deploy/local/process.ts';
 import { admin } from '../support/admin.ts';
 import { until } from '../support/wait.ts';
-import type { BenchOptions } from './main.ts';
+import { type BenchOptions, type BenchResult, compared, type Row } from './report.ts';
 import { type Interval, median, ratio } from './stats.ts';
 
 const run = promisify(execFile);
@@ -53,7 +53,7 @@ const schema = `
   create trigger bench_notify after insert or update on ${table('notify')} for each row execute function bench_notify();
   select plank.attach('${table('plank')}');`;
 
-export async function writers({ quick, folder, say }: BenchOptions): Promise<object> {
+export async function writers({ quick, folder, say }: BenchOptions): Promise<BenchResult> {
   const rounds = quick ? 3 : 7;
   const seconds = quick ? 1 : 3;
   const clientCounts = quick ? [32] : [1, 8, 32];
@@ -75,6 +75,7 @@ export async function writers({ quick, folder, say }: BenchOptions): Promise<obj
   say(`PostgreSQL ${version}, fsync on, written by ${load.name}; ${rounds} rounds of ${seconds} s for each\n`);
 
   const results: object[] = [];
+  const rows: Row[] = [];
   say(`${pad('')}   none  notify   plank   plank ÷ none (95 %)    plank ÷ notify (95 %)   tx/s, ratios`);
   for (const workload of Object.keys(workloads) as Workload[]) {
     for (const clients of clientCounts) {
@@ -96,10 +97,21 @@ export async function writers({ quick, folder, say }: BenchOptions): Promise<obj
           clients === 32 ? verdict(toNone, toNotify) : ''
         }`,
       );
+      const figure = { id: 'c1', name: `${clients} × ${workload}`, unit: 'tx/s', measured: tps.plank };
+      const targets = clients === 32;
+      rows.push(
+        compared({
+          ...figure,
+          against: 'no trigger',
+          baseline: tps.none,
+          ...(targets && { target: { atLeast: 0.6 } }),
+        }),
+        compared({ ...figure, against: 'pg_notify', baseline: tps.notify, ...(targets && { target: { atLeast: 3 } }) }),
+      );
       results.push({ workload, clients, tps, medians, toNone, toNotify });
     }
   }
-  return { postgres: version, load: load.name, rounds, seconds, results };
+  return { rows, raw: { postgres: version, load: load.name, rounds, seconds, results } };
 }
 
 const pad = (text: string) => text.padEnd(14);
