@@ -98,6 +98,28 @@ export function openBatch(buffer: Buffer): Batch {
   return { epoch: buffer.readUInt32LE(4), firstSeq, lastSeq: firstSeq + buffer.readUInt16LE(2) - 1, buffer };
 }
 
+/** Splits a batch so that each change of a table's shape is a batch of its own; one that has none stays as it is. */
+export function splitAtShapes(batch: Batch): Batch[] {
+  const reader = new BatchReader(batch);
+  /** where parts begin: seq and byte */
+  const starts: { seq: number; at: number }[] = [];
+  let isAfterShape = true;
+  while (reader.next()) {
+    const isShape = reader.action === actions.shape;
+    if (isShape || isAfterShape) starts.push({ seq: reader.seq, at: reader.keyStart - changeBytes });
+    isAfterShape = isShape;
+  }
+  if (starts.length === 1) return [batch];
+  return starts.map(({ seq, at }, i) => {
+    const next = starts[i + 1] ?? { seq: batch.lastSeq + 1, at: batch.buffer.length };
+    const header = Buffer.from(batch.buffer.subarray(0, headerBytes));
+    header.writeUInt16LE(next.seq - seq, 2);
+    header.writeDoubleLE(seq, 8);
+    const buffer = Buffer.concat([header, batch.buffer.subarray(at, next.at)]);
+    return { epoch: batch.epoch, firstSeq: seq, lastSeq: next.seq - 1, buffer };
+  });
+}
+
 /**
  * Walks the changes of a batch without allocating: the fields are those of the change that `next` moved to, the texts
  * ranges of `buffer` (end < start: null).

@@ -70,6 +70,13 @@ export const listenerSchema = z.object({
 export const gatewaySchema = z.object({
   ...common,
   PORT: port.default(8000).describe('Where the gateway serves REST, WebSocket, `/health` and `/metrics`'),
+  OPS_PORT: port
+    .default(0)
+    .describe(
+      'Where the gateway serves operators: `/console` and `/ops`; keep it from the outside. 0: any free one, logged',
+    ),
+  OPS_HOST: z.string().min(1).default('127.0.0.1').describe('The address that `OPS_PORT` listens on'),
+  OPS_TOKEN: z.string().min(16).optional().describe('What operators must bring, where more people reach `OPS_PORT`'),
   CORS_ORIGINS: list
     .default(['*'])
     .describe('Origins that browsers may use REST and WebSocket from, comma-separated; `*`: any'),

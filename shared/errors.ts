@@ -14,6 +14,7 @@ interface CatalogueEntry {
 export const catalogue = {
   MALFORMED: { status: 400, title: 'The request could not be read', retry: false },
   INVALID: { status: 400, title: 'The request has invalid fields', retry: false },
+  UNAUTHORIZED: { status: 401, title: 'This needs a token', retry: false },
   FORBIDDEN: { status: 403, title: 'This is not allowed', retry: false },
   FORBIDDEN_ORIGIN: { status: 403, title: 'This origin is not allowed', retry: false },
   NOT_FOUND: { status: 404, title: 'There is nothing here', retry: false },

@@ -1,15 +1,14 @@
 /**
- * Fan-out through one Redis stream, the door to ioredis. An entry is one batch under the id "<lastSeq>-0", so Redis itself
- * refuses a repeat. Keys share one hash tag. A connection that no longer answers is noticed by deadlines: a blocked read
- * looks healthy on a dead one, so reads block for a second at most.
+ * Fan-out through one Redis stream. An entry is one batch under the id "<lastSeq>-0", so Redis itself
+ * refuses a repeat. Keys share one hash tag. Reads block for a second at most: a blocked one looks healthy on a dead connection.
  */
-import { Redis } from 'ioredis';
+import type { Redis } from 'ioredis';
 import { type Batch, openBatch } from './batch.ts';
 import type { Publisher, PublishResult, Tail } from './fanout.ts';
 import type { Log } from './log.ts';
-import { once, withDeadlineOr } from './retry.ts';
+import { askRedis, commandTimeoutMs, openRedis } from './redis.ts';
+import { once } from './retry.ts';
 
-const commandTimeoutMs = 1_500;
 /** a blocked read's reply may come this much later than the time that it was to block */
 const slackMs = 500;
 /** a gateway takes what fits into its memory at once, not a stream's worth */
@@ -48,43 +47,6 @@ declare module 'ioredis' {
   }
 }
 
-function open(url: string, log: Log): Redis {
-  const redis = new Redis(url, {
-    protocol: 2,
-    lazyConnect: true,
-    connectTimeout: commandTimeoutMs,
-    // also for the handshake: behind a broken network a new connection may be as silent as the old one
-    socketTimeout: commandTimeoutMs,
-    disconnectTimeout: 200,
-    enableOfflineQueue: false,
-    maxRetriesPerRequest: 0,
-    autoResendUnfulfilledCommands: false,
-    keepAlive: 5_000,
-    retryStrategy: (failures) => 50 + Math.random() * Math.min(1_000, 50 * 2 ** failures),
-  });
-  let healthy: boolean | undefined;
-  redis.on('ready', () => {
-    if (healthy === false) log.info('Redis answers again');
-    healthy = true;
-  });
-  redis.on('error', (error: Error) => {
-    if (healthy !== false)
-      log.warn({ err: error }, 'Redis does not answer; changes are read from Postgres until it does');
-    healthy = false;
-  });
-  // resolved or not, reconnecting goes on by itself
-  redis.connect().catch(() => {});
-  return redis;
-}
-
-/** A command's reply, or a connection torn down and tried anew, within the deadline. */
-async function ask<T>(redis: Redis, ms: number, command: () => Promise<T>): Promise<T> {
-  return withDeadlineOr(command(), ms, () => {
-    redis.disconnect(true);
-    return new Error('Redis did not answer in time');
-  });
-}
-
 function keys(name: string): { stream: string; meta: string } {
   return { stream: `{${name}}:stream`, meta: `{${name}}:meta` };
 }
@@ -101,7 +63,7 @@ export class RedisPublisher implements Publisher {
   #inheritedBytes = 0;
 
   constructor(url: string, options: { name: string; streamBytes: number; log: Log }) {
-    this.#redis = open(url, options.log);
+    this.#redis = openRedis(url, options.log);
     this.#redis.defineCommand('plankPublish', { numberOfKeys: 2, lua: publishScript });
     ({ stream: this.#stream, meta: this.#meta } = keys(options.name));
     this.#streamBytes = options.streamBytes;
@@ -118,7 +80,7 @@ export class RedisPublisher implements Publisher {
     if (this.#inheritedBytes + this.#keptBytes > this.#streamBytes) this.#inheritedBytes = 0;
     while (this.#keptBytes > this.#streamBytes && this.#kept.length > 1) this.#keptBytes -= this.#kept.shift()!.bytes;
     const keepFrom = this.#inheritedBytes > 0 ? '0-0' : this.#kept[0]!.id;
-    const [status, last] = await ask(this.#redis, commandTimeoutMs, () =>
+    const [status, last] = await askRedis(this.#redis, commandTimeoutMs, () =>
       this.#redis.plankPublish(
         this.#stream,
         this.#meta,
@@ -134,9 +96,11 @@ export class RedisPublisher implements Publisher {
   }
 
   async lastSeq(epoch: number): Promise<number | null> {
-    const [of, last] = await ask(this.#redis, commandTimeoutMs, () => this.#redis.hmget(this.#meta, 'epoch', 'last'));
+    const [of, last] = await askRedis(this.#redis, commandTimeoutMs, () =>
+      this.#redis.hmget(this.#meta, 'epoch', 'last'),
+    );
     this.#inheritedBytes =
-      (await ask(this.#redis, commandTimeoutMs, () => this.#redis.memory('USAGE', this.#stream))) ?? 0;
+      (await askRedis(this.#redis, commandTimeoutMs, () => this.#redis.memory('USAGE', this.#stream))) ?? 0;
     this.#kept.length = 0;
     this.#keptBytes = 0;
     return of === String(epoch) && last ? Number(last) : null;
@@ -160,13 +124,13 @@ export class RedisTail implements Tail {
   readonly #stream: string;
 
   constructor(url: string, options: { name: string; log: Log }) {
-    this.#redis = open(url, options.log);
-    this.#side = open(url, options.log.child({}, { level: 'silent' }));
+    this.#redis = openRedis(url, options.log);
+    this.#side = openRedis(url, options.log.child({}, { level: 'silent' }));
     ({ stream: this.#stream } = keys(options.name));
   }
 
   async read(after: number, waitMs: number): Promise<Batch[]> {
-    const reply = await ask(this.#redis, waitMs + slackMs, () =>
+    const reply = await askRedis(this.#redis, waitMs + slackMs, () =>
       this.#redis.callBuffer(
         'XREAD',
         'COUNT',
@@ -184,7 +148,7 @@ export class RedisTail implements Tail {
   }
 
   async history(after: number): Promise<Batch[]> {
-    const entries = await ask(this.#side, commandTimeoutMs, () =>
+    const entries = await askRedis(this.#side, commandTimeoutMs, () =>
       this.#side.callBuffer('XRANGE', this.#stream, `(${after}-0`, '+', 'COUNT', entriesOfHistory),
     );
     return (entries as Entry[]).map(openEntry);
@@ -200,30 +164,4 @@ type Entry = [id: Buffer, fields: [name: Buffer, batch: Buffer]];
 
 function openEntry([, [, bytes]]: Entry): Batch {
   return openBatch(bytes);
-}
-
-/** For start-up: throws in one line where Redis answers and would evict keys; resolves where it does not answer, which is not needed to start. */
-export async function requireNoEviction(url: string): Promise<void> {
-  const redis = new Redis(url, {
-    protocol: 2,
-    lazyConnect: true,
-    connectTimeout: commandTimeoutMs,
-    maxRetriesPerRequest: 0,
-    retryStrategy: null,
-  });
-  redis.on('error', () => {});
-  let info = '';
-  try {
-    const asking = redis.connect().then(() => redis.info('memory'));
-    info = await withDeadlineOr(asking, 2 * commandTimeoutMs, () => new Error('Redis is silent'));
-  } catch {
-    return;
-  } finally {
-    redis.disconnect();
-  }
-  const policy = /maxmemory_policy:(\S+)/.exec(info)?.[1];
-  if (policy && policy !== 'noeviction')
-    throw new Error(
-      `Redis has maxmemory-policy ${policy}: Plank needs noeviction, so that a full Redis refuses instead of forgetting`,
-    );
 }

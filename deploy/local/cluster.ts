@@ -42,6 +42,8 @@ export interface ClusterNode {
   readonly name: string;
   /** of its HTTP server; the same after a restart */
   readonly url: string;
+  /** of a gateway: where it serves operators */
+  readonly opsUrl: string;
   readonly pid: number;
   readonly running: boolean;
   stop(): Promise<void>;
@@ -173,6 +175,7 @@ class ServiceNode implements ClusterNode {
   readonly #env: Record<string, string>;
   #child: Child | undefined;
   #port: number | undefined;
+  #opsPort: number | undefined;
 
   constructor(name: string, service: string, portVariable: string, folder: string, env: Record<string, string>) {
     this.name = name;
@@ -186,6 +189,10 @@ class ServiceNode implements ClusterNode {
     return `http://127.0.0.1:${this.#port}`;
   }
 
+  get opsUrl(): string {
+    return `http://127.0.0.1:${this.#opsPort}`;
+  }
+
   get pid(): number {
     return this.#child!.pid;
   }
@@ -196,31 +203,33 @@ class ServiceNode implements ClusterNode {
 
   async start(): Promise<void> {
     if (this.running) return;
-    this.#port = await onFreePort(this.#port, async (port) => {
-      this.#child = await startChild({
-        name: this.name,
-        command: process.execPath,
-        args: [join(root, `services/${this.#service}/main.ts`)],
-        logFile: this.#logFile,
-        cwd: root,
-        env: {
-          PATH: process.env.PATH,
-          HOME: process.env.HOME,
-          NODE_NAME: this.name,
-          ...this.#env,
-          [this.#portVariable]: String(port),
-        },
-      });
-      await this.#child.waitUntil(
-        () =>
-          fetch(`http://127.0.0.1:${port}/health/ready`).then(
-            (answer) => answer.ok,
-            () => false,
-          ),
-        startTimeoutMs,
-      );
-      return port;
+    await onFreePort(this.#port, (port) => onFreePort(this.#opsPort, (opsPort) => this.#run(port, opsPort)));
+  }
+
+  async #run(port: number, opsPort: number): Promise<void> {
+    this.#child = await startChild({
+      name: this.name,
+      command: process.execPath,
+      args: [join(root, `services/${this.#service}/main.ts`)],
+      logFile: this.#logFile,
+      cwd: root,
+      env: {
+        PATH: process.env.PATH,
+        HOME: process.env.HOME,
+        NODE_NAME: this.name,
+        OPS_PORT: String(opsPort),
+        ...this.#env,
+        [this.#portVariable]: String(port),
+      },
     });
+    const isReady = () =>
+      fetch(`http://127.0.0.1:${port}/health/ready`).then(
+        (answer) => answer.ok,
+        () => false,
+      );
+    await this.#child.waitUntil(isReady, startTimeoutMs);
+    this.#port = port;
+    this.#opsPort = opsPort;
   }
 
   async stop(): Promise<void> {

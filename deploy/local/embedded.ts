@@ -9,14 +9,17 @@ import { join, relative, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { Gateway } from '../../services/gateway/gateway.ts';
 import { Listener } from '../../services/listener/listener.ts';
+import { type Bus, LocalBus } from '../../shared/bus.ts';
+import { RedisBus } from '../../shared/bus-redis.ts';
 import { gatewaySchema, listenerSchema, readConfig } from '../../shared/config.ts';
 import type { Publisher, Tail } from '../../shared/fanout.ts';
 import { LocalFanout } from '../../shared/fanout-local.ts';
-import { RedisPublisher, RedisTail, requireNoEviction } from '../../shared/fanout-redis.ts';
+import { RedisPublisher, RedisTail } from '../../shared/fanout-redis.ts';
 import { runService } from '../../shared/lifecycle.ts';
 import { createLog } from '../../shared/log.ts';
 import { createRegistry, gatewayMetrics, listenerMetrics } from '../../shared/metrics.ts';
 import { migrate } from '../../shared/migrate.ts';
+import { requireNoEviction } from '../../shared/redis.ts';
 import { startPostgres } from './postgres.ts';
 
 const root = join(import.meta.dirname, '../..');
@@ -68,6 +71,7 @@ await runService(
     const registry = createRegistry(config.NODE_NAME);
     let publisher: Publisher & Partial<Tail>;
     let tail: Tail;
+    let bus: Bus;
     if (config.REDIS_URL) {
       publisher = new RedisPublisher(config.REDIS_URL, {
         name: config.PLANK_LOG_NAME,
@@ -75,15 +79,18 @@ await runService(
         log,
       });
       tail = new RedisTail(config.REDIS_URL, { name: config.PLANK_LOG_NAME, log });
+      bus = new RedisBus(config.REDIS_URL, { name: config.PLANK_LOG_NAME, log });
     } else {
       publisher = tail = new LocalFanout();
+      bus = new LocalBus();
     }
     stack.defer(() => publisher.stop());
     stack.defer(() => tail.stop());
-    const listener = new Listener({ config, publisher, log, metrics: listenerMetrics(registry) });
+    stack.defer(() => bus.stop());
+    const listener = new Listener({ config, publisher, bus, log, metrics: listenerMetrics(registry) });
     stack.defer(() => listener.stop());
     await listener.start();
-    const gateway = new Gateway({ config, tail, log, metrics: gatewayMetrics(registry) });
+    const gateway = new Gateway({ config, tail, bus, log, metrics: gatewayMetrics(registry) });
     stack.defer(() => gateway.stop());
     await gateway.start();
 
@@ -92,6 +99,7 @@ await runService(
 
   test page   ${url}/         (open it in two windows)
   WebSocket   ws://localhost:${gateway.port}/ws
+  operators   http://localhost:${gateway.opsPort}/ops/nodes
   database    ${DATABASE_URL}
 
 Try it:

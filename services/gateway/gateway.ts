@@ -1,6 +1,7 @@
 /** One gateway: owns its parts, their order of start and stop, and what it says of its health. Stateless: any number may run. */
 import { createServer, type Server } from 'node:http';
 import { type AddressInfo, Server as TcpServer } from 'node:net';
+import { type Bus, LocalBus } from '#shared/bus.ts';
 import { Catalog } from '#shared/catalog.ts';
 import type { GatewayConfig } from '#shared/config.ts';
 import type { Tail } from '#shared/fanout.ts';
@@ -10,12 +11,15 @@ import { LogReader } from '#shared/log-reader.ts';
 import type { GatewayMetrics } from '#shared/metrics.ts';
 import { createPool, type Pool } from '#shared/postgres.ts';
 import { once, withDeadlineOr } from '#shared/retry.ts';
+import { Roster } from '#shared/roster.ts';
+import { version } from '#shared/version.ts';
 import { formatPosition } from '#shared/wire.ts';
 import { EventStreams } from './event-stream.ts';
 import { Feed } from './feed.ts';
 import { History } from './history.ts';
 import { createApp, type Health } from './http.ts';
 import { Hub } from './hub.ts';
+import { Operations } from './operations.ts';
 import { maxAtOnce, Snapshots } from './snapshot.ts';
 import { Sockets } from './sockets.ts';
 
@@ -24,6 +28,17 @@ const healthTimeoutMs = 2_000;
 const lingerMs = 3_500;
 /** then requests in progress get this long */
 const cutMs = 2_000;
+
+/** A gateway's own part of its status in the roster. */
+export type GatewayState = Record<string, unknown> & {
+  ready: boolean;
+  draining: boolean;
+  connections: number;
+  limit: number;
+  /** where changes come from: the stream, or the log in Postgres */
+  changes: 'tailing' | 'reading';
+  position: string;
+};
 
 export class Gateway implements Service {
   readonly #config: GatewayConfig;
@@ -34,6 +49,8 @@ export class Gateway implements Service {
   readonly #feed: Feed;
   readonly #sockets: Sockets;
   readonly #events: EventStreams;
+  readonly #roster: Roster;
+  readonly #operations: Operations;
   readonly #server: Server;
   readonly #startedAt = Date.now();
   #stopping = false;
@@ -42,9 +59,10 @@ export class Gateway implements Service {
   constructor({
     config,
     tail,
+    bus = new LocalBus(),
     log,
     metrics,
-  }: { config: GatewayConfig; tail: Tail; log: Log; metrics: GatewayMetrics }) {
+  }: { config: GatewayConfig; tail: Tail; bus?: Bus; log: Log; metrics: GatewayMetrics }) {
     this.#config = config;
     const onError = (error: Error) => log.debug({ err: error }, 'an idle connection failed');
     this.#pool = createPool(config.DATABASE_URL, {
@@ -97,6 +115,15 @@ export class Gateway implements Service {
     const deps = { catalog, hub: this.#hub, feed: this.#feed, snapshots, log, metrics, isFull };
     this.#sockets = new Sockets({ config, ...deps });
     this.#events = new EventStreams({ ...deps, stallTimeoutMs: config.STALL_TIMEOUT_MS });
+    this.#roster = new Roster({
+      bus,
+      node: config.NODE_NAME,
+      role: 'gateway',
+      version,
+      state: () => this.#state(),
+      log,
+    });
+    this.#operations = new Operations({ config, roster: this.#roster, log });
     const app = createApp({
       config,
       log,
@@ -128,10 +155,16 @@ export class Gateway implements Service {
     return (this.#server.address() as AddressInfo).port;
   }
 
+  /** Where operators are served. */
+  get opsPort(): number {
+    return this.#operations.port;
+  }
+
   readonly start = once(async () => {
     await this.#feed.start();
     this.#sockets.start();
     this.#events.start();
+    await this.#operations.start();
     await new Promise<void>((resolve, reject) => {
       this.#server.once('error', (error: NodeJS.ErrnoException) => {
         const taken = error.code === 'EADDRINUSE';
@@ -140,11 +173,13 @@ export class Gateway implements Service {
       });
       this.#server.listen({ port: this.#config.PORT, backlog: 4_096 }, resolve);
     });
+    this.#roster.start();
   });
 
   /** Not ready from the first moment; clients are told to come back before anything they need is taken away. */
   readonly stop = once(async () => {
     this.#stopping = true;
+    this.#roster.announce();
     // Only the listening socket: http's own close ends idle connections at once, and a POST that a proxy sends on one of them
     // in that moment is lost. The proxy closes them itself, after an answer or when they have been idle for long.
     const closed = new Promise((resolve) => TcpServer.prototype.close.call(this.#server, resolve));
@@ -159,6 +194,8 @@ export class Gateway implements Service {
     // as http's own close would: it ends the timer that looks for slow requests
     this.#server.close();
     await this.#feed.stop();
+    await this.#roster.stop();
+    await this.#operations.stop();
     await Promise.all([this.#pool.end(), this.#historyPool.end(), this.#snapshotPool.end()]);
   });
 
@@ -180,6 +217,18 @@ export class Gateway implements Service {
       changes: this.#feed.mode,
       position: formatPosition(this.#hub),
       uptime_s: Math.round((Date.now() - this.#startedAt) / 1_000),
+    };
+  }
+
+  /** What this replica says of itself to the others. */
+  #state(): GatewayState {
+    return {
+      ...this.#ready(),
+      draining: this.#stopping,
+      connections: this.#sockets.count + this.#events.count,
+      limit: this.#config.MAX_CONNECTIONS,
+      changes: this.#feed.mode,
+      position: formatPosition(this.#hub),
     };
   }
 

@@ -1,4 +1,6 @@
 /** The gateway process: wiring only. */
+
+import { RedisBus } from '#shared/bus-redis.ts';
 import { gatewaySchema, readConfig } from '#shared/config.ts';
 import { RedisTail } from '#shared/fanout-redis.ts';
 import { runService } from '#shared/lifecycle.ts';
@@ -18,9 +20,11 @@ await runService(
 
     const tail = new RedisTail(config.REDIS_URL, { name: config.PLANK_LOG_NAME, log });
     stack.defer(() => tail.stop());
-    const gateway = new Gateway({ config, tail, log, metrics });
+    const bus = new RedisBus(config.REDIS_URL, { name: config.PLANK_LOG_NAME, log });
+    stack.defer(() => bus.stop());
+    const gateway = new Gateway({ config, tail, bus, log, metrics });
     stack.defer(() => gateway.stop());
     await gateway.start();
-    log.info({ port: gateway.port }, 'gateway ready');
+    log.info({ port: gateway.port, opsPort: gateway.opsPort }, 'gateway ready');
   },
 );

@@ -9,6 +9,7 @@
  * finds in the log.
  */
 import type { ChangeRow } from '#shared/batch.ts';
+import { type Bus, LocalBus } from '#shared/bus.ts';
 import type { ListenerConfig } from '#shared/config.ts';
 import type { Publisher } from '#shared/fanout.ts';
 import type { Service } from '#shared/lifecycle.ts';
@@ -17,6 +18,8 @@ import { LogReader } from '#shared/log-reader.ts';
 import type { ListenerMetrics } from '#shared/metrics.ts';
 import { createPool, type Pool } from '#shared/postgres.ts';
 import { Backoff, once, settlesWithin, sleep } from '#shared/retry.ts';
+import { Roster } from '#shared/roster.ts';
+import { version } from '#shared/version.ts';
 import { Doorbell, type Wake } from './doorbell.ts';
 import { inspectCapture } from './inspection.ts';
 import { Publishing } from './publishing.ts';
@@ -33,21 +36,36 @@ const endingMs = 2_000;
 const minDrainTimeoutMs = 4_000;
 const maxDrainTimeoutMs = 600_000;
 
+/** A listener's own part of its status in the roster. */
+export type ListenerState = Record<string, unknown> & {
+  state: string;
+  /** of its lead, while it leads */
+  term: number | null;
+};
+
 export class Listener implements Service {
   readonly #config: ListenerConfig;
   readonly #publisher: Publisher;
   readonly #log: Log;
   readonly #metrics: ListenerMetrics;
   readonly #pool: Pool;
+  readonly #roster: Roster;
   readonly #abort = new AbortController();
   readonly #firstContact = Promise.withResolvers<void>();
   /** names this process in the lead row; a restarted one is another */
   readonly #holder: string;
   #running: Promise<void> | undefined;
   #drainTimeoutMs = minDrainTimeoutMs;
+  #term = 0;
   #state: 'starting' | 'standby' | 'leading' | 'disconnected' | 'stopped' = 'starting';
 
-  constructor(options: { config: ListenerConfig; publisher: Publisher; log: Log; metrics: ListenerMetrics }) {
+  constructor(options: {
+    config: ListenerConfig;
+    publisher: Publisher;
+    bus?: Bus;
+    log: Log;
+    metrics: ListenerMetrics;
+  }) {
     this.#config = options.config;
     this.#publisher = options.publisher;
     this.#log = options.log;
@@ -60,6 +78,18 @@ export class Listener implements Service {
       idleTimeoutMs: 2_000,
       onError: (error) => this.#log.debug({ err: error }, 'an idle connection failed'),
     });
+    this.#roster = new Roster({
+      bus: options.bus ?? new LocalBus(),
+      node: options.config.NODE_NAME,
+      role: 'listener',
+      version,
+      state: () => this.#status(),
+      log: this.#log,
+    });
+  }
+
+  #status(): ListenerState {
+    return { state: this.#state, term: this.#state === 'leading' ? this.#term : null };
   }
 
   get state(): string {
@@ -70,12 +100,14 @@ export class Listener implements Service {
   readonly start = once(async () => {
     this.#running = this.#run();
     await Promise.race([this.#firstContact.promise, this.#running]);
+    this.#roster.start();
   });
 
   readonly stop = once(async () => {
     this.#abort.abort();
     await this.#running;
     this.#state = 'stopped';
+    await this.#roster.stop();
     await this.#pool.end();
   });
 
@@ -149,6 +181,7 @@ export class Listener implements Service {
     };
 
     this.#state = 'leading';
+    this.#term = lead.term;
     metrics.leader.set(1);
     metrics.term.set(lead.term);
     metrics.headSeq.set(lead.headSeq);

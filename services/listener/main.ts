@@ -1,10 +1,13 @@
 /** The listener process: wiring only. */
+
+import { RedisBus } from '#shared/bus-redis.ts';
 import { listenerSchema, readConfig } from '#shared/config.ts';
-import { RedisPublisher, requireNoEviction } from '#shared/fanout-redis.ts';
+import { RedisPublisher } from '#shared/fanout-redis.ts';
 import { runService } from '#shared/lifecycle.ts';
 import { createLog } from '#shared/log.ts';
 import { createRegistry, listenerMetrics } from '#shared/metrics.ts';
 import { requireMigrated } from '#shared/migrate.ts';
+import { requireNoEviction } from '#shared/redis.ts';
 import { Listener } from './listener.ts';
 import { OpsServer } from './ops.ts';
 
@@ -25,7 +28,9 @@ await runService(
       log,
     });
     stack.defer(() => publisher.stop());
-    const listener = new Listener({ config, publisher, log, metrics });
+    const bus = new RedisBus(config.REDIS_URL, { name: config.PLANK_LOG_NAME, log });
+    stack.defer(() => bus.stop());
+    const listener = new Listener({ config, publisher, bus, log, metrics });
     stack.defer(() => listener.stop());
     const ops = new OpsServer({
       port: config.LISTENER_PORT,

@@ -2,6 +2,7 @@
 
 import { Gateway } from '../../services/gateway/gateway.ts';
 import { Listener } from '../../services/listener/listener.ts';
+import { LocalBus } from '../../shared/bus.ts';
 import { gatewaySchema, listenerSchema, readConfig } from '../../shared/config.ts';
 import { LocalFanout } from '../../shared/fanout-local.ts';
 import { createLog } from '../../shared/log.ts';
@@ -9,6 +10,8 @@ import { createRegistry, gatewayMetrics, listenerMetrics } from '../../shared/me
 
 export interface Embedded {
   url: string;
+  /** where operators are served */
+  opsUrl: string;
   registry: ReturnType<typeof createRegistry>;
   stop(): Promise<void>;
 }
@@ -19,9 +22,11 @@ export async function startEmbedded(databaseUrl: string, env: Record<string, str
   const log = createLog(settings.LOG_LEVEL, 'test', settings.NODE_NAME);
   const registry = createRegistry(settings.NODE_NAME);
   const fanout = new LocalFanout();
+  const bus = new LocalBus();
   const listener = new Listener({
     config: readConfig(listenerSchema, settings),
     publisher: fanout,
+    bus,
     log,
     metrics: listenerMetrics(registry),
   });
@@ -29,12 +34,14 @@ export async function startEmbedded(databaseUrl: string, env: Record<string, str
   const gateway = new Gateway({
     config: readConfig(gatewaySchema, settings),
     tail: fanout,
+    bus,
     log,
     metrics: gatewayMetrics(registry),
   });
   await gateway.start();
   return {
     url: `http://127.0.0.1:${gateway.port}`,
+    opsUrl: `http://127.0.0.1:${gateway.opsPort}`,
     registry,
     async stop() {
       await gateway.stop();

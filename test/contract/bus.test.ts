@@ -1,0 +1,161 @@
+// One contract, two buses: within a process, and through Redis. Then what the roster makes of it.
+
+import { randomBytes } from 'node:crypto';
+import { pino } from 'pino';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { type Bus, LocalBus } from '../../shared/bus.ts';
+import { RedisBus } from '../../shared/bus-redis.ts';
+import { Roster } from '../../shared/roster.ts';
+import { redisUrl } from '../support/servers.ts';
+import { TcpProxy } from '../support/tcp-proxy.ts';
+import { until } from '../support/wait.ts';
+
+const log = pino({ level: 'silent' });
+
+const buses: Record<string, () => Promise<{ here: Bus; there: Bus }>> = {
+  'within a process': async () => {
+    const bus = new LocalBus();
+    return { here: bus, there: bus };
+  },
+  'through Redis': async () => {
+    const options = { name: randomBytes(6).toString('hex'), log };
+    const url = await redisUrl();
+    return { here: new RedisBus(url, options), there: new RedisBus(url, options) };
+  },
+};
+
+describe.each(Object.entries(buses))('a bus %s', (_name, open) => {
+  let here: Bus;
+  let there: Bus;
+  const rosters: Roster[] = [];
+
+  beforeEach(async () => {
+    ({ here, there } = await open());
+    // both hear both
+    const heard = new Set<unknown>();
+    const offs = [here.listen(() => heard.add(here)), there.listen(() => heard.add(there))];
+    await until(
+      'both are connected',
+      () => {
+        here.send({});
+        there.send({});
+        return heard.has(here) && heard.has(there);
+      },
+      5_000,
+    );
+    for (const off of offs) off();
+  });
+
+  afterEach(async () => {
+    for (const roster of rosters.splice(0)) await roster.stop();
+    await Promise.all([here.stop(), there.stop()]);
+  });
+
+  function roster(bus: Bus, node: string, role: 'gateway' | 'listener' = 'gateway'): Roster {
+    const made = new Roster({ bus, node, role, version: '1.2.3', state: () => ({ of: node }), log });
+    rosters.push(made);
+    made.start();
+    return made;
+  }
+
+  it('brings a message to everybody, as it was', async () => {
+    const heard: unknown[] = [];
+    there.listen((message) => heard.push(message));
+    here.send({ text: 'größer 🦉', list: [1, null, { deep: true }] });
+    await until('it is heard', () => heard.some((message) => (message as { text?: string }).text !== undefined), 5_000);
+    expect(heard.at(-1)).toEqual({ text: 'größer 🦉', list: [1, null, { deep: true }] });
+  });
+
+  it('brings nothing to who listens no more', async () => {
+    const heard: unknown[] = [];
+    const others: unknown[] = [];
+    const off = there.listen((message) => heard.push(message));
+    off();
+    there.listen((message) => others.push(message));
+    here.send({ number: 1 });
+    await until('the others have heard it', () => others.length > 0, 5_000);
+    expect(heard).toEqual([]);
+  });
+
+  it('tells each process who is there, and at once who has gone', async () => {
+    const one = roster(here, 'gateway-10');
+    const two = roster(there, 'gateway-2');
+    roster(there, 'listener-1', 'listener');
+    await until('everybody is known', () => one.nodes().length === 3 && two.nodes().length === 3, 5_000);
+    expect(one.nodes().map(({ node, role, version, state }) => ({ node, role, version, state }))).toEqual([
+      { node: 'gateway-2', role: 'gateway', version: '1.2.3', state: { of: 'gateway-2' } },
+      { node: 'gateway-10', role: 'gateway', version: '1.2.3', state: { of: 'gateway-10' } },
+      { node: 'listener-1', role: 'listener', version: '1.2.3', state: { of: 'listener-1' } },
+    ]);
+    await two.stop();
+    await until('it has gone', () => one.nodes().length === 2, 1_000);
+  });
+
+  it('brings a question to one, or to everybody, and the answers back', async () => {
+    const one = roster(here, 'gateway-1');
+    const two = roster(there, 'gateway-2');
+    await until('both know each other', () => one.nodes().length === 2 && two.nodes().length === 2, 5_000);
+    for (const asked of [one, two]) {
+      asked.handle('double', ({ value }) => (value as number) * 2);
+      asked.handle('fail', async () => {
+        throw new Error('not today');
+      });
+    }
+    expect(await one.ask(two.instance, 'double', { value: 21 })).toEqual([
+      { instance: two.instance, node: 'gateway-2', body: 42 },
+    ]);
+    expect(
+      (await one.ask(null, 'double', { value: 2 })).map(({ node, body }) => `${node}: ${String(body)}`).sort(),
+    ).toEqual(['gateway-1: 4', 'gateway-2: 4']);
+    expect(await one.ask(two.instance, 'fail')).toMatchObject([{ error: 'not today' }]);
+    expect(await one.ask(two.instance, 'nonsense')).toMatchObject([{ error: 'a gateway knows nothing of nonsense' }]);
+  });
+
+  it('waits for nobody who does not answer', async () => {
+    const one = roster(here, 'gateway-1');
+    const started = performance.now();
+    expect(await one.ask('nobody', 'double', {}, 100)).toEqual([]);
+    expect(performance.now() - started).toBeLessThan(1_000);
+  });
+
+  it('survives what is no message of ours', async () => {
+    const one = roster(here, 'gateway-1');
+    for (const message of [{ type: 'status' }, { type: 'answer', id: 7 }, { type: 'ask' }, { type: 'later' }, []])
+      there.send(message);
+    const two = roster(there, 'gateway-2');
+    await until('the next message is heard', () => one.nodes().some(({ node }) => node === 'gateway-2'), 5_000);
+    expect(two.nodes().every(({ node }) => node.startsWith('gateway-'))).toBe(true);
+  });
+});
+
+describe('a bus whose Redis falls silent', () => {
+  it('works again when Redis does', async () => {
+    const proxy = await TcpProxy.start(await redisUrl());
+    const bus = new RedisBus(proxy.through(await redisUrl()), { name: randomBytes(6).toString('hex'), log });
+    try {
+      let heard = 0;
+      bus.listen(() => heard++);
+      const works = () => {
+        bus.send({});
+        return heard > 0;
+      };
+      await until('it works', works, 5_000);
+      proxy.blackhole();
+      heard = 0;
+      const before = proxy.accepted;
+      await until(
+        'both connections are given up',
+        () => {
+          works();
+          return proxy.accepted >= before + 2;
+        },
+        10_000,
+      );
+      proxy.pass();
+      await until('it works again', works, 5_000);
+    } finally {
+      await bus.stop();
+      await proxy.stop();
+    }
+  });
+});
