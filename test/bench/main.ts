@@ -1,5 +1,6 @@
 // `npm run bench [-- names] [-- --quick] [-- --save]`: runs benchmarks one after the other, and keeps their results.
 //
+//   latency   from commit to client, at rising rates, against one process that does it all and Socket.IO
 //   filters   what a change costs a gateway with many subscriptions that ask for other rows
 //   writers   what capture costs those who write: transactions a second with and without Plank, and with pg_notify
 //
@@ -16,10 +17,12 @@ import { availableParallelism, cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { filters } from './filters.ts';
+import { latency } from './latency.ts';
 import { type Bench, type Row, table } from './report.ts';
 import { writers } from './writers.ts';
 
 const suites: Record<string, Bench> = {
+  latency,
   filters,
   writers,
 };
