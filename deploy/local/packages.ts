@@ -137,7 +137,7 @@ async function checkLibraries(folder: string, program: string): Promise<void> {
 let cacheKnown: Promise<string> | undefined;
 
 /** In the project where it can be written, else in the user's own cache, else among the temporary files. */
-function cacheFolder(): Promise<string> {
+export function cacheFolder(): Promise<string> {
   cacheKnown ??= (async () => {
     const project = join(import.meta.dirname, '../../node_modules/.cache/plank');
     const user = join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'plank');

@@ -1,11 +1,10 @@
-// Every PostgreSQL from 14 on that can be had here: the migrations apply, and changes are captured, ordered, read again and
-// forgotten. The embedded one always can.
+// Every PostgreSQL from 14 on: the migrations apply, and changes are captured, ordered, read again and forgotten.
 
 import { afterAll, describe, expect, it } from 'vitest';
 import { migrate, requireMigrated } from '../../shared/migrate.ts';
 import { admin } from '../support/admin.ts';
 import { Capture } from '../support/capture.ts';
-import { installedVersions, startInstalled } from '../support/installed-postgres.ts';
+import { otherVersions, startVersion } from '../support/postgres-versions.ts';
 import { createDatabase } from '../support/servers.ts';
 
 interface Server {
@@ -15,10 +14,7 @@ interface Server {
 
 const servers: [name: string, start: () => Promise<Server>][] = [
   ['that comes along', () => createDatabase().then((own) => ({ url: own.url, stop: () => own.drop() }))],
-  ...(await installedVersions()).map((version): [string, () => Promise<Server>] => [
-    String(version),
-    () => startInstalled(version),
-  ]),
+  ...otherVersions.map((version): [string, () => Promise<Server>] => [String(version), () => startVersion(version)]),
 ];
 
 describe.each(servers)('PostgreSQL %s', (_, start) => {
