@@ -1,6 +1,7 @@
 // `npm run bench [-- names] [-- --quick] [-- --save]`: runs benchmarks one after the other, and keeps their results.
 //
 //   latency   from commit to client, at rising rates, against one process that does it all and Socket.IO
+//   drain     rows from Postgres to Redis: rows a second and CPU a row, against reading them and an XADD for each
 //   filters   what a change costs a gateway with many subscriptions that ask for other rows
 //   writers   what capture costs those who write: transactions a second with and without Plank, and with pg_notify
 //
@@ -16,6 +17,7 @@ import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { availableParallelism, cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { drain } from './drain.ts';
 import { filters } from './filters.ts';
 import { latency } from './latency.ts';
 import { type Bench, type Row, table } from './report.ts';
@@ -23,6 +25,7 @@ import { writers } from './writers.ts';
 
 const suites: Record<string, Bench> = {
   latency,
+  drain,
   filters,
   writers,
 };

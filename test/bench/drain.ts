@@ -1,0 +1,115 @@
+// What carrying captured rows from Postgres to Redis costs, in rows a second and in CPU a row (of the listener, its Postgres backends and
+// Redis). A chunk of small transactions is written, then taken in one of these ways:
+//
+//   plank     drained and published by the listener's own parts, one behind the other
+//   held      the same while a transaction with an old snapshot is open, which has kept the versions of hundreds of drains
+//   discard   read by SELECT, and thrown away
+//   rowwise   read by SELECT, and an XADD for each row, in one pipeline
+
+import { join } from 'node:path';
+import { Client } from 'pg';
+import { startPostgres } from '../../deploy/local/postgres.ts';
+import { startRedis } from '../../deploy/local/redis.ts';
+import { migrate } from '../../shared/migrate.ts';
+import { BenchChild } from './child.ts';
+import { cpuMicros, requireProc } from './cpu.ts';
+import type { Carried, DrainQuestion } from './drain-worker.ts';
+import { type BenchOptions, type BenchResult, compared } from './report.ts';
+import { inRounds } from './rounds.ts';
+
+const variants = ['plank', 'held', 'discard', 'rowwise'] as const;
+type Variant = (typeof variants)[number];
+
+/** less than a drain hands over at once */
+const chunkRows = 4_000;
+/** drains of one row each before the chunks: what an old snapshot keeps of them is in the way */
+const smallDrains = 300;
+
+interface Cost {
+  perSecond: number;
+  cpuMicrosPerRow: number;
+}
+
+export async function drain({ quick, folder, say }: BenchOptions): Promise<BenchResult> {
+  requireProc();
+  await using stack = new AsyncDisposableStack();
+  const settings = { max_wal_size: '16GB', checkpoint_timeout: '1h' };
+  const postgres = await startPostgres({ dataDir: join(folder, 'postgres'), fresh: true, fsync: true, settings });
+  stack.defer(() => postgres.stop());
+  const redis = await startRedis({ dir: join(folder, 'redis') });
+  stack.defer(() => redis.stop());
+  await migrate(postgres.url);
+  const writer = new Client({ connectionString: postgres.url });
+  await writer.connect();
+  stack.defer(() => writer.end());
+  await writer.query(`
+    create table drained (id bigint generated always as identity primary key, name text, value double precision, at timestamptz default now());
+    select plank.attach('drained')`);
+  await writer.query('set synchronous_commit = off');
+  const worker = await BenchChild.start<DrainQuestion, Carried>('drain-worker.ts', [postgres.url, redis.url]);
+  stack.defer(() => worker.stop());
+  const backends = await writer.query<{ pid: number }>(
+    `select pid from pg_stat_activity where application_name in ('plank listener', 'bench')`,
+  );
+  const pids = [worker.pid, redis.pid, ...backends.rows.map(({ pid }) => pid)];
+  const chunks = quick ? 3 : 10;
+
+  async function run(variant: Variant): Promise<Cost> {
+    const holder = new Client({ connectionString: postgres.url });
+    await holder.connect();
+    try {
+      await worker.ask({ ask: 'catch up' });
+      // all variants have an open connection; only this one has a snapshot
+      if (variant === 'held') await holder.query('begin isolation level repeatable read; select pg_current_xact_id()');
+      for (let i = 0; i < (quick ? 100 : smallDrains); i++) {
+        await write(writer, 1);
+        await worker.ask({ ask: 'plank', rows: 1 });
+      }
+      await worker.ask({ ask: 'catch up' });
+      let sumMs = 0;
+      let sumMicros = 0;
+      for (let i = 0; i < chunks; i++) {
+        await write(writer, chunkRows);
+        const before = cpuMicros(pids);
+        const { ms } = await worker.ask({ ask: variant === 'held' ? 'plank' : variant, rows: chunkRows });
+        sumMicros += cpuMicros(pids) - before;
+        sumMs += ms;
+      }
+      const rows = chunks * chunkRows;
+      return { perSecond: (rows * 1_000) / sumMs, cpuMicrosPerRow: sumMicros / rows };
+    } finally {
+      await holder.end();
+    }
+  }
+
+  const measured = await inRounds({ variants, rounds: quick ? 3 : 9, run, say });
+  const of = (variant: Variant, figure: keyof Cost) => measured[variant].map((cost) => cost[figure]);
+  const speed = { id: 'c2', name: 'drained and published', unit: 'rows/s', measured: of('plank', 'perSecond') };
+  const cpu = { id: 'c2', name: 'CPU a row', unit: 'µs', measured: of('plank', 'cpuMicrosPerRow') };
+  const baseline = (variant: Variant, figure: keyof Cost) => ({ baseline: of(variant, figure) });
+  const rows = [
+    compared({ ...speed, against: 'SELECT, discarded', ...baseline('discard', 'perSecond'), target: { atLeast: 0.6 } }),
+    compared({ ...speed, against: 'an XADD a row', ...baseline('rowwise', 'perSecond'), target: { atLeast: 3 } }),
+    compared({
+      ...speed,
+      name: 'drained and published, an old snapshot held',
+      measured: of('held', 'perSecond'),
+      against: 'none held',
+      ...baseline('plank', 'perSecond'),
+      target: { atLeast: 0.95 },
+    }),
+    compared({ ...cpu, against: 'SELECT, discarded', ...baseline('discard', 'cpuMicrosPerRow') }),
+    compared({ ...cpu, against: 'an XADD a row', ...baseline('rowwise', 'cpuMicrosPerRow') }),
+  ];
+  return { rows, raw: { chunkRows, chunks, measured } };
+}
+
+/** So many transactions of one row each. */
+async function write(writer: Client, count: number): Promise<void> {
+  await writer.query(`do $$ begin
+    for i in 1..${count} loop
+      insert into drained (name, value) values ('the name of a row of usual length', i);
+      commit;
+    end loop;
+  end $$`);
+}
