@@ -2,6 +2,7 @@
 //
 //   latency   from commit to client, at rising rates, against one process that does it all and Socket.IO
 //   drain     rows from Postgres to Redis: rows a second and CPU a row, against reading them and an XADD for each
+//   resume    10,000 clients that come back at once, 100 changes behind
 //   filters   what a change costs a gateway with many subscriptions that ask for other rows
 //   writers   what capture costs those who write: transactions a second with and without Plank, and with pg_notify
 //
@@ -21,11 +22,13 @@ import { drain } from './drain.ts';
 import { filters } from './filters.ts';
 import { latency } from './latency.ts';
 import { type Bench, type Row, table } from './report.ts';
+import { resume } from './resume.ts';
 import { writers } from './writers.ts';
 
 const suites: Record<string, Bench> = {
   latency,
   drain,
+  resume,
   filters,
   writers,
 };
