@@ -1,5 +1,8 @@
-/** Every metric, declared once. A registry for each process; names, labels and units are the public contract. */
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+/**
+ * Every metric, declared once. A registry for each process; names, labels and units are the public contract, and METRICS.md is
+ * generated from it. No label names a user, a row or an address: what a label can be is bounded by the schema and the code.
+ */
+import { Counter, collectDefaultMetrics, Gauge, type GaugeConfiguration, Histogram, Registry } from 'prom-client';
 
 const latencyBuckets = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10];
 
@@ -10,6 +13,33 @@ export function createRegistry(node: string): Registry {
   return registry;
 }
 
+/** A gauge whose owner is asked when somebody scrapes: for what would cost something to keep up to date meanwhile. */
+export class AskedGauge<Label extends string = string> extends Gauge<Label> {
+  #tell: (() => void) | undefined;
+
+  constructor(configuration: GaugeConfiguration<Label>) {
+    super({
+      ...configuration,
+      collect() {
+        (this as AskedGauge<Label>).#tell?.();
+      },
+    });
+  }
+
+  /** `tell` sets the gauge. */
+  askedOf(tell: () => void): void {
+    this.#tell = tell;
+  }
+}
+
+/** A gauge that has no value, and is not there for Prometheus, until it is set and from `remove()` on. */
+class KnownGauge extends Gauge {
+  constructor(configuration: GaugeConfiguration<string>) {
+    super(configuration);
+    this.remove();
+  }
+}
+
 export type ListenerMetrics = ReturnType<typeof listenerMetrics>;
 export function listenerMetrics(registry: Registry) {
   const registers = [registry];
@@ -17,6 +47,11 @@ export function listenerMetrics(registry: Registry) {
     registry,
     leader: new Gauge({ name: 'plank_leader', help: '1 while this listener leads', registers }),
     term: new Gauge({ name: 'plank_term', help: 'The term of the last lead of this listener', registers }),
+    heartbeat: new KnownGauge({
+      name: 'plank_last_heartbeat_timestamp_seconds',
+      help: 'When Postgres last confirmed the lead of this listener, in seconds since 1970, by its own clock; absent while it stands by',
+      registers,
+    }),
     ringing: new Gauge({
       name: 'plank_doorbell_ringing',
       help: '1 while writers ring (NOTIFY), 0 while the listener polls',
@@ -28,10 +63,29 @@ export function listenerMetrics(registry: Registry) {
       help: 'Drains by the safety check that found changes which nothing had announced: the NOTIFY path is dead if this grows',
       registers,
     }),
-    drained: new Counter({ name: 'plank_drained_events_total', help: 'Changes that got their seq', registers }),
+    notifyQueue: new KnownGauge({
+      name: 'plank_pg_notify_queue_usage',
+      help: 'How full the notification queue of the Postgres server is, 0 to 1 (at 1 every NOTIFY fails); absent while this listener stands by',
+      registers,
+    }),
+    outboxDepth: new KnownGauge({
+      name: 'plank_outbox_depth',
+      help: 'Committed changes that are not drained yet, counted up to 100,000; absent while this listener stands by',
+      registers,
+    }),
+    outboxOldest: new KnownGauge({
+      name: 'plank_outbox_oldest_seconds',
+      help: 'Age of the oldest of them since its capture (that of a long transaction is old when it commits); 0 when there is none',
+      registers,
+    }),
+    drained: new Counter({
+      name: 'plank_drained_events_total',
+      help: 'Events that got their seq: changes, changes of shape, canaries',
+      registers,
+    }),
     drainEvents: new Histogram({
       name: 'plank_drain_events',
-      help: 'Changes in one drain that found any',
+      help: 'Events in one drain that found any',
       buckets: [1, 2, 5, 10, 50, 100, 500, 1_000, 5_000, 50_000],
       registers,
     }),
@@ -43,11 +97,11 @@ export function listenerMetrics(registry: Registry) {
     }),
     captureToDrain: new Histogram({
       name: 'plank_capture_to_drain_seconds',
-      help: 'From the capture of the oldest change of a drain until it was drained (a long transaction counts whole)',
+      help: 'From the capture of the first change of a drain until it was drained (a long transaction counts whole)',
       buckets: latencyBuckets,
       registers,
     }),
-    published: new Counter({ name: 'plank_published_events_total', help: 'Changes handed to the fan-out', registers }),
+    published: new Counter({ name: 'plank_published_events_total', help: 'Events handed to the fan-out', registers }),
     publishFailures: new Counter({
       name: 'plank_publish_failures_total',
       help: 'Batches that the fan-out did not take',
@@ -55,16 +109,56 @@ export function listenerMetrics(registry: Registry) {
     }),
     gaps: new Counter({
       name: 'plank_publish_gaps_total',
-      help: 'Times the stream lacked changes and got them from the log',
+      help: 'Times the fan-out answered GAP: it lacked events, and got them from the log',
       registers,
     }),
     headSeq: new Gauge({ name: 'plank_head_seq', help: 'The last seq that this leader gave', registers }),
+    streamLag: new KnownGauge({
+      name: 'plank_stream_lag_events',
+      help: 'Events with a seq that the stream does not hold yet; absent while this listener stands by',
+      registers,
+    }),
+    streamEntries: new KnownGauge({
+      name: 'plank_stream_entries',
+      help: 'Length of the stream in entries, each a batch; absent while this listener stands by or Redis does not answer',
+      registers,
+    }),
+    streamBytes: new KnownGauge({
+      name: 'plank_stream_bytes',
+      help: 'Memory that the stream takes in Redis, bounded by about STREAM_BYTES; absent as plank_stream_entries is',
+      registers,
+    }),
+    logOldest: new KnownGauge({
+      name: 'plank_log_oldest_seconds',
+      help: 'Age of the oldest drain that the log still keeps: how far back clients can resume; absent while this listener stands by',
+      registers,
+    }),
+    logEvents: new KnownGauge({
+      name: 'plank_log_events',
+      help: 'Events that the log keeps, as rows of plank.outbox; absent while this listener stands by',
+      registers,
+    }),
+    logBytes: new KnownGauge({
+      name: 'plank_log_bytes',
+      help: 'Size of their images, bounded by RETENTION_BYTES; absent while this listener stands by',
+      registers,
+    }),
     captureProblems: new Gauge({
       name: 'plank_capture_problems',
       help: 'Attached tables whose changes are not captured as they should be, see select * from plank.check()',
       registers,
     }),
     forgotten: new Counter({ name: 'plank_forgotten_rows_total', help: 'Outbox rows deleted by retention', registers }),
+    canaries: new Counter({
+      name: 'plank_canaries_total',
+      help: 'Canaries that this listener committed',
+      registers,
+    }),
+    canaryFailures: new Counter({
+      name: 'plank_canary_failures_total',
+      help: 'Canaries that could not be committed, or not in time',
+      registers,
+    }),
   };
 }
 
@@ -73,65 +167,132 @@ export function gatewayMetrics(registry: Registry) {
   const registers = [registry];
   return {
     registry,
-    connections: new Gauge({
+    connections: new AskedGauge({
       name: 'plank_connections',
-      help: 'Open WebSocket connections of this replica',
+      help: 'Open connections of this replica, by transport (websocket, sse)',
       labelNames: ['transport'],
       registers,
     }),
     connectionsLimit: new Gauge({
       name: 'plank_connections_limit',
-      help: 'Connections that this replica accepts',
+      help: 'Connections that this replica accepts, of every transport',
       registers,
     }),
-    opened: new Counter({ name: 'plank_connections_opened_total', help: 'Connections accepted', registers }),
+    opened: new Counter({
+      name: 'plank_connections_opened_total',
+      help: 'Connections accepted, of every transport',
+      registers,
+    }),
     disconnects: new Counter({
       name: 'plank_disconnects_total',
-      help: 'Connections ended, by close code',
+      help: 'Connections ended, by WebSocket close code; sse: event streams, which have none',
       labelNames: ['code'],
       registers,
     }),
-    events: new Counter({ name: 'plank_events_total', help: 'Changes received from the log', registers }),
+    subscriptions: new AskedGauge({
+      name: 'plank_subscriptions',
+      help: 'Open subscriptions by table; *: those of plain mode, to any set of tables',
+      labelNames: ['table'],
+      registers,
+    }),
+    channels: new AskedGauge({
+      name: 'plank_channels',
+      help: 'What subscriptions have asked for in different words, by table; *: the sets of tables of plain mode',
+      labelNames: ['table'],
+      registers,
+    }),
+    events: new Counter({
+      name: 'plank_events_total',
+      help: 'Changes received from the log, without canaries',
+      registers,
+    }),
     deliveries: new Counter({ name: 'plank_deliveries_total', help: 'Change frames written to sockets', registers }),
     lag: new Histogram({
       name: 'plank_commit_to_socket_seconds',
-      help: 'From the capture of a change until it was written to sockets',
+      help: 'From the capture of a change until it was written to sockets, of the first change of each batch, by stage: capture (captured → drained), publish (drained → received by this replica), fanout (received → written), total (captured → written). Skew between the clocks of Postgres, listener and gateway moves all but fanout; what would be negative is 0. Batches read from the log have no capture and publish',
+      labelNames: ['stage'],
       buckets: latencyBuckets,
       registers,
     }),
     seq: new Gauge({ name: 'plank_gateway_seq', help: 'The last seq that this replica has passed on', registers }),
+    behind: new AskedGauge({
+      name: 'plank_gateway_lag_events',
+      help: 'Events that the leader has given a seq and this replica has not passed on, by what the leader said within the last second',
+      registers,
+    }),
     fallbackReads: new Counter({
       name: 'plank_fallback_reads_total',
       help: 'Reads of the log in Postgres, because the stream was behind, trimmed or unreachable',
       registers,
     }),
-    catchingUp: new Gauge({ name: 'plank_catching_up', help: 'Connections that read on at their own pace', registers }),
-    snapshots: new Counter({ name: 'plank_snapshots_total', help: 'Snapshots read from Postgres', registers }),
-    resyncs: new Counter({
-      name: 'plank_resyncs_total',
-      help: 'Subscriptions told that their picture is void, by reason',
-      labelNames: ['reason'],
-      registers,
-    }),
-    subscriptions: new Gauge({
-      name: 'plank_subscriptions',
-      help: 'Open subscriptions of plank.v1 and event streams',
-      registers,
-    }),
-    channels: new Gauge({
-      name: 'plank_channels',
-      help: 'What subscriptions have asked for in different words',
+    gaps: new Counter({
+      name: 'plank_stream_gaps_total',
+      help: 'Times the stream went on behind events that this replica had not got; it read them in the log',
       registers,
     }),
     resumes: new Counter({
       name: 'plank_resumes_total',
-      help: 'Connections that asked to resume, by result',
+      help: 'Subscriptions (in plain mode: connections) that asked to go on behind a position, by result: ok (live again), gone (no longer kept, or of another history)',
       labelNames: ['result'],
+      registers,
+    }),
+    catchingUp: new Gauge({
+      name: 'plank_catching_up',
+      help: 'Subscriptions that read on at their own pace',
+      registers,
+    }),
+    snapshots: new Counter({ name: 'plank_snapshots_total', help: 'Snapshots read from Postgres', registers }),
+    resyncs: new Counter({
+      name: 'plank_resyncs_total',
+      help: 'Subscriptions told that their picture is void, by reason: retention (too far behind), epoch (another history), shape (the table was altered)',
+      labelNames: ['reason'],
+      registers,
+    }),
+    bufferedBytes: new AskedGauge({
+      name: 'plank_buffered_bytes',
+      help: 'Bytes written to sockets that the kernel has not taken yet, of all connections',
+      registers,
+    }),
+    slowClients: new AskedGauge({
+      name: 'plank_slow_clients',
+      help: 'Connections that fell behind by more than MAX_QUEUE_BYTES and are not live again',
       registers,
     }),
     ringBytes: new Gauge({
       name: 'plank_ring_bytes',
-      help: 'Bytes of the recent log and its frames in memory',
+      help: 'Bytes of the recent log and its frames in memory, bounded by RING_BYTES',
+      registers,
+    }),
+    canarySeconds: new Histogram({
+      name: 'plank_canary_seconds',
+      help: "From the commit of a canary, by Postgres' clock, until this replica would have written it to a socket, by its own: skew between the two clocks adds to it or, down to 0, takes from it",
+      buckets: latencyBuckets,
+      registers,
+    }),
+    canariesMissed: new Counter({
+      name: 'plank_canary_missed_total',
+      help: 'Canaries that should have come and did not in time: changes do not arrive while this grows',
+      registers,
+    }),
+  };
+}
+
+export type HttpMetrics = ReturnType<typeof httpMetrics>;
+/** Of what a gateway serves over HTTP, besides event streams. */
+export function httpMetrics(registry: Registry) {
+  const registers = [registry];
+  return {
+    requests: new Counter({
+      name: 'plank_http_requests_total',
+      help: 'HTTP requests by method, route and status (0: the client left before the answer)',
+      labelNames: ['method', 'route', 'status'],
+      registers,
+    }),
+    seconds: new Histogram({
+      name: 'plank_http_request_duration_seconds',
+      help: 'From the arrival of an HTTP request to the end of its answer, in seconds',
+      labelNames: ['method', 'route'],
+      buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
       registers,
     }),
   };

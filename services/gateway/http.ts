@@ -5,10 +5,11 @@
 import { fileURLToPath } from 'node:url';
 import cors from 'cors';
 import express, { type Express, type RequestHandler } from 'express';
-import { Counter, Histogram, type Registry } from 'prom-client';
+import type { Registry } from 'prom-client';
 import type { Catalog } from '../../shared/catalog.ts';
 import type { GatewayConfig } from '../../shared/config.ts';
 import type { Log } from '../../shared/log.ts';
+import { httpMetrics } from '../../shared/metrics.ts';
 import type { Pool } from '../../shared/postgres.ts';
 import { methodNotAllowed, named, notFound, problemHandler, routeOf } from './problems.ts';
 import { sdkFiles } from './sdk.ts';
@@ -153,19 +154,7 @@ export function createApp({ config, log, catalog, pool, health, ready, changes, 
 }
 
 function measure(registry: Registry): RequestHandler {
-  const requests = new Counter({
-    name: 'plank_http_requests_total',
-    help: 'HTTP requests by method, route and status (0: the client left before the answer)',
-    labelNames: ['method', 'route', 'status'],
-    registers: [registry],
-  });
-  const seconds = new Histogram({
-    name: 'plank_http_request_duration_seconds',
-    help: 'From the arrival of an HTTP request to the end of its answer, in seconds',
-    labelNames: ['method', 'route'],
-    buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
-    registers: [registry],
-  });
+  const { requests, seconds } = httpMetrics(registry);
   return (request, response, next) => {
     const started = performance.now();
     response.once('close', () => {
