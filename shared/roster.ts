@@ -11,6 +11,10 @@ import type { Log } from './log.ts';
 const everyMs = 1_000;
 /** who has been silent for so long is gone */
 const goneMs = 4_500;
+/** who has been silent for so long, without a goodbye, does not answer … */
+const silentMs = 3_000;
+/** … and is spoken of for so long */
+const missedMs = 300_000;
 
 /** What every process says of itself; `state` is what its role adds. */
 const statusSchema = z.object({
@@ -70,12 +74,16 @@ export class Roster {
   readonly #asked = new Map<string, (answer: Answer) => void>();
   #timer: NodeJS.Timeout | undefined;
   #off: (() => void) | undefined;
+  /** when this process last heard itself, and since when without a pause */
+  #heardSelfAt = performance.now();
+  #hearsSince = this.#heardSelfAt;
 
   constructor(options: RosterOptions) {
     this.#options = options;
   }
 
   start(): void {
+    this.#heardSelfAt = this.#hearsSince = performance.now();
     this.#off = this.#options.bus.listen((message) => this.#hear(message));
     this.#timer = setInterval(() => this.announce(), everyMs);
     this.announce();
@@ -97,11 +105,30 @@ export class Roster {
 
   /** Everybody who has been heard lately, this process first to last by name. */
   nodes(): NodeStatus[] {
-    const since = performance.now() - goneMs;
-    for (const [instance, { heardAt }] of this.#nodes) if (heardAt < since) this.#nodes.delete(instance);
+    const now = performance.now();
     return [...this.#nodes.values()]
+      .filter(({ heardAt }) => heardAt >= now - goneMs)
       .map(({ status }) => status)
-      .sort((a, b) => a.node.localeCompare(b.node, 'en', { numeric: true }) || a.startedAt - b.startedAt);
+      .sort(byName);
+  }
+
+  /**
+   * Those that have fallen silent without a goodbye within the last five minutes, and that no other of the same name has replaced.
+   * None while this process hears nobody.
+   */
+  silent(): { status: NodeStatus; silentMs: number }[] {
+    const now = performance.now();
+    if (this.deafMs > 0 || now - this.#hearsSince < silentMs) return [];
+    return [...this.#nodes.values()]
+      .filter(({ heardAt }) => now - heardAt >= silentMs)
+      .map(({ status, heardAt }) => ({ status, silentMs: Math.round(now - heardAt) }))
+      .sort((a, b) => byName(a.status, b.status));
+  }
+
+  /** For how long this process has not even heard itself, in ms: the bus does not work. 0: it does. */
+  get deafMs(): number {
+    const ms = performance.now() - this.#heardSelfAt;
+    return ms >= silentMs ? Math.round(ms) : 0;
   }
 
   /** Answers what others ask by this name; what it throws is the answer's `error`. */
@@ -149,7 +176,7 @@ export class Roster {
     switch (message.type) {
       case 'status': {
         const { type: _, ...status } = message;
-        this.#nodes.set(status.instance, { status, heardAt: performance.now() });
+        this.#note(status);
         return;
       }
       case 'gone':
@@ -165,6 +192,19 @@ export class Roster {
     }
   }
 
+  #note(status: NodeStatus): void {
+    const now = performance.now();
+    if (status.instance === this.instance) {
+      if (this.deafMs > 0) this.#hearsSince = now;
+      this.#heardSelfAt = now;
+    }
+    for (const [instance, { status: other, heardAt }] of this.#nodes) {
+      const isReplaced = other.node === status.node && other.role === status.role && now - heardAt >= silentMs;
+      if (isReplaced || now - heardAt > missedMs) this.#nodes.delete(instance);
+    }
+    this.#nodes.set(status.instance, { status, heardAt: now });
+  }
+
   /** Who does not know what is asked says so: nobody is to wait for it. */
   async #answer({ id, what, args }: Message & { type: 'ask' }): Promise<void> {
     const from = { type: 'answer', id, instance: this.instance, node: this.#options.node } as const;
@@ -177,4 +217,8 @@ export class Roster {
       this.#send({ ...from, error: error instanceof Error ? error.message : String(error) });
     }
   }
+}
+
+function byName(a: NodeStatus, b: NodeStatus): number {
+  return a.node.localeCompare(b.node, 'en', { numeric: true }) || a.startedAt - b.startedAt;
 }
