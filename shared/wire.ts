@@ -191,6 +191,7 @@ export type ProtocolErrorCode =
   | 'ALREADY_SUBSCRIBED'
   | 'UNKNOWN_CHANNEL'
   | 'TOO_MANY_SUBSCRIPTIONS'
+  | 'UNREADABLE'
   | 'UNAVAILABLE';
 
 /** The request `id` failed, or the subscription `ch` has ended. */

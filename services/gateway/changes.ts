@@ -44,3 +44,27 @@ export function changesOf(batch: Batch, wants: (relation: number) => boolean): C
   while (reader.next()) if (reader.action !== actions.shape && wants(reader.relation)) changes.push(new Change(reader));
   return changes;
 }
+
+/** A table got another shape. */
+interface ShapeChange {
+  readonly seq: number;
+  readonly relation: number;
+  readonly xid: bigint;
+}
+
+/** Of a batch that many subscriptions walk through. */
+const shapesIn = new WeakMap<Batch, readonly ShapeChange[]>();
+
+/** Where in the batch tables got another shape. */
+export function shapesOf(batch: Batch): readonly ShapeChange[] {
+  const known = shapesIn.get(batch);
+  if (known) return known;
+  const shapes: ShapeChange[] = [];
+  const reader = new BatchReader(batch);
+  while (reader.next()) {
+    const { seq, relation } = reader;
+    if (reader.action === actions.shape) shapes.push({ seq, relation, xid: BigInt(reader.xid) });
+  }
+  shapesIn.set(batch, shapes);
+  return shapes;
+}

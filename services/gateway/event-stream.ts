@@ -2,7 +2,7 @@
 import type { Request, RequestHandler, Response } from 'express';
 import { PlankError } from '#shared/errors.ts';
 import { formatPosition } from '#shared/wire.ts';
-import { eventFraming, framed } from './framing.ts';
+import { eventFraming, eventIds, framed } from './framing.ts';
 import { Outlet } from './outlet.ts';
 import { PingWheel } from './ping-wheel.ts';
 import { invalidFields } from './problems.ts';
@@ -60,6 +60,11 @@ export class EventStreams {
   /** For `GET /api/:table/changes`. */
   readonly handler: RequestHandler<{ table: string }> = (request, response) => {
     const { catalog, metrics } = this.#deps;
+    // what it was told last is that there is nothing to come back for; browsers understand this answer
+    if (request.get('last-event-id') === eventIds.end) {
+      response.status(204).end();
+      return;
+    }
     const asked = askedOf(request);
     let from: ReturnType<typeof positionOf>;
     try {
@@ -138,7 +143,8 @@ function askedOf(request: Request<{ table: string }>): {
     if (name === 'snapshot' && !/^(true|false|1|0)$/.test(value)) throw wrong(name, 'is neither true nor false');
   }
   const query = request.query as Record<string, string>;
-  const from = request.get('last-event-id') ?? query.since;
+  const last = request.get('last-event-id');
+  const from = last === eventIds.anew ? undefined : (last ?? query.since);
   return {
     table: request.params.table,
     ...(query.where === undefined ? {} : { where: parseJson(query.where) }),

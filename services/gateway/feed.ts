@@ -6,7 +6,7 @@
  *            changes from coming (a listener cut off from Redis, a trimmed or deleted stream) is found this way.
  *   reading  reads the log, until it has met the fan-out again, or has had nothing new for a while.
  */
-import { actions, type Batch, BatchReader, packBatches } from '#shared/batch.ts';
+import { type Batch, packBatches, splitAtShapes } from '#shared/batch.ts';
 import type { Catalog } from '#shared/catalog.ts';
 import type { Tail } from '#shared/fanout.ts';
 import type { Log } from '#shared/log.ts';
@@ -14,6 +14,7 @@ import { type Epoch, type LogReader, PositionGone } from '#shared/log-reader.ts'
 import type { GatewayMetrics } from '#shared/metrics.ts';
 import { Backoff, once, sleep, withDeadlineOr } from '#shared/retry.ts';
 import type { Position } from '#shared/wire.ts';
+import { shapesOf } from './changes.ts';
 import type { Hub } from './hub.ts';
 import type { Subscription } from './subscription.ts';
 
@@ -162,9 +163,15 @@ export class Feed {
     }
   }
 
+  /** What comes before a change of shape is passed on in the old shape, what comes behind it in the new one. */
   async #deliver(batch: Batch): Promise<void> {
-    if (changesShape(batch)) await this.#loadCatalog();
-    this.#options.hub.deliver(batch);
+    const { hub, onShape } = this.#options;
+    for (const part of splitAtShapes(batch)) {
+      const altered = shapesOf(part).length > 0 ? await this.#loadCatalog() : null;
+      if (this.#abort.signal.aborted) return;
+      hub.deliver(part);
+      if (altered) onShape(hub.catalogChanged(altered));
+    }
     this.#heard();
   }
 
@@ -225,24 +232,18 @@ export class Feed {
     }
   }
 
-  /** Until it succeeds: changes of a table that is not known yet would be lost. */
-  async #loadCatalog(): Promise<void> {
-    const { catalog, hub, log } = this.#options;
+  /** Until it succeeds: changes of a table that is not known yet would be lost. Resolves with the ids of the changed ones. */
+  async #loadCatalog(): Promise<Set<number>> {
+    const { catalog, log } = this.#options;
     const backoff = new Backoff(50, 1_000);
     while (!this.#abort.signal.aborted) {
       try {
-        this.#options.onShape(hub.catalogChanged(await catalog.load()));
-        return;
+        return await catalog.load();
       } catch (error) {
         log.warn({ err: error }, 'could not read what is attached, trying again');
         await sleep(backoff.next(), this.#abort.signal);
       }
     }
+    return new Set();
   }
-}
-
-function changesShape(batch: Batch): boolean {
-  const reader = new BatchReader(batch);
-  while (reader.next()) if (reader.action === actions.shape) return true;
-  return false;
 }

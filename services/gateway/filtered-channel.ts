@@ -8,6 +8,7 @@ import type { Table } from '#shared/catalog.ts';
 import type { Effect, RowAction } from '#shared/wire.ts';
 import { type Change, changesOf } from './changes.ts';
 import { Channel } from './channel.ts';
+import { ImageError } from './filter-image.ts';
 import { type Framing, framed } from './framing.ts';
 import { project } from './projection.ts';
 import type { Frames, Ring } from './ring.ts';
@@ -49,6 +50,8 @@ export class FilteredChannel extends Channel {
   readonly #columns: ReadonlySet<string> | null;
   /** what matched in the batch that the hub is passing on */
   readonly pending: Match[] = [];
+  /** something in that batch could not be judged, and nothing behind it was */
+  torn = false;
 
   constructor(words: ChannelWords, deps: { ring: Ring; framing: Framing }) {
     super(deps.ring);
@@ -74,10 +77,24 @@ export class FilteredChannel extends Channel {
     const matches: Match[] = [];
     for (const change of changesOf(batch, (relation) => relation === this.words.table.id)) {
       if (change.seq <= after || skipped?.has(change.seq)) continue;
-      const effect = this.effectOf(change);
-      if (effect) matches.push({ change, effect });
+      try {
+        const effect = this.effectOf(change);
+        if (effect) matches.push({ change, effect });
+      } catch (error) {
+        if (!(error instanceof ImageError)) throw error;
+        return { ...this.build(batch, matches), torn: true };
+      }
     }
     return this.build(batch, matches);
+  }
+
+  /** The frames of what the hub found in the batch that it is passing on, which it then forgets. */
+  take(batch: Batch): Frames {
+    const frames = this.build(batch, this.pending);
+    const taken: Frames = this.torn ? { ...frames, torn: true } : frames;
+    this.pending.length = 0;
+    this.torn = false;
+    return taken;
   }
 
   /** The frames of matches of one batch. */
@@ -102,13 +119,13 @@ export class FilteredChannel extends Channel {
 
   #project(image: Buffer): Buffer {
     const projected = this.#columns ? project(image, this.#columns) : image;
-    if (this.#framing.name === 'ws' || (!projected.includes(0x0a) && !projected.includes(0x0d))) return projected;
+    if (!this.#framing.isOneLine || (!projected.includes(0x0a) && !projected.includes(0x0d))) return projected;
     return Buffer.from(onOneLine(projected.toString()));
   }
 
   /** A frame of this channel that is no change, wrapped. */
   wrapped(text: string, position: string | null = null): Buffer {
-    return framed(this.#framing, this.#framing.name === 'sse' ? onOneLine(text) : text, position);
+    return framed(this.#framing, this.#framing.isOneLine ? onOneLine(text) : text, position);
   }
 }
 

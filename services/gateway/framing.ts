@@ -1,10 +1,14 @@
-/** How a message is wrapped on its way: as a WebSocket text frame, or as a server-sent event whose id is the position. */
+/** How a message is wrapped on its way: as a WebSocket text frame, or as a server-sent event whose id says where to go on. */
 
 export interface Framing {
-  readonly name: 'ws' | 'sse';
+  readonly name: string;
+  /** a payload must have no line breaks */
+  readonly isOneLine: boolean;
   /** What goes before a payload of so many bytes. `position`: of the payload, where it has one. */
   head(payloadBytes: number, position: string | null): Buffer;
   readonly tail: Buffer;
+  /** for what comes before a subscription's first `live` behind rows: no position says how far that is */
+  readonly beforeLive?: Framing;
 }
 
 const empty = Buffer.alloc(0);
@@ -12,6 +16,7 @@ const empty = Buffer.alloc(0);
 /** A final text frame, unmasked as a server's frames are (RFC 6455, 5.2). */
 export const webSocketFraming: Framing = {
   name: 'ws',
+  isOneLine: false,
   head(payloadBytes) {
     const head = Buffer.allocUnsafe(webSocketHeadBytes(payloadBytes));
     writeWebSocketHead(head, 0, payloadBytes);
@@ -20,10 +25,18 @@ export const webSocketFraming: Framing = {
   tail: empty,
 };
 
+/** Event ids that are no positions: a client that comes back with one begins anew, or has nothing to come back for. */
+export const eventIds = { anew: 'anew', end: 'end' } as const;
+
+const eventsTail = Buffer.from('\n\n');
+const beginsAnew = Buffer.from(`id: ${eventIds.anew}\ndata: `);
+
 export const eventFraming: Framing = {
   name: 'sse',
+  isOneLine: true,
   head: (_payloadBytes, position) => Buffer.from(position === null ? 'data: ' : `id: ${position}\ndata: `),
-  tail: Buffer.from('\n\n'),
+  tail: eventsTail,
+  beforeLive: { name: 'sse-before-live', isOneLine: true, head: () => beginsAnew, tail: eventsTail },
 };
 
 /** One message, wrapped. */

@@ -10,7 +10,7 @@ import type { Log } from '#shared/log.ts';
 import { PositionGone } from '#shared/log-reader.ts';
 import type { GatewayMetrics } from '#shared/metrics.ts';
 import { Backoff, sleep } from '#shared/retry.ts';
-import { Change } from './changes.ts';
+import { Change, shapesOf } from './changes.ts';
 import { type Channel, type TableSet, TablesChannel, tablesKey } from './channel.ts';
 import { ImageError } from './filter-image.ts';
 import { type ChannelWords, channelName, FilteredChannel } from './filtered-channel.ts';
@@ -18,7 +18,7 @@ import { FrameHeads } from './frames.ts';
 import type { Framing } from './framing.ts';
 import type { History } from './history.ts';
 import type { Outlet } from './outlet.ts';
-import { Ring } from './ring.ts';
+import { type Frames, Ring } from './ring.ts';
 import type { Subscription } from './subscription.ts';
 import { TableIndex } from './table-index.ts';
 
@@ -42,8 +42,8 @@ export class Hub {
   readonly #filteredChannels = new Map<string, FilteredChannel>();
   /** by Table.id; only tables that a filtered channel is about */
   readonly #indexes = new Map<number, TableIndex>();
-  /** wakes subscriptions that are ahead of this gateway */
-  #advanced = Promise.withResolvers<void>();
+  /** subscriptions that wait for the next batch: they are ahead of this gateway, or their rows are */
+  readonly #ahead = new Set<Subscription>();
   epoch = 0;
   seq = 0;
 
@@ -132,6 +132,7 @@ export class Hub {
   leave(subscription: Subscription): void {
     subscription.state = 'ended';
     subscription.run++;
+    this.#wake(subscription);
     subscription.outlet.subscriptions.delete(subscription);
     this.#part(subscription);
   }
@@ -177,6 +178,7 @@ export class Hub {
     subscription.channel.leave(subscription);
     subscription.state = 'catching-up';
     subscription.run++;
+    this.#wake(subscription);
   }
 
   /** Passes on the batch that directly follows `seq`. */
@@ -184,22 +186,23 @@ export class Hub {
     const { metrics } = this.#options;
     const recent = this.#ring.push(batch);
     const full = new Set<Outlet>();
+    const torn: Subscription[] = [];
     let deliveries = 0;
     for (const channel of this.#tablesChannels.values()) {
       if (channel.live.length > 0) deliveries += this.#broadcast(channel, channel.framesOf(recent), full);
     }
     if (this.#indexes.size > 0) {
       for (const channel of this.#matches(batch)) {
-        const frames = channel.keep(recent, channel.build(batch, channel.pending));
-        channel.pending.length = 0;
+        const frames = channel.keep(recent, channel.take(batch));
         deliveries += this.#broadcast(channel, frames, full);
+        if (frames.torn) torn.push(...channel.live);
       }
     }
     this.seq = batch.lastSeq;
     this.epoch = batch.epoch;
+    for (const { listeners } of torn) listeners.onGone('shape');
     for (const outlet of full) this.#fallBehind(outlet);
-    this.#advanced.resolve();
-    this.#advanced = Promise.withResolvers();
+    for (const subscription of this.#ahead) this.#wake(subscription);
     this.#observe(batch);
     metrics.deliveries.inc(deliveries);
   }
@@ -223,13 +226,7 @@ export class Hub {
     const reader = new BatchReader(batch);
     while (reader.next()) {
       const index = this.#indexes.get(reader.relation);
-      if (!index || reader.action === actions.shape) continue;
-      try {
-        index.match(new Change(reader), touched);
-      } catch (error) {
-        // an image of before a column got another type: subscriptions to that table begin anew behind it
-        if (!(error instanceof ImageError)) throw error;
-      }
+      if (index && reader.action !== actions.shape) index.match(new Change(reader), touched);
     }
     return touched;
   }
@@ -259,6 +256,7 @@ export class Hub {
   async catchUp(subscription: Subscription, from: number): Promise<void> {
     const { history, log, metrics } = this.#options;
     const { outlet } = subscription;
+    this.#wake(subscription);
     const run = ++subscription.run;
     const mine = () => subscription.run === run && outlet.open;
     const backoff = new Backoff(50, 2_000);
@@ -272,12 +270,12 @@ export class Hub {
           await outlet.drained();
         } else if (subscription.cursor === this.seq) {
           // what a snapshot saw and the log has not numbered yet must be dropped before this is live
-          if (subscription.skip && !subscription.skip.done) await this.#advanced.promise;
+          if (subscription.skip && !subscription.skip.done) await this.#nextBatch(subscription);
           else return this.goLive(subscription);
         } else if (subscription.cursor > this.seq) {
           // another replica was further on, or the position is made up
           await history.mustExist(subscription.cursor);
-          if (subscription.cursor > this.seq) await this.#advanced.promise;
+          if (mine() && subscription.cursor > this.seq) await this.#nextBatch(subscription);
         } else if (this.#sendRecent(subscription)) {
           // a long way through memory must not hold the others up
           if (++walked < batchesPerTurn) continue;
@@ -309,20 +307,46 @@ export class Hub {
     }
   }
 
+  /** Resolves behind the next batch, or where the subscription is paused, overtaken or left before. */
+  #nextBatch(subscription: Subscription): Promise<void> {
+    return new Promise((resolve) => {
+      subscription.wake = resolve;
+      this.#ahead.add(subscription);
+    });
+  }
+
+  #wake(subscription: Subscription): void {
+    if (!this.#ahead.delete(subscription)) return;
+    subscription.wake?.();
+    subscription.wake = null;
+  }
+
   /** Sends the batch that comes next from memory; false where it is not there. */
   #sendRecent(subscription: Subscription): boolean {
     const recent = this.#ring.find(subscription.cursor + 1);
     if (!recent) return false;
     const { channel, skip } = subscription;
-    if (recent.batch.firstSeq === subscription.cursor + 1 && (!skip || skip.done)) {
-      subscription.outlet.write(channel.framesOf(recent).buffer);
-      subscription.cursor = recent.batch.lastSeq;
-    } else this.#send(subscription, recent.batch);
+    if (recent.batch.firstSeq === subscription.cursor + 1 && (!skip || skip.done))
+      this.#pass(subscription, recent.batch, channel.framesOf(recent));
+    else this.#send(subscription, recent.batch);
     return true;
   }
 
   #send(subscription: Subscription, batch: Batch): void {
-    subscription.outlet.write(subscription.channel.framesAfter(batch, subscription.cursor, subscription.skip).buffer);
+    this.#pass(subscription, batch, subscription.channel.framesAfter(batch, subscription.cursor, subscription.skip));
+  }
+
+  /** Throws ImageError where the subscription cannot go on over what is in the batch. */
+  #pass(subscription: Subscription, batch: Batch, frames: Frames): void {
+    const { channel, skip, cursor } = subscription;
+    if (subscription.keepsRows && channel instanceof FilteredChannel) {
+      const { id } = channel.words.table;
+      for (const { relation, seq, xid } of shapesOf(batch)) {
+        if (relation === id && seq > cursor && !skip?.saw(xid)) throw new ImageError('the rows are of another shape');
+      }
+    }
+    subscription.outlet.write(frames.buffer);
+    if (frames.torn) throw new ImageError('a change is of another shape');
     subscription.cursor = batch.lastSeq;
   }
 }

@@ -23,9 +23,13 @@ export class Skip {
 
   /** Asked for each change in order, of whatever table: whether the snapshot contains it. */
   drops(xid: bigint): boolean {
-    if (this.done) return false;
-    const seen = xid < this.#xmin || (xid < this.#xmax && !this.#running.has(xid));
-    if (seen) this.#left--;
-    return seen;
+    if (this.done || !this.saw(xid)) return false;
+    this.#left--;
+    return true;
+  }
+
+  /** Whether the transaction had committed when the snapshot was taken. */
+  saw(xid: bigint): boolean {
+    return xid < this.#xmin || (xid < this.#xmax && !this.#running.has(xid));
   }
 }

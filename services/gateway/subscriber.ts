@@ -4,10 +4,12 @@
  */
 import type { Log } from '#shared/log.ts';
 import type { GatewayMetrics } from '#shared/metrics.ts';
+import { DatabaseError } from '#shared/postgres.ts';
 import { Backoff, sleep } from '#shared/retry.ts';
-import { formatPosition, type Position, type ResyncReason } from '#shared/wire.ts';
+import { formatPosition, type Position, type ProtocolErrorCode, type ResyncReason } from '#shared/wire.ts';
 import type { Feed } from './feed.ts';
 import { type ChannelWords, channelName, type FilteredChannel } from './filtered-channel.ts';
+import { eventIds, framed } from './framing.ts';
 import type { Hub } from './hub.ts';
 import type { Outlet } from './outlet.ts';
 import { type Snapshots, TooSlow } from './snapshot.ts';
@@ -22,6 +24,22 @@ export interface SubscriberDeps {
   metrics: GatewayMetrics;
 }
 
+/** insufficient_privilege */
+const noRight = '42501';
+/** Refusals of other kinds may be of a table that was altered: the feed is about to tell. */
+const maxRefusals = 5;
+
+/** Postgres has understood what it was asked for, and will not answer it (it is not that it cannot at the moment). */
+function isRefusal(error: unknown): error is DatabaseError {
+  return error instanceof DatabaseError && /^(0A|22|42|54)/.test(error.code ?? '');
+}
+
+function unreadable({ code }: DatabaseError): string {
+  return code === noRight
+    ? 'the gateway has no right to read the rows of this table'
+    : `Postgres refuses to read these rows (SQLSTATE ${code})`;
+}
+
 export class Subscriber {
   readonly subscription: Subscription;
   readonly #deps: SubscriberDeps;
@@ -30,6 +48,8 @@ export class Subscriber {
   readonly #onEnded: () => void;
   /** counts beginnings, so that one that was overtaken stops */
   #beginning = 0;
+  /** begun anew, and not live since: no position says what the client has */
+  #isBeginning = false;
 
   /** `words` are asked again when the table changes its shape. `onEnded`: they could not be answered then. Throws Refused. */
   constructor(
@@ -41,14 +61,11 @@ export class Subscriber {
     this.#wantsRows = options.snapshot;
     this.#words = options.words;
     this.#onEnded = options.onEnded;
-    const channel = deps.hub.filteredChannel(options.words(), outlet.framing);
-    this.subscription = new Subscription(channel, outlet, {
-      onLive: () => {
-        const pos = formatPosition(deps.hub);
-        this.#write({ type: 'live', ch: this.channel.name, pos }, pos);
-      },
+    this.subscription = new Subscription(this.#channelOf(options.words(), outlet), outlet, {
+      onLive: () => this.#live(),
       onGone: (why) => this.resync(why),
     });
+    this.subscription.keepsRows = options.snapshot;
     deps.hub.join(this.subscription);
     deps.metrics.subscriptions.inc();
   }
@@ -69,6 +86,7 @@ export class Subscriber {
   resync(reason: ResyncReason): void {
     if (this.subscription.state === 'ended') return;
     this.#deps.hub.pause(this.subscription);
+    this.#isBeginning = true;
     if (!this.#readapt()) return;
     this.#deps.metrics.resyncs.inc({ reason });
     this.#write({ type: 'resync', ch: this.channel.name, reason });
@@ -82,6 +100,20 @@ export class Subscriber {
     this.#deps.metrics.subscriptions.dec();
   }
 
+  #channelOf(words: ChannelWords, { framing }: Outlet): FilteredChannel {
+    return this.#deps.hub.filteredChannel(words, (this.#isBeginning && framing.beforeLive) || framing);
+  }
+
+  #live(): void {
+    const { hub } = this.#deps;
+    if (this.#isBeginning) {
+      this.#isBeginning = false;
+      hub.move(this.subscription, this.#channelOf(this.channel.words, this.subscription.outlet));
+    }
+    const pos = formatPosition(hub);
+    this.#write({ type: 'live', ch: this.channel.name, pos }, pos);
+  }
+
   /** Asks the same of the table as it is now. False: it cannot be asked any more, and the subscription has ended. */
   #readapt(): boolean {
     const { hub } = this.#deps;
@@ -90,22 +122,32 @@ export class Subscriber {
       // the client knows the channel by its name
       if (channelName(words) !== this.channel.name)
         throw new Refused('UNAVAILABLE', 'the table has another key: subscribe again');
-      hub.move(this.subscription, hub.filteredChannel(words, this.subscription.outlet.framing));
+      hub.move(this.subscription, this.#channelOf(words, this.subscription.outlet));
       return true;
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
-      const { code, message } = error;
-      this.#write({ type: 'error', ch: this.channel.name, code, message, retry: code === 'UNAVAILABLE' });
-      this.#onEnded();
-      this.end();
+      this.#refuse(error.code, error.message);
       return false;
     }
   }
 
+  /** Tells the client that the subscription has ended. */
+  #refuse(code: ProtocolErrorCode, message: string): void {
+    const { outlet } = this.subscription;
+    const retry = code === 'UNAVAILABLE';
+    const text = JSON.stringify({ type: 'error', ch: this.channel.name, code, message, retry });
+    outlet.write(framed(outlet.framing, text, retry ? eventIds.anew : eventIds.end));
+    this.#onEnded();
+    this.end();
+  }
+
   #beginAnew(): void {
+    const { hub } = this.#deps;
     const beginning = ++this.#beginning;
+    this.#isBeginning = true;
+    hub.move(this.subscription, this.#channelOf(this.channel.words, this.subscription.outlet));
     if (this.#wantsRows) void this.#snapshot(beginning);
-    else void this.#deps.hub.catchUp(this.subscription, this.#deps.hub.seq);
+    else void hub.catchUp(this.subscription, hub.seq);
   }
 
   /** Until it succeeds, or something else began or ended meanwhile. */
@@ -115,6 +157,7 @@ export class Subscriber {
     const mine = () => this.#beginning === beginning && outlet.open;
     const backoff = new Backoff(100, 5_000);
     let begun = false;
+    let refusals = 0;
     while (mine()) {
       try {
         // who has not taken what there is must not hold a transaction open
@@ -132,6 +175,11 @@ export class Subscriber {
         void hub.catchUp(this.subscription, start.seq);
         return;
       } catch (error) {
+        if (mine() && isRefusal(error) && (error.code === noRight || ++refusals >= maxRefusals)) {
+          log.error({ err: error, channel: this.channel.name }, 'Postgres refuses a snapshot');
+          this.#refuse('UNREADABLE', unreadable(error));
+          return;
+        }
         if (!(error instanceof TooSlow))
           log.warn({ err: error, channel: this.channel.name }, 'could not read a snapshot, trying again');
         // half of the rows are there: void

@@ -33,6 +33,10 @@ export class Subscription {
   run = 0;
   /** what a snapshot already contains; null: nothing, or no longer */
   skip: Skip | null = null;
+  /** its client keeps rows, which another shape of the table makes void, also where that comes out of history */
+  keepsRows = false;
+  /** ends its wait for the hub's next batch; null: it does not wait */
+  wake: (() => void) | null = null;
   channel: Channel;
   readonly outlet: Outlet;
   readonly listeners: Listeners;

@@ -5,6 +5,7 @@
 import { actions } from '#shared/batch.ts';
 import type { Table } from '#shared/catalog.ts';
 import type { Change } from './changes.ts';
+import { ImageError } from './filter-image.ts';
 import type { FilteredChannel } from './filtered-channel.ts';
 import { type FilterColumn, rowKey } from './row-filter.ts';
 
@@ -48,7 +49,10 @@ export class TableIndex {
     if (entry.channels.size === 0) this.#byValue.delete(equality.column.name);
   }
 
-  /** Adds the change to the pending matches of each channel that it concerns, and those channels to `touched`. */
+  /**
+   * Adds the change to the pending matches of each channel that it concerns, and those channels to `touched`; also those that
+   * cannot judge it (`torn`).
+   */
   match(change: Change, touched: Set<FilteredChannel>): void {
     if (change.action === actions.truncate) {
       for (const channel of this.#all) this.#try(channel, change, touched);
@@ -58,8 +62,15 @@ export class TableIndex {
     if (this.#byValue.size === 0) return;
     const { newRow, oldRow } = change;
     for (const { column, channels } of this.#byValue.values()) {
-      const key = newRow && rowKey(newRow, column);
-      const oldKey = oldRow && rowKey(oldRow, column);
+      let key: string | null;
+      let oldKey: string | null;
+      try {
+        key = newRow && rowKey(newRow, column);
+        oldKey = oldRow && rowKey(oldRow, column);
+      } catch (error) {
+        for (const some of channels.values()) for (const channel of some) tear(channel, error, touched);
+        continue;
+      }
       if (key !== null) for (const channel of channels.get(key) ?? []) this.#try(channel, change, touched);
       if (oldKey === null || oldKey === key) continue;
       for (const channel of channels.get(oldKey) ?? []) {
@@ -70,12 +81,22 @@ export class TableIndex {
   }
 
   #try(channel: FilteredChannel, change: Change, touched: Set<FilteredChannel>): void {
-    if (channel.live.length === 0) return;
-    const effect = channel.effectOf(change);
-    if (!effect) return;
-    channel.pending.push({ change, effect });
-    touched.add(channel);
+    if (channel.live.length === 0 || channel.torn) return;
+    try {
+      const effect = channel.effectOf(change);
+      if (!effect) return;
+      channel.pending.push({ change, effect });
+      touched.add(channel);
+    } catch (error) {
+      tear(channel, error, touched);
+    }
   }
+}
+
+function tear(channel: FilteredChannel, error: unknown, touched: Set<FilteredChannel>): void {
+  if (!(error instanceof ImageError)) throw error;
+  channel.torn = true;
+  touched.add(channel);
 }
 
 function getOrMake<K, V>(map: Map<K, V>, key: K, make: () => V): V {

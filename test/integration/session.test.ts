@@ -46,8 +46,9 @@ afterEach(async () => {
 afterAll(() => stack.disposeAsync());
 
 async function metric(name: string): Promise<number> {
-  const lines = (await embedded.registry.metrics()).split('\n').filter((line) => line.startsWith(`${name}{`));
-  if (lines.length === 0) throw new Error(`there is no metric ${name}`);
+  const text = await embedded.registry.metrics();
+  if (!text.includes(`# TYPE ${name} `)) throw new Error(`there is no metric ${name}`);
+  const lines = text.split('\n').filter((line) => line.startsWith(`${name}{`));
   return lines.reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' ') + 1)), 0);
 }
 

@@ -133,6 +133,8 @@ export const overEvents: Transport = async (url, ask) => {
 async function readEvents(response: Response, reader: FrameReader): Promise<void> {
   const decoder = new TextDecoder();
   let text = '';
+  // behind rows or a resync, positions mean nothing until the next live
+  let isBeginning = false;
   try {
     for await (const chunk of response.body!) {
       text += decoder.decode(chunk, { stream: true });
@@ -150,7 +152,10 @@ async function readEvents(response: Response, reader: FrameReader): Promise<void
           .split('\n')
           .find((line) => line.startsWith('id: '))
           ?.slice(4);
-        if ('pos' in frame && id !== frame.pos) reader.end(`the event of ${frame.pos} has the id ${id}`);
+        if (frame.type === 'rows' || frame.type === 'resync') isBeginning = true;
+        if (frame.type === 'live') isBeginning = false;
+        const expected = isBeginning ? 'anew' : 'pos' in frame ? frame.pos : 'end';
+        if (id !== expected) reader.end(`an event has the id ${id} instead of ${expected}: ${data.slice(0, 200)}`);
         reader.push(frame);
       }
     }
