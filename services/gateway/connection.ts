@@ -2,23 +2,59 @@
  * One WebSocket: its outlet, its life signs, its end. `ws` parses what comes in and sends control frames; data frames are
  * written to the raw socket through the outlet. What is said on it is session.ts's or plain.ts's.
  */
+import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import type { WebSocket } from 'ws';
+import { closeCodes } from '#shared/wire.ts';
 import { webSocketFraming } from './framing.ts';
 import { Outlet } from './outlet.ts';
 
 const pingFrame = Buffer.from([0x89, 0x00]);
 
-export class Connection {
+/** A client of this replica, over whatever transport, as operators see it. */
+export interface Peer {
+  /** counts up within this run of the process */
+  readonly id: number;
+  /** as the proxy in front tells it, else the socket's own */
+  readonly address: string;
+  readonly mode: string;
+  readonly outlet: Outlet;
+  /** Ends it; it may come back. */
+  disconnect(): void;
+}
+
+let lastId = 0;
+
+export const nextPeerId = (): number => ++lastId;
+
+/** Where a client is. A proxy in front adds what it sees as the last of X-Forwarded-For. */
+export function addressOf(request: IncomingMessage): string {
+  const forwarded = request.headers['x-forwarded-for'];
+  const last = typeof forwarded === 'string' ? forwarded.split(',').at(-1)!.trim() : undefined;
+  return (last || request.socket.remoteAddress || '').slice(0, 45);
+}
+
+export class Connection implements Peer {
+  readonly id = nextPeerId();
+  readonly address: string;
   readonly ws: WebSocket;
   readonly outlet: Outlet;
   /** something came from the other side since the last ping */
   alive = true;
   #messages = 0;
 
-  constructor(ws: WebSocket, socket: Socket) {
+  constructor(ws: WebSocket, socket: Socket, address = '') {
+    this.address = address;
     this.ws = ws;
     this.outlet = new Outlet(socket, webSocketFraming);
+  }
+
+  get mode(): string {
+    return this.ws.protocol || 'plain';
+  }
+
+  disconnect(): void {
+    this.close(closeCodes.restart, 'an operator ended this connection, come back');
   }
 
   /**

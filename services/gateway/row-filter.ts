@@ -3,6 +3,7 @@ import type { Table } from '#shared/catalog.ts';
 import { type Filter, parseFilter } from './filter.ts';
 import { compileFilter, type Equality, equalityOf, filterSql } from './filter-compile.ts';
 import { type FilterColumn, type ParsedRow, parseImage } from './filter-image.ts';
+import { filterText } from './filter-text.ts';
 import { indexKey } from './filter-types.ts';
 
 export { type FilterColumn, type ParsedRow, parseImage };
@@ -26,6 +27,11 @@ export class RowFilter {
   /** It admits every row. */
   get isEmpty(): boolean {
     return this.#filter.kind === 'and' && this.#filter.filters.length === 0;
+  }
+
+  /** In words that people read. */
+  get text(): string {
+    return filterText(this.#filter);
   }
 
   /** For a WHERE over the row `t`, its values from $1 on. */

@@ -9,7 +9,7 @@ import { type RawData, type WebSocket, WebSocketServer } from 'ws';
 import type { GatewayConfig } from '#shared/config.ts';
 import { once, sleep } from '#shared/retry.ts';
 import { closeCodes, subprotocol } from '#shared/wire.ts';
-import { Connection } from './connection.ts';
+import { addressOf, Connection, type Peer } from './connection.ts';
 import { PingWheel } from './ping-wheel.ts';
 import { Plain, type PlainDeps, plainWish } from './plain.ts';
 import { Session } from './session.ts';
@@ -77,6 +77,10 @@ export class Sockets {
     return this.#connections.size;
   }
 
+  get peers(): Iterable<Peer> {
+    return this.#connections.keys();
+  }
+
   /** Answers an upgrade request: with a WebSocket on /ws, with an HTTP error elsewhere. */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     socket.on('error', () => socket.destroy());
@@ -92,15 +96,17 @@ export class Sockets {
       return refuse(socket, '403 Forbidden', 'this origin is not allowed');
     if (this.#draining) return refuse(socket, '503 Service Unavailable', 'this replica is stopping');
     if (this.#options.isFull()) return refuse(socket, '503 Service Unavailable', 'this replica is full');
-    this.#server.handleUpgrade(request, socket, head, (ws) => this.#open(ws, socket as Socket, url));
+    this.#server.handleUpgrade(request, socket, head, (ws) =>
+      this.#open(ws, socket as Socket, url, addressOf(request)),
+    );
   }
 
-  #open(ws: WebSocket, socket: Socket, url: URL): void {
+  #open(ws: WebSocket, socket: Socket, url: URL, address: string): void {
     const { metrics, log } = this.#options;
     ws.on('error', (error) => log.debug({ err: error }, 'a client broke the protocol'));
     metrics.opened.inc();
     socket.setNoDelay(true);
-    const connection = new Connection(ws, socket);
+    const connection = new Connection(ws, socket, address);
     const speaker = this.#speaker(connection, ws.protocol, url);
     if (!speaker) {
       ws.once('close', (code) => metrics.disconnects.inc({ code: String(code) }));
