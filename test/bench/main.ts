@@ -3,6 +3,7 @@
 //   latency   from commit to client, at rising rates, against one process that does it all and Socket.IO
 //   drain     rows from Postgres to Redis: rows a second and CPU a row, against reading them and an XADD for each
 //   resume    10,000 clients that come back at once, 100 changes behind
+//   fanout    a change, and ten at once, to 1,000 sockets and more: CPU a delivery, against raw writes, ws and Socket.IO
 //   filters   what a change costs a gateway with many subscriptions that ask for other rows
 //   writers   what capture costs those who write: transactions a second with and without Plank, and with pg_notify
 //
@@ -19,6 +20,7 @@ import { availableParallelism, cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { drain } from './drain.ts';
+import { fanout } from './fanout.ts';
 import { filters } from './filters.ts';
 import { latency } from './latency.ts';
 import { type Bench, type Row, table } from './report.ts';
@@ -29,6 +31,7 @@ const suites: Record<string, Bench> = {
   latency,
   drain,
   resume,
+  fanout,
   filters,
   writers,
 };
