@@ -2,7 +2,8 @@
  * Batches: consecutive changes packed into one Buffer, the unit in which changes travel from the listener through Redis to
  * the gateways. Made once from what Postgres rendered; never parsed as JSON on the way.
  *
- *   header  version u8 · reserved u8 · count u16 · epoch u32 · firstSeq f64                                  16 bytes
+ *   header  version u8 · flags u8 (1: a canary is in it) · count u16 · epoch u32 · firstSeq f64 · drainedAt f64 (ms since     24 bytes
+ *           1970, 0: not known)
  *   change  relation u32 · action u8 (+ 128: the last of its transaction) · xid u64 · at f64 (ms since 1970) · key, new, old: i32 length each     33 bytes + texts
  *           (-1: null), then the three texts as UTF-8
  */
@@ -24,11 +25,12 @@ export type ChangeRow = [
 /** The select list that yields ChangeRows from plank.drain and plank.read_log. */
 export const changeColumns = 'seq, xid, extract(epoch from at) * 1000 as at_ms, relation, action, key, new, old, last';
 
-export const actions = { insert: 73, update: 85, delete: 68, truncate: 84, shape: 83 } as const; // I U D T S
+export const actions = { insert: 73, update: 85, delete: 68, truncate: 84, shape: 83, canary: 67 } as const; // I U D T S C
 
-const version = 1;
+const version = 2;
+const canaryFlag = 1;
 const lastOfTransaction = 128;
-const headerBytes = 16;
+const headerBytes = 24;
 const changeBytes = 33;
 /** batches end at the first change that makes them at least this large */
 const targetBytes = 256 * 1024;
@@ -41,8 +43,11 @@ export interface Batch {
   readonly buffer: Buffer;
 }
 
-/** Packs rows, which must be consecutive, into as many batches as their size asks for. */
-export function packBatches(epoch: number, rows: readonly ChangeRow[]): Batch[] {
+/**
+ * Packs rows, which must be consecutive, into as many batches as their size asks for. `drainedAtMs`: since 1970, where they come
+ * from a drain.
+ */
+export function packBatches(epoch: number, rows: readonly ChangeRow[], drainedAtMs = 0): Batch[] {
   const batches: Batch[] = [];
   let from = 0;
   let size = headerBytes;
@@ -50,7 +55,7 @@ export function packBatches(epoch: number, rows: readonly ChangeRow[]): Batch[] 
     const row = rows[i]!;
     size += changeBytes + textBytes(row[5]) + textBytes(row[6]) + textBytes(row[7]);
     if (size >= targetBytes || i - from + 1 === maxCount || i === rows.length - 1) {
-      batches.push(pack(epoch, rows, from, i + 1, size));
+      batches.push(pack({ epoch, drainedAtMs }, rows, from, i + 1, size));
       from = i + 1;
       size = headerBytes;
     }
@@ -62,21 +67,30 @@ function textBytes(text: string | null): number {
   return text === null ? 0 : Buffer.byteLength(text);
 }
 
-function pack(epoch: number, rows: readonly ChangeRow[], from: number, to: number, size: number): Batch {
+function pack(
+  { epoch, drainedAtMs }: { epoch: number; drainedAtMs: number },
+  rows: readonly ChangeRow[],
+  from: number,
+  to: number,
+  size: number,
+): Batch {
   const buffer = Buffer.allocUnsafeSlow(size);
   const firstSeq = Number(rows[from]![0]);
   buffer.writeUInt8(version, 0);
-  buffer.writeUInt8(0, 1);
   buffer.writeUInt16LE(to - from, 2);
   buffer.writeUInt32LE(epoch, 4);
   buffer.writeDoubleLE(firstSeq, 8);
+  buffer.writeDoubleLE(drainedAtMs, 16);
   let at = headerBytes;
+  let flags = 0;
   for (let i = from; i < to; i++) {
     const row = rows[i]!;
     if (Number(row[0]) !== firstSeq + i - from)
       throw new Error(`seq ${row[0]} where ${firstSeq + i - from} was expected`);
+    const action = row[4].charCodeAt(0);
+    if (action === actions.canary) flags |= canaryFlag;
     buffer.writeUInt32LE(Number(row[3]), at);
-    buffer.writeUInt8(row[4].charCodeAt(0) | (row[8] === 't' ? lastOfTransaction : 0), at + 4);
+    buffer.writeUInt8(action | (row[8] === 't' ? lastOfTransaction : 0), at + 4);
     buffer.writeBigUInt64LE(BigInt(row[1]), at + 5);
     buffer.writeDoubleLE(Number(row[2]), at + 13);
     let end = at + changeBytes;
@@ -88,6 +102,7 @@ function pack(epoch: number, rows: readonly ChangeRow[], from: number, to: numbe
     }
     at = end;
   }
+  buffer.writeUInt8(flags, 1);
   return { epoch, firstSeq, lastSeq: firstSeq + to - from - 1, buffer };
 }
 
@@ -96,6 +111,32 @@ export function openBatch(buffer: Buffer): Batch {
   if (buffer.length < headerBytes || buffer.readUInt8(0) !== version) throw new Error('not a batch of this version');
   const firstSeq = buffer.readDoubleLE(8);
   return { epoch: buffer.readUInt32LE(4), firstSeq, lastSeq: firstSeq + buffer.readUInt16LE(2) - 1, buffer };
+}
+
+/** When the batch was drained, in ms since 1970 by the listener's clock; 0: not known, it was read from the log. */
+export function drainedAtOf({ buffer }: Batch): number {
+  return buffer.readDoubleLE(16);
+}
+
+/** A marker that the leader commits now and then, to be seen coming. */
+export interface Canary {
+  /** when it was committed, by the clock of Postgres in ms since 1970 */
+  atMs: number;
+  /** the next one follows after so long */
+  everyMs: number;
+}
+
+/** The canaries in a batch. Costs nothing where there are none. */
+export function canariesOf(batch: Batch): Canary[] {
+  const canaries: Canary[] = [];
+  if ((batch.buffer.readUInt8(1) & canaryFlag) === 0) return canaries;
+  const reader = new BatchReader(batch);
+  while (reader.next()) {
+    if (reader.action !== actions.canary) continue;
+    const { every_ms: everyMs } = JSON.parse(reader.buffer.toString('utf8', reader.newStart, reader.newEnd));
+    canaries.push({ atMs: reader.atMs, everyMs });
+  }
+  return canaries;
 }
 
 /** Splits a batch so that each change of a table's shape is a batch of its own; one that has none stays as it is. */

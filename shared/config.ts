@@ -56,6 +56,15 @@ export const listenerSchema = z.object({
     .default(3_000)
     .describe('How often the listener looks for changes that nothing announced, in ms'),
   LEASE_MS: ms.min(500).default(3_000).describe('How long the lead lasts when the leader falls silent, in ms'),
+  CANARY_INTERVAL_MS: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .max(86_400_000)
+    .default(5_000)
+    .describe(
+      'How often the leader commits a canary, which every gateway must see coming and no client gets, in ms; 0: never',
+    ),
   RETENTION_MS: z.coerce
     .number()
     .int()

@@ -38,6 +38,10 @@ export class LocalFanout implements Publisher, Tail {
     return epoch === this.#epoch ? this.#lastSeq : null;
   }
 
+  async size(): Promise<{ entries: number; bytes: number }> {
+    return { entries: this.#batches.length, bytes: this.#bytes };
+  }
+
   async read(after: number, waitMs: number, signal: AbortSignal): Promise<Batch[]> {
     const deadline = performance.now() + waitMs;
     for (;;) {

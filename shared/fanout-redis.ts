@@ -106,6 +106,13 @@ export class RedisPublisher implements Publisher {
     return of === String(epoch) && last ? Number(last) : null;
   }
 
+  async size(): Promise<{ entries: number; bytes: number }> {
+    const [entries, bytes] = await askRedis(this.#redis, commandTimeoutMs, () =>
+      Promise.all([this.#redis.xlen(this.#stream), this.#redis.memory('USAGE', this.#stream)]),
+    );
+    return { entries, bytes: bytes ?? 0 };
+  }
+
   /** Redis must refuse writes when it is full, not forget what it holds: a policy that evicts could drop the stream in the middle. */
   async #checkEviction(log: Log): Promise<void> {
     const policy = /maxmemory_policy:(\S+)/.exec(await this.#redis.info('memory'))?.[1];

@@ -18,6 +18,8 @@ export interface Publisher {
   publish(batch: Batch, term: number): Promise<PublishResult>;
   /** The last seq that is there, null where there is nothing of this epoch. */
   lastSeq(epoch: number): Promise<number | null>;
+  /** How much is there: batches, and about how much memory they take. Rejects when the other side does not answer. */
+  size(): Promise<{ entries: number; bytes: number }>;
   stop(): Promise<void>;
 }
 

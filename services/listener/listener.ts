@@ -20,7 +20,9 @@ import { createPool, type Pool } from '#shared/postgres.ts';
 import { Backoff, once, settlesWithin, sleep } from '#shared/retry.ts';
 import { Roster } from '#shared/roster.ts';
 import { version } from '#shared/version.ts';
+import { sendCanaries } from './canary.ts';
 import { Doorbell, type Wake } from './doorbell.ts';
+import { keepGauges } from './gauges.ts';
 import { inspectCapture } from './inspection.ts';
 import { Publishing } from './publishing.ts';
 import { keepRetention } from './retention.ts';
@@ -41,6 +43,10 @@ export type ListenerState = Record<string, unknown> & {
   state: string;
   /** of its lead, while it leads */
   term: number | null;
+  /** the last seq that it gave, while it leads */
+  headSeq: number | null;
+  /** how often it commits a canary, in ms, while it leads; 0: never */
+  canaryEveryMs: number | null;
 };
 
 export class Listener implements Service {
@@ -57,6 +63,7 @@ export class Listener implements Service {
   #running: Promise<void> | undefined;
   #drainTimeoutMs = minDrainTimeoutMs;
   #term = 0;
+  #headSeq = 0;
   #state: 'starting' | 'standby' | 'leading' | 'disconnected' | 'stopped' = 'starting';
 
   constructor(options: {
@@ -74,7 +81,7 @@ export class Listener implements Service {
     this.#pool = createPool(options.config.DATABASE_URL, {
       applicationName: 'plank listener (log)',
       statementTimeoutMs: 120_000,
-      max: 3,
+      max: 5,
       idleTimeoutMs: 2_000,
       onError: (error) => this.#log.debug({ err: error }, 'an idle connection failed'),
     });
@@ -89,7 +96,13 @@ export class Listener implements Service {
   }
 
   #status(): ListenerState {
-    return { state: this.#state, term: this.#state === 'leading' ? this.#term : null };
+    const leads = this.#state === 'leading';
+    return {
+      state: this.#state,
+      term: leads ? this.#term : null,
+      headSeq: leads ? this.#headSeq : null,
+      canaryEveryMs: leads ? this.#config.CANARY_INTERVAL_MS : null,
+    };
   }
 
   get state(): string {
@@ -174,6 +187,9 @@ export class Listener implements Service {
     const lease = this.#keepLease(sequencer, lead.term, signal).catch((error: Error) => over.abort(error));
     const retention = keepRetention({ pool: this.#pool, term: lead.term, config: this.#config, log, metrics, signal });
     const inspection = inspectCapture({ pool: this.#pool, log, metrics, signal });
+    const gauges = keepGauges({ pool: this.#pool, publisher: this.#publisher, publishing, log, metrics, signal });
+    const everyMs = this.#config.CANARY_INTERVAL_MS;
+    const canaries = everyMs > 0 ? sendCanaries({ pool: this.#pool, everyMs, log, metrics, signal }) : null;
     // one publication at a time, each behind the one before; only being deposed makes one reject
     let published: Promise<void> = Promise.resolve();
     const handOver = (work: () => Promise<void>) => {
@@ -184,7 +200,8 @@ export class Listener implements Service {
     this.#term = lead.term;
     metrics.leader.set(1);
     metrics.term.set(lead.term);
-    metrics.headSeq.set(lead.headSeq);
+    this.#sawHead(lead.headSeq);
+    metrics.heartbeat.setToCurrentTime();
     log.info({ epoch: lead.epoch, headSeq: lead.headSeq }, 'leading');
     doorbell.start();
     this.#firstContact.resolve();
@@ -205,6 +222,7 @@ export class Listener implements Service {
         const drained = await sequencer.drain(lead.term, this.#drainTimeoutMs + 500);
         this.#drainTimeoutMs = minDrainTimeoutMs;
         const ms = performance.now() - started;
+        const drainedAtMs = Date.now();
         this.#observe(drained, wake, ms);
         const transactions =
           drained.kind === 'rows' ? countTransactions(drained.rows) : drained.kind === 'backlog' ? 1 : 0;
@@ -213,7 +231,7 @@ export class Listener implements Service {
         // gateways that see nothing new in the fan-out look into the log, so nobody is to wait for it
         const lastSeq = drained.kind === 'rows' ? Number(drained.rows.at(-1)![0]) : drained.lastSeq;
         if (!(await settlesWithin(published, publishPatienceMs))) publishing.leave(lastSeq);
-        else if (drained.kind === 'rows') handOver(() => publishing.publish(drained.rows));
+        else if (drained.kind === 'rows') handOver(() => publishing.publish(drained.rows, drainedAtMs));
         else handOver(() => publishing.catchUp(lastSeq));
       }
       if (!this.#abort.signal.aborted) throw signal.reason;
@@ -225,8 +243,10 @@ export class Listener implements Service {
       this.#state = 'disconnected';
       metrics.leader.set(0);
       metrics.ringing.set(0);
+      metrics.heartbeat.remove();
       // what is left of them then can do no harm: the term is over
-      await settlesWithin(Promise.all([doorbell.stop(), lease, retention, inspection, retries, published]), endingMs);
+      const rest = [doorbell.stop(), lease, retention, inspection, gauges, canaries, retries, published];
+      await settlesWithin(Promise.all(rest), endingMs);
     }
   }
 
@@ -235,23 +255,30 @@ export class Listener implements Service {
       await sleep(this.#config.LEASE_MS / 3, signal);
       if (signal.aborted) return;
       await sequencer.renew(term);
+      this.#metrics.heartbeat.setToCurrentTime();
     }
   }
 
   #observe(drained: Drained, wake: Wake, ms: number): void {
     const metrics = this.#metrics;
     metrics.drainSeconds.observe(ms / 1_000);
+    metrics.heartbeat.setToCurrentTime();
     if (drained.kind === 'nothing') return;
     if (wake === 'safety') metrics.safetyFinds.inc();
     if (drained.kind === 'backlog') {
-      metrics.headSeq.set(drained.lastSeq);
+      this.#sawHead(drained.lastSeq);
       return;
     }
     const { rows } = drained;
     metrics.drained.inc(rows.length);
     metrics.drainEvents.observe(rows.length);
     metrics.captureToDrain.observe(Math.max(0, Date.now() - Number(rows[0]![2])) / 1_000);
-    metrics.headSeq.set(Number(rows.at(-1)![0]));
+    this.#sawHead(Number(rows.at(-1)![0]));
+  }
+
+  #sawHead(seq: number): void {
+    this.#headSeq = seq;
+    this.#metrics.headSeq.set(seq);
   }
 }
 

@@ -22,6 +22,8 @@ export class Publishing {
   readonly #lead: Lead;
   /** the last seq known to be in the fan-out; null: ask it */
   #publishedSeq: number | null = null;
+  /** what was there when that was known last */
+  #reachedSeq: number;
   #headSeq: number;
 
   constructor(options: { publisher: Publisher; reader: LogReader; lead: Lead; log: Log; metrics: ListenerMetrics }) {
@@ -31,6 +33,7 @@ export class Publishing {
     this.#log = options.log;
     this.#metrics = options.metrics;
     this.#headSeq = options.lead.headSeq;
+    this.#reachedSeq = options.lead.headSeq;
   }
 
   /** The fan-out lacks something that was drained. */
@@ -38,13 +41,21 @@ export class Publishing {
     return this.#publishedSeq !== this.#headSeq;
   }
 
-  /** Publishes rows that directly follow what was handed over before. Throws Deposed; other failures leave it `behind`. */
-  async publish(rows: readonly ChangeRow[]): Promise<void> {
+  /** Events that were drained and are not in the fan-out, as far as that is known. */
+  get lag(): number {
+    return this.#headSeq - this.#reachedSeq;
+  }
+
+  /**
+   * Publishes rows that directly follow what was handed over before, drained at that time (ms since 1970). Throws Deposed; other
+   * failures leave it `behind`.
+   */
+  async publish(rows: readonly ChangeRow[], drainedAtMs: number): Promise<void> {
     const firstSeq = Number(rows[0]![0]);
     this.leave(Number(rows.at(-1)![0]));
     if (this.#publishedSeq !== firstSeq - 1) return this.catchUp();
     await this.#attempt(async () => {
-      if (!(await this.#put(rows))) await this.#catchUp();
+      if (!(await this.#put(rows, drainedAtMs))) await this.#catchUp();
     });
   }
 
@@ -65,6 +76,7 @@ export class Publishing {
       const { oldest } = await this.#reader.extent();
       this.#publishedSeq = Math.max(oldest - 1, this.#headSeq - freshHistory);
     }
+    this.#reachedSeq = this.#publishedSeq;
     while (this.#publishedSeq < this.#headSeq) {
       for await (const rows of this.#reader.stream(this.#publishedSeq)) {
         if (!(await this.#put(rows))) break;
@@ -86,8 +98,8 @@ export class Publishing {
   }
 
   /** False: the fan-out lacks what comes before; `#publishedSeq` then says from where on. */
-  async #put(rows: readonly ChangeRow[]): Promise<boolean> {
-    for (const batch of packBatches(this.#lead.epoch, rows)) {
+  async #put(rows: readonly ChangeRow[], drainedAtMs = 0): Promise<boolean> {
+    for (const batch of packBatches(this.#lead.epoch, rows, drainedAtMs)) {
       const result = await this.#publisher.publish(batch, this.#lead.term);
       if (result.status === 'deposed') throw new Deposed('a later term has published');
       if (result.status === 'gap') {
@@ -97,9 +109,11 @@ export class Publishing {
           'the stream lacks changes, publishing them from the log',
         );
         this.#publishedSeq = result.lastSeq;
+        this.#reachedSeq = result.lastSeq;
         return false;
       }
       this.#publishedSeq = batch.lastSeq;
+      this.#reachedSeq = batch.lastSeq;
       this.#headSeq = Math.max(this.#headSeq, batch.lastSeq);
       this.#metrics.published.inc(batch.lastSeq - batch.firstSeq + 1);
     }

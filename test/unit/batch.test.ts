@@ -2,7 +2,16 @@
 
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { type Batch, BatchReader, type ChangeRow, openBatch, packBatches } from '../../shared/batch.ts';
+import {
+  type Batch,
+  BatchReader,
+  type ChangeRow,
+  canariesOf,
+  drainedAtOf,
+  openBatch,
+  packBatches,
+  splitAtShapes,
+} from '../../shared/batch.ts';
 import { rowsOf } from '../support/batches.ts';
 
 /** What a batch holds, read as the gateways read it. */
@@ -42,7 +51,7 @@ const change = fc.tuple(
   fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
   fc.oneof(fc.integer({ min: 0, max: 4_102_444_800_000 }).map(String), fc.constantFrom('1700000000000.123', '0.5')),
   fc.integer({ min: 1, max: 2 ** 31 - 1 }),
-  fc.constantFrom('I', 'U', 'D', 'T', 'S'),
+  fc.constantFrom('I', 'U', 'D', 'T', 'S', 'C'),
   text,
   text,
   text,
@@ -111,6 +120,36 @@ describe('packBatches', () => {
 
   it('refuses rows that are not consecutive', () => {
     expect(() => packBatches(1, [...rowsOf(1, 2), ...rowsOf(4, 4)])).toThrow('seq 4 where 3 was expected');
+  });
+});
+
+describe('canaries', () => {
+  const canary = (seq: number): ChangeRow => [
+    String(seq),
+    '9',
+    '1700000000000.5',
+    '0',
+    'C',
+    null,
+    '{"every_ms":250}',
+    null,
+    't',
+  ];
+
+  it('are found where there are any', () => {
+    const [batch] = packBatches(1, [...rowsOf(1, 3), canary(4), ...rowsOf(5, 6)]);
+    const found = [{ atMs: 1_700_000_000_000.5, everyMs: 250 }];
+    expect(canariesOf(openBatch(batch!.buffer))).toEqual(found);
+    expect(canariesOf(packBatches(1, rowsOf(1, 3))[0]!)).toEqual([]);
+  });
+
+  it('and the time of the drain, are still there when a batch is split', () => {
+    const shape: ChangeRow = ['3', '8', '0', '1', 'S', null, null, null, 't'];
+    const [batch] = packBatches(1, [...rowsOf(1, 2), shape, canary(4)], 1_234.5);
+    const parts = splitAtShapes(batch!);
+    expect(parts.map((part) => canariesOf(part).length)).toEqual([0, 0, 1]);
+    expect(parts.map(drainedAtOf)).toEqual([1_234.5, 1_234.5, 1_234.5]);
+    expect(drainedAtOf(packBatches(1, rowsOf(1, 1))[0]!)).toBe(0);
   });
 });
 

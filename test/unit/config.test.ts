@@ -66,6 +66,7 @@ describe('readConfig', () => {
       POLL_INTERVAL_MS: 'soon',
       SAFETY_INTERVAL_MS: '1.5',
       LEASE_MS: '499',
+      CANARY_INTERVAL_MS: '-1',
       RETENTION_MS: '-1',
       RETENTION_BYTES: '10',
       STREAM_BYTES: '64MB',

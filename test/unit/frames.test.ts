@@ -118,10 +118,13 @@ describe('buildFrames', () => {
     );
     await fc.assert(
       fc.asyncProperty(
-        fc.array(fc.tuple(fc.constantFrom('I', 'U', 'D', 'T', 'S'), fc.integer({ min: 1, max: 4 }), json, json, json), {
-          minLength: 1,
-          maxLength: 12,
-        }),
+        fc.array(
+          fc.tuple(fc.constantFrom('I', 'U', 'D', 'T', 'S', 'C'), fc.integer({ min: 0, max: 4 }), json, json, json),
+          {
+            minLength: 1,
+            maxLength: 12,
+          },
+        ),
         fc.integer({ min: 1, max: 999_999_999_999_000 }),
         fc.integer({ min: 0, max: 12 }),
         async (changes, first, skip) => {
@@ -132,7 +135,7 @@ describe('buildFrames', () => {
           const names: Record<string, string> = { I: 'INSERT', U: 'UPDATE', D: 'DELETE', T: 'TRUNCATE' };
           const expected = changes.flatMap(([action, relation, key, image, old], i) => {
             const table = tables[relation];
-            if (i < skip || action === 'S' || table === undefined) return [];
+            if (i < skip || action === 'S' || action === 'C' || table === undefined) return [];
             return `{"table":${JSON.stringify(table)},"action":"${names[action]}","id":${key},"data":${action === 'D' ? old : image},"pos":"e5.${first + i}"}`;
           });
           expect(await texts(buffer)).toEqual(expected);
