@@ -11,12 +11,17 @@ interface Ask {
   where?: unknown;
   columns?: string[];
   snapshot?: boolean;
+  /** of an event stream: the Last-Event-ID */
   from?: string;
+  /** of an event stream: the parameter */
+  since?: string;
 }
 
 /** One subscription's frames. */
 export class FrameReader {
   readonly all: ServerFrame[] = [];
+  /** of an event stream's events */
+  readonly ids: (string | undefined)[] = [];
   /** why the transport ended; undefined while it is open */
   ended: string | undefined;
   readonly #close: () => void;
@@ -115,6 +120,7 @@ export const overEvents: Transport = async (url, ask) => {
   if (ask.where !== undefined) parameters.set('where', JSON.stringify(ask.where));
   if (ask.columns) parameters.set('columns', ask.columns.join(','));
   if (ask.snapshot) parameters.set('snapshot', 'true');
+  if (ask.since !== undefined) parameters.set('since', ask.since);
   const abort = new AbortController();
   const response = await fetch(`${url}/api/${encodeURIComponent(ask.table)}/changes?${parameters}`, {
     signal: abort.signal,
@@ -156,6 +162,7 @@ async function readEvents(response: Response, reader: FrameReader): Promise<void
         if (frame.type === 'live') isBeginning = false;
         const expected = isBeginning ? 'anew' : 'pos' in frame ? frame.pos : 'end';
         if (id !== expected) reader.end(`an event has the id ${id} instead of ${expected}: ${data.slice(0, 200)}`);
+        reader.ids.push(id);
         reader.push(frame);
       }
     }

@@ -1,0 +1,148 @@
+// Tables that change under their subscriptions: what was committed before comes before, and nothing is told in two shapes.
+
+import { expect, test } from 'vitest';
+import { Stage, seqOf } from '../support/stage.ts';
+
+const stage = Stage.of(
+  `create table todo (id int primary key, status text);
+   create table gone (id int primary key);
+   create table typed (id int primary key, n int);
+   create table keyed (id int primary key, other int not null);
+   select plank.attach(t) from unnest('{todo,gone,typed,keyed}'::regclass[]) t`,
+);
+const { sql } = stage;
+
+test('a dropped table ends its subscriptions, and no others', async () => {
+  const one = await stage.peer();
+  const kept = await stage.subscribe(one, { table: 'todo', where: { id: 77_777 } });
+  await one.reader.expect('live');
+  const ch = await stage.subscribe(one, { table: 'gone', snapshot: true });
+  await one.reader.rows();
+  await one.reader.expect('live');
+  await sql('drop table gone');
+  expect(await one.reader.expect('error')).toMatchObject({ ch, code: 'UNKNOWN_TABLE', retry: false });
+  one.send({ type: 'unsubscribe', id: 901, ch });
+  expect(await one.reader.expect('error')).toMatchObject({ id: 901, code: 'UNKNOWN_CHANNEL' });
+  await sql('insert into todo values (77777)');
+  expect((await one.reader.changes(1))[0]).toMatchObject({ ch: kept, id: 77_777 });
+});
+
+test('a position of before a column got another type begins anew, and goes on', async () => {
+  const first = await stage.peer();
+  await stage.subscribe(first, { table: 'typed' });
+  const { pos } = await first.reader.expect('live');
+  await sql('insert into typed values (1, 5)');
+  await first.reader.changes(1);
+  await sql('alter table typed alter n type text');
+  expect(await first.reader.expect('resync')).toMatchObject({ reason: 'shape' });
+  const again = await stage.peer();
+  await stage.subscribe(again, { table: 'typed', where: { n: '5' }, from: pos, snapshot: true });
+  expect(await again.reader.expect('resync')).toMatchObject({ reason: 'shape' });
+  expect(await again.reader.rows()).toEqual([{ id: 1, n: '5' }]);
+  await again.reader.expect('live');
+  await sql(`insert into typed values (2, '5')`);
+  expect((await again.reader.changes(1))[0]).toMatchObject({ effect: 'add', id: 2 });
+});
+
+test('another key is another channel: the client must ask for it', async () => {
+  const one = await stage.peer();
+  const ch = await stage.subscribe(one, { table: 'keyed', columns: ['other'] });
+  await one.reader.expect('live');
+  await sql('alter table keyed drop constraint keyed_pkey, add primary key (other)');
+  expect(await one.reader.expect('error')).toMatchObject({ ch, code: 'UNAVAILABLE', retry: true });
+  await stage.subscribe(one, { table: 'keyed', columns: ['other'] });
+  await one.reader.expect('live');
+});
+
+test('what was written before a column got another type comes, also in one batch with that', async () => {
+  const judging = await stage.peer();
+  const plain = await stage.peer();
+  await sql('drop table typed; create table typed (id int primary key, n int)');
+  await sql(`select plank.attach('typed')`);
+  await stage.arrived();
+  await stage.subscribe(judging, { table: 'typed', where: { n: { is: 'not null' } } });
+  await stage.subscribe(plain, { table: 'typed' });
+  for (const { reader } of [judging, plain]) await reader.expect('live');
+  await stage.undrained(async () => {
+    await sql('insert into typed values (1, 1), (2, 2)');
+    await sql('alter table typed alter n type text');
+    await sql(`insert into typed values (3, 'x')`);
+  });
+  for (const { reader } of [judging, plain]) {
+    expect((await reader.changes(2)).map(({ data }) => data)).toEqual([
+      { id: 1, n: 1 },
+      { id: 2, n: 2 },
+    ]);
+    expect(await reader.expect('resync')).toMatchObject({ reason: 'shape' });
+    const { pos } = await reader.expect('live');
+    const [behind] = await reader.changes(1);
+    expect(behind!.data).toEqual({ id: 3, n: 'x' });
+    expect(seqOf(behind!)).toBe(seqOf({ type: 'pos', pos }) + 1);
+  }
+});
+
+test('a change that cannot be judged is told as a gap, to those alone who would have to judge it', async () => {
+  await sql('drop table typed; create table typed (id int primary key, n int)');
+  await sql(`select plank.attach('typed')`);
+  await stage.arrived();
+  const asks = [{ where: { n: { is: 'not null' } } }, { where: { n: 1 } }, {}, { where: { id: 1 }, snapshot: true }];
+  const peers = await Promise.all(asks.map(() => stage.peer()));
+  for (const [i, ask] of asks.entries()) {
+    await stage.subscribe(peers[i]!, { table: 'typed', ...ask });
+    if (ask.snapshot) await peers[i]!.reader.rows();
+    await peers[i]!.reader.expect('live');
+  }
+  await stage.undrained(async () => {
+    // another table's change makes the gateway read what all tables are now
+    await sql('alter table keyed add column later int');
+    await sql('insert into typed values (1, 1)');
+    await sql('alter table typed alter n type bigint');
+    await sql('alter table typed alter n type text');
+    await sql(`insert into typed values (2, '1')`);
+  });
+  const [judging, indexed, plain, rows] = peers;
+  expect(await indexed!.reader.expect('error')).toMatchObject({ code: 'INVALID_FILTER', retry: false });
+  for (const { reader } of [judging!, plain!, rows!])
+    expect(await reader.expect('resync')).toMatchObject({ reason: 'shape' });
+  // it cannot say whether the row of the old shape is for it
+  await judging!.reader.expect('live');
+  expect(await judging!.reader.expect('resync')).toMatchObject({ reason: 'shape' });
+  await judging!.reader.expect('live');
+  expect((await judging!.reader.changes(1))[0]).toMatchObject({ id: 2 });
+  await plain!.reader.expect('live');
+  expect((await plain!.reader.changes(2)).map(({ data }) => data)).toEqual([
+    { id: 1, n: 1 },
+    { id: 2, n: '1' },
+  ]);
+  expect(await rows!.reader.rows()).toEqual([{ id: 1, n: '1' }]);
+  await rows!.reader.expect('live');
+});
+
+test('rows of before a column was added are read anew by who was away, and changes go on', async () => {
+  const first = await stage.peer();
+  await stage.subscribe(first, { table: 'todo' });
+  const { pos } = await first.reader.expect('live');
+  await sql(`truncate todo; insert into todo values (1, 'a')`);
+  await sql('alter table todo add column rank int default 7');
+  await sql(`insert into todo values (2, 'b', 8)`);
+  expect((await first.reader.changes(2)).map(({ action }) => action)).toEqual(['TRUNCATE', 'INSERT']);
+  await first.reader.expect('resync');
+  await first.reader.expect('live');
+  await first.reader.changes(1);
+
+  const keeper = await stage.peer();
+  await stage.subscribe(keeper, { table: 'todo', from: pos, snapshot: true });
+  // what was before comes before, as far as it was a batch of its own
+  while ((await keeper.reader.next()).type !== 'resync');
+  expect(await keeper.reader.rows()).toEqual([
+    { id: 1, status: 'a', rank: 7 },
+    { id: 2, status: 'b', rank: 8 },
+  ]);
+  await keeper.reader.expect('live');
+
+  const tailer = await stage.peer();
+  await stage.subscribe(tailer, { table: 'todo', from: pos });
+  const changes = await tailer.reader.changes(3);
+  expect(changes.map(({ data }) => data)).toEqual([undefined, { id: 1, status: 'a' }, { id: 2, status: 'b', rank: 8 }]);
+  await tailer.reader.expect('live');
+});
