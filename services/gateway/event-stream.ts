@@ -2,6 +2,7 @@
 import type { Request, RequestHandler, Response } from 'express';
 import { PlankError } from '#shared/errors.ts';
 import { formatPosition } from '#shared/wire.ts';
+import { addressOf, nextPeerId, type Peer } from './connection.ts';
 import { eventFraming, eventIds, framed } from './framing.ts';
 import { Outlet } from './outlet.ts';
 import { PingWheel } from './ping-wheel.ts';
@@ -15,8 +16,7 @@ const keepOpenMs = 15_000;
 const comment = Buffer.from(':\n\n');
 const known = new Set(['where', 'columns', 'snapshot', 'since']);
 
-interface Stream {
-  outlet: Outlet;
+interface Stream extends Peer {
   subscriber: Subscriber;
   response: Response;
   toldSeq: number;
@@ -48,6 +48,10 @@ export class EventStreams {
 
   get count(): number {
     return this.#streams.size;
+  }
+
+  get peers(): Iterable<Peer> {
+    return this.#streams;
   }
 
   /** Ends every stream: browsers come back by themselves. */
@@ -97,7 +101,17 @@ export class EventStreams {
       { words: () => wordsOf(asked, catalog), snapshot: asked.snapshot, onEnded: () => this.#end(stream) },
       this.#deps,
     );
-    const stream: Stream = { outlet, subscriber, response, toldSeq: 0 };
+    const stream: Stream = {
+      id: nextPeerId(),
+      address: addressOf(request),
+      mode: 'events',
+      outlet,
+      subscriber,
+      response,
+      toldSeq: 0,
+      // a browser comes back by itself; one that reads nothing would not see an orderly end
+      disconnect: () => void response.socket?.destroy(),
+    };
     this.#streams.add(stream);
     metrics.connections.set({ transport: 'events' }, this.#streams.size);
     const offWheel = this.#wheel.add(stream);

@@ -17,6 +17,7 @@ import { type ChannelWords, channelName, FilteredChannel } from './filtered-chan
 import { FrameHeads } from './frames.ts';
 import type { Framing } from './framing.ts';
 import type { History } from './history.ts';
+import { LagWindow } from './lag-window.ts';
 import type { Outlet } from './outlet.ts';
 import { type Frames, Ring } from './ring.ts';
 import type { Subscription } from './subscription.ts';
@@ -46,6 +47,11 @@ export class Hub {
   readonly #ahead = new Set<Subscription>();
   epoch = 0;
   seq = 0;
+  /** since the start: changes passed on, and how many times one was written to a live subscription */
+  passed = 0;
+  delivered = 0;
+  /** from the capture of changes until they were written */
+  readonly lag = new LagWindow();
 
   constructor(options: HubOptions) {
     this.#options = options;
@@ -90,6 +96,17 @@ export class Hub {
   #everyone(): Subscription[] {
     const channels = [...this.#tablesChannels.values(), ...this.#filteredChannels.values()];
     return channels.flatMap(({ users }) => [...users]);
+  }
+
+  *channels(): Iterable<Channel> {
+    yield* this.#tablesChannels.values();
+    yield* this.#filteredChannels.values();
+  }
+
+  /** The batch that holds the seq, as a list; undefined where it is not in memory. */
+  recent(seq: number): Batch[] | undefined {
+    const found = this.#ring.find(seq);
+    return found && [found.batch];
   }
 
   /** Plain mode's channel for a set of tables, shared by all who ask for the same. */
@@ -169,6 +186,7 @@ export class Hub {
   goLive(subscription: Subscription): void {
     subscription.state = 'live';
     subscription.skip = null;
+    if (subscription.began < 0) subscription.began = this.seq;
     subscription.channel.enter(subscription);
     subscription.listeners.onLive?.();
   }
@@ -205,6 +223,7 @@ export class Hub {
     for (const subscription of this.#ahead) this.#wake(subscription);
     this.#observe(batch);
     metrics.deliveries.inc(deliveries);
+    this.delivered += deliveries;
   }
 
   /** Returns how many changes were written. */
@@ -237,7 +256,11 @@ export class Hub {
     metrics.seq.set(batch.lastSeq);
     metrics.ringBytes.set(this.#ring.bytes);
     const reader = new BatchReader(batch);
-    if (reader.next()) metrics.lag.observe(Math.max(0, Date.now() - reader.atMs) / 1_000);
+    this.passed += batch.lastSeq - batch.firstSeq + 1;
+    if (!reader.next()) return;
+    const ms = Math.max(0, Date.now() - reader.atMs);
+    metrics.lag.observe(ms / 1_000);
+    this.lag.record(ms, performance.now());
   }
 
   /** Whoever has this many bytes unsent reads on at its own pace: all its live subscriptions, from here. */
@@ -263,6 +286,7 @@ export class Hub {
     let walked = 0;
     subscription.state = 'catching-up';
     subscription.cursor = from;
+    if (subscription.began < 0) subscription.began = from;
     metrics.catchingUp.inc();
     try {
       while (mine()) {

@@ -145,6 +145,7 @@ export class Subscriber {
     const { hub } = this.#deps;
     const beginning = ++this.#beginning;
     this.#isBeginning = true;
+    this.subscription.began = -1;
     hub.move(this.subscription, this.#channelOf(this.channel.words, this.subscription.outlet));
     if (this.#wantsRows) void this.#snapshot(beginning);
     else void hub.catchUp(this.subscription, hub.seq);

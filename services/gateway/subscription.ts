@@ -27,6 +27,8 @@ export class Subscription {
   /** its place in the channel's live members, -1 where it is not live */
   slot = -1;
   state: 'catching-up' | 'live' | 'ended' = 'catching-up';
+  /** the seq behind which it began, or began anew; -1: it has not */
+  began = -1;
   /** the last seq that was written; kept only while catching up */
   cursor = 0;
   /** counts the runs of catching up, so that one that was overtaken notices */
