@@ -1,0 +1,87 @@
+// Owns the Prometheus that tests bring along, and its promtool: of this system, else unpacked from the Debian package. What
+// must stay true:
+// - it keeps what it has scraped in a folder that `stop` removes;
+// - it runs the rules of the project as they are.
+
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { packageProgram } from './packages.ts';
+import { accepts, type Child, findProgram, onFreePort, startChild } from './process.ts';
+
+export interface PrometheusOptions {
+  /** By job, the addresses that are scraped: `{ gateway: ['127.0.0.1:8001'] }`. */
+  targets: Record<string, string[]>;
+  ruleFiles?: string[];
+  scrapeInterval?: string;
+}
+
+export interface LocalPrometheus {
+  url: string;
+  /** Ends it and removes its data. Idempotent. */
+  stop(): Promise<void>;
+}
+
+/** Resolves when it answers queries; its first scrapes are under way then. */
+export async function startPrometheus(options: PrometheusOptions): Promise<LocalPrometheus> {
+  const program = await findOf('prometheus');
+  const folder = await mkdtemp(join(tmpdir(), 'plank-prometheus-'));
+  const interval = options.scrapeInterval ?? '1s';
+  const config = {
+    global: { scrape_interval: interval, scrape_timeout: interval, evaluation_interval: interval },
+    rule_files: options.ruleFiles ?? [],
+    scrape_configs: Object.entries(options.targets).map(([job, targets]) => ({
+      job_name: job,
+      static_configs: [{ targets }],
+    })),
+  };
+  let child!: Child;
+  const port = await onFreePort(undefined, async (port) => {
+    const configFile = join(folder, 'prometheus.yml');
+    // JSON is YAML
+    await writeFile(configFile, JSON.stringify(config));
+    child = await startChild({
+      name: 'prometheus',
+      command: program,
+      args: [
+        `--config.file=${configFile}`,
+        `--storage.tsdb.path=${join(folder, 'data')}`,
+        `--web.listen-address=127.0.0.1:${port}`,
+      ],
+      logFile: join(folder, 'prometheus.log'),
+    });
+    const ask = 'GET /-/ready HTTP/1.0\r\n\r\n';
+    await child.waitUntil(() => accepts(port, ask, 'HTTP/1.0 200'), 20_000);
+    return port;
+  }).catch(async (error) => {
+    await rm(folder, { recursive: true, force: true });
+    throw error;
+  });
+  return {
+    url: `http://127.0.0.1:${port}`,
+    async stop() {
+      await child.stop('SIGTERM', 5_000);
+      await rm(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+/** The path of a promtool, which checks rules and their tests. Throws with what to do when there is none to be had. */
+export function findPromtool(): Promise<string> {
+  return findOf('promtool');
+}
+
+async function findOf(name: 'prometheus' | 'promtool'): Promise<string> {
+  const installed = findProgram(name);
+  if (installed !== undefined) return installed;
+  try {
+    const script = await packageProgram({ packages: ['prometheus'], program: 'usr/bin/prometheus' });
+    // Both are of one package, and of Go: they need no library but the system's own.
+    return join(dirname(script), 'root/usr/bin', name);
+  } catch (cause) {
+    throw new Error(
+      `there is no ${name} on this system (${(cause as Error).message}): install Prometheus, for example by "apt-get install prometheus" or "brew install prometheus"`,
+      { cause },
+    );
+  }
+}
