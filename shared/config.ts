@@ -117,6 +117,19 @@ export const gatewaySchema = z.object({
 
 export const migrateSchema = z.object({ DATABASE_URL: common.DATABASE_URL, LOG_LEVEL: common.LOG_LEVEL });
 
+/** What the doctor must know of a deployment, by the same names. */
+export const doctorSchema = listenerSchema
+  .pick({
+    DATABASE_URL: true,
+    REDIS_URL: true,
+    PLANK_LOG_NAME: true,
+    WAKE: true,
+    RETENTION_MS: true,
+    RETENTION_BYTES: true,
+    STREAM_BYTES: true,
+  })
+  .extend(gatewaySchema.pick({ MAX_CONNECTIONS: true }).shape);
+
 export type ListenerConfig = Readonly<z.infer<typeof listenerSchema>>;
 export type GatewayConfig = Readonly<z.infer<typeof gatewaySchema>>;
 

@@ -14,6 +14,7 @@ import { admin } from './admin.ts';
 const run = promisify(execFile);
 /** what npm has of each major version, for most systems */
 const packages: Record<number, string> = {
+  13: '13.23.0-beta.16',
   14: '14.23.0-beta.17',
   15: '15.18.0-beta.17',
   16: '16.14.0-beta.17',
@@ -21,7 +22,9 @@ const packages: Record<number, string> = {
 };
 
 /** Major versions that Plank supports besides the one that comes along, oldest first. */
-export const otherVersions = Object.keys(packages).map(Number);
+export const otherVersions = Object.keys(packages)
+  .map(Number)
+  .filter((version) => version >= 14);
 
 /** The folder of the programs of a version. Throws when they are neither installed nor to be had. */
 async function programs(version: number): Promise<string> {

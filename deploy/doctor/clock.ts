@@ -1,0 +1,27 @@
+/** Whose clock differs from this machine's. Nothing but measured latencies rests on clocks, so this is never a fault. */
+import { type Finding, ok, span, warning } from './finding.ts';
+
+/** Latencies of milliseconds are measured across these clocks. */
+const toleratedMs = 100;
+
+/** Asks another clock (ms since 1970), and takes it to have answered in the middle of the round trip. */
+export async function compareClock(whose: string, ask: () => Promise<number>): Promise<Finding> {
+  let best: { offMs: number; tripMs: number } | undefined;
+  for (let i = 0; i < 5; i++) {
+    const before = Date.now();
+    const started = performance.now();
+    const theirs = await ask();
+    const tripMs = performance.now() - started;
+    if (!best || tripMs < best.tripMs) best = { offMs: theirs - (before + tripMs / 2), tripMs };
+  }
+  return verdict(whose, best!.offMs, best!.tripMs);
+}
+
+export function verdict(whose: string, offMs: number, tripMs: number): Finding {
+  const surely = Math.abs(offMs) - tripMs / 2;
+  if (surely <= toleratedMs) return ok(`its clock agrees with this machine's (within ${span(Math.abs(offMs))})`);
+  return warning(
+    `the clock of ${whose} is ${span(Math.abs(offMs))} ${offMs > 0 ? 'ahead of' : 'behind'} this machine's`,
+    'let every machine keep time by NTP: order and delivery do not depend on clocks, but latencies in metrics do',
+  );
+}

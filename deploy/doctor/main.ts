@@ -1,0 +1,104 @@
+/**
+ * `npm run doctor`: looks at a deployment from outside and says what is wrong, in words, and what to do about it. It takes the
+ * variables that the services take: DATABASE_URL, REDIS_URL where there is one, and those of the configuration that matter.
+ *
+ *   --url <address>   where clients go: the balancer, as https://live.example.org; also examined then
+ *   --quick           does not wait for pings
+ *   --json            one JSON array instead of words
+ *
+ * It changes nothing, and ends with status 1 where something is wrong.
+ */
+import { parseArgs, styleText } from 'node:util';
+import type { Client } from 'pg';
+import { doctorSchema, readConfig } from '../../shared/config.ts';
+import { type Captured, examineCapture } from './capture.ts';
+import { type Finding, fault, reason, shown } from './finding.ts';
+import { examineFront } from './front.ts';
+import { examineHost } from './host.ts';
+import { connectPlainly, examinePostgres } from './postgres.ts';
+import { examineRedis } from './redis.ts';
+
+const { values } = parseArgs({
+  options: {
+    url: { type: 'string' },
+    quick: { type: 'boolean', default: false },
+    json: { type: 'boolean', default: false },
+  },
+});
+
+const findings: (Finding & { part: string })[] = [];
+const print = (text: string) => process.stdout.write(`${text}\n`);
+const say = (text: string) => {
+  if (!values.json) print(text);
+};
+
+const marks = { ok: ['green', '✓'], note: ['blue', 'i'], warning: ['yellow', '!'], fault: ['red', '✗'] } as const;
+
+/** Says what an examination finds, as it finds it; what makes it fail is a finding too. */
+async function examine<T>(part: string, title: string, findingsOf: AsyncGenerator<Finding, T>): Promise<T | undefined> {
+  say(`\n${styleText('bold', title)}`);
+  const tell = (finding: Finding) => {
+    findings.push({ part, ...finding });
+    const [colour, mark] = marks[finding.level];
+    say(`  ${styleText(colour, mark)} ${finding.says}`);
+    if (finding.advice !== undefined) say(styleText('dim', `    → ${finding.advice}`));
+  };
+  try {
+    for (;;) {
+      const { value, done } = await findingsOf.next();
+      if (done) return value;
+      tell(value);
+    }
+  } catch (error) {
+    tell(fault(`it could not be examined further: ${reason(error)}`, 'see its log, and the rights of the role'));
+    return undefined;
+  }
+}
+
+async function* unreachable(error: unknown): AsyncGenerator<Finding> {
+  yield fault(`Postgres cannot be reached: ${reason(error)}`, 'see DATABASE_URL, and whether Postgres runs');
+}
+
+try {
+  const config = readConfig(doctorSchema);
+  if (values.url !== undefined && !/^https?:\/\//.test(values.url))
+    throw new Error('--url must be an address like https://live.example.org');
+  let captured: Captured | undefined;
+  let client: Client | undefined;
+  const postgres = `Postgres, ${shown(config.DATABASE_URL)}`;
+  try {
+    client = await connectPlainly(config.DATABASE_URL);
+  } catch (error) {
+    await examine('postgres', postgres, unreachable(error));
+  }
+  if (client) {
+    await examine('postgres', postgres, examinePostgres(client, config.DATABASE_URL, config.WAKE));
+    const limits = { retentionMs: config.RETENTION_MS, retentionBytes: config.RETENTION_BYTES };
+    captured = await examine('capture', 'Capture and log', examineCapture(client, limits));
+    await client.end().catch(() => {});
+  }
+  if (config.REDIS_URL !== undefined) {
+    const { REDIS_URL: url, PLANK_LOG_NAME: logName, STREAM_BYTES: streamBytes } = config;
+    await examine('redis', `Redis, ${shown(url)}`, examineRedis({ url, logName, streamBytes, captured }));
+  }
+  if (values.url !== undefined) {
+    const tables = captured?.tables ?? [];
+    await examine(
+      'clients',
+      `What clients meet, ${shown(values.url)}`,
+      examineFront({ url: values.url, tables, patient: !values.quick, say: (text) => say(`    ${text}`) }),
+    );
+  }
+  await examine('host', 'This machine', examineHost(config.MAX_CONNECTIONS));
+} catch (error) {
+  process.stderr.write(`plank doctor: ${reason(error)}\n`);
+  process.exit(2);
+}
+
+const count = (level: Finding['level']) => findings.filter((finding) => finding.level === level).length;
+const [faults, warnings] = [count('fault'), count('warning')];
+if (values.json) print(JSON.stringify(findings, null, 2));
+else if (faults + warnings === 0) say(`\nAll is well (${count('ok')} examined).`);
+else say(`\n${faults} ${faults === 1 ? 'fault' : 'faults'}, ${warnings} ${warnings === 1 ? 'warning' : 'warnings'}.`);
+if (values.url === undefined) say('With --url <address> it also examines what clients meet.');
+process.exit(faults > 0 ? 1 : 0);

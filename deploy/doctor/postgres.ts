@@ -1,0 +1,149 @@
+/** The database as a server: its version, its settings, and whether this connection reaches it without something in between. */
+import { randomBytes } from 'node:crypto';
+import { Client } from 'pg';
+import { compareClock } from './clock.ts';
+import { type Finding, fault, note, ok, reason, span, warning } from './finding.ts';
+
+const oldestVersion = 140_000;
+const testedVersion = 190_000;
+const heardWithinMs = 3_000;
+const longMs = 300_000;
+
+/** A plain connection, without the settings that Plank asks for: a pooler may refuse those, and that is to be said. */
+export async function connectPlainly(url: string): Promise<Client> {
+  const client = new Client({
+    connectionString: url,
+    application_name: 'plank doctor',
+    connectionTimeoutMillis: 5_000,
+    query_timeout: 15_000,
+  });
+  client.on('error', () => {});
+  await client.connect();
+  return client;
+}
+
+export async function* examinePostgres(client: Client, url: string, wake: 'auto' | 'poll'): AsyncGenerator<Finding> {
+  const { rows } = await client.query<Record<string, string>>(`select current_setting('server_version_num') as version,
+    current_setting('server_version') as version_text, pg_is_in_recovery()::text as standby, pg_backend_pid() as pid`);
+  const { version, version_text, standby, pid } = rows[0]!;
+  if (Number(version) < oldestVersion) {
+    yield fault(`PostgreSQL ${version_text} is too old`, 'Plank needs PostgreSQL 14 or newer');
+    return;
+  }
+  if (Number(version) >= testedVersion)
+    yield note(`PostgreSQL ${version_text} is newer than what Plank is tested with`, 'up to 18 is tested');
+  else yield ok(`PostgreSQL ${version_text} answers`);
+  if (standby === 'true') {
+    yield fault('this server is a standby: it takes no writes', 'let DATABASE_URL name the primary');
+    return;
+  }
+  yield* examineWay(client, url, Number(pid), wake);
+  yield* examineSettings(client, wake);
+  yield await compareClock('Postgres', async () => {
+    const answer = await client.query<{ at: string }>('select extract(epoch from clock_timestamp()) * 1000 as at');
+    return Number(answer.rows[0]!.at);
+  });
+}
+
+/** Whether what a session does is done on one server connection, and NOTIFY arrives. */
+async function* examineWay(client: Client, url: string, pid: number, wake: 'auto' | 'poll'): AsyncGenerator<Finding> {
+  // a server tells its own process id when a session begins; a pooler tells a number of its own
+  const pooled = (client as unknown as { processID: number }).processID !== pid;
+  const heard = await hears(client, url);
+  const advice =
+    'let the listener and the gateways connect to Postgres itself, or to a pooler in session mode; the application may keep its pooler';
+  if (heard) {
+    if (pooled) yield ok('a pooler stands before Postgres, and keeps sessions whole: NOTIFY arrives');
+    else yield ok('connections reach Postgres itself, and NOTIFY arrives');
+  } else if (pooled)
+    yield fault('a pooler stands before Postgres and does not keep sessions whole: NOTIFY does not arrive', advice);
+  else if (wake === 'auto') yield fault('NOTIFY does not arrive within 3 s', advice);
+  try {
+    const session = new Client({ connectionString: url, options: '-c timezone=UTC', connectionTimeoutMillis: 5_000 });
+    session.on('error', () => {});
+    await session.connect();
+    await session.end();
+  } catch (error) {
+    yield fault(`a session cannot bring its settings along: ${reason(error)}`, advice);
+  }
+}
+
+async function hears(client: Client, url: string): Promise<boolean> {
+  const channel = `plank_doctor_${randomBytes(6).toString('hex')}`;
+  const writer = await connectPlainly(url);
+  const heard = Promise.withResolvers<boolean>();
+  const timer = setTimeout(() => heard.resolve(false), heardWithinMs);
+  const listener = (message: { channel: string }) => {
+    if (message.channel === channel) heard.resolve(true);
+  };
+  client.on('notification', listener);
+  try {
+    await client.query(`listen ${channel}`);
+    // a pooler that shares server connections now gives this one to the other client
+    await writer.query('select pg_sleep(0.05)');
+    await writer.query(`notify ${channel}`);
+    return await heard.promise;
+  } finally {
+    clearTimeout(timer);
+    client.off('notification', listener);
+    await client.query(`unlisten ${channel}`).catch(() => {});
+    await writer.end();
+  }
+}
+
+async function* examineSettings(client: Client, wake: 'auto' | 'poll'): AsyncGenerator<Finding> {
+  const { rows } = await client.query<Record<string, string>>(`
+    select current_setting('fsync') as fsync, current_setting('full_page_writes') as full_page_writes,
+      current_setting('synchronous_commit') as synchronous_commit, current_setting('autovacuum') as autovacuum,
+      current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer as connections,
+      (select count(*) from pg_stat_activity where backend_type = 'client backend') as used,
+      current_setting('max_prepared_transactions') as prepared_limit,
+      (select count(*) from pg_prepared_xacts where prepared < now() - interval '1 minute') as prepared,
+      (select extract(epoch from max(now() - xact_start)) * 1000 from pg_stat_activity
+       where backend_xid is not null or backend_xmin is not null) as longest_ms,
+      (select coalesce(usename, 'somebody') || ' (' || application_name || ', process ' || pid || ')' from pg_stat_activity
+       where (backend_xid is not null or backend_xmin is not null) and xact_start is not null order by xact_start limit 1) as whose,
+      pg_notification_queue_usage() as queue,
+      (select string_agg(coalesce(r.rolname, 'every role'), ', ') from pg_db_role_setting s left join pg_roles r on r.oid = s.setrole,
+       unnest(s.setconfig) c where c = 'session_replication_role=replica') as silenced`);
+  const is = rows[0]!;
+  const before = 'what was told to clients may be gone from the database after a crash';
+  if (is.fsync === 'off') yield fault(`fsync is off: ${before}`, 'set fsync = on');
+  if (is.full_page_writes === 'off') yield fault(`full_page_writes is off: ${before}`, 'set full_page_writes = on');
+  if (is.synchronous_commit === 'off') yield warning(`synchronous_commit is off: ${before}`, 'set it on, at least');
+  if (is.fsync !== 'off' && is.full_page_writes !== 'off' && is.synchronous_commit !== 'off')
+    yield ok('commits are flushed before they are told');
+  if (is.autovacuum === 'off') yield warning('autovacuum is off: the outbox grows without end', 'set autovacuum = on');
+  const [used, connections] = [Number(is.used), Number(is.connections)];
+  if (used > connections * 0.8)
+    yield warning(
+      `${used} of ${connections} connections are taken`,
+      'raise max_connections: each gateway takes up to POOL_SIZE + 9, a listener 6',
+    );
+  else yield ok(`${used} of ${connections} connections are taken`);
+  if (Number(is.prepared_limit) > 0 && wake === 'auto')
+    yield note(
+      `two-phase commit is possible here (max_prepared_transactions is ${is.prepared_limit})`,
+      'where it is used for attached tables, set WAKE=poll: PREPARE TRANSACTION fails after a NOTIFY',
+    );
+  if (Number(is.prepared) > 0)
+    yield warning(
+      `${is.prepared} prepared transactions wait for more than a minute to be committed or rolled back`,
+      'see pg_prepared_xacts: their changes come when they commit, and vacuum cannot clean up behind them',
+    );
+  if (Number(is.longest_ms) > longMs)
+    yield warning(
+      `a transaction of ${is.whose} has been open for ${span(Number(is.longest_ms))}`,
+      'its changes come when it commits, and vacuum cannot clean up behind it; see idle_in_transaction_session_timeout',
+    );
+  if (Number(is.queue) > 0.1)
+    yield fault(
+      `the queue of NOTIFY is ${Math.round(Number(is.queue) * 100)} % full: when it is full, commits fail`,
+      'end the session that has listened longest and reads nothing: see pg_stat_activity, "listen"',
+    );
+  if (is.silenced !== null)
+    yield fault(
+      `triggers are off (session_replication_role = replica) for ${is.silenced}`,
+      'take the setting away: no change of these sessions is captured',
+    );
+}
