@@ -106,11 +106,8 @@ export class RedisPublisher implements Publisher {
     return of === String(epoch) && last ? Number(last) : null;
   }
 
-  async size(): Promise<{ entries: number; bytes: number }> {
-    const [entries, bytes] = await askRedis(this.#redis, commandTimeoutMs, () =>
-      Promise.all([this.#redis.xlen(this.#stream), this.#redis.memory('USAGE', this.#stream)]),
-    );
-    return { entries, bytes: bytes ?? 0 };
+  size(): Promise<{ entries: number; bytes: number }> {
+    return sizeOf(this.#redis, this.#stream);
   }
 
   /** Redis must refuse writes when it is full, not forget what it holds: a policy that evicts could drop the stream in the middle. */
@@ -161,10 +158,21 @@ export class RedisTail implements Tail {
     return (entries as Entry[]).map(openEntry);
   }
 
+  size(): Promise<{ entries: number; bytes: number }> {
+    return sizeOf(this.#side, this.#stream);
+  }
+
   readonly stop = once(async () => {
     this.#redis.disconnect();
     this.#side.disconnect();
   });
+}
+
+async function sizeOf(redis: Redis, stream: string): Promise<{ entries: number; bytes: number }> {
+  const [entries, bytes] = await askRedis(redis, commandTimeoutMs, () =>
+    Promise.all([redis.xlen(stream), redis.memory('USAGE', stream)]),
+  );
+  return { entries, bytes: bytes ?? 0 };
 }
 
 type Entry = [id: Buffer, fields: [name: Buffer, batch: Buffer]];

@@ -31,5 +31,7 @@ export interface Tail {
   read(after: number, waitMs: number, signal: AbortSignal): Promise<Batch[]>;
   /** Like `read` without waiting, for clients that catch up: does not disturb a `read` in progress. */
   history(after: number): Promise<Batch[]>;
+  /** As a publisher's. */
+  size(): Promise<{ entries: number; bytes: number }>;
   stop(): Promise<void>;
 }
