@@ -113,14 +113,14 @@ export class EventStreams {
       disconnect: () => void response.socket?.destroy(),
     };
     this.#streams.add(stream);
-    metrics.connections.set({ transport: 'events' }, this.#streams.size);
+    metrics.opened.inc();
     const offWheel = this.#wheel.add(stream);
     socket.once('close', () => {
       offWheel();
       outlet.end();
       subscriber.end();
       this.#streams.delete(stream);
-      metrics.connections.set({ transport: 'events' }, this.#streams.size);
+      metrics.disconnects.inc({ code: 'sse' });
     });
     subscriber.begin(from);
   };

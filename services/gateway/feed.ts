@@ -14,6 +14,7 @@ import { type Epoch, type LogReader, PositionGone } from '#shared/log-reader.ts'
 import type { GatewayMetrics } from '#shared/metrics.ts';
 import { Backoff, once, sleep, withDeadlineOr } from '#shared/retry.ts';
 import type { Position } from '#shared/wire.ts';
+import type { CanaryWatch } from './canary.ts';
 import { shapesOf } from './changes.ts';
 import type { Hub } from './hub.ts';
 import type { Subscription } from './subscription.ts';
@@ -25,13 +26,14 @@ const readingPauseMs = 100;
 /** after the log had what the fan-out lacks, it is read on for this long: there will be more of that */
 const lackingMs = 2_000;
 /** this long without word from either side, and the gateway is not ready */
-const staleMs = 5_000;
+const staleMs = 4_000;
 
 interface FeedOptions {
   tail: Tail;
   reader: LogReader;
   catalog: Catalog;
   hub: Hub;
+  canaries: CanaryWatch;
   log: Log;
   metrics: GatewayMetrics;
   /** clients that have seen what is no longer true must begin anew */
@@ -47,6 +49,8 @@ export class Feed {
   #running: Promise<void> | undefined;
   #mode: 'tailing' | 'reading' = 'tailing';
   #heardAt = 0;
+  /** when what is being passed on came, in ms since 1970 */
+  #receivedAtMs = 0;
   #lackedAt = Number.NEGATIVE_INFINITY;
 
   constructor(options: FeedOptions) {
@@ -115,6 +119,7 @@ export class Feed {
     const batches = await tail.read(hub.seq, quietMs, this.#abort.signal);
     if (this.#abort.signal.aborted) return;
     this.#heard();
+    this.#receivedAtMs = Date.now();
     if (batches.length === 0) {
       if (await this.#looksBehind()) this.#mode = 'reading';
       return;
@@ -133,6 +138,7 @@ export class Feed {
     const { hub } = this.#options;
     if (batch.epoch < hub.epoch || batch.lastSeq <= hub.seq) return true;
     if (batch.epoch > hub.epoch || batch.firstSeq !== hub.seq + 1) {
+      if (batch.epoch === hub.epoch) this.#options.metrics.gaps.inc();
       this.#mode = 'reading';
       return false;
     }
@@ -148,6 +154,7 @@ export class Feed {
       metrics.fallbackReads.inc();
       log.debug({ after: hub.seq }, 'reading the log');
       for await (const rows of reader.stream(hub.seq)) {
+        this.#receivedAtMs = Date.now();
         for (const batch of packBatches(hub.epoch, rows)) await this.#deliver(batch);
         if (signal.aborted) return;
       }
@@ -159,17 +166,19 @@ export class Feed {
       if (performance.now() - this.#lackedAt > lackingMs && !(await this.#looksBehind())) this.#mode = 'tailing';
     } else {
       this.#mode = 'tailing';
+      this.#receivedAtMs = Date.now();
       for (const batch of batches) if (!(await this.#accept(batch))) return;
     }
   }
 
   /** What comes before a change of shape is passed on in the old shape, what comes behind it in the new one. */
   async #deliver(batch: Batch): Promise<void> {
-    const { hub, onShape } = this.#options;
+    const { hub, canaries, onShape } = this.#options;
     for (const part of splitAtShapes(batch)) {
       const altered = shapesOf(part).length > 0 ? await this.#loadCatalog() : null;
       if (this.#abort.signal.aborted) return;
-      hub.deliver(part);
+      hub.deliver(part, this.#receivedAtMs);
+      canaries.passed(part);
       if (altered) onShape(hub.catalogChanged(altered));
     }
     this.#heard();

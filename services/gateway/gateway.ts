@@ -14,8 +14,11 @@ import { once, withDeadlineOr } from '#shared/retry.ts';
 import { Roster } from '#shared/roster.ts';
 import { version } from '#shared/version.ts';
 import { formatPosition } from '#shared/wire.ts';
+import { CanaryWatch } from './canary.ts';
+import { Clients } from './clients.ts';
 import { EventStreams } from './event-stream.ts';
 import { Feed } from './feed.ts';
+import { showGauges } from './gauges.ts';
 import { History } from './history.ts';
 import { createApp, type Health } from './http.ts';
 import { Hub } from './hub.ts';
@@ -38,6 +41,10 @@ export type GatewayState = Record<string, unknown> & {
   /** where changes come from: the stream, or the log in Postgres */
   changes: 'tailing' | 'reading';
   position: string;
+  /** how long the last canary took; null: none has come */
+  canaryMs: number | null;
+  /** the one that should have come has not */
+  canaryLate: boolean;
 };
 
 export class Gateway implements Service {
@@ -47,6 +54,7 @@ export class Gateway implements Service {
   readonly #snapshotPool: Pool;
   readonly #hub: Hub;
   readonly #feed: Feed;
+  readonly #canaries: CanaryWatch;
   readonly #sockets: Sockets;
   readonly #events: EventStreams;
   readonly #roster: Roster;
@@ -90,11 +98,13 @@ export class Gateway implements Service {
       log,
       metrics,
     });
+    this.#canaries = new CanaryWatch({ told: () => this.#told('canaryEveryMs'), log, metrics });
     this.#feed = new Feed({
       tail,
       reader,
       catalog,
       hub: this.#hub,
+      canaries: this.#canaries,
       log,
       metrics,
       onHistoryLost: () => this.#hub.loseHistory(),
@@ -122,6 +132,15 @@ export class Gateway implements Service {
       version,
       state: () => this.#state(),
       log,
+    });
+    showGauges({
+      metrics,
+      hub: this.#hub,
+      catalog,
+      clients: new Clients([this.#sockets, this.#events], () => this.#hub.seq),
+      sockets: this.#sockets,
+      events: this.#events,
+      headSeq: () => this.#told('headSeq'),
     });
     this.#operations = new Operations({ config, roster: this.#roster, log });
     const app = createApp({
@@ -162,6 +181,7 @@ export class Gateway implements Service {
 
   readonly start = once(async () => {
     await this.#feed.start();
+    this.#canaries.start();
     this.#sockets.start();
     this.#events.start();
     await this.#operations.start();
@@ -194,6 +214,7 @@ export class Gateway implements Service {
     // as http's own close would: it ends the timer that looks for slow requests
     this.#server.close();
     await this.#feed.stop();
+    this.#canaries.stop();
     await this.#roster.stop();
     await this.#operations.stop();
     await Promise.all([this.#pool.end(), this.#historyPool.end(), this.#snapshotPool.end()]);
@@ -229,7 +250,18 @@ export class Gateway implements Service {
       limit: this.#config.MAX_CONNECTIONS,
       changes: this.#feed.mode,
       position: formatPosition(this.#hub),
+      canaryMs: this.#canaries.lastMs,
+      canaryLate: this.#canaries.late,
     };
+  }
+
+  /** A number that the leader says of itself; null where no leader is heard. */
+  #told(field: string): number | null {
+    for (const { role, state } of this.#roster.nodes()) {
+      const value = state[field];
+      if (role === 'listener' && state.state === 'leading' && typeof value === 'number') return value;
+    }
+    return null;
   }
 
   #ready(): { ready: boolean; reason?: string } {

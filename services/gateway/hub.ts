@@ -4,7 +4,7 @@
  * gateway is: it moves within one synchronous step, together with the writes, so that going live can neither miss nor repeat.
  */
 import { setImmediate as yieldToIo } from 'node:timers/promises';
-import { actions, type Batch, BatchReader } from '#shared/batch.ts';
+import { actions, type Batch, BatchReader, canariesOf, drainedAtOf } from '#shared/batch.ts';
 import type { Catalog } from '#shared/catalog.ts';
 import type { Log } from '#shared/log.ts';
 import { PositionGone } from '#shared/log-reader.ts';
@@ -47,6 +47,8 @@ export class Hub {
   readonly #ahead = new Set<Subscription>();
   epoch = 0;
   seq = 0;
+  /** the last seq of a batch that had more than canaries in it */
+  changedSeq = 0;
   /** since the start: changes passed on, and how many times one was written to a live subscription */
   passed = 0;
   delivered = 0;
@@ -63,6 +65,7 @@ export class Hub {
   reset(epoch: number, seq: number): void {
     this.epoch = epoch;
     this.seq = seq;
+    this.changedSeq = seq;
     this.#ring.clear();
     this.#heads.forget();
   }
@@ -116,7 +119,6 @@ export class Hub {
     if (!channel) {
       channel = new TablesChannel(tables, { catalog: this.#options.catalog, heads: this.#heads, ring: this.#ring });
       this.#tablesChannels.set(key, channel);
-      this.#count();
     }
     return channel;
   }
@@ -134,7 +136,6 @@ export class Hub {
       }
       channel = new FilteredChannel(words, { ring: this.#ring, framing });
       this.#filteredChannels.set(key, channel);
-      this.#count();
       index.add(channel);
     }
     return channel;
@@ -175,11 +176,6 @@ export class Hub {
       index?.remove(channel);
       if (index?.size === 0) this.#indexes.delete(channel.words.table.id);
     } else if (this.#tablesChannels.get(channel.key) === channel) this.#tablesChannels.delete(channel.key);
-    this.#count();
-  }
-
-  #count(): void {
-    this.#options.metrics.channels.set(this.#tablesChannels.size + this.#filteredChannels.size);
   }
 
   /** Live from now on. */
@@ -199,8 +195,8 @@ export class Hub {
     this.#wake(subscription);
   }
 
-  /** Passes on the batch that directly follows `seq`. */
-  deliver(batch: Batch): void {
+  /** Passes on the batch that directly follows `seq`, which this process received at that time (ms since 1970). */
+  deliver(batch: Batch, receivedAtMs = Date.now()): void {
     const { metrics } = this.#options;
     const recent = this.#ring.push(batch);
     const full = new Set<Outlet>();
@@ -221,7 +217,7 @@ export class Hub {
     for (const { listeners } of torn) listeners.onGone('shape');
     for (const outlet of full) this.#fallBehind(outlet);
     for (const subscription of this.#ahead) this.#wake(subscription);
-    this.#observe(batch);
+    this.#observe(batch, receivedAtMs);
     metrics.deliveries.inc(deliveries);
     this.delivered += deliveries;
   }
@@ -250,17 +246,28 @@ export class Hub {
     return touched;
   }
 
-  #observe(batch: Batch): void {
+  #observe(batch: Batch, receivedAtMs: number): void {
     const { metrics } = this.#options;
-    metrics.events.inc(batch.lastSeq - batch.firstSeq + 1);
+    const changes = batch.lastSeq - batch.firstSeq + 1 - canariesOf(batch).length;
     metrics.seq.set(batch.lastSeq);
     metrics.ringBytes.set(this.#ring.bytes);
+    if (changes === 0) return;
+    this.changedSeq = batch.lastSeq;
+    this.passed += changes;
+    metrics.events.inc(changes);
     const reader = new BatchReader(batch);
-    this.passed += batch.lastSeq - batch.firstSeq + 1;
-    if (!reader.next()) return;
-    const ms = Math.max(0, Date.now() - reader.atMs);
-    metrics.lag.observe(ms / 1_000);
-    this.lag.record(ms, performance.now());
+    reader.next();
+    const now = Date.now();
+    const drainedAtMs = drainedAtOf(batch);
+    const observe = (stage: string, fromMs: number, toMs: number) =>
+      metrics.lag.observe({ stage }, Math.max(0, toMs - fromMs) / 1_000);
+    if (drainedAtMs > 0) {
+      observe('capture', reader.atMs, drainedAtMs);
+      observe('publish', drainedAtMs, receivedAtMs);
+    }
+    observe('fanout', receivedAtMs, now);
+    observe('total', reader.atMs, now);
+    this.lag.record(Math.max(0, now - reader.atMs), performance.now());
   }
 
   /** Whoever has this many bytes unsent reads on at its own pace: all its live subscriptions, from here. */

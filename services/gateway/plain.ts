@@ -36,9 +36,10 @@ export function plainWish(
   if (text === null) return { tables, since: null };
   const since = parsePosition(text);
   if (!since) return { code: closeCodes.malformed, error: 'since: not a position' };
-  const known = feed.isOfThisHistory(since);
-  metrics.resumes.inc({ result: known ? 'ok' : 'gone' });
-  if (!known) return { code: closeCodes.positionGone, error: 'since: this history is no more, read the rows anew' };
+  if (!feed.isOfThisHistory(since)) {
+    metrics.resumes.inc({ result: 'gone' });
+    return { code: closeCodes.positionGone, error: 'since: this history is no more, read the rows anew' };
+  }
   return { tables, since: since.seq };
 }
 
@@ -50,13 +51,15 @@ export class Plain {
   constructor(connection: Connection, wish: PlainWish, deps: PlainDeps) {
     this.#connection = connection;
     this.#deps = deps;
-    const { hub } = deps;
+    const { hub, metrics } = deps;
     let resuming = wish.since !== null;
     this.#subscription = new Subscription(hub.tablesChannel(wish.tables), connection.outlet, {
       onLive: () => {
+        if (resuming) metrics.resumes.inc({ result: 'ok' });
         resuming = false;
       },
       onGone: (why) => {
+        if (resuming) metrics.resumes.inc({ result: 'gone' });
         if (why === 'epoch') connection.close(closeCodes.restart, 'the history has changed, read the rows anew');
         else {
           const code = resuming ? closeCodes.positionGone : closeCodes.tooSlow;

@@ -11,6 +11,8 @@ import { Subscriber, type SubscriberDeps } from './subscriber.ts';
 
 const helloTimeoutMs = 5_000;
 const maxSubscriptions = 100;
+/** so many ticks (of 5 s) without a change, and a client is told its position all the same */
+const quietTicks = 12;
 
 export interface SessionDeps extends SubscriberDeps {
   catalog: Catalog;
@@ -26,6 +28,7 @@ export class Session {
   #helloTimer: NodeJS.Timeout | undefined;
   /** the last position that the client was told of for all of its subscriptions */
   #toldSeq = 0;
+  #quietTicks = 0;
 
   constructor(connection: Connection, deps: SessionDeps) {
     this.#connection = connection;
@@ -62,8 +65,11 @@ export class Session {
   tick(): void {
     const { hub } = this.#deps;
     if (this.#subscribers.size === 0 || hub.seq === this.#toldSeq) return;
+    // that canaries came is no news; but what was told once must not become older than the log is kept
+    if (hub.changedSeq <= this.#toldSeq && ++this.#quietTicks < quietTicks) return;
     for (const { subscription } of this.#subscribers.values()) if (subscription.state !== 'live') return;
     this.#toldSeq = hub.seq;
+    this.#quietTicks = 0;
     this.#send({ type: 'pos', pos: formatPosition(hub) });
   }
 

@@ -64,7 +64,6 @@ export class Sockets {
     });
     this.#wheel = new PingWheel(options.config.PING_INTERVAL_MS, (connection, now) => this.#ping(connection, now));
     this.#ticks = new PingWheel(positionEveryMs, (connection) => this.#connections.get(connection)?.tick());
-    options.metrics.connections.set({ transport: 'websocket' }, 0);
     options.metrics.connectionsLimit.set(options.config.MAX_CONNECTIONS);
   }
 
@@ -113,7 +112,6 @@ export class Sockets {
       return;
     }
     this.#connections.set(connection, speaker);
-    metrics.connections.set({ transport: 'websocket' }, this.#connections.size);
     const offWheel = this.#wheel.add(connection);
     const offTicks = this.#ticks.add(connection);
     ws.on('message', (message, isBinary) => this.#message(connection, speaker, message, isBinary));
@@ -132,7 +130,6 @@ export class Sockets {
       connection.outlet.end();
       speaker.end();
       this.#connections.delete(connection);
-      metrics.connections.set({ transport: 'websocket' }, this.#connections.size);
       metrics.disconnects.inc({ code: String(code) });
     });
   }

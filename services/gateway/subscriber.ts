@@ -50,6 +50,8 @@ export class Subscriber {
   #beginning = 0;
   /** begun anew, and not live since: no position says what the client has */
   #isBeginning = false;
+  /** asked to go on behind a position, and neither live nor begun anew since */
+  #isResuming = false;
 
   /** `words` are asked again when the table changes its shape. `onEnded`: they could not be answered then. Throws Refused. */
   constructor(
@@ -67,7 +69,6 @@ export class Subscriber {
     });
     this.subscription.keepsRows = options.snapshot;
     deps.hub.join(this.subscription);
-    deps.metrics.subscriptions.inc();
   }
 
   get channel(): FilteredChannel {
@@ -77,6 +78,7 @@ export class Subscriber {
   /** Begins behind a position, or with the rows, or now. */
   begin(from: Position | null): void {
     const { hub, feed } = this.#deps;
+    this.#isResuming = from !== null;
     if (from && !feed.isOfThisHistory(from)) this.resync('epoch');
     else if (from) void hub.catchUp(this.subscription, from.seq);
     else this.#beginAnew();
@@ -86,6 +88,7 @@ export class Subscriber {
   resync(reason: ResyncReason): void {
     if (this.subscription.state === 'ended') return;
     this.#deps.hub.pause(this.subscription);
+    this.#resumed('gone');
     this.#isBeginning = true;
     if (!this.#readapt()) return;
     this.#deps.metrics.resyncs.inc({ reason });
@@ -97,15 +100,20 @@ export class Subscriber {
     if (this.subscription.state === 'ended') return;
     this.#beginning++;
     this.#deps.hub.leave(this.subscription);
-    this.#deps.metrics.subscriptions.dec();
   }
 
   #channelOf(words: ChannelWords, { framing }: Outlet): FilteredChannel {
     return this.#deps.hub.filteredChannel(words, (this.#isBeginning && framing.beforeLive) || framing);
   }
 
+  #resumed(result: 'ok' | 'gone'): void {
+    if (this.#isResuming) this.#deps.metrics.resumes.inc({ result });
+    this.#isResuming = false;
+  }
+
   #live(): void {
     const { hub } = this.#deps;
+    this.#resumed('ok');
     if (this.#isBeginning) {
       this.#isBeginning = false;
       hub.move(this.subscription, this.#channelOf(this.channel.words, this.subscription.outlet));
@@ -184,7 +192,10 @@ export class Subscriber {
         if (!(error instanceof TooSlow))
           log.warn({ err: error, channel: this.channel.name }, 'could not read a snapshot, trying again');
         // half of the rows are there: void
-        if (begun && mine()) this.#write({ type: 'resync', ch: this.channel.name, reason: 'retention' });
+        if (begun && mine()) {
+          this.#deps.metrics.resyncs.inc({ reason: 'retention' });
+          this.#write({ type: 'resync', ch: this.channel.name, reason: 'retention' });
+        }
         begun = false;
         await sleep(backoff.next());
       }
