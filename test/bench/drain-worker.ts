@@ -24,7 +24,7 @@ export interface Carried {
 }
 
 const [databaseUrl = '', redisUrl = ''] = process.argv.slice(2);
-const log = createLog('warn', 'bench', 'bench');
+const log = createLog('silent', 'bench', 'bench');
 const metrics = listenerMetrics(createRegistry('bench'));
 const onError = (error: Error) => log.error({ err: error }, 'a connection failed');
 const pool = createPool(databaseUrl, { applicationName: 'bench', statementTimeoutMs: 0, max: 2, onError });
@@ -64,7 +64,7 @@ const ways = {
   async plank(): Promise<number> {
     const drained = await sequencer.drain(lead.term);
     if (drained.kind !== 'rows') throw new Error(`a drain found ${drained.kind}`);
-    await publishing.publish(drained.rows);
+    await publishing.publish(drained.rows, Date.now());
     if (publishing.behind) throw new Error('Redis did not take what was drained');
     return drained.rows.length;
   },

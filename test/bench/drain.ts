@@ -22,8 +22,6 @@ type Variant = (typeof variants)[number];
 
 /** less than a drain hands over at once */
 const chunkRows = 4_000;
-/** drains of one row each before the chunks: what an old snapshot keeps of them is in the way */
-const smallDrains = 300;
 
 interface Cost {
   perSecond: number;
@@ -31,58 +29,8 @@ interface Cost {
 }
 
 export async function drain({ quick, folder, say }: BenchOptions): Promise<BenchResult> {
-  requireProc();
-  await using stack = new AsyncDisposableStack();
-  const settings = { max_wal_size: '16GB', checkpoint_timeout: '1h' };
-  const postgres = await startPostgres({ dataDir: join(folder, 'postgres'), fresh: true, fsync: true, settings });
-  stack.defer(() => postgres.stop());
-  const redis = await startRedis({ dir: join(folder, 'redis') });
-  stack.defer(() => redis.stop());
-  await migrate(postgres.url);
-  const writer = new Client({ connectionString: postgres.url });
-  await writer.connect();
-  stack.defer(() => writer.end());
-  await writer.query(`
-    create table drained (id bigint generated always as identity primary key, name text, value double precision, at timestamptz default now());
-    select plank.attach('drained')`);
-  await writer.query('set synchronous_commit = off');
-  const worker = await BenchChild.start<DrainQuestion, Carried>('drain-worker.ts', [postgres.url, redis.url]);
-  stack.defer(() => worker.stop());
-  const backends = await writer.query<{ pid: number }>(
-    `select pid from pg_stat_activity where application_name in ('plank listener', 'bench')`,
-  );
-  const pids = [worker.pid, redis.pid, ...backends.rows.map(({ pid }) => pid)];
-  const chunks = quick ? 3 : 10;
-
-  async function run(variant: Variant): Promise<Cost> {
-    const holder = new Client({ connectionString: postgres.url });
-    await holder.connect();
-    try {
-      await worker.ask({ ask: 'catch up' });
-      // all variants have an open connection; only this one has a snapshot
-      if (variant === 'held') await holder.query('begin isolation level repeatable read; select pg_current_xact_id()');
-      for (let i = 0; i < (quick ? 100 : smallDrains); i++) {
-        await write(writer, 1);
-        await worker.ask({ ask: 'plank', rows: 1 });
-      }
-      await worker.ask({ ask: 'catch up' });
-      let sumMs = 0;
-      let sumMicros = 0;
-      for (let i = 0; i < chunks; i++) {
-        await write(writer, chunkRows);
-        const before = cpuMicros(pids);
-        const { ms } = await worker.ask({ ask: variant === 'held' ? 'plank' : variant, rows: chunkRows });
-        sumMicros += cpuMicros(pids) - before;
-        sumMs += ms;
-      }
-      const rows = chunks * chunkRows;
-      return { perSecond: (rows * 1_000) / sumMs, cpuMicrosPerRow: sumMicros / rows };
-    } finally {
-      await holder.end();
-    }
-  }
-
-  const measured = await inRounds({ variants, rounds: quick ? 3 : 9, run, say });
+  const size = quick ? { rounds: 3, chunks: 3, smallDrains: 100 } : { rounds: 9, chunks: 10, smallDrains: 300 };
+  const measured = await measureDrains({ variants, ...size, folder, say });
   const of = (variant: Variant, figure: keyof Cost) => measured[variant].map((cost) => cost[figure]);
   const speed = { id: 'c2', name: 'drained and published', unit: 'rows/s', measured: of('plank', 'perSecond') };
   const cpu = { id: 'c2', name: 'CPU a row', unit: 'µs', measured: of('plank', 'cpuMicrosPerRow') };
@@ -101,7 +49,68 @@ export async function drain({ quick, folder, say }: BenchOptions): Promise<Bench
     compared({ ...cpu, against: 'SELECT, discarded', ...baseline('discard', 'cpuMicrosPerRow') }),
     compared({ ...cpu, against: 'an XADD a row', ...baseline('rowwise', 'cpuMicrosPerRow') }),
   ];
-  return { rows, raw: { chunkRows, chunks, measured } };
+  return { rows, raw: { chunkRows, ...size, measured } };
+}
+
+interface DrainsOptions<V extends Variant> {
+  variants: readonly V[];
+  rounds: number;
+  /** of `chunkRows` rows, in each round of a variant */
+  chunks: number;
+  /** of one row each, before them: what an old snapshot keeps of these is in the way */
+  smallDrains: number;
+  folder: string;
+  say: (text: string) => void;
+}
+
+export async function measureDrains<V extends Variant>(options: DrainsOptions<V>): Promise<Record<V, Cost[]>> {
+  requireProc();
+  const { variants, rounds, chunks, smallDrains, folder, say } = options;
+  await using stack = new AsyncDisposableStack();
+  const settings = { max_wal_size: '16GB', checkpoint_timeout: '1h' };
+  const postgres = await startPostgres({ dataDir: join(folder, 'postgres'), fresh: true, fsync: true, settings });
+  stack.defer(() => postgres.stop());
+  const redis = await startRedis({ dir: join(folder, 'redis') });
+  stack.defer(() => redis.stop());
+  await migrate(postgres.url);
+  const [writer, holder] = [new Client(postgres.url), new Client(postgres.url)];
+  for (const client of [writer, holder]) {
+    await client.connect();
+    stack.defer(() => client.end());
+  }
+  await writer.query(`
+    create table drained (id bigint generated always as identity primary key, name text, value double precision, at timestamptz default now());
+    select plank.attach('drained')`);
+  await writer.query('set synchronous_commit = off');
+  const worker = await BenchChild.start<DrainQuestion, Carried>('drain-worker.ts', [postgres.url, redis.url]);
+  stack.defer(() => worker.stop());
+  const backends = await writer.query<{ pid: number }>(
+    `select pid from pg_stat_activity where application_name in ('plank listener', 'bench')`,
+  );
+  const pids = [worker.pid, redis.pid, ...backends.rows.map(({ pid }) => pid)];
+
+  async function run(variant: V): Promise<Cost> {
+    await worker.ask({ ask: 'catch up' });
+    if (variant === 'held') await holder.query('begin isolation level repeatable read; select pg_current_xact_id()');
+    for (let i = 0; i < smallDrains; i++) {
+      await write(writer, 1);
+      await worker.ask({ ask: 'plank', rows: 1 });
+    }
+    await worker.ask({ ask: 'catch up' });
+    let sumMs = 0;
+    let sumMicros = 0;
+    for (let i = 0; i < chunks; i++) {
+      await write(writer, chunkRows);
+      const before = cpuMicros(pids);
+      const { ms } = await worker.ask({ ask: variant === 'held' ? 'plank' : variant, rows: chunkRows });
+      sumMicros += cpuMicros(pids) - before;
+      sumMs += ms;
+    }
+    if (variant === 'held') await holder.query('rollback');
+    const rows = chunks * chunkRows;
+    return { perSecond: (rows * 1_000) / sumMs, cpuMicrosPerRow: sumMicros / rows };
+  }
+  return await inRounds({ variants, rounds, run, say });
 }
 
 /** So many transactions of one row each. */
