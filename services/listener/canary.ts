@@ -9,7 +9,7 @@ import { sleep } from '#shared/retry.ts';
 
 const deadlineMs = 2_000;
 
-/** Runs until the signal aborts. A canary that could not be committed is counted, and not made up for. */
+/** Runs until the signal aborts; at once done with `everyMs` 0. A canary that could not be committed is counted, and not made up for. */
 export async function sendCanaries(options: {
   pool: Pool;
   everyMs: number;
@@ -18,7 +18,7 @@ export async function sendCanaries(options: {
   signal: AbortSignal;
 }): Promise<void> {
   const { pool, everyMs, log, metrics, signal } = options;
-  while (!signal.aborted) {
+  while (everyMs > 0 && !signal.aborted) {
     const started = performance.now();
     try {
       await pool.query(limited(deadlineMs, 'select plank.canary($1)', [everyMs]));

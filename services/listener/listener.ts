@@ -189,7 +189,7 @@ export class Listener implements Service {
     const inspection = inspectCapture({ pool: this.#pool, log, metrics, signal });
     const gauges = keepGauges({ pool: this.#pool, publisher: this.#publisher, publishing, log, metrics, signal });
     const everyMs = this.#config.CANARY_INTERVAL_MS;
-    const canaries = everyMs > 0 ? sendCanaries({ pool: this.#pool, everyMs, log, metrics, signal }) : null;
+    const canaries = sendCanaries({ pool: this.#pool, everyMs, log, metrics, signal });
     // one publication at a time, each behind the one before; only being deposed makes one reject
     let published: Promise<void> = Promise.resolve();
     const handOver = (work: () => Promise<void>) => {
@@ -245,8 +245,8 @@ export class Listener implements Service {
       metrics.ringing.set(0);
       metrics.heartbeat.remove();
       // what is left of them then can do no harm: the term is over
-      const rest = [doorbell.stop(), lease, retention, inspection, gauges, canaries, retries, published];
-      await settlesWithin(Promise.all(rest), endingMs);
+      const rest = [lease, retention, inspection, gauges, canaries, retries, published];
+      await settlesWithin(Promise.all([doorbell.stop(), ...rest]), endingMs);
     }
   }
 
