@@ -76,7 +76,7 @@ export const listenerSchema = z.object({
   STREAM_BYTES: bytes.default(64 * 1024 ** 2).describe('How much of the log Redis keeps, in bytes'),
 });
 
-export const gatewaySchema = z.object({
+const gatewayFields = z.object({
   ...common,
   PORT: port.default(8000).describe('Where the gateway serves REST, WebSocket, `/health` and `/metrics`'),
   OPS_PORT: port
@@ -106,6 +106,20 @@ export const gatewaySchema = z.object({
     .default(25_000)
     .describe('How often a silent client is pinged, in ms; one that misses a ping is dropped'),
   STALL_TIMEOUT_MS: ms.default(300_000).describe('How long a client may read nothing while data waits for it, in ms'),
+  DRAIN_WINDOW_MS: ms
+    .default(5_000)
+    .describe(
+      'Over how long a gateway that stops or is drained closes its clients, one after the other, in ms; at least 4,000 below `STOP_TIMEOUT_MS`',
+    ),
+  SHED_PER_SECOND: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .max(10_000)
+    .default(20)
+    .describe(
+      'Connections a second that a gateway with more than its share gives to the others, after a scale-up or a restart; 0: none',
+    ),
   POOL_SIZE: z.coerce
     .number()
     .int()
@@ -113,6 +127,19 @@ export const gatewaySchema = z.object({
     .max(1000)
     .default(10)
     .describe('Postgres connections for REST; a gateway uses up to 9 more for the log and for snapshots'),
+});
+
+/** goodbyes and what is released behind them, after the last client was asked to go */
+const leaveMs = 4_000;
+
+export const gatewaySchema = gatewayFields.superRefine(({ DRAIN_WINDOW_MS, STOP_TIMEOUT_MS }, context) => {
+  if (DRAIN_WINDOW_MS + leaveMs > STOP_TIMEOUT_MS) {
+    context.addIssue({
+      code: 'custom',
+      path: ['DRAIN_WINDOW_MS'],
+      message: `with ${DRAIN_WINDOW_MS} ms and ${leaveMs} ms for goodbyes a gateway would not stop within STOP_TIMEOUT_MS (${STOP_TIMEOUT_MS} ms)`,
+    });
+  }
 });
 
 export const migrateSchema = z.object({ DATABASE_URL: common.DATABASE_URL, LOG_LEVEL: common.LOG_LEVEL });
@@ -128,7 +155,7 @@ export const doctorSchema = listenerSchema
     RETENTION_BYTES: true,
     STREAM_BYTES: true,
   })
-  .extend(gatewaySchema.pick({ MAX_CONNECTIONS: true }).shape);
+  .extend(gatewayFields.pick({ MAX_CONNECTIONS: true }).shape);
 
 export type ListenerConfig = Readonly<z.infer<typeof listenerSchema>>;
 export type GatewayConfig = Readonly<z.infer<typeof gatewaySchema>>;
@@ -147,7 +174,7 @@ export function readConfig<S extends z.ZodObject>(
   if (!parsed.success) {
     const problems = parsed.error.issues.map((issue) => {
       const name = issue.path.join('.');
-      return given[name] === undefined ? `${name} is not set` : `${name}: ${issue.message}`;
+      return given[name] === undefined && issue.code !== 'custom' ? `${name} is not set` : `${name}: ${issue.message}`;
     });
     throw new ConfigError(`configuration: ${problems.join('; ')}`);
   }

@@ -183,6 +183,11 @@ export function gatewayMetrics(registry: Registry) {
       help: 'Connections accepted, of every transport',
       registers,
     }),
+    shed: new Counter({
+      name: 'plank_connections_shed_total',
+      help: 'Connections asked to go elsewhere, because this replica had more than its share',
+      registers,
+    }),
     disconnects: new Counter({
       name: 'plank_disconnects_total',
       help: 'Connections ended, by WebSocket close code; sse: event streams, which have none',

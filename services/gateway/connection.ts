@@ -39,6 +39,8 @@ export class Connection implements Peer {
   readonly address: string;
   readonly ws: WebSocket;
   readonly outlet: Outlet;
+  /** of performance.now() */
+  readonly openedAt = performance.now();
   /** something came from the other side since the last ping */
   alive = true;
   #messages = 0;
@@ -67,7 +69,7 @@ export class Connection implements Peer {
     if (this.outlet.queuedBytes > 0) return stalledMs > stallTimeoutMs ? 'stalled' : 'ok';
     if (!this.alive) return 'dead';
     this.alive = false;
-    this.outlet.write(pingFrame);
+    this.outlet.ping(pingFrame);
     return 'ok';
   }
 

@@ -3,6 +3,7 @@ import type { Request, RequestHandler, Response } from 'express';
 import { PlankError } from '#shared/errors.ts';
 import { formatPosition } from '#shared/wire.ts';
 import { addressOf, nextPeerId, type Peer } from './connection.ts';
+import type { Guest } from './departure.ts';
 import { eventFraming, eventIds, framed } from './framing.ts';
 import { Outlet } from './outlet.ts';
 import { PingWheel } from './ping-wheel.ts';
@@ -13,12 +14,18 @@ import { positionOf, Refused, wordsOf } from './subscribe.ts';
 import { Subscriber } from './subscriber.ts';
 
 const keepOpenMs = 15_000;
+/** after an end that nobody announced, browsers come back at some moment from here to its double … */
+const leastRetryMs = 2_000;
+/** … and where the replica asks them to go, within this time */
+const returnWithinMs = 500;
 const comment = Buffer.from(':\n\n');
 const known = new Set(['where', 'columns', 'snapshot', 'since']);
 
 interface Stream extends Peer {
   subscriber: Subscriber;
   response: Response;
+  /** of performance.now() */
+  openedAt: number;
   toldSeq: number;
 }
 
@@ -27,13 +34,14 @@ interface EventStreamsDeps extends Pick<SessionDeps, 'catalog' | 'hub' | 'feed' 
   stallTimeoutMs: number;
   /** this replica has as many connections as it accepts, of every transport */
   isFull: () => boolean;
+  /** this replica takes nobody any more, and gets rid of those it has */
+  isLeaving: () => boolean;
 }
 
 export class EventStreams {
   readonly #deps: EventStreamsDeps;
   readonly #streams = new Set<Stream>();
   readonly #wheel: PingWheel<Stream>;
-  #stopped = false;
 
   constructor(deps: EventStreamsDeps) {
     this.#deps = deps;
@@ -54,9 +62,27 @@ export class EventStreams {
     return this.#streams;
   }
 
-  /** Ends every stream: browsers come back by themselves. */
+  /** Those who are here, as far as it is about their leaving. */
+  *guests(): Iterable<Guest> {
+    for (const stream of this.#streams) {
+      yield {
+        outlet: stream.outlet,
+        openedAt: stream.openedAt,
+        returns: false,
+        // `live` gives it a position, and only a live one may be asked to go while others stay
+        resumes: true,
+        // `retry` counts from the end on
+        tell: () => {},
+        dismiss: () => {
+          stream.outlet.write(retry(0, returnWithinMs));
+          this.#end(stream);
+        },
+      };
+    }
+  }
+
+  /** Ends the streams that are left: browsers come back by themselves. */
   stop(): void {
-    this.#stopped = true;
     this.#wheel.stop();
     for (const stream of this.#streams) this.#end(stream);
   }
@@ -79,7 +105,7 @@ export class EventStreams {
         throw new PlankError(error.code === 'UNKNOWN_TABLE' ? 'NOT_FOUND' : 'INVALID', error.message, { cause: error });
       throw error;
     }
-    if (this.#stopped) throw new PlankError('UNAVAILABLE', 'this replica is stopping');
+    if (this.#deps.isLeaving()) throw new PlankError('UNAVAILABLE', 'this replica is stopping');
     if (this.#deps.isFull()) throw new PlankError('TOO_MANY', 'this replica is full');
     const { socket } = response;
     if (!socket) return;
@@ -108,6 +134,7 @@ export class EventStreams {
       outlet,
       subscriber,
       response,
+      openedAt: performance.now(),
       toldSeq: 0,
       // a browser comes back by itself; one that reads nothing would not see an orderly end
       disconnect: () => void response.socket?.destroy(),
@@ -122,6 +149,7 @@ export class EventStreams {
       this.#streams.delete(stream);
       metrics.disconnects.inc({ code: 'sse' });
     });
+    outlet.write(retry(leastRetryMs, 2 * leastRetryMs));
     subscriber.begin(from);
   };
 
@@ -142,6 +170,11 @@ export class EventStreams {
     stream.outlet.end();
     socket?.end();
   }
+}
+
+/** Tells a browser to come back so long after the end, in ms. */
+function retry(fromMs: number, toMs: number): Buffer {
+  return Buffer.from(`retry: ${Math.round(fromMs + Math.random() * (toMs - fromMs))}\n\n`);
 }
 
 function askedOf(request: Request<{ table: string }>): {

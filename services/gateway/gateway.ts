@@ -16,6 +16,7 @@ import { version } from '#shared/version.ts';
 import { formatPosition } from '#shared/wire.ts';
 import { CanaryWatch } from './canary.ts';
 import { Clients } from './clients.ts';
+import { Draining } from './draining.ts';
 import { EventStreams } from './event-stream.ts';
 import { Feed } from './feed.ts';
 import { showGauges } from './gauges.ts';
@@ -23,6 +24,7 @@ import { History } from './history.ts';
 import { createApp, type Health } from './http.ts';
 import { Hub } from './hub.ts';
 import { Operations } from './operations.ts';
+import { Shedder } from './shedder.ts';
 import { maxAtOnce, Snapshots } from './snapshot.ts';
 import { Sockets } from './sockets.ts';
 
@@ -41,6 +43,8 @@ export type GatewayState = Record<string, unknown> & {
   /** where changes come from: the stream, or the log in Postgres */
   changes: 'tailing' | 'reading';
   position: string;
+  /** connections that were asked to go elsewhere and may be nowhere: see shedding.ts */
+  moving: number;
   /** how long the last canary took; null: none has come */
   canaryMs: number | null;
   /** the one that should have come has not */
@@ -59,6 +63,8 @@ export class Gateway implements Service {
   readonly #events: EventStreams;
   readonly #roster: Roster;
   readonly #operations: Operations;
+  readonly #draining: Draining;
+  readonly #shedder: Shedder;
   readonly #server: Server;
   readonly #startedAt = Date.now();
   #stopping = false;
@@ -121,8 +127,9 @@ export class Gateway implements Service {
       onError,
     });
     const snapshots = new Snapshots(this.#snapshotPool, metrics);
-    const isFull = () => this.#sockets.count + this.#events.count >= config.MAX_CONNECTIONS;
-    const deps = { catalog, hub: this.#hub, feed: this.#feed, snapshots, log, metrics, isFull };
+    const isFull = () => this.#connections >= config.MAX_CONNECTIONS;
+    const isLeaving = () => this.#draining.state !== 'serving';
+    const deps = { catalog, hub: this.#hub, feed: this.#feed, snapshots, log, metrics, isFull, isLeaving };
     this.#sockets = new Sockets({ config, ...deps });
     this.#events = new EventStreams({ ...deps, stallTimeoutMs: config.STALL_TIMEOUT_MS });
     this.#roster = new Roster({
@@ -142,6 +149,23 @@ export class Gateway implements Service {
       events: this.#events,
       headSeq: () => this.#told('headSeq'),
     });
+    const guests = () => [...this.#sockets.guests(), ...this.#events.guests()];
+    this.#draining = new Draining({
+      guests,
+      windowMs: config.DRAIN_WINDOW_MS,
+      log,
+      onChange: () => this.#roster.announce(),
+    });
+    this.#shedder = new Shedder({
+      roster: this.#roster,
+      own: () => this.#state(),
+      guests,
+      perSecond: config.SHED_PER_SECOND,
+      log,
+      metrics,
+    });
+    this.#roster.handle('drain', () => this.#drainAsAsked());
+    this.#roster.handle('undrain', () => this.#undrainAsAsked());
     this.#operations = new Operations({ config, roster: this.#roster, log });
     const app = createApp({
       config,
@@ -194,18 +218,24 @@ export class Gateway implements Service {
       this.#server.listen({ port: this.#config.PORT, backlog: 4_096 }, resolve);
     });
     this.#roster.start();
+    this.#shedder.start();
   });
 
   /** Not ready from the first moment; clients are told to come back before anything they need is taken away. */
   readonly stop = once(async () => {
     this.#stopping = true;
+    const stoppedAt = performance.now();
+    this.#shedder.stop();
+    const drained = this.#draining.drain();
     this.#roster.announce();
     // Only the listening socket: http's own close ends idle connections at once, and a POST that a proxy sends on one of them
     // in that moment is lost. The proxy closes them itself, after an answer or when they have been idle for long.
     const closed = new Promise((resolve) => TcpServer.prototype.close.call(this.#server, resolve));
     const graceMs = this.#isProxied ? lingerMs : 0;
     const idle = setTimeout(() => this.#server.closeIdleConnections(), graceMs);
-    const cut = setTimeout(() => this.#server.closeAllConnections(), graceMs + cutMs);
+    await drained;
+    const leftMs = Math.max(0, stoppedAt + graceMs - performance.now());
+    const cut = setTimeout(() => this.#server.closeAllConnections(), leftMs + cutMs);
     this.#events.stop();
     await this.#sockets.stop();
     await closed;
@@ -233,7 +263,7 @@ export class Gateway implements Service {
     return {
       status: ready && database === 'connected' ? 'ok' : 'degraded',
       node: this.#config.NODE_NAME,
-      connections: this.#sockets.count + this.#events.count,
+      connections: this.#connections,
       database,
       changes: this.#feed.mode,
       position: formatPosition(this.#hub),
@@ -241,15 +271,32 @@ export class Gateway implements Service {
     };
   }
 
+  /** An operator's wish: the process stays, without clients, until it is undone or the process stops. */
+  #drainAsAsked(): { state: string; connections: number } {
+    void this.#draining.drain();
+    return { state: this.#draining.state, connections: this.#connections };
+  }
+
+  #undrainAsAsked(): { state: string; connections: number } {
+    if (this.#stopping) throw new Error('this replica is stopping');
+    this.#draining.undrain();
+    return { state: this.#draining.state, connections: this.#connections };
+  }
+
+  get #connections(): number {
+    return this.#sockets.count + this.#events.count;
+  }
+
   /** What this replica says of itself to the others. */
   #state(): GatewayState {
     return {
       ...this.#ready(),
-      draining: this.#stopping,
-      connections: this.#sockets.count + this.#events.count,
+      draining: this.#draining.state !== 'serving',
+      connections: this.#connections,
       limit: this.#config.MAX_CONNECTIONS,
       changes: this.#feed.mode,
       position: formatPosition(this.#hub),
+      moving: this.#shedder.moving,
       canaryMs: this.#canaries.lastMs,
       canaryLate: this.#canaries.late,
     };
@@ -266,6 +313,7 @@ export class Gateway implements Service {
 
   #ready(): { ready: boolean; reason?: string } {
     if (this.#stopping) return { ready: false, reason: 'stopping' };
+    if (this.#draining.state !== 'serving') return { ready: false, reason: 'drained by an operator' };
     if (!this.#feed.fresh) return { ready: false, reason: 'neither the stream nor the log in Postgres can be read' };
     return { ready: true };
   }

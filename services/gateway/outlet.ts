@@ -11,6 +11,8 @@ const nothing = Buffer.alloc(0);
 export class Outlet {
   readonly framing: Framing;
   readonly subscriptions = new Set<Subscription>();
+  /** something other than a ping was written */
+  used = false;
   readonly #socket: Socket;
   #ended = false;
   #takenThen = 0;
@@ -33,7 +35,12 @@ export class Outlet {
 
   write(buffer: Buffer): void {
     if (this.#ended || buffer.length === 0) return;
+    this.used = true;
     this.#socket.write(buffer);
+  }
+
+  ping(frame: Buffer): void {
+    if (!this.#ended) this.#socket.write(frame);
   }
 
   /** bytes that the kernel has not taken yet */

@@ -47,10 +47,12 @@ export class Plain {
   readonly #connection: Connection;
   readonly #deps: PlainDeps;
   readonly #subscription: Subscription;
+  readonly #hasSince: boolean;
 
   constructor(connection: Connection, wish: PlainWish, deps: PlainDeps) {
     this.#connection = connection;
     this.#deps = deps;
+    this.#hasSince = wish.since !== null;
     const { hub, metrics } = deps;
     let resuming = wish.since !== null;
     this.#subscription = new Subscription(hub.tablesChannel(wish.tables), connection.outlet, {
@@ -70,6 +72,11 @@ export class Plain {
     hub.join(this.#subscription);
     if (wish.since === null) hub.goLive(this.#subscription);
     else void hub.catchUp(this.#subscription, wish.since);
+  }
+
+  /** By what it asked with, or by a change: nothing else is sent in plain mode. */
+  get resumes(): boolean {
+    return this.#hasSince || this.#connection.outlet.used;
   }
 
   receive(text: string): void {

@@ -73,9 +73,15 @@ export class Session {
     this.#send({ type: 'pos', pos: formatPosition(hub) });
   }
 
-  /** The replica leaves. */
+  /** Whatever it has subscribed to begins with rows or a position. */
+  get resumes(): boolean {
+    return !this.#awaitsHello;
+  }
+
+  /** The replica leaves, or has too many. */
   drain(afterMs: number): void {
-    this.#send({ type: 'drain', after_ms: afterMs });
+    // nothing comes before `welcome`
+    if (!this.#awaitsHello) this.#send({ type: 'drain', after_ms: afterMs });
   }
 
   end(): void {

@@ -10,6 +10,7 @@ import type { GatewayConfig } from '#shared/config.ts';
 import { once, sleep } from '#shared/retry.ts';
 import { closeCodes, subprotocol } from '#shared/wire.ts';
 import { addressOf, Connection, type Peer } from './connection.ts';
+import type { Guest } from './departure.ts';
 import { PingWheel } from './ping-wheel.ts';
 import { Plain, type PlainDeps, plainWish } from './plain.ts';
 import { Session } from './session.ts';
@@ -18,20 +19,19 @@ import type { SubscriberDeps } from './subscriber.ts';
 const maxPayload = 64 * 1024;
 /** from one client between two pings */
 const maxMessages = 1_000;
-/** sockets closed in one go while draining, and the pause behind them */
-const drainBatch = 500;
-const drainPauseMs = 50;
+/** a closing handshake gets this long before the replica ends */
+const goodbyeMs = 3_000;
 /** how often a quiet client of plank.v1 is told its position */
 const positionEveryMs = 5_000;
-/** clients of plank.v1 are asked to come back within this time, each at its own moment */
-const comeBackWithinMs = 2_000;
 
 /** What is said on a connection, in one mode or the other. */
 interface Speaker {
+  /** it knows a position, from which it can go on elsewhere */
+  readonly resumes: boolean;
   receive(text: string): void;
   /** Now and then: a moment to tell a quiet client how far it is. */
   tick(): void;
-  /** The replica leaves; clients come back after so long. */
+  /** The replica leaves, or has too many: the client is to come back after so long. */
   drain(afterMs: number): void;
   end(): void;
 }
@@ -40,6 +40,8 @@ interface SocketsOptions extends PlainDeps, SubscriberDeps {
   config: GatewayConfig;
   /** this replica has as many connections as it accepts, of every transport */
   isFull: () => boolean;
+  /** this replica takes nobody any more, and gets rid of those it has */
+  isLeaving: () => boolean;
 }
 
 export class Sockets {
@@ -48,7 +50,6 @@ export class Sockets {
   readonly #connections = new Map<Connection, Speaker>();
   readonly #wheel: PingWheel<Connection>;
   readonly #ticks: PingWheel<Connection>;
-  #draining = false;
 
   constructor(options: SocketsOptions) {
     this.#options = options;
@@ -93,7 +94,7 @@ export class Sockets {
     if (url.pathname !== '/ws') return refuse(socket, '404 Not Found', 'WebSocket is served at /ws');
     if (!isAllowedOrigin(config.CORS_ORIGINS, request.headers.origin))
       return refuse(socket, '403 Forbidden', 'this origin is not allowed');
-    if (this.#draining) return refuse(socket, '503 Service Unavailable', 'this replica is stopping');
+    if (this.#options.isLeaving()) return refuse(socket, '503 Service Unavailable', 'this replica is stopping');
     if (this.#options.isFull()) return refuse(socket, '503 Service Unavailable', 'this replica is full');
     this.#server.handleUpgrade(request, socket, head, (ws) =>
       this.#open(ws, socket as Socket, url, addressOf(request)),
@@ -160,21 +161,23 @@ export class Sockets {
     else if (found === 'stalled') connection.close(closeCodes.tooSlow, 'nothing was read for too long');
   }
 
-  /** Closes every connection with a code that says why, paced. */
-  async closeAll(code: number, why: string): Promise<void> {
-    let closed = 0;
-    for (const [connection, speaker] of Array.from(this.#connections)) {
-      if (code === closeCodes.restart) speaker.drain(Math.round(Math.random() * comeBackWithinMs));
-      connection.close(code, why);
-      if (++closed % drainBatch === 0) await sleep(drainPauseMs);
+  /** Those who are here, as far as it is about their leaving. */
+  *guests(): Iterable<Guest> {
+    for (const [connection, speaker] of this.#connections) {
+      yield {
+        outlet: connection.outlet,
+        openedAt: connection.openedAt,
+        returns: connection.mode === subprotocol,
+        resumes: speaker.resumes,
+        tell: (afterMs) => speaker.drain(afterMs),
+        dismiss: (why) => connection.close(closeCodes.restart, why),
+      };
     }
   }
 
-  /** Accepts no more and asks the ones there to come back elsewhere; resolves when all are gone. */
+  /** To be called when it takes no more and has closed those it had: resolves when they are gone. */
   readonly stop = once(async () => {
-    this.#draining = true;
-    await this.closeAll(closeCodes.restart, 'this replica is stopping, come back');
-    const gone = performance.now() + 3_000;
+    const gone = performance.now() + goodbyeMs;
     while (this.#connections.size > 0 && performance.now() < gone) await sleep(20);
     for (const connection of this.#connections.keys()) connection.terminate();
     this.#wheel.stop();

@@ -80,6 +80,13 @@ describe('readConfig', () => {
     );
   });
 
+  it('says which settings do not fit each other', () => {
+    const said = problems(gatewaySchema, { DATABASE_URL, STOP_TIMEOUT_MS: '8000' });
+    expect(said).toMatch(/DRAIN_WINDOW_MS: with 5000 ms .+ STOP_TIMEOUT_MS \(8000 ms\)$/);
+    expect(problems(gatewaySchema, { DATABASE_URL, DRAIN_WINDOW_MS: '6001' })).toContain('STOP_TIMEOUT_MS');
+    expect(readConfig(gatewaySchema, { DATABASE_URL, DRAIN_WINDOW_MS: '6000' }).DRAIN_WINDOW_MS).toBe(6_000);
+  });
+
   it.each([
     ['RETENTION_MS', '604800000'],
     ['LEASE_MS', '500'],

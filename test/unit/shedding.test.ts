@@ -3,7 +3,14 @@
 
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { freshMemory, type Replica, returnMs, type ShedMemory, shed, tolerance } from '../../services/gateway/shedding.ts';
+import {
+  freshMemory,
+  type Replica,
+  returnMs,
+  type ShedMemory,
+  shed,
+  tolerance,
+} from '../../services/gateway/shedding.ts';
 
 type Balancer = 'least_conn' | 'random' | 'sticky';
 
@@ -88,7 +95,9 @@ class Simulation {
     for (const node of this.nodes) {
       if (!node.there || this.#now % everyMs !== node.phase) continue;
       this.#heard.set(node.name, { status: this.#status(node), at: this.#now });
-      const replicas = [...this.#heard.values()].filter(({ at }) => this.#now - at <= goneMs).map(({ status }) => status);
+      const replicas = [...this.#heard.values()]
+        .filter(({ at }) => this.#now - at <= goneMs)
+        .map(({ status }) => status);
       const world = { self: node.name, now: this.#now, perSecond: this.#perSecond };
       const { count, memory } = shed(node.memory, replicas, world);
       node.memory = memory;
@@ -107,7 +116,9 @@ class Simulation {
 
   #give(node: Node, count: number): void {
     expect(node.draining).toBe(false);
-    expect(node.connections - count, 'nobody gives below the fair share').toBeGreaterThanOrEqual(Math.floor(this.share));
+    expect(node.connections - count, 'nobody gives below the fair share').toBeGreaterThanOrEqual(
+      Math.floor(this.share),
+    );
     node.connections -= count;
     node.asked = [...node.asked.filter((at) => this.#now - at < returnMs), ...Array<number>(count).fill(this.#now)];
     for (let i = 0; i < count; i++) this.#away.push({ until: this.#now + this.#random() * 2_000, from: node });
@@ -207,13 +218,17 @@ describe('gives nothing', () => {
   function given(replicas: Replica[], perSecond = 20): number {
     let memory = freshMemory;
     let count = 0;
-    for (let now = 0; now <= 15_000; now += 1_000) ({ count, memory } = shed(memory, replicas, { self: 'a', now, perSecond }));
+    for (let now = 0; now <= 15_000; now += 1_000)
+      ({ count, memory } = shed(memory, replicas, { self: 'a', now, perSecond }));
     return count;
   }
 
   it.each<[string, Replica[]]>([
     ['alone', [replica('a', { connections: 900 })]],
-    ['where the other is draining', [replica('a', { connections: 900 }), replica('b', { ready: false, draining: true })]],
+    [
+      'where the other is draining',
+      [replica('a', { connections: 900 }), replica('b', { ready: false, draining: true })],
+    ],
     ['where the other is not ready', [replica('a', { connections: 900 }), replica('b', { ready: false })]],
     ['where the other is full', [replica('a', { connections: 900 }), replica('b', { connections: 100, limit: 100 })]],
     ['while it is not ready itself', [replica('a', { connections: 900, ready: false }), replica('b')]],
