@@ -18,7 +18,8 @@ export async function sendCanaries(options: {
   signal: AbortSignal;
 }): Promise<void> {
   const { pool, everyMs, log, metrics, signal } = options;
-  while (everyMs > 0 && !signal.aborted) {
+  if (everyMs === 0) return;
+  while (!signal.aborted) {
     const started = performance.now();
     try {
       await pool.query(limited(deadlineMs, 'select plank.canary($1)', [everyMs]));
