@@ -24,6 +24,8 @@ export const catalogue = {
   UNSUPPORTED_MEDIA_TYPE: { status: 415, title: 'The body must be application/json', retry: false },
   TOO_MANY: { status: 429, title: 'Too many connections', retry: true },
   INTERNAL: { status: 500, title: 'Something went wrong here', retry: true },
+  PEER: { status: 502, title: 'Another process did not do it', retry: true },
+  LEAVING: { status: 503, title: 'This replica takes no more clients', retry: true },
   UNAVAILABLE: { status: 503, title: 'The database does not answer', retry: true },
 } as const satisfies Record<string, CatalogueEntry>;
 

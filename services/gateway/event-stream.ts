@@ -105,7 +105,7 @@ export class EventStreams {
         throw new PlankError(error.code === 'UNKNOWN_TABLE' ? 'NOT_FOUND' : 'INVALID', error.message, { cause: error });
       throw error;
     }
-    if (this.#deps.isLeaving()) throw new PlankError('UNAVAILABLE', 'this replica is stopping');
+    if (this.#deps.isLeaving()) throw new PlankError('LEAVING', 'this replica is leaving');
     if (this.#deps.isFull()) throw new PlankError('TOO_MANY', 'this replica is full');
     const { socket } = response;
     if (!socket) return;

@@ -94,7 +94,7 @@ export class Sockets {
     if (url.pathname !== '/ws') return refuse(socket, '404 Not Found', 'WebSocket is served at /ws');
     if (!isAllowedOrigin(config.CORS_ORIGINS, request.headers.origin))
       return refuse(socket, '403 Forbidden', 'this origin is not allowed');
-    if (this.#options.isLeaving()) return refuse(socket, '503 Service Unavailable', 'this replica is stopping');
+    if (this.#options.isLeaving()) return refuse(socket, '503 Service Unavailable', 'this replica is leaving');
     if (this.#options.isFull()) return refuse(socket, '503 Service Unavailable', 'this replica is full');
     this.#server.handleUpgrade(request, socket, head, (ws) =>
       this.#open(ws, socket as Socket, url, addressOf(request)),
@@ -190,7 +190,8 @@ function isAllowedOrigin(allowed: readonly string[], origin: string | undefined)
   return allowed.includes('*') || (origin !== undefined && allowed.includes(origin));
 }
 
-function refuse(socket: Duplex, status: string, detail: string): void {
+/** Answers an upgrade request by an HTTP error. `status`: "404 Not Found". */
+export function refuse(socket: Duplex, status: string, detail: string): void {
   const body = JSON.stringify({
     type: 'about:blank',
     title: status.slice(4),

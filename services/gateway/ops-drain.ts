@@ -1,0 +1,36 @@
+/** `POST /ops/nodes/:node/drain` and `/undrain`: an operator's wish for any gateway, passed on over the roster. */
+import { type Request, Router } from 'express';
+import { PlankError } from '#shared/errors.ts';
+import type { Roster } from '#shared/roster.ts';
+import { methodNotAllowed, named } from './problems.ts';
+
+/** Each answers 202 with `{node, state, connections}`: what it comes to is seen in the roster. */
+export function drainRoutes(roster: Roster): Router {
+  const router = Router();
+  for (const wish of ['drain', 'undrain']) {
+    const path = `/ops/nodes/:node/${wish}`;
+    router
+      .route(path)
+      .all(named(path))
+      .post(async (request: Request<{ node: string }>, response) => {
+        response.status(202).json(await pass(roster, wish, request.params.node));
+      })
+      .all(methodNotAllowed('POST'));
+  }
+  return router;
+}
+
+async function pass(roster: Roster, wish: string, node: string): Promise<object> {
+  const known = roster.nodes().filter((one) => one.node === node);
+  // of one name, the last to start: a restarted process may be there twice for a moment
+  const gateway = known.filter(({ role }) => role === 'gateway').sort((a, b) => b.startedAt - a.startedAt)[0];
+  if (!gateway) {
+    const isListener = known.length > 0;
+    const why = isListener ? 'is a listener, and has no clients' : 'is not among the processes that can be heard';
+    throw new PlankError(isListener ? 'INVALID' : 'NOT_FOUND', `${node} ${why}`);
+  }
+  const [answer] = await roster.ask(gateway.instance, wish);
+  if (!answer) throw new PlankError('PEER', `${node} did not answer`);
+  if (answer.error !== undefined) throw new PlankError('PEER', `${node}: ${answer.error}`);
+  return { node, ...(answer.body as object) };
+}
