@@ -13,7 +13,8 @@
  * the waits grow until a connection was stable for 30 s; each subscription goes on from its own position.
  */
 import { type ClientFrame, closeCodes, type ServerFrame } from '../shared/wire.ts';
-import { type Subject, subjectKey } from './canonical.ts';
+import { subjectKey } from './canonical.ts';
+import { type Effect, type Event, type Link, limits, type State, type World } from './connection-model.ts';
 import {
   ask,
   createGroup,
@@ -34,91 +35,6 @@ import {
   tellStates,
 } from './shared-stream.ts';
 
-export const limits = {
-  /** from the token to `welcome` */
-  connectMs: 10_000,
-  minWaitMs: 500,
-  maxWaitMs: 20_000,
-  stableMs: 30_000,
-  /** a peer is dead after so many times `ping_ms` without a frame */
-  silence: 2.5,
-  /** how long a probe waits for its answer */
-  probeMs: 5_000,
-};
-
-export type Link =
-  | { readonly status: 'idle' }
-  | { readonly status: 'connecting'; readonly socket: number; readonly hasSocket: boolean; readonly token?: string }
-  | { readonly status: 'opening'; readonly socket: number }
-  | {
-      readonly status: 'open';
-      readonly socket: number;
-      readonly node: string;
-      readonly pingMs: number;
-      readonly openedAt: number;
-      readonly heardAt: number;
-      /** a ping is out, and the peer is dead if nothing comes until then */
-      readonly deadAt: number | null;
-      /** the replica leaves: when to come back */
-      readonly returnAt: number | null;
-    }
-  | { readonly status: 'waiting'; readonly waitMs: number }
-  | { readonly status: 'closed'; readonly code: number | null; readonly reason: string };
-
-export interface State {
-  readonly link: Link;
-  /** failed attempts since a connection was stable */
-  readonly attempts: number;
-  /** the number of the last socket and the last request */
-  readonly sockets: number;
-  readonly requests: number;
-  readonly groups: ReadonlyMap<string, Group>;
-}
-
-export type Event =
-  | { type: 'start' }
-  | { type: 'token'; socket: number; token?: string }
-  | { type: 'token-failed'; socket: number; message: string }
-  | { type: 'socket-open'; socket: number }
-  | { type: 'frame'; socket: number; frame: ServerFrame }
-  /** it has closed, or what came was no frame (1007) */
-  | { type: 'socket-close'; socket: number; code: number; reason: string }
-  | { type: 'timer'; name: string }
-  /** the network came back, or the machine woke */
-  | { type: 'wake' }
-  | { type: 'subscribe'; member: number; subject: Subject; from: string | null; snapshot: boolean }
-  | { type: 'unsubscribe'; member: number }
-  | { type: 'close' };
-
-export type Effect =
-  | { type: 'get-token'; socket: number }
-  | { type: 'connect'; socket: number }
-  | { type: 'send'; frame: ClientFrame }
-  /** forget the current socket, and close it if it is there */
-  | { type: 'close-socket' }
-  /** replaces the one of that name */
-  | { type: 'set-timer'; name: string; ms: number }
-  | { type: 'clear-timer'; name: string }
-  | { type: 'deliver'; member: number; delivery: Delivery }
-  | { type: 'notify'; link: Link }
-  /** something that concerns no subscription */
-  | { type: 'report'; message: string };
-
-export interface World {
-  /** ms, of any clock that only goes forward */
-  now: number;
-  /** 0 ≤ random < 1 */
-  random: number;
-}
-
-export const initialState: State = {
-  link: { status: 'idle' },
-  attempts: 0,
-  sockets: 0,
-  requests: 0,
-  groups: new Map(),
-};
-
 export function reduce(state: State, event: Event, world: World): { state: State; effects: Effect[] } {
   const step = new Step(state, world);
   step.take(event);
@@ -137,6 +53,7 @@ function jitter(failures: number, random: number): number {
 }
 
 const retryTimer = 'retry ';
+const answerTimer = 'answer ';
 
 /** One event's work: `state` is replaced piece by piece, the one it began with stays as it was. */
 class Step implements Out {
@@ -245,6 +162,7 @@ class Step implements Out {
     for (const name of ['connect', 'liveness']) this.effects.push({ type: 'clear-timer', name });
     for (const group of this.state.groups.values()) {
       if (group.stream.phase === 'pausing') this.effects.push({ type: 'clear-timer', name: retryTimer + group.key });
+      if ('request' in group.stream) this.#answered(group.stream.request);
     }
     this.effects.push({ type: 'close-socket' });
     const groups = new Map([...this.state.groups].map(([key, group]) => [key, disconnect(group)]));
@@ -262,7 +180,23 @@ class Step implements Out {
     } else if (name.startsWith(retryTimer)) {
       const group = this.state.groups.get(name.slice(retryTimer.length));
       if (group?.stream.phase === 'pausing') this.#put(ask(group, this));
+    } else if (name.startsWith(answerTimer)) {
+      this.#unanswered(Number(name.slice(answerTimer.length)));
     }
+  }
+
+  /** Requests are answered at once, in order: a replica that has not is of no use, whatever else it says. */
+  #unanswered(request: number): void {
+    const isWaiting = [...this.state.groups.values()].some(
+      ({ stream }) => 'request' in stream && stream.request === request,
+    );
+    if (!isWaiting) return;
+    this.effects.push({ type: 'report', message: `a request was not answered within ${this.state.answerMs} ms` });
+    this.#lost();
+  }
+
+  #answered(request: number): void {
+    this.effects.push({ type: 'clear-timer', name: answerTimer + request });
   }
 
   /** A timer may come late (a hidden page, a sleeping machine): nobody is given up without a ping that had its time. */
@@ -313,8 +247,10 @@ class Step implements Out {
           this.#set({ link: { ...this.state.link, returnAt: this.#world.now + frame.after_ms } });
         return;
       case 'ok':
+        this.#answered(frame.id);
         return this.#ofRequest(frame.id, (group) => onOk(group, frame.ch, frame.key, this));
       case 'error':
+        if (frame.id !== undefined) this.#answered(frame.id);
         if (frame.code === 'ALREADY_SUBSCRIBED' && frame.id !== undefined && this.#merge(frame.id, frame.ch)) return;
         if (frame.id !== undefined) return this.#ofRequest(frame.id, (group) => onError(group, frame, this));
         if (frame.ch !== undefined) return this.#ofChannel(frame.ch, (group) => onError(group, frame, this));
@@ -361,8 +297,7 @@ class Step implements Out {
     others.delete(doubled.key);
     this.#set({ groups: others });
     let merged = known;
-    for (const { id, snapshot, position } of doubled.members.values())
-      merged = join(merged, { id, snapshot, position }, this);
+    for (const { attached: _, state: __, ...member } of doubled.members.values()) merged = join(merged, member, this);
     this.#put(merged);
     return true;
   }
@@ -375,11 +310,12 @@ class Step implements Out {
 
   // ------------------------------------------------------------------------------------------ subscriptions
 
-  #subscribe({ member, subject, from, snapshot }: Extract<Event, { type: 'subscribe' }>): void {
+  #subscribe({ member, subject, from, snapshot, maxRows }: Extract<Event, { type: 'subscribe' }>): void {
     if (this.state.link.status === 'closed') return this.#refuse(member);
     const key = subjectKey(subject);
     let group = this.state.groups.get(key) ?? createGroup(key, subject);
-    group = join(group, { id: member, snapshot, position: from }, this);
+    const joining = { id: member, snapshot, position: from, ...(maxRows === undefined ? {} : { maxRows }) };
+    group = join(group, joining, this);
     this.#put(group.stream.phase === 'none' && this.#isUsable ? ask(group, this) : group);
   }
 
@@ -425,6 +361,7 @@ class Step implements Out {
       const begin = { ...(from === null ? {} : { from }), ...(snapshot ? { snapshot } : {}) };
       this.#send({ type: 'subscribe', id, ...subject, ...begin });
     }
+    this.effects.push({ type: 'set-timer', name: answerTimer + id, ms: this.state.answerMs });
     return id;
   }
 

@@ -5,7 +5,10 @@
 import type { Row } from '../shared/wire.ts';
 import { PlankError } from './change-iterator.ts';
 import { LiveRows, type RowKey } from './live-rows.ts';
-import type { Delivery, SubscriptionState } from './shared-stream.ts';
+import { type Delivery, type SubscriptionState, tooManyRows } from './shared-stream.ts';
+
+/** More rows than a page should keep, and fewer than break it. */
+export const defaultMaxRows = 100_000;
 
 export interface LiveQuery<Item extends object = Row> {
   /** the current rows by key (of a composite one: its canonical JSON); this Map itself changes as they do */
@@ -25,6 +28,7 @@ export interface LiveQuery<Item extends object = Row> {
 export class LiveStore {
   readonly #rows: LiveRows;
   readonly #given: readonly string[] | undefined;
+  readonly #maxRows: number;
   readonly #watchers = new Set<() => void>();
   readonly ready: Promise<void>;
   #resolve!: () => void;
@@ -34,8 +38,9 @@ export class LiveStore {
   state: SubscriptionState = 'offline';
   error: Error | null = null;
 
-  constructor(key: readonly string[] | undefined) {
+  constructor({ key, maxRows }: { key: readonly string[] | undefined; maxRows: number }) {
     this.#given = key;
+    this.#maxRows = maxRows;
     this.#rows = new LiveRows(key);
     this.ready = new Promise((resolve, reject) => {
       this.#resolve = resolve;
@@ -64,15 +69,20 @@ export class LiveStore {
     else if (delivery.kind === 'position') this.#rows.passed(delivery.pos);
     else if (delivery.kind === 'snapshot') this.#replace(delivery.rows, this.#given ?? delivery.key ?? undefined);
     else if (delivery.kind === 'state') this.#turn(delivery.state);
-    else if (delivery.kind === 'error') this.fail(new PlankError(delivery.code, delivery.message));
+    else if (delivery.kind === 'error') this.#fail(new PlankError(delivery.code, delivery.message));
+    if (this.rows.size > this.#maxRows) {
+      const { code, message } = tooManyRows(this.#maxRows);
+      this.#fail(new PlankError(code, message));
+    }
     if (this.version !== before) for (const watcher of this.#watchers) watcher();
   }
 
-  fail(error: Error): void {
-    if (this.error === null) {
-      this.error = error;
-      this.#turns++;
-    }
+  /** The rows stay what they were, and follow nothing any more. */
+  #fail(error: Error): void {
+    if (this.error !== null) return;
+    this.error = error;
+    this.state = 'ended';
+    this.#turns++;
     this.#reject(error);
   }
 
@@ -80,7 +90,7 @@ export class LiveStore {
     try {
       this.#rows.replace(rows, key);
     } catch (error) {
-      this.fail(error as Error);
+      this.#fail(error as Error);
     }
   }
 

@@ -3,131 +3,46 @@
  * connection. What must stay true: effects run in order, and an event that a handler causes waits until they have; a handler that
  * has unsubscribed is called no more; `position()` moves after the handler has returned.
  */
-import {
-  type ChangeFrame,
-  type Filter,
-  parsePosition,
-  type ResyncReason,
-  type Row,
-  type ServerFrame,
-  subprotocol,
-} from '../shared/wire.ts';
+import { type Filter, parsePosition, type Row } from '../shared/wire.ts';
+import type {
+  Change,
+  Changes,
+  ChangesOptions,
+  Handlers,
+  LiveOptions,
+  Plank,
+  PlankOptions,
+  SubscribeOptions,
+  Subscription,
+  Table,
+} from './api.ts';
 import { canonical, type Subject, subjectKey } from './canonical.ts';
 import { ChangeIterator, PlankError } from './change-iterator.ts';
-import { type Effect, type Event, initialState, type Link, reduce, type State } from './connection-state.ts';
-import { type LiveQuery, LiveStore } from './live-query.ts';
+import { type Effect, type Event, initialState, type Link, type State } from './connection-model.ts';
+import { reduce } from './connection-state.ts';
+import { defaultMaxRows, type LiveQuery, LiveStore } from './live-query.ts';
 import type { Delivery, SubscriptionState } from './shared-stream.ts';
+import { Socket, socketUrl } from './socket.ts';
 
 export type { Filter, ResyncReason, Row } from '../shared/wire.ts';
+export type {
+  Change,
+  Changes,
+  ChangesOptions,
+  Handlers,
+  LiveOptions,
+  Plank,
+  PlankOptions,
+  SubscribeOptions,
+  Subscription,
+  Table,
+} from './api.ts';
 export { PlankError } from './change-iterator.ts';
-export type { Link } from './connection-state.ts';
+export type { Link } from './connection-model.ts';
 export type { LiveQuery } from './live-query.ts';
 export type { RowKey } from './live-rows.ts';
 export type { SubscriptionState } from './shared-stream.ts';
-
-/** What is used of a WebSocket: the browser's and Node's have it. (So has that of `ws`, whose types say it in another way.) */
-export interface SocketLike {
-  addEventListener(type: 'open' | 'message' | 'close' | 'error', listener: (event: SocketEvent) => void): void;
-  send(text: string): void;
-  close(code?: number, reason?: string): void;
-}
-
-/** A message has `data`, a close `code` and `reason`. */
-interface SocketEvent {
-  readonly data?: unknown;
-  readonly code?: number;
-  readonly reason?: string;
-}
-
-export interface PlankOptions {
-  /** ws(s):// or http(s)://…/ws; in a browser it may be relative, and is `ws` beside the page unless given */
-  url?: string | URL;
-  /** sent with each hello; a function is asked anew before each connection */
-  token?: string | (() => string | Promise<string>);
-  /** instead of the global one */
-  WebSocket?: new (
-    url: string,
-    protocol: string,
-  ) => SocketLike;
-  /**
-   * Problems of no subscription (a token that could not be had), and what handlers throw; unless given, the latter is thrown
-   * where nobody catches it.
-   */
-  onError?: (error: Error) => void;
-}
-
-/** One row change as a subscription sees it. */
-export type Change<Item extends object = Row> = Omit<ChangeFrame, 'type' | 'ch' | 'data'> & { data?: Item };
-
-export interface SubscribeOptions {
-  where?: Filter;
-  columns?: readonly string[];
-  /** begin with the rows, and read them anew where changes were lost */
-  snapshot?: boolean;
-  /** begin behind this position; it wins over the rows while it is kept */
-  from?: string;
-}
-
-export interface Handlers<Item extends object = Row> {
-  onChange?: (change: Change<Item>) => void;
-  /** every row there is: replaces what was known, at first and after each resync */
-  onSnapshot?: (rows: readonly Item[]) => void;
-  /** changes are missing here; rows follow where a snapshot was asked for */
-  onResync?: (reason: ResyncReason) => void;
-  onState?: (state: SubscriptionState) => void;
-  /** the subscription has ended */
-  onError?: (error: PlankError) => void;
-}
-
-export interface Subscription {
-  /** of the last change that was handled, or that everything up to has come; null before that. Give it as `from` to go on. */
-  position(): string | null;
-  readonly state: SubscriptionState;
-  unsubscribe(): void;
-}
-
-export interface ChangesOptions {
-  where?: Filter;
-  columns?: readonly string[];
-  from?: string;
-  /** changes that may wait for the consumer, 1,000 unless given */
-  bufferSize?: number;
-  signal?: AbortSignal;
-}
-
-/** Changes in order. Pauses at `bufferSize`; throws PlankError RESYNC where changes are missing. */
-export interface Changes<Item extends object = Row> extends AsyncIterableIterator<Change<Item>, undefined> {
-  /**
-   * Everything up to here is handled: a change is when the next one is asked for. Moves on while nothing that concerns it happens,
-   * so that storing it now and then keeps a quiet consumer's place within the retention. Null before there is one.
-   */
-  position(): string | null;
-}
-
-export interface LiveOptions {
-  where?: Filter;
-  columns?: readonly string[];
-  /** the columns of the primary key, where the server does not say them; `id` unless given */
-  key?: readonly string[];
-}
-
-export interface Table<Item extends object = Row> {
-  readonly name: string;
-  subscribe(options: SubscribeOptions, handlers: Handlers<Item>): Subscription;
-  /** Subscribes at once. */
-  changes(options?: ChangesOptions): Changes<Item>;
-  /** An object with a `where` object, a `columns` or a `key` array counts as options, any other as the filter. */
-  live(where?: Filter | LiveOptions, callback?: (rows: ReadonlyMap<unknown, Item>) => void): LiveQuery<Item>;
-}
-
-export interface Plank {
-  table<Item extends object = Row>(name: string): Table<Item>;
-  readonly state: Link['status'];
-  /** Calls back with each state, not with the present one; the answer ends that. */
-  onState(callback: (link: Link) => void): () => void;
-  /** For good. */
-  close(): void;
-}
+export type { SocketLike } from './socket.ts';
 
 /** Connects with the first subscription. */
 export function createPlank(options: PlankOptions = {}): Plank {
@@ -146,9 +61,8 @@ interface Store {
 
 class Client implements Plank {
   readonly #options: PlankOptions;
-  readonly #url: string;
-  #state: State = initialState;
-  #socket: SocketLike | null = null;
+  readonly #socket: Socket;
+  #state: State;
   readonly #events: Event[] = [];
   #isRunning = false;
   readonly #timers = new Map<string, ReturnType<typeof setTimeout>>();
@@ -162,7 +76,8 @@ class Client implements Plank {
 
   constructor(options: PlankOptions) {
     this.#options = options;
-    this.#url = socketUrl(options.url);
+    this.#socket = new Socket(socketUrl(options.url), options.WebSocket, (event) => this.#dispatch(event));
+    this.#state = { ...initialState, answerMs: options.answerTimeoutMs ?? initialState.answerMs };
     if (typeof document === 'undefined') return;
     const wake = () => document.visibilityState === 'visible' && this.#dispatch({ type: 'wake' });
     addEventListener('online', wake, { signal: this.#ends.signal });
@@ -212,11 +127,15 @@ class Client implements Plank {
 
   // ------------------------------------------------------------------------------------------ subscriptions
 
-  #attach(subject: Subject, snapshot: boolean, from: string | null, take: (delivery: Delivery) => void): () => void {
+  #attach(
+    ask: { subject: Subject; snapshot: boolean; from: string | null; maxRows?: number },
+    take: (delivery: Delivery) => void,
+  ): () => void {
+    const { from } = ask;
     if (from !== null && parsePosition(from) === null) throw new TypeError(`${JSON.stringify(from)} is no position`);
     const member = ++this.#members;
     this.#takers.set(member, take);
-    this.#dispatch({ type: 'subscribe', member, subject, from, snapshot });
+    this.#dispatch({ type: 'subscribe', member, ...ask });
     this.#dispatch({ type: 'start' });
     return () => {
       if (this.#takers.delete(member)) this.#dispatch({ type: 'unsubscribe', member });
@@ -237,7 +156,7 @@ class Client implements Plank {
         handlers.onState?.(state);
       }
     };
-    const unsubscribe = this.#attach(subject(table, options), snapshot, from, (delivery) => {
+    const unsubscribe = this.#attach({ subject: subject(table, options), snapshot, from }, (delivery) => {
       try {
         take(delivery);
       } finally {
@@ -257,7 +176,8 @@ class Client implements Plank {
 
   #changes(table: string, { from, bufferSize = 1_000, signal, ...options }: ChangesOptions): ChangeIterator {
     const of = subject(table, options);
-    const attach = (at: string | null, take: (delivery: Delivery) => void) => this.#attach(of, false, at, take);
+    const attach = (at: string | null, take: (delivery: Delivery) => void) =>
+      this.#attach({ subject: of, snapshot: false, from: at }, take);
     const iterator = new ChangeIterator(attach, { from: from ?? null, bufferSize });
     const stop = () => void iterator.return();
     if (signal?.aborted) stop();
@@ -267,16 +187,20 @@ class Client implements Plank {
 
   #live<Item extends object>(table: string, options: LiveOptions): LiveQuery<Item> {
     const of = subject(table, options);
-    const key = canonical([subjectKey(of), options.key ?? null]);
+    const { maxRows = defaultMaxRows } = options;
+    const key = canonical([subjectKey(of), options.key ?? null, maxRows]);
     let shared = this.#stores.get(key);
     if (!shared) {
-      const store = new LiveStore(options.key);
-      shared = { store, handles: 0, detach: () => {} };
-      this.#stores.set(key, shared);
-      shared.detach = this.#attach(of, true, null, (delivery) => {
+      const store = new LiveStore({ key: options.key, maxRows });
+      const made: Store = { store, handles: 0, detach: () => {} };
+      shared = made;
+      this.#stores.set(key, made);
+      made.detach = this.#attach({ subject: of, snapshot: true, from: null, maxRows }, (delivery) => {
         store.take(delivery);
+        if (store.state !== 'ended') return;
         // the next one who asks may try again
-        if (store.error !== null || store.state === 'ended') this.#stores.delete(key);
+        if (this.#stores.get(key) === made) this.#stores.delete(key);
+        made.detach();
       });
     }
     const { store } = shared;
@@ -317,13 +241,13 @@ class Client implements Plank {
   #run(effect: Effect): void {
     switch (effect.type) {
       case 'deliver':
-        return this.#guard(() => this.#takers.get(effect.member)?.(effect.delivery));
+        return this.#deliver(effect.member, effect.delivery);
       case 'send':
-        return this.#socket?.send(JSON.stringify(effect.frame));
+        return this.#socket.send(JSON.stringify(effect.frame));
       case 'connect':
-        return this.#connect(effect.socket);
+        return this.#socket.connect(effect.socket);
       case 'close-socket':
-        return this.#closeSocket();
+        return this.#socket.close();
       case 'get-token':
         return void this.#token(effect.socket);
       case 'set-timer':
@@ -340,35 +264,10 @@ class Client implements Plank {
     }
   }
 
-  #connect(number: number): void {
-    let socket: SocketLike;
-    try {
-      socket = new (this.#options.WebSocket ?? WebSocket)(this.#url, subprotocol);
-    } catch (error) {
-      const reason = (error as Error).message;
-      this.#dispatch({ type: 'socket-close', socket: number, code: 1006, reason });
-      return;
-    }
-    this.#socket = socket;
-    const on = (type: 'open' | 'message' | 'close' | 'error', event: (given: SocketEvent) => Event | null) =>
-      socket.addEventListener(type, (given) => {
-        const happened = this.#socket === socket ? event(given) : null;
-        if (happened) this.#dispatch(happened);
-      });
-    on('open', () => ({ type: 'socket-open', socket: number }));
-    on('message', ({ data }) => {
-      const frame = parseFrame(data);
-      if (frame) return { type: 'frame', socket: number, frame };
-      return { type: 'socket-close', socket: number, code: 1007, reason: 'what came was no frame' };
-    });
-    on('close', ({ code = 1006, reason = '' }) => ({ type: 'socket-close', socket: number, code, reason }));
-    on('error', () => null); // a close follows
-  }
-
-  #closeSocket(): void {
-    const socket = this.#socket;
-    this.#socket = null;
-    socket?.close(1000);
+  #deliver(member: number, delivery: Delivery): void {
+    const take = this.#takers.get(member);
+    if (delivery.kind === 'state' && delivery.state === 'ended') this.#takers.delete(member);
+    this.#guard(() => take?.(delivery));
   }
 
   async #token(socket: number): Promise<void> {
@@ -447,28 +346,4 @@ function subject(table: string, { where, columns }: Pick<SubscribeOptions, 'wher
 function isLiveOptions(value: Filter | LiveOptions): value is LiveOptions {
   const { where, columns, key } = value as Record<string, unknown>;
   return Array.isArray(columns) || Array.isArray(key) || (typeof where === 'object' && where !== null);
-}
-
-function socketUrl(given: string | URL | undefined): string {
-  const base = typeof document === 'undefined' ? undefined : document.baseURI;
-  if (given === undefined && base === undefined) throw new TypeError('createPlank needs a url here');
-  const url = new URL(given ?? 'ws', base);
-  url.protocol = url.protocol.replace('http', 'ws');
-  return url.href;
-}
-
-/** JSON, in which integers beyond 2^53 are bigints: rounded, two rows might have one key. Null: no frame. */
-function parseFrame(data: unknown): ServerFrame | null {
-  if (typeof data !== 'string') return null;
-  try {
-    const frame: unknown = /\d{16}/.test(data) ? JSON.parse(data, exact) : JSON.parse(data);
-    return typeof (frame as { type?: unknown } | null)?.type === 'string' ? (frame as ServerFrame) : null;
-  } catch {
-    return null;
-  }
-}
-
-function exact(_name: string, value: unknown, context?: { source?: string }): unknown {
-  if (typeof value !== 'number' || Number.isSafeInteger(value) || !context?.source) return value;
-  return /^-?\d+$/.test(context.source) ? BigInt(context.source) : value;
 }

@@ -1,9 +1,11 @@
 /** Live queries as a React hook. What must stay true: nothing is subscribed while rendering, so that a render may be thrown away. */
 import { useMemo, useSyncExternalStore } from 'react';
 import type { Row } from '../shared/wire.ts';
+import type { LiveOptions, Table } from './api.ts';
 import { canonical } from './canonical.ts';
+import type { LiveQuery } from './live-query.ts';
 import type { RowKey } from './live-rows.ts';
-import type { LiveOptions, LiveQuery, SubscriptionState, Table } from './plank-client.ts';
+import type { SubscriptionState } from './shared-stream.ts';
 
 export interface Live<Item extends object = Row> {
   /** by key; another Map whenever something has changed */
@@ -39,7 +41,7 @@ export function createSource<Item extends object>(table: Table<Item>, options: L
     drawn = { version, live: { rows: new Map(rows), isReady: drawn.live.isReady || state === 'live', state, error } };
   };
   const subscribe = (draw: () => void) => {
-    query ??= table.live(options);
+    query ??= table.live({ ...options, where: options.where ?? {} });
     watchers++;
     let timer: ReturnType<typeof setTimeout> | undefined;
     const flush = () => {

@@ -38,7 +38,11 @@ export interface Member {
   readonly position: string | null;
   readonly attached: boolean;
   readonly state: SubscriptionState;
+  /** of a snapshot: with more of them it ends, before they fill the memory */
+  readonly maxRows?: number;
 }
+
+type Joining = Pick<Member, 'id' | 'snapshot' | 'position' | 'maxRows'>;
 
 interface Running {
   readonly ch: string;
@@ -51,7 +55,7 @@ interface Running {
 export type Stream =
   | { readonly phase: 'none' }
   | { readonly phase: 'asked'; readonly request: number; readonly snapshot: boolean; readonly at: string | null }
-  | (Running & { readonly phase: 'rows'; readonly pages: readonly (readonly Row[])[] })
+  | (Running & { readonly phase: 'rows'; readonly pages: readonly (readonly Row[])[]; readonly count: number })
   /** `begun`: with rows, and no `live` has come since. Until then no position says which changes the rows already hold. */
   | (Running & { readonly phase: 'behind'; readonly begun: boolean })
   | (Running & { readonly phase: 'live' })
@@ -157,7 +161,7 @@ function settle(group: Group, out: Out): Group {
   return phase === 'live' && [...group.members.values()].some(isParked) ? leave(group, out) : group;
 }
 
-export function join(group: Group, member: Pick<Member, 'id' | 'snapshot' | 'position'>, out: Out): Group {
+export function join(group: Group, member: Joining, out: Out): Group {
   const { stream } = group;
   const { position, snapshot } = member;
   const starts = stream.phase === 'asked' || stream.phase === 'rows';
@@ -198,22 +202,36 @@ export function onOk(group: Group, ch: string | undefined, key: readonly string[
   const running = { ch, snapshot: stream.snapshot, at: stream.at, key: key ?? null };
   const begins = stream.snapshot && stream.at === null;
   const next: Stream = begins
-    ? { ...running, phase: 'rows', pages: [] }
+    ? { ...running, phase: 'rows', pages: [], count: 0 }
     : { ...running, phase: 'behind', begun: false };
   return settle({ ...group, stream: next }, out);
+}
+
+export function tooManyRows(maxRows: number): { code: string; message: string } {
+  return { code: 'TOO_MANY_ROWS', message: `there are more than ${maxRows} rows: narrow the filter, or raise maxRows` };
 }
 
 export function onRows(group: Group, rows: readonly Row[], more: boolean, out: Out): Group {
   const { stream } = group;
   if (stream.phase !== 'rows') return group;
+  const count = stream.count + rows.length;
+  const members = new Map(group.members);
+  for (const { id, attached, maxRows = Number.POSITIVE_INFINITY } of group.members.values()) {
+    if (!attached || count <= maxRows) continue;
+    out.deliver(id, { kind: 'error', ...tooManyRows(maxRows) });
+    members.delete(id);
+  }
+  const next: Group = { ...group, members };
+  // nobody is left who waits for these
+  if (![...members.values()].some(({ attached }) => attached)) return leave(next, out);
   const pages = [...stream.pages, rows];
-  if (more) return { ...group, stream: { ...stream, pages } };
+  if (more) return { ...next, stream: { ...stream, pages, count } };
   const all = pages.flat();
-  for (const member of group.members.values()) {
+  for (const member of members.values()) {
     if (member.attached) out.deliver(member.id, { kind: 'snapshot', rows: all, key: stream.key });
   }
   const { ch, snapshot, at, key } = stream;
-  return { ...group, stream: { phase: 'behind', ch, snapshot, at, key, begun: true } };
+  return { ...next, stream: { phase: 'behind', ch, snapshot, at, key, begun: true } };
 }
 
 export function onChange(group: Group, change: ChangeFrame, out: Out): Group {
@@ -263,7 +281,7 @@ export function onResync(group: Group, reason: ResyncReason, out: Out): Group {
   });
   if (!stream.snapshot) return leave(next, out);
   const { ch, key } = stream;
-  return { ...next, stream: { phase: 'rows', ch, key, snapshot: true, at: null, pages: [] } };
+  return { ...next, stream: { phase: 'rows', ch, key, snapshot: true, at: null, pages: [], count: 0 } };
 }
 
 /** A request failed, or the stream has ended. Members for whom it is final get the error and are gone. */

@@ -13,14 +13,17 @@ export interface SdkFile {
 const root = new URL('../../', import.meta.url);
 /** What is served, by name. `client/react.js` imports `react`, which the page's import map has to name. */
 const modules = [
+  'client/api',
   'client/canonical',
   'client/change-iterator',
+  'client/connection-model',
   'client/connection-state',
   'client/live-query',
   'client/live-rows',
   'client/plank-client',
   'client/react',
   'client/shared-stream',
+  'client/socket',
   'shared/wire',
 ];
 const type = 'text/javascript; charset=utf-8';

@@ -15,6 +15,7 @@ import { type Filter, FilterError, parseFilter } from './filter.ts';
 import { filterSql } from './filter-compile.ts';
 import { fromPostgres, invalid, invalidFields, methodNotAllowed, named } from './problems.ts';
 import { formatKey, keepDigits, parseKey, readKey, rowSchemas, type Values } from './row-schema.ts';
+import { type PageRow, readPage } from './table-page.ts';
 
 /** The SQL fragments of a table, all about the alias t. */
 function sqlOf(table: Table) {
@@ -30,9 +31,6 @@ function sqlOf(table: Table) {
 
 interface Row {
   row: string;
-}
-interface KeyedRow extends Row {
-  key: string[];
 }
 
 const listQuery = z.strictObject({
@@ -125,21 +123,20 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
     const filter = filterSql(parseWhere(table, where ?? '{}'), 't', after.length + 1);
     const behind = `(${sql.keyList}) > (${after.map((_, index) => `$${index + 1}`).join(', ')})`;
     const conditions = after.length > 0 ? `${behind} and ${filter.text}` : filter.text;
-    const rows = await query<KeyedRow>(
-      table,
-      // one more than asked for tells whether there is another page
-      `select ${sql.imageAndKey} from ${sql.relation} t where ${conditions} order by ${sql.keyList} limit ${limit + 1}`,
-      [...after, ...filter.values],
-      table.keyColumns,
+    // one more than asked for tells whether there is another page
+    const text = `select ${sql.imageAndKey} from ${sql.relation} t where ${conditions} order by ${sql.keyList} limit ${limit + 1}`;
+    const { rows, more } = await readPage(pool, { text, values: [...after, ...filter.values], limit }).catch(
+      (error: unknown) => {
+        throw fromPostgres(error, { table, parameters: table.keyColumns, deletes: false });
+      },
     );
-    const page = rows.slice(0, limit);
-    if (rows.length > limit) {
-      const next = formatCursor(page.at(-1)!.key);
+    if (more) {
+      const next = formatCursor(rows.at(-1)!.key);
       const filtered = where === undefined ? '' : `&where=${encodeURIComponent(where)}`;
       const address = `${request.baseUrl}/${encodeURIComponent(table.name)}?limit=${limit}${filtered}&cursor=${next}`;
       response.set({ Link: `<${address}>; rel="next"`, 'Plank-Next-Cursor': next });
     }
-    sendJson(response, `[${page.map(({ row }) => row).join(',')}]`);
+    sendJson(response, `[${rows.map(({ row }) => row).join(',')}]`);
   };
 
   const read = async (request: Request, response: Response) => {
@@ -162,7 +159,7 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
         ? 'default values'
         : `(${names.map(quoted).join(', ')}) values (${names.map((_, index) => `$${index + 1}`).join(', ')})`;
     const text = `insert into ${sql.relation} as t ${rows} returning ${sql.imageAndKey}`;
-    const [made] = await query<KeyedRow>(table, text, Object.values(values), names);
+    const [made] = await query<PageRow>(table, text, Object.values(values), names);
     // a trigger or a rule of the table may have swallowed the row
     if (!made) throw new PlankError('INVALID', 'The database did not keep the row');
     response.status(201).location(`${request.baseUrl}/${encodeURIComponent(table.name)}/${formatKey(made.key)}`);

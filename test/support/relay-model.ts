@@ -4,7 +4,8 @@
 
 import assert from 'node:assert/strict';
 import { subjectKey } from '../../client/canonical.ts';
-import { type Effect, type Event, initialState, reduce, type State } from '../../client/connection-state.ts';
+import { type Effect, type Event, initialState, type State } from '../../client/connection-model.ts';
+import { reduce } from '../../client/connection-state.ts';
 import type { Delivery } from '../../client/shared-stream.ts';
 import type { ClientFrame, Row, ServerFrame, SubscribeFrame } from '../../shared/wire.ts';
 
@@ -389,7 +390,8 @@ export class RelayModel {
     else if (effect.type === 'close-socket') {
       this.#dialing = null;
       this.#forget();
-    } else assert.equal(effect.type, 'notify');
+    } else if (effect.type === 'report') assert.match(effect.message, /^a request was not answered within/);
+    else assert.equal(effect.type, 'notify');
   }
 
   // ------------------------------------------------------------------------------------------ the members

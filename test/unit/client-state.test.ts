@@ -2,7 +2,8 @@
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { type Effect, type Event, initialState, limits, reduce, type State } from '../../client/connection-state.ts';
+import { type Effect, type Event, initialState, limits, type State } from '../../client/connection-model.ts';
+import { reduce } from '../../client/connection-state.ts';
 import type { ServerFrame } from '../../shared/wire.ts';
 import { type Action, actions, RelayModel } from '../support/relay-model.ts';
 
@@ -95,6 +96,8 @@ const events: Record<string, Event> = {
   'timer connect': { type: 'timer', name: 'connect' },
   'timer liveness': { type: 'timer', name: 'liveness' },
   'timer retry': { type: 'timer', name: 'retry ["items",{},null]' },
+  'timer answer': { type: 'timer', name: 'answer 1' },
+  'timer answer of the unsubscribe': { type: 'timer', name: 'answer 2' },
   'timer unknown': { type: 'timer', name: 'unknown' },
   wake: { type: 'wake' },
   'subscribe rows': subscribe(2),
@@ -137,6 +140,8 @@ function expected(stateName: string, eventName: string): string {
   if (eventName === 'welcome' && status === 'opening') return 'open';
   if (eventName === 'timer connect' && (status === 'connecting' || status === 'opening')) return 'waiting';
   if ((eventName === 'timer reconnect' || eventName === 'wake') && status === 'waiting') return 'connecting';
+  if (eventName === 'timer answer' && (stateName === 'opening' || stateName === 'open, asked')) return 'waiting';
+  if (eventName === 'timer answer of the unsubscribe' && stateName === 'open, leaving') return 'waiting';
   // what would corrupt a picture: a change or live within the rows
   if (stateName === 'open, rows' && (eventName === 'change' || eventName === 'live')) return 'waiting';
   return status;
@@ -254,6 +259,75 @@ describe('silence', () => {
     const woken = run([{ type: 'timer', name: 'liveness' }], opened.state, 3_600_000);
     expect(sends(woken.effects)).toEqual([{ type: 'ping' }]);
     expect(timer(woken.effects, 'liveness')).toMatchObject({ ms: limits.probeMs });
+  });
+});
+
+describe('a request', () => {
+  const cleared = (effects: readonly Effect[]) =>
+    effects.flatMap((effect) => (effect.type === 'clear-timer' ? [effect.name] : []));
+
+  test('that is not answered in time ends the connection, and is made on the next one', () => {
+    const opened = run(asked);
+    expect(timer(opened.effects, 'answer 1')).toMatchObject({ ms: limits.answerMs });
+    // alive, but of no use
+    const late = run([frame({ type: 'pong' }), { type: 'timer', name: 'answer 1' }], opened.state);
+    expect(late.state.link.status).toBe('waiting');
+    expect(late.effects).toContainEqual({ type: 'report', message: 'a request was not answered within 30000 ms' });
+    const again: Event[] = [
+      { type: 'timer', name: 'reconnect' },
+      { type: 'token', socket: 2 },
+      { type: 'socket-open', socket: 2 },
+    ];
+    expect(sends(run(again, late.state).effects).at(-1)).toMatchObject({ type: 'subscribe', id: 2 });
+  });
+
+  test('has as long as the application says', () => {
+    const { effects } = run(asked, { ...initialState, answerMs: 5 });
+    expect(timer(effects, 'answer 1')).toMatchObject({ ms: 5 });
+  });
+
+  test('is waited for no more once it is answered, or its connection is gone', () => {
+    const refusal = frame({ type: 'error', id: 1, code: 'UNKNOWN_TABLE', message: 'no', retry: false });
+    for (const end of [ok(1), refusal, close(1006), { type: 'close' } as Event])
+      expect(cleared(run([...asked, end]).effects)).toContain('answer 1');
+  });
+});
+
+describe('more rows than a subscription takes', () => {
+  const bounded = (member: number, maxRows: number): Event => ({
+    type: 'subscribe',
+    member,
+    subject,
+    from: null,
+    snapshot: true,
+    maxRows,
+  });
+
+  test('end it before they are all there, and no other', () => {
+    const both = run([bounded(1, 1), bounded(2, 2), ...asked.slice(1), ok(1), rows(true), rows(true)]);
+    expect(deliveries(both.effects, 1).slice(-2)).toEqual([
+      { kind: 'error', code: 'TOO_MANY_ROWS', message: expect.stringContaining('more than 1 rows') },
+      { kind: 'state', state: 'ended' },
+    ]);
+    expect(sends(both.effects).filter(({ type }) => type === 'unsubscribe')).toEqual([]);
+    const rest = run([rows(true)], both.state);
+    expect(deliveries(rest.effects, 2)).toMatchObject([{ code: 'TOO_MANY_ROWS' }, { state: 'ended' }]);
+    expect(sends(rest.effects)).toEqual([{ type: 'unsubscribe', id: 2, ch: 'a' }]);
+    expect(run([rows(false), frame({ type: 'ok', id: 2 })], rest.state).state.groups.size).toBe(0);
+  });
+
+  test('leave what began elsewhere to begin again', () => {
+    const { state, effects } = run([
+      bounded(1, 1),
+      ...asked.slice(1),
+      ok(1),
+      subscribe(2, false, 'e1.3'),
+      rows(true),
+      rows(true),
+    ]);
+    expect(sends(effects).at(-1)).toEqual({ type: 'unsubscribe', id: 2, ch: 'a' });
+    const next = run([frame({ type: 'ok', id: 2 })], state);
+    expect(sends(next.effects).at(-1)).toEqual({ type: 'subscribe', id: 3, table: 'items', from: 'e1.3' });
   });
 });
 

@@ -1,0 +1,97 @@
+/**
+ * One WebSocket at a time, as the brain's events. What must stay true: one that was closed here says nothing more, and what comes
+ * that is no frame of ours closes it.
+ */
+import { type ServerFrame, subprotocol } from '../shared/wire.ts';
+import type { Event } from './connection-model.ts';
+
+/** What is used of a WebSocket: the browser's and Node's have it. (So has that of `ws`, whose types say it in another way.) */
+export interface SocketLike {
+  addEventListener(type: 'open' | 'message' | 'close' | 'error', listener: (event: SocketEvent) => void): void;
+  send(text: string): void;
+  close(code?: number, reason?: string): void;
+}
+
+/** A message has `data`, a close `code` and `reason`. */
+interface SocketEvent {
+  readonly data?: unknown;
+  readonly code?: number;
+  readonly reason?: string;
+}
+
+type SocketClass = new (url: string, protocol: string) => SocketLike;
+
+export class Socket {
+  readonly #url: string;
+  readonly #given: SocketClass | undefined;
+  readonly #dispatch: (event: Event) => void;
+  #socket: SocketLike | null = null;
+
+  constructor(url: string, given: SocketClass | undefined, dispatch: (event: Event) => void) {
+    this.#url = url;
+    this.#given = given;
+    this.#dispatch = dispatch;
+  }
+
+  /** `number` names the attempt in its events. */
+  connect(number: number): void {
+    let socket: SocketLike;
+    try {
+      socket = new (this.#given ?? WebSocket)(this.#url, subprotocol);
+    } catch (error) {
+      const reason = (error as Error).message;
+      this.#dispatch({ type: 'socket-close', socket: number, code: 1006, reason });
+      return;
+    }
+    this.#socket = socket;
+    const on = (type: 'open' | 'message' | 'close' | 'error', event: (given: SocketEvent) => Event | null) =>
+      socket.addEventListener(type, (given) => {
+        const happened = this.#socket === socket ? event(given) : null;
+        if (happened) this.#dispatch(happened);
+      });
+    on('open', () => ({ type: 'socket-open', socket: number }));
+    on('message', ({ data }) => {
+      const frame = parseFrame(data);
+      if (frame) return { type: 'frame', socket: number, frame };
+      return { type: 'socket-close', socket: number, code: 1007, reason: 'what came was no frame' };
+    });
+    on('close', ({ code = 1006, reason = '' }) => ({ type: 'socket-close', socket: number, code, reason }));
+    on('error', () => null); // a close follows
+  }
+
+  send(text: string): void {
+    this.#socket?.send(text);
+  }
+
+  /** Forgets it, and closes it if it is there. */
+  close(): void {
+    const socket = this.#socket;
+    this.#socket = null;
+    socket?.close(1000);
+  }
+}
+
+/** Where to connect to; beside the page unless given. */
+export function socketUrl(given: string | URL | undefined): string {
+  const base = typeof document === 'undefined' ? undefined : document.baseURI;
+  if (given === undefined && base === undefined) throw new TypeError('createPlank needs a url here');
+  const url = new URL(given ?? 'ws', base);
+  url.protocol = url.protocol.replace('http', 'ws');
+  return url.href;
+}
+
+/** JSON, in which integers beyond 2^53 are bigints: rounded, two rows might have one key. Null: no frame. */
+function parseFrame(data: unknown): ServerFrame | null {
+  if (typeof data !== 'string') return null;
+  try {
+    const frame: unknown = /\d{16}/.test(data) ? JSON.parse(data, exact) : JSON.parse(data);
+    return typeof (frame as { type?: unknown } | null)?.type === 'string' ? (frame as ServerFrame) : null;
+  } catch {
+    return null;
+  }
+}
+
+function exact(_name: string, value: unknown, context?: { source?: string }): unknown {
+  if (typeof value !== 'number' || Number.isSafeInteger(value) || !context?.source) return value;
+  return /^-?\d+$/.test(context.source) ? BigInt(context.source) : value;
+}

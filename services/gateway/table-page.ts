@@ -1,0 +1,52 @@
+/** Reads one page of a table's rows for REST, bounded in rows and in bytes: rows of a megabyte each must not fill a gateway. */
+import Cursor from 'pg-cursor';
+import { DatabaseError, firstFetch, nextFetch, type Pool } from '#shared/postgres.ts';
+import { withDeadlineOr } from '#shared/retry.ts';
+
+/** A page ends with the row that makes it at least this large. */
+const pageCharacters = 4 * 1024 * 1024;
+const fetchDeadlineMs = 11_000;
+
+export interface PageRow {
+  /** as JSON */
+  row: string;
+  key: string[];
+}
+
+/** `text` selects rows and one more than `limit` of them at most. Rejects with Postgres' own errors. */
+export async function readPage(
+  pool: Pool,
+  { text, values, limit }: { text: string; values: readonly unknown[]; limit: number },
+): Promise<{ rows: PageRow[]; more: boolean }> {
+  const client = await pool.connect();
+  let broken: Error | undefined;
+  try {
+    const cursor = client.query(new Cursor<PageRow>(text, [...values]));
+    const rows: PageRow[] = [];
+    /** of them, how many are the page */
+    let taken = 0;
+    let size = 0;
+    for (let count = firstFetch; ; ) {
+      const fetched = await withDeadlineOr(cursor.read(count), fetchDeadlineMs, silent);
+      const characters = fetched.reduce((sum, { row }) => sum + row.length, 0);
+      for (const { row } of fetched) {
+        if (taken === limit || size >= pageCharacters) break;
+        taken++;
+        size += row.length;
+      }
+      rows.push(...fetched);
+      if (fetched.length < count || taken < rows.length) break;
+      count = nextFetch(count, fetched.length, characters, pageCharacters);
+    }
+    await withDeadlineOr(cursor.close(), fetchDeadlineMs, silent);
+    return { rows: rows.slice(0, taken), more: taken < rows.length };
+  } catch (error) {
+    // what Postgres refuses leaves the connection whole
+    if (!(error instanceof DatabaseError)) broken = error as Error;
+    throw error;
+  } finally {
+    client.release(broken);
+  }
+}
+
+const silent = () => new Error('timeout: Postgres is silent');
