@@ -1,6 +1,8 @@
 /** The clients of this replica as operators see them: who is slow and by how much, and the end of one. */
 import type { Peer } from './connection.ts';
 
+/** what was found is good for so long: several ask for it each second, of tens of thousands of clients */
+const freshMs = 500;
 /** one that has taken nothing for so long while bytes wait for it is slow … */
 const stalledMs = 3_000;
 /** … and so is one that was taken off the live ones and has so many bytes waiting still */
@@ -23,13 +25,15 @@ export interface Survey {
   queuedBytes: number;
   /** how many are slow */
   slow: number;
-  /** the slowest of them, by bytes */
+  /** those, by the bytes that wait for them */
   clients: SlowClient[];
 }
 
 export class Clients {
   readonly #sources: readonly { readonly peers: Iterable<Peer> }[];
   readonly #seq: () => number;
+  #found: Survey = { queuedBytes: 0, slow: 0, clients: [] };
+  #foundAt = Number.NEGATIVE_INFINITY;
 
   /** `seq`: how far this gateway is. */
   constructor(sources: readonly { readonly peers: Iterable<Peer> }[], seq: () => number) {
@@ -37,9 +41,17 @@ export class Clients {
     this.#seq = seq;
   }
 
-  /** Looks at each client once: to be asked once a second at most. */
+  /** With at most `limit` of the slow ones, the worst first. */
   survey(limit: number): Survey {
     const now = performance.now();
+    if (now - this.#foundAt >= freshMs) {
+      this.#found = this.#look(now);
+      this.#foundAt = now;
+    }
+    return { ...this.#found, clients: this.#found.clients.slice(0, limit) };
+  }
+
+  #look(now: number): Survey {
     const slow: SlowClient[] = [];
     let sum = 0;
     for (const peer of this.#peers()) {
@@ -50,7 +62,7 @@ export class Clients {
       if (status.stalledMs >= stalledMs || (status.behind > 0 && queuedBytes >= catchingUpBytes)) slow.push(status);
     }
     slow.sort((a, b) => b.queuedBytes - a.queuedBytes);
-    return { queuedBytes: sum, slow: slow.length, clients: slow.slice(0, limit) };
+    return { queuedBytes: sum, slow: slow.length, clients: slow };
   }
 
   find(id: number): Peer | undefined {

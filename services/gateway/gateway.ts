@@ -16,9 +16,11 @@ import { version } from '#shared/version.ts';
 import { formatPosition } from '#shared/wire.ts';
 import { CanaryWatch } from './canary.ts';
 import { Clients } from './clients.ts';
+import { Console } from './console.ts';
 import { Draining } from './draining.ts';
 import { EventStreams } from './event-stream.ts';
 import { Feed } from './feed.ts';
+import { type GatewayFigures, gatewayFigures } from './gateway-state.ts';
 import { showGauges } from './gauges.ts';
 import { History } from './history.ts';
 import { createApp, type Health } from './http.ts';
@@ -35,21 +37,22 @@ const lingerMs = 3_500;
 const cutMs = 2_000;
 
 /** A gateway's own part of its status in the roster. */
-export type GatewayState = Record<string, unknown> & {
-  ready: boolean;
-  draining: boolean;
-  connections: number;
-  limit: number;
-  /** where changes come from: the stream, or the log in Postgres */
-  changes: 'tailing' | 'reading';
-  position: string;
-  /** connections that were asked to go elsewhere and may be nowhere: see shedding.ts */
-  moving: number;
-  /** how long the last canary took; null: none has come */
-  canaryMs: number | null;
-  /** the one that should have come has not */
-  canaryLate: boolean;
-};
+export type GatewayState = Record<string, unknown> &
+  GatewayFigures & {
+    ready: boolean;
+    draining: boolean;
+    connections: number;
+    limit: number;
+    /** where changes come from: the stream, or the log in Postgres */
+    changes: 'tailing' | 'reading';
+    position: string;
+    /** connections that were asked to go elsewhere and may be nowhere: see shedding.ts */
+    moving: number;
+    /** how long the last canary took; null: none has come */
+    canaryMs: number | null;
+    /** the one that should have come has not */
+    canaryLate: boolean;
+  };
 
 export class Gateway implements Service {
   readonly #config: GatewayConfig;
@@ -61,6 +64,7 @@ export class Gateway implements Service {
   readonly #canaries: CanaryWatch;
   readonly #sockets: Sockets;
   readonly #events: EventStreams;
+  readonly #clients: Clients;
   readonly #roster: Roster;
   readonly #operations: Operations;
   readonly #draining: Draining;
@@ -132,6 +136,7 @@ export class Gateway implements Service {
     const deps = { catalog, hub: this.#hub, feed: this.#feed, snapshots, log, metrics, isFull, isLeaving };
     this.#sockets = new Sockets({ config, ...deps });
     this.#events = new EventStreams({ ...deps, stallTimeoutMs: config.STALL_TIMEOUT_MS });
+    this.#clients = new Clients([this.#sockets, this.#events], () => this.#hub.seq);
     this.#roster = new Roster({
       bus,
       node: config.NODE_NAME,
@@ -144,7 +149,7 @@ export class Gateway implements Service {
       metrics,
       hub: this.#hub,
       catalog,
-      clients: new Clients([this.#sockets, this.#events], () => this.#hub.seq),
+      clients: this.#clients,
       sockets: this.#sockets,
       events: this.#events,
       headSeq: () => this.#told('headSeq'),
@@ -166,7 +171,24 @@ export class Gateway implements Service {
     });
     this.#roster.handle('drain', () => this.#drainAsAsked());
     this.#roster.handle('undrain', () => this.#undrainAsAsked());
-    this.#operations = new Operations({ config, roster: this.#roster, log });
+    const operators = new Console({
+      node: config.NODE_NAME,
+      roster: this.#roster,
+      pool: this.#pool,
+      tail,
+      catalog,
+      hub: this.#hub,
+      history,
+      clients: this.#clients,
+      mode: () => this.#feed.mode,
+    });
+    this.#operations = new Operations({
+      config,
+      roster: this.#roster,
+      console: operators,
+      sockets: this.#sockets,
+      log,
+    });
     const app = createApp({
       config,
       log,
@@ -290,6 +312,7 @@ export class Gateway implements Service {
   /** What this replica says of itself to the others. */
   #state(): GatewayState {
     return {
+      ...gatewayFigures(this.#hub, this.#clients),
       ...this.#ready(),
       draining: this.#draining.state !== 'serving',
       connections: this.#connections,

@@ -1,31 +1,40 @@
 /**
- * What operators see and do, on a port of its own (OPS_PORT): never among what clients can reach. Where OPS_TOKEN is set, each
- * request must bring it, as `Authorization: Bearer …`.
+ * What operators see and do, on a port of its own (OPS_PORT): never among what clients can reach. Who may is in ops-access.ts; the
+ * console's files are for everybody who reaches the port.
  */
-import { createHash, timingSafeEqual } from 'node:crypto';
-import { createServer, type Server } from 'node:http';
+import { createServer, type IncomingMessage, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import express, { type RequestHandler } from 'express';
+import type { Duplex } from 'node:stream';
+import express from 'express';
 import type { GatewayConfig } from '#shared/config.ts';
-import { PlankError } from '#shared/errors.ts';
 import type { Log } from '#shared/log.ts';
 import { once } from '#shared/retry.ts';
 import type { Roster } from '#shared/roster.ts';
+import type { Console } from './console.ts';
+import { OpsAccess } from './ops-access.ts';
+import { drainRoutes } from './ops-drain.ts';
+import { opsPages } from './ops-pages.ts';
 import { methodNotAllowed, named, notFound, problemHandler } from './problems.ts';
+import { refuse, type Sockets } from './sockets.ts';
 
 interface OperationsOptions {
   config: Pick<GatewayConfig, 'OPS_PORT' | 'OPS_HOST' | 'OPS_TOKEN'>;
   roster: Roster;
+  console: Console;
+  /** /ws is served here as well */
+  sockets: Pick<Sockets, 'upgrade'>;
   log: Log;
 }
 
 export class Operations {
   readonly #options: OperationsOptions;
+  readonly #access: OpsAccess;
   readonly #server: Server;
 
   constructor(options: OperationsOptions) {
     this.#options = options;
-    const { config, roster, log } = options;
+    this.#access = new OpsAccess(options.config.OPS_TOKEN);
+    const { roster, console, log } = options;
     const app = express();
     app.disable('x-powered-by');
     app.set('query parser', 'simple');
@@ -33,15 +42,20 @@ export class Operations {
       response.set({ 'X-Content-Type-Options': 'nosniff', 'Cache-Control': 'no-store' });
       next();
     });
-    if (config.OPS_TOKEN !== undefined) app.use(requireToken(config.OPS_TOKEN));
+    app.use(opsPages());
+    app.use(this.#access.guard);
+    app.route('/ops/session').all(named('/ops/session')).post(this.#access.open).all(methodNotAllowed('POST'));
+    app.use(console.router());
     app
       .route('/ops/nodes')
       .all(named('/ops/nodes'))
       .get((_request, response) => void response.json(roster.nodes()))
       .all(methodNotAllowed('GET, HEAD'));
+    app.use(drainRoutes(roster));
     app.use(notFound);
     app.use(problemHandler(log));
     this.#server = createServer({ headersTimeout: 10_000, requestTimeout: 30_000 }, app);
+    this.#server.on('upgrade', (request, socket, head) => this.#upgrade(request, socket, head));
   }
 
   get port(): number {
@@ -57,24 +71,22 @@ export class Operations {
       });
       this.#server.listen({ port, host }, resolve);
     });
+    this.#options.console.start();
   });
 
   readonly stop = once(async () => {
+    await this.#options.console.stop();
     this.#server.closeAllConnections();
     await new Promise((resolve) => this.#server.close(resolve));
   });
-}
 
-function requireToken(token: string): RequestHandler {
-  const wanted = digest(`Bearer ${token}`);
-  return (request, response, next) => {
-    if (timingSafeEqual(wanted, digest(request.headers.authorization ?? ''))) return next();
-    response.set('WWW-Authenticate', 'Bearer');
-    next(new PlankError('UNAUTHORIZED', "this needs the operators' token (OPS_TOKEN)"));
-  };
-}
-
-/** Of equal length whatever is given, so that the comparison tells nothing by its time. */
-function digest(text: string): Buffer {
-  return createHash('sha256').update(text).digest();
+  #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    socket.on('error', () => socket.destroy());
+    if (!this.#access.isOwn(request)) return refuse(socket, '403 Forbidden', 'pages of other origins may not do this');
+    if (!this.#access.isAdmitted(request))
+      return refuse(socket, '401 Unauthorized', "this needs the operators' token (OPS_TOKEN), or a session");
+    const path = request.url?.split('?')[0];
+    if (path === '/ops/ws') this.#options.console.upgrade(request, socket, head);
+    else this.#options.sockets.upgrade(request, socket, head);
+  }
 }

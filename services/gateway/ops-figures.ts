@@ -1,0 +1,134 @@
+/**
+ * What the database and the fan-out say of the log, asked by the replica that somebody looks at: also while no listener leads,
+ * and Redis or Postgres do not answer.
+ */
+import type { Tail } from '#shared/fanout.ts';
+import { limited, type Pool } from '#shared/postgres.ts';
+
+const deadlineMs = 1_500;
+const checkEveryMs = 20_000;
+
+interface LogFigures {
+  /** who holds a valid lease */
+  leader: string | null;
+  term: number;
+  headSeq: number;
+  epoch: number;
+  /** committed changes that have no seq yet (counted up to 100,000), and the age of the oldest since its capture */
+  outboxDepth: number;
+  outboxOldestSeconds: number;
+  logOldestSeconds: number;
+  logEvents: number;
+  logBytes: number;
+}
+
+interface LogRow {
+  holder: string | null;
+  is_valid: boolean;
+  term: string;
+  head: string;
+  epoch: number;
+  outbox_depth: string;
+  outbox_oldest: number;
+  log_oldest: number;
+  log_events: string;
+  log_bytes: string;
+}
+
+export class Figures {
+  readonly #pool: Pool;
+  readonly #tail: Tail;
+  #asking: Promise<void> | undefined;
+  #checkedAt = Number.NEGATIVE_INFINITY;
+  #silentSince: number | null = null;
+  /** since when the log has not grown while something waited */
+  #stuckSince: number | null = null;
+  #askedAt = Number.NEGATIVE_INFINITY;
+  /** null: Postgres does not answer */
+  log: LogFigures | null = null;
+  /** null: Redis does not answer */
+  stream: { entries: number; bytes: number } | null = null;
+  /** what is wrong with the capture of tables, in words */
+  problems: readonly string[] = [];
+
+  constructor(pool: Pool, tail: Tail) {
+    this.#pool = pool;
+    this.#tail = tail;
+  }
+
+  get postgresSilentMs(): number {
+    return this.#silentSince === null ? 0 : Math.max(1, performance.now() - this.#silentSince);
+  }
+
+  /** For how long nothing has been drained while something waits. */
+  get waitingMs(): number {
+    return this.#stuckSince === null ? 0 : performance.now() - this.#stuckSince;
+  }
+
+  /** Asks, unless somebody is asking, or the answers are younger than `maxAgeMs`. Never rejects. */
+  refresh(maxAgeMs: number): Promise<void> {
+    if (this.#asking) return this.#asking;
+    if (performance.now() - this.#askedAt < maxAgeMs) return Promise.resolve();
+    this.#asking = Promise.all([this.#askPostgres(), this.#askFanout()]).then(() => {
+      this.#askedAt = performance.now();
+      this.#asking = undefined;
+    });
+    return this.#asking;
+  }
+
+  async #askPostgres(): Promise<void> {
+    const before = this.log;
+    try {
+      const { rows } = await this.#pool.query<LogRow>(
+        limited(
+          deadlineMs,
+          `select l.holder, l.expires_at > clock_timestamp() as is_valid, l.term, l.next_seq - 1 as head, l.epoch,
+                  g.outbox_depth, g.outbox_oldest, g.log_oldest, g.log_events, g.log_bytes
+           from plank.leader l, plank.gauges() g`,
+        ),
+      );
+      this.log = figuresOf(rows[0]!);
+      this.#silentSince = null;
+    } catch {
+      this.log = null;
+      this.#silentSince ??= performance.now();
+      return;
+    }
+    const hasMoved = this.log.headSeq !== before?.headSeq || this.log.epoch !== before.epoch;
+    if (this.log.outboxDepth === 0 || hasMoved) this.#stuckSince = null;
+    if (this.log.outboxDepth > 0) this.#stuckSince ??= performance.now();
+    await this.#check();
+  }
+
+  async #check(): Promise<void> {
+    if (performance.now() - this.#checkedAt < checkEveryMs) return;
+    try {
+      const { rows } = await this.#pool.query<{ name: string; problem: string }>(
+        limited(deadlineMs, 'select name, problem from plank.check()'),
+      );
+      this.problems = rows.map(({ name, problem }) => `${name} is not captured as it should be: ${problem}`);
+      this.#checkedAt = performance.now();
+    } catch {
+      // asked again with the next figures
+    }
+  }
+
+  async #askFanout(): Promise<void> {
+    this.stream = await this.#tail.size().catch(() => null);
+  }
+}
+
+function figuresOf(row: LogRow): LogFigures {
+  return {
+    // as the listener writes it: name, process, start
+    leader: row.is_valid ? (row.holder?.split('/')[0] ?? null) : null,
+    term: Number(row.term),
+    headSeq: Number(row.head),
+    epoch: row.epoch,
+    outboxDepth: Number(row.outbox_depth),
+    outboxOldestSeconds: Math.round(row.outbox_oldest * 10) / 10,
+    logOldestSeconds: Math.round(row.log_oldest),
+    logEvents: Number(row.log_events),
+    logBytes: Number(row.log_bytes),
+  };
+}

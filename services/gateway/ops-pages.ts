@@ -1,0 +1,65 @@
+/** The console's files: the page, the SDK that it uses, and the charts, all under /console. They hold no secret and need no token. */
+import { createRequire } from 'node:module';
+import { dirname } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { type RequestHandler, Router } from 'express';
+import { methodNotAllowed, named } from './problems.ts';
+import { sdkFiles } from './sdk.ts';
+
+const consoleFolder = fileURLToPath(new URL('../../console/', import.meta.url));
+const chartsFolder = dirname(createRequire(import.meta.url).resolve('uplot'));
+
+/** What is served of the folder, by name: a file that lands in it is not public by itself. */
+const files = [
+  'badges.css',
+  'dom.js',
+  'icon.svg',
+  'operator/charts.js',
+  'operator/channels.js',
+  'operator/clients.js',
+  'operator/explain.js',
+  'operator/log.js',
+  'operator/main.js',
+  'operator/nodes.js',
+  'operator/operator.css',
+  'operator/parts.js',
+  'operator/session.js',
+  'operator/tail.js',
+  'operator/status.js',
+  'page.css',
+];
+const readOnly = methodNotAllowed('GET, HEAD');
+
+export function opsPages(): Router {
+  const router = Router();
+  const serve = (path: string, send: RequestHandler) =>
+    router
+      .route(path)
+      .all(named(path))
+      .get((request, response, next) => {
+        response.set({
+          'Content-Security-Policy':
+            "default-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+          // always asked for again, mostly answered by 304: the modules of two versions do not fit together
+          'Cache-Control': 'no-cache',
+          'Referrer-Policy': 'no-referrer',
+        });
+        send(request, response, next);
+      })
+      .all(readOnly);
+  const file = (path: string, name: string, root: string) =>
+    serve(path, (_request, response) => response.sendFile(name, { root, cacheControl: false }));
+
+  serve('/', (_request, response) => response.redirect('console'));
+  // what it names is beside it, not below it
+  serve('/console', (request, response) => {
+    if (request.path.endsWith('/')) return response.redirect('../console');
+    response.sendFile('operator/index.html', { root: consoleFolder, cacheControl: false });
+  });
+  for (const name of files) file(`/console/${name}`, name, consoleFolder);
+  file('/console/uplot.js', 'uPlot.esm.js', chartsFolder);
+  file('/console/uplot.css', 'uPlot.min.css', chartsFolder);
+  for (const [path, { type, body }] of sdkFiles())
+    serve(`/console${path}`, (_request, response) => void response.set('Content-Type', type).send(body));
+  return router;
+}
