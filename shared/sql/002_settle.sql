@@ -106,14 +106,18 @@ begin
   end if;
 end $$;
 
-create function plank.settle(p_relation integer, p_depth integer, p_op text, p_mark bigint) returns void
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+-- Called by a capture that wrote p_wrote rows.
+create function plank.settle(p_relation integer, p_depth integer, p_op text, p_wrote bigint) returns void
+language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 declare
   nested   bigint[] := nullif(current_setting('plank.nested_' || p_relation, true), '');
   settled  text := format('plank.settled_%s_%s_%s', p_relation, p_depth, p_op);
   first_id bigint;
   last_id  bigint;
   from_id  bigint;
+  -- the last id before the capture, whose own are this transaction's last
+  mark     bigint := (select min(w.id) - 1 from (
+    select id from plank.outbox where xid = pg_current_xact_id() order by xid desc, id desc limit p_wrote) w);
 begin
   for d in 1 .. coalesce(array_upper(nested, 1) / 3, 0) loop
     if d > p_depth then
@@ -126,11 +130,11 @@ begin
   end loop;
   from_id := greatest(from_id, first_id, nullif(current_setting(settled, true), '')::bigint);
   if last_id >= from_id then
-    perform plank.rechain(p_relation, from_id, p_mark);
+    perform plank.rechain(p_relation, from_id, mark);
     perform set_config(settled, (select last_value from plank.outbox_id_seq)::text, true);
   end if;
-  nested[3 * p_depth - 2] := coalesce(nested[3 * p_depth - 2], p_mark);
-  nested[3 * p_depth - 1] := p_mark;
+  nested[3 * p_depth - 2] := coalesce(nested[3 * p_depth - 2], mark);
+  nested[3 * p_depth - 1] := mark;
   nested[3 * p_depth] := (select last_value from plank.outbox_id_seq);
   perform set_config('plank.nested_' || p_relation, nested::text, true);
 end $$;

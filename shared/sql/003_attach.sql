@@ -3,6 +3,15 @@
 -- Capture runs inside other people's transactions, so a generated function never names a column in a way that could fail:
 -- a column renamed or dropped behind Plank's back reads as null (a name is looked for in the row first, and then one query
 -- level further out, in the "absent" row) until plank.refresh has run.
+--
+-- What was measured (32 writers of single rows, PostgreSQL 18, CPU of the backends; a write without a trigger takes 40 µs). Caches
+-- are cold then, so that what a function touches counts, and not how long it takes in a loop:
+--   transition tables and an empty function 8 µs; the images 13; the insert into the outbox 9, its index 5; whether it is one row 5;
+--   each SET of the function 1 to 2; each condition in PL/pgSQL 1; the doorbell's lock 1.
+-- Hence a function for each operation, with the SETs which its types need, and one condition behind the insert. From two rows on, old
+-- and new are paired by their place and not by their keys: 9 µs a row instead of 11 in statements of 100.
+-- Tried and left: triggers for each row are 15 µs cheaper for one row, no cheaper at 10 and a third dearer at 100; images as json cost
+-- what text does, as jsonb 5 µs more; "limit 2" instead of looking for a second row gains 3 µs, and then rows must be taken back.
 
 -- The doorbell, see services/listener/doorbell.ts. Holding the lock exclusively means "ring"; getting it shared means that the
 -- listener polls, and that it cannot stop polling before this transaction has ended.
@@ -17,6 +26,32 @@ end $$;
 create function plank.canonical_settings() returns text language sql immutable as $$
   select 'set timezone = ''UTC'' set datestyle = ''ISO, YMD'' set intervalstyle = ''iso_8601'' set extra_float_digits = 1 '
       || 'set bytea_output = ''hex'' set lc_monetary = ''C'''
+$$;
+
+-- Of the canonical settings those that the images of a table depend on: each costs every write. All of them where a type is none of
+-- these (ranges of times, composite types, users' own), and where nothing follows a change of types.
+create function plank.image_settings(a plank.attached) returns text language sql stable as $$
+  with recursive column_types as (
+    select atttypid as type from pg_attribute
+    where attrelid = a.relation and attnum > 0 and not attisdropped and attnum <> all (a.excluded)
+    union
+    select case when y.typtype = 'd' then y.typbasetype else y.typelem end from column_types c join pg_type y on y.oid = c.type
+    where y.typtype = 'd' or y.typcategory = 'A'
+  ), settings as (
+    select distinct case
+      when y.typtype = 'd' or y.typcategory = 'A' or y.oid = any ('{bool,int2,int4,int8,oid,numeric,text,varchar,bpchar,name,uuid,json,jsonb,
+        date,time,timestamp,bit,varbit,inet,cidr,macaddr,macaddr8,int4range,int8range,numrange}'::regtype[]) then ''
+      when y.oid = 'timestamptz'::regtype then 'set timezone = ''UTC'' '
+      when y.oid = any ('{float4,float8}'::regtype[]) then 'set extra_float_digits = 1 '
+      when y.oid = 'interval'::regtype then 'set intervalstyle = ''iso_8601'' '
+      when y.oid = 'bytea'::regtype then 'set bytea_output = ''hex'' '
+      when y.oid = 'money'::regtype then 'set lc_monetary = ''C'' '
+    end as setting
+    from column_types c join pg_type y on y.oid = c.type
+  )
+  select case when bool_or(setting is null) or not exists (select from pg_event_trigger where evtname = 'plank_ddl' and evtenabled in ('O', 'A'))
+    then plank.canonical_settings() else string_agg(setting, '' order by setting) end
+  from settings
 $$;
 
 create function plank.is_plain_layout(a plank.attached) returns boolean language sql stable as $$
@@ -52,7 +87,7 @@ create function plank.public_name(relation regclass) returns text language sql s
   from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = relation
 $$;
 
--- (Re)writes plank.capture_N() and plank.current_N(key) for one attached table.
+-- (Re)writes the capture functions of one attached table, plank.capture_N_insert() and so on, and plank.current_N(key).
 create function plank.generate(a plank.attached) returns void language plpgsql as $$
 declare
   absent text := (select string_agg(format('null::%s as %I', format_type(atttypid, atttypmod), attname), ', ')
@@ -68,83 +103,112 @@ declare
   cascades boolean := exists (select from pg_constraint where conrelid = a.relation and contype = 'f' and confdeltype = 'c')
                   and exists (select from pg_constraint where conrelid = a.relation and contype = 'f' and (confdeltype in ('n', 'd') or confupdtype in ('c', 'n', 'd')));
   after_update text := case when cascades then format($s$
-        if current_setting('plank.deleted_%1$s', true) <> '' then
-          perform plank.rechain(%1$s, current_setting('plank.deleted_%1$s')::bigint, 0), set_config('plank.deleted_%1$s', '', true);
-        end if;$s$, a.id) else '' end;
+      if current_setting('plank.deleted_%1$s', true) <> '' then
+        perform plank.rechain(%1$s, current_setting('plank.deleted_%1$s')::bigint, 0), set_config('plank.deleted_%1$s', '', true);
+      end if;$s$, a.id) else '' end;
   before_delete text := case when cascades then format($s$
-        perform set_config('plank.deleted_%1$s', (select last_value from plank.outbox_id_seq)::text, true);$s$, a.id) else '' end;
+      perform set_config('plank.deleted_%1$s', (select last_value from plank.outbox_id_seq)::text, true);$s$, a.id) else '' end;
+  -- True where something was captured and nothing is left to do: what nearly every write ends with. One expression, as each costs
+  -- as much as a look into an index. The lock is the doorbell's.
+  done   text := format($s$found and pg_trigger_depth() = 1 and coalesce(current_setting('plank.nested_%1$s', true), '') = ''
+         and pg_try_advisory_xact_lock_shared(1886151019, 1)$s$, a.id);
+  finish text := format($s$
+      if wrote > 0 then
+        if pg_trigger_depth() > 1 or current_setting('plank.nested_%1$s', true) <> '' then
+          perform plank.settle(%1$s, pg_trigger_depth(), tg_op, wrote);
+        end if;
+        perform plank.ring();
+      end if;
+      return null;$s$, a.id);
+  op     text;
+  body   text;
 begin
-  execute format($f$
-    create or replace function plank.%1$I() returns trigger language plpgsql security definer
-    set search_path = pg_catalog, pg_temp %2$s as $body$
-    #variable_conflict use_column
-    declare
-      mark  bigint;
-      wrote bigint;
-    begin
-      if pg_trigger_depth() > 1 or current_setting('plank.nested_%3$s', true) <> '' then
-        select last_value into mark from plank.outbox_id_seq;
+  foreach op in array array['insert', 'update', 'delete', 'truncate'] loop
+    body := case op
+    when 'insert' then format($s$
+      insert into plank.outbox (relation, action, key, new)
+      select %1$s, 'I', n.key, n.image from (%2$s) n;
+      if %3$s then
+        return null;
       end if;
-      if tg_op = 'INSERT' then
-        insert into plank.outbox (relation, action, key, new)
-        select %3$s, 'I', n.key, n.image from (%5$s) n;
-      elsif tg_op = 'UPDATE' then
-        -- What is by far the most frequent, one row that keeps its key, needs no join of all with all. (A comparison that is
-        -- more than "=" keeps the planner from hashing or sorting for it.)
+      get diagnostics wrote = row_count;$s$, a.id, new_rows, done)
+    when 'update' then format($s$
+      -- What is by far the most frequent, one row that keeps its key, needs no join of all with all. (A comparison that is
+      -- more than "=" keeps the planner from hashing or sorting for it.)
+      insert into plank.outbox (relation, action, key, old, new)
+      select %1$s, 'U', n.key, o.image, n.image from (%2$s) o cross join (%3$s) n
+      where not exists (select from plank_old offset 1) and (n.key collate "C" = o.key collate "C") is true;
+      if %5$s then
+        return null;
+      end if;
+      get diagnostics wrote = row_count;
+      if wrote = 0 then
+        -- The tables hold the steps in the order in which they were made, so the n-th old row became the n-th new one.
         insert into plank.outbox (relation, action, key, old, new)
-        select %3$s, 'U', n.key, o.image, n.image from (%4$s) o cross join (%5$s) n
-        where not exists (select from plank_old offset 1) and (n.key collate "C" = o.key collate "C") is true;
-        if not found then
+        select %1$s, 'U', n.key, o.image, n.image
+        from (select *, row_number() over () as step from (%2$s) o) o join (select *, row_number() over () as step from (%3$s) n) n using (step)
+        where (n.key collate "C" = o.key collate "C") is true
+        order by step;
+        get diagnostics wrote = row_count;
+      end if;
+      -- Else keys have changed, or a row has gone elsewhere.
+      if wrote <> (select count(*) from plank_old) or wrote <> (select count(*) from plank_new) then
+        delete from plank.outbox where wrote > 0 and xid = pg_current_xact_id() and id in (
+          select id from plank.outbox where xid = pg_current_xact_id() order by id desc limit wrote);
+        insert into plank.outbox (relation, action, key, old, new)
+        select %1$s, case when o.image is null then 'I'::"char" when n.image is null then 'D' else 'U' end,
+               coalesce(n.key, o.key), o.image, n.image
+        from (%2$s) o full join (%3$s) n on n.key collate "C" = o.key collate "C"
+        order by n.image is not null;
+        get diagnostics wrote = row_count;
+        -- Two cascades of one statement (on delete set null, on update cascade) can change one row twice. It is then twice in
+        -- each table, and the join has mixed up its images. Only where changes are not as many as rows can that be.
+        if wrote > 1 and (wrote <> (select count(*) from plank_old) or wrote <> (select count(*) from plank_new)) and (
+             exists (select from (%2$s) o group by o.key having count(*) > 1) or
+             exists (select from (%3$s) n group by n.key having count(*) > 1)) then
+          delete from plank.outbox where xid = pg_current_xact_id() and id in (
+            select id from plank.outbox where xid = pg_current_xact_id() order by id desc limit wrote);
           insert into plank.outbox (relation, action, key, old, new)
-          select %3$s, case when o.image is null then 'I'::"char" when n.image is null then 'D' else 'U' end,
-                 coalesce(n.key, o.key), o.image, n.image
-          from (%4$s) o full join (%5$s) n on n.key collate "C" = o.key collate "C"
-          order by n.image is not null;
+          with o as (select *, row_number() over () as step from (%2$s) o),
+               n as (select *, row_number() over () as step from (%3$s) n),
+               steps as (select step, o.key as old_key, o.image as was, n.key as new_key, n.image as became,
+                                o.image is not null and n.image is not null and o.key is not distinct from n.key as stays
+                         from o full join n using (step))
+          select %1$s, s.action, s.key, s.was, s.became from (
+            select step, 1 as part, 'U'::"char" as action, new_key as key, was, became from steps where stays
+            union all
+            select step, 2, 'I', new_key, null, became from steps where became is not null and not stays
+            union all
+            -- keys may shift: what was there before the statement makes room first
+            select step, case when exists (select from n where n.step < s.step and n.key = s.old_key and n.image::text = s.was::text) then 1 else 0 end,
+                   'D', old_key, was, null from steps s where was is not null and not stays
+          ) s order by part > 0, step, part;
           get diagnostics wrote = row_count;
-          -- Two cascades of one statement (on delete set null, on update cascade) can change one row twice. It is then twice in
-          -- each table, and the join has mixed up its images. Only where changes are not as many as rows can that be.
-          if wrote > 1 and (wrote <> (select count(*) from plank_old) or wrote <> (select count(*) from plank_new)) and (
-               exists (select from (%4$s) o group by o.key having count(*) > 1) or
-               exists (select from (%5$s) n group by n.key having count(*) > 1)) then
-            delete from plank.outbox where xid = pg_current_xact_id() and id in (
-              select id from plank.outbox where xid = pg_current_xact_id() order by id desc limit wrote);
-            -- The tables hold the steps in the order in which they were made, so the n-th old row became the n-th new one.
-            insert into plank.outbox (relation, action, key, old, new)
-            with o as (select *, row_number() over () as step from (%4$s) o),
-                 n as (select *, row_number() over () as step from (%5$s) n),
-                 steps as (select step, o.key as old_key, o.image as was, n.key as new_key, n.image as became,
-                                  o.image is not null and n.image is not null and o.key is not distinct from n.key as stays
-                           from o full join n using (step))
-            select %3$s, s.action, s.key, s.was, s.became from (
-              select step, 1 as part, 'U'::"char" as action, new_key as key, was, became from steps where stays
-              union all
-              select step, 2, 'I', new_key, null, became from steps where became is not null and not stays
-              union all
-              -- keys may shift: what was there before the statement makes room first
-              select step, case when exists (select from n where n.step < s.step and n.key = s.old_key and n.image::text = s.was::text) then 1 else 0 end,
-                     'D', old_key, was, null from steps s where was is not null and not stays
-            ) s order by part > 0, step, part;
-          end if;
-        end if;%7$s
-      elsif tg_op = 'DELETE' then%8$s
-        insert into plank.outbox (relation, action, key, old)
-        select %3$s, 'D', o.key, o.image from (%4$s) o;
-      else
-        insert into plank.outbox (relation, action)
-        select %3$s, case when tg_relid = %6$s then 'T'::"char" else 'S' end;
-      end if;
-      -- One expression for all that is seldom so: each costs as much as a look into an index.
-      if found and (mark is not null or not pg_try_advisory_xact_lock_shared(1886151019, 1)) then
-        if mark is not null then
-          perform plank.settle(%3$s, pg_trigger_depth(), tg_op, mark);
         end if;
-        if not pg_try_advisory_xact_lock_shared(1886151019, 1) then
-          perform pg_notify('plank', '');
-        end if;
+      end if;%4$s
+      $s$, a.id, old_rows, new_rows, after_update, case when cascades then 'false' else done end)
+    when 'delete' then format($s$%4$s
+      insert into plank.outbox (relation, action, key, old)
+      select %1$s, 'D', o.key, o.image from (%2$s) o;
+      if %3$s then
+        return null;
       end if;
-      return null;
-    end $body$
-  $f$, 'capture_' || a.id, plank.canonical_settings(), a.id, old_rows, new_rows, a.relation::oid, after_update, before_delete);
+      get diagnostics wrote = row_count;$s$, a.id, old_rows, done, before_delete)
+    else format($s$
+      insert into plank.outbox (relation, action)
+      select %1$s, case when tg_relid = %2$s then 'T'::"char" else 'S' end;
+      wrote := 1;$s$, a.id, a.relation::oid)
+    end;
+    execute format($f$
+      create or replace function plank.%1$I() returns trigger language plpgsql security definer
+      set search_path = pg_catalog, pg_temp %2$s as $body$
+      #variable_conflict use_column
+      declare
+        wrote bigint;
+      begin%3$s%4$s
+      end $body$
+    $f$, plank.capture_function(a.id, op), plank.image_settings(a), body, finish);
+  end loop;
 
   execute format($f$
     create or replace function plank.%I(text) returns text language sql stable security definer
@@ -155,13 +219,31 @@ begin
   execute format('revoke all on function plank.%I(text) from public', 'current_' || a.id);
 end $$;
 
+-- The name of a capture function.
+create function plank.capture_function(p_id integer, p_op text) returns text language sql immutable as $$
+  select format('capture_%s_%s', p_id, p_op)
+$$;
+
+-- Drops the generated functions of a table that is attached no more, and has no triggers.
+create function plank.drop_functions(p_id integer) returns void language plpgsql as $$
+declare
+  op text;
+begin
+  foreach op in array array['insert', 'update', 'delete', 'truncate'] loop
+    execute format('drop function if exists plank.%I()', plank.capture_function(p_id, op));
+  end loop;
+  execute format('drop function if exists plank.%I(text)', 'current_' || p_id);
+end $$;
+
 -- Takes the triggers of an attached table from wherever they are, a detached partition for one; not from but_of.
 create function plank.drop_triggers(p_id integer, but_of oid[] default '{}') returns void language plpgsql as $$
 declare
   t record;
 begin
   for t in select tgname, tgrelid::regclass as on_table from pg_trigger
-           where tgfoid = to_regprocedure('plank.capture_' || p_id || '()') and tgrelid <> all (but_of) loop
+           where tgfoid in (select oid from pg_proc where pronamespace = 'plank'::regnamespace
+                                          and proname = any (array(select plank.capture_function(p_id, op) from unnest(array['insert', 'update', 'delete', 'truncate']) op)))
+             and tgrelid <> all (but_of) loop
     execute format('drop trigger %I on %s', t.tgname, t.on_table);
   end loop;
 end $$;
@@ -178,10 +260,10 @@ begin
   select * into strict a from plank.attached where id = p_id;
   perform plank.generate(a);
   for part in select relid from pg_partition_tree(a.relation) union select a.relation loop
-    execute format('create or replace trigger plank_insert after insert on %s referencing new table as plank_new for each statement execute function plank.%I()', part, 'capture_' || a.id);
-    execute format('create or replace trigger plank_update after update on %s referencing old table as plank_old new table as plank_new for each statement execute function plank.%I()', part, 'capture_' || a.id);
-    execute format('create or replace trigger plank_delete after delete on %s referencing old table as plank_old for each statement execute function plank.%I()', part, 'capture_' || a.id);
-    execute format('create or replace trigger plank_truncate after truncate on %s for each statement execute function plank.%I()', part, 'capture_' || a.id);
+    execute format('create or replace trigger plank_insert after insert on %s referencing new table as plank_new for each statement execute function plank.%I()', part, plank.capture_function(a.id, 'insert'));
+    execute format('create or replace trigger plank_update after update on %s referencing old table as plank_old new table as plank_new for each statement execute function plank.%I()', part, plank.capture_function(a.id, 'update'));
+    execute format('create or replace trigger plank_delete after delete on %s referencing old table as plank_old for each statement execute function plank.%I()', part, plank.capture_function(a.id, 'delete'));
+    execute format('create or replace trigger plank_truncate after truncate on %s for each statement execute function plank.%I()', part, plank.capture_function(a.id, 'truncate'));
   end loop;
   perform plank.drop_triggers(a.id, but_of => array(select relid from pg_partition_tree(a.relation) union select a.relation));
   insert into plank.outbox (relation, action) values (a.id, 'S');
@@ -246,8 +328,7 @@ begin
     raise exception 'plank: table % is not attached', detach.relation using errcode = 'undefined_object';
   end if;
   perform plank.drop_triggers(a.id);
-  execute format('drop function if exists plank.%I()', 'capture_' || a.id);
-  execute format('drop function if exists plank.%I(text)', 'current_' || a.id);
+  perform plank.drop_functions(a.id);
   insert into plank.outbox (relation, action) values (a.id, 'S');
   perform plank.ring();
 end $$;

@@ -27,8 +27,7 @@ begin
     delete from plank.attached a using pg_event_trigger_dropped_objects() d
     where d.classid = 'pg_class'::regclass and d.objsubid = 0 and a.relation = d.objid returning a.id
   loop
-    execute format('drop function if exists plank.%I()', 'capture_' || gone);
-    execute format('drop function if exists plank.%I(text)', 'current_' || gone);
+    perform plank.drop_functions(gone);
     insert into plank.outbox (relation, action) values (gone, 'S');
     perform plank.ring();
   end loop;
