@@ -45,6 +45,7 @@ const pages = {
       'connection.js',
       'dom.js',
       'editor.js',
+      'feed.css',
       'feed.js',
       'icon.svg',
       'items.js',

@@ -11,8 +11,8 @@ const chartsFolder = dirname(createRequire(import.meta.url).resolve('uplot'));
 
 /** What is served of the folder, by name: a file that lands in it is not public by itself. */
 const files = [
-  'badges.css',
   'dom.js',
+  'feed.css',
   'icon.svg',
   'operator/charts.js',
   'operator/channels.js',
