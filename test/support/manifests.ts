@@ -12,8 +12,7 @@ import * as policy from 'kubernetes-models/policy/v1';
 import * as core from 'kubernetes-models/v1';
 import { parse, parseAllDocuments } from 'yaml';
 
-// biome-ignore lint/suspicious/noExplicitAny: objects of any kind; their schemas say what is in them
-// oxlint-disable-next-line typescript/no-explicit-any -- as above
+// oxlint-disable-next-line typescript/no-explicit-any -- objects of any kind; their schemas say what is in them
 export type Manifest = any;
 
 const groups: Record<string, Record<string, unknown>> = {

@@ -6,17 +6,9 @@ import { Histogram, type Metric, Registry, Summary } from 'prom-client';
 import { createRegistry, gatewayMetrics, httpMetrics, listenerMetrics } from '../../shared/metrics.ts';
 
 const words = new Set(
-  ['and', 'or', 'unless', 'by', 'without', 'on', 'ignoring', 'group_left', 'group_right', 'offset', 'bool'].concat([
-    'sum',
-    'min',
-    'max',
-    'avg',
-    'count',
-    'group',
-    'topk',
-    'bottomk',
-    'quantile',
-  ]),
+  'and or unless by without on ignoring group_left group_right offset bool sum min max avg count topk quantile'.split(
+    ' ',
+  ),
 );
 /** Prometheus gives them to each series that it scrapes, the first by createRegistry. */
 const everywhere = ['node', 'job', 'instance'];
@@ -27,6 +19,7 @@ interface Selector {
   labels: string[];
 }
 
+/** The metrics of an expression, each time that it names one. Grafana's variables may be in it. */
 export function selectors(expression: string): Selector[] {
   const plain = expression
     .replace(/"(?:[^"\\]|\\.)*"/g, '""')
@@ -68,19 +61,10 @@ export function knownSeries(): Map<string, string[]> {
 }
 
 function suffixes(metric: Metric): [suffix: string, labels: string[]][] {
-  if (metric instanceof Histogram)
-    return [
-      ['_bucket', ['le']],
-      ['_sum', []],
-      ['_count', []],
-    ];
-  if (metric instanceof Summary)
-    return [
-      ['', ['quantile']],
-      ['_sum', []],
-      ['_count', []],
-    ];
-  return [['', []]];
+  const own = metric instanceof Histogram ? '_bucket' : '';
+  const label = metric instanceof Histogram ? ['le'] : metric instanceof Summary ? ['quantile'] : [];
+  const totals = label.length > 0 ? ['_sum', '_count'] : [];
+  return [[own, label], ...totals.map((suffix): [string, string[]] => [suffix, []])];
 }
 
 /** What is wrong with the names in an expression, in words; empty where all are known. */

@@ -48,7 +48,7 @@ describe('the alert rules', () => {
   it('fire when they should, and only then', async () => {
     const { stdout } = await run(promtool, ['test', 'rules', testsFile]);
     expect(stdout).toContain('SUCCESS');
-  });
+  }, 30_000);
 
   it('are loaded by the configuration of docker-compose, which promtool accepts', async () => {
     const config = join(root, 'deploy/prometheus.yml');
