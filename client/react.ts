@@ -59,7 +59,8 @@ export function createSource<Item extends object>(table: Table<Item>, options: L
       if (--watchers > 0) return;
       query?.close();
       query = null;
-      drawn = { ...drawn, version: -1 };
+      // whoever comes back later (a part that was hidden) must not be shown what has been since as the present
+      drawn = { version: -1, live: nothing as Live<Item> };
     };
   };
   return { current, subscribe };

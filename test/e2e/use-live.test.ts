@@ -11,6 +11,7 @@ import { admin } from '../support/admin.ts';
 import { launchBrowser } from '../support/browser.ts';
 import { type Embedded, startEmbedded } from '../support/embedded.ts';
 import { createDatabase, type TestDatabase } from '../support/servers.ts';
+import { until } from '../support/wait.ts';
 
 const deadlineMs = 10_000;
 const require = createRequire(import.meta.url);
@@ -85,16 +86,18 @@ const script = `
   import { modules } from './modules.js';
   const plankUrl = new URL(location.hash.slice(1));
   globalThis.sent = [];
+  globalThis.drawn = [];
   globalThis.WebSocket = class extends WebSocket {
     send(text) { sent.push(JSON.parse(text)); super.send(text); }
   };
   const { createPlank } = await import(new URL('/plank.js', plankUrl));
   const { useLive } = await import(new URL('/client/react.js', plankUrl));
-  const { createElement, StrictMode, useState } = modules.react;
+  const { Activity, createElement, StrictMode, useState } = modules.react;
 
   const items = createPlank({ url: new URL('/ws', plankUrl) }).table('items');
   function List({ least }) {
     const { rows, isReady } = useLive(items, { where: { value: { gte: least } } });
+    if (isReady) drawn.push([least, ...[...rows.values()].map(({ name }) => name).sort()]);
     const texts = [...rows.values()].map(({ id, name }) => createElement('li', { key: id }, name));
     return isReady ? createElement('ul', null, texts) : 'reading';
   }
@@ -104,8 +107,10 @@ const script = `
   function App() {
     const [least, setLeast] = useState(10);
     const [parts, setParts] = useState(2);
-    Object.assign(globalThis, { setLeast, setParts });
-    return [parts > 0 && createElement(Count, { key: 1, least }), parts > 1 && createElement(List, { key: 2, least })];
+    const [mode, setMode] = useState('visible');
+    Object.assign(globalThis, { setLeast, setParts, setMode });
+    const shown = [parts > 0 && createElement(Count, { key: 1, least }), parts > 1 && createElement(List, { key: 2, least })];
+    return createElement(Activity, { mode }, shown);
   }
   modules['react-dom/client'].createRoot(document.getElementById('root'))
     .render(createElement(StrictMode, null, createElement(App)));`;
@@ -124,13 +129,19 @@ async function shows(page: Page, count: string, names: string[]): Promise<void> 
   await expect.poll(now, { timeout: deadlineMs }).toEqual([[count], names]);
 }
 
-it('shares, draws and ends', async () => {
-  await admin(database.url, `insert into items (name, value) values ('few', 1), ('ten', 10), ('many', 100)`);
+async function openPage(): Promise<{ page: Page; errors: string[] }> {
   const page = await browser.newPage();
   const errors: string[] = [];
   page.on('pageerror', ({ message }) => errors.push(message));
   page.on('console', (message) => message.type() === 'error' && errors.push(message.text()));
   await page.goto(`${pageUrl}#${plank.url}`);
+  await page.waitForFunction('globalThis.setLeast');
+  return { page, errors };
+}
+
+it('shares, draws and ends', async () => {
+  await admin(database.url, `insert into items (name, value) values ('few', 1), ('ten', 10), ('many', 100)`);
+  const { page, errors } = await openPage();
 
   await shows(page, '2', ['ten', 'many']);
   expect(await frames(page, 'subscribe')).toMatchObject([{ table: 'items', where: { value: { gte: 10 } } }]);
@@ -155,6 +166,65 @@ it('shares, draws and ends', async () => {
   await admin(database.url, `insert into items (name, value) values ('again', 60)`);
   await shows(page, '1', ['again']);
   expect(await frames(page, 'subscribe')).toHaveLength(3);
+  expect(await frames(page, 'hello')).toHaveLength(1);
+  expect(errors).toEqual([]);
+  await page.close();
+});
+
+it('unmounted, hidden and back while changes come, draws only what the table was', async () => {
+  // of each pair one is in sight, after each transaction
+  const pairs = ['a', 'b', 'c'];
+  for (const pair of pairs)
+    await admin(database.url, `insert into items (name, value) values ('${pair}0', 900), ('${pair}1', 1100)`);
+  let transactions = 0;
+  const end = new AbortController();
+  const write = async () => {
+    for (; !end.signal.aborted; transactions++) {
+      const pair = pairs[transactions % pairs.length]!;
+      await admin(database.url, `update items set value = 2000 - value where name like '${pair}_'`);
+    }
+  };
+  const more = (count: number) => {
+    const goal = transactions + count;
+    return until('transactions go on', () => transactions >= goal, deadlineMs);
+  };
+  const { page, errors } = await openPage();
+  const writing = write();
+  try {
+    await page.evaluate('setLeast(1000)');
+    const inSight = () => page.locator('#root li:visible').count();
+    await expect.poll(inSight, { timeout: deadlineMs }).toBe(3);
+    for (const parts of [1, 2, 0, 2, 1, 2, 0, 1, 2, 0, 2]) {
+      await page.evaluate(`setParts(${parts})`);
+      await more(2);
+    }
+    // for longer than a subscription that nobody watches is kept
+    for (const hide of [`setMode('hidden')`, 'setParts(0)']) {
+      const ended = (await frames(page, 'unsubscribe')).length;
+      await page.evaluate(hide);
+      await expect.poll(() => frames(page, 'unsubscribe'), { timeout: deadlineMs }).toHaveLength(ended + 1);
+      await more(3);
+      await page.evaluate(`setMode('visible'); setParts(2)`);
+      await expect.poll(inSight, { timeout: deadlineMs }).toBe(3);
+      await more(3);
+    }
+    // hidden for a moment only
+    await page.evaluate(`setMode('hidden')`);
+    await more(3);
+    await page.evaluate(`setMode('visible')`);
+  } finally {
+    end.abort();
+    await writing;
+  }
+  const rows = await admin(database.url, 'select name from items where value >= 1000 order by name');
+  const listed = async () => (await page.locator('#root li').allInnerTexts()).sort();
+  await expect.poll(listed, { timeout: deadlineMs }).toEqual(rows.map(({ name }) => name));
+  const drawn = (await page.evaluate('drawn')) as [number, ...string[]][];
+  const pictures = drawn
+    .filter(([least]) => least === 1_000)
+    .map(([, ...names]) => names.map(([pair]) => pair).join(''));
+  expect(new Set(pictures)).toEqual(new Set(['abc']));
+  expect(pictures.length).toBeGreaterThan(20);
   expect(await frames(page, 'hello')).toHaveLength(1);
   expect(errors).toEqual([]);
   await page.close();

@@ -43,7 +43,11 @@ beforeAll(async () => {
     create table marks (id integer generated always as identity primary key);
     select plank.attach('stock'), plank.attach('pairs'), plank.attach('marks');`);
   const tail = new LocalFanout();
-  const config = readConfig(listenerSchema, { DATABASE_URL: database.url, LOG_LEVEL: 'silent' });
+  const config = readConfig(listenerSchema, {
+    DATABASE_URL: database.url,
+    LOG_LEVEL: 'silent',
+    CANARY_INTERVAL_MS: '0',
+  });
   const listener = new Listener({ config, publisher: tail, log, metrics: listenerMetrics(createRegistry('test')) });
   stack.defer(() => listener.stop());
   await listener.start();
@@ -167,7 +171,52 @@ describe('a live query', () => {
   });
 });
 
+describe('a live query of too many rows', () => {
+  it('ends with an error that says so, without reading them all', async () => {
+    await pool.query(`insert into stock select i, repeat('x', 500) from generate_series(1, 5000) i`);
+    const plank = connect();
+    const [few, all] = [stockOf(plank).live({ where: {}, maxRows: 100 }), stockOf(plank).live()];
+    await expect(few.ready).rejects.toMatchObject({ code: 'TOO_MANY_ROWS' });
+    expect(few).toMatchObject({ state: 'ended', error: { message: expect.stringContaining('maxRows') } });
+    await all.ready;
+    expect(all.rows.size).toBe(5_000);
+  });
+
+  it('ends when they become so many, and tells its watchers', async () => {
+    await insert(1, 3);
+    const plank = connect();
+    const live = stockOf(plank).live({ where: {}, maxRows: 4 });
+    await live.ready;
+    let told = 0;
+    live.subscribe(() => told++);
+    await insert(4, 4);
+    await until('it has four', () => live.rows.size === 4, 5_000);
+    await insert(5, 5);
+    await until('it has ended', () => live.state === 'ended', 5_000);
+    expect([live.error, told]).toMatchObject([{ code: 'TOO_MANY_ROWS' }, 2]);
+    // the next one who asks begins anew
+    await pool.query('delete from stock where id > 4');
+    await passedOn();
+    const next = stockOf(plank).live({ where: {}, maxRows: 4 });
+    await next.ready;
+    expect(next.rows.size).toBe(4);
+  });
+});
+
 describe('a subscription', () => {
+  it('that is not answered is asked for on another connection', async () => {
+    const errors: string[] = [];
+    const plank = connect({ answerTimeoutMs: 300, onError: ({ message }) => errors.push(message) });
+    stockOf(plank).subscribe({}, {});
+    await until('it is open', () => plank.state === 'open', 5_000);
+    proxy.holdReplies();
+    const other = stockOf(plank).subscribe({ where: { count: 1 } }, {});
+    await until('it gives up', () => errors.length > 0, 5_000);
+    proxy.pass();
+    await until('it is live', () => other.state === 'live', 10_000);
+    expect(errors[0]).toBe('a request was not answered within 300 ms');
+  });
+
   it('of the same rows gets them later than another, and neither gets a change twice', async () => {
     await insert(1, 3);
     await passedOn();
