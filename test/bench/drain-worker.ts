@@ -27,7 +27,8 @@ const [databaseUrl = '', redisUrl = ''] = process.argv.slice(2);
 const log = createLog('silent', 'bench', 'bench');
 const metrics = listenerMetrics(createRegistry('bench'));
 const onError = (error: Error) => log.error({ err: error }, 'a connection failed');
-const pool = createPool(databaseUrl, { applicationName: 'bench', statementTimeoutMs: 0, max: 2, onError });
+// of what is measured, nothing goes through the pool
+const pool = createPool(databaseUrl, { applicationName: 'bench (pool)', statementTimeoutMs: 0, max: 2, onError });
 const sequencer = await Sequencer.connect(databaseUrl, 600_000, 0);
 const publisher = new RedisPublisher(redisUrl, { name: 'plank', streamBytes: 16 * 1024 ** 2, log });
 const lead = (await sequencer.lead('bench'))!;

@@ -48,7 +48,7 @@ export async function filters({ quick, say }: BenchOptions): Promise<BenchResult
   const all = Array.from({ length: many }, (_, id) => new RowFilter(table, { id }));
   const cpu = await inRounds({
     variants: ['few', 'many', 'scan'],
-    rounds: quick ? 3 : 9,
+    rounds: quick ? 3 : 15,
     warmUps: 2,
     run: async (variant) => (variant === 'scan' ? scan(all, quick ? 10 : 50) : cost(loaded[variant], batches)),
     say,

@@ -2,6 +2,7 @@
 //
 //   latency   from commit to client, at rising rates, against one process that does it all and Socket.IO
 //   drain     rows from Postgres to Redis: rows a second and CPU a row, against reading them and an XADD for each
+//   backlog   what was written while no listener ran: how fast it is worked off, and in how much memory
 //   resume    10,000 clients that come back at once, 100 changes behind
 //   fanout    a change, and ten at once, to 1,000 sockets and more: CPU a delivery, against raw writes, ws and Socket.IO
 //   filters   what a change costs a gateway with many subscriptions that ask for other rows
@@ -19,6 +20,7 @@ import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { availableParallelism, cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { backlog } from './backlog.ts';
 import { drain } from './drain.ts';
 import { fanout } from './fanout.ts';
 import { filters } from './filters.ts';
@@ -30,6 +32,7 @@ import { writers } from './writers.ts';
 const suites: Record<string, Bench> = {
   latency,
   drain,
+  backlog,
   resume,
   fanout,
   filters,
@@ -41,6 +44,9 @@ const { values, positionals } = parseArgs({
   options: { quick: { type: 'boolean', default: false }, save: { type: 'boolean', default: false } },
 });
 const { quick, save } = values;
+if (quick && save) throw new Error('what a quick run measures is not worth keeping');
+/** of one benchmark, on however busy a machine */
+const maxMinutes = 30;
 const names = positionals.length > 0 ? positionals : Object.keys(suites);
 const unknown = names.filter((name) => !(name in suites));
 if (unknown.length > 0)
@@ -69,6 +75,11 @@ for (const name of names) {
   await rm(folder, { recursive: true, force: true });
   await mkdir(folder, { recursive: true });
   const started = performance.now();
+  const late = setTimeout(() => {
+    console.error(`${name} is not done after ${maxMinutes} minutes`);
+    // what it has started ends with this process
+    process.exit(1);
+  }, maxMinutes * 60_000);
   try {
     const { plots = {}, ...result } = await suites[name]!({ quick, folder, say: console.log });
     const seconds = Math.round((performance.now() - started) / 1_000);
@@ -82,6 +93,7 @@ for (const name of names) {
     console.error(error);
     process.exitCode = 1;
   } finally {
+    clearTimeout(late);
     await rm(folder, { recursive: true, force: true });
   }
 }
