@@ -22,6 +22,8 @@ export interface ClusterOptions {
   port?: number;
   /** false: no nginx; clients talk to the gateways */
   balanced?: boolean;
+  /** nginx counts this machine's new connections as those of strangers */
+  limitsAll?: boolean;
   /** keeps data and logs there; without it, in a temporary folder that `stop` removes */
   folder?: string;
   fresh?: boolean;
@@ -65,6 +67,9 @@ export class Cluster {
   readonly #folder: string;
   readonly #options: ClusterOptions;
   readonly #stack = new AsyncDisposableStack();
+  #gatewaysEver = 0;
+  /** those that have been ready once: before, nobody knows where they listen */
+  readonly #known = new Set<ClusterNode>();
 
   private constructor(options: ClusterOptions, folder: string, databaseUrl: string, redisUrl: string) {
     this.#options = options;
@@ -110,6 +115,8 @@ export class Cluster {
           log('starting nginx …');
           cluster.nginx = await startNginx({
             upstreams: cluster.#upstreams(),
+            operations: { upstreams: cluster.#operations() },
+            limitsAll: options.limitsAll ?? false,
             ...(options.port === undefined ? {} : { port: options.port }),
           });
           cluster.#stack.defer(() => cluster.nginx?.stop());
@@ -142,12 +149,20 @@ export class Cluster {
   }
 
   async addGateway(): Promise<ClusterNode> {
-    const name = `gateway-${this.gateways.length + 1}`;
+    const name = `gateway-${++this.#gatewaysEver}`;
     const node = new ServiceNode(name, 'gateway', 'PORT', this.#folder, this.#env(this.#options.gatewayEnv));
     this.gateways.push(node);
     await this.#adopt(node);
-    await this.nginx?.setUpstreams(this.#upstreams());
+    this.#known.add(node);
+    await this.#balance();
     return node;
+  }
+
+  /** Stops a gateway for good, as scaling down does: nginx learns of it when it has gone. */
+  async removeGateway(node: ClusterNode): Promise<void> {
+    await node.stop();
+    this.gateways.splice(this.gateways.indexOf(node), 1);
+    await this.#balance();
   }
 
   readonly stop = once(() => this.#stack.disposeAsync());
@@ -162,8 +177,20 @@ export class Cluster {
     return { LOG_LEVEL: 'info', ...env, DATABASE_URL: this.databaseUrl, REDIS_URL: this.redisUrl, ...own };
   }
 
+  async #balance(): Promise<void> {
+    await this.nginx?.setUpstreams(this.#upstreams(), this.#operations());
+  }
+
   #upstreams(): string[] {
-    return this.gateways.filter((node) => node.running).map((node) => new URL(node.url).host);
+    return this.#balanced().map((node) => new URL(node.url).host);
+  }
+
+  #operations(): string[] {
+    return this.#balanced().map((node) => new URL(node.opsUrl).host);
+  }
+
+  #balanced(): ClusterNode[] {
+    return this.gateways.filter((node) => node.running && this.#known.has(node));
   }
 }
 

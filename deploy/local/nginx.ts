@@ -6,7 +6,7 @@ import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { packageProgram } from './packages.ts';
-import { accepts, type Child, findProgram, onFreePort, startChild } from './process.ts';
+import { accepts, type Child, findProgram, freePort, onFreePort, startChild } from './process.ts';
 
 export interface NginxOptions {
   /** Without it, the project's. */
@@ -15,15 +15,21 @@ export interface NginxOptions {
   port?: number;
   /** Addresses of the gateways: `127.0.0.1:8001`. */
   upstreams: string[];
+  /** Addresses of their operations ports. Without them, operators are not served. */
+  operations?: { port?: number; upstreams: string[] };
+  /** Counts new connections of this machine as well, as those of strangers. */
+  limitsAll?: boolean;
 }
 
 export interface LocalNginx {
   url: string;
   port: number;
+  /** Where operators are served. */
+  operationsUrl: string | undefined;
   /** Another one after a restart. */
   readonly pid: number;
   /** New connections go to these from now on. Resolves when the reload is asked for. */
-  setUpstreams(upstreams: string[]): Promise<void>;
+  setUpstreams(upstreams: string[], operations?: string[]): Promise<void>;
   /** Ends it and its open connections. Idempotent. */
   stop(): Promise<void>;
   /** SIGKILL, to its workers too. */
@@ -40,9 +46,14 @@ export async function startNginx(options: NginxOptions): Promise<LocalNginx> {
   await chmod(folder, 0o755);
   const confFile = join(folder, 'nginx.conf');
   let upstreams = options.upstreams;
+  let operations = options.operations?.upstreams ?? [];
+  let operationsPort: number | undefined;
+  const conf = (port: number) =>
+    localConf(template, { port, upstreams, operations, operationsPort, folder, limitsAll: options.limitsAll ?? false });
 
   let child!: Child;
   const port = await onFreePort(options.port, async (port) => {
+    operationsPort = options.operations && (options.operations.port ?? (await freePort()));
     child = await startServer(port);
     return port;
   }).catch(async (error) => {
@@ -55,7 +66,7 @@ export async function startNginx(options: NginxOptions): Promise<LocalNginx> {
   }
 
   async function startServer(port: number): Promise<Child> {
-    await writeFile(confFile, localConf(template, { port, upstreams, folder }));
+    await writeFile(confFile, conf(port));
     const child = await startChild({
       name: 'nginx',
       command: program,
@@ -74,12 +85,14 @@ export async function startNginx(options: NginxOptions): Promise<LocalNginx> {
   return {
     url: `http://127.0.0.1:${port}`,
     port,
+    operationsUrl: operationsPort === undefined ? undefined : `http://127.0.0.1:${operationsPort}`,
     get pid() {
       return child.pid;
     },
-    async setUpstreams(next) {
+    async setUpstreams(next, nextOperations = operations) {
       upstreams = next;
-      await writeFile(confFile, localConf(template, { port, upstreams, folder }));
+      operations = nextOperations;
+      await writeFile(confFile, conf(port));
       child.signal('SIGHUP');
     },
     async stop() {
@@ -95,19 +108,33 @@ export async function startNginx(options: NginxOptions): Promise<LocalNginx> {
 }
 
 /** The project's nginx.conf for this machine: fixed addresses in place of Docker's names. Pure. */
-function localConf(template: string, to: { port: number; upstreams: string[]; folder: string }): string {
-  const parts: Record<string, string> = {
+function localConf(
+  template: string,
+  to: {
+    port: number;
+    upstreams: string[];
+    operations: string[];
+    operationsPort: number | undefined;
+    folder: string;
+    limitsAll: boolean;
+  },
+): string {
+  // what is not named here stays as it is
+  const parts: Record<string, string | undefined> = {
     resolver: '',
     listen: `    listen 127.0.0.1:${to.port} reuseport backlog=4096;\n`,
+    ...(to.limitsAll ? { private: '' } : {}),
+    ...(to.operationsPort === undefined ? { operators: '' } : {}),
   };
   const marked = /^ *# plank:(\w+)\n[\s\S]*?^ *# plank:end\n/gm;
   // as many lines as there are gateways, in each of its upstreams
-  const gateway = /^( *server )gateway:8000 resolve( .*\n)/gm;
+  const gateway = /^( *server )gateway:(\d+) resolve( .*\n)/gm;
   return template
-    .replace(marked, (_, name: string) => parts[name] ?? '')
-    .replace(gateway, (_, before: string, after: string) =>
-      to.upstreams.map((address) => `${before}${address}${after}`).join(''),
+    .replace(marked, (whole, name: string) => parts[name] ?? whole)
+    .replace(gateway, (_, before: string, port: string, after: string) =>
+      (port === '8000' ? to.upstreams : to.operations).map((address) => `${before}${address}${after}`).join(''),
     )
+    .replace('listen 8002;', `listen 127.0.0.1:${to.operationsPort};`)
     .replaceAll('/tmp/', `${to.folder}/`)
     .replace('/dev/stderr', 'stderr');
 }

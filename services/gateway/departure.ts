@@ -8,8 +8,6 @@ export interface Guest {
   readonly outlet: Outlet;
   /** of performance.now() */
   readonly openedAt: number;
-  /** its protocol says how to come back */
-  readonly returns: boolean;
   /** it knows a position to go on from: what is committed while it is away reaches it then */
   readonly resumes: boolean;
   /** Says that it will be closed after so long. */

@@ -14,7 +14,8 @@ import { depart, type Guest, shuffled } from './departure.ts';
 const leastPerSecond = 100;
 
 interface DrainingOptions {
-  guests: () => Iterable<Guest>;
+  /** of each transport */
+  guests: () => readonly Iterable<Guest>[];
   windowMs: number;
   log: Log;
   /** the state has changed */
@@ -54,7 +55,7 @@ export class Draining {
 
   async #run(signal: AbortSignal): Promise<void> {
     const { guests, windowMs } = this.#options;
-    const leaving = shuffled(guests());
+    const leaving = shuffled(guests().flatMap((each) => Array.from(each)));
     const overMs = Math.min(windowMs, (leaving.length * 1_000) / leastPerSecond);
     await depart(leaving, { overMs, why: 'this replica stops, come back', signal });
     if (!signal.aborted) this.#move('drained');

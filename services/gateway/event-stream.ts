@@ -62,13 +62,12 @@ export class EventStreams {
     return this.#streams;
   }
 
-  /** Those who are here, as far as it is about their leaving. */
+  /** Those who are here, the oldest first, as far as it is about their leaving. */
   *guests(): Iterable<Guest> {
     for (const stream of this.#streams) {
       yield {
         outlet: stream.outlet,
         openedAt: stream.openedAt,
-        returns: false,
         // `live` gives it a position, and only a live one may be asked to go while others stay
         resumes: true,
         // `retry` counts from the end on

@@ -154,7 +154,7 @@ export class Gateway implements Service {
       events: this.#events,
       headSeq: () => this.#told('headSeq'),
     });
-    const guests = () => [...this.#sockets.guests(), ...this.#events.guests()];
+    const guests = () => [this.#sockets.guests(), this.#events.guests()];
     this.#draining = new Draining({
       guests,
       windowMs: config.DRAIN_WINDOW_MS,

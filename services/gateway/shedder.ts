@@ -6,14 +6,12 @@ import { z } from 'zod';
 import type { Log } from '#shared/log.ts';
 import type { GatewayMetrics } from '#shared/metrics.ts';
 import type { Roster } from '#shared/roster.ts';
-import { depart, type Guest, shuffled } from './departure.ts';
+import { depart, type Guest } from './departure.ts';
 import { freshMemory, type Replica, returnMs, type ShedMemory, shed } from './shedding.ts';
 
 const everyMs = 1_000;
 /** those asked in one second leave within this part of it */
 const overMs = 800;
-/** who has come so lately is asked again only where nobody else is there */
-const youngMs = 30_000;
 
 /** Of a gateway's state in the roster; another version may say it otherwise, and then does not count. */
 const replicaSchema = z.object({
@@ -28,7 +26,8 @@ interface ShedderOptions {
   roster: Roster;
   /** this replica, as it is now */
   own: () => Omit<Replica, 'instance'>;
-  guests: () => Iterable<Guest>;
+  /** of each transport, the oldest first */
+  guests: () => readonly Iterable<Guest>[];
   /** 0: never */
   perSecond: number;
   log: Log;
@@ -78,7 +77,7 @@ export class Shedder {
         'connections given to other replicas came back: does the balancer look for the replica with the fewest?',
       );
     if (count === 0) return;
-    const leaving = pick(guests(), count, now);
+    const leaving = pick(guests(), count);
     this.#asked.push({ at: now, count: leaving.length });
     metrics.shed.inc(leaving.length);
     void depart(leaving, { overMs, why: 'others have room, come back', signal: this.#abort.signal });
@@ -94,15 +93,20 @@ export class Shedder {
   }
 }
 
-/** Up to `count`, at random among the best: those who come back by themselves before others, and who has been here for long. */
-function pick(guests: Iterable<Guest>, count: number, now: number): Guest[] {
-  const ranks: Guest[][] = [[], [], [], []];
-  for (const guest of guests) {
-    if (!guest.resumes || !isLive(guest)) continue;
-    const isYoung = now - guest.openedAt < youngMs;
-    ranks[(guest.returns ? 0 : 2) + (isYoung ? 1 : 0)]!.push(guest);
-  }
-  return ranks.flatMap((rank) => shuffled(rank)).slice(0, count);
+/**
+ * Up to `count` of those who may go, the oldest first: nobody is asked twice while others have not been. And a balancer that was
+ * reloaded knows only those who came since, so that it would send one of these back where it just was.
+ */
+function pick(sources: readonly Iterable<Guest>[], count: number): Guest[] {
+  const found = sources.flatMap((guests) => {
+    const oldest: Guest[] = [];
+    for (const guest of guests) {
+      if (oldest.length === count) break;
+      if (guest.resumes && isLive(guest)) oldest.push(guest);
+    }
+    return oldest;
+  });
+  return found.sort((a, b) => a.openedAt - b.openedAt).slice(0, count);
 }
 
 function isLive({ outlet }: Guest): boolean {

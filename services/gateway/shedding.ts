@@ -89,13 +89,15 @@ function decide(
   if (!own || others.length === 0 || now - memory.since < settleMs || now < memory.restsUntil) return idle(memory);
 
   // those on their way may be counted twice, where they have arrived: the share is never too low for it
-  const total = [own, ...others].reduce((sum, { connections, moving }) => sum + connections + moving, 0);
-  const share = Math.ceil(total / (others.length + 1));
+  const counting = [own, ...others];
+  const onTheirWay = counting.reduce((sum, { moving }) => sum + moving, 0);
+  const total = counting.reduce((sum, { connections }) => sum + connections, onTheirWay);
+  const share = Math.ceil(total / counting.length);
   const excess = own.connections - share;
   const lack = share - Math.min(...others.map(({ connections }) => connections));
   const bound = tolerance(share) / (memory.evening ? 2 : 1);
-  // perhaps of one that died, and is not known to have died
-  if (own.connections - memory.connections > bound) return idle({ ...memory, since: now });
+  // not those on their way: perhaps of one that died, and is not known to have died
+  if (own.connections - memory.connections > bound + onTheirWay) return idle({ ...memory, since: now });
   // who is evening and waits for those on their way goes on where they do not suffice
   if ((excess <= 0 && own.moving === 0) || (excess <= bound && lack <= bound)) return idle(memory);
 

@@ -161,13 +161,12 @@ export class Sockets {
     else if (found === 'stalled') connection.close(closeCodes.tooSlow, 'nothing was read for too long');
   }
 
-  /** Those who are here, as far as it is about their leaving. */
+  /** Those who are here, the oldest first, as far as it is about their leaving. */
   *guests(): Iterable<Guest> {
     for (const [connection, speaker] of this.#connections) {
       yield {
         outlet: connection.outlet,
         openedAt: connection.openedAt,
-        returns: connection.mode === subprotocol,
         resumes: speaker.resumes,
         tell: (afterMs) => speaker.drain(afterMs),
         dismiss: (why) => connection.close(closeCodes.restart, why),

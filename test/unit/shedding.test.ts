@@ -1,7 +1,7 @@
 // How many connections replicas give away, by simulation: statuses are a second old, who was asked to go is away for a while,
 // and the balancer is a good one or not. What must hold: it ends even, nobody gives below the fair share, and it comes to rest.
 
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
   freshMemory,
@@ -146,7 +146,7 @@ describe('with a balancer that looks for the fewest', () => {
         const simulation = new Simulation(counts, { balancer: 'least_conn', perSecond: 20, seed });
         const tooMany = counts.map((count) => Math.max(0, count - simulation.share));
         simulation.run(20 + Math.max(...tooMany) / 10);
-        expect(simulation.isEven, `${simulation.counts}`).toBe(true);
+        expect(simulation.isEven, simulation.counts.join()).toBe(true);
         expect(simulation.given).toBeLessThanOrEqual(tooMany.reduce((sum, count) => sum + count, 0) + counts.length);
         const { given } = simulation;
         simulation.run(120);
@@ -181,7 +181,7 @@ describe('with a balancer that spreads at random', () => {
         // within what chance does to counts, or its third of five minutes' rest
         const { share } = simulation;
         const above = Math.max(...simulation.counts) - share;
-        expect(above, `${simulation.counts}`).toBeLessThanOrEqual(2 * tolerance(share) + 4 * Math.sqrt(share));
+        expect(above, simulation.counts.join()).toBeLessThanOrEqual(2 * tolerance(share) + 4 * Math.sqrt(share));
         const { given } = simulation;
         simulation.run(300);
         // no more than one attempt at what chance has left
