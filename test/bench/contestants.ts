@@ -13,7 +13,7 @@ import { until } from '../support/wait.ts';
 import { message } from './baselines/message.ts';
 import { cpuMicros } from './cpu.ts';
 import { compiled } from './generator/compile.ts';
-import { type Client, Receivers } from './generator/receivers.ts';
+import { type Door, Receivers } from './generator/receivers.ts';
 import { LineChild } from './lines.ts';
 import { VoidRound } from './rounds.ts';
 
@@ -25,18 +25,11 @@ export interface Load {
 }
 
 /** A server as it is benchmarked. */
-export interface Server {
-  port: number;
+export interface Server extends Door {
   /** whose CPU time counts, by what they are */
   pids(): Record<string, number[]>;
   /** Resolves when the last flush is written, not when it has arrived. */
   run(load: Load): Promise<void>;
-  /** what a client sends when it is open, for changes of these channels (none: all) */
-  messages(channels: readonly number[]): string[];
-  path(channels: readonly number[]): string;
-  protocol?: string;
-  /** short frames that a client gets until it is subscribed */
-  greetings(channels: readonly number[]): number;
 }
 
 const answerMs = 20_000;
@@ -47,40 +40,23 @@ const maxBusy = 0.85;
 export class Contestant {
   readonly #server: Server;
   readonly #receivers: Receivers;
-  readonly #port: number;
   /** who gets a change */
   #fanout = 0;
 
-  private constructor(server: Server, receivers: Receivers, port: number) {
+  private constructor(server: Server, receivers: Receivers) {
     this.#server = server;
     this.#receivers = receivers;
-    this.#port = port;
   }
 
-  /** `port`: of a balancer in front of it. */
-  static async enter(
-    server: Server,
-    stack: AsyncDisposableStack,
-    folder: string,
-    port = server.port,
-  ): Promise<Contestant> {
+  static async enter(server: Server, stack: AsyncDisposableStack, folder: string): Promise<Contestant> {
     const receivers = await Receivers.start(folder);
     stack.defer(() => receivers.stop());
-    return new Contestant(server, receivers, port);
+    return new Contestant(server, receivers);
   }
 
-  /** Opens more clients, given by the channels of each (none: all changes); from now on `fanout` of all get a change. */
-  async admit(clients: readonly (readonly number[])[], fanout: number): Promise<void> {
-    const server = this.#server;
-    const wishes = clients.map(
-      (channels): Client => ({
-        port: this.#port,
-        path: server.path(channels),
-        messages: server.messages(channels),
-        ...(server.protocol === undefined ? {} : { protocol: server.protocol }),
-      }),
-    );
-    await this.#receivers.open(wishes, server.greetings(clients[0] ?? []));
+  /** Opens more clients, given by the channels of each (none: all changes); from now on `fanout` of all get a change. `port`: of one replica. */
+  async admit(clients: readonly (readonly number[])[], fanout: number, port = this.#server.port): Promise<void> {
+    await this.#receivers.open(this.#server, clients, port);
     this.#fanout = fanout;
   }
 
@@ -176,8 +152,8 @@ export interface Plank extends Server {
   cluster: Cluster;
 }
 
-/** Pings would be charged to the round that they fall into. */
-const quiet = { PING_INTERVAL_MS: '3600000', LOG_LEVEL: 'warn' };
+/** Pings would be charged to the round that they fall into, and clients stay where they are. */
+const quiet = { PING_INTERVAL_MS: '3600000', SHED_PER_SECOND: '0', LOG_LEVEL: 'warn' };
 
 /**
  * A cluster of real processes: changes are rows that are inserted, a statement a flush, and go through log, listener and Redis.

@@ -46,7 +46,7 @@ const cases: Case[] = [
     id: 'b1',
     name: 'a change to 1,000 sockets',
     clients: 1_000,
-    load: { flushes: 30, everyMs: 50, changes: 1 },
+    load: { flushes: 60, everyMs: 25, changes: 1 },
     targets: single,
   },
   {
@@ -60,7 +60,7 @@ const cases: Case[] = [
     id: 'b1',
     name: 'a change to 5,000 sockets',
     clients: 5_000,
-    load: { flushes: 8, everyMs: 200, changes: 1 },
+    load: { flushes: 12, everyMs: 125, changes: 1 },
     targets: single,
   },
 ];
@@ -89,7 +89,7 @@ export async function fanout({ quick, folder, say }: BenchOptions): Promise<Benc
     const costs = await inRounds({
       variants,
       rounds: quick ? 3 : 9,
-      warmUps: quick ? 1 : 2,
+      warmUps: quick ? 1 : 3,
       run: (variant) =>
         contestants.get(variant)!.measure(quick ? { ...load, flushes: Math.ceil(load.flushes / 3) } : load),
       say,

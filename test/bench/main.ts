@@ -5,6 +5,10 @@
 //   backlog   what was written while no listener ran: how fast it is worked off, and in how much memory
 //   resume    10,000 clients that come back at once, 100 changes behind
 //   fanout    a change, and ten at once, to 1,000 sockets and more: CPU a delivery, against raw writes, ws and Socket.IO
+//   channels  a change to 10 of 5,000 sockets, in 1,000 channels: CPU a delivery
+//   replicas  the same clients on one, two and four gateways
+//   nginx     what nginx in front costs, of Plank and of raw writes
+//   idle      bytes of an idle connection, against net, ws and Socket.IO
 //   filters   what a change costs a gateway with many subscriptions that ask for other rows
 //   writers   what capture costs those who write: transactions a second with and without Plank, and with pg_notify
 //
@@ -21,10 +25,14 @@ import { availableParallelism, cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { backlog } from './backlog.ts';
+import { channels } from './channels.ts';
 import { drain } from './drain.ts';
 import { fanout } from './fanout.ts';
 import { filters } from './filters.ts';
+import { idle } from './idle.ts';
 import { latency } from './latency.ts';
+import { nginxPath } from './nginx-path.ts';
+import { replicas } from './replicas.ts';
 import { type Bench, type Row, table } from './report.ts';
 import { resume } from './resume.ts';
 import { writers } from './writers.ts';
@@ -35,6 +43,10 @@ const suites: Record<string, Bench> = {
   backlog,
   resume,
   fanout,
+  channels,
+  replicas,
+  nginx: nginxPath,
+  idle,
   filters,
   writers,
 };
@@ -88,13 +100,14 @@ for (const name of names) {
       for (const to of folders) await writeFile(join(to, `${plot}.svg`), svg);
     rows.push(...result.rows);
     console.log(`  ${seconds} s`);
+    // a failed one keeps its data and logs
+    await rm(folder, { recursive: true, force: true });
   } catch (error) {
     // the others are worth their time all the same
     console.error(error);
     process.exitCode = 1;
   } finally {
     clearTimeout(late);
-    await rm(folder, { recursive: true, force: true });
   }
 }
 for (const to of folders) await writeJson(join(to, 'summary.json'), { ...about, benchmarks: names, rows });

@@ -2,8 +2,9 @@
 // a payload. Told what to do by lines on stdin; ends with it.
 //
 //   receiver <bytes>         frames with a payload of at least so many bytes are changes, shorter ones what a server says besides
-//   open <port>\t<path>\t<subprotocol>\t<message>…    one socket more; the messages are sent when it is upgraded
-//   count                    → count <upgraded> <ended> <small> <changes> <bytes>
+//   open <port>\t<greetings>\t<path>\t<subprotocol>\t<message>…
+//                            one socket more; the messages are sent when it is upgraded; after so many short frames it is ready
+//   count                    → count <ready> <ended> <changes> <bytes>
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -29,6 +30,8 @@ struct client {
   int have;
   /** of the payload that is passing */
   uint64_t left;
+  /** short frames to come until it is ready */
+  int greetings;
   /** what is to be sent, separated by tabs */
   char *messages;
 };
@@ -39,7 +42,7 @@ struct line {
 };
 
 static int poller, handshakes;
-static uint64_t upgraded, ended, small, changes, bytes, least;
+static uint64_t ready, ended, changes, bytes, least;
 static struct line *first, *last;
 static unsigned char input[READ_BYTES];
 
@@ -76,8 +79,8 @@ static void send_text(int fd, const char *text, size_t length) {
 
 static void open_one(char *text) {
   char *save, request[1024];
-  const char *port = strtok_r(text, "\t", &save), *path = strtok_r(NULL, "\t", &save);
-  const char *protocol = strtok_r(NULL, "\t", &save);
+  const char *port = strtok_r(text, "\t", &save), *greetings = strtok_r(NULL, "\t", &save);
+  const char *path = strtok_r(NULL, "\t", &save), *protocol = strtok_r(NULL, "\t", &save);
   if (!protocol) fail("open: too few words");
   int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
   struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(atoi(port))};
@@ -94,6 +97,7 @@ static void open_one(char *text) {
   send_all(fd, request, strlen(request));
   struct client *client = calloc(1, sizeof *client);
   client->fd = fd;
+  client->greetings = atoi(greetings);
   client->messages = save && *save ? strdup(save) : NULL;
   struct epoll_event event = {.events = EPOLLIN, .data.ptr = client};
   if (epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event) < 0) fail("epoll_ctl");
@@ -125,7 +129,7 @@ static const unsigned char *pass_answer(struct client *client, const unsigned ch
   if (client->seen < 4) return at;
   client->have = 0;
   handshakes--;
-  upgraded++;
+  if (client->greetings == 0) ready++;
   if (client->messages) {
     char *save, *text = strtok_r(client->messages, "\t", &save);
     for (; text; text = strtok_r(NULL, "\t", &save)) send_text(client->fd, text, strlen(text));
@@ -158,7 +162,7 @@ static void count_frames(struct client *client, const unsigned char *at, const u
     if (size >= least) {
       changes++;
       bytes += size;
-    } else small++;
+    } else if (client->greetings > 0 && --client->greetings == 0) ready++;
   }
 }
 
@@ -185,7 +189,7 @@ static void obey(char *text) {
     else first = line;
     last = line;
   } else if (strcmp(text, "count") == 0) {
-    snprintf(answer, sizeof answer, "count %lu %lu %lu %lu %lu\n", upgraded, ended, small, changes, bytes);
+    snprintf(answer, sizeof answer, "count %lu %lu %lu %lu\n", ready, ended, changes, bytes);
     say(answer);
   } else fail(text);
 }

@@ -7,12 +7,12 @@ const maxHandshakes = 128;
 const least = Number(process.argv[2] ?? 1);
 const noMask = Buffer.alloc(4);
 
-const counts = { upgraded: 0, ended: 0, small: 0, changes: 0, bytes: 0 };
+const counts = { ready: 0, ended: 0, changes: 0, bytes: 0 };
 const waiting: string[] = [];
 let handshakes = 0;
 
 function open(words: readonly string[]): void {
-  const [port = '', path = '', protocol = '-', ...messages] = words;
+  const [port = '', greetings = '', path = '', protocol = '-', ...messages] = words;
   const socket = connect({ port: Number(port), host: '127.0.0.1', noDelay: true });
   handshakes++;
   const lines = [`GET ${path} HTTP/1.1`, `Host: 127.0.0.1:${port}`, 'Upgrade: websocket', 'Connection: Upgrade'];
@@ -23,6 +23,7 @@ function open(words: readonly string[]): void {
   const head = Buffer.alloc(10);
   let have = 0;
   let left = 0;
+  let awaited = Number(greetings);
 
   const frames = (chunk: Buffer) => {
     for (let at = 0; at < chunk.length; ) {
@@ -39,11 +40,10 @@ function open(words: readonly string[]): void {
       left = need === 2 ? length : need === 4 ? head.readUInt16BE(2) : Number(head.readBigUInt64BE(2));
       have = 0;
       if ((head[0]! & 15) !== 1) continue;
-      if (left < least) counts.small++;
-      else {
+      if (left >= least) {
         counts.changes++;
         counts.bytes += left;
-      }
+      } else if (awaited > 0 && --awaited === 0) counts.ready++;
     }
   };
   const answered = (chunk: Buffer) => {
@@ -52,7 +52,7 @@ function open(words: readonly string[]): void {
     if (end < 0) return;
     if (answer[9] !== 0x31) throw new Error(`an upgrade was refused: ${answer.toString('latin1', 0, 200)}`);
     handshakes--;
-    counts.upgraded++;
+    if (awaited === 0) counts.ready++;
     socket.off('data', answered).on('data', frames);
     for (const message of messages) socket.write(masked(message));
     frames(answer.subarray(end + 4));
@@ -82,8 +82,8 @@ function obey(line: string): void {
     waiting.push(line.slice(5));
     openWaiting();
   } else if (line === 'count') {
-    const { upgraded, ended, small, changes, bytes } = counts;
-    process.stdout.write(`count ${upgraded} ${ended} ${small} ${changes} ${bytes}\n`);
+    const { ready, ended, changes, bytes } = counts;
+    process.stdout.write(`count ${ready} ${ended} ${changes} ${bytes}\n`);
   } else throw new Error(line);
 }
 

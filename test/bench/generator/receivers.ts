@@ -7,19 +7,21 @@ import { cpuMicros } from '../cpu.ts';
 import { LineChild } from '../lines.ts';
 import { compiled } from './compile.ts';
 
-/** One socket to be opened. */
-export interface Client {
+/** How clients come to a server; their channels are numbers, none: all changes. */
+export interface Door {
   port: number;
-  path: string;
-  protocol?: string;
-  /** sent when it is open */
-  messages?: readonly string[];
+  path(channels: readonly number[]): string;
+  protocol?: string | undefined;
+  /** what a client sends when it is open */
+  messages(channels: readonly number[]): string[];
+  /** short frames that a client gets until it is subscribed */
+  greetings(channels: readonly number[]): number;
 }
 
 export interface Counted {
-  upgraded: number;
+  /** upgraded and subscribed */
+  ready: number;
   ended: number;
-  small: number;
   changes: number;
   /** of the changes' payloads */
   bytes: number;
@@ -48,25 +50,32 @@ export class Receivers {
     return new Receivers(child);
   }
 
-  /** Opens them all; resolves when each is upgraded and has got so many short frames. */
-  async open(clients: readonly Client[], greetings = 0): Promise<void> {
-    const { small } = await this.count();
+  /**
+   * Opens a client for each list of channels (empty: all changes); resolves when each is upgraded and subscribed. `port`: of one
+   * replica.
+   */
+  async open(server: Door, clients: readonly (readonly number[])[], port = server.port): Promise<void> {
     this.#count += clients.length;
-    for (const { port, path, protocol, messages = [] } of clients)
-      this.#child.tell(`open ${[port, path, protocol ?? '-', ...messages].join('\t')}`);
-    const isOpen = async () => {
-      const counted = await this.count();
-      return counted.upgraded === this.#count && counted.small >= small + greetings * clients.length;
-    };
+    for (const channels of clients) {
+      const words = [
+        port,
+        server.greetings(channels),
+        server.path(channels),
+        server.protocol ?? '-',
+        ...server.messages(channels),
+      ];
+      this.#child.tell(`open ${words.join('\t')}`);
+    }
+    const isOpen = async () => (await this.count()).ready === this.#count;
     await until(`${clients.length} sockets are open`, isOpen, openWithinMs);
   }
 
   /** Throws where a server has ended a socket. */
   async count(): Promise<Counted> {
     const words = (await this.#child.ask('count')).split(' ').map(Number);
-    const [, upgraded = 0, ended = 0, small = 0, changes = 0, bytes = 0] = words;
+    const [, ready = 0, ended = 0, changes = 0, bytes = 0] = words;
     if (ended > 0) throw new Error(`${ended} of ${this.#count} sockets were ended by their server`);
-    return { upgraded, ended, small, changes, bytes };
+    return { ready, ended, changes, bytes };
   }
 
   cpuMicros(): number {
