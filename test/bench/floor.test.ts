@@ -15,10 +15,10 @@ import { expect, test } from 'vitest';
 import { startPostgres } from '../../deploy/local/postgres.ts';
 import { migrate } from '../../shared/migrate.ts';
 import { BenchChild } from './child.ts';
-import type { ClientsQuestion, Connected } from './clients.ts';
 import { cpuMicros } from './cpu.ts';
 import { measureDrains } from './drain.ts';
 import type { FloorQuestion, MicrosPerDelivery } from './floor-worker.ts';
+import type { ClientsQuestion, Connected } from './resume-clients.ts';
 import { inRounds } from './rounds.ts';
 import { ratio } from './stats.ts';
 
@@ -49,7 +49,7 @@ test('a batch of changes to many sockets costs a fraction of sending each', asyn
   const { url } = await database(stack, sql);
   const worker = await BenchChild.start<FloorQuestion, MicrosPerDelivery>('floor-worker.ts', [url, 'floor']);
   stack.defer(() => worker.stop());
-  const crowd = await BenchChild.start<ClientsQuestion, Connected>('clients.ts');
+  const crowd = await BenchChild.start<ClientsQuestion, Connected>('resume-clients.ts');
   stack.defer(() => crowd.stop());
   const target = `ws://127.0.0.1:${worker.port}/`;
   await crowd.ask({ ask: 'connect', url: target, clients: 200, bytes: 0, deadlineMs: 20_000 });

@@ -13,9 +13,9 @@ import { Cluster } from '../../deploy/local/cluster.ts';
 import { startPostgres } from '../../deploy/local/postgres.ts';
 import { admin } from '../support/admin.ts';
 import { BenchChild } from './child.ts';
+import type { Received, ReceiverQuestion } from './latency-receiver.ts';
 import { OpenLoop } from './open-loop.ts';
 import { lines } from './plot.ts';
-import type { Received, ReceiverQuestion } from './receiver.ts';
 import { alone, type BenchOptions, type BenchResult, compared, type Row, type Target } from './report.ts';
 import { inRounds, VoidRound } from './rounds.ts';
 import { median } from './stats.ts';
@@ -115,9 +115,9 @@ async function startReceiver(cluster: Cluster, stack: AsyncDisposableStack): Pro
     stack.defer(() => child.stop());
     return child.port;
   };
-  const single = await start('relay-single.ts', 'single');
-  const socketio = await start('relay-socketio.ts', 'socketio', cluster.redisUrl);
-  const receiver = await BenchChild.start<ReceiverQuestion, Received>('receiver.ts');
+  const single = await start('baselines/relay.ts', 'single');
+  const socketio = await start('baselines/socket-io-relay.ts', 'socketio', cluster.redisUrl);
+  const receiver = await BenchChild.start<ReceiverQuestion, Received>('latency-receiver.ts');
   stack.defer(() => receiver.stop());
   const connect = (relay: Relay, url: string, greeting?: [string, string]) =>
     receiver.ask({ ask: 'connect', relay, url, sockets, sampleEvery, ...(greeting && { greeting }) });

@@ -9,8 +9,8 @@ import { Cluster } from '../../deploy/local/cluster.ts';
 import { admin } from '../support/admin.ts';
 import { until } from '../support/wait.ts';
 import { BenchChild } from './child.ts';
-import type { ClientsQuestion, Connected } from './clients.ts';
 import { alone, type BenchOptions, type BenchResult, compared } from './report.ts';
+import type { ClientsQuestion, Connected } from './resume-clients.ts';
 import { inRounds } from './rounds.ts';
 
 const changes = 100;
@@ -34,9 +34,9 @@ export async function resume({ quick, folder, say }: BenchOptions): Promise<Benc
   const redis = new Redis(cluster.redisUrl);
   stack.defer(() => redis.disconnect());
   const since = await writeChanges(cluster);
-  const crowd = await BenchChild.start<ClientsQuestion, Connected>('clients.ts');
+  const crowd = await BenchChild.start<ClientsQuestion, Connected>('resume-clients.ts');
   stack.defer(() => crowd.stop());
-  const ws = await BenchChild.start<never, never>('accept-ws.ts');
+  const ws = await BenchChild.start<never, never>('baselines/accept.ts');
   stack.defer(() => ws.stop());
 
   const url = `${cluster.webSocketUrl}?since=${since}`;

@@ -1,14 +1,14 @@
 // What a first version of a relay is: one process that LISTENs for whole rows, and writes each of them to all its sockets. At its
 // best: nothing is parsed, a frame is built once, and written past the WebSocket library.
 //
-//   relay-single.ts <database url> <channel>      says its port
+//   relay.ts <database url> <channel>      says its port
 
 import { createServer } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { Client } from 'pg';
 import { WebSocketServer } from 'ws';
-import { framed, webSocketFraming } from '../../services/gateway/framing.ts';
-import { serve } from './child.ts';
+import { framed, webSocketFraming } from '../../../services/gateway/framing.ts';
+import { serve } from '../child.ts';
 
 const [databaseUrl = '', channel = ''] = process.argv.slice(2);
 const sockets = new Set<Socket>();

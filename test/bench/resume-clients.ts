@@ -1,7 +1,7 @@
 // The clients of the benchmark of resumes: so many sockets, which count bytes. Connects them with a number of handshakes under way, as
 // many as a server's queue of connections takes; a kernel that drops the others would be measured instead.
 //
-//   clients.ts
+//   resume-clients.ts
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { serve } from './child.ts';

@@ -3,7 +3,7 @@
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { WebSocketServer } from 'ws';
-import { serve } from './child.ts';
+import { serve } from '../child.ts';
 
 const server = createServer();
 const webSockets = new WebSocketServer({ server, perMessageDeflate: false });

@@ -1,7 +1,7 @@
 // Socket.IO with its Redis adapter, fed by notifications that carry whole rows; as its documentation tunes it: WebSocket only, no
 // compression.
 //
-//   relay-socketio.ts <database url> <channel> <redis url>      says its port
+//   socket-io-relay.ts <database url> <channel> <redis url>      says its port
 
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -9,7 +9,7 @@ import { createAdapter } from '@socket.io/redis-adapter';
 import { Redis } from 'ioredis';
 import { Client } from 'pg';
 import { Server } from 'socket.io';
-import { serve } from './child.ts';
+import { serve } from '../child.ts';
 
 const [databaseUrl = '', channel = '', redisUrl = ''] = process.argv.slice(2);
 const server = createServer();
