@@ -20,7 +20,8 @@ export interface Extent {
 }
 
 const chunkCharacters = 1024 * 1024;
-/** the first rows of a backlog come when all of it has been sorted */
+const chunkRows = 4_096;
+/** the first rows come when those of their drain have been sorted, of a large one those of their chunk */
 const sortDeadlineMs = 60_000;
 const fetchDeadlineMs = 5_000;
 /** what is answered at once or not at all */
@@ -75,8 +76,8 @@ export class LogReader {
   }
 
   /**
-   * All changes behind the seq `after` that are in the log when it starts, in chunks of about 1 MB read from one cursor: a
-   * backlog is sorted once, however long it is. Throws PositionGone.
+   * All changes behind the seq `after` that are in the log when it starts, in chunks of about 1 MB read from one cursor:
+   * what is behind them is neither sorted nor held. Throws PositionGone.
    */
   async *stream(after: number): AsyncGenerator<ChangeRow[]> {
     const client = await this.#pool.connect();
@@ -92,7 +93,7 @@ export class LogReader {
         if (at === after || rows.length > 0) await this.#check(rows, at);
         if (rows.length === 0) return;
         at = Number(rows.at(-1)![0]);
-        count = nextFetch(count, rows.length, characters(rows), chunkCharacters);
+        count = nextFetch(count, rows.length, characters(rows), chunkCharacters, chunkRows);
         yield rows;
       }
     } catch (error) {

@@ -77,9 +77,9 @@ export function limited(ms: number, text: string, values: unknown[] = []): Query
 export const firstFetch = 32;
 const maxFetch = 512;
 
-/** How many rows to fetch next for about `target` characters: what came before says how large they are. */
-export function nextFetch(count: number, rows: number, characters: number, target: number): number {
-  return Math.max(1, Math.min(maxFetch, count * 2, Math.floor((target * rows) / Math.max(1, characters))));
+/** How many rows to fetch next for about `target` characters, at most `most`: what came before says how large they are. */
+export function nextFetch(count: number, rows: number, characters: number, target: number, most = maxFetch): number {
+  return Math.max(1, Math.min(most, count * 2, Math.floor((target * rows) / Math.max(1, characters))));
 }
 
 /** An identifier as SQL. */

@@ -38,7 +38,20 @@ create table plank.log (
   bytes       bigint not null,
   drained_at  timestamptz not null default clock_timestamp(),
   purging     boolean not null default false,
+  chunked     boolean not null default false,                    -- described by plank.chunks as well
   check (last_seq >= first_seq)
+);
+
+-- Where the changes of a large drain are, about a megabyte each, so that reading on from any of them needs no sorting of them all.
+create table plank.chunks (
+  log_seq   bigint not null references plank.log on delete cascade,
+  first_seq bigint not null,
+  last_seq  bigint not null,
+  xids      xid8[] not null,                                     -- its transactions in order; the first and last may reach beyond it
+  last_ids  bigint[] not null,                                   -- of each the highest id
+  from_ids  bigint[] not null,                                   -- of each the ids in this chunk
+  upto_ids  bigint[] not null,
+  primary key (log_seq, first_seq)
 );
 
 -- An epoch is one unbroken history; its number is the second in which it began (since June 2025), so that another database's

@@ -29,7 +29,7 @@ begin
       l.epoch := greatest(was.epoch + 1, plank.new_epoch());
     end if;
     if was.system_id <> now.system_id then
-      truncate plank.outbox, plank.log;
+      truncate plank.outbox, plank.log, plank.chunks;
       l.snap := pg_current_snapshot();
       l.log_bytes := 0;
     end if;

@@ -18,16 +18,46 @@ language sql stable as $$
   where o.xid = any (array(select x from pg_snapshot_xip(p_before) x where pg_visible_in_snapshot(x, p_upto)))
 $$;
 
+-- What a change counts for in limits.
+create function plank.weight(p_new text, p_old text) returns integer language sql immutable as $$
+  select 100 + coalesce(octet_length(p_new), 0) + coalesce(octet_length(p_old), 0)
+$$;
+
+-- Writes the row of the log for a drain that is large, and the chunks that say where its changes are.
+create function plank.log_chunked(p_first_seq bigint, p_before pg_snapshot, p_upto pg_snapshot, out n bigint, out size bigint)
+language sql set work_mem = '64MB' as $$
+  with events as (
+    -- only numbers are sorted, not images
+    select b.*, max(b.id) over (partition by b.xid) as last_id
+    from (select id, xid, plank.weight(new, old) as weight from plank.between(p_before, p_upto) offset 0) b
+  ), placed as (
+    select *, p_first_seq - 1 + row_number() over w as seq, sum(weight) over w / (1024 * 1024) as chunk from events window w as (order by last_id, id)
+  ), parts as (
+    select chunk, xid, last_id, min(seq) as first_seq, max(seq) as last_seq, min(id) as from_id, max(id) as upto_id, sum(weight) as size
+    from placed group by chunk, xid, last_id
+  ), chunks as (
+    select min(first_seq) as first_seq, max(last_seq) as last_seq, array_agg(xid order by first_seq) as xids, array_agg(last_id order by first_seq) as last_ids,
+           array_agg(from_id order by first_seq) as from_ids, array_agg(upto_id order by first_seq) as upto_ids, sum(size) as size
+    from parts group by chunk
+  ), kept as (
+    insert into plank.chunks select p_first_seq, first_seq, last_seq, xids, last_ids, from_ids, upto_ids from chunks
+  )
+  insert into plank.log (first_seq, last_seq, before_snap, upto_snap, bytes, chunked)
+  select p_first_seq, max(last_seq), p_before, p_upto, sum(size), true from chunks
+  returning last_seq - first_seq + 1, bytes
+$$;
+
 -- One drain. Returns the new changes in order (`last`: of its transaction), or, where they are more than p_limit or 16 MB, a single row with their last
 -- seq and no action: then plank.read_log streams them. SQLSTATE PLK01: the term is over, somebody else leads.
 create function plank.drain(p_term bigint, p_limit integer, p_lease interval)
 returns table (seq bigint, xid xid8, at timestamptz, relation integer, action "char", key text, new text, old text, last boolean)
 language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 declare
-  l     plank.leader;
-  upto  pg_snapshot;
-  n     bigint;
-  size  bigint;
+  l       plank.leader;
+  upto    pg_snapshot;
+  n       bigint;
+  size    bigint;
+  at_once boolean := false;
 begin
   select * into l from plank.leader for update;
   if l.term <> p_term then
@@ -37,8 +67,8 @@ begin
   -- One statement, hence one snapshot for the rows and for pg_current_snapshot().
   select s.snap, c.n, c.bytes into upto, n, size
   from (select pg_current_snapshot() as snap) s
-  cross join lateral (select count(*) as n, coalesce(sum(100 + coalesce(octet_length(b.new), 0) + coalesce(octet_length(b.old), 0)), 0) as bytes
-                      from plank.between(l.snap, s.snap) b) c;
+  cross join lateral (select count(*) as n, coalesce(sum(plank.weight(b.new, b.old)), 0) as bytes
+                      from (select b.new, b.old from plank.between(l.snap, s.snap) b limit p_limit + 1) b) c;
 
   if n = 0 then
     -- Written only if there is a reason: the lease, or a transaction in progress that every next drain would look at again.
@@ -49,11 +79,15 @@ begin
     return;
   end if;
 
-  insert into plank.log (first_seq, last_seq, before_snap, upto_snap, bytes)
-  values (l.next_seq, l.next_seq + n - 1, l.snap, upto, size);
+  if n > p_limit or size > 16 * 1024 * 1024 then
+    select c.n, c.size into n, size from plank.log_chunked(l.next_seq, l.snap, upto) c;
+  else
+    insert into plank.log (first_seq, last_seq, before_snap, upto_snap, bytes) values (l.next_seq, l.next_seq + n - 1, l.snap, upto, size);
+    at_once := true;
+  end if;
   update plank.leader set next_seq = l.next_seq + n, log_bytes = log_bytes + size, snap = upto, expires_at = clock_timestamp() + p_lease;
 
-  if n > p_limit or size > 16 * 1024 * 1024 then
+  if not at_once then
     return query select l.next_seq + n - 1, null::xid8, null::timestamptz, null::integer, null::"char", null::text, null::text, null::text, null::boolean;
     return;
   end if;
@@ -71,9 +105,18 @@ language sql stable as $$
   select e.seq, e.xid, e.at, e.relation, e.action, e.key, e.new, e.old, e.id = e.last_id
   from (select * from plank.log where last_seq > p_after and not purging order by first_seq offset 0) l
   cross join lateral (
-    select l.first_seq - 1 + row_number() over (order by b.last_id, b.id) as seq, b.*
-    from (select c.*, max(c.id) over (partition by c.xid) as last_id from plank.between(l.before_snap, l.upto_snap) c) b
-    order by b.last_id, b.id
+    (select l.first_seq - 1 + row_number() over (order by b.last_id, b.id) as seq, b.*
+     from (select c.*, max(c.id) over (partition by c.xid) as last_id from plank.between(l.before_snap, l.upto_snap) c where not l.chunked) b
+     order by b.last_id, b.id)
+    union all
+    (select b.* from (select * from plank.chunks c where l.chunked and c.log_seq = l.first_seq and c.last_seq > p_after order by c.first_seq offset 0) c
+     cross join lateral (
+       select c.first_seq - 1 + row_number() over (order by p.last_id, o.id) as seq,
+              o.id, o.xid, o.at, o.relation, o.action, o.key, o.new, o.old, p.last_id
+       from unnest(c.xids, c.last_ids, c.from_ids, c.upto_ids) p(xid, last_id, from_id, upto_id)
+       join plank.outbox o on o.xid = p.xid and o.id between p.from_id and p.upto_id
+       order by p.last_id, o.id
+     ) b)
   ) e
   where e.seq > p_after
 $$;

@@ -65,7 +65,8 @@ export async function writers({ quick, folder, say }: BenchOptions): Promise<Ben
   const settings = { max_wal_size: '16GB', checkpoint_timeout: '1h' };
   const postgres = await startPostgres({ dataDir: join(folder, 'postgres'), fresh: true, fsync: true, settings });
   stack.defer(() => postgres.stop());
-  const cluster = await Cluster.start({ gateways: 0, balanced: false, folder, databaseUrl: postgres.url });
+  const env = { CANARY_INTERVAL_MS: '0' };
+  const cluster = await Cluster.start({ gateways: 0, balanced: false, folder, databaseUrl: postgres.url, env });
   stack.defer(() => cluster.stop());
   await admin(postgres.url, schema);
   const version = (await admin(postgres.url, 'show server_version'))[0]!['server_version'];
