@@ -27,6 +27,7 @@ export interface SeenGateway extends GatewayFigures {
   connections: number;
   limit: number;
   changes: 'tailing' | 'reading';
+  canaryMs: number | null;
   canaryLate: boolean;
 }
 

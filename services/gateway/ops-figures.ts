@@ -7,6 +7,7 @@ import { limited, type Pool } from '#shared/postgres.ts';
 
 const deadlineMs = 1_500;
 const checkEveryMs = 20_000;
+const keptHeads = 10;
 
 interface LogFigures {
   /** who holds a valid lease */
@@ -44,6 +45,8 @@ export class Figures {
   /** since when the log has not grown while something waited */
   #stuckSince: number | null = null;
   #askedAt = Number.NEGATIVE_INFINITY;
+  /** the last answers: a replica's status is some moments old, and is held against what the log was then */
+  #heads: { at: number; seq: number }[] = [];
   /** null: Postgres does not answer */
   log: LogFigures | null = null;
   /** null: Redis does not answer */
@@ -63,6 +66,11 @@ export class Figures {
   /** For how long nothing has been drained while something waits. */
   get waitingMs(): number {
     return this.#stuckSince === null ? 0 : performance.now() - this.#stuckSince;
+  }
+
+  /** How far the log was at a time, in ms since 1970, at least; null: not known. */
+  headAt(at: number): number | null {
+    return this.#heads.findLast((head) => head.at <= at)?.seq ?? null;
   }
 
   /** Asks, unless somebody is asking, or the answers are younger than `maxAgeMs`. Never rejects. */
@@ -89,6 +97,7 @@ export class Figures {
       );
       this.log = figuresOf(rows[0]!);
       this.#silentSince = null;
+      this.#heads = [...this.#heads, { at: Date.now(), seq: this.log.headSeq }].slice(-keptHeads);
     } catch {
       this.log = null;
       this.#silentSince ??= performance.now();

@@ -147,7 +147,7 @@ export class OpsSession {
         const { id, table: name, snapshot, from } = message;
         const table = this.#tables.get(name);
         if (!table) return this.#refuse(id, 'UNKNOWN_TABLE', `there is no table ${JSON.stringify(name)} for operators`);
-        if (message.where !== undefined || message.columns !== undefined)
+        if (Object.keys(message.where ?? {}).length > 0 || message.columns)
           return this.#refuse(id, 'INVALID_FILTER', 'tables of operators come as a whole');
         if (this.#subscriptions.has(name))
           return this.#refuse(id, 'ALREADY_SUBSCRIBED', `already subscribed to ${name}`);

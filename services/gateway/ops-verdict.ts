@@ -33,8 +33,10 @@ export interface Picture {
     canaryLate: boolean;
     connections: number;
     slow: number;
-    /** of the last seconds, in ms */
+    /** of the last seconds, in ms; null: nothing has changed */
     p99: number | null;
+    /** how long the last canary took */
+    canaryMs: number | null;
   }[];
 }
 
@@ -56,11 +58,10 @@ export function verdict(picture: Picture): Verdict {
   const [first] = said;
   if (first) return { level: first.level, text: first.text, also: said.slice(1).map(({ text }) => text) };
   const late = latest(picture);
-  return {
-    level: 'good',
-    text: late === null ? 'All is well: nothing changes' : `All is well: changes arrive within ${duration(late)}`,
-    also: [],
-  };
+  if (late !== null) return { level: 'good', text: `All is well: changes arrive within ${duration(late)}`, also: [] };
+  const canary = Math.max(0, ...picture.gateways.map(({ canaryMs }) => canaryMs ?? 0));
+  const would = canary > 0 ? `, and would arrive within ${duration(canary)}` : '';
+  return { level: 'good', text: `All is well: nothing changes${would}`, also: [] };
 }
 
 function findings(picture: Picture): { level: Level; text: string }[] {

@@ -195,6 +195,7 @@ export class OpsView {
           connections: state.connections,
           slow: state.slow,
           p99: state.lag?.p99 ?? null,
+          canaryMs: state.canaryMs,
         };
       }),
     });
@@ -220,7 +221,7 @@ export class OpsView {
         share: total > 0 ? own.connections / total : 0,
         eventsPerSecond,
         deliveriesPerSecond,
-        behind: figures.log ? Math.max(0, figures.log.headSeq - own.seq) : null,
+        behind: Math.max(0, (figures.headAt(own.at) ?? 0) - own.seq),
       };
     });
   }

@@ -1,0 +1,105 @@
+// Throughput and lag of the last five minutes. The charts are drawn by uPlot; what they show is said in words as well.
+
+import { byId } from '../dom.js';
+import uPlot from '../uplot.js';
+import { historyRows } from './log.js';
+import { countText, msText, setText } from './parts.js';
+
+const spanSeconds = 300;
+const height = 150;
+
+const charts = [];
+
+export function startCharts() {
+  const colour = (name) => () => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  charts.push(
+    makeChart('events', [{ of: 'events', stroke: colour('--update') }], countText),
+    makeChart('deliveries', [{ of: 'deliveries', stroke: colour('--accent') }], countText),
+    makeChart(
+      'lag',
+      [
+        { of: 'p50', stroke: colour('--insert') },
+        { of: 'p99', stroke: colour('--truncate'), dash: [5, 3] },
+      ],
+      msText,
+    ),
+  );
+  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => {
+    for (const { plot } of charts) plot.redraw();
+  });
+}
+
+export function drawCharts() {
+  const rows = historyRows();
+  for (const chart of charts) chart.draw(rows);
+}
+
+function makeChart(name, series, text) {
+  const place = byId(`chart-${name}`);
+  const at = byId(`at-${name}`);
+  let rows = [];
+  const soft = () => getComputedStyle(document.documentElement).getPropertyValue('--soft').trim();
+  const line = () => getComputedStyle(document.documentElement).getPropertyValue('--line').trim();
+  const font = '11px system-ui, sans-serif';
+  const tell = (row) => setText(at, row ? series.map(({ of }) => text(row[of])).join(' / ') : '');
+  const plot = new uPlot(
+    {
+      width: place.clientWidth || 300,
+      height,
+      legend: { show: false },
+      cursor: { y: false, drag: { setScale: false } },
+      scales: {
+        x: { time: true, range: () => [Date.now() / 1_000 - spanSeconds, Date.now() / 1_000] },
+        y: { range: (_plot, _min, max) => [0, Math.max(1, (max ?? 0) * 1.15)] },
+      },
+      axes: [
+        {
+          stroke: soft,
+          font,
+          size: 26,
+          grid: { stroke: line, width: 1 },
+          ticks: { show: false },
+          splits: () => [4, 3, 2, 1].map((minutes) => Date.now() / 1_000 - minutes * 60),
+          values: () => ['−4 min', '−3 min', '−2 min', '−1 min'],
+        },
+        {
+          stroke: soft,
+          font,
+          size: 46,
+          grid: { stroke: line, width: 1 },
+          ticks: { show: false },
+          values: (_plot, splits) => splits.map(shortText),
+        },
+      ],
+      series: [
+        {},
+        ...series.map(({ stroke, dash }) => ({
+          stroke,
+          width: 1.5,
+          points: { show: false },
+          ...(dash ? { dash } : {}),
+        })),
+      ],
+      hooks: { setCursor: [({ cursor: { idx } }) => tell(rows[idx ?? rows.length - 1])] },
+    },
+    [[], ...series.map(() => [])],
+    place,
+  );
+  new ResizeObserver(() => plot.setSize({ width: place.clientWidth, height })).observe(place);
+  return {
+    plot,
+    draw(given) {
+      rows = given;
+      plot.setData([rows.map((row) => row.at), ...series.map(({ of }) => rows.map((row) => row[of]))]);
+      tell(rows[plot.cursor.idx ?? rows.length - 1]);
+      const most = Math.max(0, ...rows.map((row) => row[series.at(-1).of] ?? 0));
+      place.setAttribute('aria-label', `Within the last five minutes at most ${text(most)}`);
+    },
+  };
+}
+
+/** 1,500 → 1.5k */
+function shortText(value) {
+  if (value >= 1e6) return `${value / 1e6}M`;
+  return value >= 1e3 ? `${value / 1e3}k` : String(value);
+}
