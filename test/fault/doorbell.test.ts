@@ -57,6 +57,7 @@ class Rig {
       DATABASE_URL: database.url,
       SAFETY_INTERVAL_MS: String(safetyIntervalMs),
       NODE_NAME: 'test',
+      CANARY_INTERVAL_MS: '0',
       ...env,
     });
     const log = pino({ level: 'debug' }, { write: (line: string) => this.#logged(line) });

@@ -106,6 +106,32 @@ describe('Redis loses data', () => {
     await redis.del('{plank}:meta');
     await expectUnharmed('DEL of meta');
   });
+
+  it('behind its last entries, so that the listener has to fill a gap', async () => {
+    const [listener] = cluster.listeners;
+    const before = await metric(listener!, 'plank_publish_gaps_total');
+    await redis.multi().del('{plank}:stream').hincrby('{plank}:meta', 'last', -3).exec();
+    await until(
+      'the listener met it',
+      async () => (await metric(listener!, 'plank_publish_gaps_total')) > before,
+      3_000,
+    );
+    await expectUnharmed('a gap before what comes next');
+  });
+
+  it('that a gateway has not read yet', async () => {
+    const [gateway] = cluster.gateways;
+    const before = await metric(gateway!, 'plank_stream_gaps_total');
+    gateway!.signal('SIGSTOP');
+    try {
+      await ledger.more(20);
+      await redis.xtrim('{plank}:stream', 'MAXLEN', 1);
+    } finally {
+      gateway!.signal('SIGCONT');
+    }
+    await until('the gateway met it', async () => (await metric(gateway!, 'plank_stream_gaps_total')) > before, 3_000);
+    await expectUnharmed('trimmed before it was read');
+  });
 });
 
 describe('Redis is away', () => {
@@ -117,6 +143,7 @@ describe('Redis is away', () => {
     // delivery goes on meanwhile
     await until('each client got 50 more', () => clients.every(({ count }, i) => count > counts[i]! + 50), 3_000);
     expect(await fallbackReads()).toBeGreaterThan(before);
+    expect(await metric(cluster.listeners[0]!, 'plank_publish_failures_total')).toBeGreaterThan(0);
     await server.restart();
     await until('the gateways read the stream again', allTail, 5_000);
     await expectUnharmed('killed');

@@ -54,7 +54,13 @@ async function storm(sockets: number): Promise<Cost> {
     onError: () => {},
   });
   const log = createLog('silent', 'test', 'test');
-  const settings = { NODE_NAME: 'test', PORT: '0', REDIS_URL: redis.url, DATABASE_URL: database.url };
+  const settings = {
+    NODE_NAME: 'test',
+    PORT: '0',
+    CANARY_INTERVAL_MS: '0',
+    REDIS_URL: redis.url,
+    DATABASE_URL: database.url,
+  };
   const publisher = new RedisPublisher(redis.url, { name: 'plank', streamBytes: 1024 ** 2, log });
   stack.defer(() => publisher.stop());
   const tail = new RedisTail(redis.url, { name: 'plank', log });

@@ -41,7 +41,11 @@ beforeAll(async () => {
     create table sales.orders (id uuid primary key default gen_random_uuid(), value integer);
     select plank.attach('sales.orders');`);
   tail = new LocalFanout();
-  const config = readConfig(listenerSchema, { DATABASE_URL: databaseUrl, LOG_LEVEL: 'silent' });
+  const config = readConfig(listenerSchema, {
+    DATABASE_URL: databaseUrl,
+    LOG_LEVEL: 'silent',
+    CANARY_INTERVAL_MS: '0',
+  });
   const listener = new Listener({ config, publisher: tail, log, metrics: listenerMetrics(createRegistry('test')) });
   stack.defer(() => listener.stop());
   await listener.start();

@@ -16,9 +16,16 @@ export interface Embedded {
   stop(): Promise<void>;
 }
 
-/** `env`: settings by their names in README's configuration table. */
+/** `env`: settings by their names in README's configuration table. Without canaries unless it says so: tests count positions. */
 export async function startEmbedded(databaseUrl: string, env: Record<string, string> = {}): Promise<Embedded> {
-  const settings = { NODE_NAME: 'test', LOG_LEVEL: 'silent', PORT: '0', ...env, DATABASE_URL: databaseUrl };
+  const settings = {
+    NODE_NAME: 'test',
+    LOG_LEVEL: 'silent',
+    PORT: '0',
+    CANARY_INTERVAL_MS: '0',
+    ...env,
+    DATABASE_URL: databaseUrl,
+  };
   const log = createLog(settings.LOG_LEVEL, 'test', settings.NODE_NAME);
   const registry = createRegistry(settings.NODE_NAME);
   const fanout = new LocalFanout();

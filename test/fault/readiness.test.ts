@@ -1,0 +1,116 @@
+// Whether a gateway says the truth about itself: ready while it can tail Redis or read the log, not ready within five seconds when it can
+// do neither, and ready again; and whether it misses the canaries that do not come.
+
+import { setTimeout as delay } from 'node:timers/promises';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { Cluster, type ClusterNode } from '../../deploy/local/cluster.ts';
+import { health, metric, tellOnFailure } from '../support/nodes.ts';
+import { createDatabase, redisUrl } from '../support/servers.ts';
+import { TcpProxy } from '../support/tcp-proxy.ts';
+import { until } from '../support/wait.ts';
+
+const deadlineMs = 5_000;
+
+const stack = new AsyncDisposableStack();
+let cluster: Cluster;
+let gateway: ClusterNode;
+let toRedis: TcpProxy;
+let toPostgres: TcpProxy;
+
+beforeAll(async () => {
+  const database = await createDatabase();
+  stack.defer(() => database.drop());
+  const redis = await redisUrl();
+  toRedis = await TcpProxy.start(redis);
+  stack.defer(() => toRedis.stop());
+  toPostgres = await TcpProxy.start(database.url);
+  stack.defer(() => toPostgres.stop());
+  cluster = await Cluster.start({
+    gateways: 1,
+    balanced: false,
+    databaseUrl: database.url,
+    redisUrl: redis,
+    env: { PLANK_LOG_NAME: database.name },
+    listenerEnv: { CANARY_INTERVAL_MS: '500' },
+    gatewayEnv: { REDIS_URL: toRedis.through(redis), DATABASE_URL: toPostgres.through(database.url) },
+  });
+  stack.defer(() => cluster.stop());
+  gateway = cluster.gateways[0]!;
+});
+
+beforeEach(() => tellOnFailure(() => [...cluster.listeners, ...cluster.gateways]));
+
+afterAll(() => stack.disposeAsync());
+
+const isReady = async () => (await health(gateway, '/health/ready')).http === 200;
+const seen = () => metric(gateway, 'plank_canary_seconds_count');
+const missed = () => metric(gateway, 'plank_canary_missed_total');
+
+/** Ready at each moment, and canaries come, for longer than a gateway waits before it says that it is not. */
+async function expectServed(): Promise<void> {
+  const before = await seen();
+  const end = performance.now() + 6_000;
+  while (performance.now() < end) {
+    expect(await isReady()).toBe(true);
+    await delay(100);
+  }
+  expect(await seen()).toBeGreaterThan(before + 3);
+}
+
+async function expectRecovered(): Promise<void> {
+  const ms = await until('it is ready', isReady, deadlineMs);
+  const before = await seen();
+  await until('canaries come', async () => (await seen()) > before + 2, deadlineMs);
+  console.log(`ready again after ${ms.toFixed(0)} ms`);
+}
+
+describe('a gateway', () => {
+  it('stays ready without Redis', async () => {
+    toRedis.blackhole();
+    await expectServed();
+    toRedis.pass();
+    await expectRecovered();
+  });
+
+  it('stays ready without Postgres', async () => {
+    toPostgres.blackhole();
+    await expectServed();
+    toPostgres.pass();
+    await expectRecovered();
+  });
+
+  it.each(['silent', 'refusing'])(
+    'is not ready within five seconds without both, %s, and then is again',
+    async (how) => {
+      await until('it tails Redis', async () => (await health(gateway)).changes === 'tailing', deadlineMs);
+      const before = await missed();
+      const cut = () => {
+        for (const proxy of [toRedis, toPostgres]) {
+          if (how === 'silent') proxy.blackhole();
+          else proxy.cut();
+        }
+      };
+      // connections that are made anew are cut as well
+      const cutting = how === 'refusing' ? setInterval(cut, 1) : undefined;
+      cut();
+      const ms = await until('it is not ready', async () => !(await isReady()), deadlineMs);
+      console.log(`not ready ${ms.toFixed(0)} ms after both were lost (${how})`);
+      const { reason } = (await (await fetch(`${gateway.url}/health/ready`)).json()) as { reason: string };
+      expect(reason).toBe('neither the stream nor the log in Postgres can be read');
+      expect((await health(gateway, '/health/live')).http).toBe(200);
+      expect(await missed()).toBeGreaterThan(before);
+      clearInterval(cutting);
+      for (const proxy of [toRedis, toPostgres]) proxy.pass();
+      await expectRecovered();
+    },
+  );
+
+  it('misses canaries while nobody leads, and is ready all the same', async () => {
+    const before = await missed();
+    await cluster.listeners[0]!.stop();
+    await until('it misses them', async () => (await missed()) > before + 1, deadlineMs);
+    expect(await isReady()).toBe(true);
+    await cluster.listeners[0]!.start();
+    await expectRecovered();
+  });
+});
