@@ -1,0 +1,106 @@
+// How clients are asked to go: told a moment each, closed at that moment and not before, and no more once it is called off.
+
+import type { Socket } from 'node:net';
+import { PassThrough } from 'node:stream';
+import { expect, it } from 'vitest';
+import { depart, type Guest } from '../../services/gateway/departure.ts';
+import { Draining } from '../../services/gateway/draining.ts';
+import { webSocketFraming } from '../../services/gateway/framing.ts';
+import { Outlet } from '../../services/gateway/outlet.ts';
+import { createLog } from '../../shared/log.ts';
+import { until } from '../support/wait.ts';
+
+const log = createLog('silent', 'test', 'test');
+
+class Client implements Guest {
+  readonly outlet = new Outlet(new PassThrough() as unknown as Socket, webSocketFraming);
+  readonly openedAt = 0;
+  readonly resumes = true;
+  toldAt = 0;
+  afterMs = Number.NaN;
+  closedAt = Number.NaN;
+
+  tell(afterMs: number): void {
+    this.toldAt = performance.now();
+    this.afterMs = afterMs;
+  }
+
+  dismiss(): void {
+    this.outlet.end();
+    this.closedAt = performance.now();
+  }
+
+  get isClosed(): boolean {
+    return !this.outlet.open;
+  }
+}
+
+const crowd = (count: number) => Array.from({ length: count }, () => new Client());
+
+it('closes each at the moment that it was told, spread over the time given', async () => {
+  const clients = crowd(1_200);
+  await depart(clients, { overMs: 300, why: '', signal: new AbortController().signal });
+  const told = clients.map(({ afterMs }) => afterMs);
+  expect(told).toEqual([...told].sort((a, b) => a - b));
+  expect([told[0], told.at(-1)]).toEqual([1, 300]);
+  expect(new Set(told).size).toBeGreaterThan(250);
+  // the clock began before anybody was told
+  const lateBy = clients.map(({ toldAt, afterMs, closedAt }) => closedAt - toldAt - afterMs);
+  expect(Math.min(...lateBy)).toBeGreaterThan(-100);
+  expect(clients[600]!.closedAt - clients[0]!.closedAt).toBeGreaterThan(100);
+});
+
+it('tells nobody who has gone already', async () => {
+  const clients = crowd(2);
+  clients[0]!.outlet.end();
+  await depart(clients, { overMs: 10, why: '', signal: new AbortController().signal });
+  expect(clients.map(({ afterMs }) => afterMs)).toEqual([Number.NaN, 10]);
+});
+
+it('leaves the rest where it is called off', async () => {
+  const clients = crowd(100);
+  const abort = new AbortController();
+  const done = depart(clients, { overMs: 60_000, why: '', signal: abort.signal });
+  await until('the first has gone', () => clients[0]!.isClosed, 5_000);
+  abort.abort();
+  await done;
+  expect(clients.filter(({ isClosed }) => isClosed).length).toBeLessThan(50);
+});
+
+it('drains once, says each change, and is undone', async () => {
+  const clients = crowd(50);
+  const states: string[] = [];
+  const draining = new Draining({
+    guests: () => [clients.slice(0, 30), clients.slice(30)],
+    windowMs: 100,
+    log,
+    onChange: () => states.push(draining.state),
+  });
+  const first = draining.drain();
+  expect(draining.drain()).toBe(first);
+  expect(draining.state).toBe('draining');
+  await first;
+  expect(clients.every(({ isClosed }) => isClosed)).toBe(true);
+  draining.undrain();
+  draining.undrain();
+  await draining.drain();
+  expect(states).toEqual(['draining', 'drained', 'serving', 'draining', 'drained']);
+});
+
+it('takes no whole window for few clients', async () => {
+  const draining = new Draining({ guests: () => [crowd(10)], windowMs: 60_000, log, onChange: () => {} });
+  const startedAt = performance.now();
+  await draining.drain();
+  expect(performance.now() - startedAt).toBeLessThan(2_000);
+});
+
+it('keeps those that are left where it is undone in the middle', async () => {
+  const clients = crowd(1_000);
+  const draining = new Draining({ guests: () => [clients], windowMs: 60_000, log, onChange: () => {} });
+  const done = draining.drain();
+  await until('the first have gone', () => clients.some(({ isClosed }) => isClosed), 5_000);
+  draining.undrain();
+  await done;
+  expect(draining.state).toBe('serving');
+  expect(clients.filter(({ isClosed }) => isClosed).length).toBeLessThan(500);
+});
