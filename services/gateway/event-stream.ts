@@ -140,9 +140,9 @@ export class EventStreams {
     };
     this.#streams.add(stream);
     metrics.opened.inc();
-    const offWheel = this.#wheel.add(stream);
+    const slot = this.#wheel.add(stream);
     socket.once('close', () => {
-      offWheel();
+      this.#wheel.remove(stream, slot);
       outlet.end();
       subscriber.end();
       this.#streams.delete(stream);

@@ -28,11 +28,15 @@ export class PingWheel<C> {
     this.#timer = undefined;
   }
 
-  /** Returns what takes it off again. */
-  add(connection: C): () => void {
-    const slot = this.#slots[this.#next]!;
-    this.#next = (this.#next + 1) % this.#slots.length;
-    slot.add(connection);
-    return () => slot.delete(connection);
+  /** Returns its slot, by which it is taken off again. */
+  add(connection: C): number {
+    const slot = this.#next;
+    this.#next = (slot + 1) % this.#slots.length;
+    this.#slots[slot]!.add(connection);
+    return slot;
+  }
+
+  remove(connection: C, slot: number): void {
+    this.#slots[slot]!.delete(connection);
   }
 }

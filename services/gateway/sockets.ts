@@ -5,7 +5,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { type RawData, type WebSocket, WebSocketServer } from 'ws';
+import { type RawData, type Server, WebSocket, WebSocketServer } from 'ws';
 import type { GatewayConfig } from '#shared/config.ts';
 import { once, sleep } from '#shared/retry.ts';
 import { closeCodes, subprotocol } from '#shared/wire.ts';
@@ -13,7 +13,7 @@ import { addressOf, Connection, type Peer } from './connection.ts';
 import type { Guest } from './departure.ts';
 import { PingWheel } from './ping-wheel.ts';
 import { Plain, type PlainDeps, plainWish } from './plain.ts';
-import { Session } from './session.ts';
+import { Session, type SessionDeps } from './session.ts';
 import type { SubscriberDeps } from './subscriber.ts';
 
 const maxPayload = 64 * 1024;
@@ -23,6 +23,16 @@ const maxMessages = 1_000;
 const goodbyeMs = 3_000;
 /** how often a quiet client of plank.v1 is told its position */
 const positionEveryMs = 5_000;
+
+/**
+ * A socket that knows whose it is, so that all share their handlers: a closure for each event of each connection would weigh as
+ * much as what it is about.
+ */
+class ClientSocket extends WebSocket {
+  connection: Connection | undefined;
+  pingSlot = 0;
+  tickSlot = 0;
+}
 
 /** What is said on a connection, in one mode or the other. */
 interface Speaker {
@@ -46,15 +56,19 @@ interface SocketsOptions extends PlainDeps, SubscriberDeps {
 
 export class Sockets {
   readonly #options: SocketsOptions;
-  readonly #server: WebSocketServer;
+  readonly #sessionDeps: SessionDeps;
+  readonly #server: Server<typeof ClientSocket>;
   readonly #connections = new Map<Connection, Speaker>();
   readonly #wheel: PingWheel<Connection>;
   readonly #ticks: PingWheel<Connection>;
 
   constructor(options: SocketsOptions) {
     this.#options = options;
+    const { NODE_NAME: node, PING_INTERVAL_MS: pingMs } = options.config;
+    this.#sessionDeps = { ...options, node, pingMs };
     this.#server = new WebSocketServer({
       noServer: true,
+      WebSocket: ClientSocket,
       clientTracking: false,
       perMessageDeflate: false,
       maxPayload,
@@ -83,7 +97,7 @@ export class Sockets {
 
   /** Answers an upgrade request: with a WebSocket on /ws, with an HTTP error elsewhere. */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
-    socket.on('error', () => socket.destroy());
+    socket.on('error', destroyThis);
     const { config } = this.#options;
     let url: URL;
     try {
@@ -101,55 +115,64 @@ export class Sockets {
     );
   }
 
-  #open(ws: WebSocket, socket: Socket, url: URL, address: string): void {
-    const { metrics, log } = this.#options;
-    ws.on('error', (error) => log.debug({ err: error }, 'a client broke the protocol'));
+  #open(ws: ClientSocket, socket: Socket, url: URL, address: string): void {
+    const { metrics } = this.#options;
+    ws.on('error', this.#onError);
+    ws.once('close', this.#onClose);
     metrics.opened.inc();
     socket.setNoDelay(true);
     const connection = new Connection(ws, socket, address);
     const speaker = this.#speaker(connection, ws.protocol, url);
-    if (!speaker) {
-      ws.once('close', (code) => metrics.disconnects.inc({ code: String(code) }));
-      return;
-    }
+    if (!speaker) return;
+    ws.connection = connection;
     this.#connections.set(connection, speaker);
-    const offWheel = this.#wheel.add(connection);
-    const offTicks = this.#ticks.add(connection);
-    ws.on('message', (message, isBinary) => this.#message(connection, speaker, message, isBinary));
-    ws.on('pong', () => {
-      connection.alive = true;
-    });
-    ws.on('ping', (payload) => {
-      connection.alive = true;
-      if (!connection.allowMessage(maxMessages)) return connection.close(closeCodes.tooMany, 'too many messages');
-      // who does not read its pongs gets none
-      if (connection.outlet.queuedBytes < this.#options.config.MAX_QUEUE_BYTES) ws.pong(payload);
-    });
-    ws.once('close', (code) => {
-      offWheel();
-      offTicks();
-      connection.outlet.end();
-      speaker.end();
-      this.#connections.delete(connection);
-      metrics.disconnects.inc({ code: String(code) });
-    });
+    ws.pingSlot = this.#wheel.add(connection);
+    ws.tickSlot = this.#ticks.add(connection);
+    ws.on('message', this.#onMessage);
+    ws.on('pong', onPong);
+    ws.on('ping', this.#onPing);
   }
+
+  readonly #onError = (error: Error): void => {
+    this.#options.log.debug({ err: error }, 'a client broke the protocol');
+  };
+
+  readonly #onMessage = ofSocket((ws, message: RawData, isBinary: boolean): void => {
+    const connection = ws.connection!;
+    this.#message(connection, this.#connections.get(connection), message, isBinary);
+  });
+
+  readonly #onPing = ofSocket((ws, payload: Buffer): void => {
+    const connection = ws.connection!;
+    connection.alive = true;
+    if (!connection.allowMessage(maxMessages)) return connection.close(closeCodes.tooMany, 'too many messages');
+    // who does not read its pongs gets none
+    if (connection.outlet.queuedBytes < this.#options.config.MAX_QUEUE_BYTES) ws.pong(payload);
+  });
+
+  readonly #onClose = ofSocket(({ connection, pingSlot, tickSlot }, code: number): void => {
+    if (connection) {
+      this.#wheel.remove(connection, pingSlot);
+      this.#ticks.remove(connection, tickSlot);
+      connection.outlet.end();
+      this.#connections.get(connection)?.end();
+      this.#connections.delete(connection);
+    }
+    this.#options.metrics.disconnects.inc({ code: String(code) });
+  });
 
   /** Who speaks on the connection; null: it is being closed, with the reason. */
   #speaker(connection: Connection, protocol: string, url: URL): Speaker | null {
-    const { config } = this.#options;
-    if (protocol === subprotocol) {
-      return new Session(connection, { ...this.#options, node: config.NODE_NAME, pingMs: config.PING_INTERVAL_MS });
-    }
+    if (protocol === subprotocol) return new Session(connection, this.#sessionDeps);
     const wish = plainWish(url, this.#options);
     if (!('error' in wish)) return new Plain(connection, wish, this.#options);
     connection.close(wish.code, wish.error);
     return null;
   }
 
-  #message(connection: Connection, speaker: Speaker, message: RawData, isBinary: boolean): void {
+  #message(connection: Connection, speaker: Speaker | undefined, message: RawData, isBinary: boolean): void {
     connection.alive = true;
-    if (!connection.outlet.open) return;
+    if (!speaker || !connection.outlet.open) return;
     if (!connection.allowMessage(maxMessages)) return connection.close(closeCodes.tooMany, 'too many messages');
     if (isBinary) return connection.close(closeCodes.malformed, 'messages are JSON text');
     speaker.receive((message as Buffer).toString());
@@ -183,6 +206,23 @@ export class Sockets {
     this.#ticks.stop();
     this.#server.close();
   });
+}
+
+/** As an event handler: `ws` calls it with the socket as `this`. */
+function ofSocket<Words extends unknown[]>(
+  handle: (ws: ClientSocket, ...words: Words) => void,
+): (this: WebSocket, ...words: Words) => void {
+  return function (...words) {
+    handle(this as ClientSocket, ...words);
+  };
+}
+
+const onPong = ofSocket((ws) => {
+  ws.connection!.alive = true;
+});
+
+function destroyThis(this: Duplex): void {
+  this.destroy();
 }
 
 function isAllowedOrigin(allowed: readonly string[], origin: string | undefined): boolean {

@@ -14,7 +14,7 @@ import type { Hub } from './hub.ts';
 import type { Outlet } from './outlet.ts';
 import { type Snapshots, TooSlow } from './snapshot.ts';
 import { Refused } from './subscribe.ts';
-import { Subscription } from './subscription.ts';
+import { type Listeners, Subscription } from './subscription.ts';
 
 export interface SubscriberDeps {
   hub: Hub;
@@ -40,7 +40,7 @@ function unreadable({ code }: DatabaseError): string {
     : `Postgres refuses to read these rows (SQLSTATE ${code})`;
 }
 
-export class Subscriber {
+export class Subscriber implements Listeners {
   readonly subscription: Subscription;
   readonly #deps: SubscriberDeps;
   readonly #wantsRows: boolean;
@@ -63,10 +63,7 @@ export class Subscriber {
     this.#wantsRows = options.snapshot;
     this.#words = options.words;
     this.#onEnded = options.onEnded;
-    this.subscription = new Subscription(this.#channelOf(options.words(), outlet), outlet, {
-      onLive: () => this.#live(),
-      onGone: (why) => this.resync(why),
-    });
+    this.subscription = new Subscription(this.#channelOf(options.words(), outlet), outlet, this);
     this.subscription.keepsRows = options.snapshot;
     deps.hub.join(this.subscription);
   }
@@ -79,13 +76,13 @@ export class Subscriber {
   begin(from: Position | null): void {
     const { hub, feed } = this.#deps;
     this.#isResuming = from !== null;
-    if (from && !feed.isOfThisHistory(from)) this.resync('epoch');
+    if (from && !feed.isOfThisHistory(from)) this.onGone('epoch');
     else if (from) void hub.catchUp(this.subscription, from.seq);
     else this.#beginAnew();
   }
 
   /** What was sent is void. Begins anew: with the rows, where they were asked for. */
-  resync(reason: ResyncReason): void {
+  onGone(reason: ResyncReason): void {
     if (this.subscription.state === 'ended') return;
     this.#deps.hub.pause(this.subscription);
     this.#resumed('gone');
@@ -111,7 +108,7 @@ export class Subscriber {
     this.#isResuming = false;
   }
 
-  #live(): void {
+  onLive(): void {
     const { hub } = this.#deps;
     this.#resumed('ok');
     if (this.#isBeginning) {
