@@ -32,6 +32,7 @@ import { filters } from './filters.ts';
 import { idle } from './idle.ts';
 import { latency } from './latency.ts';
 import { nginxPath } from './nginx-path.ts';
+import { margins } from './plot.ts';
 import { replicas } from './replicas.ts';
 import { type Bench, type Row, table } from './report.ts';
 import { resume } from './resume.ts';
@@ -110,7 +111,10 @@ for (const name of names) {
     clearTimeout(late);
   }
 }
-for (const to of folders) await writeJson(join(to, 'summary.json'), { ...about, benchmarks: names, rows });
+for (const to of folders) {
+  await writeJson(join(to, 'summary.json'), { ...about, benchmarks: names, rows });
+  await writeFile(join(to, 'targets.svg'), margins(rows));
+}
 console.log(`\n${table(rows)}\n\n→ ${results}`);
 if (process.exitCode) console.error('a benchmark failed: see above');
 

@@ -1,6 +1,6 @@
 // Owns the pictures of the results: SVG by hand, with a background of its own, for light and dark pages.
 
-import { short } from './report.ts';
+import { type Row, short } from './report.ts';
 
 interface Point {
   x: number;
@@ -73,10 +73,42 @@ export function lines({ title, x, y, series }: LinesOptions): string {
       ];
     }),
   ];
-  return svg(title, parts);
+  return svg(title, parts, height);
 }
 
-function svg(title: string, parts: readonly string[]): string {
+const rowHeight = 24;
+
+/** How far each target was held, as a factor over a logarithmic axis; what is left of the line at 1 was missed. */
+export function margins(rows: readonly Row[]): string {
+  const judged = rows.flatMap((row) =>
+    row.margin && Number.isFinite(row.margin.high) ? [{ ...row, margin: row.margin }] : [],
+  );
+  const [left, right] = [450, width - 24];
+  const bottom = 72 + rowHeight * judged.length;
+  const axis = logScale([0.5, ...judged.flatMap(({ margin }) => [margin.low, margin.high])], left, right);
+  const title = 'How many times better than its target';
+  const parts = [
+    text(24, 26, title, 'class="title"'),
+    ...axis.ticks.flatMap((tick) => [
+      line(axis.at(tick), 44, axis.at(tick), bottom),
+      text(axis.at(tick), bottom + 20, short(tick), 'text-anchor="middle"'),
+    ]),
+    `<path class="line line2" d="M${fixed(axis.at(1))} 44V${bottom}"/>`,
+    ...judged.flatMap(({ id, name, against, target, verdict, margin }, i) => {
+      const y = 68 + rowHeight * i;
+      const color = verdict === 'held' ? 3 : 1;
+      const words = `${id}  ${name}${against === null ? '' : ` ÷ ${against}`} ${target}`;
+      return [
+        text(24, y + 4, words.length > 58 ? `${words.slice(0, 57)}…` : words),
+        `<path class="line line${color}" d="M${fixed(axis.at(margin.low))} ${y}H${fixed(axis.at(margin.high))}"/>`,
+        `<circle class="fill${color}" r="4" cx="${fixed(axis.at(margin.median))}" cy="${y}"/>`,
+      ];
+    }),
+  ];
+  return svg(title, parts, bottom + 40);
+}
+
+function svg(title: string, parts: readonly string[], height: number): string {
   const open = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img">`;
   return `${open}\n<title>${escaped(title)}</title>\n${style}\n<rect class="paper" width="${width}" height="${height}" rx="8"/>\n${parts.join('\n')}\n</svg>\n`;
 }

@@ -37,6 +37,8 @@ export interface Row {
   /** measured ÷ baseline; without a baseline, the measured figure itself */
   judged: Interval;
   target: string | null;
+  /** how many times better than the target; below 1: missed */
+  margin: Interval | null;
   verdict: 'held' | 'missed' | 'informative';
 }
 
@@ -71,6 +73,7 @@ function row(figure: Named, judged: Interval, baseline: number | null, against: 
     against,
     judged,
     target: target ? ('atMost' in target ? `≤ ${short(target.atMost)}` : `≥ ${short(target.atLeast)}`) : null,
+    margin: target ? marginOf(judged, target) : null,
     verdict: target ? (holds(judged, target) ? 'held' : 'missed') : 'informative',
   };
 }
@@ -78,6 +81,15 @@ function row(figure: Named, judged: Interval, baseline: number | null, against: 
 /** The worse end of the interval counts. */
 function holds({ low, high }: Interval, target: Target): boolean {
   return 'atMost' in target ? high <= target.atMost : low >= target.atLeast;
+}
+
+function marginOf({ median, low, high }: Interval, target: Target): Interval {
+  if ('atLeast' in target) {
+    const { atLeast } = target;
+    return { median: median / atLeast, low: low / atLeast, high: high / atLeast };
+  }
+  const { atMost } = target;
+  return { median: atMost / median, low: atMost / high, high: atMost / low };
 }
 
 /** The rows as aligned text. */
