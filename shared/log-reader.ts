@@ -63,6 +63,15 @@ export class LogReader {
     return rows.map((row) => ({ epoch: row.epoch, forkedAt: Number(row.forked_at) }));
   }
 
+  /** The oldest position that can be read, where nothing but canaries is forgotten between it and this one; else null. */
+  async lift(after: number): Promise<number | null> {
+    const { rows } = await this.#pool.query<{ seq: string | null }>(
+      limited(quickMs, 'select plank.lift($1) as seq', [after]),
+    );
+    const seq = rows[0]!.seq;
+    return seq === null ? null : Number(seq);
+  }
+
   /** Up to `limit` changes behind the seq `after`, or about 1 MB of them; none when it is the newest. Throws PositionGone. */
   async page(after: number, limit: number): Promise<ChangeRow[]> {
     const page: ChangeRow[] = [];

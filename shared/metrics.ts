@@ -237,7 +237,7 @@ export function gatewayMetrics(registry: Registry) {
     }),
     resumes: new Counter({
       name: 'plank_resumes_total',
-      help: 'Subscriptions (in plain mode: connections) that asked to go on behind a position, by result: ok (live again), gone (no longer kept, or of another history)',
+      help: 'Subscriptions (in plain mode: connections) that asked to go on behind a position, by result: ok (live again), gone (no longer kept, of another history, or the table was altered since)',
       labelNames: ['result'],
       registers,
     }),
@@ -260,7 +260,7 @@ export function gatewayMetrics(registry: Registry) {
     }),
     slowClients: new AskedGauge({
       name: 'plank_slow_clients',
-      help: 'Connections that fell behind by more than MAX_QUEUE_BYTES and are not live again',
+      help: 'Connections that have taken nothing for 3 s while bytes wait for them, or that catch up with 64 kB or more unsent',
       registers,
     }),
     ringBytes: new Gauge({

@@ -54,6 +54,11 @@ export class History {
     if (extent && seq > extent.newest) throw new PositionGone(`the log has not come to ${seq}`);
   }
 
+  /** A later position that is as good, where all that is forgotten between the two is canaries; else null. */
+  lift(after: number): Promise<number | null> {
+    return this.#reader.lift(after);
+  }
+
   async #read(after: number, epoch: number): Promise<Batch[]> {
     const recent = await this.#tail.history(after).catch((): Batch[] => []);
     const first = recent[0];

@@ -314,7 +314,13 @@ export class Hub {
           await yieldToIo();
         } else {
           try {
-            const batches = await history.read(subscription.cursor, this.epoch);
+            const { cursor } = subscription;
+            const batches = await history.read(cursor, this.epoch).catch(async (error: unknown) => {
+              const later = error instanceof PositionGone ? await history.lift(cursor) : null;
+              if (later === null) throw error;
+              if (mine()) subscription.cursor = later;
+              return [];
+            });
             backoff.reset();
             for (const batch of batches) {
               if (!mine()) break;

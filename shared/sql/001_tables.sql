@@ -15,7 +15,7 @@ create table plank.outbox (
   xid      xid8 not null default pg_current_xact_id(),           -- the top-level transaction
   at       timestamptz not null default clock_timestamp(),
   relation integer not null,                                     -- plank.attached.id
-  action   "char" not null,                                      -- I U D T(runcate) S(hape of the table changed)
+  action   "char" not null,                                      -- I U D T(runcate) S(hape of the table changed) C(anary)
   key      text,                                                 -- the primary key as JSON
   new      text,                                                 -- images as JSON, rendered once and never again
   old      text
@@ -38,6 +38,7 @@ create table plank.log (
   bytes       bigint not null,
   drained_at  timestamptz not null default clock_timestamp(),
   purging     boolean not null default false,
+  quiet       boolean not null default false,                    -- a canary and nothing else: looked at when it is to be purged
   chunked     boolean not null default false,                    -- described by plank.chunks as well
   check (last_seq >= first_seq)
 );
@@ -69,6 +70,7 @@ create table plank.leader (
   epoch      integer not null default plank.new_epoch(),
   next_seq   bigint not null default 1,
   log_bytes  bigint not null default 0,                          -- sum of plank.log.bytes, kept so that nobody has to scan for it
+  forgotten_seq bigint not null default 0,                       -- the last seq purged from the log that was more than a canary's
   snap       pg_snapshot not null default pg_current_snapshot()  -- everything visible in it has a seq
 ) with (fillfactor = 20);
 insert into plank.leader default values;

@@ -15,7 +15,9 @@ begin
   select * into oldest from plank.log order by first_seq limit 1;
   if not oldest.purging then
     -- By size, only what is too much: the log rows behind which more than p_keep_bytes would remain.
-    update plank.log set purging = true
+    update plank.log l set purging = true,
+      quiet = first_seq = last_seq and bytes < 200
+        and exists (select from plank.between(l.before_snap, l.upto_snap) b where b.action = 'C')
     where first_seq in (
       select f.first_seq from (
         select first_seq, drained_at, sum(bytes) over (order by first_seq) - bytes as before from plank.log order by first_seq limit 1000) f
@@ -37,8 +39,9 @@ begin
   where o.ctid = old.at;
   get diagnostics gone = row_count;
   if gone < p_batch then
-    with forgotten as (delete from plank.log where purging returning bytes)
-    update plank.leader set log_bytes = log_bytes - (select coalesce(sum(bytes), 0) from forgotten);
+    with forgotten as (delete from plank.log where purging returning bytes, last_seq, quiet)
+    update plank.leader set log_bytes = log_bytes - (select coalesce(sum(bytes), 0) from forgotten),
+      forgotten_seq = greatest(forgotten_seq, (select max(last_seq) from forgotten where not quiet));
     gone := greatest(gone, 1);
   end if;
   return gone;

@@ -27,3 +27,11 @@ begin
   log_events := l.next_seq - coalesce(oldest.first_seq, l.next_seq);
   log_bytes := l.log_bytes;
 end $$;
+
+-- A position past the retention from which nothing but canaries was forgotten is as good as the oldest one that can be read, which
+-- this returns; else null. Where changes are rare, canaries alone would make positions void.
+create function plank.lift(p_after bigint) returns bigint language sql stable as $$
+  select e.oldest - 1 from plank.leader l cross join plank.extent() e
+  where p_after < e.oldest - 1 and p_after >= l.forgotten_seq
+    and not exists (select from plank.log where purging and not quiet and last_seq > p_after)
+$$;

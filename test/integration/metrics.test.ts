@@ -8,6 +8,7 @@ import { canariesOf, packBatches } from '../../shared/batch.ts';
 import { LogReader } from '../../shared/log-reader.ts';
 import { gatewayMetrics, httpMetrics, listenerMetrics } from '../../shared/metrics.ts';
 import { TestClient } from '../support/client.ts';
+import { startEmbedded } from '../support/embedded.ts';
 import { changesOf, type Peer, Stage } from '../support/stage.ts';
 import { until } from '../support/wait.ts';
 
@@ -301,6 +302,39 @@ describe('canaries', () => {
     );
     expect(again.frames).toEqual(client.frames);
     for (const one of [client, again]) one.stop();
+  });
+
+  it('make no position void when they are forgotten, as changes do', async () => {
+    const gone = await position();
+    await stage.arrived();
+    const { rows: last } = await stage.sql(`select max(xid) as xid from plank.outbox where action <> 'C'`);
+    const since = await position();
+    await until(
+      'the log has forgotten both',
+      async () => {
+        const held = await stage.sql(
+          'select 1 from plank.log, plank.outbox where xid = $1 union select 1 from plank.log where first_seq <= $2 limit 1',
+          [last[0].xid, since.split('.')[1]],
+        );
+        return held.rowCount === 0;
+      },
+      20_000,
+    );
+    // another replica, which remembers nothing
+    const other = await startEmbedded(stage.databaseUrl);
+    try {
+      const url = `${other.url.replace('http', 'ws')}/ws`;
+      const client = await TestClient.connect({ url, since, keepsFrames: true });
+      await write();
+      await until('the change came', () => client.count === 1, 8_000);
+      expect(client.closeCodes).toEqual([]);
+      client.stop();
+      const late = await TestClient.connect({ url, since: gone, reconnects: false });
+      await until('it is told', () => late.closeCodes.length === 1, 8_000);
+      expect(late.closeCodes).toEqual([4410]);
+    } finally {
+      await other.stop();
+    }
   });
 
   it('that do not come are missed, and no longer when they come again', async () => {
