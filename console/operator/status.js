@@ -24,6 +24,8 @@ export function drawStatus() {
   byId('board').classList.toggle('stale', said.isStale ?? false);
   byId('status').dataset.level = said.level;
   setText(byId('status-text'), said.text);
+  // said aloud when it becomes another, and not with each second or millisecond
+  setText(byId('status-spoken'), said.level === 'good' ? 'All is well' : said.text.replace(/ \([^)]*\)$/, ''));
   const also = byId('status-also');
   const texts = said.also ?? [];
   while (also.children.length > texts.length) also.lastElementChild.remove();

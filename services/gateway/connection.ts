@@ -31,7 +31,9 @@ export const nextPeerId = (): number => ++lastId;
 export function addressOf(request: IncomingMessage): string {
   const forwarded = request.headers['x-forwarded-for'];
   const last = typeof forwarded === 'string' ? forwarded.split(',').at(-1)!.trim() : undefined;
-  return (last || request.socket.remoteAddress || '').slice(0, 45);
+  const address = last || request.socket.remoteAddress || '';
+  // IPv4 within IPv6
+  return address.replace(/^::ffff:/, '').slice(0, 45);
 }
 
 export class Connection implements Peer {

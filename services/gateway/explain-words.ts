@@ -15,6 +15,7 @@ const effects: Readonly<Record<string, string>> = {
   add: 'the row entered it',
   change: 'the row changed within it',
   remove: 'the row left it, so that only its key is told',
+  told: 'plain mode tells all of a table',
 };
 
 /** `said`: what the replica answered, if it did. */
@@ -36,7 +37,10 @@ export function clientSteps(
   const matching = client.subscriptions.filter(({ why }) => why === 'matched' || why === 'not-yet');
   if (matching.length === 0) return [{ step: 'matched', state: 'no', text: whyNot(client.subscriptions), ...fields }];
   const text = matching
-    .map((one) => `Matched by its subscription to ${nameOf(one)}: ${effects[one.effect ?? 'change']}${columnsOf(one)}.`)
+    .map(
+      (one) =>
+        `Matched by its subscription to ${nameOf(one)}: ${effects[one.effect ?? 'told'] ?? one.effect}${columnsOf(one)}.`,
+    )
     .join(' ');
   return [{ step: 'matched', state: 'done', text, ...fields }, written(matching, client.queuedBytes, change.seq)];
 }

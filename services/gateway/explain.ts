@@ -123,7 +123,7 @@ function isAbout(channel: Channel, table: string | undefined): boolean {
 /** Null: none. `shape`: it cannot be told, the row's image is of another shape of the table. */
 function effectOn(channel: Channel, change: Change): string | null {
   if (change.action === actions.shape) return null;
-  if (!(channel instanceof FilteredChannel)) return 'change';
+  if (!(channel instanceof FilteredChannel)) return 'told';
   try {
     return channel.effectOf(change);
   } catch (error) {

@@ -104,6 +104,8 @@ function findings(picture: Picture): { level: Level; text: string }[] {
     if (slow > 0) wait.push(`${counted(slow, 'client')} of ${node} ${slow === 1 ? 'reads' : 'read'} too slowly`);
   const late = latest(picture);
   if (late !== null && late > lateMs) wait.push(`Changes arrive late: within ${duration(late)}`);
+  else if (late !== null && bad.length === 0 && wait.length > 0)
+    wait.push(`Changes arrive all the same, within ${duration(late)}`);
   return [
     ...bad.map((text) => ({ level: 'bad' as const, text })),
     ...wait.map((text) => ({ level: 'wait' as const, text })),
