@@ -3,6 +3,7 @@
  * channel's frames in one write, and takes the ones behind along until they are live. `seq` is the one truth of how far this
  * gateway is: it moves within one synchronous step, together with the writes, so that going live can neither miss nor repeat.
  */
+import { getDefaultHighWaterMark } from 'node:stream';
 import { setImmediate as yieldToIo } from 'node:timers/promises';
 import { actions, type Batch, BatchReader, canariesOf, drainedAtOf } from '#shared/batch.ts';
 import type { Catalog } from '#shared/catalog.ts';
@@ -25,6 +26,8 @@ import { TableIndex } from './table-index.ts';
 
 /** of memory that one subscription walks through before others get their turn; a batch holds 256 kB at most, or one large change */
 const batchesPerTurn = 16;
+/** of sockets */
+const highWaterMark = getDefaultHighWaterMark(false);
 
 interface HubOptions {
   catalog: Catalog;
@@ -203,12 +206,13 @@ export class Hub {
     const torn: Subscription[] = [];
     let deliveries = 0;
     for (const channel of this.#tablesChannels.values()) {
-      if (channel.live.length > 0) deliveries += this.#broadcast(channel, channel.framesOf(recent), full);
+      if (channel.live.length > 0)
+        deliveries += this.#broadcast(channel, channel.framesOf(recent), batch.lastSeq, full);
     }
     if (this.#indexes.size > 0) {
       for (const channel of this.#matches(batch)) {
         const frames = channel.keep(recent, channel.take(batch));
-        deliveries += this.#broadcast(channel, frames, full);
+        deliveries += this.#broadcast(channel, frames, batch.lastSeq, full);
         if (frames.torn) torn.push(...channel.live);
       }
     }
@@ -223,14 +227,15 @@ export class Hub {
   }
 
   /** Returns how many changes were written. */
-  #broadcast(channel: Channel, { buffer, count }: { buffer: Buffer; count: number }, full: Set<Outlet>): number {
+  #broadcast(channel: Channel, { buffer, count }: Frames, lastSeq: number, full: Set<Outlet>): number {
     if (count === 0) return 0;
+    channel.toldSeq = lastSeq;
     const { live } = channel;
     const { maxQueueBytes } = this.#options;
+    const mayBeFull = maxQueueBytes < highWaterMark;
     for (let i = 0; i < live.length; i++) {
       const { outlet } = live[i]!;
-      outlet.write(buffer);
-      if (outlet.queuedBytes > maxQueueBytes) full.add(outlet);
+      if ((!outlet.write(buffer) || mayBeFull) && outlet.queuedBytes > maxQueueBytes) full.add(outlet);
     }
     return count * live.length;
   }

@@ -33,10 +33,11 @@ export class Outlet {
     this.#ended = true;
   }
 
-  write(buffer: Buffer): void {
-    if (this.#ended || buffer.length === 0) return;
+  /** True: fewer bytes than the stream's high-water mark are queued, `queuedBytes` need not be asked. */
+  write(buffer: Buffer): boolean {
+    if (this.#ended || buffer.length === 0) return true;
     this.used = true;
-    this.#socket.write(buffer);
+    return this.#socket.write(buffer);
   }
 
   ping(frame: Buffer): void {

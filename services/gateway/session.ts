@@ -67,9 +67,16 @@ export class Session {
     if (this.#subscribers.size === 0 || hub.seq === this.#toldSeq) return;
     // that canaries came is no news; but what was told once must not become older than the log is kept
     if (hub.changedSeq <= this.#toldSeq && ++this.#quietTicks < quietTicks) return;
-    for (const { subscription } of this.#subscribers.values()) if (subscription.state !== 'live') return;
-    this.#toldSeq = hub.seq;
+    let told = hub.seq;
+    for (const { subscription } of this.#subscribers.values()) {
+      if (subscription.state !== 'live') return;
+      told = Math.min(told, subscription.channel.toldSeq);
+    }
     this.#quietTicks = 0;
+    // changes have told it, on all of its channels, since the last time
+    const isBusy = told > this.#toldSeq;
+    this.#toldSeq = isBusy ? told : hub.seq;
+    if (isBusy) return;
     this.#send({ type: 'pos', pos: formatPosition(hub) });
   }
 
