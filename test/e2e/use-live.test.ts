@@ -219,7 +219,7 @@ it('unmounted, hidden and back while changes come, draws only what the table was
   const rows = await admin(database.url, 'select name from items where value >= 1000 order by name');
   const listed = async () => (await page.locator('#root li').allInnerTexts()).sort();
   await expect.poll(listed, { timeout: deadlineMs }).toEqual(rows.map(({ name }) => name));
-  const drawn = (await page.evaluate('drawn')) as [number, ...string[]][];
+  const drawn = await page.evaluate<[number, ...string[]][]>('drawn');
   const pictures = drawn
     .filter(([least]) => least === 1_000)
     .map(([, ...names]) => names.map(([pair]) => pair).join(''));

@@ -8,6 +8,7 @@ import { Cluster, type ClusterNode } from '../../deploy/local/cluster.ts';
 import { startRedis } from '../../deploy/local/redis.ts';
 import { admin } from '../support/admin.ts';
 import { session } from '../support/capture.ts';
+import { startEmbedded } from '../support/embedded.ts';
 import { tellOnFailure } from '../support/nodes.ts';
 import { createDatabase } from '../support/servers.ts';
 import { TcpProxy } from '../support/tcp-proxy.ts';
@@ -23,6 +24,15 @@ const deadlineMs = 20_000;
 /** of the rows 2n-1 and 2n, one is open and one is done, after each transaction */
 const pairs = 10;
 const crowd = 2_000;
+const cutMs = 60_000;
+/** the SDK's longest pause before it tries again, and the work behind it on a busy machine */
+const comeBackMs = 50_000;
+
+const tasks = `create table task (id integer primary key, status text not null, ver integer not null default 0);
+  create sequence task_id start 10001;
+  select plank.attach('task');
+  insert into task select n, case when n % 2 = 0 then 'open' else 'done' end from generate_series(1, ${2 * pairs}) n;
+  insert into task select n, 'open' from generate_series(101, ${100 + crowd}) n`;
 
 const stack = new AsyncDisposableStack();
 let cluster: Cluster;
@@ -35,20 +45,15 @@ let all: LiveQuery<Task>;
 let writers: Writers;
 /** the replica that serves the client; null: none */
 let node: string | null = null;
-let seen: { pictures: number; wrong: string[]; versions: Map<number, number> };
+let witness: Witness;
+/** another client, whose network is cut while everything else is tried */
+let far: { proxy: TcpProxy; plank: Plank; open: LiveQuery<Task>; cutAt: number; resyncs: string[] };
 
 beforeAll(async () => {
   const database = await createDatabase();
   stack.defer(() => database.drop());
   databaseUrl = database.url;
-  await admin(
-    databaseUrl,
-    `create table task (id integer primary key, status text not null, ver integer not null default 0);
-     create sequence task_id start 10001;
-     select plank.attach('task');
-     insert into task select n, case when n % 2 = 0 then 'open' else 'done' end from generate_series(1, ${2 * pairs}) n;
-     insert into task select n, 'open' from generate_series(101, ${100 + crowd}) n`,
-  );
+  await admin(databaseUrl, tasks);
   const server = await startRedis();
   stack.defer(() => server.stop());
   redis = new Redis(server.url);
@@ -62,35 +67,58 @@ beforeAll(async () => {
   plank = createPlank({ url: `${proxy.through(cluster.url)}ws` });
   stack.defer(() => plank.close());
   plank.onState((link) => (node = link.status === 'open' ? link.node : null));
-  const tasks = plank.table<Task>('task');
-  all = tasks.live();
-  open = tasks.live({ status: 'open' });
-  await Promise.all([all.ready, open.ready]);
+  const table = plank.table<Task>('task');
+  all = table.live();
+  open = table.live({ status: 'open' });
+  const farProxy = await TcpProxy.start(cluster.url);
+  stack.defer(() => farProxy.stop());
+  const farPlank = createPlank({ url: `${farProxy.through(cluster.url)}ws` });
+  stack.defer(() => farPlank.close());
+  const farOpen = farPlank.table<Task>('task').live({ status: 'open' });
+  const resyncs: string[] = [];
+  farPlank
+    .table('task')
+    .subscribe({ where: { status: 'open' }, snapshot: true }, { onResync: (reason) => resyncs.push(reason) });
+  await Promise.all([all.ready, open.ready, farOpen.ready]);
+  farProxy.blackhole();
+  far = { proxy: farProxy, plank: farPlank, open: farOpen, cutAt: performance.now(), resyncs };
 });
 
 beforeEach(() => {
   tellOnFailure(() => [...cluster.listeners, ...cluster.gateways]);
-  seen = { pictures: 0, wrong: [], versions: new Map() };
-  writers = new Writers();
-  return open.subscribe(look);
+  witness = new Witness(open);
+  writers = new Writers(databaseUrl);
+  return () => witness.end();
 });
 
 afterEach(() => writers.stop());
 afterAll(() => stack.disposeAsync());
 
-/** Keeps what is wrong with a picture: each must be one between two transactions, and none older than the one before. */
-function look(): void {
-  if (seen.wrong.length > 10) return;
-  seen.pictures++;
-  for (let n = 1; n <= pairs; n++) {
-    const [one, other] = [open.rows.get(2 * n - 1), open.rows.get(2 * n)];
-    if ((one === undefined) === (other === undefined)) seen.wrong.push(`pair ${n}: ${JSON.stringify([one, other])}`);
+/** Keeps what is wrong with a query's pictures: each must be one between two transactions, and none older than the one before. */
+class Witness {
+  pictures = 0;
+  readonly wrong: string[] = [];
+  readonly end: () => void;
+  readonly #versions = new Map<number, number>();
+
+  constructor(query: LiveQuery<Task>) {
+    this.end = query.subscribe(() => this.#look(query.rows));
   }
-  for (const { id, status, ver } of open.rows.values()) {
-    if (status !== 'open') seen.wrong.push(`row ${id} is ${status}`);
-    const before = seen.versions.get(id) ?? 0;
-    if (ver < before) seen.wrong.push(`row ${id} went back from ${before} to ${ver}`);
-    seen.versions.set(id, ver);
+
+  #look(rows: LiveQuery<Task>['rows']): void {
+    const { wrong } = this;
+    if (wrong.length > 10) return;
+    this.pictures++;
+    for (let n = 1; n <= pairs; n++) {
+      const [one, other] = [rows.get(2 * n - 1), rows.get(2 * n)];
+      if ((one === undefined) === (other === undefined)) wrong.push(`pair ${n}: ${JSON.stringify([one, other])}`);
+    }
+    for (const { id, status, ver } of rows.values()) {
+      if (status !== 'open') wrong.push(`row ${id} is ${status}`);
+      const before = this.#versions.get(id) ?? 0;
+      if (ver < before) wrong.push(`row ${id} went back from ${before} to ${ver}`);
+      this.#versions.set(id, ver);
+    }
   }
 }
 
@@ -98,9 +126,10 @@ function look(): void {
 class Writers {
   transactions = 0;
   readonly #end = new AbortController();
-  readonly #done = Promise.all([this.#loop(), this.#loop()]);
+  readonly #done: Promise<unknown>;
 
-  constructor() {
+  constructor(url: string) {
+    this.#done = Promise.all([this.#loop(url), this.#loop(url)]);
     this.#done.catch(() => {});
   }
 
@@ -114,8 +143,8 @@ class Writers {
     await this.#done;
   }
 
-  async #loop(): Promise<void> {
-    const client = await session(databaseUrl);
+  async #loop(url: string): Promise<void> {
+    const client = await session(url);
     try {
       for (; !this.#end.signal.aborted; this.transactions++) await client.query(transaction());
     } finally {
@@ -151,14 +180,18 @@ function transaction(): string {
 async function expectRight(): Promise<void> {
   await writers.more(50);
   await writers.stop();
-  const rows = (await admin(databaseUrl, 'select id, status, ver from task order by id')) as unknown as Task[];
-  const isRight = (query: LiveQuery<Task>, wanted: Task[]) => () => text(query.rows.values()) === text(wanted);
-  await until('it has all rows', isRight(all, rows), deadlineMs);
-  const wanted = rows.filter(({ status }) => status === 'open');
-  await until('it has the open ones', isRight(open, wanted), deadlineMs);
-  expect(seen.wrong).toEqual([]);
-  expect(seen.pictures).toBeGreaterThan(20);
+  const rows = await selected(databaseUrl);
+  await becomes('it has all rows', all, rows, deadlineMs);
+  await becomes('it has the open ones', open, rows.filter(isOpen), deadlineMs);
+  expect(witness.wrong).toEqual([]);
+  expect(witness.pictures).toBeGreaterThan(20);
 }
+
+const selected = async (url: string) =>
+  (await admin(url, 'select id, status, ver from task order by id')) as unknown as Task[];
+const isOpen = ({ status }: Task) => status === 'open';
+const becomes = (what: string, query: LiveQuery<Task>, wanted: Task[], ms: number) =>
+  until(what, () => text(query.rows.values()) === text(wanted), ms);
 
 const text = (rows: Iterable<Task>) =>
   Array.from(rows, ({ id, status, ver }) => [id, status, ver] as const)
@@ -212,13 +245,58 @@ it('Redis loses everything', async () => {
   await expectRight();
 });
 
-it('its network says nothing while thousands of changes go by', async () => {
+const touchAll = (url: string) => admin(url, `update task set ver = ver + 1 where id between 101 and ${100 + crowd}`);
+
+it('its network is cut for longer than the log is kept', async () => {
+  const database = await createDatabase();
+  stack.defer(() => database.drop());
+  await admin(database.url, tasks);
+  const env = { RETENTION_MS: '1000', RING_BYTES: '65536', PING_INTERVAL_MS: '500' };
+  let brief = await startEmbedded(database.url, env);
+  stack.defer(() => brief.stop());
+  const cut = await TcpProxy.start(brief.url);
+  stack.defer(() => cut.stop());
+  const client = createPlank({ url: `${cut.through(brief.url)}ws` });
+  stack.defer(() => client.close());
+  const table = client.table<Task>('task');
+  const query = table.live({ status: 'open' });
+  const resyncs: string[] = [];
+  table.subscribe({ where: { status: 'open' }, snapshot: true }, { onResync: (reason) => resyncs.push(reason) });
+  await query.ready;
+  const pictures = new Witness(query);
+  const writing = new Writers(database.url);
+  await writing.more(50);
+  await writing.stop();
+  cut.blackhole();
+  for (let i = 0; i < 5; i++) await touchAll(database.url);
+  const [extent] = await admin(database.url, 'select newest from plank.extent()');
+  const oldest = async () => Number((await admin(database.url, 'select oldest from plank.extent()'))[0]!['oldest']);
+  await until('what it missed is forgotten', async () => (await oldest()) > Number(extent!['newest']), deadlineMs);
+  await until('it notices', () => client.state !== 'open', deadlineMs);
+  // what its gateway remembers goes as well
+  await brief.stop();
+  brief = await startEmbedded(database.url, { ...env, PORT: new URL(brief.url).port });
+  cut.pass();
+  await until('it is told', () => resyncs.length > 0, deadlineMs);
+  await becomes('it has the open ones', query, (await selected(database.url)).filter(isOpen), deadlineMs);
+  expect(resyncs).toEqual(['retention']);
+  expect(pictures.wrong).toEqual([]);
+});
+
+it('its network was cut for a minute, while thousands of changes and all of the above went by', async () => {
+  const pictures = new Witness(far.open);
+  for (let i = 0; i < 5; i++) await touchAll(databaseUrl);
+  await until('a minute has gone by', () => performance.now() - far.cutAt > cutMs, cutMs);
+  expect(far.plank.state).not.toBe('open');
+  expect(pictures.pictures).toBe(0);
+  far.proxy.pass();
+  // attempts that began in silence end with it
+  far.proxy.cut();
   await writers.more(50);
-  proxy.blackhole();
-  for (let i = 0; i < 5; i++)
-    await admin(databaseUrl, `update task set ver = ver + 1 where id between 101 and ${100 + crowd}`);
-  await until('it notices', () => node === null, deadlineMs);
-  proxy.pass();
-  await until('it is back', () => node !== null, deadlineMs);
+  await until('it is back', () => far.open.state === 'live', comeBackMs);
   await expectRight();
+  await becomes('it has the open ones', far.open, (await selected(databaseUrl)).filter(isOpen), deadlineMs);
+  expect(far.resyncs).toEqual([]);
+  expect(pictures.wrong).toEqual([]);
+  expect(pictures.pictures).toBeGreaterThan(20);
 });
