@@ -45,8 +45,8 @@ export async function channels({ quick, folder, say }: BenchOptions): Promise<Be
   }
   const costs = await inRounds({
     variants,
-    rounds: quick ? 3 : 9,
-    warmUps: quick ? 1 : 3,
+    rounds: quick ? 2 : 7,
+    warmUps: quick ? 1 : 2,
     run: (variant) => contestants.get(variant)!.measure(quick ? { ...load, flushes: 7 } : load),
     say,
   });

@@ -88,8 +88,8 @@ export async function fanout({ quick, folder, say }: BenchOptions): Promise<Benc
     admitted = clients;
     const costs = await inRounds({
       variants,
-      rounds: quick ? 3 : 9,
-      warmUps: quick ? 1 : 3,
+      rounds: quick ? 2 : 7,
+      warmUps: quick ? 1 : 2,
       run: (variant) =>
         contestants.get(variant)!.measure(quick ? { ...load, flushes: Math.ceil(load.flushes / 3) } : load),
       say,

@@ -20,7 +20,7 @@ const warmUp = 500;
 
 export async function idle({ quick, folder, say }: BenchOptions): Promise<BenchResult> {
   requireProc();
-  const connections = quick ? 2_000 : 10_000;
+  const connections = quick ? 1_000 : 10_000;
   const collected = join(folder, 'collected');
   const env = {
     NODE_OPTIONS: `--import=${pathToFileURL(join(import.meta.dirname, 'gc-on-signal.ts')).href}`,

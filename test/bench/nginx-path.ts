@@ -34,8 +34,8 @@ export async function nginxPath({ quick, folder, say }: BenchOptions): Promise<B
   }
   const costs = await inRounds({
     variants,
-    rounds: quick ? 3 : 9,
-    warmUps: quick ? 1 : 3,
+    rounds: quick ? 2 : 7,
+    warmUps: quick ? 1 : 2,
     run: (variant) => contestants.get(variant)!.measure(quick ? { ...load, flushes: 15 } : load),
     say,
   });

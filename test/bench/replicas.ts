@@ -42,7 +42,7 @@ export async function replicas({ quick, folder, say }: BenchOptions): Promise<Be
   }
   const costs = await inRounds({
     variants,
-    rounds: quick ? 3 : 9,
+    rounds: quick ? 2 : 7,
     warmUps: quick ? 1 : 2,
     run: (variant) => contestants.get(variant)!.measure(quick ? { ...load, flushes: 4 } : load),
     say,
