@@ -4,11 +4,11 @@
  *
  *   header  version u8 · flags u8 (1: a canary is in it) · count u16 · epoch u32 · firstSeq f64 · drainedAt f64 (ms since     24 bytes
  *           1970, 0: not known)
- *   change  relation u32 · action u8 (+ 128: the last of its transaction) · xid u64 · at f64 (ms since 1970) · key, new, old: i32 length each     33 bytes + texts
+ *   change  (big-endian, as Postgres sends numbers) relation u32 · action u8 (+ 128: the last of its transaction) · xid u64 · at f64 (ms since 1970) · key, new, old: i32 length each     33 bytes + texts
  *           (-1: null), then the three texts as UTF-8
  */
 
-/** One change as plank.drain and plank.read_log return it, in array row mode. Texts are JSON. */
+/** One change as plank.read_log returns it, in array row mode. Texts are JSON. */
 export type ChangeRow = [
   seq: string,
   xid: string,
@@ -22,12 +22,12 @@ export type ChangeRow = [
   last: string,
 ];
 
-/** The select list that yields ChangeRows from plank.drain and plank.read_log. */
-export const changeColumns = 'seq, xid, extract(epoch from at) * 1000 as at_ms, relation, action, key, new, old, last';
+/** The select list that yields ChangeRows from plank.read_log. */
+export const changeColumns = "seq, xid, date_part('epoch', at) * 1000 as at_ms, relation, action, key, new, old, last";
 
 export const actions = { insert: 73, update: 85, delete: 68, truncate: 84, shape: 83, canary: 67 } as const; // I U D T S C
 
-const version = 2;
+const version = 3;
 const canaryFlag = 1;
 const lastOfTransaction = 128;
 const headerBytes = 24;
@@ -76,11 +76,6 @@ function pack(
 ): Batch {
   const buffer = Buffer.allocUnsafeSlow(size);
   const firstSeq = Number(rows[from]![0]);
-  buffer.writeUInt8(version, 0);
-  buffer.writeUInt16LE(to - from, 2);
-  buffer.writeUInt32LE(epoch, 4);
-  buffer.writeDoubleLE(firstSeq, 8);
-  buffer.writeDoubleLE(drainedAtMs, 16);
   let at = headerBytes;
   let flags = 0;
   for (let i = from; i < to; i++) {
@@ -89,21 +84,58 @@ function pack(
       throw new Error(`seq ${row[0]} where ${firstSeq + i - from} was expected`);
     const action = row[4].charCodeAt(0);
     if (action === actions.canary) flags |= canaryFlag;
-    buffer.writeUInt32LE(Number(row[3]), at);
+    buffer.writeUInt32BE(Number(row[3]), at);
     buffer.writeUInt8(action | (row[8] === 't' ? lastOfTransaction : 0), at + 4);
-    buffer.writeBigUInt64LE(BigInt(row[1]), at + 5);
-    buffer.writeDoubleLE(Number(row[2]), at + 13);
+    buffer.writeBigUInt64BE(BigInt(row[1]), at + 5);
+    buffer.writeDoubleBE(Number(row[2]), at + 13);
     let end = at + changeBytes;
     for (let field = 0; field < 3; field++) {
       const text = row[5 + field] as string | null;
       const length = text === null ? -1 : buffer.write(text, end, 'utf8');
-      buffer.writeInt32LE(length, at + 21 + 4 * field);
+      buffer.writeInt32BE(length, at + 21 + 4 * field);
       if (length > 0) end += length;
     }
     at = end;
   }
-  buffer.writeUInt8(flags, 1);
+  writeHeader(buffer, { flags, count: to - from, epoch, firstSeq, drainedAtMs });
   return { epoch, firstSeq, lastSeq: firstSeq + to - from - 1, buffer };
+}
+
+/** Makes batches of consecutive changes that Postgres has packed, one behind the other (plank.drain_packed). */
+export function batchesOf(epoch: number, firstSeq: number, changes: Buffer, drainedAtMs: number): Batch[] {
+  const batches: Batch[] = [];
+  let seq = firstSeq;
+  for (let from = 0; from < changes.length; ) {
+    let flags = 0;
+    let count = 0;
+    let at = from;
+    while (at < changes.length && at - from < targetBytes && count < maxCount) {
+      if ((changes[at + 4]! & ~lastOfTransaction) === actions.canary) flags |= canaryFlag;
+      let end = at + changeBytes;
+      for (let field = 0; field < 3; field++) end += Math.max(0, changes.readInt32BE(at + 21 + 4 * field));
+      at = end;
+      count++;
+    }
+    const buffer = Buffer.allocUnsafeSlow(headerBytes + at - from);
+    writeHeader(buffer, { flags, count, epoch, firstSeq: seq, drainedAtMs });
+    changes.copy(buffer, headerBytes, from, at);
+    batches.push({ epoch, firstSeq: seq, lastSeq: seq + count - 1, buffer });
+    seq += count;
+    from = at;
+  }
+  return batches;
+}
+
+function writeHeader(
+  buffer: Buffer,
+  header: { flags: number; count: number; epoch: number; firstSeq: number; drainedAtMs: number },
+): void {
+  buffer.writeUInt8(version, 0);
+  buffer.writeUInt8(header.flags, 1);
+  buffer.writeUInt16LE(header.count, 2);
+  buffer.writeUInt32LE(header.epoch, 4);
+  buffer.writeDoubleLE(header.firstSeq, 8);
+  buffer.writeDoubleLE(header.drainedAtMs, 16);
 }
 
 /** Reads a batch's header. Throws where the bytes are no batch of this version. */
@@ -193,22 +225,22 @@ export class BatchReader {
     const { buffer } = this;
     const at = this.#at;
     this.seq++;
-    this.relation = buffer.readUInt32LE(at);
+    this.relation = buffer.readUInt32BE(at);
     this.action = buffer[at + 4]! & ~lastOfTransaction;
     this.last = (buffer[at + 4]! & lastOfTransaction) !== 0;
-    this.atMs = buffer.readDoubleLE(at + 13);
+    this.atMs = buffer.readDoubleBE(at + 13);
     this.keyStart = at + changeBytes;
-    this.keyEnd = this.keyStart + buffer.readInt32LE(at + 21);
+    this.keyEnd = this.keyStart + buffer.readInt32BE(at + 21);
     this.newStart = Math.max(this.keyStart, this.keyEnd);
-    this.newEnd = this.newStart + buffer.readInt32LE(at + 25);
+    this.newEnd = this.newStart + buffer.readInt32BE(at + 25);
     this.oldStart = Math.max(this.newStart, this.newEnd);
-    this.oldEnd = this.oldStart + buffer.readInt32LE(at + 29);
+    this.oldEnd = this.oldStart + buffer.readInt32BE(at + 29);
     this.#at = Math.max(this.oldStart, this.oldEnd);
     return true;
   }
 
   /** the top-level transaction's id, as decimal text; of the change that `next` moved to */
   get xid(): string {
-    return this.buffer.readBigUInt64LE(this.keyStart - changeBytes + 5).toString();
+    return this.buffer.readBigUInt64BE(this.keyStart - changeBytes + 5).toString();
   }
 }

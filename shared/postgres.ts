@@ -9,6 +9,7 @@ import {
   DatabaseError,
   Pool,
   type PoolClient,
+  Query,
   type QueryConfig,
 } from 'pg';
 
@@ -89,6 +90,45 @@ export function quoted(name: string): string {
 
 /** For queries whose values are to stay the text that Postgres rendered: `types: asText`. */
 export const asText = { getTypeParser: () => (value: string) => value } as unknown as CustomTypesConfig;
+
+/** A statement `copy (…) to stdout (format binary)`, which takes bytes as they are and costs neither text nor an object a value. */
+class CopyOut extends Query {
+  readonly chunks: Buffer[] = [];
+
+  /** Called by the client; the bytes are only lent. */
+  handleCopyData({ chunk }: { chunk: Buffer }): void {
+    this.chunks.push(Buffer.from(chunk));
+  }
+}
+
+/** The rows of a query without parameters, each value in Postgres' binary format. */
+export async function binaryRows(client: Client, sql: string): Promise<(Buffer | null)[][]> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const copy = new CopyOut(`copy (${sql}) to stdout (format binary)`, undefined, (error) =>
+    error ? reject(error) : resolve(),
+  );
+  client.query(copy);
+  await promise;
+  return copyRows(Buffer.concat(copy.chunks));
+}
+
+/** The file format of COPY: a header of 19 bytes and its extension, then rows, then -1 instead of a count of values. */
+function copyRows(bytes: Buffer): (Buffer | null)[][] {
+  const rows: (Buffer | null)[][] = [];
+  let at = 19 + bytes.readInt32BE(15);
+  for (let count = bytes.readInt16BE(at); count >= 0; count = bytes.readInt16BE(at)) {
+    at += 2;
+    const row: (Buffer | null)[] = [];
+    for (let i = 0; i < count; i++) {
+      const length = bytes.readInt32BE(at);
+      at += 4;
+      row.push(length < 0 ? null : bytes.subarray(at, at + length));
+      at += Math.max(0, length);
+    }
+    rows.push(row);
+  }
+  return rows;
+}
 
 /** A dedicated connection. `lost` aborts, with the reason, when it ends in any way. */
 export interface Connection {

@@ -8,7 +8,6 @@
  * Changes are published only after their drain has committed. What a dead leader drained and did not publish, the next one
  * finds in the log.
  */
-import type { ChangeRow } from '#shared/batch.ts';
 import { type Bus, LocalBus } from '#shared/bus.ts';
 import type { ListenerConfig } from '#shared/config.ts';
 import type { Publisher } from '#shared/fanout.ts';
@@ -224,15 +223,13 @@ export class Listener implements Service {
         const ms = performance.now() - started;
         const drainedAtMs = Date.now();
         this.#observe(drained, wake, ms);
-        const transactions =
-          drained.kind === 'rows' ? countTransactions(drained.rows) : drained.kind === 'backlog' ? 1 : 0;
+        const transactions = drained.kind === 'changes' ? drained.transactions : drained.kind === 'backlog' ? 1 : 0;
         doorbell.drained(transactions, ms);
         if (drained.kind === 'nothing') continue;
         // gateways that see nothing new in the fan-out look into the log, so nobody is to wait for it
-        const lastSeq = drained.kind === 'rows' ? Number(drained.rows.at(-1)![0]) : drained.lastSeq;
-        if (!(await settlesWithin(published, publishPatienceMs))) publishing.leave(lastSeq);
-        else if (drained.kind === 'rows') handOver(() => publishing.publish(drained.rows, drainedAtMs));
-        else handOver(() => publishing.catchUp(lastSeq));
+        if (!(await settlesWithin(published, publishPatienceMs))) publishing.leave(drained.lastSeq);
+        else if (drained.kind === 'changes') handOver(() => publishing.publish(drained, drainedAtMs));
+        else handOver(() => publishing.catchUp(drained.lastSeq));
       }
       if (!this.#abort.signal.aborted) throw signal.reason;
       // what is not there by then, the next leader finds in the log
@@ -269,26 +266,15 @@ export class Listener implements Service {
       this.#sawHead(drained.lastSeq);
       return;
     }
-    const { rows } = drained;
-    metrics.drained.inc(rows.length);
-    metrics.drainEvents.observe(rows.length);
-    metrics.captureToDrain.observe(Math.max(0, Date.now() - Number(rows[0]![2])) / 1_000);
-    this.#sawHead(Number(rows.at(-1)![0]));
+    const count = drained.lastSeq - drained.firstSeq + 1;
+    metrics.drained.inc(count);
+    metrics.drainEvents.observe(count);
+    metrics.captureToDrain.observe(Math.max(0, Date.now() - drained.firstAtMs) / 1_000);
+    this.#sawHead(drained.lastSeq);
   }
 
   #sawHead(seq: number): void {
     this.#headSeq = seq;
     this.#metrics.headSeq.set(seq);
   }
-}
-
-/** A transaction's changes are next to each other. */
-function countTransactions(rows: readonly ChangeRow[]): number {
-  let count = 0;
-  let last: string | undefined;
-  for (const row of rows) {
-    if (row[1] !== last) count++;
-    last = row[1];
-  }
-  return count;
 }

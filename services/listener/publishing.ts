@@ -4,12 +4,12 @@
  * the same bytes with the same seqs. A fan-out that does not answer holds nobody up: gateways read the log, and this tries
  * again on the next call.
  */
-import { type ChangeRow, packBatches } from '#shared/batch.ts';
+import { type Batch, batchesOf, packBatches } from '#shared/batch.ts';
 import type { Publisher } from '#shared/fanout.ts';
 import type { Log } from '#shared/log.ts';
 import { type LogReader, PositionGone } from '#shared/log-reader.ts';
 import type { ListenerMetrics } from '#shared/metrics.ts';
-import { Deposed, type Lead } from './sequencer.ts';
+import { type Changes, Deposed, type Lead } from './sequencer.ts';
 
 /** what an empty fan-out is begun with: enough for gateways to go on without reading the log */
 const freshHistory = 10_000;
@@ -47,15 +47,14 @@ export class Publishing {
   }
 
   /**
-   * Publishes rows that directly follow what was handed over before, drained at that time (ms since 1970). Throws Deposed; other
+   * Publishes what was drained, directly behind what was handed over before, at that time (ms since 1970). Throws Deposed; other
    * failures leave it `behind`.
    */
-  async publish(rows: readonly ChangeRow[], drainedAtMs: number): Promise<void> {
-    const firstSeq = Number(rows[0]![0]);
-    this.leave(Number(rows.at(-1)![0]));
+  async publish({ firstSeq, lastSeq, packed }: Changes, drainedAtMs: number): Promise<void> {
+    this.leave(lastSeq);
     if (this.#publishedSeq !== firstSeq - 1) return this.catchUp();
     await this.#attempt(async () => {
-      if (!(await this.#put(rows, drainedAtMs))) await this.#catchUp();
+      if (!(await this.#put(batchesOf(this.#lead.epoch, firstSeq, packed, drainedAtMs)))) await this.#catchUp();
     });
   }
 
@@ -79,7 +78,7 @@ export class Publishing {
     this.#reachedSeq = this.#publishedSeq;
     while (this.#publishedSeq < this.#headSeq) {
       for await (const rows of this.#reader.stream(this.#publishedSeq)) {
-        if (!(await this.#put(rows))) break;
+        if (!(await this.#put(packBatches(this.#lead.epoch, rows)))) break;
       }
     }
   }
@@ -98,8 +97,8 @@ export class Publishing {
   }
 
   /** False: the fan-out lacks what comes before; `#publishedSeq` then says from where on. */
-  async #put(rows: readonly ChangeRow[], drainedAtMs = 0): Promise<boolean> {
-    for (const batch of packBatches(this.#lead.epoch, rows, drainedAtMs)) {
+  async #put(batches: readonly Batch[]): Promise<boolean> {
+    for (const batch of batches) {
       const result = await this.#publisher.publish(batch, this.#lead.term);
       if (result.status === 'deposed') throw new Deposed('a later term has published');
       if (result.status === 'gap') {

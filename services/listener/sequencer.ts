@@ -2,9 +2,7 @@
  * The leader's connection: takes the lead, drains, renews. Everything that must be refused when another leads goes through
  * here, with the term. Statements are short and have a deadline on both ends; a silent connection counts as lost.
  */
-import type { ChangeRow } from '#shared/batch.ts';
-import { changeColumns } from '#shared/batch.ts';
-import { asText, type Client, type Connection, connect, DatabaseError, disconnect } from '#shared/postgres.ts';
+import { binaryRows, type Client, type Connection, connect, DatabaseError, disconnect } from '#shared/postgres.ts';
 import { withDeadlineOr } from '#shared/retry.ts';
 
 /** Another listener leads with a later term. */
@@ -21,9 +19,21 @@ export interface Lead {
 
 export type Drained =
   | { kind: 'nothing' }
-  | { kind: 'rows'; rows: ChangeRow[] }
+  | Changes
   /** too many for one answer: to be read from the log, up to lastSeq */
   | { kind: 'backlog'; lastSeq: number };
+
+/** What a drain has given seqs to. */
+export interface Changes {
+  kind: 'changes';
+  firstSeq: number;
+  lastSeq: number;
+  transactions: number;
+  /** when the first was captured, in ms since 1970 */
+  firstAtMs: number;
+  /** one behind the other, as they are in batches */
+  packed: Buffer;
+}
 
 const renewTimeoutMs = 2_000;
 const drainLimit = 5_000;
@@ -69,20 +79,22 @@ export class Sequencer {
   /** Gives the next seqs. What it returns is committed. Throws Deposed; behind `deadlineMs` the connection counts as silent. */
   async drain(term: number, deadlineMs = 30_000): Promise<Drained> {
     try {
-      const { rows } = await this.#inTurn(deadlineMs, (client) =>
-        client.query<ChangeRow>({
-          name: 'plank_drain',
-          text: `select ${changeColumns} from plank.drain($1, $2, $3)`,
-          values: [term, drainLimit, `${this.#leaseMs} ms`],
-          rowMode: 'array',
-          types: asText,
-        }),
+      const [row] = await this.#inTurn(deadlineMs, (client) =>
+        binaryRows(client, `select * from plank.drain_packed(${term}, ${drainLimit}, '${this.#leaseMs} ms')`),
       );
-      const first = rows[0];
-      if (!first) return { kind: 'nothing' };
+      const [first, last, transactions, firstAt, packed] = row!;
+      if (!first || !last) return { kind: 'nothing' };
+      const lastSeq = Number(last.readBigInt64BE());
       // the marker row has a seq and nothing else
-      if (first[4] === null) return { kind: 'backlog', lastSeq: Number(first[0]) };
-      return { kind: 'rows', rows };
+      if (!packed) return { kind: 'backlog', lastSeq };
+      return {
+        kind: 'changes',
+        firstSeq: Number(first.readBigInt64BE()),
+        lastSeq,
+        transactions: Number(transactions!.readBigInt64BE()),
+        firstAtMs: firstAt!.readDoubleBE(),
+        packed,
+      };
     } catch (error) {
       throw error instanceof DatabaseError && error.code === 'PLK01'
         ? new Deposed(error.message, { cause: error })

@@ -97,6 +97,21 @@ begin
     order by e.last_id, e.id;
 end $$;
 
+-- The same for the listener, in one row: the changes are packed as they are in batches (shared/batch.ts), so that nobody makes
+-- anything of them on their way. All are null where there is nothing, all but last_seq where there are too many.
+create function plank.drain_packed(p_term bigint, p_limit integer, p_lease interval)
+returns table (first_seq bigint, last_seq bigint, transactions bigint, first_at_ms float8, packed bytea)
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  return query
+    select min(d.seq), max(d.seq), count(*) filter (where d.last), date_part('epoch', min(d.at)) * 1000,
+           string_agg(int4send(d.relation) || set_byte('\x00', 0, ascii(d.action::text) + case when d.last then 128 else 0 end)
+             || xid8send(d.xid) || float8send(date_part('epoch', d.at) * 1000) || int4send(coalesce(octet_length(convert_to(d.key, 'UTF8')), -1))
+             || int4send(coalesce(octet_length(convert_to(d.new, 'UTF8')), -1)) || int4send(coalesce(octet_length(convert_to(d.old, 'UTF8')), -1))
+             || convert_to(concat(d.key, d.new, d.old), 'UTF8'), '')
+    from plank.drain(p_term, p_limit, p_lease) d;
+end $$;
+
 -- Reads history: the changes behind the seq p_after, in order, with the seqs and the bytes they were drained with.
 -- To be read with a limit or a cursor.
 create function plank.read_log(p_after bigint)

@@ -56,7 +56,7 @@ async function catchUp(): Promise<void> {
   for (;;) {
     const drained = await sequencer.drain(lead.term);
     if (drained.kind === 'nothing') break;
-    await publishing.catchUp(drained.kind === 'rows' ? Number(drained.rows.at(-1)![0]) : drained.lastSeq);
+    await publishing.catchUp(drained.lastSeq);
   }
   if (publishing.behind) throw new Error('Redis did not take what was drained');
 }
@@ -64,10 +64,10 @@ async function catchUp(): Promise<void> {
 const ways = {
   async plank(): Promise<number> {
     const drained = await sequencer.drain(lead.term);
-    if (drained.kind !== 'rows') throw new Error(`a drain found ${drained.kind}`);
-    await publishing.publish(drained.rows, Date.now());
+    if (drained.kind !== 'changes') throw new Error(`a drain found ${drained.kind}`);
+    await publishing.publish(drained, Date.now());
     if (publishing.behind) throw new Error('Redis did not take what was drained');
-    return drained.rows.length;
+    return drained.lastSeq - drained.firstSeq + 1;
   },
 
   async discard(): Promise<number> {

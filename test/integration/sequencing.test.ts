@@ -8,6 +8,7 @@ import type { ChangeRow } from '../../shared/batch.ts';
 import { LogReader, PositionGone } from '../../shared/log-reader.ts';
 import { createPool, type Pool } from '../../shared/postgres.ts';
 import { admin } from '../support/admin.ts';
+import { drainedRows } from '../support/batches.ts';
 import { createDatabase, type TestDatabase } from '../support/servers.ts';
 import { HotWriters, hotTables } from '../support/writers.ts';
 
@@ -76,7 +77,7 @@ class Rival {
       for (;;) {
         const drained = await sequencer.drain(term);
         if (drained.kind === 'nothing' && !this.busy) return;
-        if (drained.kind === 'rows') this.published.push(...drained.rows);
+        if (drained.kind === 'changes') this.published.push(...drainedRows(drained));
         if (drained.kind === 'backlog') {
           this.backlogs++;
           this.published.push(...(await readAll(at, drained.lastSeq)));
@@ -232,7 +233,7 @@ describe('positions and terms', () => {
     await one.resign(old.term);
     expect(await reader.extent()).toEqual(before);
     const drained = await two.drain(lead.term);
-    expect(drained.kind === 'rows' && drained.rows.length).toBeGreaterThanOrEqual(2);
+    expect(drained.kind === 'changes' && drainedRows(drained).length).toBeGreaterThanOrEqual(2);
   });
 
   it('waits for a drain that holds the lead, and is deposed before it could give a seq twice', async () => {
@@ -295,7 +296,7 @@ describe('positions and terms', () => {
     expect((await reader.epochs()).at(-1)).toEqual({ epoch: lead.epoch, forkedAt: head });
     expect(await reader.page(head - 2, 10)).toEqual(kept);
     const drained = await two.drain(lead.term);
-    expect(drained.kind === 'rows' && drained.rows.map((row) => Number(row[0]))).toEqual([head + 1]);
+    expect(drained.kind === 'changes' && drainedRows(drained).map((row) => Number(row[0]))).toEqual([head + 1]);
     expect((await takeOver(one, 'one')).epoch).toBe(lead.epoch);
   });
 
@@ -320,7 +321,7 @@ describe('positions and terms', () => {
     expect(await two.drain(lead.term)).toEqual({ kind: 'nothing' });
     await change(1);
     const drained = await two.drain(lead.term);
-    expect(drained.kind === 'rows' && drained.rows.map((row) => Number(row[0]))).toEqual([head + 1]);
+    expect(drained.kind === 'changes' && drainedRows(drained).map((row) => Number(row[0]))).toEqual([head + 1]);
     expect(await reader.page(head, 10)).toHaveLength(1);
   });
 });

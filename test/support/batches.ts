@@ -1,6 +1,7 @@
 // Owns batches made up for tests that need no database: consecutive changes of one table.
 
-import { type Batch, type ChangeRow, packBatches } from '../../shared/batch.ts';
+import type { Changes } from '../../services/listener/sequencer.ts';
+import { type Batch, BatchReader, batchesOf, type ChangeRow, packBatches } from '../../shared/batch.ts';
 
 export interface MadeUp {
   epoch?: number;
@@ -21,4 +22,27 @@ export function batchOf(firstSeq: number, lastSeq: number, options: MadeUp = {})
   const [batch, ...more] = packBatches(options.epoch ?? 1, rowsOf(firstSeq, lastSeq, options));
   if (batch === undefined || more.length > 0) throw new Error('this is not one batch');
   return batch;
+}
+
+/** What a drain found, as the log gives it again. */
+export function drainedRows({ firstSeq, packed }: Changes): ChangeRow[] {
+  return batchesOf(1, firstSeq, packed, 0).flatMap((batch) => {
+    const reader = new BatchReader(batch);
+    const text = (start: number, end: number) => (end < start ? null : reader.buffer.toString('utf8', start, end));
+    const rows: ChangeRow[] = [];
+    while (reader.next()) {
+      rows.push([
+        String(reader.seq),
+        reader.xid,
+        String(reader.atMs),
+        String(reader.relation),
+        String.fromCharCode(reader.action),
+        text(reader.keyStart, reader.keyEnd),
+        text(reader.newStart, reader.newEnd),
+        text(reader.oldStart, reader.oldEnd),
+        reader.last ? 't' : 'f',
+      ]);
+    }
+    return rows;
+  });
 }

@@ -5,6 +5,7 @@ import { describe, expect, it } from 'vitest';
 import {
   type Batch,
   BatchReader,
+  batchesOf,
   type ChangeRow,
   canariesOf,
   drainedAtOf,
@@ -120,6 +121,26 @@ describe('packBatches', () => {
 
   it('refuses rows that are not consecutive', () => {
     expect(() => packBatches(1, [...rowsOf(1, 2), ...rowsOf(4, 4)])).toThrow('seq 4 where 3 was expected');
+  });
+});
+
+describe('batchesOf', () => {
+  it('makes the same of what is packed already', () => {
+    const canary: ChangeRow = ['901', '7', '1', '0', 'C', null, '{"every_ms":250}', null, 't'];
+    for (const rows of [
+      rowsOf(7, 7),
+      [...rowsOf(7, 900, { bytes: 1_000 }), canary],
+      rowsOf(1, 12_001, { bytes: 2 }),
+      [...rowsOf(1, 1), ...rowsOf(2, 2, { bytes: 3_000_000 }), ...rowsOf(3, 3)],
+    ]) {
+      const expected = packBatches(3, rows, 1_234.5);
+      const packed = Buffer.concat(expected.map((batch) => batch.buffer.subarray(24)));
+      expect(batchesOf(3, Number(rows[0]![0]), packed, 1_234.5)).toEqual(expected);
+    }
+  });
+
+  it('makes nothing of nothing', () => {
+    expect(batchesOf(3, 1, Buffer.alloc(0), 0)).toEqual([]);
   });
 });
 
