@@ -25,6 +25,8 @@ export type Link =
       readonly status: 'open';
       readonly socket: number;
       readonly node: string;
+      /** what operators call this connection: "gateway-2/17" */
+      readonly connection: string | null;
       readonly pingMs: number;
       readonly openedAt: number;
       readonly heardAt: number;

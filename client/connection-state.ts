@@ -12,7 +12,7 @@
  * What must stay true: one socket at a time, events of an older one change nothing; the next attempt is never without a wait;
  * the waits grow until a connection was stable for 30 s; each subscription goes on from its own position.
  */
-import { type ClientFrame, closeCodes, type ServerFrame } from '../shared/wire.ts';
+import { type ClientFrame, closeCodes, type ServerFrame, type WelcomeFrame } from '../shared/wire.ts';
 import { subjectKey } from './canonical.ts';
 import { type Effect, type Event, type Link, limits, type State, type World } from './connection-model.ts';
 import {
@@ -241,7 +241,7 @@ class Step implements Out {
     if (link.status === 'open') this.#set({ link: { ...link, heardAt: this.#world.now, deadAt: null } });
     switch (frame.type) {
       case 'welcome':
-        return this.#welcome(frame.node, frame.ping_ms);
+        return this.#welcome(frame);
       case 'drain':
         if (this.state.link.status === 'open')
           this.#set({ link: { ...this.state.link, returnAt: this.#world.now + frame.after_ms } });
@@ -271,13 +271,13 @@ class Step implements Out {
     }
   }
 
-  #welcome(node: string, pingMs: number): void {
+  #welcome({ node, connection, ping_ms: pingMs }: WelcomeFrame): void {
     const { link } = this.state;
     if (link.status !== 'opening') return;
     const { now } = this.#world;
     const times = { openedAt: now, heardAt: now, deadAt: null, returnAt: null };
     this.effects.push({ type: 'clear-timer', name: 'connect' });
-    this.#move({ status: 'open', socket: link.socket, node, pingMs, ...times });
+    this.#move({ status: 'open', socket: link.socket, node, connection: connection ?? null, pingMs, ...times });
     this.#watch(pingMs);
   }
 

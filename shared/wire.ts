@@ -107,6 +107,8 @@ export type ClientFrame = HelloFrame | SubscribeFrame | UnsubscribeFrame | PingF
 export interface WelcomeFrame {
   type: 'welcome';
   node: string;
+  /** names this connection to operators: "gateway-2/17" */
+  connection?: string;
   /** how often the server pings, in ms */
   ping_ms: number;
   /** where this replica is */

@@ -13,8 +13,8 @@ export function startClients(plank, draw) {
   query = plank.table('clients').live({}, draw);
   table = keptTable(byId('clients'), [
     { label: 'Connection', text: ({ id }) => id },
-    { label: 'Address', text: ({ address }) => address },
-    { label: 'Kind', text: ({ mode }) => modes[mode] ?? mode },
+    { label: 'Address', class: 'long', text: ({ address }) => address },
+    { label: 'Kind', class: 'long', text: ({ mode }) => modes[mode] ?? mode },
     { label: 'Waits for it', class: 'number', text: ({ queuedBytes }) => bytesText(queuedBytes) },
     { label: 'Changes behind', class: 'number', text: ({ behind }) => countText(behind) },
     { label: 'Took nothing for', class: 'number', text: ({ stalledMs }) => msText(stalledMs) },

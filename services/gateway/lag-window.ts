@@ -1,4 +1,4 @@
-/** How long changes took of late: quantiles over the last ten seconds, in a fixed amount of memory, 12 % precise. */
+/** How long changes took of late: quantiles over the last ten seconds in a fixed amount of memory, up to a quarter above the true ones. */
 
 const seconds = 10;
 const base = 1.25;

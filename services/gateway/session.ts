@@ -107,7 +107,13 @@ export class Session {
       case 'hello':
         clearTimeout(this.#helloTimer);
         this.#helloTimer = undefined;
-        this.#send({ type: 'welcome', node, ping_ms: pingMs, pos: formatPosition(hub) });
+        this.#send({
+          type: 'welcome',
+          node,
+          connection: `${node}/${this.#connection.id}`,
+          ping_ms: pingMs,
+          pos: formatPosition(hub),
+        });
         return;
       case 'subscribe':
         this.#subscribe(message);

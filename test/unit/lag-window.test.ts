@@ -1,0 +1,34 @@
+// The quantiles of the last ten seconds: never below the true ones, never a quarter above, and forgetful.
+
+import fc from 'fast-check';
+import { expect, it } from 'vitest';
+import { LagWindow } from '../../services/gateway/lag-window.ts';
+
+it('is at most a quarter above what was recorded', () => {
+  fc.assert(
+    fc.property(fc.array(fc.double({ min: 0.1, max: 50_000, noNaN: true }), { minLength: 1 }), (lags) => {
+      const window = new LagWindow();
+      for (const ms of lags) window.record(ms, 1_000);
+      const sorted = [...lags].sort((a, b) => a - b);
+      const [half, most] = window.quantiles([0.5, 1], 1_500)!;
+      for (const [said, exact] of [
+        [half, sorted[Math.ceil(lags.length / 2) - 1]!],
+        [most, sorted.at(-1)!],
+      ] as const) {
+        // two digits are said
+        expect(said).toBeGreaterThanOrEqual(exact * 0.95);
+        expect(said).toBeLessThanOrEqual(exact * 1.25 * 1.05);
+      }
+    }),
+  );
+});
+
+it('knows nothing where nothing came, and forgets within ten seconds', () => {
+  const window = new LagWindow();
+  expect(window.quantiles([0.5], 0)).toBeNull();
+  window.record(5, 100_000);
+  window.record(500, 104_000);
+  expect(window.quantiles([1], 109_900)).toEqual([600]);
+  expect(window.quantiles([1], 113_900)).toEqual([600]);
+  expect(window.quantiles([0.5], 114_000)).toBeNull();
+});
