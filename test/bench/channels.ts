@@ -1,17 +1,9 @@
 // What a delivery costs where changes concern few (b3): 1,000 channels with 10 subscribers each, two channels a client. A flush is a
 // change in each of 100 of them. Against raw writes, the ws loop and Socket.IO's rooms, which know the members of each channel.
 
-import {
-  Contestant,
-  type Load,
-  rooms,
-  startPlank,
-  startRaw,
-  startSocketIo,
-  startWsLoop,
-  total,
-} from './contestants.ts';
+import { Contestant, type Load, startPlank, startRaw, startSocketIo, startWsLoop, total } from './contestants.ts';
 import { requireProc } from './cpu.ts';
+import { rooms } from './publishing.ts';
 import { type BenchOptions, type BenchResult, compared, short } from './report.ts';
 import { inRounds } from './rounds.ts';
 import { median } from './stats.ts';
