@@ -114,7 +114,7 @@ export class FilteredChannel extends Channel {
       const size = payload.reduce((sum, part) => sum + part.length, 0);
       parts.push(this.#framing.head(size, position), ...payload, this.#framing.tail);
     });
-    return { buffer: Buffer.concat(parts), count: matches.length };
+    return { buffer: Buffer.concat(parts), count: matches.length, lastSeq: matches.at(-1)!.change.seq };
   }
 
   #project(image: Buffer): Buffer {

@@ -212,7 +212,8 @@ export class Hub {
     if (this.#indexes.size > 0) {
       for (const channel of this.#matches(batch)) {
         const frames = channel.keep(recent, channel.take(batch));
-        deliveries += this.#broadcast(channel, frames, batch.lastSeq, full);
+        // what came behind its last change has not told it of any
+        deliveries += this.#broadcast(channel, frames, frames.lastSeq ?? batch.lastSeq, full);
         if (frames.torn) torn.push(...channel.live);
       }
     }
