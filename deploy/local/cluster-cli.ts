@@ -50,6 +50,7 @@ await runService(
       .join('\n');
     say(`
   balanced    ${cluster.url}/   ${cluster.webSocketUrl}
+  operators   ${cluster.nginx?.operationsUrl}/console
 ${nodes}
   database    ${cluster.databaseUrl}
   redis       ${cluster.redisUrl}
