@@ -25,13 +25,36 @@ const run = promisify(execFile);
 const variants = ['none', 'notify', 'plank'] as const;
 type Variant = (typeof variants)[number];
 
-const workloads = {
-  update: (table: string) =>
-    `\\set id random(1, 10000)\nupdate ${table} set value = value + 1, updated_at = now() where id = :id;\n`,
-  insert: (table: string) =>
-    `\\set value random(1, 10000)\ninsert into ${table} (name, value) values ('a name of some length', :value);\n`,
+interface Workload {
+  /** a statement */
+  rows: number;
+  sql: (table: string) => string;
+  /** at how many connections it is measured; the last ones in a quick run too */
+  clients: readonly number[];
+}
+
+const insertMany = (rows: number): Workload => ({
+  rows,
+  sql: (table) =>
+    `\\set value random(1, 10000)\ninsert into ${table} (name, value) select 'a name of some length', :value + g from generate_series(1, ${rows}) g;\n`,
+  clients: [8],
+});
+const workloads: Record<string, Workload> = {
+  update: {
+    rows: 1,
+    sql: (table) =>
+      `\\set id random(1, 10000)\nupdate ${table} set value = value + 1, updated_at = now() where id = :id;\n`,
+    clients: [1, 8, 32],
+  },
+  insert: {
+    rows: 1,
+    sql: (table) =>
+      `\\set value random(1, 10000)\ninsert into ${table} (name, value) values ('a name of some length', :value);\n`,
+    clients: [1, 8, 32],
+  },
+  'insert of 100': insertMany(100),
+  'insert of 1000': insertMany(1_000),
 };
-type Workload = keyof typeof workloads;
 
 const table = (variant: Variant) => `bench_${variant}`;
 
@@ -56,7 +79,6 @@ const schema = `
 export async function writers({ quick, folder, say }: BenchOptions): Promise<BenchResult> {
   const rounds = quick ? 3 : 7;
   const seconds = quick ? 1 : 3;
-  const clientCounts = quick ? [32] : [1, 8, 32];
   await rm(folder, { recursive: true, force: true });
   await mkdir(folder, { recursive: true });
 
@@ -78,15 +100,15 @@ export async function writers({ quick, folder, say }: BenchOptions): Promise<Ben
   const results: object[] = [];
   const rows: Row[] = [];
   say(`${pad('')}   none  notify   plank   plank ÷ none (95 %)    plank ÷ notify (95 %)   tx/s, ratios`);
-  for (const workload of Object.keys(workloads) as Workload[]) {
-    for (const clients of clientCounts) {
+  for (const [workload, { rows: rowsEach, clients: counts }] of Object.entries(workloads)) {
+    for (const clients of quick ? counts.slice(-1) : counts) {
       const tps: Record<Variant, number[]> = { none: [], notify: [], plank: [] };
       for (const variant of variants) await load.run(workload, variant, clients, 1);
       await check.all();
       for (let round = 0; round < rounds; round++) {
         for (const variant of round % 2 === 0 ? variants : variants.toReversed()) {
           const { transactions, perSecond } = await load.run(workload, variant, clients, seconds);
-          await check.committed(variant, transactions);
+          await check.committed(variant, transactions * rowsEach);
           tps[variant].push(perSecond);
         }
       }
@@ -115,7 +137,7 @@ export async function writers({ quick, folder, say }: BenchOptions): Promise<Ben
   return { rows, raw: { postgres: version, load: load.name, rounds, seconds, results } };
 }
 
-const pad = (text: string) => text.padEnd(14);
+const pad = (text: string) => text.padEnd(18);
 const words = ({ median, low, high }: Interval) =>
   `${median.toFixed(2)} (${low.toFixed(2)} … ${high.toFixed(2)})`.padEnd(20);
 
@@ -164,13 +186,13 @@ class Check {
     this.#heard = 0;
   }
 
-  async committed(variant: Variant, transactions: number): Promise<void> {
+  async committed(variant: Variant, changes: number): Promise<void> {
     if (variant === 'notify') {
-      await until('all notifications are heard', () => this.#heard >= transactions, 60_000);
-      if (this.#heard !== transactions) throw new Error(`${this.#heard} notifications of ${transactions} transactions`);
+      await until('all notifications are heard', () => this.#heard >= changes, 60_000);
+      if (this.#heard !== changes) throw new Error(`${this.#heard} notifications of ${changes} changes`);
       this.#heard = 0;
     }
-    if (variant === 'plank') await this.#hasSeqs(this.#headSeq + transactions, `${transactions} transactions`);
+    if (variant === 'plank') await this.#hasSeqs(this.#headSeq + changes, `${changes} changes`);
   }
 
   async #hasSeqs(seq: number, what: string): Promise<void> {
@@ -196,7 +218,7 @@ interface LoadGenerator {
   name: string;
   /** `perSecond` is of the `seconds` that follow a first one; `transactions` have committed in all. */
   run(
-    workload: Workload,
+    workload: string,
     variant: Variant,
     clients: number,
     seconds: number,
@@ -205,10 +227,10 @@ interface LoadGenerator {
 
 /** pgbench, the cheapest there is, else a process of ours that does the same at a higher price. */
 async function loadGenerator(url: string, folder: string): Promise<LoadGenerator> {
-  for (const workload of Object.keys(workloads) as Workload[])
-    for (const variant of variants)
-      await writeFile(join(folder, `${workload}-${variant}.sql`), workloads[workload](table(variant)));
-  const script = (workload: Workload, variant: Variant) => join(folder, `${workload}-${variant}.sql`);
+  const script = (workload: string, variant: Variant) =>
+    join(folder, `${workload.replaceAll(' ', '-')}-${variant}.sql`);
+  for (const [workload, { sql }] of Object.entries(workloads))
+    for (const variant of variants) await writeFile(script(workload, variant), sql(table(variant)));
   const pgbench = findProgram('pgbench');
   if (pgbench !== undefined) {
     const { stdout } = await run(pgbench, ['--version']);
