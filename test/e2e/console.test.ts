@@ -1,0 +1,229 @@
+// The operators' console in a real browser, over two gateways and two listeners: it says at a glance what is wrong while a
+// listener is dead, Redis is down, a replica drains or a client reads nothing, and does what it is told to.
+
+import type { Browser, BrowserContext, Page } from 'playwright-core';
+import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
+import { WebSocket } from 'ws';
+import { Cluster, type ClusterNode } from '../../deploy/local/cluster.ts';
+import { type LocalRedis, startRedis } from '../../deploy/local/redis.ts';
+import { admin } from '../support/admin.ts';
+import { launchBrowser } from '../support/browser.ts';
+import { leader } from '../support/nodes.ts';
+import { createDatabase, type TestDatabase } from '../support/servers.ts';
+import { until } from '../support/wait.ts';
+
+const token = 'sixteen characters';
+const deadlineMs = 20_000;
+
+let database: TestDatabase;
+let redis: LocalRedis;
+let cluster: Cluster;
+let browser: Browser;
+const contexts: BrowserContext[] = [];
+const errors: string[] = [];
+
+beforeAll(async () => {
+  [database, redis, browser] = await Promise.all([createDatabase(), startRedis(), launchBrowser()]);
+  cluster = await Cluster.start({
+    gateways: 2,
+    listeners: 2,
+    balanced: false,
+    databaseUrl: database.url,
+    redisUrl: redis.url,
+    env: { OPS_TOKEN: token, CANARY_INTERVAL_MS: '500', LEASE_MS: '1000' },
+  });
+});
+
+afterEach(async () => {
+  await Promise.all(contexts.splice(0).map((context) => context.close()));
+  expect(errors.splice(0)).toEqual([]);
+});
+
+afterAll(async () => {
+  await browser?.close();
+  await cluster?.stop();
+  await redis?.stop();
+  await database?.drop();
+});
+
+/** The page of a gateway, let in. */
+async function open(gateway: ClusterNode, viewport = { width: 1400, height: 1000 }): Promise<Page> {
+  const context = await browser.newContext({ locale: 'en-GB', viewport });
+  contexts.push(context);
+  const page = await context.newPage();
+  page.setDefaultTimeout(deadlineMs);
+  page.on('pageerror', (error) => errors.push(error.message));
+  page.on('console', (message) => {
+    // that the network failed is the browser's own line, and a wrong token is answered with 401
+    const expected = /net::ERR_|WebSocket connection to|status of 4\d\d/.test(message.text());
+    if (message.type() === 'error' && !expected) errors.push(message.text());
+  });
+  await page.goto(`${gateway.opsUrl}/console`);
+  await page.getByLabel('Token').fill(token);
+  await page.getByLabel('Token').press('Enter');
+  await page.locator('#gateways tbody tr').nth(1).waitFor();
+  return page;
+}
+
+/** Waits for the sentence at the top. */
+async function says(page: Page, level: string, words: RegExp): Promise<void> {
+  const told = async () =>
+    `${await page.locator('#status').getAttribute('data-level')}: ${await page.locator('#status').innerText()}`;
+  await expect.poll(told, { timeout: deadlineMs }).toMatch(new RegExp(`^${level}: (.|\n)*${words.source}`));
+}
+
+const isWell = (page: Page) => says(page, 'good', /All is well/);
+const rowOf = (page: Page, name: string) =>
+  page.locator('tbody tr').filter({ has: page.getByRole('rowheader', { name, exact: true }) });
+
+it('asks for the token, and keeps who has none out', async () => {
+  const context = await browser.newContext();
+  contexts.push(context);
+  const page = await context.newPage();
+  await page.goto(`${cluster.gateways[0]!.opsUrl}/console`);
+  const field = page.getByLabel('Token');
+  await expect.poll(() => field.evaluate((input) => input === document.activeElement)).toBe(true);
+  await field.fill('not this one at all');
+  await field.press('Enter');
+  await expect.poll(() => page.locator('#token-error').innerText()).toBe('This is not the token.');
+  expect(await page.locator('#board').isVisible()).toBe(false);
+  await field.fill(token);
+  await page.getByRole('button', { name: 'Open' }).click();
+  await page.locator('#gateways tbody tr').nth(1).waitFor();
+  // a reload needs no token: the cookie is there, and no script can read it
+  await page.reload();
+  await page.locator('#gateways tbody tr').nth(1).waitFor();
+  expect(await page.evaluate('document.cookie + JSON.stringify([localStorage, sessionStorage])')).toBe('[{},{}]');
+});
+
+it('shows every process, what it carries, and that all is well', async () => {
+  const clients = cluster.gateways.map(({ url }) => new WebSocket(`${url.replace('http', 'ws')}/ws`));
+  const page = await open(cluster.gateways[1]!);
+  await isWell(page);
+  expect(await page.locator('#node').innerText()).toBe('gateway-2');
+  for (const name of ['gateway-1', 'gateway-2']) {
+    const cells = rowOf(page, name);
+    await expect.poll(() => cells.locator('td').nth(0).innerText()).toBe('serving');
+    await expect.poll(() => cells.locator('td').nth(1).innerText()).toBe('1');
+    await expect.poll(() => cells.locator('td').nth(2).innerText()).toBe('50 %');
+  }
+  const states = async () => (await page.locator('#listeners .pill').allInnerTexts()).sort();
+  await expect.poll(states).toEqual(['leads', 'stands by']);
+  await expect
+    .poll(() => page.locator('#channels tbody tr').allInnerTexts())
+    .toEqual([expect.stringMatching(/^every table\s+every row\s+2\s+2$/)]);
+  await admin(database.url, `insert into items (name) select 'x' from generate_series(1, 50)`);
+  await expect.poll(() => page.locator('#fact-p99').innerText(), { timeout: deadlineMs }).toMatch(/ m?s$/);
+  // the charts are drawn, and say what they show
+  await expect.poll(() => page.locator('#chart-events').getAttribute('aria-label')).toMatch(/at most [1-9]/);
+  expect(await page.locator('.charts canvas').count()).toBe(3);
+  for (const client of clients) client.terminate();
+});
+
+it('says so while the leading listener is dead, and that another leads', async () => {
+  const page = await open(cluster.gateways[0]!);
+  await isWell(page);
+  const leading = await leader(cluster.listeners);
+  await leading.kill();
+  await says(page, 'wait', new RegExp(`${leading.name} does not answer`));
+  await expect.poll(() => rowOf(page, leading.name).locator('.pill').innerText()).toMatch(/^silent/);
+  const other = cluster.listeners.find((listener) => listener !== leading)!;
+  await expect.poll(() => rowOf(page, other.name).locator('.pill').innerText(), { timeout: deadlineMs }).toBe('leads');
+  await other.kill();
+  await says(page, 'bad', /No listener leads: changes wait/);
+  expect(await page.title()).toMatch(/^✕ No listener leads/);
+  await Promise.all([leading.start(), other.start()]);
+  await isWell(page);
+});
+
+it('says so while Redis is down', async () => {
+  const page = await open(cluster.gateways[0]!);
+  await isWell(page);
+  await redis.kill();
+  await says(page, 'wait', /Redis does not answer: gateway-1 reads changes from the log in Postgres/);
+  await redis.restart();
+  await isWell(page);
+});
+
+it('follows changes with a filter, and explains one of them', async () => {
+  const page = await open(cluster.gateways[0]!);
+  await page.locator('#tail-table option[value="items"]').waitFor({ state: 'attached' });
+  await page.locator('#tail-table').selectOption('items');
+  await page.locator('#tail-where').fill('{"value": {"gt": ');
+  await page.getByRole('button', { name: 'Follow' }).click();
+  expect(await page.locator('#tail-error').innerText()).toMatch(/is no JSON/);
+  await page.locator('#tail-where').fill('{"value": {"gt": 10}}');
+  await page.getByRole('button', { name: 'Follow' }).click();
+  await page.getByRole('button', { name: 'Stop' }).waitFor();
+  await until(
+    'it follows',
+    async () => {
+      await admin(database.url, `insert into items (name, value) values ('small', 1), ('large', 100)`);
+      return (await page.locator('#tail li').count()) > 0;
+    },
+    deadlineMs,
+  );
+  const shown = await page.locator('#tail li').allInnerTexts();
+  expect(shown.every((text) => /INSERT/.test(text) && /"name":"large"/.test(text))).toBe(true);
+  await page.locator('#tail li .pos').first().click();
+  await expect.poll(() => page.locator('#explained .way li').count()).toBe(5);
+  await expect.poll(() => page.locator('#explained .say').innerText()).toMatch(/it concerns 1\./);
+  await page.getByLabel('Position').fill('yesterday');
+  await page.getByRole('button', { name: 'Explain' }).click();
+  await expect.poll(() => page.locator('[data-error="pos"]').innerText()).toMatch(/is not a position/);
+  await page.getByRole('button', { name: 'Stop' }).click();
+  await page.getByRole('button', { name: 'Follow' }).waitFor();
+});
+
+it('drains a gateway and takes it back, by the keyboard', async () => {
+  const page = await open(cluster.gateways[0]!);
+  await isWell(page);
+  const button = rowOf(page, 'gateway-2').getByRole('button');
+  await button.focus();
+  await page.keyboard.press('Enter');
+  await expect.poll(() => button.innerText()).toBe('Sure?');
+  await page.keyboard.press('Enter');
+  await says(page, 'wait', /gateway-2 drains: no clients are left/);
+  await expect.poll(() => rowOf(page, 'gateway-2').locator('.pill').innerText()).toBe('draining');
+  await expect.poll(() => button.innerText()).toBe('Undrain');
+  await button.focus();
+  await page.keyboard.press('Enter');
+  await isWell(page);
+});
+
+it('names a client that reads nothing, and ends it', async () => {
+  const page = await open(cluster.gateways[1]!);
+  const client = new WebSocket(`${cluster.gateways[0]!.url.replace('http', 'ws')}/ws`);
+  const closed = new Promise<number>((resolve) => client.on('close', resolve));
+  await new Promise((resolve) => client.on('open', resolve));
+  client.pause();
+  await admin(database.url, `insert into items (name) select repeat('x', 250) from generate_series(1, 30000)`);
+  await says(page, 'wait', /1 client of gateway-1 reads too slowly/);
+  const row = page.locator('#clients tbody tr');
+  await expect.poll(() => row.locator('th').innerText()).toMatch(/^gateway-1\/\d+$/);
+  await row.getByRole('button', { name: /^Disconnect/ }).click();
+  await expect.poll(() => row.getByRole('button', { name: /^Disconnect/ }).innerText()).toBe('Sure?');
+  await row.getByRole('button', { name: /^Disconnect/ }).click();
+  await expect.poll(() => page.locator('#clients-note').isVisible(), { timeout: deadlineMs }).toBe(true);
+  client.resume();
+  expect(await closed).toBeGreaterThan(0);
+});
+
+it('fits a phone, where its tables stay tables', async () => {
+  const page = await open(cluster.gateways[0]!, { width: 390, height: 844 });
+  await page.locator('#listeners tbody tr').nth(1).waitFor();
+  expect(await page.evaluate('document.documentElement.scrollWidth')).toBe(390);
+  expect(await page.getByRole('table').count()).toBeGreaterThanOrEqual(2);
+  await rowOf(page, 'gateway-1').getByRole('button', { name: 'Drain gateway-1' }).waitFor();
+  // the sentence is what is seen first
+  expect((await page.locator('#status').boundingBox())!.y).toBeLessThan(100);
+});
+
+it('says so when the gateway that serves it is gone, and goes on when it is back', async () => {
+  const page = await open(cluster.gateways[0]!);
+  await isWell(page);
+  await cluster.gateways[0]!.kill();
+  await says(page, 'bad', /gateway-1, which serves this page, does not answer/);
+  await cluster.gateways[0]!.start();
+  await isWell(page);
+});
