@@ -39,7 +39,7 @@ export async function migrate(databaseUrl: string, options: { log?: (message: st
       if (before === checksum) continue;
       if (before !== undefined)
         throw new Error(
-          `migration ${name} was applied in another version; this database belongs to another release of Plank`,
+          `migration ${name} was applied in another version: this database belongs to another release of Plank. Where its data may go, start with --fresh; in a database of yours run "drop schema plank cascade", migrate and attach your tables again (rows stay, clients begin anew)`,
         );
       log(`applying ${name}`);
       await client.query('begin');
