@@ -99,7 +99,7 @@ await runService(
 
   test page   ${url}/         (open it in two windows)
   WebSocket   ws://localhost:${gateway.port}/ws
-  operators   http://localhost:${gateway.opsPort}/ops/nodes
+  console     http://localhost:${gateway.opsPort}/console   (for operators)
   database    ${DATABASE_URL}
 
 Try it:

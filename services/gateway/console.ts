@@ -15,7 +15,7 @@ import { type ExplainDeps, explainHere, question, wordsOf } from './explain.ts';
 import { FilteredChannel } from './filtered-channel.ts';
 import { explain, type OpsExplainDeps } from './ops-explain.ts';
 import { Figures } from './ops-figures.ts';
-import { OpsSession } from './ops-tables.ts';
+import { serveTables } from './ops-tables.ts';
 import { type ChannelsAnswer, OpsView } from './ops-view.ts';
 import { invalidFields, methodNotAllowed, named } from './problems.ts';
 
@@ -97,7 +97,7 @@ export class Console {
     this.#server.handleUpgrade(request, socket, head, (ws) => {
       ws.on('error', () => ws.terminate());
       if (ws.protocol !== subprotocol) ws.close(closeCodes.malformed, `this is served as ${subprotocol}`);
-      else new OpsSession(ws, this.#view.tables, this.#options.node);
+      else serveTables(ws, this.#view.tables, this.#options.node);
     });
   }
 

@@ -77,11 +77,14 @@ export class Figures {
   refresh(maxAgeMs: number): Promise<void> {
     if (this.#asking) return this.#asking;
     if (performance.now() - this.#askedAt < maxAgeMs) return Promise.resolve();
-    this.#asking = Promise.all([this.#askPostgres(), this.#askFanout()]).then(() => {
-      this.#askedAt = performance.now();
-      this.#asking = undefined;
-    });
+    this.#asking = this.#askAll();
     return this.#asking;
+  }
+
+  async #askAll(): Promise<void> {
+    await Promise.all([this.#askPostgres(), this.#askFanout()]);
+    this.#askedAt = performance.now();
+    this.#asking = undefined;
   }
 
   async #askPostgres(): Promise<void> {

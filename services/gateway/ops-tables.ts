@@ -88,8 +88,13 @@ export class LiveTable {
   }
 }
 
-/** What is said on one WebSocket of operators. */
-export class OpsSession {
+/** Says on a WebSocket of operators what the page asks for, until it closes. */
+export function serveTables(ws: WebSocket, tables: ReadonlyMap<string, LiveTable>, node: string): void {
+  const session = new OpsSession(ws, tables, node);
+  ws.on('message', (message: RawData) => session.receive((message as Buffer).toString()));
+}
+
+class OpsSession {
   readonly #ws: WebSocket;
   readonly #tables: ReadonlyMap<string, LiveTable>;
   readonly #node: string;
@@ -104,7 +109,6 @@ export class OpsSession {
     this.#node = node;
     this.#hello = setTimeout(() => ws.close(closeCodes.noHello, 'no hello came in time'), helloTimeoutMs);
     this.#ping = setInterval(() => this.#check(), pingMs);
-    ws.on('message', (message: RawData) => this.#receive((message as Buffer).toString()));
     ws.on('pong', () => {
       this.#alive = true;
     });
@@ -121,7 +125,7 @@ export class OpsSession {
     this.#ws.ping();
   }
 
-  #receive(text: string): void {
+  receive(text: string): void {
     this.#alive = true;
     const message = parseClientMessage(text);
     if ('error' in message) return this.#ws.close(closeCodes.malformed, message.error.slice(0, 100));

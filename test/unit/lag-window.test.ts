@@ -1,6 +1,6 @@
 // The quantiles of the last ten seconds: never below the true ones, never a quarter above, and forgetful.
 
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { LagWindow } from '../../services/gateway/lag-window.ts';
 
