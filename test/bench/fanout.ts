@@ -53,7 +53,7 @@ const cases: Case[] = [
     id: 'b2',
     name: '10 changes to 1,000 sockets',
     clients: 1_000,
-    load: { flushes: 6, everyMs: 250, changes: 10 },
+    load: { flushes: 10, everyMs: 150, changes: 10 },
     targets: { ws: { atMost: 1 / 5 }, socketIo: { atMost: 1 / 8 } },
   },
   {
@@ -78,10 +78,14 @@ export async function fanout({ quick, folder, say }: BenchOptions): Promise<Benc
   };
   const variants = Object.keys(servers) as Variant[];
   const contestants = new Map<Variant, Contestant>();
-  for (const variant of variants) contestants.set(variant, await Contestant.enter(servers[variant]!, stack, folder));
+  for (const variant of variants) {
+    const contestant = await Contestant.enter(servers[variant]!, stack, folder);
+    await contestant.warmUp(quick ? 200 : 2_000);
+    contestants.set(variant, contestant);
+  }
   const rows: Row[] = [];
   const raw: object[] = [];
-  let admitted = 0;
+  let admitted = 1;
   for (const { id, name, clients, load, targets } of cases) {
     const more = Array.from({ length: clients - admitted }, () => []);
     for (const contestant of contestants.values()) await contestant.admit(more, clients);
