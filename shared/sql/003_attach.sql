@@ -144,10 +144,12 @@ begin
       get diagnostics wrote = row_count;
       if wrote = 0 then
         -- The tables hold the steps in the order in which they were made, so the n-th old row became the n-th new one.
+        -- (A full join whose condition the planner cannot turn into an inner one's: a plan that was kept from a statement of few
+        -- rows would loop, and make every image anew for each row of the other side.)
         insert into plank.outbox (relation, action, key, old, new)
         select %1$s, 'U', n.key, o.image, n.image
-        from (select *, row_number() over () as step from (%2$s) o) o join (select *, row_number() over () as step from (%3$s) n) n using (step)
-        where (n.key collate "C" = o.key collate "C") is true
+        from (select *, row_number() over () as step from (%2$s) o) o full join (select *, row_number() over () as step from (%3$s) n) n using (step)
+        where coalesce(n.key collate "C" = o.key collate "C", false)
         order by step;
         get diagnostics wrote = row_count;
       end if;

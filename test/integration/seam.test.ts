@@ -183,7 +183,7 @@ async function quiet(pool: Pool, everyone: Client[]): Promise<void> {
       if (failure) throw failure;
       return pictures.filter(({ seq, from }) => from === null || seq < end);
     });
-  await until(`every subscription is at ${end}`, () => behind().length === 0, 20_000).catch((error: Error) => {
+  await until(`every subscription is at ${end}`, () => behind().length === 0, 40_000).catch((error: Error) => {
     const some = behind().map(({ seq, from, rows, wish }) => ({ seq, from, rows: rows.size, wish }));
     throw new Error(`${error.message}; behind are ${JSON.stringify(some)}`);
   });
