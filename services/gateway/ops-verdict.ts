@@ -51,7 +51,8 @@ export interface Verdict {
 
 const stuckMs = 1_500;
 const lateMs = 1_000;
-const readingLongMs = 2_500;
+/** who reads the log for longer is not just filling a gap */
+export const readingLongMs = 2_500;
 
 export function verdict(picture: Picture): Verdict {
   const said = findings(picture);

@@ -9,7 +9,7 @@ import type { Row } from '#shared/wire.ts';
 import type { SeenGateway } from './gateway-state.ts';
 import type { Figures } from './ops-figures.ts';
 import { LiveTable } from './ops-tables.ts';
-import { type Verdict, verdict } from './ops-verdict.ts';
+import { readingLongMs, type Verdict, verdict } from './ops-verdict.ts';
 
 const everyMs = 1_000;
 /** others are asked for clients and channels each so many turns */
@@ -168,7 +168,6 @@ export class OpsView {
       .map(({ status }) => status)
       .filter(({ instance }) => !heard.some((is) => is.instance === instance));
     const all = [...heard, ...lost];
-    const now = Date.now();
     return verdict({
       self: node,
       deafMs: roster.deafMs,
@@ -183,7 +182,6 @@ export class OpsView {
         .filter(({ role }) => role === 'listener')
         .map(({ node, instance }) => ({ node, silentMs: silentMs.get(instance) ?? 0 })),
       gateways: gatewaysOf(all).map(({ node, instance, state }) => {
-        const { readingSince = null } = this.#paces.get(instance) ?? {};
         return {
           node,
           silentMs: silentMs.get(instance) ?? 0,
@@ -191,7 +189,7 @@ export class OpsView {
           reason: state.reason,
           draining: state.draining,
           canaryLate: state.canaryLate,
-          readingMs: readingSince === null ? 0 : now - readingSince,
+          readingMs: this.#readingMs(instance),
           connections: state.connections,
           slow: state.slow,
           p99: state.lag?.p99 ?? null,
@@ -199,6 +197,12 @@ export class OpsView {
         };
       }),
     });
+  }
+
+  /** For how long it has read the log instead of the stream. */
+  #readingMs(instance: string): number {
+    const { readingSince = null } = this.#paces.get(instance) ?? {};
+    return readingSince === null ? 0 : Date.now() - readingSince;
   }
 
   #nodes(): Row[] {
@@ -213,6 +217,7 @@ export class OpsView {
       const common = { instance, node, role, version, startedAt, silentSeconds: Math.floor(silentMs / 1_000) };
       if (role === 'listener') return { ...common, state: state['state'], term: state['term'] };
       const { eventsPerSecond = 0, deliveriesPerSecond = 0 } = this.#paces.get(instance) ?? {};
+      const readingMs = this.#readingMs(instance);
       const own = state as unknown as SeenGateway;
       return {
         ...common,
@@ -221,6 +226,8 @@ export class OpsView {
         share: total > 0 ? own.connections / total : 0,
         eventsPerSecond,
         deliveriesPerSecond,
+        // for a moment each does so now and then
+        changes: readingMs >= readingLongMs ? 'reading' : 'tailing',
         behind: Math.max(0, (figures.headAt(own.at) ?? 0) - own.seq),
       };
     });

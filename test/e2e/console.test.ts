@@ -20,6 +20,7 @@ let redis: LocalRedis;
 let cluster: Cluster;
 let browser: Browser;
 const contexts: BrowserContext[] = [];
+const sockets: WebSocket[] = [];
 const errors: string[] = [];
 
 beforeAll(async () => {
@@ -35,6 +36,7 @@ beforeAll(async () => {
 });
 
 afterEach(async () => {
+  for (const socket of sockets.splice(0)) socket.terminate();
   await Promise.all(contexts.splice(0).map((context) => context.close()));
   expect(errors.splice(0)).toEqual([]);
 });
@@ -65,11 +67,14 @@ async function open(gateway: ClusterNode, viewport = { width: 1400, height: 1000
   return page;
 }
 
+/** Until it is as expected, on a busy machine too. */
+const poll = <T>(look: () => T | Promise<T>) => expect.poll(look, { timeout: deadlineMs });
+
 /** Waits for the sentence at the top. */
 async function says(page: Page, level: string, words: RegExp): Promise<void> {
   const told = async () =>
     `${await page.locator('#status').getAttribute('data-level')}: ${await page.locator('#status').innerText()}`;
-  await expect.poll(told, { timeout: deadlineMs }).toMatch(new RegExp(`^${level}: (.|\n)*${words.source}`));
+  await poll(told).toMatch(new RegExp(`^${level}: (.|\n)*${words.source}`));
 }
 
 const isWell = (page: Page) => says(page, 'good', /All is well/);
@@ -82,10 +87,10 @@ it('asks for the token, and keeps who has none out', async () => {
   const page = await context.newPage();
   await page.goto(`${cluster.gateways[0]!.opsUrl}/console`);
   const field = page.getByLabel('Token');
-  await expect.poll(() => field.evaluate((input) => input === document.activeElement)).toBe(true);
+  await poll(() => field.evaluate((input) => input === document.activeElement)).toBe(true);
   await field.fill('not this one at all');
   await field.press('Enter');
-  await expect.poll(() => page.locator('#token-error').innerText()).toBe('This is not the token.');
+  await poll(() => page.locator('#token-error').innerText()).toBe('This is not the token.');
   expect(await page.locator('#board').isVisible()).toBe(false);
   await field.fill(token);
   await page.getByRole('button', { name: 'Open' }).click();
@@ -97,27 +102,26 @@ it('asks for the token, and keeps who has none out', async () => {
 });
 
 it('shows every process, what it carries, and that all is well', async () => {
-  const clients = cluster.gateways.map(({ url }) => new WebSocket(`${url.replace('http', 'ws')}/ws`));
+  sockets.push(...cluster.gateways.map(({ url }) => new WebSocket(`${url.replace('http', 'ws')}/ws`)));
   const page = await open(cluster.gateways[1]!);
   await isWell(page);
   expect(await page.locator('#node').innerText()).toBe('gateway-2');
   for (const name of ['gateway-1', 'gateway-2']) {
     const cells = rowOf(page, name);
-    await expect.poll(() => cells.locator('td').nth(0).innerText()).toBe('serving');
-    await expect.poll(() => cells.locator('td').nth(1).innerText()).toBe('1');
-    await expect.poll(() => cells.locator('td').nth(2).innerText()).toBe('50 %');
+    await poll(() => cells.locator('td').nth(0).innerText()).toBe('serving');
+    await poll(() => cells.locator('td').nth(1).innerText()).toBe('1');
+    await poll(() => cells.locator('td').nth(2).innerText()).toBe('50 %');
   }
   const states = async () => (await page.locator('#listeners .pill').allInnerTexts()).sort();
-  await expect.poll(states).toEqual(['leads', 'stands by']);
+  await poll(states).toEqual(['leads', 'stands by']);
   await expect
     .poll(() => page.locator('#channels tbody tr').allInnerTexts())
     .toEqual([expect.stringMatching(/^every table\s+every row\s+2\s+2$/)]);
   await admin(database.url, `insert into items (name) select 'x' from generate_series(1, 50)`);
-  await expect.poll(() => page.locator('#fact-p99').innerText(), { timeout: deadlineMs }).toMatch(/ m?s$/);
+  await poll(() => page.locator('#fact-p99').innerText()).toMatch(/ m?s$/);
   // the charts are drawn, and say what they show
-  await expect.poll(() => page.locator('#chart-events').getAttribute('aria-label')).toMatch(/at most [1-9]/);
+  await poll(() => page.locator('#chart-events').getAttribute('aria-label')).toMatch(/at most [1-9]/);
   expect(await page.locator('.charts canvas').count()).toBe(3);
-  for (const client of clients) client.terminate();
 });
 
 it('says so while the leading listener is dead, and that another leads', async () => {
@@ -126,9 +130,9 @@ it('says so while the leading listener is dead, and that another leads', async (
   const leading = await leader(cluster.listeners);
   await leading.kill();
   await says(page, 'wait', new RegExp(`${leading.name} does not answer`));
-  await expect.poll(() => rowOf(page, leading.name).locator('.pill').innerText()).toMatch(/^silent/);
+  await poll(() => rowOf(page, leading.name).locator('.pill').innerText()).toMatch(/^silent/);
   const other = cluster.listeners.find((listener) => listener !== leading)!;
-  await expect.poll(() => rowOf(page, other.name).locator('.pill').innerText(), { timeout: deadlineMs }).toBe('leads');
+  await poll(() => rowOf(page, other.name).locator('.pill').innerText()).toBe('leads');
   await other.kill();
   await says(page, 'bad', /No listener leads: changes wait/);
   expect(await page.title()).toMatch(/^✕ No listener leads/);
@@ -166,11 +170,11 @@ it('follows changes with a filter, and explains one of them', async () => {
   const shown = await page.locator('#tail li').allInnerTexts();
   expect(shown.every((text) => /INSERT/.test(text) && /"name":"large"/.test(text))).toBe(true);
   await page.locator('#tail li .pos').first().click();
-  await expect.poll(() => page.locator('#explained .way li').count()).toBe(5);
-  await expect.poll(() => page.locator('#explained .say').innerText()).toMatch(/it concerns 1\./);
+  await poll(() => page.locator('#explained .way li').count()).toBe(5);
+  await poll(() => page.locator('#explained .say').innerText()).toMatch(/it concerns 1\./);
   await page.getByLabel('Position').fill('yesterday');
   await page.getByRole('button', { name: 'Explain' }).click();
-  await expect.poll(() => page.locator('[data-error="pos"]').innerText()).toMatch(/is not a position/);
+  await poll(() => page.locator('[data-error="pos"]').innerText()).toMatch(/is not a position/);
   await page.getByRole('button', { name: 'Stop' }).click();
   await page.getByRole('button', { name: 'Follow' }).waitFor();
 });
@@ -181,11 +185,11 @@ it('drains a gateway and takes it back, by the keyboard', async () => {
   const button = rowOf(page, 'gateway-2').getByRole('button');
   await button.focus();
   await page.keyboard.press('Enter');
-  await expect.poll(() => button.innerText()).toBe('Sure?');
+  await poll(() => button.innerText()).toBe('Sure?');
   await page.keyboard.press('Enter');
   await says(page, 'wait', /gateway-2 drains: no clients are left/);
-  await expect.poll(() => rowOf(page, 'gateway-2').locator('.pill').innerText()).toBe('draining');
-  await expect.poll(() => button.innerText()).toBe('Undrain');
+  await poll(() => rowOf(page, 'gateway-2').locator('.pill').innerText()).toBe('draining');
+  await poll(() => button.innerText()).toBe('Undrain');
   await button.focus();
   await page.keyboard.press('Enter');
   await isWell(page);
@@ -194,17 +198,18 @@ it('drains a gateway and takes it back, by the keyboard', async () => {
 it('names a client that reads nothing, and ends it', async () => {
   const page = await open(cluster.gateways[1]!);
   const client = new WebSocket(`${cluster.gateways[0]!.url.replace('http', 'ws')}/ws`);
+  sockets.push(client);
   const closed = new Promise<number>((resolve) => client.on('close', resolve));
   await new Promise((resolve) => client.on('open', resolve));
   client.pause();
   await admin(database.url, `insert into items (name) select repeat('x', 250) from generate_series(1, 30000)`);
   await says(page, 'wait', /1 client of gateway-1 reads too slowly/);
   const row = page.locator('#clients tbody tr');
-  await expect.poll(() => row.locator('th').innerText()).toMatch(/^gateway-1\/\d+$/);
+  await poll(() => row.locator('th').innerText()).toMatch(/^gateway-1\/\d+$/);
   await row.getByRole('button', { name: /^Disconnect/ }).click();
-  await expect.poll(() => row.getByRole('button', { name: /^Disconnect/ }).innerText()).toBe('Sure?');
+  await poll(() => row.getByRole('button', { name: /^Disconnect/ }).innerText()).toBe('Sure?');
   await row.getByRole('button', { name: /^Disconnect/ }).click();
-  await expect.poll(() => page.locator('#clients-note').isVisible(), { timeout: deadlineMs }).toBe(true);
+  await poll(() => page.locator('#clients-note').isVisible()).toBe(true);
   client.resume();
   expect(await closed).toBeGreaterThan(0);
 });
