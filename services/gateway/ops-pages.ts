@@ -1,5 +1,4 @@
 /** The console's files: the page, the SDK that it uses, and the charts, all under /console. They hold no secret and need no token. */
-import { createRequire } from 'node:module';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type RequestHandler, Router } from 'express';
@@ -7,7 +6,7 @@ import { methodNotAllowed, named } from './problems.ts';
 import { sdkFiles } from './sdk.ts';
 
 const consoleFolder = fileURLToPath(new URL('../../console/', import.meta.url));
-const chartsFolder = dirname(createRequire(import.meta.url).resolve('uplot'));
+const chartsFolder = dirname(fileURLToPath(import.meta.resolve('uplot')));
 
 /** What is served of the folder, by name: a file that lands in it is not public by itself. */
 const files = [
