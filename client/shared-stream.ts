@@ -30,7 +30,7 @@ export type Delivery =
   /** the subscription has ended */
   | { kind: 'error'; code: string; message: string };
 
-export interface Member {
+interface Member {
   readonly id: number;
   /** wants rows to begin with, and again where changes were lost */
   readonly snapshot: boolean;

@@ -185,7 +185,7 @@ const of = (type: string, ordered: boolean, rows: fc.Arbitrary<string>, values: 
 const asString = (arbitrary: fc.Arbitrary<string>) => arbitrary.map((value) => quoted(value));
 const special = (arbitrary: fc.Arbitrary<string>, ...values: string[]) =>
   fc.oneof({ arbitrary, weight: 6 }, { arbitrary: hard(...values), weight: 1 });
-export const label = hard('calm', 'wild', 'Wild', 'a "quoted" one', 'é😀');
+const label = hard('calm', 'wild', 'Wild', 'a "quoted" one', 'é😀');
 
 export const kinds: Record<string, Kind> = {
   ok: of('boolean', false, hard('true', 'false'), hard('true', 'false')),
