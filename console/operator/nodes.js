@@ -50,9 +50,10 @@ export function drawNodes() {
 
 export const byName = (a, b) => a.node.localeCompare(b.node, 'en', { numeric: true });
 
-function stateOf({ silentSeconds, draining, ready, reason, changes, slow }) {
+function stateOf({ silentSeconds, connections, draining, ready, reason, changes, slow }) {
   if (silentSeconds > 0) return ['bad', `silent ${secondsText(silentSeconds)}`];
-  if (draining) return ['wait', reason === 'stopping' ? 'stopping' : 'draining'];
+  if (draining && reason === 'stopping') return ['wait', 'stopping'];
+  if (draining) return ['wait', connections === 0 ? 'drained' : 'draining'];
   if (!ready) return ['bad', 'not ready'];
   if (changes === 'reading') return ['wait', 'reads the log'];
   return slow > 0 ? ['wait', `${slow} slow`] : ['good', 'serving'];

@@ -40,7 +40,7 @@ export interface Picture {
   }[];
 }
 
-export type Level = 'good' | 'wait' | 'bad';
+type Level = 'good' | 'wait' | 'bad';
 
 export interface Verdict {
   level: Level;
@@ -98,7 +98,9 @@ function findings(picture: Picture): { level: Level; text: string }[] {
   for (const { node, draining, connections, silentMs } of picture.gateways) {
     if (!draining || silentMs > 0) continue;
     wait.push(
-      `${node} drains: ${connections === 0 ? 'no clients are left' : `${counted(connections, 'client')} left`}`,
+      connections === 0
+        ? `${node} is drained and takes no clients`
+        : `${node} drains: ${counted(connections, 'client')} left`,
     );
   }
   for (const { node, slow } of picture.gateways)

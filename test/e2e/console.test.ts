@@ -187,8 +187,8 @@ it('drains a gateway and takes it back, by the keyboard', async () => {
   await page.keyboard.press('Enter');
   await poll(() => button.innerText()).toBe('Sure?');
   await page.keyboard.press('Enter');
-  await says(page, 'wait', /gateway-2 drains: no clients are left/);
-  await poll(() => rowOf(page, 'gateway-2').locator('.pill').innerText()).toBe('draining');
+  await says(page, 'wait', /gateway-2 is drained and takes no clients/);
+  await poll(() => rowOf(page, 'gateway-2').locator('.pill').innerText()).toBe('drained');
   await poll(() => button.innerText()).toBe('Undrain');
   await button.focus();
   await page.keyboard.press('Enter');

@@ -134,7 +134,7 @@ describe('the sentence', () => {
     const gateways = [gateway('gateway-1'), gateway('gateway-2', { draining: true, ready: false, connections: 0 })];
     expect(verdict(picture({ gateways }))).toEqual({
       level: 'wait',
-      text: 'gateway-2 drains: no clients are left',
+      text: 'gateway-2 is drained and takes no clients',
       also: ['Changes arrive all the same, within 4 ms'],
     });
   });
