@@ -286,14 +286,16 @@ it('its network is cut for longer than the log is kept', async () => {
 it('its network was cut for a minute, while thousands of changes and all of the above went by', async () => {
   const pictures = new Witness(far.open);
   for (let i = 0; i < 5; i++) await touchAll(databaseUrl);
+  await writers.more(1_000);
+  await writers.stop();
   await until('a minute has gone by', () => performance.now() - far.cutAt > cutMs, cutMs);
   expect(far.plank.state).not.toBe('open');
   expect(pictures.pictures).toBe(0);
   far.proxy.pass();
   // attempts that began in silence end with it
   far.proxy.cut();
-  await writers.more(50);
   await until('it is back', () => far.open.state === 'live', comeBackMs);
+  writers = new Writers(databaseUrl);
   await expectRight();
   await becomes('it has the open ones', far.open, (await selected(databaseUrl)).filter(isOpen), deadlineMs);
   expect(far.resyncs).toEqual([]);
