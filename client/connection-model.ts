@@ -13,6 +13,8 @@ export const limits = {
   silence: 2.5,
   /** how long a probe waits for its answer */
   probeMs: 5_000,
+  /** a `drain` holds until so long after its time; then it was called off, and all who were told would come back at once */
+  drainMs: 5_000,
   /** how long a request waits for its own, unless told otherwise: behind rows on a slow network it may take its time */
   answerMs: 30_000,
 };

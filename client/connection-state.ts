@@ -6,7 +6,7 @@
  *   connecting  asks for the token, then for a socket
  *   opening     hello and the subscribes are sent; waits for `welcome`
  *   open        frames flow; silence is broken by a ping, and a silent peer is given up
- *   waiting     until the next attempt: full jitter, 0.5 to 20 s; after `drain` as long as the server said
+ *   waiting     until the next attempt: full jitter, 0.5 to 20 s; after a `drain` that holds as long as the server said
  *   closed      for good: the application or a close code said so
  *
  * What must stay true: one socket at a time, events of an older one change nothing; the next attempt is never without a wait;
@@ -139,7 +139,8 @@ class Step implements Out {
     const { now, random } = this.#world;
     const isStable = link.status === 'open' && now - link.openedAt >= limits.stableMs;
     const attempts = isStable ? 0 : this.state.attempts;
-    const returnAt = link.status === 'open' ? link.returnAt : null;
+    const isAsked = link.status === 'open' && link.returnAt !== null && now < link.returnAt + limits.drainMs;
+    const returnAt = isAsked ? link.returnAt : null;
     const waitMs = returnAt === null ? jitter(attempts, random) : Math.max(0, returnAt - now);
     this.#disconnect();
     this.#set({ attempts: returnAt === null ? attempts + 1 : attempts });

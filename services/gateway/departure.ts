@@ -28,6 +28,7 @@ export async function depart(
   const startedAt = performance.now();
   const count = guests.length;
   for (const [i, guest] of guests.entries()) {
+    if (signal.aborted) return;
     if (guest.outlet.open) guest.tell(Math.ceil((overMs * (i + 1)) / count));
     if (i % batch === batch - 1) await yieldToIo();
   }

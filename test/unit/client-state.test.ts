@@ -217,6 +217,14 @@ describe('coming back', () => {
   test('after a drain as late as the server said', () => {
     const { state } = run([...isLive, frame({ type: 'drain', after_ms: 4_200 })]);
     expect(wait(state, 1_200, 0.5)).toBe(4_000);
+    // the close may be some time on its way
+    expect(wait(state, 1_000 + 4_200 + 3_000, 0.5)).toBe(0);
+  });
+
+  test('with jitter after a drain that was called off', () => {
+    const { state } = run([...isLive, frame({ type: 'drain', after_ms: 4_200 })]);
+    const [low, high] = [wait(state, 20_000, 0), wait(state, 20_000, 0.999_999)];
+    expect([low, high]).toEqual([limits.minWaitMs, limits.minWaitMs * 2]);
   });
 
   test('goes on from the last position', () => {

@@ -67,6 +67,17 @@ it('leaves the rest where it is called off', async () => {
   expect(clients.filter(({ isClosed }) => isClosed).length).toBeLessThan(50);
 });
 
+it('tells nobody any more where it is called off while they are told', async () => {
+  const clients = crowd(2_000);
+  const abort = new AbortController();
+  const done = depart(clients, { overMs: 60_000, why: '', signal: abort.signal });
+  abort.abort();
+  await done;
+  const told = clients.filter(({ afterMs }) => afterMs > 0).length;
+  expect(told).toBeGreaterThan(0);
+  expect(told).toBeLessThan(1_000);
+});
+
 it('drains once, says each change, and is undone', async () => {
   const clients = crowd(50);
   const states: string[] = [];
