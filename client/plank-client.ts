@@ -326,7 +326,11 @@ function liveHandle<Item extends object>(store: LiveStore, release: () => void):
       return store.error;
     },
     subscribe(callback) {
-      const end = store.watch(callback);
+      const unwatch = store.watch(callback);
+      const end = () => {
+        ends.delete(end);
+        unwatch();
+      };
       ends.add(end);
       return end;
     },
