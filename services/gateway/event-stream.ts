@@ -95,9 +95,10 @@ export class EventStreams {
       return;
     }
     const asked = askedOf(request);
+    let words: ReturnType<typeof wordsOf>;
     let from: ReturnType<typeof positionOf>;
     try {
-      wordsOf(asked, catalog);
+      words = wordsOf(asked, catalog);
       from = positionOf(asked);
     } catch (error) {
       if (error instanceof Refused)
@@ -121,11 +122,8 @@ export class EventStreams {
     socket.setNoDelay(true);
     socket.setTimeout(0);
     const outlet = new Outlet(socket, eventFraming);
-    const subscriber = new Subscriber(
-      outlet,
-      { words: () => wordsOf(asked, catalog), snapshot: asked.snapshot, onEnded: () => this.#end(stream) },
-      this.#deps,
-    );
+    const owner = { onEnded: () => this.#end(stream) };
+    const subscriber = new Subscriber(outlet, { words, snapshot: asked.snapshot }, owner, this.#deps);
     const stream: Stream = {
       id: nextPeerId(),
       address: addressOf(request),

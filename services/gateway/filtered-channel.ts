@@ -14,6 +14,7 @@ import { project } from './projection.ts';
 import type { Frames, Ring } from './ring.ts';
 import type { RowFilter } from './row-filter.ts';
 import type { Skip } from './skip.ts';
+import type { Asked } from './subscribe.ts';
 
 const none: Frames = { buffer: Buffer.alloc(0), count: 0 };
 const actionNames: Readonly<Record<number, RowAction>> = {
@@ -28,6 +29,8 @@ export interface ChannelWords {
   filter: RowFilter | null;
   /** with those of the key; null: all */
   columns: readonly string[] | null;
+  /** what these were made of, to be made anew when the table is another one */
+  asked: Asked;
 }
 
 /** Names what was asked for: the same on every replica. */

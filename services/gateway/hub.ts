@@ -154,7 +154,7 @@ export class Hub {
     subscription.state = 'ended';
     subscription.run++;
     this.#wake(subscription);
-    subscription.outlet.subscriptions.delete(subscription);
+    subscription.outlet.remove(subscription);
     this.#part(subscription);
   }
 

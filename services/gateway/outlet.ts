@@ -10,7 +10,8 @@ const nothing = Buffer.alloc(0);
 
 export class Outlet {
   readonly framing: Framing;
-  readonly subscriptions = new Set<Subscription>();
+  /** a list made anew each time, see session.ts; whoever walks it may change it */
+  subscriptions: readonly Subscription[] = [];
   /** something other than a ping was written */
   used = false;
   readonly #socket: Socket;
@@ -21,6 +22,14 @@ export class Outlet {
   constructor(socket: Socket, framing: Framing) {
     this.#socket = socket;
     this.framing = framing;
+  }
+
+  add(subscription: Subscription): void {
+    this.subscriptions = [...this.subscriptions, subscription];
+  }
+
+  remove(subscription: Subscription): void {
+    this.subscriptions = this.subscriptions.filter((other) => other !== subscription);
   }
 
   /** False from `end` on, and when the socket is gone. */

@@ -1,5 +1,4 @@
 /** What is said on one WebSocket of plank.v1: hello first, then requests, each answered by `ok` or `error`. */
-import type { Catalog } from '#shared/catalog.ts';
 import { type ClientMessage, parseClientMessage, type SubscribeMessage } from '#shared/protocol.ts';
 import { closeCodes, formatPosition, type ServerFrame } from '#shared/wire.ts';
 import type { Connection } from './connection.ts';
@@ -7,7 +6,7 @@ import { channelName } from './filtered-channel.ts';
 import { framed } from './framing.ts';
 import { keepDigits } from './row-schema.ts';
 import { positionOf, Refused, wordsOf } from './subscribe.ts';
-import { Subscriber, type SubscriberDeps } from './subscriber.ts';
+import { type Owner, Subscriber, type SubscriberDeps } from './subscriber.ts';
 
 const helloTimeoutMs = 5_000;
 const maxSubscriptions = 100;
@@ -15,16 +14,15 @@ const maxSubscriptions = 100;
 const quietTicks = 12;
 
 export interface SessionDeps extends SubscriberDeps {
-  catalog: Catalog;
   node: string;
   pingMs: number;
 }
 
-export class Session {
+export class Session implements Owner {
   readonly #connection: Connection;
   readonly #deps: SessionDeps;
-  /** by the name of their channel */
-  readonly #subscribers = new Map<string, Subscriber>();
+  /** a list, and made anew each time: most sessions have one or two, and a Map for each of them would weigh more than all else */
+  #subscribers: readonly Subscriber[] = [];
   #helloTimer: NodeJS.Timeout | undefined;
   /** the last position that the client was told of for all of its subscriptions */
   #toldSeq = 0;
@@ -64,11 +62,11 @@ export class Session {
   /** Tells a quiet client how far it is. To be called now and then. */
   tick(): void {
     const { hub } = this.#deps;
-    if (this.#subscribers.size === 0 || hub.seq === this.#toldSeq) return;
+    if (this.#subscribers.length === 0 || hub.seq === this.#toldSeq) return;
     // that canaries came is no news; but what was told once must not become older than the log is kept
     if (hub.changedSeq <= this.#toldSeq && ++this.#quietTicks < quietTicks) return;
     let told = hub.seq;
-    for (const { subscription } of this.#subscribers.values()) {
+    for (const { subscription } of this.#subscribers) {
       if (subscription.state !== 'live') return;
       told = Math.min(told, subscription.channel.toldSeq);
     }
@@ -93,8 +91,12 @@ export class Session {
 
   end(): void {
     clearTimeout(this.#helloTimer);
-    for (const subscriber of this.#subscribers.values()) subscriber.end();
-    this.#subscribers.clear();
+    for (const subscriber of this.#subscribers) subscriber.end();
+    this.#subscribers = [];
+  }
+
+  onEnded(subscriber: Subscriber): void {
+    this.#subscribers = this.#subscribers.filter((other) => other !== subscriber);
   }
 
   get #awaitsHello(): boolean {
@@ -119,10 +121,10 @@ export class Session {
         this.#subscribe(message);
         return;
       case 'unsubscribe': {
-        const subscriber = this.#subscribers.get(message.ch);
+        const subscriber = this.#to(message.ch);
         if (!subscriber) throw new Refused('UNKNOWN_CHANNEL', `no subscription to ${JSON.stringify(message.ch)}`);
         subscriber.end();
-        this.#subscribers.delete(message.ch);
+        this.onEnded(subscriber);
         this.#send({ type: 'ok', id: message.id });
         return;
       }
@@ -137,26 +139,23 @@ export class Session {
     const from = positionOf(message);
     const words = wordsOf(message, catalog);
     const name = channelName(words);
-    if (this.#subscribers.has(name)) {
+    if (this.#to(name)) {
       const error = { code: 'ALREADY_SUBSCRIBED', message: `already subscribed to ${name}`, retry: false } as const;
       this.#send({ type: 'error', id: message.id, ch: name, ...error });
       return;
     }
-    if (this.#subscribers.size >= maxSubscriptions) {
+    if (this.#subscribers.length >= maxSubscriptions) {
       throw new Refused('TOO_MANY_SUBSCRIPTIONS', `at most ${maxSubscriptions} subscriptions on a connection`);
     }
-    const subscriber = new Subscriber(
-      outlet,
-      {
-        words: () => wordsOf(message, catalog),
-        snapshot: message.snapshot ?? false,
-        onEnded: () => this.#subscribers.delete(name),
-      },
-      this.#deps,
-    );
-    this.#subscribers.set(name, subscriber);
+    const subscriber = new Subscriber(outlet, { words, snapshot: message.snapshot ?? false }, this, this.#deps);
+    this.#subscribers = [...this.#subscribers, subscriber];
     this.#send({ type: 'ok', id: message.id, ch: name, key: words.table.keyColumns });
     subscriber.begin(from);
+  }
+
+  /** By the name of its channel. */
+  #to(name: string): Subscriber | undefined {
+    return this.#subscribers.find(({ channel }) => channel.name === name);
   }
 
   #send(frame: ServerFrame): void {

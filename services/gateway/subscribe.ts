@@ -16,28 +16,29 @@ export class Refused extends Error {
   }
 }
 
+/** The rows that a client asks for, in its own words. */
 export interface Asked {
   table: string;
   where?: unknown;
   columns?: readonly string[] | undefined;
-  from?: string | undefined;
 }
 
 /** Throws Refused. */
-export function wordsOf(asked: Asked, catalog: Catalog): ChannelWords {
-  const table = catalog.byName(asked.table);
-  if (!table) throw new Refused('UNKNOWN_TABLE', `there is no table ${JSON.stringify(asked.table)}`);
+export function wordsOf({ table: name, where, columns }: Asked, catalog: Catalog): ChannelWords {
+  const table = catalog.byName(name);
+  if (!table) throw new Refused('UNKNOWN_TABLE', `there is no table ${JSON.stringify(name)}`);
   return {
     table,
-    filter: filterOf(table, asked.where),
-    columns: asked.columns ? columnsOf(table, asked.columns) : null,
+    filter: filterOf(table, where),
+    columns: columns ? columnsOf(table, columns) : null,
+    asked: { table: name, where, columns },
   };
 }
 
 /** Throws Refused. */
-export function positionOf(asked: Asked): Position | null {
-  if (asked.from === undefined) return null;
-  const position = parsePosition(asked.from);
+export function positionOf({ from }: { from?: string | undefined }): Position | null {
+  if (from === undefined) return null;
+  const position = parsePosition(from);
   if (!position) throw new Refused('INVALID_POSITION', 'from: not a position');
   return position;
 }

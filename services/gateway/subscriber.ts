@@ -2,6 +2,7 @@
  * What one `subscribe` of plank.v1 (or one event stream) goes through: begins where it was asked to, with a snapshot or
  * behind a position, follows the log, and begins anew where that cannot go on.
  */
+import type { Catalog } from '#shared/catalog.ts';
 import type { Log } from '#shared/log.ts';
 import type { GatewayMetrics } from '#shared/metrics.ts';
 import { DatabaseError } from '#shared/postgres.ts';
@@ -13,10 +14,11 @@ import { eventIds, framed } from './framing.ts';
 import type { Hub } from './hub.ts';
 import type { Outlet } from './outlet.ts';
 import { type Snapshots, TooSlow } from './snapshot.ts';
-import { Refused } from './subscribe.ts';
+import { Refused, wordsOf } from './subscribe.ts';
 import { type Listeners, Subscription } from './subscription.ts';
 
 export interface SubscriberDeps {
+  catalog: Catalog;
   hub: Hub;
   feed: Feed;
   snapshots: Snapshots;
@@ -40,12 +42,17 @@ function unreadable({ code }: DatabaseError): string {
     : `Postgres refuses to read these rows (SQLSTATE ${code})`;
 }
 
+/** Whose a subscriber is. */
+export interface Owner {
+  /** It ended by itself: what it asked for cannot be answered any more, and its client has been told. */
+  onEnded(subscriber: Subscriber): void;
+}
+
 export class Subscriber implements Listeners {
   readonly subscription: Subscription;
   readonly #deps: SubscriberDeps;
   readonly #wantsRows: boolean;
-  readonly #words: () => ChannelWords;
-  readonly #onEnded: () => void;
+  readonly #owner: Owner;
   /** counts beginnings, so that one that was overtaken stops */
   #beginning = 0;
   /** begun anew, and not live since: no position says what the client has */
@@ -53,18 +60,12 @@ export class Subscriber implements Listeners {
   /** asked to go on behind a position, and neither live nor begun anew since */
   #isResuming = false;
 
-  /** `words` are asked again when the table changes its shape. `onEnded`: they could not be answered then. Throws Refused. */
-  constructor(
-    outlet: Outlet,
-    options: { words: () => ChannelWords; snapshot: boolean; onEnded: () => void },
-    deps: SubscriberDeps,
-  ) {
+  constructor(outlet: Outlet, wish: { words: ChannelWords; snapshot: boolean }, owner: Owner, deps: SubscriberDeps) {
     this.#deps = deps;
-    this.#wantsRows = options.snapshot;
-    this.#words = options.words;
-    this.#onEnded = options.onEnded;
-    this.subscription = new Subscription(this.#channelOf(options.words(), outlet), outlet, this);
-    this.subscription.keepsRows = options.snapshot;
+    this.#wantsRows = wish.snapshot;
+    this.#owner = owner;
+    this.subscription = new Subscription(this.#channelOf(wish.words, outlet), outlet, this);
+    this.subscription.keepsRows = wish.snapshot;
     deps.hub.join(this.subscription);
   }
 
@@ -121,9 +122,9 @@ export class Subscriber implements Listeners {
 
   /** Asks the same of the table as it is now. False: it cannot be asked any more, and the subscription has ended. */
   #readapt(): boolean {
-    const { hub } = this.#deps;
+    const { hub, catalog } = this.#deps;
     try {
-      const words = this.#words();
+      const words = wordsOf(this.channel.words.asked, catalog);
       // the client knows the channel by its name
       if (channelName(words) !== this.channel.name)
         throw new Refused('UNAVAILABLE', 'the table has another key: subscribe again');
@@ -142,7 +143,7 @@ export class Subscriber implements Listeners {
     const retry = code === 'UNAVAILABLE';
     const text = JSON.stringify({ type: 'error', ch: this.channel.name, code, message, retry });
     outlet.write(framed(outlet.framing, text, retry ? eventIds.anew : eventIds.end));
-    this.#onEnded();
+    this.#owner.onEnded(this);
     this.end();
   }
 

@@ -47,6 +47,6 @@ export class Subscription {
     this.channel = channel;
     this.outlet = outlet;
     this.listeners = listeners;
-    outlet.subscriptions.add(this);
+    outlet.add(this);
   }
 }

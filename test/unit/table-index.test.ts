@@ -34,7 +34,10 @@ const ring = new Ring(1);
 
 function liveChannel(where: object | null): FilteredChannel {
   const filter = where && new RowFilter(table, where);
-  const channel = new FilteredChannel({ table, filter, columns: null }, { ring, framing: webSocketFraming });
+  const channel = new FilteredChannel(
+    { table, filter, columns: null, asked: { table: table.name } },
+    { ring, framing: webSocketFraming },
+  );
   // nothing is written here, so there is no socket
   channel.enter(new Subscription(channel, new Outlet(undefined as never, webSocketFraming), { onGone: () => {} }));
   return channel;
