@@ -10,6 +10,9 @@ export async function admitted() {
     const { status, problem } = await ask('ops/status');
     if (!problem) return show(true);
     if (status === 401) return enter();
+    // not answered, or not to this name of the port
+    show(true);
+    setText(byId('status-text'), problem);
     await new Promise((resolve) => setTimeout(resolve, 2_000));
   }
 }

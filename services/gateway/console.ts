@@ -105,7 +105,8 @@ export class Console {
     const { roster } = this.#options;
     const { node: name, id } = request.params;
     if (!/^\d{1,15}$/.test(id)) throw invalidFields([{ path: 'id', message: 'is not the number of a connection' }]);
-    const node = roster.nodes().find(({ role, ...status }) => role === 'gateway' && status.node === name);
+    // of one name, the last to start: a restarted process may be there twice for a moment
+    const node = roster.nodes().findLast(({ role, ...status }) => role === 'gateway' && status.node === name);
     if (!node) throw new PlankError('NOT_FOUND', `There is no replica ${name} that answers`);
     const [answer] = await roster.ask(node.instance, 'disconnect', { id: Number(id) });
     if (!answer) throw new PlankError('UNAVAILABLE', `${name} does not answer`);

@@ -11,7 +11,7 @@ import type { Log } from '#shared/log.ts';
 import { once } from '#shared/retry.ts';
 import type { Roster } from '#shared/roster.ts';
 import type { Console } from './console.ts';
-import { OpsAccess } from './ops-access.ts';
+import { foreign, OpsAccess } from './ops-access.ts';
 import { drainRoutes } from './ops-drain.ts';
 import { opsPages } from './ops-pages.ts';
 import { methodNotAllowed, named, notFound, problemHandler } from './problems.ts';
@@ -82,11 +82,11 @@ export class Operations {
 
   #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     socket.on('error', () => socket.destroy());
-    if (!this.#access.isOwn(request)) return refuse(socket, '403 Forbidden', 'pages of other origins may not do this');
+    if (!this.#access.isOwn(request)) return refuse(socket, '403 Forbidden', foreign);
     if (!this.#access.isAdmitted(request))
       return refuse(socket, '401 Unauthorized', "this needs the operators' token (OPS_TOKEN), or a session");
     const path = request.url?.split('?')[0];
     if (path === '/ops/ws') this.#options.console.upgrade(request, socket, head);
-    else this.#options.sockets.upgrade(request, socket, head);
+    else this.#options.sockets.upgrade(request, socket, head, { isOwn: true });
   }
 }

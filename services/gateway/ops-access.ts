@@ -1,15 +1,21 @@
 /**
  * Who may use the operations port. Where OPS_TOKEN is set, a request brings it (`Authorization: Bearer …`), or the cookie that a
- * browser gets for it: a page cannot put a header on its WebSockets. Whatever is set, nothing that changes something, and no
- * WebSocket, is taken from a page of another origin: a browser on this machine reaches this port, and so do the pages in it.
+ * browser gets for it: a page cannot put a header on its WebSockets. Whatever is set, nothing is taken from a page of another
+ * origin: a browser on this machine reaches this port, and so do the pages in it. Without a token that has to include pages whose
+ * own name was made to point here (DNS rebinding).
  */
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
+import { isIP } from 'node:net';
 import type { RequestHandler } from 'express';
 import { PlankError } from '#shared/errors.ts';
 
 const cookieName = 'plank_operator';
 const sessionMs = 12 * 3_600_000;
+
+/** Why something is not taken. */
+export const foreign =
+  'pages of other origins may not do this; under a name with dots in it, operators are served with OPS_TOKEN only';
 
 export class OpsAccess {
   readonly #token: string | undefined;
@@ -27,16 +33,18 @@ export class OpsAccess {
   }
 
   /** Comes from a page of this port, or from no page at all. */
-  isOwn({ headers: { origin, host } }: IncomingMessage): boolean {
-    if (origin === undefined) return true;
-    return URL.canParse(origin) && new URL(origin).host === host;
+  isOwn({ headers }: IncomingMessage): boolean {
+    const { origin, host = '' } = headers;
+    // a name of the page's own choice would be its origin as well; no such page has a cookie
+    if (this.#token === undefined && !isNear(host)) return false;
+    if (origin !== undefined) return URL.canParse(origin) && new URL(origin).host === host;
+    // an image, say, for which browsers name no origin; a link is another matter
+    return !/^(cross|same)-site$/.test(String(headers['sec-fetch-site'])) || headers['sec-fetch-mode'] === 'navigate';
   }
 
   /** For everything but the page itself. */
   readonly guard: RequestHandler = (request, response, next) => {
-    const isReading = request.method === 'GET' || request.method === 'HEAD';
-    if (!isReading && !this.isOwn(request))
-      throw new PlankError('FORBIDDEN_ORIGIN', 'pages of other origins may not do this');
+    if (!this.isOwn(request)) throw new PlankError('FORBIDDEN_ORIGIN', foreign);
     if (this.isAdmitted(request)) return next();
     response.set('WWW-Authenticate', 'Bearer');
     throw new PlankError('UNAUTHORIZED', "this needs the operators' token (OPS_TOKEN)");
@@ -65,6 +73,13 @@ export class OpsAccess {
     const until = Number(session.split('.')[0]);
     return until > Date.now() && isSame(session, this.#sign(until));
   }
+}
+
+/** An address, localhost, or a name without dots, none of which somebody else's DNS answers for. */
+function isNear(host: string): boolean {
+  if (!URL.canParse(`http://${host}`)) return false;
+  const { hostname } = new URL(`http://${host}`);
+  return !hostname.includes('.') || isIP(hostname) > 0 || hostname.endsWith('.localhost');
 }
 
 function cookieOf(header: string): string {

@@ -98,7 +98,8 @@ const wrong = (path: string, message: string) => invalidFields([{ path, message 
 function whoIs(connection: string, roster: Roster): Who {
   const match = /^([\w.-]{1,64})\/(\d{1,15})$/.exec(connection);
   if (!match) throw wrong('connection', 'is not the name of one, which looks like gateway-1/17');
-  const node = roster.nodes().find((status) => status.role === 'gateway' && status.node === match[1]);
+  // of one name, the last to start
+  const node = roster.nodes().findLast((status) => status.role === 'gateway' && status.node === match[1]);
   if (!node) throw wrong('connection', `names a replica that does not answer: ${match[1]}`);
   return { node, id: Number(match[2]) };
 }

@@ -95,8 +95,8 @@ export class Sockets {
     return this.#connections.keys();
   }
 
-  /** Answers an upgrade request: with a WebSocket on /ws, with an HTTP error elsewhere. */
-  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+  /** Answers an upgrade request: with a WebSocket on /ws, with an HTTP error elsewhere. `isOwn`: where from has been looked at. */
+  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, { isOwn = false } = {}): void {
     socket.on('error', destroyThis);
     const { config } = this.#options;
     let url: URL;
@@ -106,7 +106,7 @@ export class Sockets {
       return refuse(socket, '400 Bad Request', 'the URL is malformed');
     }
     if (url.pathname !== '/ws') return refuse(socket, '404 Not Found', 'WebSocket is served at /ws');
-    if (!isAllowedOrigin(config.CORS_ORIGINS, request.headers.origin))
+    if (!isOwn && !isAllowedOrigin(config.CORS_ORIGINS, request.headers.origin))
       return refuse(socket, '403 Forbidden', 'this origin is not allowed');
     if (this.#options.isLeaving()) return refuse(socket, '503 Service Unavailable', 'this replica is leaving');
     if (this.#options.isFull()) return refuse(socket, '503 Service Unavailable', 'this replica is full');

@@ -1,5 +1,7 @@
 // The operations port: who is let in, what is taken from whom, and the tables that the console lives on, through the SDK.
 
+import { once } from 'node:events';
+import { get, type IncomingMessage } from 'node:http';
 import { connect } from 'node:net';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { WebSocket } from 'ws';
@@ -112,7 +114,7 @@ describe('who is let in', () => {
 
   beforeAll(async () => {
     const database = await createDatabase();
-    guarded = await startEmbedded(database.url, { OPS_TOKEN: token });
+    guarded = await startEmbedded(database.url, { OPS_TOKEN: token, CORS_ORIGINS: 'https://shop.example' });
     return () => database.drop();
   });
 
@@ -169,6 +171,36 @@ describe('who is let in', () => {
     expect(await upgrade(`${opsUrl()}/ws`, { origin })).toBe(403);
     expect(await upgrade(`${opsUrl()}/ops/ws`, { origin: new URL(opsUrl()).origin })).toBe(101);
     expect(await upgrade(`${opsUrl()}/elsewhere`)).toBe(404);
+  });
+
+  it('nor makes a browser ask for something, or answers to a name that a page has made point here', async () => {
+    const status = async (url: string, headers: Record<string, string>) => {
+      const { hostname, port, pathname } = new URL(url);
+      const asking = get({ hostname, port, path: pathname, headers });
+      const [answer] = (await once(asking, 'response')) as [IncomingMessage];
+      return answer.resume().statusCode;
+    };
+    const nodes = `${opsUrl()}/ops/nodes`;
+    const image = { 'sec-fetch-site': 'cross-site', 'sec-fetch-mode': 'no-cors' };
+    expect(await status(nodes, image)).toBe(403);
+    expect(await status(nodes, { ...image, 'sec-fetch-site': 'same-site' })).toBe(403);
+    expect(await status(nodes, { ...image, 'sec-fetch-mode': 'navigate' })).toBe(200);
+    expect(await status(nodes, { ...image, 'sec-fetch-site': 'same-origin' })).toBe(200);
+    const rebound = { host: 'elsewhere.example:8002', origin: 'http://elsewhere.example:8002' };
+    expect(await status(nodes, { host: rebound.host })).toBe(403);
+    expect(await upgrade(`${opsUrl()}/ops/ws`, rebound)).toBe(403);
+    expect(await upgrade(`${opsUrl()}/ws`, rebound)).toBe(403);
+    for (const host of ['localhost:1', 'plank.localhost', 'gateway-1:8002', '10.1.2.3', '[::1]:8002'])
+      expect([host, await status(nodes, { host })]).toEqual([host, 200]);
+    // who brings the token is no page
+    const headers = { host: rebound.host, authorization: `Bearer ${token}` };
+    expect(await status(`${guarded.opsUrl}/ops/nodes`, headers)).toBe(200);
+  });
+
+  it('whatever CORS_ORIGINS says, the console follows changes', async () => {
+    expect(await upgrade(`${guarded.url}/ws`)).toBe(403);
+    const authorization = `Bearer ${token}`;
+    expect(await upgrade(`${guarded.opsUrl}/ws`, { authorization, origin: new URL(guarded.opsUrl).origin })).toBe(101);
   });
 });
 
