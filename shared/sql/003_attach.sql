@@ -201,23 +201,22 @@ begin
       select %1$s, case when tg_relid = %2$s then 'T'::"char" else 'S' end;
       wrote := 1;$s$, a.id, a.relation::oid)
     end;
+    -- as literals: a column may be called "$body$; …", and whoever may alter the table must not write what follows it
     execute format($f$
-      create or replace function plank.%1$I() returns trigger language plpgsql security definer
-      set search_path = pg_catalog, pg_temp %2$s as $body$
+      create or replace function plank.%I() returns trigger language plpgsql security definer
+      set search_path = pg_catalog, pg_temp %s as %L
+    $f$, plank.capture_function(a.id, op), plank.image_settings(a), format($s$
       #variable_conflict use_column
       declare
         wrote bigint;
-      begin%3$s%4$s
-      end $body$
-    $f$, plank.capture_function(a.id, op), plank.image_settings(a), body, finish);
+      begin%s%s
+      end $s$, body, finish));
   end loop;
 
   execute format($f$
     create or replace function plank.%I(text) returns text language sql stable security definer
-    set search_path = pg_catalog, pg_temp %s as $body$
-      select %s from %s t where %s
-    $body$
-  $f$, 'current_' || a.id, plank.canonical_settings(), plank.image_sql(a, 't'), a.relation, key_match);
+    set search_path = pg_catalog, pg_temp %s as %L
+  $f$, 'current_' || a.id, plank.canonical_settings(), format('select %s from %s t where %s', plank.image_sql(a, 't'), a.relation, key_match));
   execute format('revoke all on function plank.%I(text) from public', 'current_' || a.id);
 end $$;
 

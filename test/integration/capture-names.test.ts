@@ -1,7 +1,9 @@
 // Capture names columns inside a function of its own: whatever a table's columns are called, a write must not fail and the
 // images must be right. Also where a column went away behind Plank's back, as without event triggers.
 
+import { randomBytes } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { admin } from '../support/admin.ts';
 import { Capture } from '../support/capture.ts';
 import { createDatabase, type TestDatabase } from '../support/servers.ts';
 
@@ -72,6 +74,30 @@ describe('column names', () => {
     expect(await writeAll('partly', 'depth')).toEqual(['III', 'U', 'UUU', 'DI', 'DDD']);
     const [change] = await capture.run(`insert into partly (id, image, depth) values (1, 2, 3)`);
     expect(Object.keys(JSON.parse(change!.new!))).toEqual(names.filter((name) => name !== 'key'));
+  });
+
+  it('runs nothing that a name holds, with the rights of whoever migrated', async () => {
+    const role = `owner_${randomBytes(6).toString('hex')}`;
+    await admin(
+      database.url,
+      `create role ${role}; create table theirs (id integer primary key); alter table theirs owner to ${role};
+       select plank.attach('theirs')`,
+    );
+    try {
+      for (const quote of ['$body$', '$f$', '$s$', "'", "\\'"])
+        await admin(
+          database.url,
+          `set role ${role}; set check_function_bodies = off;
+           alter table theirs add column ${quoted(`${quote};alter role ${role} superuser;select ${quote}`)} integer`,
+        );
+      expect(await admin(database.url, `select rolsuper::text from pg_roles where rolname = '${role}'`)).toEqual([
+        { rolsuper: 'false' },
+      ]);
+      const found = await capture.run('insert into theirs values (1); update theirs set id = 2; delete from theirs');
+      expect(found.map(({ action }) => action).join('')).toMatch(/^S*IDID$/);
+    } finally {
+      await admin(database.url, `drop table theirs; drop role ${role}`);
+    }
   });
 
   it('goes on when a column was renamed or dropped and nobody told Plank', async () => {
