@@ -325,7 +325,8 @@ export class RelayModel {
       this.#down.push({ type: 'change', ch, effect, table, action, id, ...data, pos, tx, ...last });
       return;
     }
-    if (channel.isLive) return;
+    // whoever comes from a replica that was further on waits until this one is there
+    if (channel.isLive || channel.cursor > this.#replica) return;
     channel.isLive = true;
     this.#down.push({ type: 'live', ch, pos: this.#present });
   }
