@@ -13,6 +13,7 @@ import { closeCodes, subprotocol } from '#shared/wire.ts';
 import type { Clients } from './clients.ts';
 import { type ExplainDeps, explainHere, question, wordsOf } from './explain.ts';
 import { FilteredChannel } from './filtered-channel.ts';
+import { Limiter } from './limiter.ts';
 import { explain, type OpsExplainDeps } from './ops-explain.ts';
 import { Figures } from './ops-figures.ts';
 import { serveTables } from './ops-tables.ts';
@@ -22,6 +23,8 @@ import { invalidFields, methodNotAllowed, named } from './problems.ts';
 const maxPayload = 16 * 1024;
 const defaultLimit = 100;
 const goodbyeMs = 500;
+/** searches of the outbox, on connections that REST uses as well */
+const maxExplains = 2;
 
 interface ConsoleOptions extends ExplainDeps, OpsExplainDeps {
   node: string;
@@ -32,6 +35,7 @@ interface ConsoleOptions extends ExplainDeps, OpsExplainDeps {
 export class Console {
   readonly #options: ConsoleOptions;
   readonly #view: OpsView;
+  readonly #explains = new Limiter(maxExplains);
   readonly #server = new WebSocketServer({
     noServer: true,
     perMessageDeflate: false,
@@ -79,7 +83,9 @@ export class Console {
     router
       .route('/ops/explain')
       .all(named('/ops/explain'))
-      .get(async (request, response) => void response.json(await explain(request.query, this.#options)))
+      .get(async (request, response) => {
+        response.json(await this.#explains.run(() => explain(request.query, this.#options)));
+      })
       .all(methodNotAllowed('GET, HEAD'));
     router
       .route('/ops/nodes/:node/connections/:id/disconnect')

@@ -11,6 +11,14 @@ export interface Step {
   [field: string]: unknown;
 }
 
+/** The step that matters: that a client got it; else the first that says no, or that it is not there yet; else the last. */
+export function endOf(steps: readonly Step[]): Step {
+  const last = steps.at(-1)!;
+  // another replica may be behind, or the stream be trimmed, all the same
+  if (last.step === 'written' && last.state === 'done') return last;
+  return steps.find(({ state }) => state === 'no' || state === 'waiting') ?? last;
+}
+
 const effects: Readonly<Record<string, string>> = {
   add: 'the row entered it',
   change: 'the row changed within it',

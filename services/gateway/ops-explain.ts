@@ -11,7 +11,7 @@ import { isUnavailable, type Pool } from '#shared/postgres.ts';
 import type { Answer, NodeStatus, Roster } from '#shared/roster.ts';
 import { formatPosition, type Position, parsePosition } from '#shared/wire.ts';
 import { type ReplicaAnswer, replicaAnswer } from './explain.ts';
-import { clientSteps, type Step } from './explain-words.ts';
+import { clientSteps, endOf, type Step } from './explain-words.ts';
 import { extentOf, maxChanges, problemsOf, type Traced, traceRow, traceSeq } from './ops-trace.ts';
 import { duration } from './ops-verdict.ts';
 import { invalid, invalidFields } from './problems.ts';
@@ -189,8 +189,7 @@ async function explainOne(traced: Traced, who: Who | null, deps: OpsExplainDeps)
     table: table?.name ?? (code === actions.canary ? '(canary)' : `(detached, number ${traced.relation})`),
     action: actionNames[code] ?? traced.action,
     id: traced.key === null ? null : JSON.parse(traced.key),
-    // the first that says no, or that it is not there yet, is what matters; else how it ended
-    summary: (steps.find(({ state }) => state === 'no' || state === 'waiting') ?? steps.at(-1)!).text,
+    summary: endOf(steps).text,
     steps,
   };
 }

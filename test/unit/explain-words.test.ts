@@ -1,0 +1,25 @@
+// Which step of an explained change is its summary.
+
+import { expect, it } from 'vitest';
+import { endOf, type Step } from '../../services/gateway/explain-words.ts';
+
+const steps = (...states: [Step['step'], Step['state']][]): Step[] =>
+  states.map(([step, state]) => ({ step, state, text: `${step} ${state}` }));
+
+it.each([
+  [
+    'a client got it, whatever another replica lacks',
+    steps(['received', 'waiting'], ['matched', 'done'], ['written', 'done']),
+    'written done',
+  ],
+  [
+    'a client waits for it',
+    steps(['received', 'done'], ['matched', 'done'], ['written', 'waiting']),
+    'written waiting',
+  ],
+  ['no position yet', steps(['captured', 'done'], ['sequenced', 'waiting']), 'sequenced waiting'],
+  ['it does not concern the client', steps(['received', 'done'], ['matched', 'no']), 'matched no'],
+  ['nobody was named', steps(['received', 'done'], ['matched', 'done']), 'matched done'],
+])('%s', (_what, given, text) => {
+  expect(endOf(given).text).toBe(text);
+});
