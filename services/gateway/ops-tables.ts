@@ -143,10 +143,14 @@ class OpsSession {
         });
       case 'ping':
         return this.#send({ type: 'pong' });
-      case 'unsubscribe':
-        this.#subscriptions.get(message.ch)?.();
-        this.#subscriptions.delete(message.ch);
-        return this.#send({ type: 'ok', id: message.id });
+      case 'unsubscribe': {
+        const { id, ch } = message;
+        const end = this.#subscriptions.get(ch);
+        if (!end) return this.#refuse(id, 'UNKNOWN_CHANNEL', `no subscription to ${JSON.stringify(ch)}`);
+        end();
+        this.#subscriptions.delete(ch);
+        return this.#send({ type: 'ok', id });
+      }
       case 'subscribe': {
         const { id, table: name, snapshot, from } = message;
         const table = this.#tables.get(name);
@@ -154,7 +158,7 @@ class OpsSession {
         if (Object.keys(message.where ?? {}).length > 0 || message.columns)
           return this.#refuse(id, 'INVALID_FILTER', 'tables of operators come as a whole');
         if (this.#subscriptions.has(name))
-          return this.#refuse(id, 'ALREADY_SUBSCRIBED', `already subscribed to ${name}`);
+          return this.#refuse(id, 'ALREADY_SUBSCRIBED', `already subscribed to ${name}`, name);
         this.#send({ type: 'ok', id, ch: name, key: [table.key] });
         if (from !== undefined) this.#send({ type: 'resync', ch: name, reason: 'retention' });
         this.#subscriptions.set(
@@ -169,8 +173,9 @@ class OpsSession {
     }
   }
 
-  #refuse(id: number, code: ErrorFrame['code'], message: string): void {
-    this.#send({ type: 'error', id, code, message, retry: false });
+  /** `ch`: of the subscription that is there already. */
+  #refuse(id: number, code: ErrorFrame['code'], message: string, ch?: string): void {
+    this.#send({ type: 'error', id, ...(ch === undefined ? {} : { ch }), code, message, retry: false });
   }
 
   #send(frame: ServerFrame): void {

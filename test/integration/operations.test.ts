@@ -97,6 +97,23 @@ describe('the tables of the console', () => {
     ws.terminate();
   });
 
+  it('names the channel that is there already, and one that is not', async () => {
+    const frames: Record<string, unknown>[] = [];
+    const ws = new WebSocket(`${opsUrl().replace('http', 'ws')}/ops/ws`, 'plank.v1');
+    ws.on('message', (data) => frames.push(JSON.parse((data as Buffer).toString()) as Record<string, unknown>));
+    ws.on('open', () => {
+      ws.send('{"type":"hello"}');
+      for (const id of [1, 2]) ws.send(JSON.stringify({ type: 'subscribe', id, table: 'nodes' }));
+      for (const id of [3, 4]) ws.send(JSON.stringify({ type: 'unsubscribe', id, ch: 'nodes' }));
+    });
+    const answerTo = (id: number) => frames.find((frame) => frame['id'] === id);
+    await until('all is answered', () => answerTo(4) !== undefined, 5_000);
+    expect(answerTo(2)).toMatchObject({ type: 'error', code: 'ALREADY_SUBSCRIBED', ch: answerTo(1)!['ch'] });
+    expect(answerTo(3)).toEqual({ type: 'ok', id: 3 });
+    expect(answerTo(4)).toMatchObject({ type: 'error', code: 'UNKNOWN_CHANNEL' });
+    ws.terminate();
+  });
+
   it('closes a page that says what is not in the protocol', async () => {
     const ws = new WebSocket(`${opsUrl().replace('http', 'ws')}/ops/ws`, 'plank.v1');
     let code = 0;
