@@ -14,10 +14,10 @@ export class LocalFanout implements Publisher, Tail {
   #lastSeq: number | null = null;
   #stopped = false;
 
-  async publish(batch: Batch, term: number): Promise<PublishResult> {
+  async publish(batch: Batch, term: number, anew = false): Promise<PublishResult> {
     if (batch.epoch < this.#epoch || (batch.epoch === this.#epoch && term < this.#term)) return { status: 'deposed' };
     this.#term = term;
-    if (batch.epoch !== this.#epoch) {
+    if (batch.epoch !== this.#epoch || anew) {
       this.#epoch = batch.epoch;
       this.#batches = [];
       this.#bytes = 0;

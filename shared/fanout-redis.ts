@@ -17,7 +17,7 @@ const entriesPerRead = 16;
 const entriesOfHistory = 4;
 
 /**
- * KEYS stream, meta. ARGV epoch, term, first seq, last seq, batch, lowest id to keep. One step, so that no two listeners
+ * KEYS stream, meta. ARGV epoch, term, first seq, last seq, batch, lowest id to keep, 1 to begin anew. One step, so that no two listeners
  * interleave: an older term is turned away, a new epoch starts an empty stream, a repeat is skipped, a gap is reported.
  * A stream whose meta is gone (or the reverse, after a partial restore) is begun anew: gateways read the gap in Postgres.
  */
@@ -26,7 +26,7 @@ local meta = redis.call('HMGET', KEYS[2], 'epoch', 'term', 'last')
 local epoch, term = tonumber(meta[1] or '0'), tonumber(meta[2] or '0')
 if tonumber(ARGV[1]) < epoch or (tonumber(ARGV[1]) == epoch and tonumber(ARGV[2]) < term) then return {'deposed', '0'} end
 local last = meta[3]
-if not last or tonumber(ARGV[1]) > epoch then
+if not last or tonumber(ARGV[1]) > epoch or ARGV[7] == '1' then
   redis.call('DEL', KEYS[1])
   last = nil
 end
@@ -74,7 +74,7 @@ export class RedisPublisher implements Publisher {
     });
   }
 
-  async publish(batch: Batch, term: number): Promise<PublishResult> {
+  async publish(batch: Batch, term: number, anew = false): Promise<PublishResult> {
     this.#kept.push({ id: `${batch.firstSeq}-0`, bytes: batch.buffer.length });
     this.#keptBytes += batch.buffer.length;
     if (this.#inheritedBytes + this.#keptBytes > this.#streamBytes) this.#inheritedBytes = 0;
@@ -90,6 +90,7 @@ export class RedisPublisher implements Publisher {
         batch.lastSeq,
         batch.buffer,
         keepFrom,
+        anew ? 1 : 0,
       ),
     );
     return status === 'published' || status === 'deposed' ? { status } : { status, lastSeq: Number(last) };

@@ -14,8 +14,11 @@ export type PublishResult =
   | { status: 'deposed' };
 
 export interface Publisher {
-  /** Rejects when the other side does not answer; the batch may have been taken all the same. */
-  publish(batch: Batch, term: number): Promise<PublishResult>;
+  /**
+   * Rejects when the other side does not answer; the batch may have been taken all the same. `anew`: whatever is there goes, as
+   * what is missing before this batch is nowhere any more.
+   */
+  publish(batch: Batch, term: number, anew?: boolean): Promise<PublishResult>;
   /** The last seq that is there, null where there is nothing of this epoch. */
   lastSeq(epoch: number): Promise<number | null>;
   /** How much is there: batches, and about how much memory they take. Rejects when the other side does not answer. */

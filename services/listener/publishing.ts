@@ -25,6 +25,8 @@ export class Publishing {
   /** what was there when that was known last */
   #reachedSeq: number;
   #headSeq: number;
+  /** what the fan-out lacks has gone from the log too: it is to be begun anew, behind that */
+  #beginsAnew = false;
 
   constructor(options: { publisher: Publisher; reader: LogReader; lead: Lead; log: Log; metrics: ListenerMetrics }) {
     this.#publisher = options.publisher;
@@ -71,7 +73,7 @@ export class Publishing {
 
   async #catchUp(): Promise<void> {
     this.#publishedSeq ??= await this.#publisher.lastSeq(this.#lead.epoch);
-    if (this.#publishedSeq === null) {
+    if (this.#publishedSeq === null || this.#beginsAnew) {
       const { oldest } = await this.#reader.extent();
       this.#publishedSeq = Math.max(oldest - 1, this.#headSeq - freshHistory);
     }
@@ -90,16 +92,17 @@ export class Publishing {
       this.#publishedSeq = null;
       if (error instanceof Deposed) throw error;
       this.#metrics.publishFailures.inc();
-      if (error instanceof PositionGone)
-        this.#log.warn({ err: error }, 'the log was trimmed before the fan-out had it');
-      else this.#log.debug({ err: error }, 'the fan-out did not take a batch');
+      if (error instanceof PositionGone) {
+        this.#beginsAnew = true;
+        this.#log.warn({ err: error }, 'the log was trimmed before the fan-out had it: it begins anew');
+      } else this.#log.debug({ err: error }, 'the fan-out did not take a batch');
     }
   }
 
   /** False: the fan-out lacks what comes before; `#publishedSeq` then says from where on. */
   async #put(batches: readonly Batch[]): Promise<boolean> {
     for (const batch of batches) {
-      const result = await this.#publisher.publish(batch, this.#lead.term);
+      const result = await this.#publisher.publish(batch, this.#lead.term, this.#beginsAnew);
       if (result.status === 'deposed') throw new Deposed('a later term has published');
       if (result.status === 'gap') {
         this.#metrics.gaps.inc();
@@ -111,6 +114,7 @@ export class Publishing {
         this.#reachedSeq = result.lastSeq;
         return false;
       }
+      this.#beginsAnew = false;
       this.#publishedSeq = batch.lastSeq;
       this.#reachedSeq = batch.lastSeq;
       this.#headSeq = Math.max(this.#headSeq, batch.lastSeq);

@@ -127,6 +127,16 @@ describe.each([
     expect(only).toMatchObject({ epoch: 2, firstSeq: 7, lastSeq: 8 });
   });
 
+  it('begins anew where it is told to, and not by a term that is over', async () => {
+    await publisher.publish(batchOf(1, 9), 5);
+    expect(await publisher.publish(batchOf(20, 21), 4, true)).toEqual({ status: 'deposed' });
+    expect(await publisher.publish(batchOf(20, 21), 5, true)).toEqual({ status: 'published' });
+    expect(seqs(await tail.read(9, 1_000, never))).toEqual(['20-21']);
+    expect(seqs(await tail.history(0))).toEqual(['20-21']);
+    expect(await publisher.publish(batchOf(22, 22), 5)).toEqual({ status: 'published' });
+    expect(await publisher.lastSeq(1)).toBe(22);
+  });
+
   it('gives a reader the same bytes, densely, from where it is', async () => {
     const batches = [batchOf(1, 3), batchOf(4, 4, { bytes: 100_000 }), batchOf(5, 9)];
     for (const batch of batches) await publisher.publish(batch, 1);
