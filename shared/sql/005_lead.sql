@@ -6,6 +6,11 @@ create function plank.history(out system_id bigint, out timeline text) language 
   select s.system_identifier, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) from pg_control_system() s
 $$;
 
+-- What a crash must not take back, as others have been told of it: this transaction's commit is flushed also where the database's is not.
+create function plank.flush_commit() returns void language sql as $$
+  select set_config('synchronous_commit', 'on', true) where current_setting('synchronous_commit') = 'off'
+$$;
+
 -- Takes the lead if nobody holds a valid lease; null if somebody does. A new epoch begins where the history is no longer
 -- the one that the last leader wrote: after a promotion clients up to the fork may go on, after a move to another cluster
 -- (a restored dump, an upgrade) transaction ids mean nothing any more, so what was captured is void.
@@ -22,6 +27,7 @@ begin
   if not found then
     return null;
   end if;
+  perform plank.flush_commit();
   select * into now from plank.history();
   select * into was from plank.epochs order by epoch desc limit 1;
   if was.epoch is null or was.system_id <> now.system_id or was.timeline <> now.timeline then

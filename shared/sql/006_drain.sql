@@ -79,6 +79,7 @@ begin
     return;
   end if;
 
+  perform plank.flush_commit();
   if n > p_limit or size > 16 * 1024 * 1024 then
     select c.n, c.size into n, size from plank.log_chunked(l.next_seq, l.snap, upto) c;
   else

@@ -250,6 +250,25 @@ describe('positions and terms', () => {
     expect((await readAll(0)).map((row) => Number(row[0]))).toEqual(Array.from({ length: newest }, (_, i) => i + 1));
   });
 
+  it('has flushed what it tells, also where commits are not', async () => {
+    await admin(database.url, `alter database ${database.name} set synchronous_commit = off`);
+    const lazy = await Sequencer.connect(database.url, 60_000, 10_000);
+    try {
+      const { term } = await takeOver(lazy, 'lazy');
+      await lazy.drain(term);
+      for (let i = 0; i < 20; i++) {
+        await change(1);
+        const [written] = await admin(database.url, 'select pg_current_wal_insert_lsn() as lsn');
+        expect((await lazy.drain(term)).kind).toBe('changes');
+        const flushed = await pool.query('select pg_current_wal_flush_lsn() >= $1 as enough', [written!.lsn]);
+        expect(flushed.rows).toEqual([{ enough: true }]);
+      }
+    } finally {
+      await lazy.stop();
+      await admin(database.url, `alter database ${database.name} reset synchronous_commit`);
+    }
+  });
+
   it('reads up to the end and no further; ahead of the log a position is gone', async () => {
     const lead = await takeOver(one, 'one');
     await change(3);
