@@ -17,7 +17,8 @@ export const fault = (says: string, advice: string): Finding => ({ level: 'fault
 export function shown(url: string): string {
   const copy = new URL(url);
   if (copy.password) copy.password = '…';
-  return decodeURIComponent(copy.href);
+  if (copy.searchParams.has('password')) copy.searchParams.set('password', '…');
+  return copy.href.replaceAll('%E2%80%A6', '…');
 }
 
 export function reason(error: unknown): string {

@@ -100,9 +100,9 @@ async function* examineSettings(client: Client, wake: 'auto' | 'poll'): AsyncGen
       current_setting('max_prepared_transactions') as prepared_limit,
       (select count(*) from pg_prepared_xacts where prepared < now() - interval '1 minute') as prepared,
       (select extract(epoch from max(now() - xact_start)) * 1000 from pg_stat_activity
-       where backend_xid is not null or backend_xmin is not null) as longest_ms,
+       where backend_type = 'client backend' and (backend_xid is not null or backend_xmin is not null)) as longest_ms,
       (select coalesce(usename, 'somebody') || ' (' || application_name || ', process ' || pid || ')' from pg_stat_activity
-       where (backend_xid is not null or backend_xmin is not null) and xact_start is not null order by xact_start limit 1) as whose,
+       where backend_type = 'client backend' and (backend_xid is not null or backend_xmin is not null) and xact_start is not null order by xact_start limit 1) as whose,
       pg_notification_queue_usage() as queue,
       (select string_agg(coalesce(r.rolname, 'every role'), ', ') from pg_db_role_setting s left join pg_roles r on r.oid = s.setrole,
        unnest(s.setconfig) c where c = 'session_replication_role=replica') as silenced`);
@@ -110,15 +110,18 @@ async function* examineSettings(client: Client, wake: 'auto' | 'poll'): AsyncGen
   const before = 'what was told to clients may be gone from the database after a crash';
   if (is.fsync === 'off') yield fault(`fsync is off: ${before}`, 'set fsync = on');
   if (is.full_page_writes === 'off') yield fault(`full_page_writes is off: ${before}`, 'set full_page_writes = on');
-  if (is.synchronous_commit === 'off') yield warning(`synchronous_commit is off: ${before}`, 'set it on, at least');
-  if (is.fsync !== 'off' && is.full_page_writes !== 'off' && is.synchronous_commit !== 'off')
-    yield ok('commits are flushed before they are told');
+  if (is.synchronous_commit === 'off')
+    yield note(
+      'synchronous_commit is off: a crash may take back commits that nobody was told of yet',
+      'set it on, at least, where that is not meant to be; what clients were told is flushed all the same',
+    );
+  if (is.fsync !== 'off' && is.full_page_writes !== 'off') yield ok('commits are flushed before they are told');
   if (is.autovacuum === 'off') yield warning('autovacuum is off: the outbox grows without end', 'set autovacuum = on');
   const [used, connections] = [Number(is.used), Number(is.connections)];
   if (used > connections * 0.8)
     yield warning(
       `${used} of ${connections} connections are taken`,
-      'raise max_connections: each gateway takes up to POOL_SIZE + 9, a listener 6',
+      'raise max_connections: each gateway takes up to POOL_SIZE + 9, a listener 8',
     );
   else yield ok(`${used} of ${connections} connections are taken`);
   if (Number(is.prepared_limit) > 0 && wake === 'auto')

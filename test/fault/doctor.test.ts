@@ -179,7 +179,6 @@ describe('the doctor on a broken database', () => {
       expect(troubles(await doctor({ env: { DATABASE_URL: unsafe.url, REDIS_URL: '' } }))).toEqual([
         expect.stringMatching(/^fault: fsync is off/),
         expect.stringMatching(/^fault: full_page_writes is off/),
-        expect.stringMatching(/^warning: synchronous_commit is off/),
         expect.stringMatching(/^warning: autovacuum is off/),
         'fault: the database has no schema "plank" of this version',
       ]);
