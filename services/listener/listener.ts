@@ -54,6 +54,8 @@ export class Listener implements Service {
   readonly #log: Log;
   readonly #metrics: ListenerMetrics;
   readonly #pool: Pool;
+  /** for what is asked again and again: the server must give it up, too, or its sessions would grow in number while it is slow */
+  readonly #watchPool: Pool;
   readonly #roster: Roster;
   readonly #abort = new AbortController();
   readonly #firstContact = Promise.withResolvers<void>();
@@ -80,7 +82,14 @@ export class Listener implements Service {
     this.#pool = createPool(options.config.DATABASE_URL, {
       applicationName: 'plank listener (log)',
       statementTimeoutMs: 120_000,
-      max: 5,
+      max: 3,
+      idleTimeoutMs: 2_000,
+      onError: (error) => this.#log.debug({ err: error }, 'an idle connection failed'),
+    });
+    this.#watchPool = createPool(options.config.DATABASE_URL, {
+      applicationName: 'plank listener (watch)',
+      statementTimeoutMs: 2_000,
+      max: 2,
       idleTimeoutMs: 2_000,
       onError: (error) => this.#log.debug({ err: error }, 'an idle connection failed'),
     });
@@ -120,7 +129,7 @@ export class Listener implements Service {
     await this.#running;
     this.#state = 'stopped';
     await this.#roster.stop();
-    await this.#pool.end();
+    await Promise.all([this.#pool.end(), this.#watchPool.end()]);
   });
 
   async #run(): Promise<void> {
@@ -137,7 +146,6 @@ export class Listener implements Service {
           this.#log.warn({ reason: error.message }, 'another listener leads now, standing by');
         else if (!signal.aborted) {
           this.#state = 'disconnected';
-          this.#drainTimeoutMs = Math.min(maxDrainTimeoutMs, this.#drainTimeoutMs * 2);
           this.#log.warn({ err: error }, 'lost the database, trying again');
         }
       }
@@ -186,9 +194,9 @@ export class Listener implements Service {
     const lease = this.#keepLease(sequencer, lead.term, signal).catch((error: Error) => over.abort(error));
     const retention = keepRetention({ pool: this.#pool, term: lead.term, config: this.#config, log, metrics, signal });
     const inspection = inspectCapture({ pool: this.#pool, log, metrics, signal });
-    const gauges = keepGauges({ pool: this.#pool, publisher: this.#publisher, publishing, log, metrics, signal });
+    const gauges = keepGauges({ pool: this.#watchPool, publisher: this.#publisher, publishing, log, metrics, signal });
     const everyMs = this.#config.CANARY_INTERVAL_MS;
-    const canaries = sendCanaries({ pool: this.#pool, everyMs, log, metrics, signal });
+    const canaries = sendCanaries({ pool: this.#watchPool, everyMs, log, metrics, signal });
     // one publication at a time, each behind the one before; only being deposed makes one reject
     let published: Promise<void> = Promise.resolve();
     const handOver = (work: () => Promise<void>) => {
@@ -218,7 +226,12 @@ export class Listener implements Service {
         const wake = await doorbell.wait(signal);
         if (signal.aborted) break;
         const started = performance.now();
-        const drained = await sequencer.drain(lead.term, this.#drainTimeoutMs + 500);
+        const drained = await sequencer.drain(lead.term, this.#drainTimeoutMs + 500).catch((error: Error) => {
+          // one that failed sooner was not too long
+          if (performance.now() - started > this.#drainTimeoutMs / 2)
+            this.#drainTimeoutMs = Math.min(maxDrainTimeoutMs, this.#drainTimeoutMs * 2);
+          throw error;
+        });
         this.#drainTimeoutMs = minDrainTimeoutMs;
         const ms = performance.now() - started;
         const drainedAtMs = Date.now();
@@ -262,15 +275,12 @@ export class Listener implements Service {
     metrics.heartbeat.setToCurrentTime();
     if (drained.kind === 'nothing') return;
     if (wake === 'safety') metrics.safetyFinds.inc();
-    if (drained.kind === 'backlog') {
-      this.#sawHead(drained.lastSeq);
-      return;
-    }
-    const count = drained.lastSeq - drained.firstSeq + 1;
+    const count = drained.lastSeq - this.#headSeq;
+    this.#sawHead(drained.lastSeq);
     metrics.drained.inc(count);
     metrics.drainEvents.observe(count);
+    if (drained.kind === 'backlog') return;
     metrics.captureToDrain.observe(Math.max(0, Date.now() - drained.firstAtMs) / 1_000);
-    this.#sawHead(drained.lastSeq);
   }
 
   #sawHead(seq: number): void {
