@@ -7,7 +7,7 @@ import type { Log } from '#shared/log.ts';
 import type { GatewayMetrics } from '#shared/metrics.ts';
 import type { Roster } from '#shared/roster.ts';
 import { depart, type Guest } from './departure.ts';
-import { freshMemory, type Replica, returnMs, type ShedMemory, shed } from './shedding.ts';
+import { askedFewer, freshMemory, type Replica, returnMs, type ShedMemory, shed } from './shedding.ts';
 
 const everyMs = 1_000;
 /** those asked in one second leave within this part of it */
@@ -78,6 +78,7 @@ export class Shedder {
       );
     if (count === 0) return;
     const leaving = pick(guests(), count);
+    this.#memory = askedFewer(memory, count - leaving.length);
     this.#asked.push({ at: now, count: leaving.length });
     metrics.shed.inc(leaving.length);
     void depart(leaving, { overMs, why: 'others have room, come back', signal: this.#abort.signal });

@@ -109,6 +109,12 @@ function decide(
   return { count, memory: { ...memory, evening: true, trail } };
 }
 
+/** Less than `count` could be asked to go: so many `fewer`. */
+export function askedFewer(memory: ShedMemory, fewer: number): ShedMemory {
+  const trail = memory.trail.map((at, i) => (i === memory.trail.length - 1 ? { ...at, asked: at.asked - fewer } : at));
+  return { ...memory, trail };
+}
+
 function idle(memory: ShedMemory): { count: number; memory: ShedMemory } {
   return { count: 0, memory: { ...memory, evening: false, trail: [] } };
 }

@@ -4,7 +4,7 @@
 import { spawn } from 'node:child_process';
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { startNginx } from '../../deploy/local/nginx.ts';
+import { type LocalNginx, startNginx } from '../../deploy/local/nginx.ts';
 import { findProgram } from '../../deploy/local/process.ts';
 import { admin } from '../support/admin.ts';
 import { launchBrowser } from '../support/browser.ts';
@@ -19,6 +19,8 @@ const where = encodeURIComponent('{"value":{"gte":10}}');
 const stack = new AsyncDisposableStack();
 let databaseUrl: string;
 let browser: Browser;
+let nginx: LocalNginx;
+let gateway: string;
 let proxy: TcpProxy;
 let url: string;
 
@@ -31,7 +33,8 @@ beforeAll(async () => {
   await admin(databaseUrl, `create table gone (id int primary key); select plank.attach('gone')`);
   const embedded = await startEmbedded(databaseUrl);
   stack.defer(() => embedded.stop());
-  const nginx = await startNginx({ upstreams: [new URL(embedded.url).host] });
+  gateway = new URL(embedded.url).host;
+  nginx = await startNginx({ upstreams: [gateway] });
   stack.defer(() => nginx.stop());
   proxy = await TcpProxy.start(nginx.url);
   stack.defer(() => proxy.stop());
@@ -83,6 +86,31 @@ it('an EventSource goes on by itself, once for each change', async () => {
   expect(await names()).toEqual(['seen 1', 'missed 1', 'seen 2', 'missed 2']);
   // no rows came again
   expect((await events()).filter(({ frame }) => frame.type === 'rows')).toHaveLength(1);
+  await page.close();
+});
+
+it('an EventSource comes back where no gateway was there for a while', async () => {
+  const page = await browser.newPage();
+  await page.goto(url);
+  const events = await listen(page, `/api/items/changes?where=${where}`);
+  await until('it is live', async () => (await events()).at(-1)?.frame.type === 'live', deadlineMs);
+  const answers: number[] = [];
+  page.on('response', (response) => answers.push(response.status()));
+  await nginx.setUpstreams(['127.0.0.1:2']);
+  // the workers of before may still answer, or end what they have
+  const isAway = () =>
+    fetch(`${nginx.url}/health`, { headers: { connection: 'close' } }).then(
+      ({ status }) => status === 502,
+      () => false,
+    );
+  await until('there is no gateway', isAway, deadlineMs);
+  proxy.cut();
+  await until('it has been told to come later', () => answers.length > 0, deadlineMs);
+  await insert('while nobody was there', 10);
+  await nginx.setUpstreams([gateway]);
+  const told = async () => (await events()).some(({ frame }) => frame.data?.name === 'while nobody was there');
+  await until('it was told', told, deadlineMs);
+  expect(new Set(answers)).toEqual(new Set([200]));
   await page.close();
 });
 

@@ -4,6 +4,7 @@
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
+  askedFewer,
   freshMemory,
   type Replica,
   returnMs,
@@ -244,6 +245,23 @@ describe('gives nothing', () => {
     expect(given(replicas, 0)).toBe(0);
     expect(given(replicas)).toBe(20);
   });
+});
+
+it('does not take those for come back whom it could not ask to go', () => {
+  const there = (instance: string, connections: number): Replica => {
+    return { instance, ready: true, draining: false, connections, limit: 50_000, moving: 0 };
+  };
+  const replicas = [there('a', 900), there('b', 0)];
+  const rests = (asks: boolean) => {
+    let memory = freshMemory;
+    for (let now = 0; now <= 60_000; now += 1_000) {
+      const given = shed(memory, replicas, { self: 'a', now, perSecond: 20 });
+      memory = asks ? given.memory : askedFewer(given.memory, given.count);
+    }
+    return memory.restsUntil > 0;
+  };
+  expect(rests(true)).toBe(true);
+  expect(rests(false)).toBe(false);
 });
 
 it('a replica that dies leaves the mean, and counts again when it is back', () => {
