@@ -14,7 +14,7 @@ export function createRegistry(node: string): Registry {
 }
 
 /** A gauge whose owner is asked when somebody scrapes: for what would cost something to keep up to date meanwhile. */
-export class AskedGauge<Label extends string = string> extends Gauge<Label> {
+class AskedGauge<Label extends string = string> extends Gauge<Label> {
   #tell: (() => void) | undefined;
 
   constructor(configuration: GaugeConfiguration<Label>) {
@@ -282,7 +282,6 @@ export function gatewayMetrics(registry: Registry) {
   };
 }
 
-export type HttpMetrics = ReturnType<typeof httpMetrics>;
 /** Of what a gateway serves over HTTP, besides event streams. */
 export function httpMetrics(registry: Registry) {
   const registers = [registry];
