@@ -291,8 +291,7 @@ describe('the doctor on what clients meet', () => {
 
   it('says that the balancer holds event streams back', () =>
     withNginx(
-      (conf) =>
-        conf.replace('location / {', 'location / {\n proxy_buffering on; proxy_ignore_headers X-Accel-Buffering;'),
+      (conf) => conf.replaceAll('proxy_buffering off;', 'proxy_buffering on; proxy_ignore_headers X-Accel-Buffering;'),
       gateway(),
       async (url) => {
         expect(troubles(await quick(url))).toEqual(['fault: nothing of an event stream arrives within 5 s']);
