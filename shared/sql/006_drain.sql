@@ -106,7 +106,7 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   return query
     select min(d.seq), max(d.seq), count(*) filter (where d.last), date_part('epoch', min(d.at)) * 1000,
-           string_agg(int4send(d.relation) || set_byte('\x00', 0, ascii(d.action::text) + case when d.last then 128 else 0 end)
+           string_agg(int4send(d.relation) || set_byte(decode('00', 'hex'), 0, ascii(d.action::text) + case when d.last then 128 else 0 end)
              || xid8send(d.xid) || float8send(date_part('epoch', d.at) * 1000) || int4send(coalesce(octet_length(convert_to(d.key, 'UTF8')), -1))
              || int4send(coalesce(octet_length(convert_to(d.new, 'UTF8')), -1)) || int4send(coalesce(octet_length(convert_to(d.old, 'UTF8')), -1))
              || convert_to(concat(d.key, d.new, d.old), 'UTF8'), '')

@@ -269,6 +269,18 @@ describe('positions and terms', () => {
     }
   });
 
+  it('drains also where a backslash in a string is an escape', async () => {
+    await admin(database.url, `alter database ${database.name} set standard_conforming_strings = off`);
+    const old = await Sequencer.connect(database.url, 60_000, 10_000);
+    try {
+      await change(1);
+      expect((await old.drain((await takeOver(old, 'old')).term)).kind).toBe('changes');
+    } finally {
+      await old.stop();
+      await admin(database.url, `alter database ${database.name} reset standard_conforming_strings`);
+    }
+  });
+
   it('reads up to the end and no further; ahead of the log a position is gone', async () => {
     const lead = await takeOver(one, 'one');
     await change(3);
