@@ -93,7 +93,7 @@ async function hears(client: Client, url: string): Promise<boolean> {
 
 async function* examineSettings(client: Client, wake: 'auto' | 'poll'): AsyncGenerator<Finding> {
   const { rows } = await client.query<Record<string, string>>(`
-    select current_setting('fsync') as fsync, current_setting('full_page_writes') as full_page_writes,
+    select current_setting('server_encoding') as encoding, current_setting('fsync') as fsync, current_setting('full_page_writes') as full_page_writes,
       current_setting('synchronous_commit') as synchronous_commit, current_setting('autovacuum') as autovacuum,
       current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer as connections,
       (select count(*) from pg_stat_activity where backend_type = 'client backend') as used,
@@ -116,6 +116,11 @@ async function* examineSettings(client: Client, wake: 'auto' | 'poll'): AsyncGen
       'set it on, at least, where that is not meant to be; what clients were told is flushed all the same',
     );
   if (is.fsync !== 'off' && is.full_page_writes !== 'off') yield ok('commits are flushed before they are told');
+  if (is.encoding === 'SQL_ASCII')
+    yield warning(
+      'the database has no encoding (SQL_ASCII)',
+      'let everybody write valid UTF-8: a change with other bytes cannot be told, and holds up what follows; better, move to UTF8',
+    );
   if (is.autovacuum === 'off') yield warning('autovacuum is off: the outbox grows without end', 'set autovacuum = on');
   const [used, connections] = [Number(is.used), Number(is.connections)];
   if (used > connections * 0.8)
