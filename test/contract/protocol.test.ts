@@ -1,6 +1,7 @@
 // PROTOCOL.md's plank.v1, case by case, alike over WebSocket and event streams, in each way to run: embedded, one gateway, four
 // behind nginx.
 
+import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Cluster } from '../../deploy/local/cluster.ts';
 import { createPool, type Pool } from '../../shared/postgres.ts';
@@ -193,19 +194,20 @@ describe.each(Object.keys(topologies))('%s', (topologyName) => {
     });
 
     test('starts over when the columns change', async () => {
-      await sql('drop table if exists shape cascade');
-      await sql('create table shape (id int primary key, a text)');
-      await sql(`select plank.attach('shape')`);
-      await sql(`insert into shape values (1, 'x')`);
+      // one of its own: of a name that was another table's, a gateway may not have heard yet that it is no more
+      const table = `shape_${randomUUID().slice(0, 8)}`;
+      await sql(`create table ${table} (id int primary key, a text)`);
+      await sql(`select plank.attach('${table}')`);
+      await sql(`insert into ${table} values (1, 'x')`);
       // the gateway that answers may not have heard of the table yet
-      const reader = await retried(() => begin({ table: 'shape', snapshot: true }));
+      const reader = await retried(() => begin({ table, snapshot: true }));
       expect(await reader.rows()).toEqual([{ id: 1, a: 'x' }]);
       await reader.expect('live');
-      await sql('alter table shape add column b int default 7');
+      await sql(`alter table ${table} add column b int default 7`);
       expect(await reader.expect('resync')).toMatchObject({ reason: 'shape' });
       expect(await reader.rows()).toEqual([{ id: 1, a: 'x', b: 7 }]);
       await reader.expect('live');
-      await sql(`insert into shape values (2, 'y', 8)`);
+      await sql(`insert into ${table} values (2, 'y', 8)`);
       expect((await reader.changes(1))[0]!.data).toEqual({ id: 2, a: 'y', b: 8 });
       reader.close();
     });
