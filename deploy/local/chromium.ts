@@ -12,7 +12,7 @@ export async function findChromium(): Promise<string> {
   if (installed !== undefined) return installed;
   try {
     return await packageProgram({
-      packages: ['chromium', 'chromium-common'],
+      packages: ['chromium', 'chromium-common', 'fonts-dejavu-core'],
       program: 'usr/lib/chromium/chromium',
     });
   } catch (cause) {

@@ -111,6 +111,11 @@ async function writeScript(folder: string, program: string): Promise<void> {
     `export LD_LIBRARY_PATH="${libraries.join(':')}\${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"`,
     // The one file that libraries look up outside of their package, where the system has none of its own.
     'if [ ! -e /etc/fonts/fonts.conf ] && [ -e "$root/etc/fonts/fonts.conf" ]; then export FONTCONFIG_FILE="$root/etc/fonts/fonts.conf"; fi',
+    // A browser without a single font cannot draw; where the system has none, those of the packages do.
+    'if [ ! -d /usr/share/fonts ] && [ -d "$root/usr/share/fonts" ]; then',
+    '  printf "<fontconfig><dir>%s/usr/share/fonts</dir><cachedir prefix=\\"xdg\\">fontconfig</cachedir></fontconfig>\\n" "$root" > "$root/fonts.conf"',
+    '  export FONTCONFIG_FILE="$root/fonts.conf"',
+    'fi',
     `exec \${PLANK_RUN:-} "$root/${program}" "$@"`,
   ];
   await writeFile(join(folder, 'run'), `${lines.join('\n')}\n`, { mode: 0o755 });
