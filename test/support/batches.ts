@@ -26,23 +26,26 @@ export function batchOf(firstSeq: number, lastSeq: number, options: MadeUp = {})
 
 /** What a drain found, as the log gives it again. */
 export function drainedRows({ firstSeq, packed }: Changes): ChangeRow[] {
-  return batchesOf(1, firstSeq, packed, 0).flatMap((batch) => {
-    const reader = new BatchReader(batch);
-    const text = (start: number, end: number) => (end < start ? null : reader.buffer.toString('utf8', start, end));
-    const rows: ChangeRow[] = [];
-    while (reader.next()) {
-      rows.push([
-        String(reader.seq),
-        reader.xid,
-        String(reader.atMs),
-        String(reader.relation),
-        String.fromCharCode(reader.action),
-        text(reader.keyStart, reader.keyEnd),
-        text(reader.newStart, reader.newEnd),
-        text(reader.oldStart, reader.oldEnd),
-        reader.last ? 't' : 'f',
-      ]);
-    }
-    return rows;
-  });
+  return batchesOf(1, firstSeq, packed, 0).flatMap(rowsIn);
+}
+
+/** What a batch holds, read as the gateways read it. */
+export function rowsIn(batch: Batch): ChangeRow[] {
+  const reader = new BatchReader(batch);
+  const text = (start: number, end: number) => (end < start ? null : reader.buffer.toString('utf8', start, end));
+  const rows: ChangeRow[] = [];
+  while (reader.next()) {
+    rows.push([
+      String(reader.seq),
+      reader.xid,
+      String(reader.atMs),
+      String(reader.relation),
+      String.fromCharCode(reader.action),
+      text(reader.keyStart, reader.keyEnd),
+      text(reader.newStart, reader.newEnd),
+      text(reader.oldStart, reader.oldEnd),
+      reader.last ? 't' : 'f',
+    ]);
+  }
+  return rows;
 }

@@ -3,8 +3,6 @@
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
-  type Batch,
-  BatchReader,
   batchesOf,
   type ChangeRow,
   canariesOf,
@@ -13,29 +11,7 @@ import {
   packBatches,
   splitAtShapes,
 } from '../../shared/batch.ts';
-import { rowsOf } from '../support/batches.ts';
-
-/** What a batch holds, read as the gateways read it. */
-function read(batch: Batch): ChangeRow[] {
-  const reader = new BatchReader(batch);
-  const text = (start: number, end: number) => (end < start ? null : reader.buffer.toString('utf8', start, end));
-  const rows: ChangeRow[] = [];
-  while (reader.next()) {
-    rows.push([
-      String(reader.seq),
-      reader.xid,
-      String(reader.atMs),
-      String(reader.relation),
-      String.fromCharCode(reader.action),
-      text(reader.keyStart, reader.keyEnd),
-      text(reader.newStart, reader.newEnd),
-      text(reader.oldStart, reader.oldEnd),
-      reader.last ? 't' : 'f',
-    ]);
-  }
-  expect(reader.next()).toBe(false);
-  return rows;
-}
+import { rowsIn, rowsOf } from '../support/batches.ts';
 
 const text = fc.option(
   fc.oneof(
@@ -77,7 +53,7 @@ describe('packBatches', () => {
             ],
           );
           const batches = packBatches(epoch, rows).map((batch) => openBatch(Buffer.from(batch.buffer)));
-          expect(batches.flatMap(read)).toEqual(rows);
+          expect(batches.flatMap(rowsIn)).toEqual(rows);
           let next = firstSeq;
           for (const batch of batches) {
             expect(batch.epoch).toBe(epoch);
@@ -116,7 +92,7 @@ describe('packBatches', () => {
   it('ends a batch where it has as many changes as its header can count with ease', () => {
     const batches = packBatches(1, rowsOf(1, 12_001, { bytes: 2 }));
     for (const batch of batches) expect(batch.lastSeq - batch.firstSeq + 1).toBeLessThanOrEqual(5_000);
-    expect(batches.flatMap(read)).toHaveLength(12_001);
+    expect(batches.flatMap(rowsIn)).toHaveLength(12_001);
   });
 
   it('refuses rows that are not consecutive', () => {
