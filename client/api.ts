@@ -11,7 +11,7 @@ export interface PlankOptions {
   url?: string | URL;
   /** sent with each hello; a function is asked anew before each connection */
   token?: string | (() => string | Promise<string>);
-  /** how long a request may stay unanswered before the connection is given up for another, 30,000 unless given */
+  /** how long a request may stay unanswered, while nothing else comes either, before the connection is given up for another; 30,000 unless given */
   answerTimeoutMs?: number;
   /** instead of the global one */
   WebSocket?: new (

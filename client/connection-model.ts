@@ -15,7 +15,7 @@ export const limits = {
   probeMs: 5_000,
   /** a `drain` holds until so long after its time; then it was called off, and all who were told would come back at once */
   drainMs: 5_000,
-  /** how long a request waits for its own, unless told otherwise: behind rows on a slow network it may take its time */
+  /** how long a request waits for its own, and for what comes before that, unless told otherwise */
   answerMs: 30_000,
 };
 
@@ -32,6 +32,8 @@ export type Link =
       readonly pingMs: number;
       readonly openedAt: number;
       readonly heardAt: number;
+      /** when the last frame came that was more than a sign of life; null: none has */
+      readonly broughtAt: number | null;
       /** a ping is out, and the peer is dead if nothing comes until then */
       readonly deadAt: number | null;
       /** the replica leaves: when to come back */
@@ -48,7 +50,7 @@ export interface State {
   readonly sockets: number;
   readonly requests: number;
   readonly groups: ReadonlyMap<string, Group>;
-  /** how long a request may stay unanswered */
+  /** how long a request may stay unanswered while nothing else is brought */
   readonly answerMs: number;
 }
 

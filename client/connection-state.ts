@@ -12,8 +12,9 @@
  * What must stay true: one socket at a time, events of an older one change nothing; the next attempt is never without a wait;
  * the waits grow until a connection was stable for 30 s; each subscription goes on from its own position.
  */
-import { type ClientFrame, closeCodes, type ServerFrame, type WelcomeFrame } from '../shared/wire.ts';
+import type { ClientFrame, ServerFrame, WelcomeFrame } from '../shared/wire.ts';
 import { subjectKey } from './canonical.ts';
+import { isFinal, jitter } from './coming-back.ts';
 import { type Effect, type Event, type Link, limits, type State, type World } from './connection-model.ts';
 import {
   ask,
@@ -39,17 +40,6 @@ export function reduce(state: State, event: Event, world: World): { state: State
   const step = new Step(state, world);
   step.take(event);
   return { state: step.state, effects: step.effects };
-}
-
-/** Whether coming back would meet the same answer. */
-function isFinal(code: number): boolean {
-  return (code >= 4400 && code < 4500) || code === closeCodes.tooLarge;
-}
-
-/** `ceiling` doubles with each failure, up to `limits.maxWaitMs`; the wait is anywhere below it. */
-function jitter(failures: number, random: number): number {
-  const ceiling = Math.min(limits.maxWaitMs, limits.minWaitMs * 2 ** (failures + 1));
-  return Math.round(limits.minWaitMs + random * (ceiling - limits.minWaitMs));
 }
 
 const retryTimer = 'retry ';
@@ -186,14 +176,25 @@ class Step implements Out {
     }
   }
 
-  /** Requests are answered at once, in order: a replica that has not is of no use, whatever else it says. */
+  /**
+   * Requests are answered at once, in order. So an answer may be behind all that was on its way before it, rows on a slow network; but
+   * a replica that gives nothing more than signs of life instead is of no use.
+   */
   #unanswered(request: number): void {
     const isWaiting = [...this.state.groups.values()].some(
       ({ stream }) => 'request' in stream && stream.request === request,
     );
     if (!isWaiting) return;
-    this.effects.push({ type: 'report', message: `a request was not answered within ${this.state.answerMs} ms` });
+    const { link, answerMs } = this.state;
+    const broughtAt = link.status === 'open' ? link.broughtAt : null;
+    const restMs = broughtAt === null ? 0 : broughtAt + answerMs - this.#world.now;
+    if (restMs > 0) return this.#awaitAnswer(request, restMs);
+    this.effects.push({ type: 'report', message: `a request was not answered within ${answerMs} ms` });
     this.#lost();
+  }
+
+  #awaitAnswer(request: number, ms: number): void {
+    this.effects.push({ type: 'set-timer', name: answerTimer + request, ms });
   }
 
   #answered(request: number): void {
@@ -239,7 +240,11 @@ class Step implements Out {
 
   #frame(frame: ServerFrame): void {
     const { link } = this.state;
-    if (link.status === 'open') this.#set({ link: { ...link, heardAt: this.#world.now, deadAt: null } });
+    if (link.status === 'open') {
+      const { now } = this.#world;
+      const broughtAt = frame.type === 'pong' || frame.type === 'pos' ? link.broughtAt : now;
+      this.#set({ link: { ...link, heardAt: now, broughtAt, deadAt: null } });
+    }
     switch (frame.type) {
       case 'welcome':
         return this.#welcome(frame);
@@ -276,7 +281,7 @@ class Step implements Out {
     const { link } = this.state;
     if (link.status !== 'opening') return;
     const { now } = this.#world;
-    const times = { openedAt: now, heardAt: now, deadAt: null, returnAt: null };
+    const times = { openedAt: now, heardAt: now, broughtAt: null, deadAt: null, returnAt: null };
     this.effects.push({ type: 'clear-timer', name: 'connect' });
     this.#move({ status: 'open', socket: link.socket, node, connection: connection ?? null, pingMs, ...times });
     this.#watch(pingMs);
@@ -362,7 +367,7 @@ class Step implements Out {
       const begin = { ...(from === null ? {} : { from }), ...(snapshot ? { snapshot } : {}) };
       this.#send({ type: 'subscribe', id, ...subject, ...begin });
     }
-    this.effects.push({ type: 'set-timer', name: answerTimer + id, ms: this.state.answerMs });
+    this.#awaitAnswer(id, this.state.answerMs);
     return id;
   }
 

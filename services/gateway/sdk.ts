@@ -16,6 +16,7 @@ const modules = [
   'client/api',
   'client/canonical',
   'client/change-iterator',
+  'client/coming-back',
   'client/connection-model',
   'client/connection-state',
   'client/live-query',

@@ -217,6 +217,42 @@ describe('a subscription', () => {
     expect(errors[0]).toBe('a request was not answered within 300 ms');
   });
 
+  it('that is answered late, behind the rows of another on a slow network, is not given up', async () => {
+    await pool.query(`insert into stock select i, repeat('x', 500) from generate_series(1, 4000) i`);
+    await passedOn();
+    const errors: string[] = [];
+    let pages = 0;
+    class Watched extends WebSocket {
+      constructor(url: string, protocol: string) {
+        super(url, protocol);
+        this.addEventListener('message', ({ data }) => (pages += Number(/^.{0,9}"rows"/.test(data as string))));
+      }
+    }
+    const plank = connect({
+      answerTimeoutMs: 500,
+      WebSocket: Watched,
+      onError: ({ message }) => errors.push(message),
+    });
+    const small = plank.table('pairs');
+    await small.live().ready;
+    proxy.throttle(1_000_000);
+    try {
+      const [connections, before] = [proxy.accepted, pages];
+      const large = stockOf(plank).live();
+      await until('the rows begin to come', () => pages > before, 5_000);
+      const other = small.live({ note: 'none' });
+      const started = performance.now();
+      await other.ready;
+      // by then it would have been given up
+      expect(performance.now() - started).toBeGreaterThan(1_000);
+      await large.ready;
+      expect(large.rows.size).toBe(4_000);
+      expect([proxy.accepted - connections, errors]).toEqual([0, []]);
+    } finally {
+      proxy.pass();
+    }
+  });
+
   it('of the same rows gets them later than another, and neither gets a change twice', async () => {
     await insert(1, 3);
     await passedOn();

@@ -24,6 +24,8 @@ export class TcpProxy {
   readonly #holding: Record<Side, boolean> = { client: false, server: false };
   #silent = false;
   #delayMs = 0;
+  /** of what the server says, in ms; 0: as fast as it goes */
+  #msPerByte = 0;
   /** connections taken so far */
   accepted = 0;
 
@@ -57,6 +59,7 @@ export class TcpProxy {
   pass(): void {
     this.#silent = false;
     this.#delayMs = 0;
+    this.#msPerByte = 0;
     for (const side of ['client', 'server'] as const) {
       this.#holding[side] = false;
       for (const link of this.#links) {
@@ -91,6 +94,11 @@ export class TcpProxy {
   /** Every chunk, in both directions, is passed on this much later. */
   delay(ms: number): void {
     this.#delayMs = ms;
+  }
+
+  /** What the server says is passed on at so many bytes a second. */
+  throttle(bytesPerSecond: number): void {
+    this.#msPerByte = 1_000 / bytesPerSecond;
   }
 
   /** Resets the connections there are; new ones pass. */
@@ -133,6 +141,13 @@ export class TcpProxy {
     if (this.#holding[side]) return void link.held[side].push(bytes);
     const to = this.#other(link, side);
     if (this.#delayMs > 0) return void setTimeout(() => this.#late(link, to, bytes), this.#delayMs);
+    const takesMs = side === 'server' ? bytes.length * this.#msPerByte : 0;
+    if (takesMs > 0) {
+      to.write(bytes);
+      link[side].pause();
+      setTimeout(() => link[side].resume(), takesMs);
+      return;
+    }
     if (to.write(bytes)) return;
     link[side].pause();
     to.once('drain', () => link[side].resume());

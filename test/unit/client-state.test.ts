@@ -141,7 +141,6 @@ function expected(stateName: string, eventName: string): string {
   if (eventName === 'timer connect' && (status === 'connecting' || status === 'opening')) return 'waiting';
   if ((eventName === 'timer reconnect' || eventName === 'wake') && status === 'waiting') return 'connecting';
   if (eventName === 'timer answer' && (stateName === 'opening' || stateName === 'open, asked')) return 'waiting';
-  if (eventName === 'timer answer of the unsubscribe' && stateName === 'open, leaving') return 'waiting';
   // what would corrupt a picture: a change or live within the rows
   if (stateName === 'open, rows' && (eventName === 'change' || eventName === 'live')) return 'waiting';
   return status;
