@@ -21,6 +21,12 @@ export class PlankError extends Error {
 /** Subscribes from `from` on; the answer unsubscribes. */
 export type Attach = (from: string | null, take: (delivery: Delivery) => void) => () => void;
 
+interface Options {
+  from: string | null;
+  bufferSize: number;
+  signal?: AbortSignal | undefined;
+}
+
 type Waiting = { resolve: (result: IteratorResult<ChangeFrame, undefined>) => void; reject: (error: Error) => void };
 
 const over = { done: true as const, value: undefined };
@@ -38,13 +44,19 @@ export class ChangeIterator implements AsyncIterableIterator<ChangeFrame, undefi
   /** null: paused, or over */
   #detach: (() => void) | null = null;
   #end: { error?: Error } | null = null;
+  /** ends it; one signal may be that of many, so it is let go of at the end */
+  readonly #signal: AbortSignal | undefined;
+  readonly #stop = () => void this.return();
 
-  constructor(attach: Attach, { from, bufferSize }: { from: string | null; bufferSize: number }) {
+  constructor(attach: Attach, { from, bufferSize, signal }: Options) {
     this.#attach = attach;
     this.#size = bufferSize;
     this.#position = from;
     this.#handled = from;
-    this.#resume();
+    this.#signal = signal;
+    if (signal?.aborted) this.#finish({});
+    else this.#resume();
+    if (!this.#end) signal?.addEventListener('abort', this.#stop);
   }
 
   [Symbol.asyncIterator](): this {
@@ -73,6 +85,7 @@ export class ChangeIterator implements AsyncIterableIterator<ChangeFrame, undefi
   return(): Promise<IteratorResult<ChangeFrame, undefined>> {
     this.#buffer = [];
     this.#finish({});
+    this.#end = {};
     return Promise.resolve(over);
   }
 
@@ -113,6 +126,7 @@ export class ChangeIterator implements AsyncIterableIterator<ChangeFrame, undefi
   #finish(end: { error?: Error }): void {
     if (this.#end) return;
     this.#pause();
+    this.#signal?.removeEventListener('abort', this.#stop);
     const [first, ...rest] = this.#waiting;
     this.#waiting = [];
     this.#end = first ? {} : end;

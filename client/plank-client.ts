@@ -178,11 +178,7 @@ class Client implements Plank {
     const of = subject(table, options);
     const attach = (at: string | null, take: (delivery: Delivery) => void) =>
       this.#attach({ subject: of, snapshot: false, from: at }, take);
-    const iterator = new ChangeIterator(attach, { from: from ?? null, bufferSize });
-    const stop = () => void iterator.return();
-    if (signal?.aborted) stop();
-    signal?.addEventListener('abort', stop, { once: true });
-    return iterator;
+    return new ChangeIterator(attach, { from: from ?? null, bufferSize, signal });
   }
 
   #live<Item extends object>(table: string, options: LiveOptions): LiveQuery<Item> {
