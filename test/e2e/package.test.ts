@@ -27,12 +27,12 @@ beforeAll(async () => {
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
 it('is imported by Node', async () => {
-  const script = `import { createPlank, PlankError } from 'plank-client'; import { useLive } from 'plank-client/react';
-    const plank = createPlank({ url: 'ws://localhost:1/ws' });
-    console.log(typeof plank.table('items').live, new PlankError('X', 'y').code, typeof useLive); plank.close();`;
+  const script = `import * as sdk from 'plank-client'; import * as hook from 'plank-client/react';
+    const plank = sdk.createPlank({ url: 'ws://localhost:1/ws' });
+    console.log(typeof plank.table('items').live, new sdk.PlankError('X', 'y').code, Object.keys({ ...sdk, ...hook }).join()); plank.close();`;
   await writeFile(join(folder, 'script.mjs'), script);
   const { stdout } = await run(process.execPath, [join(folder, 'script.mjs')], { cwd: folder });
-  expect(stdout).toBe('function X function\n');
+  expect(stdout).toBe('function X PlankError,createPlank,useLive\n');
 });
 
 it('says its types', async () => {

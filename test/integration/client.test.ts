@@ -4,8 +4,9 @@
 import { createElement } from 'react';
 import { renderToString } from 'react-dom/server';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { createSource } from '../../client/live-source.ts';
 import { createPlank, type Plank, type PlankOptions, type Table } from '../../client/plank-client.ts';
-import { createSource, useLive } from '../../client/react.ts';
+import { useLive } from '../../client/react.ts';
 import { Gateway } from '../../services/gateway/gateway.ts';
 import { Listener } from '../../services/listener/listener.ts';
 import { gatewaySchema, listenerSchema, readConfig } from '../../shared/config.ts';

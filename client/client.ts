@@ -1,0 +1,329 @@
+/**
+ * The SDK's shell: sockets, timers and the application's handlers around the pure brain (connection-state.ts). It owns one
+ * connection. What must stay true: effects run in order, and an event that a handler causes waits until they have; a handler that
+ * has unsubscribed is called no more; `position()` moves after the handler has returned.
+ */
+import { type Filter, parsePosition, type Row } from '../shared/wire.ts';
+import type {
+  Change,
+  Changes,
+  ChangesOptions,
+  Handlers,
+  LiveOptions,
+  Plank,
+  PlankOptions,
+  SubscribeOptions,
+  Subscription,
+  Table,
+} from './api.ts';
+import { canonical, type Subject, subjectKey } from './canonical.ts';
+import { ChangeIterator, PlankError } from './change-iterator.ts';
+import { type Effect, type Event, initialState, type Link, type State } from './connection-model.ts';
+import { reduce } from './connection-state.ts';
+import { defaultMaxRows, type LiveQuery, LiveStore } from './live-query.ts';
+import type { Delivery, SubscriptionState } from './shared-stream.ts';
+import { Socket, socketUrl } from './socket.ts';
+
+/** Connects with the first subscription. */
+export function createPlank(options: PlankOptions = {}): Plank {
+  return new Client(options);
+}
+
+/** How long a live query that nobody watches is kept: components come and go. */
+const lingerMs = 1_000;
+
+interface Store {
+  store: LiveStore;
+  handles: number;
+  linger?: ReturnType<typeof setTimeout>;
+  detach: () => void;
+}
+
+class Client implements Plank {
+  readonly #options: PlankOptions;
+  readonly #socket: Socket;
+  #state: State;
+  readonly #events: Event[] = [];
+  #isRunning = false;
+  readonly #timers = new Map<string, ReturnType<typeof setTimeout>>();
+  #members = 0;
+  readonly #takers = new Map<number, (delivery: Delivery) => void>();
+  readonly #watchers = new Set<(link: Link) => void>();
+  /** the same object for the same name, so that a React hook may depend on it */
+  readonly #tables = new Map<string, Table>();
+  readonly #stores = new Map<string, Store>();
+  readonly #ends = new AbortController();
+
+  constructor(options: PlankOptions) {
+    this.#options = options;
+    this.#socket = new Socket(socketUrl(options.url), options.WebSocket, (event) => this.#dispatch(event));
+    this.#state = { ...initialState, answerMs: options.answerTimeoutMs ?? initialState.answerMs };
+    if (typeof document === 'undefined') return;
+    const wake = () => document.visibilityState === 'visible' && this.#dispatch({ type: 'wake' });
+    addEventListener('online', wake, { signal: this.#ends.signal });
+    document.addEventListener('visibilitychange', wake, { signal: this.#ends.signal });
+  }
+
+  get state(): Link['status'] {
+    return this.#state.link.status;
+  }
+
+  onState(callback: (link: Link) => void): () => void {
+    const watcher = (link: Link) => callback(link);
+    this.#watchers.add(watcher);
+    return () => void this.#watchers.delete(watcher);
+  }
+
+  table<Item extends object = Row>(name: string): Table<Item> {
+    let table = this.#tables.get(name);
+    if (!table) {
+      table = this.#table(name);
+      this.#tables.set(name, table);
+    }
+    return table as Table<never>;
+  }
+
+  #table<Item extends object>(name: string): Table<Item> {
+    return {
+      name,
+      subscribe: (options, handlers) => this.#subscribe(name, options, handlers),
+      changes: (options = {}) => this.#changes(name, options) as Changes<Item>,
+      live: (where = {}, callback) => {
+        const query = this.#live<Item>(name, isLiveOptions(where) ? where : { where });
+        if (callback) {
+          query.subscribe(() => this.#guard(() => callback(query.rows)));
+          if (query.version > 0) queueMicrotask(() => this.#guard(() => callback(query.rows)));
+        }
+        return query;
+      },
+    };
+  }
+
+  close(): void {
+    this.#ends.abort();
+    for (const { linger } of this.#stores.values()) clearTimeout(linger);
+    this.#dispatch({ type: 'close' });
+  }
+
+  // ------------------------------------------------------------------------------------------ subscriptions
+
+  #attach(
+    ask: { subject: Subject; snapshot: boolean; from: string | null; maxRows?: number },
+    take: (delivery: Delivery) => void,
+  ): () => void {
+    const { from } = ask;
+    if (from !== null && parsePosition(from) === null) throw new TypeError(`${JSON.stringify(from)} is no position`);
+    const member = ++this.#members;
+    this.#takers.set(member, take);
+    this.#dispatch({ type: 'subscribe', member, ...ask });
+    this.#dispatch({ type: 'start' });
+    return () => {
+      if (this.#takers.delete(member)) this.#dispatch({ type: 'unsubscribe', member });
+    };
+  }
+
+  #subscribe(table: string, options: SubscribeOptions, handlers: Handlers<never>): Subscription {
+    const { snapshot = false, from = null } = options;
+    let position: string | null = from;
+    let state: SubscriptionState = 'offline';
+    const take = (delivery: Delivery) => {
+      if (delivery.kind === 'change') handlers.onChange?.(delivery.change as Change as Change<never>);
+      else if (delivery.kind === 'snapshot') handlers.onSnapshot?.(delivery.rows as never[]);
+      else if (delivery.kind === 'resync') handlers.onResync?.(delivery.reason);
+      else if (delivery.kind === 'error') handlers.onError?.(new PlankError(delivery.code, delivery.message));
+      else if (delivery.kind === 'state') {
+        state = delivery.state;
+        handlers.onState?.(state);
+      }
+    };
+    const unsubscribe = this.#attach({ subject: subject(table, options), snapshot, from }, (delivery) => {
+      try {
+        take(delivery);
+      } finally {
+        if (delivery.kind === 'change') position = delivery.change.pos;
+        else if (delivery.kind === 'position') position = delivery.pos;
+        else if (delivery.kind === 'resync' || delivery.kind === 'snapshot') position = null;
+      }
+    });
+    return {
+      position: () => position,
+      get state() {
+        return state;
+      },
+      unsubscribe,
+    };
+  }
+
+  #changes(table: string, { from, bufferSize = 1_000, signal, ...options }: ChangesOptions): ChangeIterator {
+    const of = subject(table, options);
+    const attach = (at: string | null, take: (delivery: Delivery) => void) =>
+      this.#attach({ subject: of, snapshot: false, from: at }, take);
+    return new ChangeIterator(attach, { from: from ?? null, bufferSize, signal });
+  }
+
+  #live<Item extends object>(table: string, options: LiveOptions): LiveQuery<Item> {
+    const of = subject(table, options);
+    const { maxRows = defaultMaxRows } = options;
+    const key = canonical([subjectKey(of), options.key ?? null, maxRows]);
+    let shared = this.#stores.get(key);
+    if (!shared) {
+      const store = new LiveStore({ key: options.key, maxRows });
+      const made: Store = { store, handles: 0, detach: () => {} };
+      shared = made;
+      this.#stores.set(key, made);
+      made.detach = this.#attach({ subject: of, snapshot: true, from: null, maxRows }, (delivery) => {
+        store.take(delivery);
+        if (store.state !== 'ended') return;
+        // the next one who asks may try again
+        if (this.#stores.get(key) === made) this.#stores.delete(key);
+        made.detach();
+      });
+    }
+    const { store } = shared;
+    clearTimeout(shared.linger);
+    shared.handles++;
+    return liveHandle<Item>(store, () => this.#release(key, shared));
+  }
+
+  #release(key: string, shared: Store): void {
+    shared.handles--;
+    if (shared.handles > 0) return;
+    const drop = () => {
+      if (this.#stores.get(key) === shared) this.#stores.delete(key);
+      shared.detach();
+    };
+    if (this.#stores.get(key) !== shared) return drop();
+    shared.linger = setTimeout(drop, lingerMs);
+    (shared.linger as { unref?: () => void }).unref?.();
+  }
+
+  // ------------------------------------------------------------------------------------------ effects
+
+  #dispatch(event: Event): void {
+    this.#events.push(event);
+    if (this.#isRunning) return;
+    this.#isRunning = true;
+    try {
+      for (let next = this.#events.shift(); next; next = this.#events.shift()) {
+        const { state, effects } = reduce(this.#state, next, { now: performance.now(), random: Math.random() });
+        this.#state = state;
+        for (const effect of effects) this.#run(effect);
+      }
+    } finally {
+      this.#isRunning = false;
+    }
+  }
+
+  #run(effect: Effect): void {
+    switch (effect.type) {
+      case 'deliver':
+        return this.#deliver(effect.member, effect.delivery);
+      case 'send':
+        return this.#socket.send(JSON.stringify(effect.frame));
+      case 'connect':
+        return this.#socket.connect(effect.socket);
+      case 'close-socket':
+        return this.#socket.close();
+      case 'get-token':
+        return void this.#token(effect.socket);
+      case 'set-timer':
+        return this.#setTimer(effect.name, effect.ms);
+      case 'clear-timer':
+        clearTimeout(this.#timers.get(effect.name));
+        this.#timers.delete(effect.name);
+        return;
+      case 'notify':
+        for (const watcher of this.#watchers) this.#guard(() => watcher(effect.link));
+        return;
+      case 'report':
+        this.#options.onError?.(new Error(effect.message));
+    }
+  }
+
+  #deliver(member: number, delivery: Delivery): void {
+    const take = this.#takers.get(member);
+    if (delivery.kind === 'state' && delivery.state === 'ended') this.#takers.delete(member);
+    this.#guard(() => take?.(delivery));
+  }
+
+  async #token(socket: number): Promise<void> {
+    const { token } = this.#options;
+    if (typeof token !== 'function') {
+      this.#dispatch({ type: 'token', socket, ...(token === undefined ? {} : { token }) });
+      return;
+    }
+    try {
+      this.#dispatch({ type: 'token', socket, token: await token() });
+    } catch (error) {
+      this.#dispatch({ type: 'token-failed', socket, message: (error as Error).message });
+    }
+  }
+
+  #setTimer(name: string, ms: number): void {
+    clearTimeout(this.#timers.get(name));
+    const timer = setTimeout(
+      () => {
+        this.#timers.delete(name);
+        this.#dispatch({ type: 'timer', name });
+      },
+      Math.min(ms, 2 ** 31 - 1),
+    );
+    this.#timers.set(name, timer);
+  }
+
+  /** What the application throws must not stop the frames behind it. */
+  #guard(call: () => void): void {
+    try {
+      call();
+    } catch (error) {
+      const { onError } = this.#options;
+      if (onError) onError(error as Error);
+      else
+        queueMicrotask(() => {
+          throw error;
+        });
+    }
+  }
+}
+
+function liveHandle<Item extends object>(store: LiveStore, release: () => void): LiveQuery<Item> {
+  const ends = new Set<() => void>();
+  let isOpen = true;
+  return {
+    rows: store.rows as ReadonlyMap<never, Item>,
+    ready: store.ready,
+    get version() {
+      return store.version;
+    },
+    get state() {
+      return store.state;
+    },
+    get error() {
+      return store.error;
+    },
+    subscribe(callback) {
+      const unwatch = store.watch(callback);
+      const end = () => {
+        ends.delete(end);
+        unwatch();
+      };
+      ends.add(end);
+      return end;
+    },
+    close() {
+      for (const end of ends) end();
+      ends.clear();
+      if (isOpen) release();
+      isOpen = false;
+    },
+  };
+}
+
+function subject(table: string, { where, columns }: Pick<SubscribeOptions, 'where' | 'columns'>): Subject {
+  return { table, ...(where === undefined ? {} : { where }), ...(columns === undefined ? {} : { columns }) };
+}
+
+function isLiveOptions(value: Filter | LiveOptions): value is LiveOptions {
+  const { where, columns, key } = value as Record<string, unknown>;
+  return Array.isArray(columns) || Array.isArray(key) || (typeof where === 'object' && where !== null);
+}

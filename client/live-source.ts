@@ -1,0 +1,59 @@
+/**
+ * A live query as React wants its sources: something to subscribe to, and a picture that is the same object until it has changed. What
+ * must stay true: nothing is asked for before somebody watches, nor after the last one has gone.
+ */
+import type { Row } from '../shared/wire.ts';
+import type { LiveOptions, Table } from './api.ts';
+import type { LiveQuery } from './live-query.ts';
+import type { RowKey } from './live-rows.ts';
+import type { SubscriptionState } from './shared-stream.ts';
+
+export interface Live<Item extends object = Row> {
+  /** by key; another Map whenever something has changed */
+  rows: ReadonlyMap<RowKey, Item>;
+  /** the rows are there and current */
+  isReady: boolean;
+  state: SubscriptionState;
+  error: Error | null;
+}
+
+const frameMs = 16;
+export const nothing: Live = { rows: new Map(), isReady: false, state: 'offline', error: null };
+
+/** Opens the query with the first watcher and closes it with the last. */
+export function createSource<Item extends object>(table: Table<Item>, options: LiveOptions) {
+  let query: LiveQuery<Item> | null = null;
+  let watchers = 0;
+  let drawn: { version: number; live: Live<Item> } = { version: -1, live: nothing as Live<Item> };
+
+  const current = (): Live<Item> => drawn.live;
+  const refresh = () => {
+    if (!query || query.version === drawn.version) return;
+    const { version, state, error, rows } = query;
+    drawn = { version, live: { rows: new Map(rows), isReady: drawn.live.isReady || state === 'live', state, error } };
+  };
+  const subscribe = (draw: () => void) => {
+    query ??= table.live({ ...options, where: options.where ?? {} });
+    watchers++;
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const flush = () => {
+      timer = undefined;
+      refresh();
+      draw();
+    };
+    refresh();
+    const end = query.subscribe(() => {
+      timer ??= setTimeout(flush, frameMs);
+    });
+    return () => {
+      clearTimeout(timer);
+      end();
+      if (--watchers > 0) return;
+      query?.close();
+      query = null;
+      // whoever comes back later (a part that was hidden) must not be shown what has been since as the present
+      drawn = { version: -1, live: nothing as Live<Item> };
+    };
+  };
+  return { current, subscribe };
+}
