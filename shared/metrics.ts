@@ -247,6 +247,11 @@ export function gatewayMetrics(registry: Registry) {
       registers,
     }),
     snapshots: new Counter({ name: 'plank_snapshots_total', help: 'Snapshots read from Postgres', registers }),
+    snapshotsWaiting: new AskedGauge({
+      name: 'plank_snapshots_waiting',
+      help: 'Snapshots that wait until one of those that are read at once has been read',
+      registers,
+    }),
     resyncs: new Counter({
       name: 'plank_resyncs_total',
       help: 'Subscriptions told that their picture is void, by reason: retention (too far behind), epoch (another history), shape (the table was altered)',

@@ -2,23 +2,45 @@
 
 export class Limiter {
   readonly #max: number;
-  readonly #waiting: (() => void)[] = [];
+  /** the first to come is the first; to leave costs nothing, however many wait */
+  readonly #queue = new Set<() => void>();
   #running = 0;
 
   constructor(max: number) {
     this.#max = max;
   }
 
-  async run<T>(work: () => Promise<T>): Promise<T> {
-    if (this.#running >= this.#max) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  get waiting(): number {
+    return this.#queue.size;
+  }
+
+  /** Work that has not begun when the signal aborts never does: rejects with the signal's reason. */
+  async run<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+    signal?.throwIfAborted();
+    if (this.#running >= this.#max) await this.#turn(signal);
     else this.#running++;
     try {
+      signal?.throwIfAborted();
       return await work();
     } finally {
       // a waiting one takes this one's place
-      const next = this.#waiting.shift();
+      const [next] = this.#queue;
       if (next) next();
       else this.#running--;
     }
+  }
+
+  #turn(signal: AbortSignal | undefined): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const settle = (how: () => void) => {
+        this.#queue.delete(come);
+        signal?.removeEventListener('abort', leave);
+        how();
+      };
+      const come = () => settle(resolve);
+      const leave = () => settle(() => reject(signal!.reason as Error));
+      this.#queue.add(come);
+      signal?.addEventListener('abort', leave, { once: true });
+    });
   }
 }

@@ -2,7 +2,10 @@
  * Reads what a channel's rows are at one moment, and where in the log that moment is. In one transaction: the last seq given,
  * the snapshot, how many changes it sees that have no seq yet (they get one later and are dropped then, see skip.ts), and
  * the rows. Small results are shared by all who ask while they are read; only a few are read at once, and no slow client
- * keeps the others from it.
+ * keeps the others from it. What nobody waits for any more is not read, or no further than the page that is on its way.
+ *
+ * The queue has no bound of its own: in it are subscriptions of clients that are there, whose number is bounded, and each of
+ * them is larger than its place in the queue. To send one away would only have it come back, behind those who came later.
  */
 import Cursor from 'pg-cursor';
 import type { Table } from '#shared/catalog.ts';
@@ -42,56 +45,114 @@ interface Small {
   pages: Page[];
 }
 
+/** One reading of a channel's rows, and all who wait for it: it stops when the last of them has gone. */
+class Reading {
+  readonly table: Table;
+  readonly #rows = Promise.withResolvers<Small | null>();
+  readonly #abort = new AbortController();
+  #wanted = 0;
+
+  constructor(table: Table) {
+    this.table = table;
+    this.#rows.promise.catch(() => {});
+  }
+
+  /** null: too large to be shared, or stopped */
+  get rows(): Promise<Small | null> {
+    return this.#rows.promise;
+  }
+
+  /** Aborts when nobody waits any more. */
+  get signal(): AbortSignal {
+    return this.#abort.signal;
+  }
+
+  settle(rows: Small | null): void {
+    this.#rows.resolve(rows);
+  }
+
+  fail(error: unknown): void {
+    this.#rows.reject(error);
+  }
+
+  /** Waits for `work` as one who wants this, until the signal aborts. */
+  async wanted<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+    const leave = () => {
+      if (--this.#wanted === 0) this.#abort.abort();
+    };
+    this.#wanted++;
+    signal.addEventListener('abort', leave, { once: true });
+    try {
+      return await work();
+    } finally {
+      signal.removeEventListener('abort', leave);
+      if (!signal.aborted) this.#wanted--;
+    }
+  }
+}
+
 export class Snapshots {
   readonly #pool: Pool;
   readonly #metrics: GatewayMetrics;
   /** by the channel's name, while being read */
-  readonly #shared = new Map<string, { table: Table; rows: Promise<Small | null> }>();
+  readonly #shared = new Map<string, Reading>();
   readonly #limiter = new Limiter(maxAtOnce);
 
   constructor(pool: Pool, metrics: GatewayMetrics) {
     this.#pool = pool;
     this.#metrics = metrics;
+    metrics.snapshotsWaiting.askedOf(() => metrics.snapshotsWaiting.set(this.#limiter.waiting));
   }
 
   /**
    * Reads a channel's rows. `onPage` gets each page, with whether another follows, and may take its time; it returns false
-   * to stop. Resolves with where the log goes on, null when stopped. Rejects when Postgres does not answer, and with TooSlow.
+   * to stop, as the signal does. Resolves with where the log goes on, null when stopped. Rejects when Postgres does not
+   * answer, and with TooSlow.
    */
   async read(
     channel: FilteredChannel,
+    signal: AbortSignal,
     onPage: (page: Page, more: boolean) => Promise<boolean>,
   ): Promise<SnapshotStart | null> {
-    const { name, words } = channel;
-    const running = this.#shared.get(name);
-    // rows of before the table was altered are no longer what is asked for
-    if (running?.table === words.table) {
-      const small = await running.rows;
+    if (signal.aborted) return null;
+    const running = this.#running(channel);
+    if (running) {
+      const small = await running.wanted(signal, () => running.rows);
       if (small) return (await hand(small.pages, onPage)) ? small.start : null;
+      if (signal.aborted) return null;
     }
-    const { promise, resolve, reject } = Promise.withResolvers<Small | null>();
-    promise.catch(() => {});
-    const entry = { table: words.table, rows: promise };
-    if (this.#shared.get(name)?.table !== words.table) this.#shared.set(name, entry);
+    const { name, words } = channel;
+    const reading = new Reading(words.table);
+    if (!this.#running(channel)) this.#shared.set(name, reading);
     // whoever comes later reads anew, however long those who are here take: the log of that time may be forgotten by then
     const share = (small: Small | null) => {
-      resolve(small);
-      if (this.#shared.get(name) === entry) this.#shared.delete(name);
+      reading.settle(small);
+      if (this.#shared.get(name) === reading) this.#shared.delete(name);
     };
     try {
-      const result = await this.#limiter.run(() => this.#run(channel, onPage, share));
+      const result = await reading.wanted(signal, () =>
+        this.#limiter.run(() => this.#run(channel, reading.signal, onPage, share), reading.signal),
+      );
       return result && (await hand(result.pages, onPage)) ? result.start : null;
     } catch (error) {
-      reject(error);
+      if (reading.signal.aborted) return null;
+      reading.fail(error);
       throw error;
     } finally {
       share(null);
     }
   }
 
+  /** What can be joined: rows of before the table was altered are no longer what is asked for. */
+  #running({ name, words }: FilteredChannel): Reading | undefined {
+    const reading = this.#shared.get(name);
+    return reading?.table === words.table && !reading.signal.aborted ? reading : undefined;
+  }
+
   /** Resolves with the pages that are still to be handed over, null when stopped. */
   async #run(
     channel: FilteredChannel,
+    signal: AbortSignal,
     onPage: (page: Page, more: boolean) => Promise<boolean>,
     share: (small: Small | null) => void,
   ): Promise<Small | null> {
@@ -107,6 +168,7 @@ export class Snapshots {
       const fetchPage = pagesOf(cursor);
       let page = await fetchPage();
       for (;;) {
+        if (signal.aborted) return await stop(null);
         const next = page.more ? await fetchPage() : null;
         pages.push(page.text);
         bytes += page.text.length;

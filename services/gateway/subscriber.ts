@@ -53,8 +53,8 @@ export class Subscriber implements Listeners {
   readonly #deps: SubscriberDeps;
   readonly #wantsRows: boolean;
   readonly #owner: Owner;
-  /** counts beginnings, so that one that was overtaken stops */
-  #beginning = 0;
+  /** of the rows that are on their way: stops them when something else begins or ends */
+  #reading: AbortController | undefined;
   /** begun anew, and not live since: no position says what the client has */
   #isBeginning = false;
   /** asked to go on behind a position, and neither live nor begun anew since */
@@ -96,7 +96,7 @@ export class Subscriber implements Listeners {
 
   end(): void {
     if (this.subscription.state === 'ended') return;
-    this.#beginning++;
+    this.#reading?.abort();
     this.#deps.hub.leave(this.subscription);
   }
 
@@ -149,19 +149,27 @@ export class Subscriber implements Listeners {
 
   #beginAnew(): void {
     const { hub } = this.#deps;
-    const beginning = ++this.#beginning;
+    this.#reading?.abort();
     this.#isBeginning = true;
     this.subscription.began = -1;
     hub.move(this.subscription, this.#channelOf(this.channel.words, this.subscription.outlet));
-    if (this.#wantsRows) void this.#snapshot(beginning);
+    if (this.#wantsRows) void this.#snapshot();
     else void hub.catchUp(this.subscription, hub.seq);
   }
 
   /** Until it succeeds, or something else began or ended meanwhile. */
-  async #snapshot(beginning: number): Promise<void> {
+  async #snapshot(): Promise<void> {
+    const reading = new AbortController();
+    this.#reading = reading;
+    await this.#readRows(reading.signal);
+    // a client that is quiet for hours keeps nothing of this
+    if (this.#reading === reading) this.#reading = undefined;
+  }
+
+  async #readRows(signal: AbortSignal): Promise<void> {
     const { hub, snapshots, log } = this.#deps;
     const { outlet } = this.subscription;
-    const mine = () => this.#beginning === beginning && outlet.open;
+    const mine = () => !signal.aborted && outlet.open;
     const backoff = new Backoff(100, 5_000);
     let begun = false;
     let refusals = 0;
@@ -169,7 +177,7 @@ export class Subscriber implements Listeners {
       try {
         // who has not taken what there is must not hold a transaction open
         await outlet.drained();
-        const start = await snapshots.read(this.channel, async (page, more) => {
+        const start = await snapshots.read(this.channel, signal, async (page, more) => {
           if (!mine()) return false;
           begun = true;
           const { name } = this.channel;
@@ -195,7 +203,7 @@ export class Subscriber implements Listeners {
           this.#write({ type: 'resync', ch: this.channel.name, reason: 'retention' });
         }
         begun = false;
-        await sleep(backoff.next());
+        await sleep(backoff.next(), signal);
       }
     }
   }
