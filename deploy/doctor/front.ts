@@ -25,30 +25,49 @@ export async function* examineFront({ url, tables, patient, say }: Wanted): Asyn
     yield fault(`${base} does not answer: ${health.error}`, 'see whether nginx and the gateways run, and the port');
     return;
   }
-  const state = parsed(health.text) as { status?: string; node?: string; changes?: string; database?: string } | null;
-  if (state?.status === undefined) {
-    const what = [502, 503, 504].includes(health.status)
-      ? 'a balancer answers, and no gateway behind it'
-      : 'this is no gateway';
-    yield fault(`${base}/health says ${health.status}: ${what}`, 'start gateways, or see the address');
+  const state = parsed(health.text) as Health | null;
+  if (typeof state?.node !== 'string' || typeof state.connections !== 'number') {
+    yield isBalancers(health)
+      ? fault(`${base}/health says ${health.status}: a balancer answers, and no gateway behind it`, 'start gateways')
+      : fault(
+          `something else than a gateway answers at ${base}: its /health says ${health.status}, and not what Plank's does`,
+          'see the address, and whether what answers there is to pass /health, /ws and /api on to the gateways',
+        );
     return;
   }
-  if (state.status === 'ok') yield ok(`${base} answers, through ${state.node}`);
-  else
-    yield fault(
-      `${state.node} is degraded: database ${state.database}, changes ${state.changes}`,
-      'see its /health and its log',
-    );
+  const { node, status, database, changes } = state;
+  if (status === 'ok') yield ok(`${base} answers, through ${node}`);
+  else if (database === 'connected' && changes === 'tailing')
+    yield fault(`${node} takes no clients now: it drains, or has only begun`, 'see its /health/ready and its log');
+  else yield fault(`${node} is degraded: database ${database}, changes ${changes}`, 'see its /health and its log');
   yield* examineSecrets(base);
   if (tables[0] !== undefined) yield* examineStreams(base, tables[0]);
   yield* examineHandshake(base, { tables, patient, say });
 }
 
+/** What a gateway says at /health. */
+interface Health {
+  status?: string;
+  node?: string;
+  connections?: number;
+  changes?: string;
+  database?: string;
+}
+
+const isBalancers = ({ status, type }: Answer) => [502, 503, 504].includes(status) && !/json/.test(type);
+
+/** What only an operator should be given, and by what it is known: a page for every address is none of it. */
+const secrets: Record<string, (answer: Answer) => boolean> = {
+  '/metrics': ({ text }) => /^# HELP plank_/m.test(text),
+  '/ops/nodes': ({ text }) => Array.isArray(parsed(text)),
+  '/console': ({ text }) => text.includes('<title>Plank console</title>'),
+};
+
 async function* examineSecrets(base: string): AsyncGenerator<Finding> {
   const open: string[] = [];
-  for (const path of ['/metrics', '/ops/nodes', '/console']) {
+  for (const [path, isIt] of Object.entries(secrets)) {
     const answer = await get(base + path);
-    if (!('error' in answer) && answer.status < 400) open.push(path);
+    if (!('error' in answer) && answer.status < 400 && isIt(answer)) open.push(path);
   }
   if (open.length > 0)
     yield warning(
@@ -66,6 +85,14 @@ async function* examineStreams(base: string, table: string): AsyncGenerator<Find
     const response = await fetch(`${base}/api/${table}/changes`, { signal: abort.signal });
     if (!response.ok) {
       yield fault(`an event stream of ${table} is answered by ${response.status}`, 'see the balancer');
+      return;
+    }
+    const type = response.headers.get('content-type') ?? 'nothing said';
+    if (!type.startsWith('text/event-stream')) {
+      yield fault(
+        `/api/${table}/changes is answered by something else than a gateway (${type})`,
+        'let the balancer pass /api on to the gateways',
+      );
       return;
     }
     await response.body!.getReader().read();
@@ -89,11 +116,21 @@ async function* examineHandshake(base: string, { tables, patient, say }: Omit<Wa
       yield warning('the handshake is refused: 429, too many', 'see limit_req in nginx.conf');
     else if (met.status === 503)
       yield fault('the handshake is refused: 503', 'no replica takes connections: all drain or are full');
+    else if (met.status < 300)
+      yield fault(
+        `the handshake of a WebSocket is answered by ${met.status}, as no gateway does: something else answers at /ws`,
+        'let the balancer pass /ws on to the gateways',
+      );
     else yield fault(`the handshake of a WebSocket is answered by ${met.status}`, advice);
     return;
   }
   if ('error' in met) {
-    yield fault(`a WebSocket cannot be opened: ${met.error}`, advice);
+    if (/subprotocol/.test(met.error))
+      yield fault(
+        `something else than a gateway takes WebSockets at /ws: ${met.error}`,
+        'let the balancer pass /ws on to the gateways',
+      );
+    else yield fault(`a WebSocket cannot be opened: ${met.error}`, advice);
     return;
   }
   yield ok(`a WebSocket opens in ${span(met.ms)}, at ${met.node}`);
@@ -169,10 +206,18 @@ function awaitPings(
   });
 }
 
-async function get(url: string): Promise<{ status: number; text: string } | { error: string }> {
+interface Answer {
+  status: number;
+  /** its Content-Type */
+  type: string;
+  text: string;
+}
+
+async function get(url: string): Promise<Answer | { error: string }> {
   try {
     const response = await fetch(url, { signal: AbortSignal.timeout(answerMs), redirect: 'manual' });
-    return { status: response.status, text: await response.text() };
+    const type = response.headers.get('content-type') ?? '';
+    return { status: response.status, type, text: await response.text() };
   } catch (error) {
     return { error: reason((error as { cause?: unknown }).cause ?? error) };
   }
