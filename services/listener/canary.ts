@@ -4,10 +4,8 @@
  */
 import type { Log } from '#shared/log.ts';
 import type { ListenerMetrics } from '#shared/metrics.ts';
-import { limited, type Pool } from '#shared/postgres.ts';
+import type { Pool } from '#shared/postgres.ts';
 import { sleep } from '#shared/retry.ts';
-
-const deadlineMs = 2_000;
 
 /** Runs until the signal aborts; at once done with `everyMs` 0. A canary that could not be committed is counted, and not made up for. */
 export async function sendCanaries(options: {
@@ -22,7 +20,7 @@ export async function sendCanaries(options: {
   while (!signal.aborted) {
     const started = performance.now();
     try {
-      await pool.query(limited(deadlineMs, 'select plank.canary($1)', [everyMs]));
+      await pool.query('select plank.canary($1)', [everyMs]);
       metrics.canaries.inc();
     } catch (error) {
       if (signal.aborted) return;

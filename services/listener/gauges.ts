@@ -2,13 +2,12 @@
 import type { Publisher } from '#shared/fanout.ts';
 import type { Log } from '#shared/log.ts';
 import type { ListenerMetrics } from '#shared/metrics.ts';
-import { limited, type Pool } from '#shared/postgres.ts';
+import type { Pool } from '#shared/postgres.ts';
 import { sleep } from '#shared/retry.ts';
 import type { Publishing } from './publishing.ts';
 
 /** less than the pool keeps an idle connection for, so that it is the same one each time */
 const everyMs = 1_000;
-const deadlineMs = 2_000;
 
 /** Runs until the signal aborts; from then on, and while nobody answers, the gauges are absent. */
 export async function keepGauges(options: {
@@ -46,10 +45,7 @@ async function lookAtLog({ pool, metrics }: { pool: Pool; metrics: ListenerMetri
   const gauges = logGauges(metrics);
   try {
     const { rows } = await pool.query<Record<string, string>>(
-      limited(
-        deadlineMs,
-        'select outbox_depth, outbox_oldest, notify_queue, log_oldest, log_events, log_bytes from plank.gauges()',
-      ),
+      'select outbox_depth, outbox_oldest, notify_queue, log_oldest, log_events, log_bytes from plank.gauges()',
     );
     for (const [i, value] of Object.values(rows[0]!).entries()) gauges[i]!.set(Number(value));
     return null;

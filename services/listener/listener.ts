@@ -54,7 +54,7 @@ export class Listener implements Service {
   readonly #log: Log;
   readonly #metrics: ListenerMetrics;
   readonly #pool: Pool;
-  /** for what is asked again and again: the server must give it up, too, or its sessions would grow in number while it is slow */
+  /** for what is asked again and again: the server gives it up, and before we do, or its sessions would grow in number while it is slow */
   readonly #watchPool: Pool;
   readonly #roster: Roster;
   readonly #abort = new AbortController();
@@ -89,7 +89,7 @@ export class Listener implements Service {
     this.#watchPool = createPool(options.config.DATABASE_URL, {
       applicationName: 'plank listener (watch)',
       statementTimeoutMs: 2_000,
-      max: 2,
+      max: 3,
       idleTimeoutMs: 2_000,
       onError: (error) => this.#log.debug({ err: error }, 'an idle connection failed'),
     });
@@ -192,7 +192,14 @@ export class Listener implements Service {
       metrics,
     });
     const lease = this.#keepLease(sequencer, lead.term, signal).catch((error: Error) => over.abort(error));
-    const retention = keepRetention({ pool: this.#pool, term: lead.term, config: this.#config, log, metrics, signal });
+    const retention = keepRetention({
+      pool: this.#watchPool,
+      term: lead.term,
+      config: this.#config,
+      log,
+      metrics,
+      signal,
+    });
     const inspection = inspectCapture({ pool: this.#pool, log, metrics, signal });
     const gauges = keepGauges({ pool: this.#watchPool, publisher: this.#publisher, publishing, log, metrics, signal });
     const everyMs = this.#config.CANARY_INTERVAL_MS;

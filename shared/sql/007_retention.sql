@@ -1,4 +1,4 @@
--- Forgets the log behind the retention time or size, with the outbox rows that it covers: at most p_batch rows a call.
+-- Forgets the log behind the retention time or size, with the outbox rows that it covers: at most p_batch rows of each a call.
 -- Log rows are marked first, so that no reader starts on them, and go when all that they cover has gone.
 -- Returns how many rows went; 0: nothing is old enough.
 
@@ -20,7 +20,7 @@ begin
         and exists (select from plank.between(l.before_snap, l.upto_snap) b where b.action = 'C')
     where first_seq in (
       select f.first_seq from (
-        select first_seq, drained_at, sum(bytes) over (order by first_seq) - bytes as before from plank.log order by first_seq limit 1000) f
+        select first_seq, drained_at, sum(bytes) over (order by first_seq) - bytes as before from plank.log order by first_seq limit least(p_batch, 1000)) f
       where f.drained_at < clock_timestamp() - p_keep or (select log_bytes from plank.leader) - f.before > p_keep_bytes);
   end if;
   select * into newest from plank.log where purging order by first_seq desc limit 1;
