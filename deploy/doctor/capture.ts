@@ -1,7 +1,8 @@
 /** What Plank keeps in the database: its schema, the capture of the attached tables, who leads, and how the outbox grows. */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Client } from 'pg';
-import { type Finding, fault, note, ok, size, span, warning } from './finding.ts';
+import { type Finding, fault, note, ok, span, warning } from './finding.ts';
+import { examineOutbox, type Patience } from './outbox.ts';
 
 /** Where the log ends, and what clients call the tables that it is about. */
 export interface Captured {
@@ -10,7 +11,7 @@ export interface Captured {
   tables: string[];
 }
 
-interface Limits {
+interface Limits extends Patience {
   retentionMs: number;
   retentionBytes: number;
 }
@@ -18,6 +19,8 @@ interface Limits {
 const waitsTooLongMs = 5_000;
 /** by a listener that leads */
 const drainedWithinMs = 1_000;
+/** the lead is nobody's for a moment where one listener follows another */
+const succeededWithinMs = 1_000;
 
 /** Returns undefined where there is no schema of Plank's. */
 export async function* examineCapture(client: Client, limits: Limits): AsyncGenerator<Finding, Captured | undefined> {
@@ -62,60 +65,109 @@ async function* examineTables(client: Client): AsyncGenerator<Finding, string[]>
   return attached.map(({ name }) => name);
 }
 
-async function lookAtLog(client: Client): Promise<Record<string, string | null>> {
+interface Log {
+  /** of the oldest changes that are kept; null: none are */
+  oldestMs: number | null;
+  bytes: number;
+  waiting: number;
+  waitsMs: number;
+}
+
+async function lookAtLog(client: Client): Promise<Log> {
   const { rows } = await client.query<Record<string, string | null>>(`
-    select (select extract(epoch from clock_timestamp() - min(drained_at)) * 1000 from plank.log) as oldest_ms, l.log_bytes,
-      pg_total_relation_size('plank.outbox') as outbox_bytes, w.waiting, w.waits_ms
+    select (select extract(epoch from clock_timestamp() - min(drained_at)) * 1000 from plank.log) as oldest_ms, l.log_bytes, w.waiting, w.waits_ms
     from plank.leader l cross join lateral (
       select count(*) as waiting, extract(epoch from clock_timestamp() - min(at)) * 1000 as waits_ms
       from (select b.at from plank.between(l.snap, pg_current_snapshot()) b limit 100000) b) w`);
-  return rows[0]!;
+  const is = rows[0]!;
+  return {
+    oldestMs: is.oldest_ms === null ? null : Number(is.oldest_ms),
+    bytes: Number(is.log_bytes),
+    waiting: Number(is.waiting),
+    waitsMs: Number(is.waits_ms),
+  };
 }
 
 async function* examineLog(client: Client, limits: Limits): AsyncGenerator<Finding> {
   let is = await lookAtLog(client);
-  if (Number(is.waits_ms) > waitsTooLongMs) {
-    // what a long transaction wrote at its beginning is old as soon as it commits
-    await delay(drainedWithinMs);
-    is = await lookAtLog(client);
+  let drains = false;
+  // what a long transaction wrote at its beginning is old as soon as it commits
+  const until = performance.now() + drainedWithinMs;
+  while (is.waitsMs > waitsTooLongMs && !drains && performance.now() < until) {
+    await delay(200);
+    ({ drains } = await lookAtLead(client));
+    if (!drains) is = await lookAtLog(client);
   }
-  const [waiting, waitsMs] = [Number(is.waiting), Number(is.waits_ms)];
-  if (waiting > 0 && waitsMs > waitsTooLongMs)
-    yield fault(
-      `${waiting >= 100_000 ? 'more than 100,000' : waiting} changes wait to be told, the oldest for ${span(waitsMs)}`,
-      'see whether a listener leads (below), and its log: it drains the outbox',
-    );
-  else yield ok('no change waits to be told');
-  const oldestMs = Number(is.oldest_ms);
-  if (oldestMs > limits.retentionMs * 1.5 + 60_000)
+  const { waiting, waitsMs, oldestMs, bytes } = is;
+  const wait = `${waiting >= 100_000 ? 'more than 100,000' : waiting} changes wait to be told, the oldest for ${span(waitsMs)}`;
+  if (waiting === 0 || waitsMs <= waitsTooLongMs) yield ok('no change waits to be told');
+  else if (drains)
+    yield note(`${wait}: they are being drained`, 'so many at once take their time; see it again when that is done');
+  else yield fault(wait, 'see whether a listener leads (below), and its log: it drains the outbox');
+  if (oldestMs !== null && oldestMs > limits.retentionMs * 1.5 + 60_000)
     yield warning(
       `the log keeps changes of ${span(oldestMs)} ago, and should forget after ${span(limits.retentionMs)}`,
       'a listener that leads forgets old changes; see its log for why it does not',
     );
-  const [bytes, outbox] = [Number(is.log_bytes), Number(is.outbox_bytes)];
-  const bloated = outbox > 1024 ** 3 && outbox > 6 * bytes;
-  if (bloated)
-    yield warning(
-      `plank.outbox takes ${size(outbox)} on disk for ${size(bytes)} of changes`,
-      'vacuum does not come by, or an old transaction keeps it from cleaning up',
-    );
-  else yield ok(`the log holds ${size(bytes)} of at most ${size(limits.retentionBytes)}, ${size(outbox)} on disk`);
+  yield* examineOutbox(client, { bytes, most: limits.retentionBytes }, limits);
+}
+
+interface Lead {
+  holder: string | null;
+  term: string;
+  epoch: number;
+  seq: number;
+  /** its lease holds */
+  holds: boolean;
+  /** since the lease is over; null: it never began */
+  overMs: number | null;
+  /** a drain is at work: it has the row locked until it is done, and the lease is renewed only then */
+  drains: boolean;
+  /** null: not known to this role, or none */
+  drainsMs: number | null;
+}
+
+async function lookAtLead(client: Client): Promise<Lead> {
+  const { rows } = await client.query<{ [column: string]: string | null } & { holds: boolean; drains: boolean }>(`
+    select l.holder, l.term, l.epoch, l.next_seq, l.expires_at > clock_timestamp() as holds, d.drains, d.drains_ms,
+      case when isfinite(l.expires_at) then extract(epoch from clock_timestamp() - l.expires_at) * 1000 end as over_ms
+    from plank.leader l cross join (
+      select count(*) > 0 as drains, max(extract(epoch from clock_timestamp() - a.query_start)) * 1000 as drains_ms
+      from pg_locks k left join pg_stat_activity a on a.pid = k.pid
+      where k.relation = 'plank.leader'::regclass and k.database = (select oid from pg_database where datname = current_database())
+        and k.mode = 'RowShareLock' and k.granted and not exists (select from pg_locks w where w.pid = k.pid and not w.granted)) d`);
+  const is = rows[0]!;
+  return {
+    holder: is['holder'] ?? null,
+    term: is['term']!,
+    epoch: Number(is['epoch']),
+    seq: Number(is['next_seq']) - 1,
+    holds: is.holds,
+    overMs: is['over_ms'] === null ? null : Number(is['over_ms']),
+    drains: is.drains,
+    drainsMs: is['drains_ms'] === null ? null : Number(is['drains_ms']),
+  };
 }
 
 async function* examineLead(client: Client): AsyncGenerator<Finding, Pick<Captured, 'epoch' | 'seq'>> {
-  const { rows } = await client.query<Record<string, string | null>>(`
-    select holder, term, epoch, next_seq, expires_at > clock_timestamp() as leads,
-      case when isfinite(expires_at) then extract(epoch from clock_timestamp() - expires_at) * 1000 end as over_ms from plank.leader`);
-  const is = rows[0]!;
+  let is = await lookAtLead(client);
+  const until = performance.now() + succeededWithinMs;
+  while (!is.holds && !is.drains && performance.now() < until) {
+    await delay(200);
+    is = await lookAtLead(client);
+  }
   const node = is.holder?.split('/')[0];
-  if (is.leads as unknown as boolean) yield ok(`${node} leads (term ${is.term})`);
-  else {
-    const since = is.over_ms === null ? '' : ` for ${span(Number(is.over_ms))}`;
+  if (is.holds) yield ok(`${node} leads (term ${is.term})`);
+  else if (is.drains) {
+    const since = is.drainsMs === null ? '' : ` for ${span(is.drainsMs)}`;
+    yield ok(`${node} leads (term ${is.term}), and has been draining${since}: its lease is renewed when that is done`);
+  } else {
+    const since = is.overMs === null ? '' : ` for ${span(is.overMs)}`;
     const last = node ? `; the last one was ${node}` : '';
     yield fault(
       `no listener leads${since}: changes wait${last}`,
       'start a listener (npm run listener), or see its log',
     );
   }
-  return { epoch: Number(is.epoch), seq: Number(is.next_seq) - 1 };
+  return { epoch: is.epoch, seq: is.seq };
 }

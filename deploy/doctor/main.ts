@@ -3,7 +3,7 @@
  * variables that the services take: DATABASE_URL, REDIS_URL where there is one, and those of the configuration that matter.
  *
  *   --url <address>   where clients go: the balancer, as https://live.example.org; also examined then
- *   --quick           does not wait for pings
+ *   --quick           does not wait for pings, nor for vacuum
  *   --json            one JSON array instead of words
  *
  * It changes nothing, and ends with status 1 where something is wrong.
@@ -59,6 +59,9 @@ async function* unreachable(error: unknown): AsyncGenerator<Finding> {
   yield fault(`Postgres cannot be reached: ${reason(error)}`, 'see DATABASE_URL, and whether Postgres runs');
 }
 
+/** Whether what takes a minute is waited for. */
+const patience = { patient: !values.quick, say: (text: string) => say(`    ${text}`) };
+
 try {
   const config = readConfig(doctorSchema);
   if (values.url !== undefined && !/^https?:\/\//.test(values.url))
@@ -74,7 +77,7 @@ try {
   if (client) {
     await examine('postgres', postgres, examinePostgres(client, config.DATABASE_URL, config.WAKE));
     const limits = { retentionMs: config.RETENTION_MS, retentionBytes: config.RETENTION_BYTES };
-    captured = await examine('capture', 'Capture and log', examineCapture(client, limits));
+    captured = await examine('capture', 'Capture and log', examineCapture(client, { ...limits, ...patience }));
     await client.end().catch(() => {});
   }
   if (config.REDIS_URL !== undefined) {
@@ -86,7 +89,7 @@ try {
     await examine(
       'clients',
       `What clients meet, ${shown(values.url)}`,
-      examineFront({ url: values.url, tables, patient: !values.quick, say: (text) => say(`    ${text}`) }),
+      examineFront({ url: values.url, tables, ...patience }),
     );
   }
   await examine('host', 'This machine', examineHost(config.MAX_CONNECTIONS));

@@ -1,7 +1,7 @@
 // What the doctor says of an address where something else answers than Plank, or besides it: a page for every path, another
 // application's health, another's WebSockets.
 
-import { createServer, type RequestListener } from 'node:http';
+import { createServer, type RequestListener, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { WebSocketServer } from 'ws';
@@ -25,13 +25,13 @@ const page: RequestListener = (_request, response) =>
 
 /** As a balancer that passes some paths on to Plank and leaves the others to a page. */
 function before(passes: RegExp): RequestListener {
-  return (request, response) => {
-    if (!passes.test(request.url!)) return page(request, response);
-    void fetch(plank.url + request.url!).then(async (answer) => {
-      response.writeHead(answer.status, { 'Content-Type': answer.headers.get('content-type') ?? '' });
-      response.end(await answer.text());
-    });
+  const pass = async (path: string, response: ServerResponse) => {
+    const answer = await fetch(plank.url + path);
+    response.writeHead(answer.status, { 'Content-Type': answer.headers.get('content-type') ?? '' });
+    response.end(await answer.text());
   };
+  return (request, response) =>
+    passes.test(request.url!) ? void pass(request.url!, response) : page(request, response);
 }
 
 /** What it says of a server. */
