@@ -19,7 +19,7 @@ export interface PlankOptions {
     protocol: string,
   ) => SocketLike;
   /**
-   * Problems of no subscription (a token that could not be had), and what handlers throw; unless given, the latter is thrown
+   * Problems of no subscription (a token or a connection that could not be had), and what handlers throw; unless given, the latter is thrown
    * where nobody catches it.
    */
   onError?: (error: Error) => void;
@@ -87,7 +87,10 @@ export interface Table<Item extends object = Row> {
   subscribe(options: SubscribeOptions, handlers: Handlers<Item>): Subscription;
   /** Subscribes at once. */
   changes(options?: ChangesOptions): Changes<Item>;
-  /** An object with a `where` object, a `columns` or a `key` array counts as options, any other as the filter. */
+  /**
+   * An object with a `where` object, a `columns` or a `key` array counts as options, any other as the filter. Calls back whenever the
+   * rows, their state or their error may have changed.
+   */
   live(where?: Filter | LiveOptions, callback?: (rows: ReadonlyMap<unknown, Item>) => void): LiveQuery<Item>;
 }
 

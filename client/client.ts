@@ -113,6 +113,7 @@ class Client implements Plank {
   ): () => void {
     const { from } = ask;
     if (from !== null && parsePosition(from) === null) throw new TypeError(`${JSON.stringify(from)} is no position`);
+    this.#socket.check();
     const member = ++this.#members;
     this.#takers.set(member, take);
     this.#dispatch({ type: 'subscribe', member, ...ask });
@@ -170,7 +171,6 @@ class Client implements Plank {
       const store = new LiveStore({ key: options.key, maxRows });
       const made: Store = { store, handles: 0, detach: () => {} };
       shared = made;
-      this.#stores.set(key, made);
       made.detach = this.#attach({ subject: of, snapshot: true, from: null, maxRows }, (delivery) => {
         store.take(delivery);
         if (store.state !== 'ended') return;
@@ -178,6 +178,8 @@ class Client implements Plank {
         if (this.#stores.get(key) === made) this.#stores.delete(key);
         made.detach();
       });
+      // not one that was refused on the spot
+      if (store.state !== 'ended') this.#stores.set(key, made);
     }
     const { store } = shared;
     clearTimeout(shared.linger);

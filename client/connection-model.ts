@@ -59,6 +59,8 @@ export type Event =
   | { type: 'token'; socket: number; token?: string }
   | { type: 'token-failed'; socket: number; message: string }
   | { type: 'socket-open'; socket: number }
+  /** none could be made */
+  | { type: 'socket-failed'; socket: number; message: string }
   | { type: 'frame'; socket: number; frame: ServerFrame }
   /** it has closed, or what came was no frame (1007) */
   | { type: 'socket-close'; socket: number; code: number; reason: string }

@@ -102,6 +102,9 @@ class Step implements Out {
           this.effects.push({ type: 'report', message: error.message });
           return this.#lost();
         }
+      case 'socket-failed':
+        this.effects.push({ type: 'report', message: `no connection could be made: ${event.message}` });
+        return this.#lost();
       case 'socket-close':
         if (isFinal(event.code)) this.#end(event.code, event.reason);
         else this.#lost();

@@ -33,14 +33,19 @@ export class Socket {
     this.#dispatch = dispatch;
   }
 
+  /** Throws where there is no WebSocket to be had: coming back would not help. */
+  check(): void {
+    if (this.#given === undefined && typeof WebSocket === 'undefined')
+      throw new TypeError('there is no WebSocket here (Node has one from 22 on): give createPlank one');
+  }
+
   /** `number` names the attempt in its events. */
   connect(number: number): void {
     let socket: SocketLike;
     try {
       socket = new (this.#given ?? WebSocket)(this.#url, subprotocol);
     } catch (error) {
-      const reason = (error as Error).message;
-      this.#dispatch({ type: 'socket-close', socket: number, code: 1006, reason });
+      this.#dispatch({ type: 'socket-failed', socket: number, message: (error as Error).message });
       return;
     }
     this.#socket = socket;
@@ -71,12 +76,14 @@ export class Socket {
   }
 }
 
-/** Where to connect to; beside the page unless given. */
+/** Where to connect to; beside the page unless given. Throws TypeError where that is no address of a WebSocket. */
 export function socketUrl(given: string | URL | undefined): string {
   const base = typeof document === 'undefined' ? undefined : document.baseURI;
   if (given === undefined && base === undefined) throw new TypeError('createPlank needs a url here');
   const url = new URL(given ?? 'ws', base);
   url.protocol = url.protocol.replace('http', 'ws');
+  if (!/^wss?:$/.test(url.protocol))
+    throw new TypeError(`createPlank needs a url of ws(s):// or http(s)://, not ${url.href}`);
   return url.href;
 }
 

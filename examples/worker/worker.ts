@@ -1,12 +1,12 @@
 /**
  * `npm run example:worker`: handles each change of a table at least once, also those that came while it was down. Settings: PLANK_URL
- * (http://localhost:8000), TABLE (todo), FOLDER (where its position and what it made are kept; .plank/worker).
+ * (http://localhost:8000), TABLE (items), FOLDER (where its position and what it made are kept; .plank/worker).
  */
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Change, createPlank, PlankError } from '../../client/plank-client.ts'; // yours: from 'plank-client'
 
-const { PLANK_URL = 'http://localhost:8000', TABLE = 'todo', FOLDER = '.plank/worker' } = process.env;
+const { PLANK_URL = 'http://localhost:8000', TABLE = 'items', FOLDER = '.plank/worker' } = process.env;
 const positionFile = join(FOLDER, 'position');
 const made = join(FOLDER, 'made');
 const storeEveryMs = 500;
