@@ -126,7 +126,9 @@ const gatewayFields = z.object({
     .min(2)
     .max(1000)
     .default(10)
-    .describe('Postgres connections for REST; a gateway uses up to 9 more for the log and for snapshots'),
+    .describe(
+      'Postgres connections for REST; a gateway uses up to 11 more for the log, for snapshots and for operators',
+    ),
 });
 
 /** goodbyes and what is released behind them, after the last client was asked to go */

@@ -7,6 +7,7 @@ import type { Duplex } from 'node:stream';
 import { type Request, Router } from 'express';
 import { WebSocketServer } from 'ws';
 import { PlankError } from '#shared/errors.ts';
+import type { Pool } from '#shared/postgres.ts';
 import { once, sleep } from '#shared/retry.ts';
 import type { Roster } from '#shared/roster.ts';
 import { closeCodes, subprotocol } from '#shared/wire.ts';
@@ -23,10 +24,12 @@ import { invalidFields, methodNotAllowed, named } from './problems.ts';
 const maxPayload = 16 * 1024;
 const defaultLimit = 100;
 const goodbyeMs = 500;
-/** searches of the outbox, on connections that REST uses as well */
-const maxExplains = 2;
+/** searches of the outbox, each of which may read all of it: as many as the pool for them has connections */
+const maxExplains = 1;
 
 interface ConsoleOptions extends ExplainDeps, OpsExplainDeps {
+  /** for what is asked every second while a page is open, whatever is searched for meanwhile */
+  watchPool: Pool;
   node: string;
   roster: Roster;
   clients: Clients;
@@ -45,8 +48,8 @@ export class Console {
 
   constructor(options: ConsoleOptions) {
     this.#options = options;
-    const { roster, pool, tail, catalog, node, clients } = options;
-    this.#view = new OpsView({ roster, figures: new Figures(pool, tail), catalog, node });
+    const { roster, watchPool, tail, catalog, node, clients } = options;
+    this.#view = new OpsView({ roster, figures: new Figures(watchPool, tail), catalog, node });
     roster.handle('clients', ({ limit }) => ({ clients: clients.survey(Number(limit) || defaultLimit).clients }));
     roster.handle('channels', ({ limit }) => ({ channels: this.#channels(Number(limit) || defaultLimit) }));
     roster.handle('explain', (args) => explainHere(question.parse(args), options));

@@ -35,6 +35,10 @@ const healthTimeoutMs = 2_000;
 const lingerMs = 3_500;
 /** then requests in progress get this long */
 const cutMs = 2_000;
+/** what operators look for is given up after this time … */
+const searchMs = 10_000;
+/** … and what their console asks every second */
+const watchMs = 1_500;
 
 /** A gateway's own part of its status in the roster. */
 export type GatewayState = Record<string, unknown> &
@@ -57,8 +61,7 @@ export type GatewayState = Record<string, unknown> &
 export class Gateway implements Service {
   readonly #config: GatewayConfig;
   readonly #pool: Pool;
-  readonly #historyPool: Pool;
-  readonly #snapshotPool: Pool;
+  readonly #pools: readonly Pool[];
   readonly #hub: Hub;
   readonly #feed: Feed;
   readonly #canaries: CanaryWatch;
@@ -89,16 +92,24 @@ export class Gateway implements Service {
       max: config.POOL_SIZE,
       onError,
     });
-    // reads of history have connections of their own, so that neither they nor REST wait for each other
-    this.#historyPool = createPool(config.DATABASE_URL, {
-      applicationName: 'plank gateway (log)',
-      statementTimeoutMs: 120_000,
-      max: 5,
-      idleTimeoutMs: 2_000,
-      onError,
-    });
+    const poolFor = (what: string, max: number, statementTimeoutMs: number) =>
+      createPool(config.DATABASE_URL, {
+        applicationName: `plank gateway (${what})`,
+        statementTimeoutMs,
+        max,
+        idleTimeoutMs: 2_000,
+        onError,
+      });
+    // what may take long has connections of its own, so that none of it, nor REST, waits for another: reads of history …
+    const historyPool = poolFor('log', 5, 120_000);
+    // … snapshots, which wait for locks and for their clients …
+    const snapshotPool = poolFor('rows', maxAtOnce, 120_000);
+    // … what operators look for in the outbox, and what their console shows meanwhile
+    const searchPool = poolFor('search', 1, searchMs);
+    const watchPool = poolFor('watch', 1, watchMs);
+    this.#pools = [this.#pool, historyPool, snapshotPool, searchPool, watchPool];
     const catalog = new Catalog(this.#pool);
-    const reader = new LogReader(this.#historyPool);
+    const reader = new LogReader(historyPool);
     const history = new History({ tail, reader, metrics });
     this.#hub = new Hub({
       catalog,
@@ -122,15 +133,7 @@ export class Gateway implements Service {
         for (const { listeners } of concerned) listeners.onGone('shape');
       },
     });
-    // one that waits for a lock, or for its client, must not keep the feed from the log
-    this.#snapshotPool = createPool(config.DATABASE_URL, {
-      applicationName: 'plank gateway (rows)',
-      statementTimeoutMs: 120_000,
-      max: maxAtOnce,
-      idleTimeoutMs: 2_000,
-      onError,
-    });
-    const snapshots = new Snapshots(this.#snapshotPool, metrics);
+    const snapshots = new Snapshots(snapshotPool, metrics);
     const isFull = () => this.#connections >= config.MAX_CONNECTIONS;
     const isLeaving = () => this.#draining.state !== 'serving';
     const deps = { catalog, hub: this.#hub, feed: this.#feed, snapshots, log, metrics, isFull, isLeaving };
@@ -174,7 +177,8 @@ export class Gateway implements Service {
     const operators = new Console({
       node: config.NODE_NAME,
       roster: this.#roster,
-      pool: this.#pool,
+      pool: searchPool,
+      watchPool,
       tail,
       catalog,
       hub: this.#hub,
@@ -269,7 +273,7 @@ export class Gateway implements Service {
     this.#canaries.stop();
     await this.#roster.stop();
     await this.#operations.stop();
-    await Promise.all([this.#pool.end(), this.#historyPool.end(), this.#snapshotPool.end()]);
+    await Promise.all(this.#pools.map((pool) => pool.end()));
   });
 
   async #health(): Promise<Health> {

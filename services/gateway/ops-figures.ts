@@ -3,9 +3,8 @@
  * and Redis or Postgres do not answer.
  */
 import type { Tail } from '#shared/fanout.ts';
-import { limited, type Pool } from '#shared/postgres.ts';
+import type { Pool } from '#shared/postgres.ts';
 
-const deadlineMs = 1_500;
 const checkEveryMs = 20_000;
 const keptHeads = 10;
 
@@ -54,6 +53,7 @@ export class Figures {
   /** what is wrong with the capture of tables, in words */
   problems: readonly string[] = [];
 
+  /** The pool's server must end what takes long: it is asked again. */
   constructor(pool: Pool, tail: Tail) {
     this.#pool = pool;
     this.#tail = tail;
@@ -91,12 +91,9 @@ export class Figures {
     const before = this.log;
     try {
       const { rows } = await this.#pool.query<LogRow>(
-        limited(
-          deadlineMs,
-          `select l.holder, l.expires_at > clock_timestamp() as is_valid, l.term, l.next_seq - 1 as head, l.epoch,
+        `select l.holder, l.expires_at > clock_timestamp() as is_valid, l.term, l.next_seq - 1 as head, l.epoch,
                   g.outbox_depth, g.outbox_oldest, g.log_oldest, g.log_events, g.log_bytes
            from plank.leader l, plank.gauges() g`,
-        ),
       );
       this.log = figuresOf(rows[0]!);
       this.#silentSince = null;
@@ -116,7 +113,7 @@ export class Figures {
     if (performance.now() - this.#checkedAt < checkEveryMs) return;
     try {
       const { rows } = await this.#pool.query<{ name: string; problem: string }>(
-        limited(deadlineMs, 'select name, problem from plank.check()'),
+        'select name, problem from plank.check()',
       );
       this.problems = rows.map(({ name, problem }) => `${name} is not captured as it should be: ${problem}`);
       this.#checkedAt = performance.now();

@@ -1,10 +1,7 @@
 /** Finds a change in the outbox and the log: by its position, or the latest of one row. SQL only; what it means is in ops-explain.ts. */
 import type { Table } from '#shared/catalog.ts';
-import { limited, type Pool } from '#shared/postgres.ts';
+import type { Pool } from '#shared/postgres.ts';
 
-/** A row's changes are looked for among all that are kept: there is no index by row. */
-const searchMs = 20_000;
-const quickMs = 5_000;
 export const maxChanges = 5;
 
 /** A captured change, with the drain that gave it its seq; that is null while it waits. */
@@ -45,17 +42,17 @@ const columns = `o.id, o.xid::text, o.at, o.relation, o.action::text, o.key, d.s
 /** The change that has this seq; null where the log does not hold it. */
 export async function traceSeq(pool: Pool, seq: number): Promise<Traced | null> {
   const { rows } = await pool.query<TracedRow>(
-    limited(
-      searchMs,
-      `select ${columns} from plank.log l cross join lateral (${inDrain}) d join plank.outbox o on o.id = d.id
+    `select ${columns} from plank.log l cross join lateral (${inDrain}) d join plank.outbox o on o.id = d.id
        where l.first_seq <= $1 and l.last_seq >= $1 and d.seq = $1`,
-      [seq],
-    ),
+    [seq],
   );
   return rows[0] ? traced(rows[0]) : null;
 }
 
-/** The latest changes of a row that are kept, newest first. `key`: its values as Postgres reads them. */
+/**
+ * The latest changes of a row that are kept, newest first. `key`: its values as Postgres reads them. Looks at all changes that are
+ * kept: there is no index by row.
+ */
 export async function traceRow(pool: Pool, table: Table, key: readonly string[]): Promise<Traced[]> {
   const isComposite = table.keyColumns.length > 1;
   const sameKey = table.keyColumns
@@ -67,27 +64,21 @@ export async function traceRow(pool: Pool, table: Table, key: readonly string[])
     .join(' and ');
   const values = isComposite ? table.keyColumns.flatMap((name, i) => [name, key[i]]) : [key[0]];
   const found = await pool.query<TracedRow>(
-    limited(
-      searchMs,
-      `select o.id, o.xid::text, o.at, o.relation, o.action::text, o.key from plank.outbox o
+    `select o.id, o.xid::text, o.at, o.relation, o.action::text, o.key from plank.outbox o
        where o.relation = $1 and case when o.action = 'T' then true when o.key is null then false else ${sameKey} end
        order by o.xid desc, o.id desc limit ${maxChanges}`,
-      [table.id, ...values],
-    ),
+    [table.id, ...values],
   );
   return Promise.all(
     found.rows.map(async (row) => {
       const { rows } = await pool.query<TracedRow>(
-        limited(
-          quickMs,
-          `select ${columns} from plank.outbox o
+        `select ${columns} from plank.outbox o
            left join lateral (
              select d.* from plank.log l cross join lateral (${inDrain}) d
              where not pg_visible_in_snapshot(o.xid, l.before_snap) and pg_visible_in_snapshot(o.xid, l.upto_snap) and d.id = o.id
            ) d on true
            where o.xid = $1::xid8 and o.id = $2`,
-          [row.xid, row.id],
-        ),
+        [row.xid, row.id],
       );
       return traced(rows[0] ?? row);
     }),
@@ -96,17 +87,15 @@ export async function traceRow(pool: Pool, table: Table, key: readonly string[])
 
 /** What the log can tell of, and how long it is kept behind the outbox. */
 export async function extentOf(pool: Pool): Promise<{ epoch: number; oldest: number; newest: number }> {
-  const { rows } = await pool.query<{ epoch: number; oldest: string; newest: string }>(
-    limited(quickMs, 'select * from plank.extent()'),
-  );
+  const { rows } = await pool.query<{ epoch: number; oldest: string; newest: string }>('select * from plank.extent()');
   return { epoch: rows[0]!.epoch, oldest: Number(rows[0]!.oldest), newest: Number(rows[0]!.newest) };
 }
 
 /** What is wrong with the capture of a table, in words. */
 export async function problemsOf(pool: Pool, table: Table): Promise<string[]> {
-  const { rows } = await pool.query<{ problem: string }>(
-    limited(quickMs, 'select problem from plank.check() where name = $1', [table.name]),
-  );
+  const { rows } = await pool.query<{ problem: string }>('select problem from plank.check() where name = $1', [
+    table.name,
+  ]);
   return rows.map(({ problem }) => problem);
 }
 
