@@ -27,30 +27,38 @@ let lastId = 0;
 
 export const nextPeerId = (): number => ++lastId;
 
-/** Where a client is. A proxy in front adds what it sees as the last of X-Forwarded-For. */
-export function addressOf(request: IncomingMessage): string {
-  const forwarded = request.headers['x-forwarded-for'];
-  const last = typeof forwarded === 'string' ? forwarded.split(',').at(-1)!.trim() : undefined;
-  const address = last || request.socket.remoteAddress || '';
+/** Where a proxy in front saw the client: it adds that as the last of X-Forwarded-For. Null: it told nothing. */
+export function forwardedFor({ headers }: IncomingMessage): string | null {
+  const forwarded = headers['x-forwarded-for'];
+  const last = typeof forwarded === 'string' ? forwarded.split(',').at(-1)!.trim() : '';
+  return last === '' ? null : last.slice(0, 45);
+}
+
+/** Where a client is. */
+export function addressOf(outlet: Outlet, forwardedFor: string | null): string {
   // IPv4 within IPv6
-  return address.replace(/^::ffff:/, '').slice(0, 45);
+  return (forwardedFor ?? outlet.remoteAddress).replace(/^::ffff:/, '');
 }
 
 export class Connection implements Peer {
   readonly id = nextPeerId();
-  readonly address: string;
   readonly ws: WebSocket;
   readonly outlet: Outlet;
   /** of performance.now() */
   readonly openedAt = performance.now();
   /** something came from the other side since the last ping */
   alive = true;
+  readonly #forwardedFor: string | null;
   #messages = 0;
 
-  constructor(ws: WebSocket, socket: Socket, address = '') {
-    this.address = address;
+  constructor(ws: WebSocket, socket: Socket, forwardedFor: string | null = null) {
     this.ws = ws;
+    this.#forwardedFor = forwardedFor;
     this.outlet = new Outlet(socket, webSocketFraming);
+  }
+
+  get address(): string {
+    return addressOf(this.outlet, this.#forwardedFor);
   }
 
   get mode(): string {

@@ -2,7 +2,7 @@
 import type { Request, RequestHandler, Response } from 'express';
 import { PlankError } from '#shared/errors.ts';
 import { formatPosition } from '#shared/wire.ts';
-import { addressOf, nextPeerId, type Peer } from './connection.ts';
+import { addressOf, forwardedFor, nextPeerId, type Peer } from './connection.ts';
 import type { Guest } from './departure.ts';
 import { eventFraming, eventIds, framed } from './framing.ts';
 import { Outlet } from './outlet.ts';
@@ -126,7 +126,7 @@ export class EventStreams {
     const subscriber = new Subscriber(outlet, { words, snapshot: asked.snapshot }, owner, this.#deps);
     const stream: Stream = {
       id: nextPeerId(),
-      address: addressOf(request),
+      address: addressOf(outlet, forwardedFor(request)),
       mode: 'events',
       outlet,
       subscriber,

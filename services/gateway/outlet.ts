@@ -7,11 +7,12 @@ import type { Framing } from './framing.ts';
 import type { Subscription } from './subscription.ts';
 
 const nothing = Buffer.alloc(0);
+const none: readonly never[] = [];
 
 export class Outlet {
   readonly framing: Framing;
   /** a list made anew each time, see session.ts; whoever walks it may change it */
-  subscriptions: readonly Subscription[] = [];
+  subscriptions: readonly Subscription[] = none;
   /** something other than a ping was written */
   used = false;
   readonly #socket: Socket;
@@ -25,11 +26,16 @@ export class Outlet {
   }
 
   add(subscription: Subscription): void {
-    this.subscriptions = [...this.subscriptions, subscription];
+    this.subscriptions = this.subscriptions.concat(subscription);
   }
 
   remove(subscription: Subscription): void {
     this.subscriptions = this.subscriptions.filter((other) => other !== subscription);
+  }
+
+  /** Of the other end, empty when the socket is gone. To be asked for when it is wanted: a socket keeps what it has found. */
+  get remoteAddress(): string {
+    return this.#socket.remoteAddress ?? '';
   }
 
   /** False from `end` on, and when the socket is gone. */

@@ -7,7 +7,7 @@ import type { TableSet, TablesChannel } from './channel.ts';
 import type { Connection } from './connection.ts';
 import type { Feed } from './feed.ts';
 import type { Hub } from './hub.ts';
-import { Subscription } from './subscription.ts';
+import { type Gone, type Listeners, Subscription } from './subscription.ts';
 
 export interface PlainDeps {
   catalog: Catalog;
@@ -43,35 +43,37 @@ export function plainWish(
   return { tables, since: since.seq };
 }
 
-export class Plain {
+export class Plain implements Listeners {
   readonly #connection: Connection;
   readonly #deps: PlainDeps;
   readonly #subscription: Subscription;
   readonly #hasSince: boolean;
+  /** asked to go on behind a position, and not live since */
+  #isResuming: boolean;
 
   constructor(connection: Connection, wish: PlainWish, deps: PlainDeps) {
     this.#connection = connection;
     this.#deps = deps;
     this.#hasSince = wish.since !== null;
-    const { hub, metrics } = deps;
-    let resuming = wish.since !== null;
-    this.#subscription = new Subscription(hub.tablesChannel(wish.tables), connection.outlet, {
-      onLive: () => {
-        if (resuming) metrics.resumes.inc({ result: 'ok' });
-        resuming = false;
-      },
-      onGone: (why) => {
-        if (resuming) metrics.resumes.inc({ result: 'gone' });
-        if (why === 'epoch') connection.close(closeCodes.restart, 'the history has changed, read the rows anew');
-        else {
-          const code = resuming ? closeCodes.positionGone : closeCodes.tooSlow;
-          connection.close(code, 'what came next is no longer kept, read the rows anew');
-        }
-      },
-    });
+    this.#isResuming = this.#hasSince;
+    const { hub } = deps;
+    this.#subscription = new Subscription(hub.tablesChannel(wish.tables), connection.outlet, this);
     hub.join(this.#subscription);
     if (wish.since === null) hub.goLive(this.#subscription);
     else void hub.catchUp(this.#subscription, wish.since);
+  }
+
+  onLive(): void {
+    if (this.#isResuming) this.#deps.metrics.resumes.inc({ result: 'ok' });
+    this.#isResuming = false;
+  }
+
+  onGone(why: Gone): void {
+    if (this.#isResuming) this.#deps.metrics.resumes.inc({ result: 'gone' });
+    if (why === 'epoch')
+      return this.#connection.close(closeCodes.restart, 'the history has changed, read the rows anew');
+    const code = this.#isResuming ? closeCodes.positionGone : closeCodes.tooSlow;
+    this.#connection.close(code, 'what came next is no longer kept, read the rows anew');
   }
 
   /** By what it asked with, or by a change: nothing else is sent in plain mode. */

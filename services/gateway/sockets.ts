@@ -9,7 +9,7 @@ import { type RawData, type Server, WebSocket, WebSocketServer } from 'ws';
 import type { GatewayConfig } from '#shared/config.ts';
 import { once, sleep } from '#shared/retry.ts';
 import { closeCodes, subprotocol } from '#shared/wire.ts';
-import { addressOf, Connection, type Peer } from './connection.ts';
+import { Connection, forwardedFor, type Peer } from './connection.ts';
 import type { Guest } from './departure.ts';
 import { PingWheel } from './ping-wheel.ts';
 import { Plain, type PlainDeps, plainWish } from './plain.ts';
@@ -97,7 +97,6 @@ export class Sockets {
 
   /** Answers an upgrade request: with a WebSocket on /ws, with an HTTP error elsewhere. `isOwn`: where from has been looked at. */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, { isOwn = false } = {}): void {
-    socket.on('error', destroyThis);
     const { config } = this.#options;
     let url: URL;
     try {
@@ -111,17 +110,17 @@ export class Sockets {
     if (this.#options.isLeaving()) return refuse(socket, '503 Service Unavailable', 'this replica is leaving');
     if (this.#options.isFull()) return refuse(socket, '503 Service Unavailable', 'this replica is full');
     this.#server.handleUpgrade(request, socket, head, (ws) =>
-      this.#open(ws, socket as Socket, url, addressOf(request)),
+      this.#open(ws, socket as Socket, url, forwardedFor(request)),
     );
   }
 
-  #open(ws: ClientSocket, socket: Socket, url: URL, address: string): void {
+  #open(ws: ClientSocket, socket: Socket, url: URL, forwardedFor: string | null): void {
     const { metrics } = this.#options;
     ws.on('error', this.#onError);
-    ws.once('close', this.#onClose);
+    ws.on('close', this.#onClose);
     metrics.opened.inc();
     socket.setNoDelay(true);
-    const connection = new Connection(ws, socket, address);
+    const connection = new Connection(ws, socket, forwardedFor);
     const speaker = this.#speaker(connection, ws.protocol, url);
     if (!speaker) return;
     ws.connection = connection;
@@ -237,6 +236,7 @@ export function refuse(socket: Duplex, status: string, detail: string): void {
     status: Number(status.slice(0, 3)),
     detail,
   });
+  socket.on('error', destroyThis);
   // nobody else ends it: one whose client keeps its side open would stay for ever, and keep the server from closing
   socket.once('finish', () => socket.destroy());
   socket.end(

@@ -14,7 +14,7 @@ import type { Outlet } from './outlet.ts';
 import type { Skip } from './skip.ts';
 
 /** Why a subscription cannot go on where it is: that is not kept, not of this history, or the table is not what it was. */
-type Gone = 'retention' | 'epoch' | 'shape';
+export type Gone = 'retention' | 'epoch' | 'shape';
 
 export interface Listeners {
   /** arrived at the present, at the hub's seq; each time */
