@@ -15,7 +15,7 @@ $$;
 -- the one that the last leader wrote: after a promotion clients up to the fork may go on, after a move to another cluster
 -- (a restored dump, an upgrade) transaction ids mean nothing any more, so what was captured is void.
 create function plank.lead(p_holder text, p_lease interval) returns plank.leader
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '200ms' as $$
 declare
   l   plank.leader;
   was plank.epochs;
@@ -35,8 +35,14 @@ begin
       l.epoch := greatest(was.epoch + 1, plank.new_epoch());
     end if;
     if was.system_id <> now.system_id then
-      truncate plank.outbox, plank.log, plank.chunks;
-      l.snap := pg_current_snapshot();
+      -- All writers queue behind one who waits for this lock: not for long. Where a transaction that has written goes on and on, rows are
+      -- deleted, those that the snapshot sees: what is not among them, the first drain finds.
+      begin
+        truncate plank.outbox, plank.log, plank.chunks;
+        l.snap := pg_current_snapshot();
+      exception when lock_not_available then
+        with captured as (delete from plank.outbox), drained as (delete from plank.log) select pg_current_snapshot() into l.snap;
+      end;
       l.log_bytes := 0;
     end if;
     insert into plank.epochs (epoch, system_id, timeline, forked_at)

@@ -9,12 +9,16 @@ import { LogReader, PositionGone } from '../../shared/log-reader.ts';
 import { createPool, type Pool } from '../../shared/postgres.ts';
 import { admin } from '../support/admin.ts';
 import { drainedRows } from '../support/batches.ts';
+import { session } from '../support/capture.ts';
 import { createDatabase, type TestDatabase } from '../support/servers.ts';
+import { until } from '../support/wait.ts';
 import { HotWriters, hotTables } from '../support/writers.ts';
 
 const loadMs = 8_000;
 /** Two rivals live by it: whoever pauses longer is deposed. */
 const leaseMs = 30;
+/** as in a dump that was restored in another cluster */
+const moved = 'update plank.epochs set system_id = system_id - 1 where epoch = (select max(epoch) from plank.epochs)';
 
 let database: TestDatabase;
 let pool: Pool;
@@ -331,16 +335,44 @@ describe('positions and terms', () => {
     expect((await takeOver(one, 'one')).epoch).toBe(lead.epoch);
   });
 
+  it('voids it also while a transaction that has written goes on, and keeps writers waiting for a moment only', async () => {
+    const before = await takeOver(one, 'one');
+    await change(2);
+    await one.drain(before.term);
+    await change(2);
+    const long = await session(database.url);
+    try {
+      await long.query('begin; update hot set ver = ver + 1 where k = 2');
+      await admin(database.url, moved);
+      await admin(database.url, "update plank.leader set expires_at = '-infinity'");
+      const taken = two.lead('two');
+      const waits = async () =>
+        (await pool.query(`select from pg_stat_activity where query like '%plank.lead(%' and wait_event_type = 'Lock'`))
+          .rowCount === 1;
+      await until('it waits for the writer', waits, 2_000);
+      const writing = change(1);
+      const lead = (await taken)!;
+      await writing;
+      expect(lead.epoch).toBeGreaterThan(before.epoch);
+      // what was written meanwhile is void or is not; what came before it is, and what is open is not
+      await two.drain(lead.term);
+      const { newest } = await reader.extent();
+      expect(newest).toBeLessThanOrEqual(lead.headSeq + 1);
+      await long.query('commit');
+      const late = await two.drain(lead.term);
+      expect(late.kind === 'changes' && drainedRows(late).map((row) => Number(row[0]))).toEqual([newest + 1]);
+    } finally {
+      await long.end();
+    }
+  });
+
   it('begins an epoch after a move to another cluster, which voids what was captured', async () => {
     const before = await takeOver(one, 'one');
     await change(2);
     await one.drain(before.term);
     await change(2);
     const head = (await reader.extent()).newest;
-    await admin(
-      database.url,
-      'update plank.epochs set system_id = system_id - 1 where epoch = (select max(epoch) from plank.epochs)',
-    );
+    await admin(database.url, moved);
     const lead = await takeOver(two, 'two');
     expect(lead.epoch).toBeGreaterThan(before.epoch);
     expect((await reader.epochs()).at(-1)).toEqual({ epoch: lead.epoch, forkedAt: 0 });
