@@ -74,6 +74,7 @@ export class Shedder {
     if (memory.evening !== was.evening) log.info({ evening: memory.evening }, 'evening out connections has changed');
     if (memory.restsUntil > was.restsUntil)
       log.warn(
+        { restMinutes: Math.round((memory.restsUntil - now) / 60_000) },
         'connections given to other replicas came back: does the balancer look for the replica with the fewest?',
       );
     if (count === 0) return;

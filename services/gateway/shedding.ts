@@ -3,7 +3,8 @@
  *
  *   settled    as many as its fair share (the mean of all ready replicas), or near it: gives none
  *   evening    too far above it, or another is too far below: gives a few a second, until both are near
- *   resting    those it gave came back: the balancer has no eye for the fewest, and it is of no use to go on for now
+ *   resting    those it gave came back: the balancer has no eye for the fewest, and it is of no use to go on for now; each time
+ *              for longer, until it has been of use
  *
  * What must stay true: nobody goes below the fair share by giving; those on their way count as still there; nobody gives while
  * many arrive, nor when replicas have just come or gone: what is known of the others then is too old.
@@ -31,18 +32,11 @@ export interface ShedMemory {
   /** how many were here a second ago */
   readonly connections: number;
   readonly restsUntil: number;
+  /** how long the next rest is to be */
+  readonly restMs: number;
   /** of the last seconds of evening: how many were here, and how many had been asked to go in all */
   readonly trail: readonly { readonly at: number; readonly connections: number; readonly asked: number }[];
 }
-
-export const freshMemory: ShedMemory = {
-  members: '',
-  since: 0,
-  evening: false,
-  connections: 0,
-  restsUntil: 0,
-  trail: [],
-};
 
 /** who was asked to go is elsewhere, and known there, after this time */
 export const returnMs = 3_000;
@@ -53,9 +47,20 @@ const judgeMs = 20_000;
 /** this part of those given must have gone elsewhere, or it was of no use */
 const usefulPart = 0.2;
 const leastJudged = 20;
-const restMs = 300_000;
+const leastRestMs = 300_000;
+const mostRestMs = 3_600_000;
 /** one that is this full takes no more */
 const fullPart = 0.95;
+
+export const freshMemory: ShedMemory = {
+  members: '',
+  since: 0,
+  evening: false,
+  connections: 0,
+  restsUntil: 0,
+  restMs: leastRestMs,
+  trail: [],
+};
 
 /** How far from the fair share is near enough to leave it at that. */
 export function tolerance(share: number): number {
@@ -83,7 +88,9 @@ function decide(
     .map(({ instance }) => instance)
     .sort()
     .join(' ');
-  if (members !== memory.members) return idle({ ...memory, members, since: now });
+  // what came of it among others says little of these
+  if (members !== memory.members)
+    return idle({ ...memory, members, since: now, restsUntil: Math.min(memory.restsUntil, now + leastRestMs) });
   const own = counted.find(({ instance }) => instance === self);
   const others = counted.filter(({ instance, ...it }) => instance !== self && it.connections < it.limit * fullPart);
   if (!own || others.length === 0 || now - memory.since < settleMs || now < memory.restsUntil) return idle(memory);
@@ -99,11 +106,13 @@ function decide(
   // not those on their way: perhaps of one that died, and is not known to have died
   if (own.connections - memory.connections > bound + onTheirWay) return idle({ ...memory, since: now });
   // who is evening and waits for those on their way goes on where they do not suffice
-  if ((excess <= 0 && own.moving === 0) || (excess <= bound && lack <= bound)) return idle(memory);
+  if ((excess <= 0 && own.moving === 0) || (excess <= bound && lack <= bound))
+    return idle(memory.evening ? { ...memory, restMs: leastRestMs } : memory);
 
   const asked = memory.trail.at(-1)?.asked ?? 0;
   const recent = memory.trail.filter(({ at }) => now - at <= judgeMs);
-  if (wasFutile(recent, own.connections, now)) return idle({ ...memory, restsUntil: now + restMs });
+  if (wasFutile(recent, own.connections, now))
+    return idle({ ...memory, restsUntil: now + memory.restMs, restMs: Math.min(mostRestMs, memory.restMs * 2) });
   const count = Math.max(0, Math.min(perSecond, excess));
   const trail = [...recent, { at: now, connections: own.connections, asked: asked + count }];
   return { count, memory: { ...memory, evening: true, trail } };

@@ -13,7 +13,8 @@ import {
   tolerance,
 } from '../../services/gateway/shedding.ts';
 
-type Balancer = 'least_conn' | 'random' | 'sticky';
+/** `two`: every other replica is behind another one, each looking for the fewest */
+type Balancer = 'least_conn' | 'random' | 'sticky' | 'two';
 
 interface Node {
   name: string;
@@ -34,7 +35,7 @@ const goneMs = 4_500;
 
 class Simulation {
   readonly nodes: Node[];
-  readonly #balancer: Balancer;
+  balancer: Balancer;
   readonly #perSecond: number;
   readonly #random: () => number;
   readonly #heard = new Map<string, { status: Replica; at: number }>();
@@ -44,7 +45,7 @@ class Simulation {
   lastGiven = 0;
 
   constructor(counts: readonly number[], options: { balancer: Balancer; perSecond: number; seed: number }) {
-    this.#balancer = options.balancer;
+    this.balancer = options.balancer;
     this.#perSecond = options.perSecond;
     let state = options.seed;
     this.#random = () => {
@@ -110,6 +111,10 @@ class Simulation {
     }
   }
 
+  #isBeside(node: Node, other: Node): boolean {
+    return (this.nodes.indexOf(node) - this.nodes.indexOf(other)) % 2 === 0;
+  }
+
   #status({ name, draining, connections, asked }: Node): Replica {
     const moving = asked.filter((at) => this.#now - at < returnMs).length;
     return { instance: name, ready: !draining, draining, connections, limit: 50_000, moving };
@@ -129,9 +134,10 @@ class Simulation {
 
   #place(from: Node): Node {
     const open = this.nodes.filter(({ there, draining }) => there && !draining);
-    if (this.#balancer === 'sticky') return from;
-    if (this.#balancer === 'random') return open[Math.floor(this.#random() * open.length)]!;
-    return open.reduce((least, node) => (node.connections < least.connections ? node : least));
+    if (this.balancer === 'sticky') return from;
+    if (this.balancer === 'random') return open[Math.floor(this.#random() * open.length)]!;
+    const pool = this.balancer === 'two' ? open.filter((node) => this.#isBeside(node, from)) : open;
+    return pool.reduce((least, node) => (node.connections < least.connections ? node : least));
   }
 }
 
@@ -201,6 +207,41 @@ describe('with a balancer that sends each back where it was', () => {
     expect(given).toBeLessThanOrEqual(25 * 20);
     simulation.run(200);
     expect(simulation.given).toBe(given);
+  });
+
+  it.each<[Balancer, number[]]>([
+    ['sticky', [500, 0]],
+    ['two', [1_000, 100, 1_000, 100]],
+  ])('tries ever more seldom, down to once an hour (%s)', (balancer, counts) => {
+    const simulation = new Simulation(counts, { balancer, perSecond: 20, seed: 7 });
+    simulation.run(4 * 3_600);
+    // after 5, 10, 20, 40 and then 60 minutes each
+    expect(simulation.given).toBeLessThanOrEqual((counts.length / 2) * 8 * 25 * 20);
+    const { given } = simulation;
+    simulation.run(70 * 60);
+    expect(simulation.given).toBeGreaterThan(given);
+  });
+
+  it('rests as briefly as at first once it has been of use', () => {
+    const simulation = new Simulation([500, 0], { balancer: 'sticky', perSecond: 20, seed: 7 });
+    const [node] = simulation.nodes;
+    simulation.run(3_600);
+    expect(node!.memory.restMs).toBeGreaterThan(freshMemory.restMs);
+    simulation.balancer = 'least_conn';
+    simulation.run(3_600);
+    expect(simulation.isEven).toBe(true);
+    expect(node!.memory.restMs).toBe(freshMemory.restMs);
+  });
+
+  it('tries anew soon after a replica has come', () => {
+    const simulation = new Simulation([500, 0, 0], { balancer: 'sticky', perSecond: 20, seed: 7 });
+    const late = simulation.nodes[2]!;
+    late.there = false;
+    simulation.run(3 * 3_600);
+    late.there = true;
+    simulation.balancer = 'least_conn';
+    simulation.run(6 * 60);
+    expect(simulation.isEven).toBe(true);
   });
 });
 
