@@ -68,14 +68,19 @@ function drawShare(cell, { share = 0 }) {
   setText(text, `${Math.round(share * 100)} %`);
 }
 
-function drawActions(cell, { node, draining, reason, silentSeconds }) {
+function drawActions(cell, { node, draining, reason, silentSeconds, drainWarning }) {
   const wish = draining ? 'undrain' : 'drain';
   const isMute = silentSeconds > 0 || reason === 'stopping';
   let button = cell.querySelector('button');
   if (button?.dataset.wish !== wish) {
     const made = draining
       ? element('button', { type: 'button', onclick: () => pass(node, wish) }, 'Undrain')
-      : sureButton('Drain', 'Sure?', () => pass(node, wish));
+      : sureButton(
+          'Drain',
+          'Sure?',
+          () => pass(node, wish),
+          (asks) => showProblem(byId('gateways-problem'), asks ? made.dataset.warning : ''),
+        );
     made.dataset.wish = wish;
     made.setAttribute('aria-label', `${draining ? 'Undrain' : 'Drain'} ${node}`);
     const hadFocus = button !== null && button === document.activeElement;
@@ -85,9 +90,10 @@ function drawActions(cell, { node, draining, reason, silentSeconds }) {
     button = made;
   }
   button.disabled = isMute;
+  button.dataset.warning = drainWarning ?? '';
 }
 
 async function pass(node, wish) {
-  const { problem } = await ask(`ops/nodes/${encodeURIComponent(node)}/${wish}`, { method: 'POST' });
-  showProblem(byId('gateways-problem'), problem);
+  const { problem, answer } = await ask(`ops/nodes/${encodeURIComponent(node)}/${wish}`, { method: 'POST' });
+  showProblem(byId('gateways-problem'), problem ?? answer.warning);
 }

@@ -119,10 +119,15 @@ export function showProblem(shown, text) {
 
 const calmAfterMs = 4_000;
 
-/** A button that asks before it does: the first press turns it into the question, the second is the answer. */
-export function sureButton(label, question, work) {
+/**
+ * A button that asks before it does: the first press turns it into the question, the second is the answer. `onAsk` hears that it
+ * asks, and that it does no longer.
+ */
+export function sureButton(label, question, work, onAsk = () => {}) {
   const button = element('button', { type: 'button' }, label);
   const calm = () => {
+    if (!button.classList.contains('danger')) return;
+    onAsk(false);
     button.classList.remove('danger');
     setText(button, button.dataset.label ?? label);
   };
@@ -132,13 +137,14 @@ export function sureButton(label, question, work) {
       button.classList.add('danger');
       button.dataset.label = button.textContent;
       setText(button, question);
+      onAsk(true);
       setTimeout(calm, calmAfterMs);
       return;
     }
+    calm();
     button.disabled = true;
     await work();
     button.disabled = false;
-    calm();
   });
   return button;
 }

@@ -1,10 +1,20 @@
 /** `POST /ops/nodes/:node/drain` and `/undrain`: an operator's wish for any gateway, passed on over the roster. */
 import { type Request, Router } from 'express';
 import { PlankError } from '#shared/errors.ts';
-import type { Roster } from '#shared/roster.ts';
+import type { NodeStatus, Roster } from '#shared/roster.ts';
 import { methodNotAllowed, named } from './problems.ts';
 
-/** Each answers 202 with `{node, state, connections}`: what it comes to is seen in the roster. */
+/** What an operator should know before this replica is drained; null: others take its clients. */
+export function drainWarning(nodes: readonly NodeStatus[], instance: string): string | null {
+  const others = nodes.filter((node) => node.role === 'gateway' && node.instance !== instance);
+  if (others.some(({ state }) => state['ready'] === true && state['draining'] === false)) return null;
+  return 'No other replica takes clients: those of this one, and all who come, find nobody until it is undrained or another is there.';
+}
+
+/**
+ * Each answers 202 with `{node, state, connections}`, a drain that leaves clients nowhere to go with a `warning` besides: what it
+ * comes to is seen in the roster.
+ */
 export function drainRoutes(roster: Roster): Router {
   const router = Router();
   for (const wish of ['drain', 'undrain']) {
@@ -29,8 +39,9 @@ async function pass(roster: Roster, wish: string, node: string): Promise<object>
     const why = isListener ? 'is a listener, and has no clients' : 'is not among the processes that can be heard';
     throw new PlankError(isListener ? 'INVALID' : 'NOT_FOUND', `${node} ${why}`);
   }
+  const warning = wish === 'drain' ? drainWarning(roster.nodes(), gateway.instance) : null;
   const [answer] = await roster.ask(gateway.instance, wish);
   if (!answer) throw new PlankError('PEER', `${node} did not answer`);
   if (answer.error !== undefined) throw new PlankError('PEER', `${node}: ${answer.error}`);
-  return { node, ...(answer.body as object) };
+  return { node, ...(answer.body as object), ...(warning === null ? {} : { warning }) };
 }

@@ -7,6 +7,7 @@ import type { Catalog } from '#shared/catalog.ts';
 import type { NodeStatus, Roster } from '#shared/roster.ts';
 import type { Row } from '#shared/wire.ts';
 import type { SeenGateway } from './gateway-state.ts';
+import { drainWarning } from './ops-drain.ts';
 import type { Figures } from './ops-figures.ts';
 import { LiveTable } from './ops-tables.ts';
 import { readingLongMs, type Verdict, verdict } from './ops-verdict.ts';
@@ -223,6 +224,7 @@ export class OpsView {
         ...common,
         ...own,
         at: undefined,
+        drainWarning: drainWarning(heard, instance),
         share: total > 0 ? own.connections / total : 0,
         eventsPerSecond,
         deliveriesPerSecond,

@@ -131,7 +131,7 @@ it('a drained replica runs without clients, none is sent to it, and it gets its 
   for (const { rows } of clients) rows.clear();
   const ledger = new Ledger({ databaseUrl, restUrl: cluster.url, sqlWriters: 1, restWriters: 2 }).start();
   const { status, body } = await operate(`${drained.name}/drain`);
-  expect([status, body.node, body.state]).toEqual([202, drained.name, 'draining']);
+  expect([status, body.node, body.state, body.warning]).toEqual([202, drained.name, 'draining', undefined]);
   expect(await health(drained, '/health/ready')).toMatchObject({ http: 503, ready: false });
   await until('its clients are at the other', async () => (await connectionsOf(other)) === everyone, 15_000);
   expect(await connectionsOf(drained)).toBe(0);
