@@ -2,7 +2,6 @@
  * A channel of plank.v1: the rows of one table that a filter admits, in some of its columns. An update can make a row enter or
  * leave it, so the filter is asked of the old and of the new image. Of a row that leaves, only the key is told.
  */
-import { createHash } from 'node:crypto';
 import { actions, type Batch, BatchReader } from '#shared/batch.ts';
 import type { Table } from '#shared/catalog.ts';
 import type { Effect, RowAction } from '#shared/wire.ts';
@@ -25,18 +24,14 @@ const actionNames: Readonly<Record<number, RowAction>> = {
 };
 
 export interface ChannelWords {
+  /** names what was asked for: the same on every replica */
+  name: string;
   table: Table;
   filter: RowFilter | null;
   /** with those of the key; null: all */
   columns: readonly string[] | null;
   /** what these were made of, to be made anew when the table is another one */
   asked: Asked;
-}
-
-/** Names what was asked for: the same on every replica. */
-export function channelName({ table, filter, columns }: ChannelWords): string {
-  const words = JSON.stringify([table.name, filter?.key ?? null, columns && [...columns].sort()]);
-  return createHash('sha256').update(words).digest('base64url').slice(0, 10);
 }
 
 /** A change and what it does to the channel's rows. */
@@ -59,7 +54,7 @@ export class FilteredChannel extends Channel {
   constructor(words: ChannelWords, deps: { ring: Ring; framing: Framing }) {
     super(deps.ring);
     this.words = words;
-    this.name = channelName(words);
+    this.name = words.name;
     this.key = `${deps.framing.name}:${this.name}`;
     this.#framing = deps.framing;
     this.#columns = words.columns && new Set(words.columns);

@@ -14,7 +14,7 @@ import { Backoff, sleep } from '#shared/retry.ts';
 import { Change, shapesOf } from './changes.ts';
 import { type Channel, type TableSet, TablesChannel, tablesKey } from './channel.ts';
 import { ImageError } from './filter-image.ts';
-import { type ChannelWords, channelName, FilteredChannel } from './filtered-channel.ts';
+import { type ChannelWords, FilteredChannel } from './filtered-channel.ts';
 import { FrameHeads } from './frames.ts';
 import type { Framing } from './framing.ts';
 import type { History } from './history.ts';
@@ -128,7 +128,7 @@ export class Hub {
 
   /** The channel for these rows in this shape, shared by all who ask for the same. */
   filteredChannel(words: ChannelWords, framing: Framing): FilteredChannel {
-    const key = `${framing.name}:${channelName(words)}`;
+    const key = `${framing.name}:${words.name}`;
     let channel = this.#filteredChannels.get(key);
     // a table that was altered since is another one; its former subscriptions are paused
     if (channel?.words.table !== words.table) {

@@ -2,7 +2,6 @@
 import { type ClientMessage, parseClientMessage, type SubscribeMessage } from '#shared/protocol.ts';
 import { closeCodes, formatPosition, type ServerFrame } from '#shared/wire.ts';
 import type { Connection } from './connection.ts';
-import { channelName } from './filtered-channel.ts';
 import { framed } from './framing.ts';
 import { keepDigits } from './row-schema.ts';
 import { positionOf, Refused, wordsOf } from './subscribe.ts';
@@ -142,7 +141,7 @@ export class Session implements Owner {
     const { outlet } = this.#connection;
     const from = positionOf(message);
     const words = wordsOf(message, catalog);
-    const name = channelName(words);
+    const { name } = words;
     if (this.#to(name)) {
       const error = { code: 'ALREADY_SUBSCRIBED', message: `already subscribed to ${name}`, retry: false } as const;
       this.#send({ type: 'error', id: message.id, ch: name, ...error });

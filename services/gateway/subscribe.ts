@@ -1,4 +1,5 @@
 /** From the words of a `subscribe` (or an event stream's URL) to a channel: what the catalog and the filter have to say to them. */
+import { hash } from 'node:crypto';
 import type { Catalog, Table } from '#shared/catalog.ts';
 import { type Position, type ProtocolErrorCode, parsePosition } from '#shared/wire.ts';
 import { FilterError } from './filter.ts';
@@ -24,15 +25,19 @@ export interface Asked {
 }
 
 /** Throws Refused. */
-export function wordsOf({ table: name, where, columns }: Asked, catalog: Catalog): ChannelWords {
-  const table = catalog.byName(name);
-  if (!table) throw new Refused('UNKNOWN_TABLE', `there is no table ${JSON.stringify(name)}`);
-  return {
-    table,
-    filter: filterOf(table, where),
-    columns: columns ? columnsOf(table, columns) : null,
-    asked: { table: name, where, columns },
-  };
+export function wordsOf({ table: tableName, where, columns: wanted }: Asked, catalog: Catalog): ChannelWords {
+  const table = catalog.byName(tableName);
+  if (!table) throw new Refused('UNKNOWN_TABLE', `there is no table ${JSON.stringify(tableName)}`);
+  const filter = filterOf(table, where);
+  const columns = wanted ? columnsOf(table, wanted) : null;
+  const asked = { table: tableName, where, columns: wanted };
+  return { name: nameOf(table, filter, columns), table, filter, columns, asked };
+}
+
+function nameOf(table: Table, filter: RowFilter | null, columns: readonly string[] | null): string {
+  const words = JSON.stringify([table.name, filter?.key ?? null, columns && [...columns].sort()]);
+  // in one call: a Hash object holds memory of OpenSSL's until it is collected, much of it where thousands subscribe at once
+  return hash('sha256', words, 'base64url').slice(0, 10);
 }
 
 /** Throws Refused. */

@@ -9,7 +9,7 @@ import { DatabaseError } from '#shared/postgres.ts';
 import { Backoff, sleep } from '#shared/retry.ts';
 import { formatPosition, type Position, type ProtocolErrorCode, type ResyncReason } from '#shared/wire.ts';
 import type { Feed } from './feed.ts';
-import { type ChannelWords, channelName, type FilteredChannel } from './filtered-channel.ts';
+import type { ChannelWords, FilteredChannel } from './filtered-channel.ts';
 import { eventIds, framed } from './framing.ts';
 import type { Hub } from './hub.ts';
 import type { Outlet } from './outlet.ts';
@@ -126,7 +126,7 @@ export class Subscriber implements Listeners {
     try {
       const words = wordsOf(this.channel.words.asked, catalog);
       // the client knows the channel by its name
-      if (channelName(words) !== this.channel.name)
+      if (words.name !== this.channel.name)
         throw new Refused('UNAVAILABLE', 'the table has another key: subscribe again');
       hub.move(this.subscription, this.#channelOf(words, this.subscription.outlet));
       return true;

@@ -86,7 +86,8 @@ function load(count: number): Loaded {
   } as unknown as Socket;
   hub.reset(1, 0);
   for (let id = 0; id < count; id++) {
-    const words = { table, filter: new RowFilter(table, { id }), columns: null, asked: { table: table.name } };
+    const filter = new RowFilter(table, { id });
+    const words = { name: filter.key, table, filter, columns: null, asked: { table: table.name } };
     const channel = hub.filteredChannel(words, webSocketFraming);
     const subscription = new Subscription(channel, new Outlet(sink, webSocketFraming), { onGone: () => {} });
     hub.join(subscription);

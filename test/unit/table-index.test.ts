@@ -35,7 +35,7 @@ const ring = new Ring(1);
 function liveChannel(where: object | null): FilteredChannel {
   const filter = where && new RowFilter(table, where);
   const channel = new FilteredChannel(
-    { table, filter, columns: null, asked: { table: table.name } },
+    { name: filter?.key ?? 'all', table, filter, columns: null, asked: { table: table.name } },
     { ring, framing: webSocketFraming },
   );
   // nothing is written here, so there is no socket
