@@ -3,13 +3,19 @@
  * generated from it. No label names a user, a row or an address: what a label can be is bounded by the schema and the code.
  */
 import { Counter, collectDefaultMetrics, Gauge, type GaugeConfiguration, Histogram, Registry } from 'prom-client';
+import { watchEventLoop } from './event-loop.ts';
 
+/** as seldom as Node's monitor of the event loop can look, see event-loop.ts */
+const neverMs = 2 ** 31 - 1;
 const latencyBuckets = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10];
 
 export function createRegistry(node: string): Registry {
   const registry = new Registry();
   registry.setDefaultLabels({ node });
-  collectDefaultMetrics({ register: registry });
+  collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: neverMs });
+  for (const part of ['min', 'max', 'mean', 'stddev', 'p50', 'p90', 'p99'])
+    registry.removeSingleMetric(`nodejs_eventloop_lag_${part}_seconds`);
+  watchEventLoop(registry);
   return registry;
 }
 

@@ -151,7 +151,7 @@ async function round(
 
 async function loopP99Ms(gatewayUrl: string): Promise<number> {
   const metrics = await (await fetch(`${gatewayUrl}/metrics`, { signal: AbortSignal.timeout(10_000) })).text();
-  return Number(/^nodejs_eventloop_lag_p99_seconds\S* (\S+)$/m.exec(metrics)?.[1]) * 1_000;
+  return Number(/^plank_event_loop_lag_p99_seconds\S* (\S+)$/m.exec(metrics)?.[1]) * 1_000;
 }
 
 function rowsOf(step: Step, measured: Record<Relay, Measured[]>): Row[] {
