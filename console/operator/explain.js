@@ -1,7 +1,7 @@
 // "Why did I not get it?": the form, and the way of a change in steps.
 
 import { byId, element } from '../dom.js';
-import { ask, setText, showProblem } from './parts.js';
+import { ask, exact, setText, showProblem } from './parts.js';
 
 const names = {
   captured: 'Captured',
@@ -61,7 +61,7 @@ async function explain() {
 }
 
 function drawChange({ pos, table, action, id, steps }) {
-  const key = id !== null && typeof id === 'object' ? JSON.stringify(id) : String(id ?? '');
+  const key = id !== null && typeof id === 'object' ? JSON.stringify(id, exact) : String(id ?? '');
   return element(
     'div',
     { class: 'way' },

@@ -98,11 +98,20 @@ export function bytesText(bytes) {
   return `${value >= 100 || unit === 0 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
 }
 
+/** For JSON.parse: integers beyond 2^53 come as bigint, as those of the SDK do … */
+function keepIntegers(_name, value, context) {
+  const isRounded = Number.isInteger(value) && !Number.isSafeInteger(value) && /^-?\d+$/.test(context?.source);
+  return isRounded ? BigInt(context.source) : value;
+}
+
+/** … and for JSON.stringify: they go as they came. */
+export const exact = (_name, value) => (typeof value === 'bigint' ? JSON.rawJSON(String(value)) : value);
+
 /** { answer } or { problem, status, fields: { name: message } }. Never throws. */
 export async function ask(path, options = {}) {
   try {
     const response = await fetch(path, { ...options, signal: AbortSignal.timeout(30_000) });
-    const answer = response.status === 204 ? {} : await response.json();
+    const answer = response.status === 204 ? {} : JSON.parse(await response.text(), keepIntegers);
     if (response.ok) return { answer };
     const fields = Object.fromEntries((answer.errors ?? []).map(({ path, message }) => [path, message]));
     return { problem: answer.detail ?? answer.title, status: response.status, fields };

@@ -4,7 +4,7 @@
 import { byId, clockText, element, oncePerFrame } from '../dom.js';
 import { createPlank } from '../plank.js';
 import { askAbout } from './explain.js';
-import { setText } from './parts.js';
+import { exact, setText } from './parts.js';
 
 const length = 100;
 const everyTable = '';
@@ -127,6 +127,3 @@ function drawEntry({ at, line, change }) {
     ...(data === undefined ? [] : [element('code', { title: 'The row' }, JSON.stringify(data, exact))]),
   );
 }
-
-/** Integers beyond 2^53 come as bigint. */
-const exact = (_name, value) => (typeof value === 'bigint' ? JSON.rawJSON(String(value)) : value);

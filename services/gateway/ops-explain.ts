@@ -15,7 +15,7 @@ import { clientSteps, endOf, type Step } from './explain-words.ts';
 import { extentOf, maxChanges, problemsOf, type Traced, traceRow, traceSeq } from './ops-trace.ts';
 import { duration } from './ops-verdict.ts';
 import { invalid, invalidFields } from './problems.ts';
-import { parseKey } from './row-schema.ts';
+import { keepDigits, parseKey } from './row-schema.ts';
 
 const answerMs = 3_000;
 const once = z.string({ error: 'must be given once' });
@@ -40,6 +40,7 @@ interface Explained {
   pos: string | null;
   table: string;
   action: string;
+  /** numbers as they were captured, to the last digit */
   id: unknown;
   /** the end of the matter, in one sentence */
   summary: string;
@@ -188,7 +189,7 @@ async function explainOne(traced: Traced, who: Who | null, deps: OpsExplainDeps)
     pos,
     table: table?.name ?? (code === actions.canary ? '(canary)' : `(detached, number ${traced.relation})`),
     action: actionNames[code] ?? traced.action,
-    id: traced.key === null ? null : JSON.parse(traced.key),
+    id: traced.key === null ? null : JSON.parse(traced.key, keepDigits),
     summary: endOf(steps).text,
     steps,
   };

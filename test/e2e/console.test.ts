@@ -172,6 +172,13 @@ it('follows changes with a filter, and explains one of them', async () => {
   await page.locator('#tail li .pos').first().click();
   await poll(() => page.locator('#explained .way li').count()).toBe(5);
   await poll(() => page.locator('#explained .say').innerText()).toMatch(/it concerns 1\./);
+  const large = '9007199254740993';
+  await admin(
+    database.url,
+    `insert into items (id, name, value) overriding system value values (${large}, 'large', 100)`,
+  );
+  await page.locator('#tail li').filter({ hasText: large }).locator('.pos').click();
+  await poll(() => page.locator('#explained h3').innerText()).toMatch(new RegExp(`items ${large} e`));
   await page.getByLabel('Position').fill('yesterday');
   await page.getByRole('button', { name: 'Explain' }).click();
   await poll(() => page.locator('[data-error="pos"]').innerText()).toMatch(/is not a position/);

@@ -90,6 +90,14 @@ describe('the way of a change', () => {
     expect([seqs[1]! - seqs[0]!, seqs[2]! - seqs[0]!]).toEqual([24, 49]);
   });
 
+  it('names the row to the last digit of its key', async () => {
+    await stage.sql(`insert into parts values ('b', 9007199254740993, 'x')`);
+    await stage.arrived();
+    const query = new URLSearchParams({ table: 'parts', id: 'b,9007199254740993' });
+    const text = await (await fetch(`${stage.embedded.opsUrl}/ops/explain?${query}`)).text();
+    expect(text).toContain('"id":{"shop":"b","number":9007199254740993}');
+  });
+
   it('ends where it waits: in the outbox, while nobody drains', async () => {
     await stage.undrained(async () => {
       await stage.sql(`insert into todo values (2, 'open', 7)`);
