@@ -9,9 +9,10 @@ export interface Subject {
   columns?: readonly string[];
 }
 
-/** JSON with sorted keys; bigints as their digits. */
+/** JSON with sorted keys; bigints as their digits, dates and the like as JSON has them. */
 export function canonical(value: unknown): string {
   if (typeof value === 'bigint') return String(value);
+  if (value instanceof Date) return canonical(value.toJSON());
   if (Array.isArray(value)) return `[${value.map(canonical).join(',')}]`;
   if (value === null || typeof value !== 'object') return JSON.stringify(value) ?? 'null';
   const members = Object.entries(value)

@@ -20,6 +20,7 @@ import { canonical, type Subject, subjectKey } from './canonical.ts';
 import { ChangeIterator, PlankError } from './change-iterator.ts';
 import { type Effect, type Event, initialState, type Link, type State } from './connection-model.ts';
 import { reduce } from './connection-state.ts';
+import { LiveHandle } from './live-handle.ts';
 import { defaultMaxRows, type LiveQuery, LiveStore } from './live-query.ts';
 import type { Delivery, SubscriptionState } from './shared-stream.ts';
 import { Socket, socketUrl } from './socket.ts';
@@ -88,14 +89,7 @@ class Client implements Plank {
       name,
       subscribe: (options, handlers) => this.#subscribe(name, options, handlers),
       changes: (options = {}) => this.#changes(name, options) as Changes<Item>,
-      live: (where = {}, callback) => {
-        const query = this.#live<Item>(name, isLiveOptions(where) ? where : { where });
-        if (callback) {
-          query.subscribe(() => this.#guard(() => callback(query.rows)));
-          if (query.version > 0) queueMicrotask(() => this.#guard(() => callback(query.rows)));
-        }
-        return query;
-      },
+      live: (where = {}, callback) => this.#live(name, isLiveOptions(where) ? where : { where }, callback),
     };
   }
 
@@ -162,7 +156,11 @@ class Client implements Plank {
     return new ChangeIterator(attach, { from: from ?? null, bufferSize, signal });
   }
 
-  #live<Item extends object>(table: string, options: LiveOptions): LiveQuery<Item> {
+  #live<Item extends object>(
+    table: string,
+    options: LiveOptions,
+    callback?: (rows: ReadonlyMap<unknown, Item>) => void,
+  ): LiveQuery<Item> {
     const of = subject(table, options);
     const { maxRows = defaultMaxRows } = options;
     const key = canonical([subjectKey(of), options.key ?? null, maxRows]);
@@ -184,7 +182,10 @@ class Client implements Plank {
     const { store } = shared;
     clearTimeout(shared.linger);
     shared.handles++;
-    return liveHandle<Item>(store, () => this.#release(key, shared));
+    const guard = (call: () => void) => this.#guard(call);
+    const query = new LiveHandle<Item>(store, { guard, release: () => this.#release(key, shared) });
+    if (callback) query.callBack(callback);
+    return query;
   }
 
   #release(key: string, shared: Store): void {
@@ -238,7 +239,7 @@ class Client implements Plank {
         for (const watcher of this.#watchers) this.#guard(() => watcher(effect.link));
         return;
       case 'report':
-        this.#options.onError?.(new Error(effect.message));
+        this.#tell(new Error(effect.message));
     }
   }
 
@@ -257,7 +258,7 @@ class Client implements Plank {
     try {
       this.#dispatch({ type: 'token', socket, token: await token() });
     } catch (error) {
-      this.#dispatch({ type: 'token-failed', socket, message: (error as Error).message });
+      this.#dispatch({ type: 'token-failed', socket, message: error instanceof Error ? error.message : String(error) });
     }
   }
 
@@ -278,51 +279,36 @@ class Client implements Plank {
     try {
       call();
     } catch (error) {
-      const { onError } = this.#options;
-      if (onError) onError(error as Error);
-      else
-        queueMicrotask(() => {
-          throw error;
-        });
+      if (this.#options.onError) this.#tell(error as Error);
+      else throwLater(error);
+    }
+  }
+
+  /** What it throws in turn goes where nobody catches it. */
+  #tell(error: Error): void {
+    try {
+      this.#options.onError?.(error);
+    } catch (other) {
+      throwLater(other);
     }
   }
 }
 
-function liveHandle<Item extends object>(store: LiveStore, release: () => void): LiveQuery<Item> {
-  const ends = new Set<() => void>();
-  let isOpen = true;
-  return {
-    rows: store.rows as ReadonlyMap<never, Item>,
-    ready: store.ready,
-    get version() {
-      return store.version;
-    },
-    get state() {
-      return store.state;
-    },
-    get error() {
-      return store.error;
-    },
-    subscribe(callback) {
-      const unwatch = store.watch(callback);
-      const end = () => {
-        ends.delete(end);
-        unwatch();
-      };
-      ends.add(end);
-      return end;
-    },
-    close() {
-      for (const end of ends) end();
-      ends.clear();
-      if (isOpen) release();
-      isOpen = false;
-    },
-  };
+function throwLater(error: unknown): void {
+  queueMicrotask(() => {
+    throw error;
+  });
 }
 
+/** A copy as JSON has it: what the application does to its objects later changes nothing, and keys are those of what is sent. */
 function subject(table: string, { where, columns }: Pick<SubscribeOptions, 'where' | 'columns'>): Subject {
-  return { table, ...(where === undefined ? {} : { where }), ...(columns === undefined ? {} : { columns }) };
+  return JSON.parse(JSON.stringify({ table, where, columns }, asSent)) as Subject;
+}
+
+/** Whole numbers beyond 2^53 are strings in a filter. */
+function asSent(_name: string, value: unknown): unknown {
+  if (typeof value === 'number' && !Number.isFinite(value)) throw new TypeError(`a filter cannot ask for ${value}`);
+  return typeof value === 'bigint' ? String(value) : value;
 }
 
 function isLiveOptions(value: Filter | LiveOptions): value is LiveOptions {

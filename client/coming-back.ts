@@ -2,8 +2,9 @@
 import { closeCodes } from '../shared/wire.ts';
 import { limits } from './connection-model.ts';
 
-/** Whether coming back would meet the same answer. */
+/** Whether coming back would meet the same answer. A hello is always sent: it came late, as from a page that was frozen just then. */
 export function isFinal(code: number): boolean {
+  if (code === closeCodes.noHello) return false;
   return (code >= 4400 && code < 4500) || code === closeCodes.tooLarge;
 }
 

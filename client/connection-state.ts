@@ -232,11 +232,11 @@ class Step implements Out {
 
   #wake(): void {
     const { link } = this.state;
-    if (link.status === 'open' && link.deadAt === null) this.#probe(this.#world.now + limits.probeMs);
-    if (link.status === 'waiting') {
-      this.effects.push({ type: 'clear-timer', name: 'reconnect' });
-      this.#dial();
-    }
+    const soon = this.#world.now + limits.probeMs;
+    if (link.status === 'open') this.#probe(Math.min(link.deadAt ?? soon, soon));
+    if (link.status !== 'waiting') return;
+    this.effects.push({ type: 'clear-timer', name: 'reconnect' });
+    this.#dial();
   }
 
   // ------------------------------------------------------------------------------------------ frames

@@ -184,7 +184,7 @@ export function part(group: Group, id: number, out: Out): Group {
   return settle({ ...group, members }, out);
 }
 
-/** The connection is gone. Rows whose first `live` has not come are asked for anew. */
+/** The stream is gone. Rows whose first `live` has not come are asked for anew. */
 export function disconnect(group: Group): Group {
   const isVoid = group.stream.phase === 'behind' && group.stream.begun;
   const next = update(group, (member) => {
@@ -290,10 +290,7 @@ export function onError(group: Group, error: ErrorFrame, out: Out): Group {
   if (stream.phase === 'leaving') return ask(group, out); // there is nothing to leave: as good as left
   if (stream.phase !== 'asked' && !isRunning(stream)) return group;
   if (error.retry) {
-    const next: Group = {
-      ...update(group, (member) => ({ ...member, attached: false })),
-      stream: { phase: 'pausing' },
-    };
+    const next: Group = { ...disconnect(group), stream: { phase: 'pausing' } };
     out.pause(next);
     return { ...next, failures: group.failures + 1 };
   }

@@ -50,7 +50,8 @@ export const subprotocol = 'plank.v1';
 
 export type Row = Record<string, unknown>;
 
-export type FilterValue = string | number | boolean | null;
+/** The SDK sends a bigint as its digits. */
+export type FilterValue = string | number | bigint | boolean | null;
 
 export interface FilterComparison {
   eq?: FilterValue;

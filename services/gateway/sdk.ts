@@ -20,6 +20,7 @@ const modules = [
   'client/coming-back',
   'client/connection-model',
   'client/connection-state',
+  'client/live-handle',
   'client/live-query',
   'client/live-rows',
   'client/live-source',

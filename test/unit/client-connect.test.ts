@@ -28,10 +28,10 @@ test('a WebSocket that cannot be made is reported, and tried again', async () =>
   }
   const options = { WebSocket: Forbidden, onError: ({ message }: Error) => errors.push(message) };
   const plank = createPlank({ url: 'ws://localhost/ws', ...options });
-  const { close } = plank.table('items').live();
+  const items = plank.table('items').live();
   await until('it is reported', () => errors.length > 0, 2_000);
   expect(errors[0]).toMatch(/^no connection could be made: ./);
   expect(plank.state).toBe('waiting');
-  close();
+  items.close();
   plank.close();
 });

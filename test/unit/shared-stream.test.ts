@@ -10,6 +10,7 @@ import {
   join,
   type Out,
   onChange,
+  onError,
   onOk,
   onPosition,
   onRows,
@@ -43,6 +44,12 @@ function begun(): { group: Group; out: Out; requests: Request[] } {
 test('asks for rows anew when it was cut before the first live', () => {
   const { group, out, requests } = begun();
   ask(disconnect(group), out);
+  expect(requests.at(-1)).toMatchObject({ type: 'subscribe', from: null, snapshot: true });
+});
+
+test('asks for rows anew when the server ended it before the first live', () => {
+  const { group, out, requests } = begun();
+  ask(onError(group, { type: 'error', ch: 'c', code: 'UNAVAILABLE', message: 'not now', retry: true }, out), out);
   expect(requests.at(-1)).toMatchObject({ type: 'subscribe', from: null, snapshot: true });
 });
 
