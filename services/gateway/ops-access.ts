@@ -56,7 +56,8 @@ export class OpsAccess {
       response.cookie(cookieName, this.#sign(Date.now() + sessionMs), {
         httpOnly: true,
         sameSite: 'strict',
-        secure: request.headers['x-forwarded-proto'] === 'https',
+        // the browser's own word for how it came, however many proxies are in front, the first of which ends TLS
+        secure: request.headers.origin?.startsWith('https:') ?? false,
         maxAge: sessionMs,
       });
     }

@@ -180,6 +180,18 @@ describe('who is let in', () => {
       );
   });
 
+  it('with a cookie for TLS only, where the browser came over TLS, also where the nearest proxy did not', async () => {
+    const isSecure = async (headers: Record<string, string>) => {
+      const asking = { method: 'POST', headers: { authorization: `Bearer ${token}`, ...headers } };
+      return / Secure/.test((await fetch(`${guarded.opsUrl}/ops/session`, asking)).headers.get('set-cookie')!);
+    };
+    const { host } = new URL(guarded.opsUrl);
+    expect(await isSecure({ origin: `https://${host}`, 'x-forwarded-proto': 'http' })).toBe(true);
+    expect(await isSecure({ origin: `https://${host}` })).toBe(true);
+    expect(await isSecure({ origin: `http://${host}` })).toBe(false);
+    expect(await isSecure({})).toBe(false);
+  });
+
   it('and no page of another origin changes anything, or opens a WebSocket', async () => {
     const origin = 'http://elsewhere.example';
     const foreign = await fetch(`${opsUrl()}/ops/nodes/test/drain`, { method: 'POST', headers: { origin } });
