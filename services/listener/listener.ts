@@ -21,6 +21,7 @@ import { Roster } from '#shared/roster.ts';
 import { version } from '#shared/version.ts';
 import { sendCanaries } from './canary.ts';
 import { Doorbell, type Wake } from './doorbell.ts';
+import { DrainDeadline } from './drain-deadline.ts';
 import { keepGauges } from './gauges.ts';
 import { inspectCapture } from './inspection.ts';
 import { Publishing } from './publishing.ts';
@@ -33,9 +34,6 @@ const publishRetryMs = 500;
 const publishPatienceMs = 200;
 /** what runs beside the drains gets this long to end with the lead: on a silent connection it may take minutes */
 const endingMs = 2_000;
-/** a drain that takes longer is given up, as its connection may be silent, and gets twice as long on the next one */
-const minDrainTimeoutMs = 4_000;
-const maxDrainTimeoutMs = 600_000;
 
 /** A listener's own part of its status in the roster. */
 export type ListenerState = Record<string, unknown> & {
@@ -62,7 +60,7 @@ export class Listener implements Service {
   /** names this process in the lead row; a restarted one is another */
   readonly #holder: string;
   #running: Promise<void> | undefined;
-  #drainTimeoutMs = minDrainTimeoutMs;
+  readonly #drainDeadline = new DrainDeadline();
   #term = 0;
   #headSeq = 0;
   #state: 'starting' | 'standby' | 'leading' | 'disconnected' | 'stopped' = 'starting';
@@ -138,7 +136,7 @@ export class Listener implements Service {
     while (!signal.aborted) {
       let sequencer: Sequencer | undefined;
       try {
-        sequencer = await Sequencer.connect(this.#config.DATABASE_URL, this.#config.LEASE_MS, this.#drainTimeoutMs);
+        sequencer = await Sequencer.connect(this.#config.DATABASE_URL, this.#config.LEASE_MS, this.#drainDeadline.ms);
         await this.#contend(sequencer);
         backoff.reset();
       } catch (error) {
@@ -233,13 +231,11 @@ export class Listener implements Service {
         const wake = await doorbell.wait(signal);
         if (signal.aborted) break;
         const started = performance.now();
-        const drained = await sequencer.drain(lead.term, this.#drainTimeoutMs + 500).catch((error: Error) => {
-          // one that failed sooner was not too long
-          if (performance.now() - started > this.#drainTimeoutMs / 2)
-            this.#drainTimeoutMs = Math.min(maxDrainTimeoutMs, this.#drainTimeoutMs * 2);
+        const drained = await sequencer.drain(lead.term, this.#drainDeadline.ms + 500).catch((error: Error) => {
+          this.#drainDeadline.failed(performance.now() - started);
           throw error;
         });
-        this.#drainTimeoutMs = minDrainTimeoutMs;
+        this.#drainDeadline.succeeded();
         const ms = performance.now() - started;
         const drainedAtMs = Date.now();
         this.#observe(drained, wake, ms);
