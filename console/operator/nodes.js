@@ -79,7 +79,8 @@ function drawActions(cell, { node, draining, reason, silentSeconds, drainWarning
           'Drain',
           'Sure?',
           () => pass(node, wish),
-          (asks) => showProblem(byId('gateways-problem'), asks ? made.dataset.warning : ''),
+          // below the table, so that the button stays where it was pressed
+          (asks) => showProblem(byId('gateways-warning'), asks ? made.dataset.warning : ''),
         );
     made.dataset.wish = wish;
     made.setAttribute('aria-label', `${draining ? 'Undrain' : 'Drain'} ${node}`);
@@ -95,5 +96,6 @@ function drawActions(cell, { node, draining, reason, silentSeconds, drainWarning
 
 async function pass(node, wish) {
   const { problem, answer } = await ask(`ops/nodes/${encodeURIComponent(node)}/${wish}`, { method: 'POST' });
-  showProblem(byId('gateways-problem'), problem ?? answer.warning);
+  showProblem(byId('gateways-problem'), problem);
+  showProblem(byId('gateways-warning'), answer?.warning);
 }

@@ -193,17 +193,20 @@ it('drains a gateway and takes it back, by the keyboard', async () => {
   await button.focus();
   await page.keyboard.press('Enter');
   await poll(() => button.innerText()).toBe('Sure?');
-  expect(await page.locator('#gateways-problem').isVisible()).toBe(false);
+  expect(await page.locator('#gateways-warning').isVisible()).toBe(false);
   await page.keyboard.press('Enter');
   await says(page, 'wait', /gateway-2 is drained and takes no clients/);
   await poll(() => rowOf(page, 'gateway-2').locator('.pill').innerText()).toBe('drained');
   await poll(() => button.innerText()).toBe('Undrain');
   // the other is the last one now: asked whether one is sure, one is told so
-  await rowOf(page, 'gateway-1').getByRole('button').focus();
+  const last = rowOf(page, 'gateway-1').getByRole('button');
+  const { y } = (await last.boundingBox())!;
+  await last.focus();
   await page.keyboard.press('Enter');
-  await poll(() => page.locator('#gateways-problem').innerText()).toMatch(/^No other replica takes clients/);
+  await poll(() => page.locator('#gateways-warning').innerText()).toMatch(/^No other replica takes clients/);
+  expect((await last.boundingBox())!.y).toBe(y);
   await page.keyboard.press('Tab');
-  await poll(() => page.locator('#gateways-problem').isVisible()).toBe(false);
+  await poll(() => page.locator('#gateways-warning').isVisible()).toBe(false);
   await button.focus();
   await page.keyboard.press('Enter');
   await isWell(page);
