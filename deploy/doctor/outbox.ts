@@ -12,11 +12,12 @@ const lookEachMs = 1_000;
 
 export interface Patience {
   /** wait for vacuum to come by, where much is to be cleaned up; once and a quarter autovacuum_naptime, unless given */
-  patient: boolean;
+  patient?: boolean;
   vacuumWithinMs?: number;
   /** what may lie on disk and be of no use, in bytes: 1 GiB unless given */
   toleratedBytes?: number;
-  say: (text: string) => void;
+  /** what is being waited for */
+  say?: (text: string) => void;
 }
 
 interface Look {
@@ -49,7 +50,7 @@ async function look(client: Client): Promise<Look> {
 export async function* examineOutbox(
   client: Client,
   kept: { bytes: number; most: number },
-  { patient, vacuumWithinMs, toleratedBytes = 1024 ** 3, say }: Patience,
+  { patient = false, vacuumWithinMs, toleratedBytes = 1024 ** 3, say = () => {} }: Patience,
 ): AsyncGenerator<Finding> {
   const first = await look(client);
   let is = first;
