@@ -14,6 +14,7 @@ import { once, withDeadlineOr } from '#shared/retry.ts';
 import { Roster } from '#shared/roster.ts';
 import { version } from '#shared/version.ts';
 import { formatPosition } from '#shared/wire.ts';
+import { allAccepted } from './accepting.ts';
 import { CanaryWatch } from './canary.ts';
 import { Clients } from './clients.ts';
 import { Console } from './console.ts';
@@ -254,6 +255,7 @@ export class Gateway implements Service {
     this.#shedder.stop();
     const drained = this.#draining.drain();
     this.#roster.announce();
+    await allAccepted(this.#server);
     // Only the listening socket: http's own close ends idle connections at once, and a POST that a proxy sends on one of them
     // in that moment is lost. The proxy closes them itself, after an answer or when they have been idle for long.
     const closed = new Promise((resolve) => TcpServer.prototype.close.call(this.#server, resolve));

@@ -1,0 +1,26 @@
+/** The end of accepting: connections that the kernel has taken and this process has not would be reset with the listening socket. */
+import type { Server } from 'node:net';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+
+/** of the event loop: in each, one connection is accepted where there is any; the first may be over already */
+const quietTurns = 2;
+/** where others come faster than they are accepted */
+const maxMs = 500;
+
+/**
+ * Resolves in a moment in which no connection waits to be accepted, for the server to be closed at once. A POST on one that is reset
+ * would be lost: no proxy may send it again.
+ */
+export async function allAccepted(server: Server): Promise<void> {
+  const until = performance.now() + maxMs;
+  let quiet = 0;
+  const onConnection = () => {
+    quiet = -1;
+  };
+  server.on('connection', onConnection);
+  while (quiet < quietTurns && performance.now() < until) {
+    await nextTurn();
+    quiet++;
+  }
+  server.off('connection', onConnection);
+}
