@@ -1,11 +1,12 @@
-// What must not become twice as dear unnoticed: ratios of CPU, each between Plank and something that does less or the same, taken in turns
-// in one run. These measure nothing (`npm run bench` does). A floor is well above what a loaded machine with two cores ever showed, and
-// below what a doubling gives, which was tried:
+// What must not become twice as dear unnoticed: ratios of CPU or memory, each between Plank and something that does less or the same, taken
+// in turns in one run. These measure nothing (`npm run bench` does). A floor is well above what a loaded machine with two cores ever
+// showed, and below what a doubling gives, which was tried (what an idle connection keeps varies little: its floor is nearer):
 //
 //                                             seen          floor   where it was made worse
 //   hub, 16 changes a flush ÷ ws.send         0.058–0.068   0.09    0.10  two writes a socket instead of one
 //   drain and publish ÷ SELECT and discard    1.1–1.25      1.6     1.8  rows read a second time; 10.6  an XADD for each change
 //   capture ÷ row trigger with pg_notify      2.0–2.3       3       3.7  single rows joined as many are
+//   objects of an idle connection ÷ of ws     1.21–1.23     1.26    1.27  a list with room for 17; 1.29  a listener by `once`
 
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -18,6 +19,7 @@ import { BenchChild } from './child.ts';
 import { cpuMicros } from './cpu.ts';
 import { measureDrains } from './drain.ts';
 import type { FloorQuestion, MicrosPerDelivery } from './floor-worker.ts';
+import { weighIdle } from './idle.ts';
 import type { ClientsQuestion, Connected } from './resume-clients.ts';
 import { inRounds } from './rounds.ts';
 import { ratio } from './stats.ts';
@@ -112,4 +114,18 @@ onLinux('to capture a row costs about what it costs to notify of it', async () =
     say,
   });
   expect(ratio(cost.captured, cost.notified).median, JSON.stringify(cost)).toBeLessThan(3);
+});
+
+onLinux('an idle connection weighs little more than one that `ws` alone keeps open', async () => {
+  await using stack = new AsyncDisposableStack();
+  const weights = await weighIdle({
+    variants: ['plank', 'ws'],
+    rounds: 1,
+    connections: 2_000,
+    folder: await folder(stack),
+    say,
+  });
+  // resident memory is another one each time, and not the objects' alone
+  const heap = (of: keyof typeof weights) => weights[of].map((weight) => weight.heap);
+  expect(ratio(heap('plank'), heap('ws')).median, JSON.stringify(weights)).toBeLessThan(1.26);
 });
