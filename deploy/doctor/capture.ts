@@ -48,14 +48,21 @@ async function* examineTables(client: Client): AsyncGenerator<Finding, string[]>
   const { rows: attached } = await client.query<{ name: string }>('select name from plank.attached order by id');
   const { rows } = await client.query<Record<string, string | null>>(`
     select (select count(*) from pg_event_trigger where evtname like 'plank%' and evtenabled not in ('D', 'R')) as follows,
-      (select string_agg(distinct a.name, ', ') from plank.attached a join pg_subscription_rel s on s.srrelid = a.relation) as replicated`);
-  const { follows, replicated } = rows[0]!;
+      (select string_agg(distinct a.name, ', ') from plank.attached a join pg_subscription_rel s on s.srrelid = a.relation) as replicated,
+      (select string_agg(distinct format('%s (%s)', a.name, p.proowner::regrole), ', ') from plank.attached a join pg_class c on c.oid = a.relation
+       cross join plank.functions(a.id) f join pg_proc p on p.oid = f where not pg_has_role(c.relowner, p.proowner, 'member')) as lent`);
+  const { follows, replicated, lent } = rows[0]!;
   if (attached.length === 0) yield note('no table is attached', "run: select plank.attach('public.my_table')");
   else if (problems.length === 0) yield ok(`captured: ${attached.map(({ name }) => name).join(', ')}`);
   if (follows === '0')
     yield note(
       'changes of attached tables (ALTER TABLE) are not followed by themselves: the role that migrated is no superuser',
       'run plank.attach again for a table after it was altered',
+    );
+  if (lent !== null)
+    yield note(
+      `code of the owners of tables (casts of their types to json) runs in the capture with the rights of who attached them: ${lent}`,
+      'where an owner is not trusted with these rights, attach his table as a superuser',
     );
   if (replicated !== null)
     yield fault(

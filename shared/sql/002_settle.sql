@@ -6,6 +6,8 @@
 -- from what the row was to what it is. While outer statements are still to be captured there may be none; then nothing
 -- is done, as their capture looks at the same rows again.
 --
+-- All of this runs as the table's owner, and so through plank.outbox_<table>: the transaction's own changes of that table.
+--
 -- Only ids within one uncommitted transaction trade places, so readers know nothing of this. What it remembers is in
 -- settings, local to the transaction and going back with its savepoints:
 --   plank.nested_<table>                 for each depth d the last id before the first [3d - 2], before the last [3d - 1] and after
@@ -66,58 +68,73 @@ begin
   return case when cardinality(path) = n then path end;
 end $$;
 
--- Orders the events with ids above p_from of each row that has one above p_mark. A row with very many stays as it is.
-create function plank.rechain(p_relation integer, p_from bigint, p_mark bigint) returns void
-language plpgsql set search_path = pg_catalog, pg_temp set enable_nestloop = off set enable_seqscan = off as $$
-declare
-  r        record;
-  path     integer[];
-  standing text;
-  was      bigint[] := '{}';
-  becomes  bigint[] := '{}';
+-- (Re)writes plank.rechain_N(from, mark) of a table: it orders the events with ids above `from` of each row that has one above `mark`.
+-- A row with very many stays as it is. A function for each table, so that its plans are kept.
+create function plank.generate_rechain(p_relation integer) returns void language plpgsql as $$
 begin
-  for r in
-    with events as (
-      select id, key, old, new, action from plank.outbox where xid = pg_current_xact_id() and id > p_from and relation = p_relation
-    ), linked as (
-      select *, lag(new) over w is not distinct from old or row_number() over w = 1 as links from events
-      where key is not null and id > coalesce((select max(id) from events where action = 'T'), 0)
-      window w as (partition by key order by id)
-    )
-    select key, array_agg(id order by id) as ids, array_agg(old order by id) as old, array_agg(new order by id) as new
-    from linked group by key
-    having count(*) between 2 and 500 and max(id) > p_mark
-       and (not bool_and(links) or (array_agg(old order by id))[1] is not distinct from (array_agg(new order by id desc))[1])
-  loop
-    execute format('select plank.%I($1)', 'current_' || p_relation) into standing using r.key;
-    path := plank.path(r.old, r.new, standing);
-    -- A path that leads elsewhere lacks changes which outer statements, or this one's other captures, are still to tell.
-    continue when r.new[path[cardinality(path)]] is distinct from standing;
-    for i in 1 .. coalesce(cardinality(path), 0) loop
-      if path[i] <> i then
-        was := was || r.ids[path[i]];
-        becomes := becomes || r.ids[i];
+  execute format($f$
+    create or replace function plank.rechain_%1$s(p_from bigint, p_mark bigint) returns void
+    language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_nestloop = off set enable_seqscan = off as $body$
+    declare
+      r        record;
+      path     integer[];
+      standing text;
+      was      bigint[] := '{}';
+      becomes  bigint[] := '{}';
+    begin
+      begin
+        for r in
+          with events as (
+            select id, key, old, new, action from plank.outbox_%1$s where id > p_from
+          ), linked as (
+            select *, lag(new) over w is not distinct from old or row_number() over w = 1 as links from events
+            where key is not null and id > coalesce((select max(id) from events where action = 'T'), 0)
+            window w as (partition by key order by id)
+          )
+          select key, array_agg(id order by id) as ids, array_agg(old order by id) as old, array_agg(new order by id) as new
+          from linked group by key
+          having count(*) between 2 and 500 and max(id) > p_mark
+             and (not bool_and(links) or (array_agg(old order by id))[1] is not distinct from (array_agg(new order by id desc))[1])
+        loop
+          standing := plank.current_%1$s(r.key);
+          path := plank.path(r.old, r.new, standing);
+          -- A path that leads elsewhere lacks changes which outer statements, or this one's other captures, are still to tell.
+          continue when r.new[path[cardinality(path)]] is distinct from standing;
+          for i in 1 .. coalesce(cardinality(path), 0) loop
+            if path[i] <> i then
+              was := was || r.ids[path[i]];
+              becomes := becomes || r.ids[i];
+            end if;
+          end loop;
+        end loop;
+      exception when insufficient_privilege then
+        return;  -- an owner who may not look into his own table's schema: no reason to fail a write
+      end;
+      if cardinality(was) > 0 then
+        update plank.outbox_%1$s o set id = m.becomes from unnest(was, becomes) as m(was, becomes) where o.id > p_from and o.id = m.was;
       end if;
-    end loop;
-  end loop;
-  if cardinality(was) > 0 then
-    update plank.outbox o set id = m.becomes from unnest(was, becomes) as m(was, becomes)
-    where o.xid = pg_current_xact_id() and o.id > p_from and o.id = m.was;
-  end if;
+    end $body$
+  $f$, p_relation);
+end $$;
+
+-- The last id before this transaction's last p_wrote changes. It tells nothing of them, and so needs no view.
+create function plank.mark(p_wrote bigint) returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
+begin
+  return (select min(w.id) - 1 from (
+    select id from plank.outbox where xid = pg_current_xact_id() order by xid desc, id desc limit p_wrote) w);
 end $$;
 
 -- Called by a capture that wrote p_wrote rows.
 create function plank.settle(p_relation integer, p_depth integer, p_op text, p_wrote bigint) returns void
-language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   nested   bigint[] := nullif(current_setting('plank.nested_' || p_relation, true), '');
   settled  text := format('plank.settled_%s_%s_%s', p_relation, p_depth, p_op);
   first_id bigint;
   last_id  bigint;
   from_id  bigint;
-  -- the last id before the capture, whose own are this transaction's last
-  mark     bigint := (select min(w.id) - 1 from (
-    select id from plank.outbox where xid = pg_current_xact_id() order by xid desc, id desc limit p_wrote) w);
+  mark     bigint := plank.mark(p_wrote);  -- the capture's own are the last
 begin
   for d in 1 .. coalesce(array_upper(nested, 1) / 3, 0) loop
     if d > p_depth then
@@ -130,7 +147,7 @@ begin
   end loop;
   from_id := greatest(from_id, first_id, nullif(current_setting(settled, true), '')::bigint);
   if last_id >= from_id then
-    perform plank.rechain(p_relation, from_id, mark);
+    execute format('select plank.%I($1, $2)', 'rechain_' || p_relation) using from_id, mark;
     perform set_config(settled, (select last_value from plank.outbox_id_seq)::text, true);
   end if;
   nested[3 * p_depth - 2] := coalesce(nested[3 * p_depth - 2], mark);

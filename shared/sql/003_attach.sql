@@ -4,6 +4,12 @@
 -- a column renamed or dropped behind Plank's back reads as null (a name is looked for in the row first, and then one query
 -- level further out, in the "absent" row) until plank.refresh has run.
 --
+-- Capture also runs code of the table's owner: to_json looks for a cast of a user's type. So where a superuser attached the table, the
+-- generated functions belong to the table's owner, and have his rights and no more. What he may write of plank.outbox is the view
+-- plank.outbox_N, which holds changes of this table in the transaction that goes on, and nothing for other roles. A column whose type belongs to somebody who is not
+-- trusted with the owner's rights is rendered as text, which runs no code of users. Where no superuser attached it, the functions
+-- belong to the role that did, and the doctor says so.
+--
 -- What was measured (32 writers of single rows, PostgreSQL 18, CPU of the backends; a write without a trigger takes 40 µs). Caches
 -- are cold then, so that what a function touches counts, and not how long it takes in a loop:
 --   transition tables and an empty function 8 µs; the images 13; the insert into the outbox 9, its index 5; whether it is one row 5;
@@ -54,26 +60,49 @@ create function plank.image_settings(a plank.attached) returns text language sql
   from settings
 $$;
 
+-- The columns (attnum) with a type, or a part of one, of somebody without the rights of the table's owner.
+create function plank.foreign_columns(relation regclass) returns smallint[] language sql stable as $$
+  with recursive column_types as (
+    select attnum, atttypid as type from pg_attribute where attrelid = relation and attnum > 0 and not attisdropped
+    union
+    select c.attnum, part.type from column_types c join pg_type y on y.oid = c.type cross join lateral (
+      select y.typelem as type union all select y.typbasetype union all
+      select atttypid from pg_attribute where attrelid = y.typrelid and attnum > 0 and not attisdropped) part
+    where part.type <> 0
+  )
+  -- of a domain, it is what it is made of that is rendered
+  select coalesce(array_agg(distinct c.attnum), '{}') from column_types c join pg_type y on y.oid = c.type join pg_class t on t.oid = relation
+  where y.typtype <> 'd' and not pg_has_role(y.typowner, t.relowner, 'member')
+$$;
+
 create function plank.is_plain_layout(a plank.attached) returns boolean language sql stable as $$
-  -- whole rows can be rendered as they are: nothing is excluded, and no partition has its columns in another order
-  select a.excluded = '{}' and not exists (
+  -- whole rows can be rendered as they are: nothing is excluded or foreign, and no partition has its columns in another order
+  select a.excluded = '{}' and plank.foreign_columns(a.relation) = '{}' and not exists (
     select from pg_partition_tree(a.relation) p
     where (select array_agg(attname order by attnum) from pg_attribute where attrelid = p.relid and attnum > 0 and not attisdropped)
        <> (select array_agg(attname order by attnum) from pg_attribute where attrelid = a.relation and attnum > 0 and not attisdropped))
 $$;
 
+-- SQL of a column's value as to_json is to see it.
+create function plank.value_sql(p_relation regclass, p_attnum smallint, p_column text) returns text language sql stable as $$
+  select case when p_attnum = any (plank.foreign_columns(p_relation))
+    then format('case when num_nonnulls(%1$s) = 1 then format(''%%s'', %1$s) end', p_column) else p_column end
+$$;
+
 -- SQL that renders the row p_row as its image, and its key as text. p_of stands before the names of its columns.
 create function plank.image_sql(a plank.attached, p_row text, p_of text default null) returns text language sql stable as $$
   select case when plank.is_plain_layout(a) then format('to_json(%s.*)::text', p_row) else
-    format('(select to_json(image.*)::text from (select %s) image)', string_agg(coalesce(p_of, p_row || '.') || quote_ident(attname), ', ' order by attnum))
+    format('(select to_json(image.*)::text from (select %s) image)', 
+      string_agg(plank.value_sql(a.relation, attnum, coalesce(p_of, p_row || '.') || quote_ident(attname)) || ' as ' || quote_ident(attname), ', ' order by attnum))
   end
   from pg_attribute where attrelid = a.relation and attnum > 0 and not attisdropped and attnum <> all (a.excluded)
 $$;
 
 create function plank.key_sql(a plank.attached, p_row text, p_of text default null) returns text language sql stable as $$
   select format(case when cardinality(a.key_columns) = 1 then 'to_json(%s)::text' else '(select to_json(k.*)::text from (select %s) k)' end,
-                string_agg(coalesce(p_of, p_row || '.') || quote_ident(c), ', ' order by n))
-  from unnest(a.key_columns) with ordinality k(c, n)
+                string_agg(coalesce(plank.value_sql(a.relation, attnum, x.value), x.value) || case when cardinality(a.key_columns) = 1 then '' else ' as ' || quote_ident(c) end, ', ' order by n))
+  from unnest(a.key_columns) with ordinality k(c, n) cross join lateral (select coalesce(p_of, p_row || '.') || quote_ident(c) as value) x
+  left join pg_attribute on attrelid = a.relation and attname = c
 $$;
 
 create function plank.key_columns(relation regclass) returns text[] language sql stable as $$
@@ -87,24 +116,35 @@ create function plank.public_name(relation regclass) returns text language sql s
   from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = relation
 $$;
 
+-- SQL that finds the row t of a key, which is $1, as text. It checks no domain.
+create function plank.key_match(a plank.attached) returns text language sql stable as $$
+  with recursive bases as (
+    select attname, attnum, atttypid as type, atttypmod as modifier from pg_attribute
+    where attrelid = a.relation and attname = any (a.key_columns)
+    union all
+    select attname, attnum, y.typbasetype, y.typtypmod from bases join pg_type y on y.oid = type where y.typtype = 'd'
+  )
+  select string_agg(format(
+    case when y.typtype <> 'e' and attnum = any (plank.foreign_columns(a.relation)) then 'format(''%%s'', t.%I) = %s' else 't.%I = (%s)::%s' end,
+    attname, case when cardinality(a.key_columns) = 1 then '$1::json #>> ''{}''' else format('$1::json ->> %L', attname) end,
+    format_type(type, modifier)), ' and ')
+  from bases join pg_type y on y.oid = type where y.typtype <> 'd'
+$$;
+
 -- (Re)writes the capture functions of one attached table, plank.capture_N_insert() and so on, and plank.current_N(key).
 create function plank.generate(a plank.attached) returns void language plpgsql as $$
 declare
-  absent text := (select string_agg(format('null::%s as %I', format_type(atttypid, atttypmod), attname), ', ')
+  absent text := (select string_agg(format('null::text as %I', attname), ', ')
                   from pg_attribute where attrelid = a.relation and attnum > 0 and not attisdropped);
   rows   text := 'select i.* from (select %s) absent cross join lateral (select %s as key, %s as image from plank_%s r) i';
   old_rows text := format(rows, absent, plank.key_sql(a, 'r', ''), plank.image_sql(a, 'r', ''), 'old');
   new_rows text := format(rows, absent, plank.key_sql(a, 'r', ''), plank.image_sql(a, 'r', ''), 'new');
-  key_match text := (select string_agg(format('t.%I = (%s)::%s', c,
-      case when cardinality(a.key_columns) = 1 then '$1::json #>> ''{}''' else format('$1::json ->> %L', c) end,
-      (select format_type(atttypid, atttypmod) from pg_attribute where attrelid = a.relation and attname = c)), ' and ')
-    from unnest(a.key_columns) c);
   -- Only where a cascade can delete a row which another of the same statement has updated.
   cascades boolean := exists (select from pg_constraint where conrelid = a.relation and contype = 'f' and confdeltype = 'c')
                   and exists (select from pg_constraint where conrelid = a.relation and contype = 'f' and (confdeltype in ('n', 'd') or confupdtype in ('c', 'n', 'd')));
   after_update text := case when cascades then format($s$
       if current_setting('plank.deleted_%1$s', true) <> '' then
-        perform plank.rechain(%1$s, current_setting('plank.deleted_%1$s')::bigint, 0), set_config('plank.deleted_%1$s', '', true);
+        perform plank.rechain_%1$s(current_setting('plank.deleted_%1$s')::bigint, 0), set_config('plank.deleted_%1$s', '', true);
       end if;$s$, a.id) else '' end;
   before_delete text := case when cascades then format($s$
       perform set_config('plank.deleted_%1$s', (select last_value from plank.outbox_id_seq)::text, true);$s$, a.id) else '' end;
@@ -120,22 +160,25 @@ declare
         perform plank.ring();
       end if;
       return null;$s$, a.id);
+  -- The view costs 1 µs, so not for who may write all of the outbox. (Who gets what is his by "reassign owned" gets both.)
+  target text := case when plank.captured_as(a.relation) = (select pg_get_userbyid(relowner) from pg_class where oid = 'plank.outbox'::regclass)
+                 then 'outbox' else 'outbox_' || a.id end;
   op     text;
   body   text;
 begin
   foreach op in array array['insert', 'update', 'delete', 'truncate'] loop
     body := case op
     when 'insert' then format($s$
-      insert into plank.outbox (relation, action, key, new)
+      insert into plank.%4$I (relation, action, key, new)
       select %1$s, 'I', n.key, n.image from (%2$s) n;
       if %3$s then
         return null;
       end if;
-      get diagnostics wrote = row_count;$s$, a.id, new_rows, done)
+      get diagnostics wrote = row_count;$s$, a.id, new_rows, done, target)
     when 'update' then format($s$
       -- What is by far the most frequent, one row that keeps its key, needs no join of all with all. (A comparison that is
       -- more than "=" keeps the planner from hashing or sorting for it.)
-      insert into plank.outbox (relation, action, key, old, new)
+      insert into plank.%6$I (relation, action, key, old, new)
       select %1$s, 'U', n.key, o.image, n.image from (%2$s) o cross join (%3$s) n
       where not exists (select from plank_old offset 1) and (n.key collate "C" = o.key collate "C") is true;
       if %5$s then
@@ -146,7 +189,7 @@ begin
         -- The tables hold the steps in the order in which they were made, so the n-th old row became the n-th new one.
         -- (A full join whose condition the planner cannot turn into an inner one's: a plan that was kept from a statement of few
         -- rows would loop, and make every image anew for each row of the other side.)
-        insert into plank.outbox (relation, action, key, old, new)
+        insert into plank.%6$I (relation, action, key, old, new)
         select %1$s, 'U', n.key, o.image, n.image
         from (select *, row_number() over () as step from (%2$s) o) o full join (select *, row_number() over () as step from (%3$s) n) n using (step)
         where coalesce(n.key collate "C" = o.key collate "C", false)
@@ -155,9 +198,8 @@ begin
       end if;
       -- Else keys have changed, or a row has gone elsewhere.
       if wrote <> (select count(*) from plank_old) or wrote <> (select count(*) from plank_new) then
-        delete from plank.outbox where wrote > 0 and xid = pg_current_xact_id() and id in (
-          select id from plank.outbox where xid = pg_current_xact_id() order by id desc limit wrote);
-        insert into plank.outbox (relation, action, key, old, new)
+        delete from plank.outbox_%1$s where wrote > 0 and id in (select id from plank.outbox_%1$s order by id desc limit wrote);
+        insert into plank.%6$I (relation, action, key, old, new)
         select %1$s, case when o.image is null then 'I'::"char" when n.image is null then 'D' else 'U' end,
                coalesce(n.key, o.key), o.image, n.image
         from (%2$s) o full join (%3$s) n on n.key collate "C" = o.key collate "C"
@@ -168,9 +210,8 @@ begin
         if wrote > 1 and (wrote <> (select count(*) from plank_old) or wrote <> (select count(*) from plank_new)) and (
              exists (select from (%2$s) o group by o.key having count(*) > 1) or
              exists (select from (%3$s) n group by n.key having count(*) > 1)) then
-          delete from plank.outbox where xid = pg_current_xact_id() and id in (
-            select id from plank.outbox where xid = pg_current_xact_id() order by id desc limit wrote);
-          insert into plank.outbox (relation, action, key, old, new)
+          delete from plank.outbox_%1$s where id in (select id from plank.outbox_%1$s order by id desc limit wrote);
+          insert into plank.%6$I (relation, action, key, old, new)
           with o as (select *, row_number() over () as step from (%2$s) o),
                n as (select *, row_number() over () as step from (%3$s) n),
                steps as (select step, o.key as old_key, o.image as was, n.key as new_key, n.image as became,
@@ -188,18 +229,18 @@ begin
           get diagnostics wrote = row_count;
         end if;
       end if;%4$s
-      $s$, a.id, old_rows, new_rows, after_update, case when cascades then 'false' else done end)
+      $s$, a.id, old_rows, new_rows, after_update, case when cascades then 'false' else done end, target)
     when 'delete' then format($s$%4$s
-      insert into plank.outbox (relation, action, key, old)
+      insert into plank.%5$I (relation, action, key, old)
       select %1$s, 'D', o.key, o.image from (%2$s) o;
       if %3$s then
         return null;
       end if;
-      get diagnostics wrote = row_count;$s$, a.id, old_rows, done, before_delete)
+      get diagnostics wrote = row_count;$s$, a.id, old_rows, done, before_delete, target)
     else format($s$
-      insert into plank.outbox (relation, action)
+      insert into plank.%3$I (relation, action)
       select %1$s, case when tg_relid = %2$s then 'T'::"char" else 'S' end;
-      wrote := 1;$s$, a.id, a.relation::oid)
+      wrote := 1;$s$, a.id, a.relation::oid, target)
     end;
     -- as literals: a column may be called "$body$; …", and whoever may alter the table must not write what follows it
     execute format($f$
@@ -216,8 +257,61 @@ begin
   execute format($f$
     create or replace function plank.%I(text) returns text language sql stable security definer
     set search_path = pg_catalog, pg_temp %s as %L
-  $f$, 'current_' || a.id, plank.canonical_settings(), format('select %s from %s t where %s', plank.image_sql(a, 't'), a.relation, key_match));
-  execute format('revoke all on function plank.%I(text) from public', 'current_' || a.id);
+  $f$, 'current_' || a.id, plank.canonical_settings(), format('select %s from %s t where %s', plank.image_sql(a, 't'), a.relation, plank.key_match(a)));
+  perform plank.generate_rechain(a.id);
+  perform plank.hand_over(a);
+end $$;
+
+-- The generated functions of a table.
+create function plank.functions(p_id integer) returns setof regprocedure language sql stable as $$
+  select oid::regprocedure from pg_proc
+  where pronamespace = 'plank'::regnamespace and proname ~ ('^(capture_' || p_id || '_(insert|update|delete|truncate)|(rechain|current)_' || p_id || ')$')
+$$;
+
+-- Whether the current role is the one that a table is captured as.
+create function plank.captures(p_id integer) returns boolean language sql stable set search_path = pg_catalog, pg_temp as $$
+  select exists (select from pg_proc where oid in (select plank.functions(p_id)) and proowner::regrole::text = quote_ident(current_user))
+$$;
+
+-- The role that a table is to be captured as: its owner, or who calls this where that is no superuser.
+create function plank.captured_as(relation regclass) returns name language sql stable as $$
+  select case when r.rolsuper then pg_get_userbyid(c.relowner) else current_user end
+  from pg_class c cross join pg_roles r where c.oid = relation and r.rolname = current_user
+$$;
+
+-- Gives the generated functions to the role that the table is captured as, with what they may write.
+create function plank.hand_over(a plank.attached) returns void language plpgsql as $$
+declare
+  is_superuser boolean := (select rolsuper from pg_roles where rolname = current_user);
+  own_changes  text := format('plank.%I', 'outbox_' || a.id);
+  captured_as  name := plank.captured_as(a.relation);
+  f            regprocedure;
+begin
+  for f in select plank.functions(a.id) loop
+    execute format('revoke all on function %s from public', f);
+    if is_superuser then
+      execute format('alter function %s owner to %I', f, captured_as);
+    end if;
+  end loop;
+  -- Made anew only for another role: it would wait for writers. The name is a shortcut; "reassign owned" gives the functions away, and
+  -- nothing tells of that.
+  if to_regclass(own_changes) is null or position(format('= %L::name', captured_as) in pg_get_viewdef(to_regclass(own_changes))) = 0 then
+    execute format($v$
+      create or replace view %1$s with (security_barrier) as select * from plank.outbox
+      where relation = %2$s and xid = pg_current_xact_id() and (current_user = %3$L::name or plank.captures(%2$s)) with check option
+    $v$, own_changes, a.id, captured_as);
+    if is_superuser then
+      execute format('alter view %s owner to %s', own_changes, (select relowner::regrole from pg_class where oid = 'plank.outbox'::regclass));
+    end if;
+  end if;
+  -- not each time, as it would be in the way of others who attach; a dump may have been restored without what was granted
+  if not has_table_privilege('public', own_changes, 'insert') then
+    execute format('grant select, insert, update, delete on %s to public', own_changes);
+  end if;
+  if not has_schema_privilege('public', 'plank', 'usage') then
+    grant usage on schema plank to public;
+    grant select on sequence plank.outbox_id_seq to public;
+  end if;
 end $$;
 
 -- The name of a capture function.
@@ -225,15 +319,15 @@ create function plank.capture_function(p_id integer, p_op text) returns text lan
   select format('capture_%s_%s', p_id, p_op)
 $$;
 
--- Drops the generated functions of a table that is attached no more, and has no triggers.
+-- Drops what was generated for a table that is attached no more, and has no triggers.
 create function plank.drop_functions(p_id integer) returns void language plpgsql as $$
 declare
-  op text;
+  f regprocedure;
 begin
-  foreach op in array array['insert', 'update', 'delete', 'truncate'] loop
-    execute format('drop function if exists plank.%I()', plank.capture_function(p_id, op));
+  for f in select plank.functions(p_id) loop
+    execute format('drop function %s', f);
   end loop;
-  execute format('drop function if exists plank.%I(text)', 'current_' || p_id);
+  execute format('drop view if exists plank.%I', 'outbox_' || p_id);
 end $$;
 
 -- Takes the triggers of an attached table from wherever they are, a detached partition for one; not from but_of.
@@ -242,11 +336,28 @@ declare
   t record;
 begin
   for t in select tgname, tgrelid::regclass as on_table from pg_trigger
-           where tgfoid in (select oid from pg_proc where pronamespace = 'plank'::regnamespace
-                                          and proname = any (array(select plank.capture_function(p_id, op) from unnest(array['insert', 'update', 'delete', 'truncate']) op)))
-             and tgrelid <> all (but_of) loop
+           where tgfoid in (select plank.functions(p_id)) and tgrelid <> all (but_of) loop
     execute format('drop trigger %I on %s', t.tgname, t.on_table);
   end loop;
+end $$;
+
+-- Creates a trigger that is missing, or is another: it would wait for the table's writers. One that is disabled stays so.
+create function plank.put_trigger(p_id integer, p_table regclass, p_op text, p_referencing text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  definition text := format('TRIGGER %I AFTER %s ON %s%s FOR EACH STATEMENT EXECUTE FUNCTION plank.%I()',
+                            'plank_' || p_op, upper(p_op), p_table, p_referencing, plank.capture_function(p_id, p_op));
+  was        pg_trigger;
+begin
+  select * into was from pg_trigger where tgrelid = p_table and tgname = 'plank_' || p_op;
+  if found and pg_get_triggerdef(was.oid) = 'CREATE ' || definition then
+    return;
+  end if;
+  execute 'CREATE OR REPLACE ' || definition;
+  if was.tgenabled <> 'O' then
+    execute format('alter table %s %s trigger %I', p_table,
+      case was.tgenabled when 'D' then 'disable' when 'R' then 'enable replica' else 'enable always' end, was.tgname);
+  end if;
 end $$;
 
 -- Rewrites the capture functions and triggers of an attached table to what the table is now, and tells every gateway by an
@@ -261,10 +372,10 @@ begin
   select * into strict a from plank.attached where id = p_id;
   perform plank.generate(a);
   for part in select relid from pg_partition_tree(a.relation) union select a.relation loop
-    execute format('create or replace trigger plank_insert after insert on %s referencing new table as plank_new for each statement execute function plank.%I()', part, plank.capture_function(a.id, 'insert'));
-    execute format('create or replace trigger plank_update after update on %s referencing old table as plank_old new table as plank_new for each statement execute function plank.%I()', part, plank.capture_function(a.id, 'update'));
-    execute format('create or replace trigger plank_delete after delete on %s referencing old table as plank_old for each statement execute function plank.%I()', part, plank.capture_function(a.id, 'delete'));
-    execute format('create or replace trigger plank_truncate after truncate on %s for each statement execute function plank.%I()', part, plank.capture_function(a.id, 'truncate'));
+    perform plank.put_trigger(a.id, part, 'insert', ' REFERENCING NEW TABLE AS plank_new');
+    perform plank.put_trigger(a.id, part, 'update', ' REFERENCING OLD TABLE AS plank_old NEW TABLE AS plank_new');
+    perform plank.put_trigger(a.id, part, 'delete', ' REFERENCING OLD TABLE AS plank_old');
+    perform plank.put_trigger(a.id, part, 'truncate', '');
   end loop;
   perform plank.drop_triggers(a.id, but_of => array(select relid from pg_partition_tree(a.relation) union select a.relation));
   insert into plank.outbox (relation, action) values (a.id, 'S');
@@ -348,6 +459,12 @@ create function plank.check() returns table (name text, problem text) language s
   select a.name, format('trigger %s is disabled on %s; run: alter table %s enable trigger %s', g.tgname, g.tgrelid::regclass, g.tgrelid::regclass, g.tgname)
   from plank.attached a join pg_trigger g on g.tgrelid in (select relid from pg_partition_tree(a.relation) union select a.relation)
   where g.tgname like 'plank\_%' and g.tgenabled in ('D', 'R')
+  union all
+  select distinct a.name, format('changes of %s are captured as %s, who may not do what it takes; run: select plank.attach(%L)', a.relation, p.proowner::regrole, a.relation)
+  from plank.attached a join pg_class c on c.oid = a.relation cross join plank.functions(a.id) f join pg_proc p on p.oid = f
+  where not coalesce(has_schema_privilege(p.proowner, 'plank', 'usage')
+                     and has_table_privilege(p.proowner, to_regclass(format('plank.%I', 'outbox_' || a.id)), 'insert')
+                     and has_table_privilege(p.proowner, c.oid, 'select'), false)
   union all
   select a.name, format('key column %s was renamed or dropped; run: select plank.attach(%L)', k, a.relation)
   from plank.attached a cross join unnest(a.key_columns) k join pg_class c on c.oid = a.relation

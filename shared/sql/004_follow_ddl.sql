@@ -1,4 +1,4 @@
--- Follows the DDL of attached tables: columns added, renamed or dropped, tables renamed or dropped, partitions added.
+-- Follows the DDL of attached tables: columns added, renamed or dropped, tables renamed, dropped or given away, partitions added.
 -- Event triggers are for superusers; where the migrating role is none, plank.attach must be called again after such DDL
 -- (capture goes on meanwhile, see 003_attach.sql) and plank.check() says so. A user's DDL never fails because of Plank.
 
