@@ -1,6 +1,6 @@
 /**
  * The door to `pg`: pools and dedicated connections with keepalive, deadlines and an application name. Sessions render
- * values exactly as captured images are rendered (plank.canonical_settings in sql/003_attach.sql).
+ * values exactly as captured images are rendered (plank.canonical_settings in sql/003_capture.sql).
  */
 import {
   Client,

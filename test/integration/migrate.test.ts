@@ -78,10 +78,10 @@ it('refuses a database of another release, and leaves it as it is', async () => 
   await migrate(url);
   await admin(url, "update plank.migrations set checksum = 'another' where number = 3");
   const before = await applied(url);
-  await expect(migrate(url)).rejects.toThrow('migration 003_attach.sql was applied in another version');
+  await expect(migrate(url)).rejects.toThrow('migration 003_capture.sql was applied in another version');
   const cli = await runMigrate({ DATABASE_URL: url });
   expect(cli.code).toBe(1);
-  expect(cli.stderr).toMatch(/^plank migrate: migration 003_attach.sql was applied in another version: .*\n$/);
+  expect(cli.stderr).toMatch(/^plank migrate: migration 003_capture.sql was applied in another version: .*\n$/);
   expect(await applied(url)).toEqual(before);
 });
 
