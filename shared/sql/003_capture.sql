@@ -85,8 +85,8 @@ create function plank.is_plain_layout(a plank.attached) returns boolean language
 $$;
 
 -- SQL of a column's value as to_json is to see it.
-create function plank.value_sql(p_relation regclass, p_attnum smallint, p_column text) returns text language sql stable as $$
-  select case when p_attnum = any (plank.foreign_columns(p_relation))
+create function plank.value_sql(p_column text, is_foreign boolean) returns text language sql stable as $$
+  select case when is_foreign
     then format('case when num_nonnulls(%1$s) = 1 then format(''%%s'', %1$s) end', p_column) else p_column end
 $$;
 
@@ -94,15 +94,17 @@ $$;
 create function plank.image_sql(a plank.attached, p_row text, p_of text default null) returns text language sql stable as $$
   select case when plank.is_plain_layout(a) then format('to_json(%s.*)::text', p_row) else
     format('(select to_json(image.*)::text from (select %s) image)', 
-      string_agg(plank.value_sql(a.relation, attnum, coalesce(p_of, p_row || '.') || quote_ident(attname)) || ' as ' || quote_ident(attname), ', ' order by attnum))
+      string_agg(plank.value_sql(coalesce(p_of, p_row || '.') || quote_ident(attname), attnum = any (f.columns)) || ' as ' || quote_ident(attname), ', ' order by attnum))
   end
-  from pg_attribute where attrelid = a.relation and attnum > 0 and not attisdropped and attnum <> all (a.excluded)
+  from pg_attribute cross join (select plank.foreign_columns(a.relation) as columns offset 0) f
+  where attrelid = a.relation and attnum > 0 and not attisdropped and attnum <> all (a.excluded)
 $$;
 
 create function plank.key_sql(a plank.attached, p_row text, p_of text default null) returns text language sql stable as $$
   select format(case when cardinality(a.key_columns) = 1 then 'to_json(%s)::text' else '(select to_json(k.*)::text from (select %s) k)' end,
-                string_agg(coalesce(plank.value_sql(a.relation, attnum, x.value), x.value) || case when cardinality(a.key_columns) = 1 then '' else ' as ' || quote_ident(c) end, ', ' order by n))
+                string_agg(plank.value_sql(x.value, attnum = any (f.columns)) || case when cardinality(a.key_columns) = 1 then '' else ' as ' || quote_ident(c) end, ', ' order by n))
   from unnest(a.key_columns) with ordinality k(c, n) cross join lateral (select coalesce(p_of, p_row || '.') || quote_ident(c) as value) x
+  cross join (select plank.foreign_columns(a.relation) as columns offset 0) f
   left join pg_attribute on attrelid = a.relation and attname = c
 $$;
 
@@ -126,10 +128,10 @@ create function plank.key_match(a plank.attached) returns text language sql stab
     select attname, attnum, y.typbasetype, y.typtypmod from bases join pg_type y on y.oid = type where y.typtype = 'd'
   )
   select string_agg(format(
-    case when y.typtype <> 'e' and attnum = any (plank.foreign_columns(a.relation)) then 'format(''%%s'', t.%I) = %s' else 't.%I = (%s)::%s' end,
+    case when y.typtype <> 'e' and attnum = any (f.columns) then 'format(''%%s'', t.%I) = %s' else 't.%I = (%s)::%s' end,
     attname, case when cardinality(a.key_columns) = 1 then '$1::json #>> ''{}''' else format('$1::json ->> %L', attname) end,
     format_type(type, modifier)), ' and ')
-  from bases join pg_type y on y.oid = type where y.typtype <> 'd'
+  from bases join pg_type y on y.oid = type cross join (select plank.foreign_columns(a.relation) as columns offset 0) f where y.typtype <> 'd'
 $$;
 
 -- (Re)writes the capture functions of one attached table, plank.capture_N_insert() and so on, and plank.current_N(key).
