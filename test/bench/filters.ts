@@ -43,12 +43,12 @@ interface Loaded {
 }
 
 export async function filters({ quick, say }: BenchOptions): Promise<BenchResult> {
-  const batches = quick ? 20 : 100;
+  const batches = quick ? 20 : 200;
   const loaded = { few: load(few), many: load(many) };
   const all = Array.from({ length: many }, (_, id) => new RowFilter(table, { id }));
   const cpu = await inRounds({
     variants: ['few', 'many', 'scan'],
-    rounds: quick ? 3 : 15,
+    rounds: quick ? 3 : 31,
     warmUps: 2,
     run: async (variant) => (variant === 'scan' ? scan(all, quick ? 10 : 50) : cost(loaded[variant], batches)),
     say,

@@ -42,8 +42,8 @@ interface Step {
 }
 
 const steps: Step[] = [
-  { rate: 10, writers: 1, seconds: 3, leadInSeconds: 0.3, p50: { atMost: 2 } },
-  { rate: 100, writers: 1, seconds: 2, leadInSeconds: 0.3, p50: { atMost: 2 } },
+  { rate: 10, writers: 1, seconds: 6, leadInSeconds: 0.3, p50: { atMost: 2 } },
+  { rate: 100, writers: 1, seconds: 4, leadInSeconds: 0.3, p50: { atMost: 2 } },
   { rate: 1_000, writers: 8, seconds: 2, leadInSeconds: 0.5 },
   { rate: 3_000, writers: 8, seconds: 2, leadInSeconds: 0.5, p99: { atMost: 0.2 } },
 ];
