@@ -9,7 +9,7 @@ export interface FilterColumn {
   readonly codec: Codec;
 }
 
-/** The image is of another shape of the table: the column had another type then. */
+/** The image is of another shape of the table: the column had another type then. Or it is none: who owns a table can make up its changes. */
 export class ImageError extends Error {
   override readonly name = 'ImageError';
 }
@@ -20,9 +20,10 @@ export class ParsedRow {
   #sources: Map<string, string> | undefined;
   readonly #read = new Map<string, Comparable | null>();
 
+  /** Throws ImageError. */
   constructor(text: string) {
     this.#text = text;
-    this.#values = JSON.parse(text) as Record<string, unknown>;
+    this.#values = objectOf(text);
   }
 
   /** Null where the column is null, or is not in an image of before it was added. Throws ImageError. */
@@ -44,7 +45,18 @@ export class ParsedRow {
   }
 }
 
-/** `text` is one JSON object, as Postgres rendered it. */
+function objectOf(text: string): Record<string, unknown> {
+  let values: unknown;
+  try {
+    values = JSON.parse(text);
+  } catch (cause) {
+    throw new ImageError('an image is no JSON', { cause });
+  }
+  if (typeof values !== 'object' || values === null) throw new ImageError('an image is no object');
+  return values as Record<string, unknown>;
+}
+
+/** `text` is one JSON object, as Postgres rendered it; else this throws ImageError. */
 export function parseImage(text: string): ParsedRow {
   return new ParsedRow(text);
 }

@@ -95,9 +95,18 @@ export class FilteredChannel extends Channel {
     return taken;
   }
 
-  /** The frames of matches of one batch. */
+  /** The frames of matches of one batch; none, and torn, where an image is not what it should be. */
   build(batch: Batch, matches: readonly Match[]): Frames {
     if (matches.length === 0) return none;
+    try {
+      return this.#assemble(batch, matches);
+    } catch (error) {
+      if (!(error instanceof ImageError)) throw error;
+      return { ...none, torn: true };
+    }
+  }
+
+  #assemble(batch: Batch, matches: readonly Match[]): Frames {
     const ends = transactionEnds(batch);
     const parts: Buffer[] = [];
     matches.forEach(({ change, effect }, i) => {

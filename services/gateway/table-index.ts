@@ -60,11 +60,11 @@ export class TableIndex {
     }
     for (const channel of this.#unindexed) this.#try(channel, change, touched);
     if (this.#byValue.size === 0) return;
-    const { newRow, oldRow } = change;
     for (const { column, channels } of this.#byValue.values()) {
       let key: string | null;
       let oldKey: string | null;
       try {
+        const { newRow, oldRow } = change;
         key = newRow && rowKey(newRow, column);
         oldKey = oldRow && rowKey(oldRow, column);
       } catch (error) {

@@ -44,6 +44,37 @@ test('a position of before a column got another type begins anew, and goes on', 
   expect((await again.reader.changes(1))[0]).toMatchObject({ effect: 'add', id: 2 });
 });
 
+test.each([
+  ['is cut off', '{"id":3,"status":"op'],
+  ['is no object', '3'],
+  ['is nothing', ''],
+])("an image that its table's owner made up and that %s voids pictures of that table only", async (_, image) => {
+  const asking = await stage.peer();
+  await stage.subscribe(asking, { table: 'todo', where: { status: 'open' }, snapshot: true });
+  await asking.reader.rows();
+  await asking.reader.expect('live');
+  const cutting = await stage.peer();
+  await stage.subscribe(cutting, { table: 'todo', columns: ['status'], snapshot: true });
+  await cutting.reader.rows();
+  await cutting.reader.expect('live');
+  const other = await stage.peer();
+  await stage.subscribe(other, { table: 'keyed' });
+  await other.reader.expect('live');
+  await sql(
+    `insert into plank.outbox (relation, action, key, new) select id, 'I', '3', '${image}' from plank.attached where name = 'todo';
+     insert into keyed values (3, 3); delete from keyed; select plank.ring()`,
+  );
+  for (const { reader } of [asking, cutting]) {
+    expect(await reader.expect('resync')).toMatchObject({ reason: 'shape' });
+    await reader.rows();
+    await reader.expect('live');
+  }
+  expect(await other.reader.changes(2)).toMatchObject([{ effect: 'add' }, { effect: 'remove' }]);
+  await sql(`insert into todo values (4, 'open')`);
+  for (const { reader } of [asking, cutting]) expect((await reader.changes(1))[0]).toMatchObject({ id: 4 });
+  await sql('delete from todo where id = 4');
+});
+
 test('another key is another channel: the client must ask for it', async () => {
   const one = await stage.peer();
   const ch = await stage.subscribe(one, { table: 'keyed', columns: ['other'] });
