@@ -29,7 +29,7 @@ interface Cost {
 }
 
 export async function drain({ quick, folder, say }: BenchOptions): Promise<BenchResult> {
-  const size = quick ? { rounds: 3, chunks: 3, smallDrains: 100 } : { rounds: 9, chunks: 10, smallDrains: 300 };
+  const size = quick ? { rounds: 2, chunks: 3, smallDrains: 50 } : { rounds: 9, chunks: 10, smallDrains: 300 };
   const measured = await measureDrains({ variants, ...size, folder, say });
   const of = (variant: Variant, figure: keyof Cost) => measured[variant].map((cost) => cost[figure]);
   const speed = { id: 'c2', name: 'drained and published', unit: 'rows/s', measured: of('plank', 'perSecond') };
