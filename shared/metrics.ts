@@ -173,6 +173,11 @@ export function gatewayMetrics(registry: Registry) {
   const registers = [registry];
   return {
     registry,
+    ready: new AskedGauge({
+      name: 'plank_ready',
+      help: '1 while this replica takes clients; 0 while it stops, is drained, or can neither tail Redis nor read the log',
+      registers,
+    }),
     connections: new AskedGauge({
       name: 'plank_connections',
       help: 'Open connections of this replica, by transport (websocket, sse)',

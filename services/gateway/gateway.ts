@@ -157,6 +157,7 @@ export class Gateway implements Service {
       sockets: this.#sockets,
       events: this.#events,
       headSeq: () => this.#told('headSeq'),
+      isReady: () => this.#ready().ready,
     });
     const guests = () => [this.#sockets.guests(), this.#events.guests()];
     this.#draining = new Draining({

@@ -1,4 +1,4 @@
-/** What a gateway counts only when somebody scrapes: its connections, subscriptions, channels and what waits in its sockets. */
+/** What a gateway tells only when somebody scrapes: whether it is ready, its connections, subscriptions, channels and what waits in its sockets. */
 import type { Catalog } from '#shared/catalog.ts';
 import type { GatewayMetrics } from '#shared/metrics.ts';
 import { type Channel, TablesChannel } from './channel.ts';
@@ -18,10 +18,12 @@ interface GaugesOptions {
   events: { readonly count: number };
   /** the last seq that the leader gave, as far as is known here */
   headSeq: () => number | null;
+  isReady: () => boolean;
 }
 
-export function showGauges({ metrics, hub, catalog, clients, sockets, events, headSeq }: GaugesOptions): void {
-  const { connections, subscriptions, channels, behind, bufferedBytes, slowClients } = metrics;
+export function showGauges({ metrics, hub, catalog, clients, sockets, events, headSeq, isReady }: GaugesOptions): void {
+  const { ready, connections, subscriptions, channels, behind, bufferedBytes, slowClients } = metrics;
+  ready.askedOf(() => ready.set(isReady() ? 1 : 0));
   connections.askedOf(() => {
     connections.set({ transport: 'websocket' }, sockets.count);
     connections.set({ transport: 'sse' }, events.count);

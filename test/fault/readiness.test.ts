@@ -97,6 +97,7 @@ describe('a gateway', () => {
       console.log(`not ready ${ms.toFixed(0)} ms after both were lost (${how})`);
       const { reason } = (await (await fetch(`${gateway.url}/health/ready`)).json()) as { reason: string };
       expect(reason).toBe('neither the stream nor the log in Postgres can be read');
+      expect(await metric(gateway, 'plank_ready')).toBe(0);
       expect((await health(gateway, '/health/live')).http).toBe(200);
       expect(await missed()).toBeGreaterThan(before);
       clearInterval(cutting);

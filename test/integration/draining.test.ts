@@ -27,6 +27,12 @@ const at = async (path: string) => {
   return { status: answer.status, body: (await answer.json()) as Record<string, unknown> };
 };
 
+/** What it says to Prometheus. */
+async function isReady(): Promise<string | undefined> {
+  const metrics = await (await fetch(`${embedded.url}/metrics`)).text();
+  return /^plank_ready\{.*\} (\d)$/m.exec(metrics)?.[1];
+}
+
 /** The whole text of an event stream that the gateway ends. */
 async function stream(): Promise<{ text: Promise<string> }> {
   const answer = await fetch(`${embedded.url}/api/items/changes`);
@@ -58,6 +64,7 @@ test('a drain is told in each transport, and ends with nobody left', async () =>
   await until('nobody is left', async () => (await at('/health')).body.connections === 0, 5_000);
 
   expect(await at('/health/ready')).toMatchObject({ status: 503, body: { reason: 'drained by an operator' } });
+  expect(await isReady()).toBe('0');
   await expect(TestClient.connect({ url: webSocket, reconnects: false })).rejects.toThrow('503');
   expect(await at('/api/items/changes')).toMatchObject({ status: 503, body: { code: 'LEAVING' } });
   expect((await at('/api/items')).status).toBe(200);
@@ -65,6 +72,7 @@ test('a drain is told in each transport, and ends with nobody left', async () =>
 
   expect((await wish('undrain')).body).toEqual({ node: 'test', state: 'serving', connections: 0 });
   expect((await at('/health/ready')).status).toBe(200);
+  expect(await isReady()).toBe('1');
   const back = await TestClient.connect({ url: webSocket, reconnects: false });
   back.stop();
 });
