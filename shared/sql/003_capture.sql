@@ -276,6 +276,12 @@ create function plank.captures(p_id integer) returns boolean language sql stable
   select exists (select from pg_proc where oid in (select plank.functions(p_id)) and proowner::regrole::text = quote_ident(current_user))
 $$;
 
+-- What generated functions call. Whoever they belong to may, also where a database grants new functions to nobody.
+create function plank.called() returns setof regprocedure language sql stable as $$
+  select oid::regprocedure from pg_proc
+  where pronamespace = 'plank'::regnamespace and proname in ('ring', 'settle', 'path', 'mark', 'captures', 'functions')
+$$;
+
 -- The role that a table is to be captured as: its owner, or who calls this where that is no superuser.
 create function plank.captured_as(relation regclass) returns name language sql stable as $$
   select case when r.rolsuper then pg_get_userbyid(c.relowner) else current_user end
@@ -289,19 +295,25 @@ declare
   own_changes  text := format('plank.%I', 'outbox_' || a.id);
   captured_as  name := plank.captured_as(a.relation);
   f            regprocedure;
+  grantee      regrole;
 begin
   for f in select plank.functions(a.id) loop
     execute format('revoke all on function %s from public', f);
+    -- who was let in by a former owner, or by default privileges, would run code of his with the rights of the next
+    for grantee in select distinct x.grantee::regrole from pg_proc p cross join aclexplode(p.proacl) x
+                   where p.oid = f and x.grantee not in (0, p.proowner) loop
+      execute format('revoke all on function %s from %s cascade', f, grantee);
+    end loop;
     if is_superuser then
       execute format('alter function %s owner to %I', f, captured_as);
     end if;
   end loop;
-  -- Made anew only for another role: it would wait for writers. The name is a shortcut; "reassign owned" gives the functions away, and
-  -- nothing tells of that.
+  -- Made anew only for another role: it would wait for writers. The name is a shortcut; "reassign owned" gives the functions away, or
+  -- the role is renamed, and nothing tells of that. Then it is asked, once for each statement, and not for each row.
   if to_regclass(own_changes) is null or position(format('= %L::name', captured_as) in pg_get_viewdef(to_regclass(own_changes))) = 0 then
     execute format($v$
       create or replace view %1$s with (security_barrier) as select * from plank.outbox
-      where relation = %2$s and xid = pg_current_xact_id() and (current_user = %3$L::name or plank.captures(%2$s)) with check option
+      where relation = %2$s and xid = pg_current_xact_id() and (current_user = %3$L::name or (select plank.captures(%2$s))) with check option
     $v$, own_changes, a.id, captured_as);
     if is_superuser then
       execute format('alter view %s owner to %s', own_changes, (select relowner::regrole from pg_class where oid = 'plank.outbox'::regclass));
@@ -315,6 +327,9 @@ begin
     grant usage on schema plank to public;
     grant select on sequence plank.outbox_id_seq to public;
   end if;
+  for f in select c from plank.called() c where not has_function_privilege('public', c, 'execute') loop
+    execute format('grant execute on function %s to public', f);
+  end loop;
 end $$;
 
 -- The name of a capture function.

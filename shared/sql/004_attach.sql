@@ -134,7 +134,8 @@ create function plank.check() returns table (name text, problem text) language s
   from plank.attached a join pg_class c on c.oid = a.relation cross join plank.functions(a.id) f join pg_proc p on p.oid = f
   where not coalesce(has_schema_privilege(p.proowner, 'plank', 'usage')
                      and has_table_privilege(p.proowner, to_regclass(format('plank.%I', 'outbox_' || a.id)), 'insert')
-                     and has_table_privilege(p.proowner, c.oid, 'select'), false)
+                     and has_table_privilege(p.proowner, c.oid, 'select')
+                     and not exists (select from plank.called() g where not has_function_privilege(p.proowner, g, 'execute')), false)
   union all
   select a.name, format('key column %s was renamed or dropped; run: select plank.attach(%L)', k, a.relation)
   from plank.attached a cross join unnest(a.key_columns) k join pg_class c on c.oid = a.relation

@@ -210,9 +210,48 @@ describe('a table that is given away', () => {
     await admin(database.url, `alter role ${heir} rename to ${heir}_2`);
     expect(await write('passed')).toBe('IUIUUDD');
     await admin(database.url, `alter role ${heir}_2 rename to ${heir}`);
+    // by then the view has to ask whose functions these are: of a statement, not of each of its rows
+    await capture.run(
+      `begin; set local track_functions = 'all'; insert into passed select n, 20 from generate_series(1, 100) n`,
+    );
+    const asked = await capture.writer.query(
+      "select calls from pg_stat_xact_user_functions where funcname = 'captures'",
+    );
+    expect(asked.rows).toEqual([{ calls: '1' }]);
+    await capture.writer.query('rollback');
     await capture.run("select plank.detach('passed'), plank.attach('passed')");
     expect(await write('passed')).toBe('IUIUUDD');
     await capture.run('drop table passed');
+  });
+
+  it('leaves nobody with what its former owner let him do', async () => {
+    await create('lent');
+    await capture.run("select plank.attach('lent')");
+    const [row] = await admin(database.url, "select id from plank.attached where name = 'lent'");
+    const capturing = `plank.capture_${row!['id']}_insert()`;
+    await as(owner, `grant execute on function ${capturing} to ${stranger} with grant option`);
+    await as(stranger, `grant execute on function ${capturing} to ${heir}`);
+    await capture.run('alter table lent owner to current_user');
+    const may = await admin(
+      database.url,
+      `select r from unnest(array['${owner}', '${stranger}', '${heir}']) r where has_function_privilege(r, '${capturing}', 'execute')`,
+    );
+    expect(may).toEqual([]);
+    expect(await write('lent')).toBe('IUIUUDD');
+    await capture.run('drop table lent');
+  });
+
+  it('goes on where a policy that is forced on its owner fails', async () => {
+    await create('policed');
+    await capture.run(`select plank.attach('policed'); alter table policed enable row level security, force row level security;
+      create policy tenants on policed using (v = current_setting('app.tenant')::integer)`);
+    await capture.writer.query('insert into policed values (1, 1), (2, 20); delete from policed');
+    const told = await admin(
+      database.url,
+      `select action from plank.outbox o join plank.attached a on a.id = o.relation where a.name = 'policed' and action <> 'S'`,
+    );
+    expect(told).toHaveLength(6 - 1);
+    await capture.writer.query('drop table policed');
   });
 
   it('goes on, and is found, where DDL is not followed', async () => {
@@ -251,14 +290,16 @@ describe('a table that is given away', () => {
   it('is found where who captures may not write any more', async () => {
     await create('barred');
     await capture.run("select plank.attach('barred')");
-    await capture.run('revoke usage on schema plank from public');
     const advice = `changes of public.barred are captured as ${owner}, who may not do what it takes; run: select plank.attach('public.barred')`;
-    expect(await admin(database.url, "select problem from plank.check() where name = 'barred'")).toEqual([
-      { problem: advice },
-    ]);
-    await capture.run("select plank.attach('barred')");
-    expect(await admin(database.url, 'select * from plank.check()')).toEqual([]);
-    expect(await write('barred')).toBe('IUIUUDD');
+    for (const right of ['usage on schema plank', 'execute on function plank.mark(bigint)']) {
+      await capture.run(`revoke ${right} from public`);
+      expect(await admin(database.url, "select problem from plank.check() where name = 'barred'")).toEqual([
+        { problem: advice },
+      ]);
+      await capture.run("select plank.attach('barred')");
+      expect(await admin(database.url, 'select * from plank.check()')).toEqual([]);
+      expect(await write('barred')).toBe('IUIUUDD');
+    }
     await capture.run('drop table barred');
   });
 });
