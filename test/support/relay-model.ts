@@ -1,5 +1,5 @@
-// Owns a model of Plank for tests of the SDK's brain: a log, replicas that lag, one network that may break anywhere, and members
-// that check what reaches them against the log. Nothing here waits: `act` does one step, which a test chooses.
+// Owns a model of Plank for tests of the SDK's brain: replicas that lag behind a log, one network that may break anywhere, and
+// members that check what reaches them against the log. Nothing here waits: `act` does one step, which a test chooses.
 // What must stay true of the model: it speaks plank.v1 as PROTOCOL.md says, in order, no frame twice.
 
 import assert from 'node:assert/strict';
@@ -8,16 +8,7 @@ import { type Effect, type Event, initialState, type State } from '../../client/
 import { reduce } from '../../client/connection-state.ts';
 import type { Delivery } from '../../client/shared-stream.ts';
 import type { ClientFrame, Row, ServerFrame, SubscribeFrame } from '../../shared/wire.ts';
-
-interface Entry {
-  epoch: number;
-  table: string;
-  action: 'INSERT' | 'UPDATE' | 'DELETE' | 'TRUNCATE';
-  id: number | null;
-  value: number;
-  tx: string;
-  last: boolean;
-}
+import { ModelLog, tables } from './model-log.ts';
 
 interface Channel {
   ch: string;
@@ -41,7 +32,6 @@ interface Member {
   state: string;
 }
 
-const tables = ['items', 'orders'];
 const pageSize = 2;
 
 const flow = [
@@ -78,11 +68,7 @@ export const actions = [
 export type Action = readonly [kind: string, a: number, b: number];
 
 export class RelayModel {
-  readonly #log: Entry[] = [];
-  #epoch = 1;
-  /** how many entries of an ended epoch's history stayed */
-  readonly #ends = new Map<number, number>();
-  #floor = 0;
+  readonly #log = new ModelLog();
   #now = 0;
   #state: State = initialState;
   readonly #timers = new Map<string, number>();
@@ -105,7 +91,7 @@ export class RelayModel {
     const channel = channels[a % Math.max(1, channels.length)];
     switch (kind) {
       case 'write':
-        return this.#write(a, b);
+        return this.#log.write(a, b);
       case 'up':
         return this.#receive();
       case 'down':
@@ -140,7 +126,7 @@ export class RelayModel {
           this.#event({ type: 'frame', socket: this.#socket, frame: { type: 'drain', after_ms: a % 9_000 } });
         return this.#close(1012);
       case 'trim':
-        this.#floor = Math.min(this.#log.length, this.#floor + (a % 10));
+        this.#log.trim(a % 10);
         return;
       case 'fork':
         return this.#fork(a % 4);
@@ -164,7 +150,7 @@ export class RelayModel {
     for (const member of this.#members.values()) {
       assert.equal(member.state, 'live');
       assert.equal(member.at, this.#log.length, 'a live member has everything');
-      if (member.snapshot) assert.deepEqual(member.picture, this.#fold(member.table, this.#log.length));
+      if (member.snapshot) assert.deepEqual(member.picture, this.#log.fold(member.table, this.#log.length));
     }
   }
 
@@ -174,63 +160,6 @@ export class RelayModel {
     return isQuiet && [...this.#members.values()].every(({ state, at }) => state === 'live' && at === this.#log.length);
   }
 
-  // ------------------------------------------------------------------------------------------ the log
-
-  #write(a: number, b: number): void {
-    const tx = String(this.#log.length);
-    const count = 1 + (a % 3);
-    for (let i = 0; i < count; i++) {
-      const table = tables[(b + i * a) % 2]!;
-      const id = (a + i) % 6;
-      const had = this.#fold(table, this.#log.length).has(id);
-      const action = b % 11 === 0 ? 'TRUNCATE' : !had ? 'INSERT' : b % 3 === 0 ? 'DELETE' : 'UPDATE';
-      const value = this.#log.length * 10 + i;
-      const last = i === count - 1;
-      this.#log.push({ epoch: this.#epoch, table, action, id: action === 'TRUNCATE' ? null : id, value, tx, last });
-    }
-  }
-
-  /** The database's history forks: its last entries are no more. */
-  #fork(lost: number): void {
-    this.#close(1012);
-    this.#dialing = null;
-    this.#log.length = Math.max(this.#floor, this.#log.length - lost);
-    for (let epoch = 1; epoch <= this.#epoch; epoch++)
-      this.#ends.set(epoch, Math.min(this.#ends.get(epoch) ?? Number.MAX_SAFE_INTEGER, this.#log.length));
-    this.#epoch++;
-    const { link } = this.#state;
-    if (link.status === 'connecting')
-      this.#event({ type: 'socket-close', socket: link.socket, code: 1006, reason: '' });
-  }
-
-  #posAt(count: number): string {
-    return `e${this.#log[count - 1]?.epoch ?? 1}.${count}`;
-  }
-
-  /** Where the replica is: from the fork on it speaks of the new epoch. */
-  get #present(): string {
-    const isNew = this.#replica >= (this.#ends.get(this.#epoch - 1) ?? 0);
-    return isNew ? `e${this.#epoch}.${this.#replica}` : this.#posAt(this.#replica);
-  }
-
-  /** How many entries a position stands for, or why it stands for none. */
-  #countOf(pos: string): number | 'epoch' | 'retention' {
-    const [epoch, count] = pos.slice(1).split('.').map(Number) as [number, number];
-    if (epoch > this.#epoch || (epoch < this.#epoch && count > this.#ends.get(epoch)!)) return 'epoch';
-    return count < this.#floor ? 'retention' : count;
-  }
-
-  #fold(table: string, count: number): Map<number, number> {
-    const rows = new Map<number, number>();
-    for (const entry of this.#log.slice(0, count)) {
-      if (entry.table !== table) continue;
-      if (entry.id === null) rows.clear();
-      else if (entry.action === 'DELETE') rows.delete(entry.id);
-      else rows.set(entry.id, entry.value);
-    }
-    return rows;
-  }
-
   // ------------------------------------------------------------------------------------------ the server
 
   #connect(lag: number): void {
@@ -238,7 +167,7 @@ export class RelayModel {
     if (socket === null) return;
     this.#dialing = null;
     this.#socket = socket;
-    this.#replica = Math.max(this.#floor, this.#log.length - (lag % 4));
+    this.#replica = Math.max(this.#log.floor, this.#log.length - (lag % 4));
     this.#event({ type: 'socket-open', socket });
   }
 
@@ -247,6 +176,16 @@ export class RelayModel {
     if (socket === null) return;
     this.#forget();
     this.#event({ type: 'socket-close', socket, code, reason: '' });
+  }
+
+  /** The database fails over, and everybody loses the connection. */
+  #fork(lost: number): void {
+    this.#close(1012);
+    this.#dialing = null;
+    this.#log.fork(lost);
+    const { link } = this.#state;
+    if (link.status === 'connecting')
+      this.#event({ type: 'socket-close', socket: link.socket, code: 1006, reason: '' });
   }
 
   #forget(): void {
@@ -261,7 +200,7 @@ export class RelayModel {
     const frame = this.#up.shift();
     if (!frame || this.#isMute) return;
     if (frame.type === 'hello') {
-      this.#down.push({ type: 'welcome', node: 'model', ping_ms: 25_000, pos: this.#present });
+      this.#down.push({ type: 'welcome', node: 'model', ping_ms: 25_000, pos: this.#log.present(this.#replica) });
     } else if (frame.type === 'ping') {
       this.#down.push({ type: 'pong' });
     } else if (frame.type === 'unsubscribe') {
@@ -281,7 +220,7 @@ export class RelayModel {
       this.#down.push({ type: 'error', id, code: 'UNAVAILABLE', message: 'not now', retry: true });
       return;
     }
-    const count = from === undefined ? this.#replica : this.#countOf(from);
+    const count = from === undefined ? this.#replica : this.#log.countOf(from);
     const channel: Channel = { ch, table, snapshot, pages: null, cursor: this.#replica, isLive: false };
     this.#channels.set(ch, channel);
     this.#down.push({ type: 'ok', id, ch, key: ['id'] });
@@ -298,7 +237,7 @@ export class RelayModel {
   }
 
   #read(channel: Channel): void {
-    const rows = [...this.#fold(channel.table, this.#replica)].map(([id, value]) => ({ id, value }));
+    const rows = [...this.#log.fold(channel.table, this.#replica)].map(([id, value]) => ({ id, value }));
     channel.pages = [];
     for (let i = 0; i === 0 || i < rows.length; i += pageSize) channel.pages.push(rows.slice(i, i + pageSize));
     channel.cursor = this.#replica;
@@ -315,26 +254,26 @@ export class RelayModel {
       return;
     }
     while (channel.cursor < this.#replica) {
-      const entry = this.#log[channel.cursor++]!;
+      const entry = this.#log.entries[channel.cursor++]!;
       if (entry.table !== channel.table) continue;
       const { table, action, id, value, tx } = entry;
       const effect = action === 'INSERT' ? 'add' : action === 'UPDATE' ? 'change' : 'remove';
       const data = effect === 'remove' ? {} : { data: { id, value } };
       const last = entry.last ? { last: true as const } : {};
-      const pos = this.#posAt(channel.cursor);
+      const pos = this.#log.posAt(channel.cursor);
       this.#down.push({ type: 'change', ch, effect, table, action, id, ...data, pos, tx, ...last });
       return;
     }
     // whoever comes from a replica that was further on waits until this one is there
     if (channel.isLive || channel.cursor > this.#replica) return;
     channel.isLive = true;
-    this.#down.push({ type: 'live', ch, pos: this.#present });
+    this.#down.push({ type: 'live', ch, pos: this.#log.present(this.#replica) });
   }
 
   #pos(): void {
     const live = [...this.#channels.values()].filter(({ isLive }) => isLive);
     if (live.length > 0 && live.every(({ cursor }) => cursor >= this.#replica))
-      this.#down.push({ type: 'pos', pos: this.#present });
+      this.#down.push({ type: 'pos', pos: this.#log.present(this.#replica) });
   }
 
   // ------------------------------------------------------------------------------------------ the client
@@ -356,12 +295,12 @@ export class RelayModel {
   #subscribe(a: number, b: number): void {
     if (this.#members.size >= 5) return;
     const snapshot = a % 2 === 0;
-    const count = this.#floor + ((a >> 3) % Math.max(1, this.#log.length - this.#floor + 1));
+    const count = this.#log.floor + ((a >> 3) % Math.max(1, this.#log.length - this.#log.floor + 1));
     // from somewhere: only members that need no rows know what they have without having had a picture
-    const from = b % 3 === 0 ? this.#posAt(Math.min(this.#log.length, count)) : null;
+    const from = b % 3 === 0 ? this.#log.posAt(Math.min(this.#log.length, count)) : null;
     const at = from === null ? null : Math.min(this.#log.length, count);
     const table = tables[b % 2]!;
-    const picture = at !== null && snapshot ? this.#fold(table, at) : null;
+    const picture = at !== null && snapshot ? this.#log.fold(table, at) : null;
     const id = this.#nextMember++;
     this.#members.set(id, { id, table, snapshot, at, picture, settled: false, state: 'offline' });
     this.#event({ type: 'subscribe', member: id, subject: { table }, from, snapshot });
@@ -428,13 +367,15 @@ export class RelayModel {
 
   /** Every entry of the table up to here has come, each once; a picture is what the log says. */
   #reach(member: Member, pos: string, change: { effect: string; id: unknown; data?: Row } | null): void {
-    const count = this.#countOf(pos);
+    const count = this.#log.countOf(pos);
     const to = count === 'retention' ? Number(pos.split('.')[1]) : count;
     assert(to !== 'epoch', `${pos} is of no history`);
     if (member.at === null) assert(member.snapshot ? member.picture : !change, 'it begins with what it asked for');
     else {
       assert(change ? to > member.at : to >= member.at, `${pos} came at ${member.at}`);
-      const missed = this.#log.slice(member.at, change ? to - 1 : to).filter(({ table }) => table === member.table);
+      const missed = this.#log.entries
+        .slice(member.at, change ? to - 1 : to)
+        .filter(({ table }) => table === member.table);
       assert.equal(missed.length, 0, `${pos} came at ${member.at}`);
     }
     member.at = to;
@@ -443,7 +384,7 @@ export class RelayModel {
       else if (change.id === null) member.picture.clear();
       else member.picture.delete(change.id as number);
     }
-    if (member.snapshot) assert.deepEqual(member.picture, this.#fold(member.table, to));
+    if (member.snapshot) assert.deepEqual(member.picture, this.#log.fold(member.table, to));
   }
 }
 

@@ -1,67 +1,32 @@
-// The SDK's brain: every state with every event, the rules of reconnecting and liveness, and a model of the whole protocol.
+// The SDK's brain: every state with every event, and the rules of opening, reconnecting, liveness and requests.
 
-import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { type Effect, type Event, initialState, limits, type State } from '../../client/connection-model.ts';
 import { reduce } from '../../client/connection-state.ts';
 import type { ServerFrame } from '../../shared/wire.ts';
-import { type Action, actions, RelayModel } from '../support/relay-model.ts';
-
-const world = { now: 1_000, random: 0.5 };
-const subject = { table: 'items' };
-
-function run(
-  events: readonly Event[],
-  from: State = initialState,
-  now = world.now,
-): { state: State; effects: Effect[] } {
-  let state = from;
-  const all: Effect[] = [];
-  for (const event of events) {
-    const step = reduce(freeze(state), event, { ...world, now });
-    state = step.state;
-    all.push(...step.effects);
-  }
-  return { state, effects: all };
-}
-
-function freeze<T>(value: T): T {
-  if (value === null || typeof value !== 'object' || Object.isFrozen(value)) return value;
-  if (value instanceof Map) for (const member of value.values()) freeze(member);
-  else for (const member of Object.values(value)) freeze(member);
-  return Object.freeze(value);
-}
-
-const frame = (content: ServerFrame): Event => ({ type: 'frame', socket: 1, frame: content });
-const subscribe = (member: number, snapshot = true, from: string | null = null): Event => {
-  return { type: 'subscribe', member, subject, from, snapshot };
-};
-const welcome = frame({ type: 'welcome', node: 'gateway-1', ping_ms: 20_000, pos: 'e1.5' });
-const ok = (id: number) => frame({ type: 'ok', id, ch: 'a', key: ['id'] });
-const rows = (more: boolean) => frame({ type: 'rows', ch: 'a', rows: [{ id: 1 }], more });
-const live = (pos = 'e1.5') => frame({ type: 'live', ch: 'a', pos });
-const change = (pos: string) =>
-  frame({
-    type: 'change',
-    ch: 'a',
-    effect: 'add',
-    table: 'items',
-    action: 'INSERT',
-    id: 7,
-    data: { id: 7 },
-    pos,
-    tx: '9',
-    last: true,
-  });
-const close = (code: number): Event => ({ type: 'socket-close', socket: 1, code, reason: 'so' });
-
-const connecting: Event[] = [subscribe(1), { type: 'start' }];
-const dialing: Event[] = [...connecting, { type: 'token', socket: 1, token: 'secret' }];
-const opening: Event[] = [...dialing, { type: 'socket-open', socket: 1 }];
-const asked = [...opening, welcome];
-const reading = [...asked, ok(1), rows(true)];
-const behind = [...reading, rows(false)];
-const isLive = [...behind, live()];
+import {
+  asked,
+  behind,
+  change,
+  close,
+  connecting,
+  deliveries,
+  dialing,
+  frame,
+  freeze,
+  isLive,
+  live,
+  ok,
+  opening,
+  reading,
+  rows,
+  run,
+  sends,
+  subscribe,
+  timer,
+  welcome,
+  world,
+} from '../support/brain.ts';
 
 const states: Record<string, Event[]> = {
   idle: [subscribe(1)],
@@ -157,13 +122,6 @@ describe.each(Object.keys(states))('%s', (stateName) => {
     if (sent.length > 0) expect(['opening', 'open']).toContain(once.state.link.status);
   });
 });
-
-const sends = (effects: readonly Effect[]) =>
-  effects.flatMap((effect) => (effect.type === 'send' ? [effect.frame] : []));
-const timer = (effects: readonly Effect[], name: string) =>
-  effects.findLast((effect) => effect.type === 'set-timer' && effect.name === name) as { ms: number } | undefined;
-const deliveries = (effects: readonly Effect[], to: number) =>
-  effects.flatMap((effect) => (effect.type === 'deliver' && effect.member === to ? [effect.delivery] : []));
 
 describe('opening', () => {
   test('says hello with the token, and subscribes without waiting for the welcome', () => {
@@ -298,137 +256,4 @@ describe('a request', () => {
     for (const end of [ok(1), refusal, close(1006), { type: 'close' } as Event])
       expect(cleared(run([...asked, end]).effects)).toContain('answer 1');
   });
-});
-
-describe('more rows than a subscription takes', () => {
-  const bounded = (member: number, maxRows: number): Event => ({
-    type: 'subscribe',
-    member,
-    subject,
-    from: null,
-    snapshot: true,
-    maxRows,
-  });
-
-  test('end it before they are all there, and no other', () => {
-    const both = run([bounded(1, 1), bounded(2, 2), ...asked.slice(1), ok(1), rows(true), rows(true)]);
-    expect(deliveries(both.effects, 1).slice(-2)).toEqual([
-      { kind: 'error', code: 'TOO_MANY_ROWS', message: expect.stringContaining('more than 1 rows') },
-      { kind: 'state', state: 'ended' },
-    ]);
-    expect(sends(both.effects).filter(({ type }) => type === 'unsubscribe')).toEqual([]);
-    const rest = run([rows(true)], both.state);
-    expect(deliveries(rest.effects, 2)).toMatchObject([{ code: 'TOO_MANY_ROWS' }, { state: 'ended' }]);
-    expect(sends(rest.effects)).toEqual([{ type: 'unsubscribe', id: 2, ch: 'a' }]);
-    expect(run([rows(false), frame({ type: 'ok', id: 2 })], rest.state).state.groups.size).toBe(0);
-  });
-
-  test('leave what began elsewhere to begin again', () => {
-    const { state, effects } = run([
-      bounded(1, 1),
-      ...asked.slice(1),
-      ok(1),
-      subscribe(2, false, 'e1.3'),
-      rows(true),
-      rows(true),
-    ]);
-    expect(sends(effects).at(-1)).toEqual({ type: 'unsubscribe', id: 2, ch: 'a' });
-    const next = run([frame({ type: 'ok', id: 2 })], state);
-    expect(sends(next.effects).at(-1)).toEqual({ type: 'subscribe', id: 3, table: 'items', from: 'e1.3' });
-  });
-});
-
-describe('sharing', () => {
-  const subscribes = (effects: readonly Effect[]) => sends(effects).filter(({ type }) => type === 'subscribe');
-
-  test('two that begin together have one server subscription', () => {
-    const { effects } = run([subscribe(1), subscribe(2), ...isLive.slice(1)]);
-    expect(subscribes(effects)).toHaveLength(1);
-    expect(deliveries(effects, 2)).toEqual(deliveries(effects, 1));
-  });
-
-  test('filters that mean the same are the same', () => {
-    const where = [
-      { a: 1, b: { is: null } },
-      { b: null, a: { eq: 1 } },
-    ] as const;
-    const same = where.map(
-      (where, i): Event => ({
-        type: 'subscribe',
-        member: i,
-        subject: { table: 't', where },
-        from: null,
-        snapshot: true,
-      }),
-    );
-    expect(run(same).state.groups.size).toBe(1);
-  });
-
-  test('what the server alone knows to be the same becomes one', () => {
-    const other: Event = {
-      type: 'subscribe',
-      member: 2,
-      subject: { table: 'items', columns: ['id'] },
-      from: null,
-      snapshot: false,
-    };
-    const refused = { type: 'error', id: 2, ch: 'a', code: 'ALREADY_SUBSCRIBED', message: '', retry: false } as const;
-    const { state, effects } = run([...isLive, other, frame(refused)]);
-    expect(state.groups.size).toBe(1);
-    expect(deliveries(effects, 2).at(-1)).toEqual({ kind: 'state', state: 'live' });
-  });
-
-  test('one that begins now joins a live one at its position', () => {
-    const { effects } = run([...isLive, subscribe(2, false)]);
-    expect(subscribes(effects)).toHaveLength(1);
-    expect(deliveries(effects, 2)).toEqual([
-      { kind: 'position', pos: 'e1.5' },
-      { kind: 'state', state: 'live' },
-    ]);
-  });
-
-  test('one that wants rows later gets them, and the other gets no change twice and none too few', () => {
-    const first = run([...isLive, change('e1.6'), subscribe(2)]);
-    expect(sends(first.effects).at(-1)).toEqual({ type: 'unsubscribe', id: 2, ch: 'a' });
-    const second = run([change('e1.7'), frame({ type: 'ok', id: 2 })], first.state); // 7 comes on the way: it will come again
-    expect(sends(second.effects)).toEqual([{ type: 'subscribe', id: 3, table: 'items', snapshot: true }]);
-    const third = run([ok(3), rows(false), change('e1.8'), live('e1.8')], second.state);
-    expect(deliveries(third.effects, 1)).toEqual([]);
-    expect(deliveries(third.effects, 2).map(({ kind }) => kind)).toEqual(['snapshot', 'change']);
-    expect(sends(third.effects)).toEqual([{ type: 'unsubscribe', id: 4, ch: 'a' }]);
-    const fourth = run(
-      [frame({ type: 'ok', id: 4 }), ok(5), change('e1.7'), change('e1.8'), live('e1.8')],
-      third.state,
-    );
-    expect(sends(fourth.effects)).toEqual([{ type: 'subscribe', id: 5, table: 'items', from: 'e1.6', snapshot: true }]);
-    const positions = deliveries(fourth.effects, 1).flatMap((it) => (it.kind === 'change' ? [it.change.pos] : []));
-    expect(positions).toEqual(['e1.7', 'e1.8']);
-    expect(deliveries(fourth.effects, 2)).toEqual([{ kind: 'state', state: 'live' }]);
-  });
-
-  test('a resync is for those whose changes are lost', () => {
-    const joined = run([subscribe(1, false, 'e1.2'), subscribe(2, false, 'e1.9'), ...isLive.slice(1, 5), ok(1)]);
-    const { effects, state } = run([frame({ type: 'resync', ch: 'a', reason: 'retention' })], joined.state);
-    expect(deliveries(effects, 1)).toEqual([{ kind: 'resync', reason: 'retention' }]);
-    expect(deliveries(effects, 2)).toEqual([]);
-    const next = run([frame({ type: 'ok', id: 2 })], state);
-    expect(sends(next.effects)).toEqual([{ type: 'subscribe', id: 3, table: 'items', from: 'e1.9' }]);
-  });
-});
-
-const action: fc.Arbitrary<Action> = fc.tuple(fc.constantFrom(...actions), fc.nat(1_000), fc.nat(1_000));
-
-test('whatever the network does, every picture is what the log says, nothing comes twice and nothing is missed', () => {
-  const seen: Record<string, number> = {};
-  fc.assert(
-    fc.property(fc.array(action, { maxLength: 400, size: 'max' }), (steps) => {
-      const model = new RelayModel();
-      model.act(['subscribe', 0, 1]);
-      for (const step of steps) model.act(step);
-      model.settle();
-      for (const [kind, count] of Object.entries(model.counts)) seen[kind] = (seen[kind] ?? 0) + count;
-    }),
-    { numRuns: 2_000 },
-  );
-  for (const kind of ['snapshot', 'change', 'position', 'resync']) expect(seen[kind]).toBeGreaterThan(1_000);
 });
