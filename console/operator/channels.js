@@ -1,6 +1,7 @@
 // What clients subscribe to, over all gateways, the most subscribed first.
 
 import { byId } from '../dom.js';
+import { isAlone } from './nodes.js';
 import { countText, keptTable, setText } from './parts.js';
 
 let query;
@@ -25,5 +26,9 @@ export function drawChannels() {
   const rows = [...query.rows.values()].sort((a, b) => b.subscribers - a.subscribers || a.name.localeCompare(b.name));
   setText(byId('channels-count'), rows.length === 0 ? '' : String(rows.length));
   byId('channels-note').hidden = rows.length > 0;
+  setText(
+    byId('channels-note'),
+    isAlone() ? 'Not known while Redis does not answer.' : 'Nobody is subscribed at the moment.',
+  );
   table(rows, ({ name }) => name);
 }

@@ -2,6 +2,7 @@
 
 import { byId, element } from '../dom.js';
 import { askAbout } from './explain.js';
+import { isAlone } from './nodes.js';
 import { ask, bytesText, countText, keptTable, msText, setText, showProblem, sureButton } from './parts.js';
 
 const modes = { plain: 'plain WebSocket', 'plank.v1': 'WebSocket', events: 'event stream' };
@@ -26,6 +27,7 @@ export function drawClients() {
   const rows = [...query.rows.values()].sort((a, b) => b.queuedBytes - a.queuedBytes);
   setText(byId('clients-count'), rows.length === 0 ? '' : String(rows.length));
   byId('clients-note').hidden = rows.length > 0;
+  setText(byId('clients-note'), isAlone() ? 'Not known while Redis does not answer.' : 'Every client keeps up.');
   table(rows, ({ id }) => id);
 }
 

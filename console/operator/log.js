@@ -41,7 +41,9 @@ export function drawLog() {
     ['Waiting in the outbox', waitingText(row), row.waitingSeconds > 1 ? 'bad' : ''],
     [
       'Log',
-      `${countText(row.logEvents)} changes, ${bytesText(row.logBytes)}, back to ${secondsText(row.logOldestSeconds)} ago`,
+      row.postgres === 'silent'
+        ? '–'
+        : `${countText(row.logEvents)} changes, ${bytesText(row.logBytes)}, back to ${secondsText(row.logOldestSeconds)} ago`,
       '',
     ],
     [

@@ -36,6 +36,9 @@ export function startNodes(plank, draw) {
   ]);
 }
 
+/** Whether the gateway that serves this page cannot hear the others: of what they would tell, nothing is known. */
+export const isAlone = () => nodeRows().some(({ alone }) => alone);
+
 export const nodeRows = () => [...(query?.rows.values() ?? [])].sort(byName);
 
 export function drawNodes() {
@@ -59,18 +62,20 @@ function stateOf({ silentSeconds, connections, draining, ready, reason, changes,
   return slow > 0 ? ['wait', `${slow} slow`] : ['good', 'serving'];
 }
 
-function drawShare(cell, { share = 0 }) {
+function drawShare(cell, { share }) {
   const meter =
     cell.querySelector('progress') ??
     cell.appendChild(element('progress', { max: 1, 'aria-label': 'Share of all clients' }));
   const text = cell.querySelector('span') ?? cell.appendChild(element('span'));
-  if (meter.value !== share) meter.value = share;
-  setText(text, `${Math.round(share * 100)} %`);
+  meter.value = share ?? 0;
+  // not known where the others cannot be heard
+  setText(text, share === null ? '–' : `${Math.round(share * 100)} %`);
 }
 
-function drawActions(cell, { node, draining, reason, silentSeconds, drainWarning }) {
+function drawActions(cell, { node, draining, reason, silentSeconds, alone, drainWarning }) {
   const wish = draining ? 'undrain' : 'drain';
-  const isMute = silentSeconds > 0 || reason === 'stopping';
+  // wishes go over Redis
+  const isMute = silentSeconds > 0 || alone || reason === 'stopping';
   let button = cell.querySelector('button');
   if (button?.dataset.wish !== wish) {
     const made = draining

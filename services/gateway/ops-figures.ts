@@ -4,8 +4,11 @@
  */
 import type { Tail } from '#shared/fanout.ts';
 import type { Pool } from '#shared/postgres.ts';
+import { settlesWithin } from '#shared/retry.ts';
 
 const checkEveryMs = 20_000;
+/** who has not answered by then is silent, though it may be waited for in the meantime: a server that hangs does not even refuse */
+const patienceMs = 2_000;
 const keptHeads = 10;
 
 interface LogFigures {
@@ -39,6 +42,7 @@ export class Figures {
   readonly #pool: Pool;
   readonly #tail: Tail;
   #asking: Promise<void> | undefined;
+  #answered: Promise<unknown> = Promise.resolve();
   #checkedAt = Number.NEGATIVE_INFINITY;
   #silentSince: number | null = null;
   /** since when the log has not grown while something waited */
@@ -73,12 +77,17 @@ export class Figures {
     return this.#heads.findLast((head) => head.at <= at)?.seq ?? null;
   }
 
-  /** Asks, unless somebody is asking, or the answers are younger than `maxAgeMs`. Never rejects. */
-  refresh(maxAgeMs: number): Promise<void> {
-    if (this.#asking) return this.#asking;
-    if (performance.now() - this.#askedAt < maxAgeMs) return Promise.resolve();
-    this.#asking = this.#askAll();
-    return this.#asking;
+  /**
+   * Asks, unless the answers are younger than `maxAgeMs` or are being asked for, and waits for the answers as long as there is patience
+   * left. Never rejects.
+   */
+  async refresh(maxAgeMs: number): Promise<void> {
+    if (!this.#asking) {
+      if (performance.now() - this.#askedAt < maxAgeMs) return;
+      this.#asking = this.#askAll();
+      this.#answered = settlesWithin(this.#asking, patienceMs);
+    }
+    await this.#answered;
   }
 
   async #askAll(): Promise<void> {
@@ -89,6 +98,12 @@ export class Figures {
 
   async #askPostgres(): Promise<void> {
     const before = this.log;
+    const askedAt = performance.now();
+    const miss = () => {
+      this.log = null;
+      this.#silentSince ??= askedAt;
+    };
+    const late = setTimeout(miss, patienceMs);
     try {
       const { rows } = await this.#pool.query<LogRow>(
         `select l.holder, l.expires_at > clock_timestamp() as is_valid, l.term, l.next_seq - 1 as head, l.epoch,
@@ -99,9 +114,9 @@ export class Figures {
       this.#silentSince = null;
       this.#heads = [...this.#heads, { at: Date.now(), seq: this.log.headSeq }].slice(-keptHeads);
     } catch {
-      this.log = null;
-      this.#silentSince ??= performance.now();
-      return;
+      return miss();
+    } finally {
+      clearTimeout(late);
     }
     const hasMoved = this.log.headSeq !== before?.headSeq || this.log.epoch !== before.epoch;
     if (this.log.outboxDepth === 0 || hasMoved) this.#stuckSince = null;
@@ -123,7 +138,14 @@ export class Figures {
   }
 
   async #askFanout(): Promise<void> {
-    this.stream = await this.#tail.size().catch(() => null);
+    const miss = () => {
+      this.stream = null;
+    };
+    const late = setTimeout(miss, patienceMs);
+    await this.#tail.size().then((size) => {
+      this.stream = size;
+    }, miss);
+    clearTimeout(late);
   }
 }
 

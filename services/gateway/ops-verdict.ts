@@ -45,8 +45,15 @@ type Level = 'good' | 'wait' | 'bad';
 export interface Verdict {
   level: Level;
   text: string;
+  /** what to do about it; null: nothing */
+  todo: string | null;
   /** what else is to be said, the worst first */
   also: string[];
+}
+
+interface Finding {
+  text: string;
+  todo?: string;
 }
 
 const stuckMs = 1_500;
@@ -55,64 +62,134 @@ const lateMs = 1_000;
 export const readingLongMs = 2_500;
 
 export function verdict(picture: Picture): Verdict {
-  const said = findings(picture);
+  const bad = [...wholly(picture), ...badly(picture)];
+  const wait = waiting(picture);
+  const said = [...bad, ...wait, ...speed(picture, bad.length + wait.length > 0)];
   const [first] = said;
-  if (first) return { level: first.level, text: first.text, also: said.slice(1).map(({ text }) => text) };
+  if (first) {
+    const { text, todo = null } = first;
+    return { level: bad.length > 0 ? 'bad' : 'wait', text, todo, also: said.slice(1).map((one) => one.text) };
+  }
   const late = latest(picture);
-  if (late !== null) return { level: 'good', text: `All is well: changes arrive within ${duration(late)}`, also: [] };
+  if (late !== null) return well(`changes arrive within ${duration(late)}`);
   const canary = Math.max(0, ...picture.gateways.map(({ canaryMs }) => canaryMs ?? 0));
-  const would = canary > 0 ? `, and would arrive within ${duration(canary)}` : '';
-  return { level: 'good', text: `All is well: nothing changes${would}`, also: [] };
+  return well(`nothing changes${canary > 0 ? `, and would arrive within ${duration(canary)}` : ''}`);
 }
 
-function findings(picture: Picture): { level: Level; text: string }[] {
-  const bad: string[] = [];
-  const wait: string[] = [];
-  const { self, log, deafMs } = picture;
-  if (picture.postgresSilentMs > 0)
-    bad.push(`Postgres does not answer: nobody can write, nothing changes (${duration(picture.postgresSilentMs)})`);
-  else if (log && log.leader === null)
-    bad.push(`No listener leads: changes wait${log.waitingMs > 0 ? ` (${duration(log.waitingMs)})` : ''}`);
-  else if (log && log.waitingMs > stuckMs)
-    bad.push(
-      `${log.leader} leads and drains nothing: ${number(log.waiting)} changes wait (${duration(log.waitingMs)})`,
-    );
-  for (const { node, ready, draining, silentMs, reason } of picture.gateways)
-    if (!ready && !draining && silentMs === 0) bad.push(`${node} gets no changes: ${reason ?? 'it says not why'}`);
-  const missing = picture.gateways.filter(({ canaryLate, ready, silentMs }) => canaryLate && ready && silentMs === 0);
-  // where nobody leads, that says it
-  if (missing.length > 0 && bad.length === 0)
-    bad.push(`Changes are late or do not come to ${missing.map(({ node }) => node).join(', ')}: a canary is missing`);
-  bad.push(...picture.problems);
+const well = (how: string): Verdict => ({ level: 'good', text: `All is well: ${how}`, todo: null, also: [] });
 
+/** Nothing arrives anywhere; one of these at most. */
+function wholly({ log, deafMs, postgresSilentMs, listeners }: Picture): Finding[] {
+  if (postgresSilentMs > 0) {
+    return [
+      {
+        text: `Postgres does not answer: nobody can write, nothing changes (${duration(postgresSilentMs)})`,
+        todo: 'Bring Postgres back, or the network between it and Plank. Everything else goes on by itself then.',
+      },
+    ];
+  }
+  if (log && log.leader === null) {
+    const there = listeners.filter(({ silentMs }) => silentMs === 0).map(({ node }) => node);
+    const look = 'what keeps a listener from Postgres or Redis?';
+    let todo = `Look at the log of ${listed(there)}: ${look}`;
+    if (deafMs > 0) todo = `Look whether listeners are running, and at their logs: ${look}`;
+    else if (there.length === 0) todo = 'Start a listener: none is running.';
+    const text = `No listener leads: changes wait${log.waitingMs > 0 ? ` (${duration(log.waitingMs)})` : ''}`;
+    return [{ text, todo: `${todo} Nothing is lost: what waits arrives as soon as one leads.` }];
+  }
+  if (log && log.waitingMs > stuckMs) {
+    return [
+      {
+        text: `${log.leader} leads and drains nothing: ${number(log.waiting)} changes wait (${duration(log.waitingMs)})`,
+        todo: `A standby takes over within seconds where ${log.leader} is dead. Otherwise look at its log and at locks in Postgres, and restart it.`,
+      },
+    ];
+  }
+  return [];
+}
+
+/** Changes do not arrive somewhere, or not those of some table. */
+function badly(picture: Picture): Finding[] {
+  const found: Finding[] = [];
+  const heard = picture.gateways.filter(({ silentMs }) => silentMs === 0);
+  for (const { node, ready, draining, reason } of heard) {
+    if (ready || draining) continue;
+    found.push({
+      text: `${node} gets no changes: ${reason ?? 'it says not why'}`,
+      todo: `Look at its log, and at its way to Redis and to Postgres. While others are well, drain it: they take its clients.`,
+    });
+  }
+  const missing = heard.filter(({ canaryLate, ready }) => canaryLate && ready).map(({ node }) => node);
+  // where nobody leads, that says it
+  if (missing.length > 0 && found.length === 0 && wholly(picture).length === 0) {
+    found.push({
+      text: `Changes are late or do not come to ${missing.join(', ')}: a canary is missing`,
+      todo:
+        missing.length === heard.length
+          ? 'If it stays so, look at the log of the leading listener, at Postgres and at Redis.'
+          : `If it stays so, look at the log of ${listed(missing)}, and drain what is not well: others take its clients.`,
+    });
+  }
+  const todo = 'What is written meanwhile is lost to clients. Attach the table anew: select plank.attach(…).';
+  return [...found, ...picture.problems.map((text) => ({ text, todo }))];
+}
+
+/** Changes arrive, and something is not as it should be. */
+function waiting({ self, log, deafMs, listeners, gateways }: Picture): Finding[] {
+  const found: Finding[] = [];
   if (deafMs > 0) {
-    wait.push(
-      `Redis does not answer: ${self} reads changes from the log in Postgres, and hears nothing of the other replicas (${duration(deafMs)})`,
+    found.push(
+      {
+        text: `Redis does not answer: ${self} reads changes from the log in Postgres, and hears nothing of the other replicas (${duration(deafMs)})`,
+        todo: `Bring Redis back, or the network between it and ${self}. Nothing is lost meanwhile, but it costs Postgres more.`,
+      },
+      { text: `What this page counts is of ${self} alone` },
     );
   }
-  for (const { node, silentMs } of [...picture.listeners, ...picture.gateways])
-    if (silentMs > 0) wait.push(`${node} does not answer (${duration(silentMs)})`);
-  const reading = picture.gateways.filter(({ silentMs, readingMs }) => silentMs === 0 && readingMs >= readingLongMs);
-  if (reading.length > 0 && deafMs === 0)
-    wait.push(`${names(reading)} the log in Postgres, because Redis does not answer or lacks changes`);
-  for (const { node, draining, connections, silentMs } of picture.gateways) {
+  for (const { node, silentMs } of listeners) {
+    if (silentMs === 0) continue;
+    const leads = log?.leader && log.leader !== node ? `${log.leader} leads meanwhile. ` : '';
+    const hasStandby = listeners.some((other) => other.silentMs === 0 && other.node !== log?.leader);
+    const todo = `${leads}Start ${node} again, or look at its log.${hasStandby ? '' : ' Until then nobody stands by.'}`;
+    found.push({ text: `${node} does not answer (${duration(silentMs)})`, todo });
+  }
+  for (const { node, silentMs } of gateways) {
+    if (silentMs === 0) continue;
+    const todo = 'Start it again, or look at its log. Clients that notice go to the others, and miss nothing.';
+    found.push({ text: `${node} does not answer (${duration(silentMs)})`, todo });
+  }
+  const reading = gateways.filter(({ silentMs, readingMs }) => silentMs === 0 && readingMs >= readingLongMs);
+  if (reading.length > 0 && deafMs === 0) {
+    const who = listed(reading.map(({ node }) => node));
+    found.push({
+      text: `${who} ${reading.length === 1 ? 'reads' : 'read'} the log in Postgres, because Redis does not answer or lacks changes`,
+      todo: 'Look at Redis: is it up, is its memory full? Nothing is lost meanwhile, but it costs Postgres more.',
+    });
+  }
+  for (const { node, draining, connections, silentMs } of gateways) {
     if (!draining || silentMs > 0) continue;
-    wait.push(
-      connections === 0
-        ? `${node} is drained and takes no clients`
-        : `${node} drains: ${counted(connections, 'client')} left`,
-    );
+    if (connections > 0) found.push({ text: `${node} drains: ${counted(connections, 'client')} left` });
+    else found.push({ text: `${node} is drained and takes no clients`, todo: 'Stop it, or undrain it below.' });
   }
-  for (const { node, slow } of picture.gateways)
-    if (slow > 0) wait.push(`${counted(slow, 'client')} of ${node} ${slow === 1 ? 'reads' : 'read'} too slowly`);
+  for (const { node, slow } of gateways) {
+    if (slow === 0) continue;
+    const text = `${counted(slow, 'client')} of ${node} ${slow === 1 ? 'reads' : 'read'} too slowly`;
+    found.push({ text, todo: 'Those of all gateways are listed below. Nobody else waits for them.' });
+  }
+  return found;
+}
+
+/** How fast changes arrive, where that is to be said besides. */
+function speed(picture: Picture, isSomethingWrong: boolean): Finding[] {
   const late = latest(picture);
-  if (late !== null && late > lateMs) wait.push(`Changes arrive late: within ${duration(late)}`);
-  else if (late !== null && bad.length === 0 && wait.length > 0)
-    wait.push(`Changes arrive all the same, within ${duration(late)}`);
-  return [
-    ...bad.map((text) => ({ level: 'bad' as const, text })),
-    ...wait.map((text) => ({ level: 'wait' as const, text })),
-  ];
+  if (late === null || wholly(picture).length > 0) return [];
+  if (late > lateMs) {
+    const todo =
+      'It passes if something just came back. Otherwise plank_commit_to_socket_seconds, by stage, says where the time goes.';
+    return [{ text: `Changes arrive late: within ${duration(late)}`, todo }];
+  }
+  if (!isSomethingWrong || badly(picture).length > 0) return [];
+  return [{ text: `Changes arrive all the same, within ${duration(late)}` }];
 }
 
 /** The slowest replica's. */
@@ -121,10 +198,9 @@ function latest({ gateways }: Picture): number | null {
   return known.length === 0 ? null : Math.max(...known);
 }
 
-function names(gateways: readonly { node: string }[]): string {
-  if (gateways.length === 1) return `${gateways[0]!.node} reads`;
-  const all = gateways.map(({ node }) => node);
-  return `${all.slice(0, -1).join(', ')} and ${all.at(-1)} read`;
+/** a, b and c */
+function listed(names: readonly string[]): string {
+  return names.length < 2 ? names.join('') : `${names.slice(0, -1).join(', ')} and ${names.at(-1)}`;
 }
 
 const number = (value: number) => value.toLocaleString('en');

@@ -140,7 +140,8 @@ export class OpsView {
     const { figures, roster } = this.#options;
     const table = (name: string) => this.tables.get(name)!;
     await figures.refresh(everyMs - 100);
-    table('status').set([{ id: 1, node: this.#options.node, ...this.#verdict() }]);
+    // the time: a page that does not see it go on is looking at a replica that hangs
+    table('status').set([{ id: 1, at: Math.floor(Date.now() / 1_000), node: this.#options.node, ...this.#verdict() }]);
     table('nodes').set(this.#nodes());
     table('log').set([this.#log()]);
     table('history').set(this.#history);
@@ -213,6 +214,7 @@ export class OpsView {
     const lost = [...silent.values()].map(({ status }) => status);
     const all = [...heard, ...lost.filter(({ instance }) => !heard.some((is) => is.instance === instance))];
     const total = sum(gatewaysOf(heard).map(({ state }) => state.connections));
+    const alone = roster.deafMs > 0;
     return all.map(({ instance, node, role, version, startedAt, state }) => {
       const silentMs = silent.get(instance)?.silentMs ?? 0;
       const common = { instance, node, role, version, startedAt, silentSeconds: Math.floor(silentMs / 1_000) };
@@ -224,8 +226,10 @@ export class OpsView {
         ...common,
         ...own,
         at: undefined,
+        /** hears no other, nor is heard by them: of the whole it knows nothing, and nothing can be asked of it over the bus */
+        alone,
         drainWarning: drainWarning(heard, instance),
-        share: total > 0 ? own.connections / total : 0,
+        share: alone ? null : total > 0 ? own.connections / total : 0,
         eventsPerSecond,
         deliveriesPerSecond,
         // for a moment each does so now and then

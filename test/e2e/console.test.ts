@@ -135,6 +135,8 @@ it('says so while the leading listener is dead, and that another leads', async (
   await poll(() => rowOf(page, other.name).locator('.pill').innerText()).toBe('leads');
   await other.kill();
   await says(page, 'bad', /No listener leads: changes wait/);
+  await poll(() => page.locator('#status-todo').innerText()).toMatch(/^Start a listener/);
+  expect(await page.locator('#status-also').innerText()).not.toContain('arrive');
   expect(await page.title()).toMatch(/^✕ No listener leads/);
   await Promise.all([leading.start(), other.start()]);
   await isWell(page);
@@ -145,6 +147,11 @@ it('says so while Redis is down', async () => {
   await isWell(page);
   await redis.kill();
   await says(page, 'wait', /Redis does not answer: gateway-1 reads changes from the log in Postgres/);
+  // of the other gateway and of the listeners, nothing is claimed, and nothing can be wished
+  await poll(() => page.locator('#status-also').innerText()).toContain('counts is of gateway-1 alone');
+  await poll(() => page.locator('#channels-note').innerText()).toBe('Not known while Redis does not answer.');
+  await poll(() => rowOf(page, 'gateway-1').locator('.share').innerText()).toBe('–');
+  expect(await page.getByRole('button', { name: 'Drain gateway-1' }).isDisabled()).toBe(true);
   await redis.restart();
   await isWell(page);
 });
@@ -241,8 +248,13 @@ it('fits a phone, where its tables stay tables', async () => {
   expect((await page.locator('#status').boundingBox())!.y).toBeLessThan(100);
 });
 
-it('says so when the gateway that serves it is gone, and goes on when it is back', async () => {
+it('says so when the gateway that serves it hangs, or is gone, and goes on when it is back', async () => {
   const page = await open(cluster.gateways[0]!);
+  await isWell(page);
+  // its connections stay open
+  cluster.gateways[0]!.signal('SIGSTOP');
+  await says(page, 'bad', /gateway-1, which serves this page, does not answer/);
+  cluster.gateways[0]!.signal('SIGCONT');
   await isWell(page);
   await cluster.gateways[0]!.kill();
   await says(page, 'bad', /gateway-1, which serves this page, does not answer/);

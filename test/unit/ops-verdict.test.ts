@@ -126,6 +126,7 @@ describe('the sentence', () => {
     expect(verdict(picture({ log: nobodyLeads, gateways }))).toEqual({
       level: 'bad',
       text: 'No listener leads: changes wait (12 s)',
+      todo: expect.stringMatching(/^Look at the log of listener-1: .* Nothing is lost/),
       also: ['gateway-2 does not answer (4.0 s)', '2 clients of gateway-1 read too slowly'],
     });
   });
@@ -135,8 +136,77 @@ describe('the sentence', () => {
     expect(verdict(picture({ gateways }))).toEqual({
       level: 'wait',
       text: 'gateway-2 is drained and takes no clients',
+      todo: 'Stop it, or undrain it below.',
       also: ['Changes arrive all the same, within 4 ms'],
     });
+  });
+
+  const isLate = [gateway('gateway-1', { p99: 1_800 })];
+  it.each<[string, Partial<Picture>]>([
+    ['nobody leads', { log: nobodyLeads }],
+    ['the leader hangs', { log: { leader: 'listener-1', waitingMs: 2_200, waiting: 3 } }],
+    ['Postgres is down', { postgresSilentMs: 3_000, log: null }],
+  ])('does not say that changes arrive, late or not, where %s', (_what, own) => {
+    expect(verdict(picture({ ...own, gateways: isLate })).also).toEqual([]);
+    expect(verdict(picture({ ...own, problems: ['x'], gateways: isLate })).also).toEqual(['x']);
+  });
+
+  it('says that they arrive late, where others do not arrive at all', () => {
+    expect(verdict(picture({ problems: ['x'], gateways: isLate })).also).toEqual(['Changes arrive late: within 1.8 s']);
+  });
+
+  it('says whose the numbers are, while nobody else is heard', () => {
+    const { also } = verdict(picture({ deafMs: 8_000, listeners: [], gateways: [gateway('gateway-1')] }));
+    expect(also[0]).toBe('What this page counts is of gateway-1 alone');
+  });
+});
+
+describe('what to do', () => {
+  const gone = { node: 'listener-1', silentMs: 8_000 };
+  const standby = { node: 'listener-2', silentMs: 0 };
+  it.each<[string, Partial<Picture>, RegExp | null]>([
+    ['all is well', {}, null],
+    ['no listener is there', { log: nobodyLeads, listeners: [gone] }, /^Start a listener: none is running/],
+    [
+      'no listener can be heard',
+      { log: nobodyLeads, listeners: [], deafMs: 9_000 },
+      /^Look whether listeners are running/,
+    ],
+    [
+      'a listener is there and does not lead',
+      { log: nobodyLeads, listeners: [gone, standby] },
+      /^Look at the log of listener-2/,
+    ],
+    [
+      'the last standby is gone',
+      {
+        listeners: [
+          { ...gone, node: 'listener-2' },
+          { ...standby, node: 'listener-1' },
+        ],
+      },
+      /^listener-1 leads meanwhile. Start listener-2 again, .* nobody stands by/,
+    ],
+    [
+      'a former leader is gone, and others are there',
+      {
+        log: { leader: 'listener-2', waitingMs: 0, waiting: 0 },
+        listeners: [gone, standby, { node: 'listener-3', silentMs: 0 }],
+      },
+      /^listener-2 leads meanwhile. Start listener-1 again, or look at its log.$/,
+    ],
+    ['Redis is down', { deafMs: 9_000 }, /^Bring Redis back.* Nothing is lost/],
+    ['Postgres is down', { postgresSilentMs: 9_000, log: null }, /^Bring Postgres back/],
+    [
+      'a gateway is gone',
+      { gateways: [gateway('gateway-1'), gateway('gateway-2', { silentMs: 8_000 })] },
+      /^Start it again/,
+    ],
+    ['a replica drains', { gateways: [gateway('gateway-1', { draining: true, ready: false })] }, null],
+  ])('where %s', (_what, own, expected) => {
+    const { todo } = verdict(picture(own));
+    if (expected === null) expect(todo).toBe(null);
+    else expect(todo).toMatch(expected);
   });
 });
 
