@@ -138,13 +138,10 @@ export class Figures {
   }
 
   async #askFanout(): Promise<void> {
-    const miss = () => {
+    const late = setTimeout(() => {
       this.stream = null;
-    };
-    const late = setTimeout(miss, patienceMs);
-    await this.#tail.size().then((size) => {
-      this.stream = size;
-    }, miss);
+    }, patienceMs);
+    this.stream = await this.#tail.size().catch(() => null);
     clearTimeout(late);
   }
 }
