@@ -313,15 +313,16 @@ begin
   if to_regclass(own_changes) is null or position(format('= %L::name', captured_as) in pg_get_viewdef(to_regclass(own_changes))) = 0 then
     execute format($v$
       create or replace view %1$s with (security_barrier) as select * from plank.outbox
-      where relation = %2$s and xid = pg_current_xact_id() and (current_user = %3$L::name or (select plank.captures(%2$s))) with check option
+      where relation = %2$s and xid = pg_current_xact_id() and action = any ('{I,U,D,T,S}'::"char"[])
+        and (current_user = %3$L::name or (select plank.captures(%2$s))) with check option
     $v$, own_changes, a.id, captured_as);
     if is_superuser then
       execute format('alter view %s owner to %s', own_changes, (select relowner::regrole from pg_class where oid = 'plank.outbox'::regclass));
     end if;
   end if;
   -- not each time, as it would be in the way of others who attach; a dump may have been restored without what was granted
-  if not has_table_privilege('public', own_changes, 'insert') then
-    execute format('grant select, insert, update, delete on %s to public', own_changes);
+  if not has_any_column_privilege('public', own_changes, 'insert') then
+    execute format('grant select, insert (relation, action, key, old, new), update (id), delete on %s to public', own_changes);
   end if;
   if not has_schema_privilege('public', 'plank', 'usage') then
     grant usage on schema plank to public;

@@ -133,7 +133,7 @@ create function plank.check() returns table (name text, problem text) language s
   select distinct a.name, format('changes of %s are captured as %s, who may not do what it takes; run: select plank.attach(%L)', a.relation, p.proowner::regrole, a.relation)
   from plank.attached a join pg_class c on c.oid = a.relation cross join plank.functions(a.id) f join pg_proc p on p.oid = f
   where not coalesce(has_schema_privilege(p.proowner, 'plank', 'usage')
-                     and has_table_privilege(p.proowner, to_regclass(format('plank.%I', 'outbox_' || a.id)), 'insert')
+                     and has_any_column_privilege(p.proowner, to_regclass(format('plank.%I', 'outbox_' || a.id)), 'insert')
                      and has_table_privilege(p.proowner, c.oid, 'select')
                      and not exists (select from plank.called() g where not has_function_privilege(p.proowner, g, 'execute')), false)
   union all

@@ -154,9 +154,18 @@ describe('code of who owns a table', () => {
       ['select * from plank.outbox', /permission denied for table outbox/],
       [`insert into plank.outbox_${ids.ours} (relation, action) values (${ids.ours}, 'T')`, /violates check option/],
       [`insert into plank.outbox_${ids.his} (relation, action) values (${ids.ours}, 'T')`, /violates check option/],
+      // nor canaries, nor what is older or younger than anything
+      [
+        `insert into plank.outbox_${ids.his} (relation, action, new) values (${ids.his}, 'C', '')`,
+        /violates check option/,
+      ],
       [
         `insert into plank.outbox_${ids.his} (relation, action, xid) values (${ids.his}, 'T', '3')`,
-        /violates check option/,
+        /permission denied for view/,
+      ],
+      [
+        `insert into plank.outbox_${ids.his} (relation, action, at) values (${ids.his}, 'T', 'infinity')`,
+        /permission denied for view/,
       ],
       [`select plank.current_${ids.ours}('1')`, /permission denied for function/],
       [`select plank.rechain_${ids.ours}(0, 0)`, /permission denied for function/],
