@@ -13,6 +13,8 @@ export interface Embedded {
   /** where operators are served */
   opsUrl: string;
   registry: ReturnType<typeof createRegistry>;
+  /** Starts another gateway on the same fan-out, which is stopped with the others at the latest. */
+  startGateway(env?: Record<string, string>): Promise<Gateway>;
   stop(): Promise<void>;
 }
 
@@ -38,20 +40,22 @@ export async function startEmbedded(databaseUrl: string, env: Record<string, str
     metrics: listenerMetrics(registry),
   });
   await listener.start();
-  const gateway = new Gateway({
-    config: readConfig(gatewaySchema, settings),
-    tail: fanout,
-    bus,
-    log,
-    metrics: gatewayMetrics(registry),
-  });
-  await gateway.start();
+  const gateways: Gateway[] = [];
+  const startGateway = async (own: Record<string, string> = {}, metrics = gatewayMetrics(createRegistry('other'))) => {
+    const config = readConfig(gatewaySchema, { ...settings, ...own });
+    const started = new Gateway({ config, tail: fanout, bus, log, metrics });
+    gateways.push(started);
+    await started.start();
+    return started;
+  };
+  const gateway = await startGateway({}, gatewayMetrics(registry));
   return {
     url: `http://127.0.0.1:${gateway.port}`,
     opsUrl: `http://127.0.0.1:${gateway.opsPort}`,
     registry,
+    startGateway: (own) => startGateway(own),
     async stop() {
-      await gateway.stop();
+      await Promise.all(gateways.map((one) => one.stop()));
       await listener.stop();
       await fanout.stop();
     },

@@ -1,12 +1,15 @@
-// Owns a gateway and a listener in the test's process, their database, and peers: connections of plank.v1 that say what they
-// are told to, as no client of ours would. What must stay true: when a test ends, the gateway has forgotten all of them.
+// Owns a gateway and a listener in the test's process, their database, and who is connected: clients of the plain mode, and peers,
+// connections of plank.v1 that say what they are told to, as no client of ours would. What must stay true: when a test ends, the
+// gateway has forgotten all of them.
 
 import { afterAll, afterEach, beforeAll, expect } from 'vitest';
 import { WebSocket } from 'ws';
-import { createPool, type Pool } from '../../shared/postgres.ts';
+import type { Pool } from '../../shared/postgres.ts';
 import { type ChangeFrame, parsePosition, type ServerFrame } from '../../shared/wire.ts';
+import { type ClientOptions, TestClient } from './client.ts';
 import { type Embedded, startEmbedded } from './embedded.ts';
 import { FrameReader, overEvents, type Transport } from './frames.ts';
+import { testPool } from './pool.ts';
 import { createDatabase } from './servers.ts';
 import { until } from './wait.ts';
 
@@ -40,8 +43,7 @@ export class Stage {
     const database = await createDatabase();
     this.#stack.defer(() => database.drop());
     this.databaseUrl = database.url;
-    const options = { applicationName: 'test', statementTimeoutMs: 20_000, max: 4, onError: () => {} };
-    this.pool = createPool(database.url, options);
+    this.pool = testPool(database.url);
     this.#stack.defer(() => this.pool.end());
     await this.sql(setUp);
     this.embedded = await startEmbedded(database.url, env);
@@ -78,7 +80,7 @@ export class Stage {
           `select next_seq - 1 as seq, pg_visible_in_snapshot($1::text::xid8, snap) as drained from plank.leader`,
           [rows[0].tx],
         );
-        const { position } = (await (await fetch(`${this.embedded.url}/health`)).json()) as { position: string };
+        const { position } = await this.health();
         return ends[0].drained === true && parsePosition(position)!.seq >= Number(ends[0].seq);
       },
       5_000,
@@ -132,6 +134,27 @@ export class Stage {
     const ok = await reader.expect('ok');
     expect(ok.id).toBe(id);
     return ok.ch!;
+  }
+
+  /** A client of the plain mode, which stays away once it was closed. */
+  readonly plain = async (options: Partial<ClientOptions> = {}): Promise<TestClient> => {
+    const client = await TestClient.connect({ url: this.plainUrl, keepsFrames: true, reconnects: false, ...options });
+    this.afterwards(() => client.stop());
+    return client;
+  };
+
+  get plainUrl(): string {
+    return `${this.embedded.url.replace('http', 'ws')}/ws`;
+  }
+
+  /** For what a test opened: done when it ends. */
+  afterwards(close: () => void): void {
+    this.#open.push({ close });
+  }
+
+  async health(): Promise<{ connections: number; position: string }> {
+    const answer = await fetch(`${this.embedded.url}/health`);
+    return (await answer.json()) as { connections: number; position: string };
   }
 
   /** An event stream. */
