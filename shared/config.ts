@@ -15,14 +15,14 @@ const list = z.string().transform((text) =>
     .filter(Boolean),
 );
 
+const redisUrl = z.string().regex(/^rediss?:\/\//, 'must be a redis:// URL');
+
 const common = {
   DATABASE_URL: z
     .string()
     .regex(/^postgres(ql)?:\/\//, 'must be a postgres:// URL')
     .describe('Postgres, as `postgres://user:password@host:port/database`'),
-  REDIS_URL: z
-    .string()
-    .regex(/^rediss?:\/\//, 'must be a redis:// URL')
+  REDIS_URL: redisUrl
     .optional()
     .describe('Redis or Valkey, as `redis://host:port`; needed when listener and gateways are processes of their own'),
   PLANK_LOG_NAME: z
@@ -78,6 +78,11 @@ export const listenerSchema = z.object({
 
 const gatewayFields = z.object({
   ...common,
+  REDIS_TAIL_URL: redisUrl
+    .optional()
+    .describe(
+      'A replica of that Redis, for this gateway to read changes from where more gateways read than one Redis serves (default: `REDIS_URL`)',
+    ),
   PORT: port.default(8000).describe('Where the gateway serves REST, WebSocket, `/health` and `/metrics`'),
   OPS_PORT: port
     .default(0)

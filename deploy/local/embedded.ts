@@ -78,7 +78,7 @@ await runService(
         streamBytes: config.STREAM_BYTES,
         log,
       });
-      tail = new RedisTail(config.REDIS_URL, { name: config.PLANK_LOG_NAME, log });
+      tail = new RedisTail(config.REDIS_TAIL_URL ?? config.REDIS_URL, { name: config.PLANK_LOG_NAME, log });
       bus = new RedisBus(config.REDIS_URL, { name: config.PLANK_LOG_NAME, log });
     } else {
       publisher = tail = new LocalFanout();

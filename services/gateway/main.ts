@@ -18,7 +18,7 @@ await runService(
     if (!config.REDIS_URL) throw new Error('REDIS_URL is not set: a gateway process gets its changes through Redis');
     await requireMigrated(config.DATABASE_URL);
 
-    const tail = new RedisTail(config.REDIS_URL, { name: config.PLANK_LOG_NAME, log });
+    const tail = new RedisTail(config.REDIS_TAIL_URL ?? config.REDIS_URL, { name: config.PLANK_LOG_NAME, log });
     stack.defer(() => tail.stop());
     const bus = new RedisBus(config.REDIS_URL, { name: config.PLANK_LOG_NAME, log });
     stack.defer(() => bus.stop());
