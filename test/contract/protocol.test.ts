@@ -4,9 +4,10 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Cluster } from '../../deploy/local/cluster.ts';
-import { createPool, type Pool } from '../../shared/postgres.ts';
+import type { Pool } from '../../shared/postgres.ts';
 import { startEmbedded } from '../support/embedded.ts';
 import { overEvents, overWebSocket, type Transport } from '../support/frames.ts';
+import { testPool } from '../support/pool.ts';
 import { createDatabase, type TestDatabase } from '../support/servers.ts';
 import { until } from '../support/wait.ts';
 
@@ -34,7 +35,7 @@ describe.each(Object.keys(topologies))('%s', (topologyName) => {
 
   beforeAll(async () => {
     database = await createDatabase();
-    pool = createPool(database.url, { applicationName: 'test', statementTimeoutMs: 20_000, max: 4, onError: () => {} });
+    pool = testPool(database.url);
     await sql(`create table todo (id int primary key, title text, status text, price numeric, at timestamptz)`);
     await sql(`create table pair (a int, b text, n int, primary key (b, a))`);
     await sql(`select plank.attach('todo'), plank.attach('pair')`);

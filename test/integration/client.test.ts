@@ -13,7 +13,8 @@ import { gatewaySchema, listenerSchema, readConfig } from '../../shared/config.t
 import { LocalFanout } from '../../shared/fanout-local.ts';
 import { createLog } from '../../shared/log.ts';
 import { createRegistry, gatewayMetrics, listenerMetrics } from '../../shared/metrics.ts';
-import { createPool, type Pool } from '../../shared/postgres.ts';
+import type { Pool } from '../../shared/postgres.ts';
+import { testPool } from '../support/pool.ts';
 import { createDatabase } from '../support/servers.ts';
 import { TcpProxy } from '../support/tcp-proxy.ts';
 import { until } from '../support/wait.ts';
@@ -35,8 +36,7 @@ let mark = 0;
 beforeAll(async () => {
   const database = await createDatabase();
   stack.defer(() => database.drop());
-  const options = { applicationName: 'test', statementTimeoutMs: 10_000, max: 4, onError: () => {} };
-  pool = createPool(database.url, options);
+  pool = testPool(database.url);
   stack.defer(() => pool.end());
   await pool.query(`
     create table stock (id integer primary key, name text not null, count integer);

@@ -3,9 +3,10 @@
 
 import { connect, type Socket } from 'node:net';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { createPool, type Pool } from '../../shared/postgres.ts';
+import type { Pool } from '../../shared/postgres.ts';
 import { type Embedded, startEmbedded } from '../support/embedded.ts';
 import { overEvents, overWebSocket } from '../support/frames.ts';
+import { testPool } from '../support/pool.ts';
 import { createDatabase } from '../support/servers.ts';
 import { until } from '../support/wait.ts';
 
@@ -16,7 +17,7 @@ let embedded: Embedded;
 beforeAll(async () => {
   const database = await createDatabase();
   stack.defer(() => database.drop());
-  pool = createPool(database.url, { applicationName: 'test', statementTimeoutMs: 20_000, max: 2, onError: () => {} });
+  pool = testPool(database.url, 2);
   stack.defer(() => pool.end());
   await pool.query(`create table big (id int primary key, note text); select plank.attach('big')`);
   embedded = await startEmbedded(database.url, {

@@ -8,8 +8,9 @@ import { parseImage } from '../../services/gateway/filter-image.ts';
 import { indexKey } from '../../services/gateway/filter-types.ts';
 import { keepDigits } from '../../services/gateway/row-schema.ts';
 import { Catalog, type Table } from '../../shared/catalog.ts';
-import { createPool, type Pool } from '../../shared/postgres.ts';
+import type { Pool } from '../../shared/postgres.ts';
 import { filters, kinds, memberName, names, refusedTypes } from '../support/filter-values.ts';
+import { testPool } from '../support/pool.ts';
 import { createDatabase, type TestDatabase } from '../support/servers.ts';
 
 let database: TestDatabase;
@@ -18,12 +19,7 @@ let catalog: Catalog;
 
 beforeAll(async () => {
   database = await createDatabase();
-  pool = createPool(database.url, {
-    applicationName: 'filter test',
-    statementTimeoutMs: 30_000,
-    max: 2,
-    onError: () => {},
-  });
+  pool = testPool(database.url, 2);
   const columns = names.map((name) => `"${name.replaceAll('"', '""')}" ${kinds[name]!.type}`);
   await pool.query(`
     create type mood as enum ('wild', 'calm', 'Wild', 'a "quoted" one', 'é😀');

@@ -7,7 +7,8 @@ import { type Changes, Sequencer } from '../../services/listener/sequencer.ts';
 import { LocalFanout } from '../../shared/fanout-local.ts';
 import { LogReader } from '../../shared/log-reader.ts';
 import { createRegistry, listenerMetrics } from '../../shared/metrics.ts';
-import { createPool, type Pool } from '../../shared/postgres.ts';
+import type { Pool } from '../../shared/postgres.ts';
+import { testPool } from '../support/pool.ts';
 import { createDatabase } from '../support/servers.ts';
 
 const stack = new AsyncDisposableStack();
@@ -20,12 +21,7 @@ let term: number;
 beforeAll(async () => {
   const database = await createDatabase();
   stack.defer(() => database.drop());
-  pool = createPool(database.url, {
-    applicationName: 'plank tests',
-    statementTimeoutMs: 20_000,
-    max: 3,
-    onError: () => {},
-  });
+  pool = testPool(database.url, 3);
   stack.defer(() => pool.end());
   sequencer = await Sequencer.connect(database.url, 3_600_000, 10_000);
   stack.defer(() => sequencer.stop());

@@ -11,8 +11,8 @@ import { gatewaySchema, listenerSchema, readConfig } from '../../shared/config.t
 import { RedisPublisher, RedisTail } from '../../shared/fanout-redis.ts';
 import { createLog } from '../../shared/log.ts';
 import { createRegistry, gatewayMetrics, listenerMetrics } from '../../shared/metrics.ts';
-import { createPool } from '../../shared/postgres.ts';
 import { admin } from '../support/admin.ts';
+import { testPool } from '../support/pool.ts';
 import { createDatabase, postgresUrl } from '../support/servers.ts';
 import { until } from '../support/wait.ts';
 
@@ -47,12 +47,7 @@ async function storm(sockets: number): Promise<Cost> {
   stack.defer(() => database.drop());
   const redis = await startRedis();
   stack.defer(() => redis.stop());
-  const pool = createPool(database.url, {
-    applicationName: 'test',
-    statementTimeoutMs: 10_000,
-    max: 2,
-    onError: () => {},
-  });
+  const pool = testPool(database.url, 2);
   const log = createLog('silent', 'test', 'test');
   const settings = {
     NODE_NAME: 'test',

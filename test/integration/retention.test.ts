@@ -5,9 +5,10 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { Sequencer } from '../../services/listener/sequencer.ts';
 import { LogReader, PositionGone } from '../../shared/log-reader.ts';
-import { createPool, type Pool } from '../../shared/postgres.ts';
+import type { Pool } from '../../shared/postgres.ts';
 import { drainedRows } from '../support/batches.ts';
 import { session } from '../support/capture.ts';
+import { testPool } from '../support/pool.ts';
 import { createDatabase, type TestDatabase } from '../support/servers.ts';
 import { until } from '../support/wait.ts';
 import { HotWriters, hotTables } from '../support/writers.ts';
@@ -23,12 +24,7 @@ let term: number;
 
 beforeAll(async () => {
   database = await createDatabase();
-  pool = createPool(database.url, {
-    applicationName: 'plank tests',
-    statementTimeoutMs: 20_000,
-    max: 6,
-    onError: () => {},
-  });
+  pool = testPool(database.url, 6);
   reader = new LogReader(pool);
   sequencer = await Sequencer.connect(database.url, 3_600_000, 10_000);
   await pool.query(hotTables);

@@ -11,8 +11,9 @@ import { gatewaySchema, listenerSchema, readConfig } from '../../shared/config.t
 import { RedisPublisher, RedisTail } from '../../shared/fanout-redis.ts';
 import { createLog } from '../../shared/log.ts';
 import { createRegistry, gatewayMetrics, listenerMetrics } from '../../shared/metrics.ts';
-import { createPool, type Pool } from '../../shared/postgres.ts';
+import type { Pool } from '../../shared/postgres.ts';
 import { startEmbedded } from '../support/embedded.ts';
+import { testPool } from '../support/pool.ts';
 import {
   bigStatement,
   Client,
@@ -48,12 +49,7 @@ interface Served {
 }
 
 async function play(seed: number, databaseUrl: string, served: Served): Promise<Client[]> {
-  const pool = createPool(databaseUrl, {
-    applicationName: 'test',
-    statementTimeoutMs: 30_000,
-    max: writers + 2,
-    onError: () => {},
-  });
+  const pool = testPool(databaseUrl, writers + 2);
   cleanups.push(() => pool.end());
   const game: { round: number; failure?: Error } = { round: 0 };
   const reached = (n: number) =>
@@ -203,12 +199,7 @@ async function compare(pool: Pool, { wish, rows }: Picture): Promise<void> {
 async function prepared(): Promise<string> {
   const database = await createDatabase();
   cleanups.push(() => database.drop());
-  const pool = createPool(database.url, {
-    applicationName: 'test',
-    statementTimeoutMs: 20_000,
-    max: 1,
-    onError: () => {},
-  });
+  const pool = testPool(database.url, 1);
   await pool.query(
     `create table todo (id int primary key, grp int, status text, price numeric, at timestamptz, note text);
      create table pair (a int, b text, n int, doc jsonb, primary key (b, a));

@@ -6,10 +6,11 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Deposed, Sequencer } from '../../services/listener/sequencer.ts';
 import type { ChangeRow } from '../../shared/batch.ts';
 import { LogReader, PositionGone } from '../../shared/log-reader.ts';
-import { createPool, type Pool } from '../../shared/postgres.ts';
+import type { Pool } from '../../shared/postgres.ts';
 import { admin } from '../support/admin.ts';
 import { drainedRows } from '../support/batches.ts';
 import { session } from '../support/capture.ts';
+import { testPool } from '../support/pool.ts';
 import { createDatabase, type TestDatabase } from '../support/servers.ts';
 import { until } from '../support/wait.ts';
 import { HotWriters, hotTables } from '../support/writers.ts';
@@ -26,12 +27,7 @@ let reader: LogReader;
 
 async function open(): Promise<void> {
   database = await createDatabase();
-  pool = createPool(database.url, {
-    applicationName: 'plank tests',
-    statementTimeoutMs: 20_000,
-    max: 4,
-    onError: () => {},
-  });
+  pool = testPool(database.url);
   reader = new LogReader(pool);
 }
 
