@@ -3,12 +3,11 @@
 //
 // A run whose changes do not all get seqs and reach Redis ends the benchmark.
 
-import { join } from 'node:path';
 import { Client } from 'pg';
 import { Cluster } from '../../deploy/local/cluster.ts';
-import { startPostgres } from '../../deploy/local/postgres.ts';
 import { until } from '../support/wait.ts';
 import { requireProc, residentBytes } from './cpu.ts';
+import { benchPostgres } from './postgres.ts';
 import { alone, type BenchOptions, type BenchResult, compared } from './report.ts';
 
 const liveWriters = 32;
@@ -31,13 +30,11 @@ export async function backlog({ quick, folder, say }: BenchOptions): Promise<Ben
   const liveMs = quick ? 2_000 : 5_000;
 
   await using stack = new AsyncDisposableStack();
-  const settings = { max_wal_size: '16GB', checkpoint_timeout: '1h' };
-  const postgres = await startPostgres({ dataDir: join(folder, 'postgres'), fresh: true, fsync: true, settings });
-  stack.defer(() => postgres.stop());
+  const databaseUrl = await benchPostgres(folder, stack);
   const env = { CANARY_INTERVAL_MS: '0' };
-  const cluster = await Cluster.start({ gateways: 0, balanced: false, folder, databaseUrl: postgres.url, env });
+  const cluster = await Cluster.start({ gateways: 0, balanced: false, folder, databaseUrl, env });
   stack.defer(() => cluster.stop());
-  const writers = Array.from({ length: liveWriters }, () => new Client(postgres.url));
+  const writers = Array.from({ length: liveWriters }, () => new Client(databaseUrl));
   for (const writer of writers) {
     await writer.connect();
     stack.defer(() => writer.end());

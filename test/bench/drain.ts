@@ -8,12 +8,12 @@
 
 import { join } from 'node:path';
 import { Client } from 'pg';
-import { startPostgres } from '../../deploy/local/postgres.ts';
 import { startRedis } from '../../deploy/local/redis.ts';
 import { migrate } from '../../shared/migrate.ts';
 import { BenchChild } from './child.ts';
 import { cpuMicros, requireProc } from './cpu.ts';
 import type { Carried, DrainQuestion } from './drain-worker.ts';
+import { benchPostgres } from './postgres.ts';
 import { type BenchOptions, type BenchResult, compared } from './report.ts';
 import { inRounds } from './rounds.ts';
 
@@ -67,13 +67,11 @@ export async function measureDrains<V extends Variant>(options: DrainsOptions<V>
   requireProc();
   const { variants, rounds, chunks, smallDrains, folder, say } = options;
   await using stack = new AsyncDisposableStack();
-  const settings = { max_wal_size: '16GB', checkpoint_timeout: '1h' };
-  const postgres = await startPostgres({ dataDir: join(folder, 'postgres'), fresh: true, fsync: true, settings });
-  stack.defer(() => postgres.stop());
+  const databaseUrl = await benchPostgres(folder, stack);
   const redis = await startRedis({ dir: join(folder, 'redis') });
   stack.defer(() => redis.stop());
-  await migrate(postgres.url);
-  const [writer, holder] = [new Client(postgres.url), new Client(postgres.url)];
+  await migrate(databaseUrl);
+  const [writer, holder] = [new Client(databaseUrl), new Client(databaseUrl)];
   for (const client of [writer, holder]) {
     await client.connect();
     stack.defer(() => client.end());
@@ -82,7 +80,7 @@ export async function measureDrains<V extends Variant>(options: DrainsOptions<V>
     create table drained (id bigint generated always as identity primary key, name text, value double precision, at timestamptz default now());
     select plank.attach('drained')`);
   await writer.query('set synchronous_commit = off');
-  const worker = await BenchChild.start<DrainQuestion, Carried>('drain-worker.ts', [postgres.url, redis.url]);
+  const worker = await BenchChild.start<DrainQuestion, Carried>('drain-worker.ts', [databaseUrl, redis.url]);
   stack.defer(() => worker.stop());
   const backends = await writer.query<{ pid: number }>(
     `select pid from pg_stat_activity where application_name in ('plank listener', 'bench')`,

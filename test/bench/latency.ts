@@ -8,14 +8,13 @@
 // falls behind shows as latency. What is offered is more than some of them can carry at the highest rates: then their latency grows with
 // the length of a round, and is a lower bound. All of a round is waited for, and must be complete, once each and in order.
 
-import { join } from 'node:path';
 import { Cluster } from '../../deploy/local/cluster.ts';
-import { startPostgres } from '../../deploy/local/postgres.ts';
 import { admin } from '../support/admin.ts';
 import { BenchChild } from './child.ts';
 import type { Received, ReceiverQuestion } from './latency-receiver.ts';
 import { OpenLoop } from './open-loop.ts';
 import { lines } from './plot.ts';
+import { benchPostgres } from './postgres.ts';
 import { alone, type BenchOptions, type BenchResult, compared, type Row, type Target } from './report.ts';
 import { inRounds, VoidRound } from './rounds.ts';
 import { median } from './stats.ts';
@@ -73,15 +72,12 @@ interface Measured extends Omit<Received, 'problems'> {
 
 export async function latency({ quick, folder, say }: BenchOptions): Promise<BenchResult> {
   await using stack = new AsyncDisposableStack();
-  // a checkpoint in the middle would be charged to whoever is measured just then
-  const settings = { max_wal_size: '16GB', checkpoint_timeout: '1h' };
-  const postgres = await startPostgres({ dataDir: join(folder, 'postgres'), fresh: true, fsync: true, settings });
-  stack.defer(() => postgres.stop());
+  const databaseUrl = await benchPostgres(folder, stack);
   // pings would be counted
   const env = { PING_INTERVAL_MS: '86400000' };
-  const cluster = await Cluster.start({ gateways: 1, balanced: false, folder, databaseUrl: postgres.url, env });
+  const cluster = await Cluster.start({ gateways: 1, balanced: false, folder, databaseUrl, env });
   stack.defer(() => cluster.stop());
-  await admin(postgres.url, schema);
+  await admin(databaseUrl, schema);
   const gateway = cluster.gateways[0]!;
   const receiver = await startReceiver(cluster, stack);
 
@@ -89,7 +85,7 @@ export async function latency({ quick, folder, say }: BenchOptions): Promise<Ben
   const raw: object[] = [];
   const measuredAt = new Map<number, Record<Relay, Measured[]>>();
   for (const step of quick ? steps.map((step) => ({ ...step, seconds: Math.min(1, step.seconds) })) : steps) {
-    const load = await OpenLoop.connect(postgres.url, step.writers);
+    const load = await OpenLoop.connect(databaseUrl, step.writers);
     try {
       const run = (relay: Relay) => round(relay, step, { load, receiver, gatewayUrl: gateway.url });
       const measured = await inRounds({ variants: relays, rounds: quick ? 2 : 9, run, say });

@@ -13,10 +13,10 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { Client } from 'pg';
 import { Cluster } from '../../deploy/local/cluster.ts';
-import { startPostgres } from '../../deploy/local/postgres.ts';
 import { findProgram } from '../../deploy/local/process.ts';
 import { admin } from '../support/admin.ts';
 import { until } from '../support/wait.ts';
+import { benchPostgres } from './postgres.ts';
 import { type BenchOptions, type BenchResult, compared, type Row } from './report.ts';
 import { type Interval, median, ratio } from './stats.ts';
 
@@ -85,17 +85,14 @@ export async function writers({ quick, folder, say }: BenchOptions): Promise<Ben
   await mkdir(folder, { recursive: true });
 
   await using stack = new AsyncDisposableStack();
-  // a checkpoint in the middle would be charged to whoever writes just then
-  const settings = { max_wal_size: '16GB', checkpoint_timeout: '1h' };
-  const postgres = await startPostgres({ dataDir: join(folder, 'postgres'), fresh: true, fsync: true, settings });
-  stack.defer(() => postgres.stop());
+  const databaseUrl = await benchPostgres(folder, stack);
   const env = { CANARY_INTERVAL_MS: '0' };
-  const cluster = await Cluster.start({ gateways: 0, balanced: false, folder, databaseUrl: postgres.url, env });
+  const cluster = await Cluster.start({ gateways: 0, balanced: false, folder, databaseUrl, env });
   stack.defer(() => cluster.stop());
-  await admin(postgres.url, schema);
-  const version = (await admin(postgres.url, 'show server_version'))[0]!['server_version'];
-  const load = await loadGenerator(postgres.url, folder);
-  const check = await Check.start(postgres.url, cluster);
+  await admin(databaseUrl, schema);
+  const version = (await admin(databaseUrl, 'show server_version'))[0]!['server_version'];
+  const load = await loadGenerator(databaseUrl, folder);
+  const check = await Check.start(databaseUrl, cluster);
   stack.defer(() => check.stop());
   say(`PostgreSQL ${version}, fsync on, written by ${load.name}; ${rounds} rounds of ${seconds} s for each\n`);
 
