@@ -9,6 +9,8 @@ import { settlesWithin } from '#shared/retry.ts';
 const checkEveryMs = 20_000;
 /** who has not answered by then is silent, though it may be waited for in the meantime: a server that hangs does not even refuse */
 const patienceMs = 2_000;
+/** who is silent already is waited for no longer than this */
+const recallMs = 500;
 const keptHeads = 10;
 
 interface LogFigures {
@@ -85,7 +87,7 @@ export class Figures {
     if (!this.#asking) {
       if (performance.now() - this.#askedAt < maxAgeMs) return;
       this.#asking = this.#askAll();
-      this.#answered = settlesWithin(this.#asking, patienceMs);
+      this.#answered = settlesWithin(this.#asking, this.#silentSince === null ? patienceMs : recallMs);
     }
     await this.#answered;
   }

@@ -140,10 +140,10 @@ function waiting({ self, log, deafMs, listeners, gateways }: Picture): Finding[]
   if (deafMs > 0) {
     found.push(
       {
-        text: `Redis does not answer: ${self} reads changes from the log in Postgres, and hears nothing of the other replicas (${duration(deafMs)})`,
+        text: `Redis does not answer: changes come from the log in Postgres (${duration(deafMs)})`,
         todo: `Bring Redis back, or the network between it and ${self}. Nothing is lost meanwhile, but it costs Postgres more.`,
       },
-      { text: `What this page counts is of ${self} alone` },
+      { text: `${self} hears nothing of the others meanwhile: what is counted here is its own` },
     );
   }
   for (const { node, silentMs } of listeners) {

@@ -146,9 +146,9 @@ it('says so while Redis is down', async () => {
   const page = await open(cluster.gateways[0]!);
   await isWell(page);
   await redis.kill();
-  await says(page, 'wait', /Redis does not answer: gateway-1 reads changes from the log in Postgres/);
+  await says(page, 'wait', /Redis does not answer: changes come from the log in Postgres/);
   // of the other gateway and of the listeners, nothing is claimed, and nothing can be wished
-  await poll(() => page.locator('#status-also').innerText()).toContain('counts is of gateway-1 alone');
+  await poll(() => page.locator('#status-also').innerText()).toContain('gateway-1 hears nothing of the others');
   await poll(() => page.locator('#channels-note').innerText()).toBe('Not known while Redis does not answer.');
   await poll(() => rowOf(page, 'gateway-1').locator('.share').innerText()).toBe('–');
   expect(await page.getByRole('button', { name: 'Drain gateway-1' }).isDisabled()).toBe(true);

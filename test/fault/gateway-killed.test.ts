@@ -100,3 +100,18 @@ it('SIGTERM to all gateways in turn: closes are 1012 only, REST gives no 5xx', a
   expect(new Set(codes)).toEqual(new Set([1012]));
   expect([...ledger.statuses.keys()].filter((status) => status === 0 || status >= 500)).toEqual([]);
 });
+
+it('a gateway that hangs: operators who come through nginx are answered by another', async () => {
+  const [hanging] = cluster.gateways;
+  hanging!.signal('SIGSTOP');
+  try {
+    const status = async () => {
+      const signal = AbortSignal.timeout(9_000);
+      return (await fetch(`${cluster.nginx!.operationsUrl}/ops/status`, { signal })).status;
+    };
+    const statuses = await Promise.all(Array.from({ length: 12 }, status));
+    expect(new Set(statuses)).toEqual(new Set([200]));
+  } finally {
+    hanging!.signal('SIGCONT');
+  }
+});

@@ -48,12 +48,11 @@ test('a Postgres that hangs is silent after two seconds, then longer and longer,
   await until(
     'it is silent for longer',
     async () => {
-      expect(await refreshed()).toBeLessThan(3_000);
+      expect(await refreshed()).toBeLessThan(1_500);
       return figures.postgresSilentMs > silentMs + 3_000;
     },
     10_000,
   );
-  expect(await refreshed()).toBeLessThan(500);
   proxy.pass();
   await until('it answers', async () => (await refreshed(), figures.postgresSilentMs === 0), 10_000);
   expect(figures.log).not.toBe(null);

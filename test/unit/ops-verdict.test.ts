@@ -79,7 +79,7 @@ describe('the sentence', () => {
       'Redis is down',
       { deafMs: 8_000 },
       'wait',
-      'Redis does not answer: gateway-1 reads changes from the log in Postgres, and hears nothing of the other replicas (8.0 s)',
+      'Redis does not answer: changes come from the log in Postgres (8.0 s)',
     ],
     [
       'a replica reads the log',
@@ -157,7 +157,7 @@ describe('the sentence', () => {
 
   it('says whose the numbers are, while nobody else is heard', () => {
     const { also } = verdict(picture({ deafMs: 8_000, listeners: [], gateways: [gateway('gateway-1')] }));
-    expect(also[0]).toBe('What this page counts is of gateway-1 alone');
+    expect(also[0]).toMatch(/^gateway-1 hears nothing of the others/);
   });
 });
 
