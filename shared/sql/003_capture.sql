@@ -265,10 +265,11 @@ begin
   perform plank.hand_over(a);
 end $$;
 
--- The generated functions of a table.
+-- The generated functions of a table. (By names and hence by an index: a pattern is matched with those of every table.)
 create function plank.functions(p_id integer) returns setof regprocedure language sql stable as $$
-  select oid::regprocedure from pg_proc
-  where pronamespace = 'plank'::regnamespace and proname ~ ('^(capture_' || p_id || '_(insert|update|delete|truncate)|(rechain|current)_' || p_id || ')$')
+  select oid::regprocedure from pg_proc where pronamespace = 'plank'::regnamespace and proname = any (array[
+    'capture_' || p_id || '_insert', 'capture_' || p_id || '_update', 'capture_' || p_id || '_delete', 'capture_' || p_id || '_truncate',
+    'rechain_' || p_id, 'current_' || p_id]::name[])
 $$;
 
 -- Whether the current role is the one that a table is captured as.

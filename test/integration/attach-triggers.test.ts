@@ -111,3 +111,15 @@ it('does not wait for writers where no trigger is to be made, of partitions eith
     await capture.writer.query('reset lock_timeout');
   }
 });
+
+it('finds nothing soon where many tables are attached', async () => {
+  await capture.writer.query(`do $$ begin
+    for i in 1 .. 100 loop
+      execute format('create table many_%s (id integer primary key)', i);
+      perform plank.attach(format('many_%s', i)::regclass);
+    end loop;
+  end $$`);
+  // it takes 20 ms; gateways ask with this deadline
+  await capture.writer.query("set statement_timeout = '1500ms'");
+  expect((await capture.writer.query('select * from plank.check()')).rows).toEqual([]);
+});
