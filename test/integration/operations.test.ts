@@ -142,6 +142,9 @@ describe('who is let in', () => {
     expect(page.status).toBe(200);
     expect(page.headers.get('content-security-policy')).toMatch(/default-src 'self'/);
     expect(page.headers.get('content-security-policy')).not.toMatch(/unsafe/);
+    const named = Array.from((await page.text()).matchAll(/(?:href|src)="([^"]+)"/g), ([, path]) => path!);
+    expect(named).toContain('console/page.css');
+    for (const path of named) expect([path, (await fetch(`${guarded.opsUrl}/${path}`)).status]).toEqual([path, 200]);
     for (const path of ['/ops/nodes', '/ops/status', '/ops/explain?pos=e1.1']) {
       const answer = await fetch(guarded.opsUrl + path);
       expect([path, answer.status, answer.headers.get('www-authenticate')]).toEqual([path, 401, 'Bearer']);
