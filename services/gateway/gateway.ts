@@ -254,15 +254,14 @@ export class Gateway implements Service {
     this.#stopping = true;
     const stoppedAt = performance.now();
     this.#shedder.stop();
-    const drained = this.#draining.drain();
-    this.#roster.announce();
     await allAccepted(this.#server);
     // Only the listening socket: http's own close ends idle connections at once, and a POST that a proxy sends on one of them
     // in that moment is lost. The proxy closes them itself, after an answer or when they have been idle for long.
     const closed = new Promise((resolve) => TcpServer.prototype.close.call(this.#server, resolve));
     const graceMs = this.#isProxied ? lingerMs : 0;
     const idle = setTimeout(() => this.#server.closeIdleConnections(), graceMs);
-    await drained;
+    this.#roster.announce();
+    await this.#draining.drain();
     const leftMs = Math.max(0, stoppedAt + graceMs - performance.now());
     const cut = setTimeout(() => this.#server.closeAllConnections(), leftMs + cutMs);
     this.#events.stop();
