@@ -203,6 +203,7 @@ export async function startPlank(
         await delay(Math.max(0, started + i * everyMs - performance.now()));
         await publishing.publish(changes);
       }
+      publishing.end();
     },
   };
 }

@@ -1,6 +1,8 @@
-// Owns how changes get into the gateways that are benchmarked: as batches in Redis, one for each flush. What must stay true: the log in
-// Postgres says that it is as far as they are, or a gateway that has a quiet moment would take them for changes that never were.
+// Owns how changes get into the gateways that are benchmarked: as batches in Redis, one for each flush. What must stay true: when a
+// gateway has a quiet moment (500 ms) and asks, the log in Postgres says that it is as far as Redis. Further, and the gateway would look
+// there for what is on its way; less far, and it would take what it has for changes that never were.
 
+import { setTimeout as delay } from 'node:timers/promises';
 import { Client } from 'pg';
 import type { Cluster } from '../../deploy/local/cluster.ts';
 import { type ChangeRow, packBatches } from '../../shared/batch.ts';
@@ -13,6 +15,8 @@ import { message } from './baselines/message.ts';
 export const rooms = 1_000;
 
 const term = 1;
+/** by then gateways have read what was published, and none has been quiet for long */
+const tellAfterMs = 100;
 
 export class Publishing {
   readonly #postgres: Client;
@@ -21,6 +25,7 @@ export class Publishing {
   readonly #relation: string;
   #seq: number;
   #room = 0;
+  #told: Promise<unknown> = Promise.resolve();
 
   private constructor(
     postgres: Client,
@@ -55,8 +60,9 @@ export class Publishing {
     return new Publishing(postgres, publisher, rows[0]);
   }
 
-  /** One batch: so many rows inserted by one transaction. */
+  /** One batch: so many rows inserted by one transaction. To be followed by another one, or by `end`, within 400 ms. */
   async publish(changes: number): Promise<void> {
+    await this.#told;
     const now = Date.now();
     const rows = Array.from({ length: changes }, (_, i): ChangeRow => {
       const id = this.#seq + i + 1;
@@ -70,14 +76,16 @@ export class Publishing {
     if (status !== 'published') throw new Error(`Redis answers: ${status}`);
     this.#seq += changes;
     this.#room = (this.#room + changes) % rooms;
-    await this.#postgres.query({
-      name: 'told',
-      text: 'update plank.leader set next_seq = $1',
-      values: [this.#seq + 1],
-    });
+  }
+
+  /** The load is over: the log is told, a moment later. */
+  end(): void {
+    const tell = () => this.#postgres.query('update plank.leader set next_seq = $1', [this.#seq + 1]);
+    this.#told = delay(tellAfterMs).then(tell);
   }
 
   async stop(): Promise<void> {
+    await this.#told;
     await this.#publisher.stop();
     await this.#postgres.end();
   }
