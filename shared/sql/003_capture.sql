@@ -35,6 +35,11 @@ create function plank.canonical_settings() returns text language sql immutable a
       || 'set bytea_output = ''hex'' set lc_monetary = ''C'''
 $$;
 
+-- Whether what is generated for a table is made anew as soon as the table changes. Else it must be right for any type.
+create function plank.follows_ddl() returns boolean language sql stable as $$
+  select exists (select from pg_event_trigger where evtname = 'plank_ddl' and evtenabled in ('O', 'A'))
+$$;
+
 -- Of the canonical settings those that the images of a table depend on: each costs every write. All of them where a type is none of
 -- these (ranges of times, composite types, users' own), and where nothing follows a change of types.
 create function plank.image_settings(a plank.attached) returns text language sql stable as $$
@@ -56,8 +61,7 @@ create function plank.image_settings(a plank.attached) returns text language sql
     end as setting
     from column_types c join pg_type y on y.oid = c.type
   )
-  select case when bool_or(setting is null) or not exists (select from pg_event_trigger where evtname = 'plank_ddl' and evtenabled in ('O', 'A'))
-    then plank.canonical_settings() else string_agg(setting, '' order by setting) end
+  select case when bool_or(setting is null) or not plank.follows_ddl() then plank.canonical_settings() else string_agg(setting, '' order by setting) end
   from settings
 $$;
 
@@ -101,7 +105,10 @@ create function plank.image_sql(a plank.attached, p_row text, p_of text default 
 $$;
 
 create function plank.key_sql(a plank.attached, p_row text, p_of text default null) returns text language sql stable as $$
-  select format(case when cardinality(a.key_columns) = 1 then 'to_json(%s)::text' else '(select to_json(k.*)::text from (select %s) k)' end,
+  select format(case when cardinality(a.key_columns) > 1 then '(select to_json(k.*)::text from (select %s) k)'
+                     -- the same bytes for less
+                     when bool_and(atttypid = any ('{int2,int4,int8}'::regtype[])) and plank.follows_ddl() then '%s::text'
+                     else 'to_json(%s)::text' end,
                 string_agg(plank.value_sql(x.value, attnum = any (f.columns)) || case when cardinality(a.key_columns) = 1 then '' else ' as ' || quote_ident(c) end, ', ' order by n))
   from unnest(a.key_columns) with ordinality k(c, n) cross join lateral (select coalesce(p_of, p_row || '.') || quote_ident(c) as value) x
   cross join (select plank.foreign_columns(a.relation) as columns offset 0) f
@@ -137,8 +144,9 @@ $$;
 -- (Re)writes the capture functions of one attached table, plank.capture_N_insert() and so on, and plank.current_N(key).
 create function plank.generate(a plank.attached) returns void language plpgsql as $$
 declare
-  absent text := (select string_agg(format('null::text as %I', attname), ', ')
-                  from pg_attribute where attrelid = a.relation and attnum > 0 and not attisdropped);
+  -- of the columns that are named: of all, or where rows are rendered as they are, of the key
+  absent text := (select string_agg(format('null::text as %I', attname), ', ') from pg_attribute
+                  where attrelid = a.relation and attnum > 0 and not attisdropped and (attname = any (a.key_columns) or not plank.is_plain_layout(a)));
   rows   text := 'select i.* from (select %s) absent cross join lateral (select %s as key, %s as image from plank_%s r) i';
   old_rows text := format(rows, absent, plank.key_sql(a, 'r', ''), plank.image_sql(a, 'r', ''), 'old');
   new_rows text := format(rows, absent, plank.key_sql(a, 'r', ''), plank.image_sql(a, 'r', ''), 'new');
