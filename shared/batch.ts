@@ -101,24 +101,28 @@ function pack(
   return { epoch, firstSeq, lastSeq: firstSeq + to - from - 1, buffer };
 }
 
-/** Makes batches of consecutive changes that Postgres has packed, one behind the other (plank.drain_packed). */
-export function batchesOf(epoch: number, firstSeq: number, changes: Buffer, drainedAtMs: number): Batch[] {
+/**
+ * Makes batches of consecutive changes that Postgres has packed, one behind the other (plank.drain_packed), behind room for a header:
+ * it is written there where they come to one batch, which then is this buffer and no copy of it.
+ */
+export function batchesOf(epoch: number, firstSeq: number, packed: Buffer, drainedAtMs: number): Batch[] {
   const batches: Batch[] = [];
   let seq = firstSeq;
-  for (let from = 0; from < changes.length; ) {
+  for (let from = headerBytes; from < packed.length; ) {
     let flags = 0;
     let count = 0;
     let at = from;
-    while (at < changes.length && at - from < targetBytes && count < maxCount) {
-      if ((changes[at + 4]! & ~lastOfTransaction) === actions.canary) flags |= canaryFlag;
+    while (at < packed.length && at - from < targetBytes && count < maxCount) {
+      if ((packed[at + 4]! & ~lastOfTransaction) === actions.canary) flags |= canaryFlag;
       let end = at + changeBytes;
-      for (let field = 0; field < 3; field++) end += Math.max(0, changes.readInt32BE(at + 21 + 4 * field));
+      for (let field = 0; field < 3; field++) end += Math.max(0, packed.readInt32BE(at + 21 + 4 * field));
       at = end;
       count++;
     }
-    const buffer = Buffer.allocUnsafeSlow(headerBytes + at - from);
+    const isAll = from === headerBytes && at === packed.length;
+    const buffer = isAll ? packed : Buffer.allocUnsafeSlow(headerBytes + at - from);
+    if (!isAll) packed.copy(buffer, headerBytes, from, at);
     writeHeader(buffer, { flags, count, epoch, firstSeq: seq, drainedAtMs });
-    changes.copy(buffer, headerBytes, from, at);
     batches.push({ epoch, firstSeq: seq, lastSeq: seq + count - 1, buffer });
     seq += count;
     from = at;

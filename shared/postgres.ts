@@ -2,6 +2,7 @@
  * The door to `pg`: pools and dedicated connections with keepalive, deadlines and an application name. Sessions render
  * values exactly as captured images are rendered (plank.canonical_settings in sql/003_capture.sql).
  */
+import type { EventEmitter } from 'node:events';
 import {
   Client,
   type ClientConfig,
@@ -12,6 +13,7 @@ import {
   Query,
   type QueryConfig,
 } from 'pg';
+import { copyDataApart } from './copy-data.ts';
 
 export type { Client, Pool, PoolClient };
 export { DatabaseError };
@@ -93,15 +95,17 @@ export const asText = { getTypeParser: () => (value: string) => value } as unkno
 
 /** A statement `copy (…) to stdout (format binary)`, which takes bytes as they are and costs neither text nor an object a value. */
 class CopyOut extends Query {
-  readonly chunks: Buffer[] = [];
+  readonly messages: Buffer[] = [];
 
-  /** Called by the client; the bytes are only lent. */
   handleCopyData({ chunk }: { chunk: Buffer }): void {
-    this.chunks.push(Buffer.from(chunk));
+    this.messages.push(chunk);
   }
 }
 
-/** The rows of a query without parameters, each value in Postgres' binary format. */
+/**
+ * The rows of a query without parameters, each value in Postgres' binary format. For connections of `connect`. The bytes are the
+ * caller's, those of a row are one buffer.
+ */
 export async function binaryRows(client: Client, sql: string): Promise<(Buffer | null)[][]> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const copy = new CopyOut(`copy (${sql}) to stdout (format binary)`, undefined, (error) =>
@@ -109,25 +113,57 @@ export async function binaryRows(client: Client, sql: string): Promise<(Buffer |
   );
   client.query(copy);
   await promise;
-  return copyRows(Buffer.concat(copy.chunks));
+  return copyRows(copy.messages);
 }
 
-/** The file format of COPY: a header of 19 bytes and its extension, then rows, then -1 instead of a count of values. */
-function copyRows(bytes: Buffer): (Buffer | null)[][] {
+/**
+ * The file format of COPY: a header of 19 bytes and its extension, then rows, then -1 instead of a count of values. No row goes over
+ * the end of a message.
+ */
+function copyRows(messages: readonly Buffer[]): (Buffer | null)[][] {
   const rows: (Buffer | null)[][] = [];
-  let at = 19 + bytes.readInt32BE(15);
-  for (let count = bytes.readInt16BE(at); count >= 0; count = bytes.readInt16BE(at)) {
-    at += 2;
-    const row: (Buffer | null)[] = [];
-    for (let i = 0; i < count; i++) {
-      const length = bytes.readInt32BE(at);
-      at += 4;
-      row.push(length < 0 ? null : bytes.subarray(at, at + length));
-      at += Math.max(0, length);
+  let at = 19 + messages[0]!.readInt32BE(15);
+  for (const bytes of messages) {
+    while (at < bytes.length) {
+      const row: (Buffer | null)[] = [];
+      const count = bytes.readInt16BE(at);
+      at += 2;
+      if (count < 0) return rows;
+      for (let i = 0; i < count; i++) {
+        const length = bytes.readInt32BE(at);
+        at += 4;
+        row.push(length < 0 ? null : bytes.subarray(at, at + length));
+        at += Math.max(0, length);
+      }
+      rows.push(row);
     }
-    rows.push(row);
+    at = 0;
   }
   return rows;
+}
+
+/** pg's side of a client's socket, as far as this touches it. */
+interface PgConnection {
+  stream: { destroy(): void };
+  /** gives the parser what comes */
+  attachListeners(stream: Pick<EventEmitter, 'on'>): void;
+  emit(event: 'copyData', message: { chunk: Buffer }): boolean;
+}
+
+function connectionOf(client: Client): PgConnection {
+  return (client as unknown as { connection: PgConnection }).connection;
+}
+
+/** Before it connects: hands the data of COPY to queries in buffers that are theirs, instead of lending them those of the parser. */
+function ownCopyData(client: Client): void {
+  const connection = connectionOf(client);
+  const attach = connection.attachListeners.bind(connection);
+  const take = (chunk: Buffer) => connection.emit('copyData', { chunk });
+  connection.attachListeners = (stream) => {
+    const on: typeof stream.on = (event, listener) =>
+      stream.on(event, event === 'data' ? copyDataApart(listener, take) : listener);
+    attach({ on });
+  };
 }
 
 /** A dedicated connection. `lost` aborts, with the reason, when it ends in any way. */
@@ -139,6 +175,7 @@ export interface Connection {
 /** One connection, connected. Its owner ends it. */
 export async function connect(url: string, options: ConnectionOptions): Promise<Connection> {
   const client = new Client({ ...settings(url, options), connectionTimeoutMillis: dedicatedConnectTimeoutMs });
+  ownCopyData(client);
   const lost = new AbortController();
   client.on('error', (error) => lost.abort(error));
   client.on('end', () => lost.abort(new Error('the connection to Postgres ended')));
@@ -148,7 +185,7 @@ export async function connect(url: string, options: ConnectionOptions): Promise<
 
 /** Ends a connection that may no longer answer: politely, and by force after a moment. */
 export async function disconnect(client: Client): Promise<void> {
-  const stream = (client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream;
+  const { stream } = connectionOf(client);
   const force = setTimeout(() => stream.destroy(), 500);
   await client.end().catch(() => {});
   clearTimeout(force);

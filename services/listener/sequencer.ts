@@ -31,7 +31,7 @@ export interface Changes {
   transactions: number;
   /** when the first was captured, in ms since 1970 */
   firstAtMs: number;
-  /** one behind the other, as they are in batches */
+  /** one behind the other, as they are in batches, behind room for a header; whoever publishes them may take it as it is */
   packed: Buffer;
 }
 

@@ -98,15 +98,15 @@ begin
     order by e.last_id, e.id;
 end $$;
 
--- The same for the listener, in one row: the changes are packed as they are in batches (shared/batch.ts), so that nobody makes
--- anything of them on their way. All are null where there is nothing, all but last_seq where there are too many.
+-- The same for the listener, in one row: the changes are packed as they are in batches (shared/batch.ts), behind room for a batch's header,
+-- so that nobody makes anything of them on their way. All are null where there is nothing, all but last_seq where there are too many.
 create function plank.drain_packed(p_term bigint, p_limit integer, p_lease interval)
 returns table (first_seq bigint, last_seq bigint, transactions bigint, first_at_ms float8, packed bytea)
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   return query
     select min(d.seq), max(d.seq), count(*) filter (where d.last), date_part('epoch', min(d.at)) * 1000,
-           string_agg(int4send(d.relation) || set_byte(decode('00', 'hex'), 0, ascii(d.action::text) + case when d.last then 128 else 0 end)
+           decode(repeat('00', 24), 'hex') || string_agg(int4send(d.relation) || set_byte(decode('00', 'hex'), 0, ascii(d.action::text) + case when d.last then 128 else 0 end)
              || xid8send(d.xid) || float8send(date_part('epoch', d.at) * 1000) || int4send(coalesce(octet_length(convert_to(d.key, 'UTF8')), -1))
              || int4send(coalesce(octet_length(convert_to(d.new, 'UTF8')), -1)) || int4send(coalesce(octet_length(convert_to(d.old, 'UTF8')), -1))
              || convert_to(concat(d.key, d.new, d.old), 'UTF8'), '')

@@ -101,6 +101,8 @@ describe('packBatches', () => {
 });
 
 describe('batchesOf', () => {
+  const room = Buffer.alloc(24);
+
   it('makes the same of what is packed already', () => {
     const canary: ChangeRow = ['901', '7', '1', '0', 'C', null, '{"every_ms":250}', null, 't'];
     for (const rows of [
@@ -110,13 +112,17 @@ describe('batchesOf', () => {
       [...rowsOf(1, 1), ...rowsOf(2, 2, { bytes: 3_000_000 }), ...rowsOf(3, 3)],
     ]) {
       const expected = packBatches(3, rows, 1_234.5);
-      const packed = Buffer.concat(expected.map((batch) => batch.buffer.subarray(24)));
-      expect(batchesOf(3, Number(rows[0]![0]), packed, 1_234.5)).toEqual(expected);
+      const packed = Buffer.concat([room, ...expected.map((batch) => batch.buffer.subarray(24))]);
+      const batches = batchesOf(3, Number(rows[0]![0]), packed, 1_234.5);
+      expect(batches).toEqual(expected);
+      // one that holds everything is no copy, several do not keep what they are from
+      for (const { buffer } of batches) expect(buffer === packed).toBe(batches.length === 1);
+      for (const { buffer } of batches) expect(buffer.buffer === packed.buffer).toBe(batches.length === 1);
     }
   });
 
   it('makes nothing of nothing', () => {
-    expect(batchesOf(3, 1, Buffer.alloc(0), 0)).toEqual([]);
+    expect(batchesOf(3, 1, room, 0)).toEqual([]);
   });
 });
 
