@@ -40,7 +40,7 @@ export class TestClient {
   readonly rows = new Map<string, RowTrail>();
   readonly problems: string[] = [];
   readonly frames: string[] = [];
-  /** from a row's `updated_at` to its arrival here, for each change that has one, in ms */
+  /** from a row's `updated_at` to its arrival here, for each INSERT and UPDATE of one that has it, in ms */
   readonly latencies: number[] = [];
   readonly closeCodes: number[] = [];
   readonly closeReasons: string[] = [];
@@ -201,7 +201,8 @@ export class TestClient {
     this.pos = change.pos;
     const resumed = this.resumed.at(-1);
     if (resumed && resumed.first === undefined) resumed.first = change.pos;
-    if (change.data?.updated_at !== undefined)
+    // a DELETE brings the row as it was: that tells of its last update, which may be seconds ago
+    if (change.action !== 'DELETE' && change.data?.updated_at !== undefined)
       this.latencies.push(performance.timeOrigin + performance.now() - Date.parse(change.data.updated_at));
     if (change.action !== 'TRUNCATE') this.#fold(change);
   }
