@@ -51,7 +51,10 @@ $$;
 -- seq and no action: then plank.read_log streams them. SQLSTATE PLK01: the term is over, somebody else leads.
 create function plank.drain(p_term bigint, p_limit integer, p_lease interval)
 returns table (seq bigint, xid xid8, at timestamptz, relation integer, action "char", key text, new text, old text, last boolean)
-language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off
+-- Its queries are the same each time, and making plans for them anew took an eighth of a drain's CPU. As estimates are made once, of a
+-- table of any size: no workers.
+set plan_cache_mode = force_generic_plan set max_parallel_workers_per_gather = 0 as $$
 declare
   l       plank.leader;
   upto    pg_snapshot;
@@ -102,7 +105,7 @@ end $$;
 -- so that nobody makes anything of them on their way. All are null where there is nothing, all but last_seq where there are too many.
 create function plank.drain_packed(p_term bigint, p_limit integer, p_lease interval)
 returns table (first_seq bigint, last_seq bigint, transactions bigint, first_at_ms float8, packed bytea)
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+language plpgsql set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
 begin
   return query
     select min(d.seq), max(d.seq), count(*) filter (where d.last), date_part('epoch', min(d.at)) * 1000,
