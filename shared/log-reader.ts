@@ -109,9 +109,11 @@ export class LogReader {
       broken = error as Error;
       throw error;
     } finally {
-      await withDeadlineOr(cursor.close(), fetchDeadlineMs, silent).catch((error: Error) => {
-        broken ??= error;
-      });
+      // a connection that is given up would not say that the cursor is closed, and its reader is to go on at once
+      if (!broken)
+        await withDeadlineOr(cursor.close(), fetchDeadlineMs, silent).catch((error: Error) => {
+          broken = error;
+        });
       client.release(broken);
     }
   }
