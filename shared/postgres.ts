@@ -4,18 +4,18 @@
  */
 import type { EventEmitter } from 'node:events';
 import {
-  Client,
   type ClientConfig,
   type CustomTypesConfig,
   DatabaseError,
+  Client as PgClient,
   Pool,
   type PoolClient,
   Query,
   type QueryConfig,
 } from 'pg';
-import { copyDataApart } from './copy-data.ts';
+import { wholeMessages } from './whole-messages.ts';
 
-export type { Client, Pool, PoolClient };
+export type { Pool, PoolClient };
 export { DatabaseError };
 
 const canonicalOptions = [
@@ -50,6 +50,20 @@ function settings(url: string, options: ConnectionOptions): ClientConfig {
   };
 }
 
+/** A client whose parser gets whole messages. */
+export class Client extends PgClient {
+  constructor(config?: ClientConfig) {
+    super(config);
+    const connection = this.connection as unknown as { attachListeners(stream: Pick<EventEmitter, 'on'>): void };
+    const attach = connection.attachListeners.bind(connection);
+    connection.attachListeners = (stream) => {
+      const on: typeof stream.on = (event, listener) =>
+        stream.on(event, event === 'data' ? wholeMessages(listener) : listener);
+      attach({ on });
+    };
+  }
+}
+
 /** A pool whose idle connections may fail without ending the process: the next query opens another. */
 export function createPool(
   url: string,
@@ -62,6 +76,7 @@ export function createPool(
 ): Pool {
   const pool = new Pool({
     ...settings(url, options),
+    Client,
     max: options.max,
     idleTimeoutMillis: options.idleTimeoutMs ?? 30_000,
     // the client gives up a little after the server should have: a silent server must not hold a request for ever
@@ -99,14 +114,15 @@ export const asText = { getTypeParser: () => (value: string) => value } as unkno
 class CopyOut extends Query {
   readonly messages: Buffer[] = [];
 
+  /** Called by the client; nobody else keeps or changes the bytes (shared/whole-messages.ts). */
   handleCopyData({ chunk }: { chunk: Buffer }): void {
     this.messages.push(chunk);
   }
 }
 
 /**
- * The rows of a query without parameters, each value in Postgres' binary format. For connections of `connect`. The bytes are the
- * caller's, those of a row are one buffer.
+ * The rows of a query without parameters, each value in Postgres' binary format. The bytes are the caller's, those of a
+ * row are one buffer.
  */
 export async function binaryRows(client: Client, sql: string): Promise<(Buffer | null)[][]> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
@@ -144,30 +160,6 @@ function copyRows(messages: readonly Buffer[]): (Buffer | null)[][] {
   return rows;
 }
 
-/** pg's side of a client's socket, as far as this touches it. */
-interface PgConnection {
-  stream: { destroy(): void };
-  /** gives the parser what comes */
-  attachListeners(stream: Pick<EventEmitter, 'on'>): void;
-  emit(event: 'copyData', message: { chunk: Buffer }): boolean;
-}
-
-function connectionOf(client: Client): PgConnection {
-  return (client as unknown as { connection: PgConnection }).connection;
-}
-
-/** Before it connects: hands the data of COPY to queries in buffers that are theirs, instead of lending them those of the parser. */
-function ownCopyData(client: Client): void {
-  const connection = connectionOf(client);
-  const attach = connection.attachListeners.bind(connection);
-  const take = (chunk: Buffer) => connection.emit('copyData', { chunk });
-  connection.attachListeners = (stream) => {
-    const on: typeof stream.on = (event, listener) =>
-      stream.on(event, event === 'data' ? copyDataApart(listener, take) : listener);
-    attach({ on });
-  };
-}
-
 /** A dedicated connection. `lost` aborts, with the reason, when it ends in any way. */
 export interface Connection {
   client: Client;
@@ -177,7 +169,6 @@ export interface Connection {
 /** One connection, connected. Its owner ends it. */
 export async function connect(url: string, options: ConnectionOptions): Promise<Connection> {
   const client = new Client({ ...settings(url, options), connectionTimeoutMillis: dedicatedConnectTimeoutMs });
-  ownCopyData(client);
   const lost = new AbortController();
   client.on('error', (error) => lost.abort(error));
   client.on('end', () => lost.abort(new Error('the connection to Postgres ended')));
@@ -187,7 +178,7 @@ export async function connect(url: string, options: ConnectionOptions): Promise<
 
 /** Ends a connection that may no longer answer: politely, and by force after a moment. */
 export async function disconnect(client: Client): Promise<void> {
-  const { stream } = connectionOf(client);
+  const { stream } = client.connection;
   const force = setTimeout(() => stream.destroy(), 500);
   await client.end().catch(() => {});
   clearTimeout(force);
