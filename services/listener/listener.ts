@@ -231,7 +231,7 @@ export class Listener implements Service {
         const wake = await doorbell.wait(signal);
         if (signal.aborted) break;
         const started = performance.now();
-        const drained = await sequencer.drain(lead.term, this.#drainDeadline.ms + 500).catch((error: Error) => {
+        const drained = await sequencer.drain(lead.term, this.#drainDeadline.ms).catch((error: Error) => {
           this.#drainDeadline.failed(performance.now() - started);
           throw error;
         });

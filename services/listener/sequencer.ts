@@ -36,26 +36,31 @@ export interface Changes {
 }
 
 const renewTimeoutMs = 2_000;
+/** how long after a drain's deadline the server's word of it is waited for */
+const silenceMs = 500;
 const drainLimit = 5_000;
 
 export class Sequencer {
   readonly #connection: Connection;
   readonly #leaseMs: number;
+  /** how long the server lets a statement of this connection take */
+  #statementTimeoutMs: number;
   /** settles when the connection is free: one statement at a time */
   #turn: Promise<unknown> = Promise.resolve();
 
-  private constructor(connection: Connection, leaseMs: number) {
+  private constructor(connection: Connection, leaseMs: number, statementTimeoutMs: number) {
     this.#connection = connection;
     this.#leaseMs = leaseMs;
+    this.#statementTimeoutMs = statementTimeoutMs;
   }
 
-  /** The server ends statements that take longer than `statementTimeoutMs`. */
+  /** The server ends statements that take longer than `statementTimeoutMs`, until a drain has another deadline. */
   static async connect(databaseUrl: string, leaseMs: number, statementTimeoutMs: number): Promise<Sequencer> {
     const connection = await connect(databaseUrl, {
       applicationName: 'plank listener',
       statementTimeoutMs,
     });
-    return new Sequencer(connection, leaseMs);
+    return new Sequencer(connection, leaseMs, statementTimeoutMs);
   }
 
   /** Aborts with the reason when the connection is lost. */
@@ -76,12 +81,17 @@ export class Sequencer {
     return { term: Number(row.term), epoch: row.epoch, headSeq: Number(row.next_seq) - 1 };
   }
 
-  /** Gives the next seqs. What it returns is committed. Throws Deposed; behind `deadlineMs` the connection counts as silent. */
+  /**
+   * Gives the next seqs. What it returns is committed. Throws Deposed. The server gives it up at `deadlineMs`, so that the next one does
+   * not wait behind it; a little later the connection counts as silent.
+   */
   async drain(term: number, deadlineMs = 30_000): Promise<Drained> {
     try {
-      const [row] = await this.#inTurn(deadlineMs, (client) =>
-        binaryRows(client, `select * from plank.drain_packed(${term}, ${drainLimit}, '${this.#leaseMs} ms')`),
-      );
+      const [row] = await this.#inTurn(deadlineMs + silenceMs, async (client) => {
+        if (deadlineMs !== this.#statementTimeoutMs) await client.query(`set statement_timeout = ${deadlineMs}`);
+        this.#statementTimeoutMs = deadlineMs;
+        return binaryRows(client, `select * from plank.drain_packed(${term}, ${drainLimit}, '${this.#leaseMs} ms')`);
+      });
       const [first, last, transactions, firstAt, packed] = row!;
       if (!first || !last) return { kind: 'nothing' };
       const lastSeq = Number(last.readBigInt64BE());

@@ -250,6 +250,21 @@ describe('positions and terms', () => {
     expect((await readAll(0)).map((row) => Number(row[0]))).toEqual(Array.from({ length: newest }, (_, i) => i + 1));
   });
 
+  it('is given up by the server at its deadline, also where one before had longer', async () => {
+    const { term } = await takeOver(one, 'one');
+    await one.drain(term, 20_000);
+    const other = await pool.connect();
+    try {
+      await other.query('begin; select from plank.leader for update');
+      await expect(one.drain(term, 200)).rejects.toMatchObject({ code: '57014' });
+    } finally {
+      await other.query('rollback');
+      other.release();
+    }
+    await change(1);
+    expect((await one.drain(term, 20_000)).kind).toBe('changes');
+  });
+
   it('has flushed what it tells, also where commits are not', async () => {
     await admin(database.url, `alter database ${database.name} set synchronous_commit = off`);
     const lazy = await Sequencer.connect(database.url, 60_000, 10_000);
