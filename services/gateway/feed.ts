@@ -19,7 +19,7 @@ import { shapesOf } from './changes.ts';
 import type { Hub } from './hub.ts';
 import type { Subscription } from './subscription.ts';
 
-const quietMs = 300;
+const quietMs = 500;
 const askMs = 1_000;
 /** between reads of the log while the fan-out does not answer */
 const readingPauseMs = 100;

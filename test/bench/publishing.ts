@@ -1,5 +1,5 @@
 // Owns how changes get into the gateways that are benchmarked: as batches in Redis, one for each flush. What must stay true: when a
-// gateway has a quiet moment (300 ms) and asks, the log in Postgres says that it is as far as Redis. Further, and the gateway would look
+// gateway has a quiet moment (500 ms) and asks, the log in Postgres says that it is as far as Redis. Further, and the gateway would look
 // there for what is on its way; less far, and it would take what it has for changes that never were.
 
 import { setTimeout as delay } from 'node:timers/promises';
@@ -60,7 +60,7 @@ export class Publishing {
     return new Publishing(postgres, publisher, rows[0]);
   }
 
-  /** One batch: so many rows inserted by one transaction. To be followed by another one, or by `end`, within 200 ms. */
+  /** One batch: so many rows inserted by one transaction. To be followed by another one, or by `end`, within 400 ms. */
   async publish(changes: number): Promise<void> {
     await this.#told;
     const now = Date.now();
