@@ -71,7 +71,6 @@ onLinux('to drain and publish a row costs little more than to read it', async ()
     variants: ['plank', 'discard'],
     rounds: 7,
     chunks: 4,
-    smallDrains: 10,
     folder: await folder(stack),
     say,
   });
