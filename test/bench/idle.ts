@@ -1,8 +1,8 @@
 // What an idle connection weighs (d): how much resident memory 10,000 of them add to a process, after all garbage is collected,
 // against a bare socket of `net`, a bare one of `ws` and Socket.IO. Those of Plank and Socket.IO are subscribed.
 //
-// Resident memory is what an operator pays, but V8 keeps room for new objects in it that depends on how fast they came, up to 5 kB
-// a connection here. What the objects of a connection take up by themselves (`heap`) is the same to a few bytes each time.
+// Resident memory without the room that V8 keeps for new objects: that depends on how fast the last ones came, up to 5 kB a connection
+// here, and is no connection's. What the objects of a connection take up by themselves (`heap`) is the same to a few bytes each time.
 
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
