@@ -4,11 +4,16 @@
 //   notify   one with a row trigger that sends each row by pg_notify, and a client that listens,
 //   plank    one that is attached, with a listener process and Redis: all of it on this machine.
 //
+// How much NOTIFY costs depends on the disk: notifying commits wait for each other through their flushes, which take from 50 µs (a cache
+// that power loss spares) to some ms. So the flush of this disk is told, and some of it is measured with flushes of half a millisecond
+// more as well (commit_delay: whoever flushes waits so long before, with the lock of the log held).
+//
 // The three take turns in every round, in alternating order, on one server; of each run the first second does not count. A round in
 // which Plank's log does not come to hold exactly what was committed, or a notification is missing, ends the benchmark.
 
 import { execFile } from 'node:child_process';
-import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { fdatasyncSync } from 'node:fs';
+import { mkdir, open, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { Client } from 'pg';
@@ -31,9 +36,13 @@ interface Workload {
   sql: (table: string) => string;
   /** at how many connections it is measured; the last of them in a quick run too */
   clients: readonly number[];
+  /** and with slower flushes */
+  slowClients?: readonly number[];
   /** not in a quick run */
   slow?: true;
 }
+
+const slowerByMicros = 500;
 
 const insertMany = (rows: number): Workload => ({
   rows,
@@ -47,12 +56,14 @@ const workloads: Record<string, Workload> = {
     sql: (table) =>
       `\\set id random(1, 10000)\nupdate ${table} set value = value + 1, updated_at = now() where id = :id;\n`,
     clients: [1, 8, 32],
+    slowClients: [1, 32],
   },
   insert: {
     rows: 1,
     sql: (table) =>
       `\\set value random(1, 10000)\ninsert into ${table} (name, value) values ('a name of some length', :value);\n`,
     clients: [1, 8, 32],
+    slowClients: [32],
   },
   'insert of 100': insertMany(100),
   'insert of 1000': { ...insertMany(1_000), slow: true },
@@ -94,50 +105,57 @@ export async function writers({ quick, folder, say }: BenchOptions): Promise<Ben
   const load = await loadGenerator(databaseUrl, folder);
   const check = await Check.start(databaseUrl, cluster);
   stack.defer(() => check.stop());
-  say(`PostgreSQL ${version}, fsync on, written by ${load.name}; ${rounds} rounds of ${seconds} s for each\n`);
+  const flushMicros = await timeFlushes(folder);
+  say(
+    `PostgreSQL ${version}, fsync on (${Math.round(flushMicros)} µs), written by ${load.name}; ${rounds} × ${seconds} s each\n`,
+  );
 
   const results: object[] = [];
   const rows: Row[] = [];
-  say(`${pad('')}   none  notify   plank   plank ÷ none (95 %)    plank ÷ notify (95 %)   tx/s, ratios`);
-  for (const [workload, { rows: rowsEach, clients: counts, slow }] of Object.entries(workloads)) {
-    if (quick && slow) continue;
-    for (const clients of quick ? counts.slice(-1) : counts) {
-      const tps: Record<Variant, number[]> = { none: [], notify: [], plank: [] };
-      for (const variant of variants) await load.run(workload, variant, clients, 1);
-      await check.all();
-      for (let round = 0; round < rounds; round++) {
-        for (const variant of round % 2 === 0 ? variants : variants.toReversed()) {
-          const { transactions, perSecond } = await load.run(workload, variant, clients, seconds);
-          await check.committed(variant, transactions * rowsEach);
-          tps[variant].push(perSecond);
-        }
+  async function measure(workload: string, rowsEach: number, clients: number, flushes = ''): Promise<void> {
+    const tps: Record<Variant, number[]> = { none: [], notify: [], plank: [] };
+    for (const variant of variants) await load.run(workload, variant, clients, 1);
+    await check.all();
+    for (let round = 0; round < rounds; round++) {
+      for (const variant of round % 2 === 0 ? variants : variants.toReversed()) {
+        const { transactions, perSecond } = await load.run(workload, variant, clients, seconds);
+        await check.committed(variant, transactions * rowsEach);
+        tps[variant].push(perSecond);
       }
-      const toNone = ratio(tps.plank, tps.none);
-      const toNotify = ratio(tps.plank, tps.notify);
-      const medians = variants.map((variant) => Math.round(median(tps[variant])));
-      say(
-        `${pad(`${clients} × ${workload}`)}${medians.map((value) => String(value).padStart(8)).join('')}   ${words(toNone)}     ${words(toNotify)}${
-          clients === 32 ? verdict(toNone, toNotify) : ''
-        }`,
-      );
-      const figure = { id: 'c1', name: `${clients} × ${workload}`, unit: 'tx/s', measured: tps.plank };
-      const targets = clients === 32;
-      rows.push(
-        compared({
-          ...figure,
-          against: 'no trigger',
-          baseline: tps.none,
-          ...(targets && { target: { atLeast: 0.6 } }),
-        }),
-        compared({ ...figure, against: 'pg_notify', baseline: tps.notify, ...(targets && { target: { atLeast: 3 } }) }),
-      );
-      results.push({ workload, clients, tps, medians, toNone, toNotify });
     }
+    const toNone = ratio(tps.plank, tps.none);
+    const toNotify = ratio(tps.plank, tps.notify);
+    const medians = variants.map((variant) => Math.round(median(tps[variant])));
+    const name = `${clients} × ${workload}${flushes}`;
+    const targets = clients === 32;
+    say(
+      `${pad(name)}${medians.map((value) => String(value).padStart(8)).join('')}   ${words(toNone)}     ${words(toNotify)}${
+        targets ? verdict(toNone, toNotify) : ''
+      }`,
+    );
+    const figure = { id: 'c1', name, unit: 'tx/s', measured: tps.plank };
+    rows.push(
+      compared({ ...figure, against: 'no trigger', baseline: tps.none, ...(targets && { target: { atLeast: 0.6 } }) }),
+      compared({ ...figure, against: 'pg_notify', baseline: tps.notify, ...(targets && { target: { atLeast: 3 } }) }),
+    );
+    results.push({ workload, clients, flushes, tps, medians, toNone, toNotify });
   }
-  return { rows, raw: { postgres: version, load: load.name, rounds, seconds, results } };
+
+  say(`${pad('')}   none  notify   plank   plank ÷ none (95 %)    plank ÷ notify (95 %)   tx/s, ratios`);
+  for (const [workload, { rows: rowsEach, clients, slow }] of Object.entries(workloads)) {
+    if (quick && slow) continue;
+    for (const count of quick ? clients.slice(-1) : clients) await measure(workload, rowsEach, count);
+  }
+  await admin(databaseUrl, `alter system set commit_delay = ${slowerByMicros}`);
+  await admin(databaseUrl, 'alter system set commit_siblings = 0');
+  await admin(databaseUrl, 'select pg_reload_conf()');
+  for (const [workload, { rows: rowsEach, slowClients = [] }] of Object.entries(workloads))
+    for (const count of quick ? slowClients.slice(-1) : slowClients)
+      await measure(workload, rowsEach, count, `, flushes + ${slowerByMicros / 1_000} ms`);
+  return { rows, raw: { postgres: version, flushMicros, load: load.name, rounds, seconds, results } };
 }
 
-const pad = (text: string) => text.padEnd(18);
+const pad = (text: string) => text.padEnd(32);
 const words = ({ median, low, high }: Interval) =>
   `${median.toFixed(2)} (${low.toFixed(2)} … ${high.toFixed(2)})`.padEnd(20);
 
@@ -145,6 +163,21 @@ const words = ({ median, low, high }: Interval) =>
 function verdict(toNone: Interval, toNotify: Interval): string {
   const missed = [...(toNone.low < 0.6 ? ['≥ 0.6 of none'] : []), ...(toNotify.low < 3 ? ['≥ 3 of notify'] : [])];
   return missed.length === 0 ? '   target held' : `   target missed: ${missed.join(', ')}`;
+}
+
+/** What a flush takes on the disk of the data: the median, in µs. */
+async function timeFlushes(folder: string): Promise<number> {
+  const file = await open(join(folder, 'flushes'), 'w');
+  const page = Buffer.alloc(8_192);
+  const times: number[] = [];
+  for (let i = 0; i < 300; i++) {
+    await file.write(page, 0, page.length, 0);
+    const before = performance.now();
+    fdatasyncSync(file.fd);
+    times.push((performance.now() - before) * 1_000);
+  }
+  await file.close();
+  return median(times);
 }
 
 /** That nothing was lost: what was committed has got its seq and is in Redis; the listening client has heard it. */
