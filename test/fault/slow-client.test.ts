@@ -135,12 +135,15 @@ describe('a client that reads nothing', () => {
 describe('a client that is behind the retention', () => {
   it('is closed with 4508 when it was too slow', async () => {
     const slow = await TestClient.connect({ url, tables: 'big', reconnects: false });
+    // what the gateway itself has not read yet must not be forgotten: it would begin anew, with all its clients
+    const watcher = await TestClient.connect({ url, tables: 'big' });
+    const follow = () => watcher.rows.has(`big/${lastId}`);
     slow.pause();
     const from = lastId + 1;
     const behind = async () => (await metric(gateway, 'plank_catching_up')) === 1;
-    for (let i = 0; i < 40 && !(await behind()); i++) await writeBig(50);
+    for (let i = 0; i < 40 && !(await behind()); i++) await writeBig(50, follow);
     // more than memory and Redis hold
-    await writeBig(150);
+    await writeBig(150, follow);
     const forget = async () => {
       const [row] = await admin(
         databaseUrl,
@@ -154,6 +157,8 @@ describe('a client that is behind the retention', () => {
     expect(slow.problems).toEqual([]);
     expect(slow.rows.size).toBeGreaterThan(0);
     expect([...slow.rows.keys()][0]).toBe(`big/${from}`);
+    expect(watcher.closeCodes).toEqual([]);
+    watcher.stop();
   });
 
   it('is closed with 4410 when it resumes from too far back', async () => {
