@@ -17,6 +17,8 @@ export function openRedis(url: string, log: Log): Redis {
     enableOfflineQueue: false,
     maxRetriesPerRequest: 0,
     autoResendUnfulfilledCommands: false,
+    // who subscribes does so on each "ready": ioredis' own call rejects unheard where the connection ends just then, which ends the process
+    autoResubscribe: false,
     keepAlive: 5_000,
     retryStrategy: (failures) => 50 + Math.random() * Math.min(1_000, 50 * 2 ** failures),
   });
