@@ -8,6 +8,8 @@ const project = (name: string, options: { timeoutMs: number; alone?: boolean }) 
     globalSetup: ['test/support/global-setup.ts'],
     testTimeout: options.timeoutMs,
     hookTimeout: 120_000,
+    // a window of a browser without a screen may draw its frame a second late
+    expect: { poll: { timeout: 10_000 } },
     fileParallelism: !options.alone,
     sequence: { groupOrder: options.alone ? 2 : 1 },
   },

@@ -68,7 +68,7 @@ async function open(gateway: ClusterNode, viewport = { width: 1400, height: 1000
 }
 
 /** Until it is as expected, on a busy machine too. */
-const poll = <T>(look: () => T | Promise<T>) => expect.poll(look, { timeout: deadlineMs });
+const poll = <T>(look: () => T | Promise<T>) => expect.poll(look);
 
 /** Waits for the sentence at the top. */
 async function says(page: Page, level: string, words: RegExp): Promise<void> {

@@ -109,7 +109,7 @@ it('a to-do list in two windows, through the death of each gateway', async () =>
     }
     await add(next, next + 9);
     next += 10;
-    await expect.poll(() => shown(one).then((texts) => texts.length), { timeout: deadlineMs }).toBe(next - 1);
+    await expect.poll(() => shown(one).then((texts) => texts.length)).toBe(next - 1);
     await expectSame(pages);
     await gateway.start();
   }

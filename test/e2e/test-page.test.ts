@@ -93,7 +93,7 @@ class Window {
   }
 
   async shows(rows: string[]): Promise<void> {
-    await expect.poll(() => this.rows(), { timeout: deadlineMs }).toEqual(rows);
+    await expect.poll(() => this.rows()).toEqual(rows);
   }
 
   /** The changes as shown, newest first: "INSERT items 1". */
@@ -142,7 +142,7 @@ describe('two windows on two gateways', () => {
 
     const told = ['DELETE items 1', 'UPDATE items 1', 'INSERT items 1'];
     for (const window of [one, other]) {
-      await expect.poll(() => window.feed(), { timeout: deadlineMs }).toEqual(told);
+      await expect.poll(() => window.feed()).toEqual(told);
       expect(await window.page.locator('#changes').innerText()).toBe('3');
     }
   });

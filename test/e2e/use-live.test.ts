@@ -126,7 +126,7 @@ async function shows(page: Page, count: string, names: string[]): Promise<void> 
     await page.locator('#root b').allInnerTexts(),
     await page.locator('#root li').allInnerTexts(),
   ];
-  await expect.poll(now, { timeout: deadlineMs }).toEqual([[count], names]);
+  await expect.poll(now).toEqual([[count], names]);
 }
 
 async function openPage(): Promise<{ page: Page; errors: string[] }> {
@@ -151,16 +151,16 @@ it('shares, draws and ends', async () => {
 
   await page.evaluate('setLeast(50)');
   await shows(page, '1', ['many']);
-  await expect.poll(() => frames(page, 'subscribe'), { timeout: deadlineMs }).toHaveLength(2);
+  await expect.poll(() => frames(page, 'subscribe')).toHaveLength(2);
   // of the filter that nobody asks for any more
-  await expect.poll(() => frames(page, 'unsubscribe'), { timeout: deadlineMs }).toHaveLength(1);
+  await expect.poll(() => frames(page, 'unsubscribe')).toHaveLength(1);
 
   await page.evaluate('setParts(1)');
   await admin(database.url, `update items set value = 49 where name = 'many'`);
   await shows(page, '0', []);
   expect(await frames(page, 'unsubscribe')).toHaveLength(1);
   await page.evaluate('setParts(0)');
-  await expect.poll(() => frames(page, 'unsubscribe'), { timeout: deadlineMs }).toHaveLength(2);
+  await expect.poll(() => frames(page, 'unsubscribe')).toHaveLength(2);
 
   await page.evaluate('setParts(2)');
   await admin(database.url, `insert into items (name, value) values ('again', 60)`);
@@ -193,7 +193,7 @@ it('unmounted, hidden and back while changes come, draws only what the table was
   try {
     await page.evaluate('setLeast(1000)');
     const inSight = () => page.locator('#root li:visible').count();
-    await expect.poll(inSight, { timeout: deadlineMs }).toBe(3);
+    await expect.poll(inSight).toBe(3);
     for (const parts of [1, 2, 0, 2, 1, 2, 0, 1, 2, 0, 2]) {
       await page.evaluate(`setParts(${parts})`);
       await more(2);
@@ -202,10 +202,10 @@ it('unmounted, hidden and back while changes come, draws only what the table was
     for (const hide of [`setMode('hidden')`, 'setParts(0)']) {
       const ended = (await frames(page, 'unsubscribe')).length;
       await page.evaluate(hide);
-      await expect.poll(() => frames(page, 'unsubscribe'), { timeout: deadlineMs }).toHaveLength(ended + 1);
+      await expect.poll(() => frames(page, 'unsubscribe')).toHaveLength(ended + 1);
       await more(3);
       await page.evaluate(`setMode('visible'); setParts(2)`);
-      await expect.poll(inSight, { timeout: deadlineMs }).toBe(3);
+      await expect.poll(inSight).toBe(3);
       await more(3);
     }
     // hidden for a moment only
@@ -218,7 +218,7 @@ it('unmounted, hidden and back while changes come, draws only what the table was
   }
   const rows = await admin(database.url, 'select name from items where value >= 1000 order by name');
   const listed = async () => (await page.locator('#root li').allInnerTexts()).sort();
-  await expect.poll(listed, { timeout: deadlineMs }).toEqual(rows.map(({ name }) => name));
+  await expect.poll(listed).toEqual(rows.map(({ name }) => name));
   const drawn = await page.evaluate<[number, ...string[]][]>('drawn');
   const pictures = drawn
     .filter(([least]) => least === 1_000)
