@@ -102,7 +102,7 @@ function pack(
 }
 
 /**
- * Makes batches of consecutive changes that Postgres has packed, one behind the other (plank.drain_packed), behind room for a header:
+ * Makes batches of consecutive changes that Postgres has packed, one behind the other (plank.drain), behind room for a header:
  * it is written there where they come to one batch, which then is this buffer and no copy of it.
  */
 export function batchesOf(epoch: number, firstSeq: number, packed: Buffer, drainedAtMs: number): Batch[] {

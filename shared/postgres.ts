@@ -2,20 +2,10 @@
  * The door to `pg`: pools and dedicated connections with keepalive, deadlines and an application name. Sessions render
  * values exactly as captured images are rendered (plank.canonical_settings in sql/003_capture.sql).
  */
-import type { EventEmitter } from 'node:events';
-import {
-  type ClientConfig,
-  type CustomTypesConfig,
-  DatabaseError,
-  Client as PgClient,
-  Pool,
-  type PoolClient,
-  Query,
-  type QueryConfig,
-} from 'pg';
-import { wholeMessages } from './whole-messages.ts';
+import { type ClientConfig, type CustomTypesConfig, DatabaseError, Pool, type PoolClient, type QueryConfig } from 'pg';
+import { Client } from './binary-client.ts';
 
-export type { Pool, PoolClient };
+export type { Client, Pool, PoolClient };
 export { DatabaseError };
 
 const canonicalOptions = [
@@ -48,20 +38,6 @@ function settings(url: string, options: ConnectionOptions): ClientConfig {
     keepAliveInitialDelayMillis: 5_000,
     options: canonicalOptions,
   };
-}
-
-/** A client whose parser gets whole messages. */
-export class Client extends PgClient {
-  constructor(config?: ClientConfig) {
-    super(config);
-    const connection = this.connection as unknown as { attachListeners(stream: Pick<EventEmitter, 'on'>): void };
-    const attach = connection.attachListeners.bind(connection);
-    connection.attachListeners = (stream) => {
-      const on: typeof stream.on = (event, listener) =>
-        stream.on(event, event === 'data' ? wholeMessages(listener) : listener);
-      attach({ on });
-    };
-  }
 }
 
 /** A pool whose idle connections may fail without ending the process: the next query opens another. */
@@ -109,56 +85,6 @@ export function quoted(name: string): string {
 
 /** For queries whose values are to stay the text that Postgres rendered: `types: asText`. */
 export const asText = { getTypeParser: () => (value: string) => value } as unknown as CustomTypesConfig;
-
-/** A statement `copy (…) to stdout (format binary)`, which takes bytes as they are and costs neither text nor an object a value. */
-class CopyOut extends Query {
-  readonly messages: Buffer[] = [];
-
-  /** Called by the client; nobody else keeps or changes the bytes (shared/whole-messages.ts). */
-  handleCopyData({ chunk }: { chunk: Buffer }): void {
-    this.messages.push(chunk);
-  }
-}
-
-/**
- * The rows of a query without parameters, each value in Postgres' binary format. The bytes are the caller's, those of a
- * row are one buffer.
- */
-export async function binaryRows(client: Client, sql: string): Promise<(Buffer | null)[][]> {
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const copy = new CopyOut(`copy (${sql}) to stdout (format binary)`, undefined, (error) =>
-    error ? reject(error) : resolve(),
-  );
-  client.query(copy);
-  await promise;
-  return copyRows(copy.messages);
-}
-
-/**
- * The file format of COPY: a header of 19 bytes and its extension, then rows, then -1 instead of a count of values. No row goes over
- * the end of a message.
- */
-function copyRows(messages: readonly Buffer[]): (Buffer | null)[][] {
-  const rows: (Buffer | null)[][] = [];
-  let at = 19 + messages[0]!.readInt32BE(15);
-  for (const bytes of messages) {
-    while (at < bytes.length) {
-      const row: (Buffer | null)[] = [];
-      const count = bytes.readInt16BE(at);
-      at += 2;
-      if (count < 0) return rows;
-      for (let i = 0; i < count; i++) {
-        const length = bytes.readInt32BE(at);
-        at += 4;
-        row.push(length < 0 ? null : bytes.subarray(at, at + length));
-        at += Math.max(0, length);
-      }
-      rows.push(row);
-    }
-    at = 0;
-  }
-  return rows;
-}
 
 /** A dedicated connection. `lost` aborts, with the reason, when it ends in any way. */
 export interface Connection {

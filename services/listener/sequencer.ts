@@ -2,7 +2,7 @@
  * The leader's connection: takes the lead, drains, renews. Everything that must be refused when another leads goes through
  * here, with the term. Statements are short and have a deadline on both ends; a silent connection counts as lost.
  */
-import { binaryRows, type Client, type Connection, connect, DatabaseError, disconnect } from '#shared/postgres.ts';
+import { type Client, type Connection, connect, DatabaseError, disconnect } from '#shared/postgres.ts';
 import { withDeadlineOr } from '#shared/retry.ts';
 
 /** Another listener leads with a later term. */
@@ -39,6 +39,7 @@ const renewTimeoutMs = 2_000;
 /** how long after a drain's deadline the server's word of it is waited for */
 const silenceMs = 500;
 const drainLimit = 5_000;
+const drainSql = 'select * from plank.drain($1, $2, $3)';
 
 export class Sequencer {
   readonly #connection: Connection;
@@ -90,13 +91,12 @@ export class Sequencer {
       const [row] = await this.#inTurn(deadlineMs + silenceMs, async (client) => {
         if (deadlineMs !== this.#statementTimeoutMs) await client.query(`set statement_timeout = ${deadlineMs}`);
         this.#statementTimeoutMs = deadlineMs;
-        return binaryRows(client, `select * from plank.drain_packed(${term}, ${drainLimit}, '${this.#leaseMs} ms')`);
+        return client.binaryRows('drain', drainSql, [term, drainLimit, `${this.#leaseMs} ms`]);
       });
       const [first, last, transactions, firstAt, packed] = row!;
-      if (!first || !last) return { kind: 'nothing' };
+      if (!last) return { kind: 'nothing' };
       const lastSeq = Number(last.readBigInt64BE());
-      // the marker row has a seq and nothing else
-      if (!packed) return { kind: 'backlog', lastSeq };
+      if (!first || !packed) return { kind: 'backlog', lastSeq };
       return {
         kind: 'changes',
         firstSeq: Number(first.readBigInt64BE()),

@@ -64,7 +64,7 @@ create function plank.new_epoch() returns integer language sql volatile as $$
   select (extract(epoch from clock_timestamp()) - 1750000000)::integer
 $$;
 
--- The one row that a drain locks. Whoever holds the highest term leads; the lease only says when another may try.
+-- The one row that a drain writes. Whoever holds the highest term leads; the lease only says when another may try.
 create table plank.leader (
   one        boolean primary key default true check (one),
   term       bigint not null default 0,

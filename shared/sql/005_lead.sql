@@ -1,4 +1,4 @@
--- Leadership and epochs. Correctness rests on the term, which a drain checks under the row's lock; the lease, on this
+-- Leadership and epochs. Correctness rests on the term, which a drain's write checks; the lease, on this
 -- database's clock, only tells a standby when to try.
 
 -- This server's own name for the history it writes. A promotion changes the timeline (pg_control_checkpoint would lag behind it).

@@ -47,73 +47,91 @@ language sql set work_mem = '64MB' as $$
   returning last_seq - first_seq + 1, bytes
 $$;
 
--- One drain. Returns the new changes in order (`last`: of its transaction), or, where they are more than p_limit or 16 MB, a single row with their last
--- seq and no action: then plank.read_log streams them. SQLSTATE PLK01: the term is over, somebody else leads.
-create function plank.drain(p_term bigint, p_limit integer, p_lease interval)
-returns table (seq bigint, xid xid8, at timestamptz, relation integer, action "char", key text, new text, old text, last boolean)
+-- A change as it is in batches (shared/batch.ts); all texts are UTF-8 there.
+create function plank.pack(relation integer, action "char", last boolean, xid xid8, at timestamptz, key bytea, new bytea, old bytea)
+returns bytea language sql stable as $$
+  select int4send(relation) || set_byte(decode('00', 'hex'), 0, ascii(action::text) + case when last then 128 else 0 end)
+    || xid8send(xid) || float8send(date_part('epoch', at) * 1000)
+    || int4send(coalesce(octet_length(key), -1)) || int4send(coalesce(octet_length(new), -1)) || int4send(coalesce(octet_length(old), -1))
+    || coalesce(key, '') || coalesce(new, '') || coalesce(old, '')
+$$;
+
+-- One drain: the new changes in order, packed behind room for a batch's header, so that nobody makes anything of them on their way. All
+-- are null where there is nothing, all but last_seq where the changes are more than p_limit or 16 MB: then plank.read_log streams them.
+-- SQLSTATE PLK01: the term is over, somebody else leads.
+--
+-- What it waits for is the log's flush, so what it does before and after is one statement each. The first locks nothing, so that one that
+-- finds nothing writes nothing; what it read is still so when the second writes, or nothing is written.
+create function plank.drain(p_term bigint, p_limit integer, p_lease interval,
+  out first_seq bigint, out last_seq bigint, out transactions bigint, out first_at_ms float8, out packed bytea)
 language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off
 -- Its queries are the same each time, and making plans for them anew took an eighth of a drain's CPU. As estimates are made once, of a
 -- table of any size: no workers.
 set plan_cache_mode = force_generic_plan set max_parallel_workers_per_gather = 0 as $$
+#variable_conflict use_column
 declare
-  l       plank.leader;
-  upto    pg_snapshot;
-  n       bigint;
-  size    bigint;
-  at_once boolean := false;
+  d record;
 begin
-  select * into l from plank.leader for update;
-  if l.term <> p_term then
-    raise exception 'plank: term % is over, % leads with term %', p_term, l.holder, l.term using errcode = 'PLK01';
+  -- One statement, hence one snapshot for the rows and for pg_current_snapshot(). (Each "offset 0" keeps an expression from being
+  -- evaluated again wherever it is used.)
+  select l.term, l.holder, l.next_seq, l.snap, l.expires_at, s.upto, c.*
+  into d
+  from plank.leader l cross join (select pg_current_snapshot() as upto offset 0) s cross join lateral (
+    with changes as materialized (
+      select * from plank.between(l.snap, s.upto) limit p_limit + 1
+    ), total as (
+      select count(*) as n, coalesce(sum(plank.weight(new, old)), 0) as size from changes
+    )
+    select n, size, n > p_limit or size > 16 * 1024 * 1024 as is_large, content.*
+    from total cross join lateral (
+      select count(*) filter (where id = last_id) as transactions, date_part('epoch', min(at)) * 1000 as first_at_ms,
+             decode(repeat('00', 24), 'hex') || string_agg(plank.pack(relation, action, id = last_id, xid, at, key, new, old), '') as packed
+      from (
+        select id, max(id) over (partition by xid) as last_id, relation, action, xid, at,
+               convert_to(key, 'UTF8') as key, convert_to(new, 'UTF8') as new, convert_to(old, 'UTF8') as old
+        from changes where n <= p_limit and size <= 16 * 1024 * 1024
+        order by last_id, id offset 0
+      ) e
+    ) content
+  ) c;
+
+  if d.term <> p_term then
+    raise exception 'plank: term % is over, % leads with term %', p_term, d.holder, d.term using errcode = 'PLK01';
   end if;
-
-  -- One statement, hence one snapshot for the rows and for pg_current_snapshot().
-  select s.snap, c.n, c.bytes into upto, n, size
-  from (select pg_current_snapshot() as snap) s
-  cross join lateral (select count(*) as n, coalesce(sum(plank.weight(b.new, b.old)), 0) as bytes
-                      from (select b.new, b.old from plank.between(l.snap, s.snap) b limit p_limit + 1) b) c;
-
-  if n = 0 then
+  if d.n = 0 then
     -- Written only if there is a reason: the lease, or a transaction in progress that every next drain would look at again.
-    if l.expires_at < clock_timestamp() + p_lease / 2
-       or exists (select from pg_snapshot_xip(upto) x where x >= pg_snapshot_xmax(l.snap)) then
-      update plank.leader set snap = upto, expires_at = clock_timestamp() + p_lease;
+    if d.expires_at < clock_timestamp() + p_lease / 2
+       or exists (select from pg_snapshot_xip(d.upto) x where x >= pg_snapshot_xmax(d.snap)) then
+      update plank.leader set snap = d.upto, expires_at = clock_timestamp() + p_lease where term = p_term and snap::text = d.snap::text;
     end if;
     return;
   end if;
 
-  perform plank.flush_commit();
-  if n > p_limit or size > 16 * 1024 * 1024 then
-    select c.n, c.size into n, size from plank.log_chunked(l.next_seq, l.snap, upto) c;
+  if current_setting('synchronous_commit') = 'off' then
+    perform plank.flush_commit();
+  end if;
+  if d.is_large then
+    -- This takes its time. Who holds the row's lock is not overtaken, whatever the lease says.
+    update plank.leader set snap = d.upto where term = p_term and snap::text = d.snap::text;
+    if found then
+      select c.n, c.size into d.n, d.size from plank.log_chunked(d.next_seq, d.snap, d.upto) c;
+      update plank.leader set next_seq = d.next_seq + d.n, log_bytes = log_bytes + d.size, expires_at = clock_timestamp() + p_lease;
+    end if;
   else
-    insert into plank.log (first_seq, last_seq, before_snap, upto_snap, bytes) values (l.next_seq, l.next_seq + n - 1, l.snap, upto, size);
-    at_once := true;
+    with logged as (
+      insert into plank.log (first_seq, last_seq, before_snap, upto_snap, bytes) values (d.next_seq, d.next_seq + d.n - 1, d.snap, d.upto, d.size)
+    )
+    update plank.leader set next_seq = d.next_seq + d.n, log_bytes = log_bytes + d.size, snap = d.upto, expires_at = clock_timestamp() + p_lease
+    where term = p_term and snap::text = d.snap::text;
+    first_seq := d.next_seq;
+    transactions := d.transactions;
+    first_at_ms := d.first_at_ms;
+    packed := d.packed;
   end if;
-  update plank.leader set next_seq = l.next_seq + n, log_bytes = log_bytes + size, snap = upto, expires_at = clock_timestamp() + p_lease;
-
-  if not at_once then
-    return query select l.next_seq + n - 1, null::xid8, null::timestamptz, null::integer, null::"char", null::text, null::text, null::text, null::boolean;
-    return;
+  if not found then
+    raise exception 'plank: somebody else leads, or drains, since this drain began' using errcode = 'PLK01';
   end if;
-  return query
-    select l.next_seq - 1 + row_number() over (order by e.last_id, e.id), e.xid, e.at, e.relation, e.action, e.key, e.new, e.old, e.id = e.last_id
-    from (select b.*, max(b.id) over (partition by b.xid) as last_id from plank.between(l.snap, upto) b) e
-    order by e.last_id, e.id;
-end $$;
-
--- The same for the listener, in one row: the changes are packed as they are in batches (shared/batch.ts), behind room for a batch's header,
--- so that nobody makes anything of them on their way. All are null where there is nothing, all but last_seq where there are too many.
-create function plank.drain_packed(p_term bigint, p_limit integer, p_lease interval)
-returns table (first_seq bigint, last_seq bigint, transactions bigint, first_at_ms float8, packed bytea)
-language plpgsql set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
-begin
-  return query
-    select min(d.seq), max(d.seq), count(*) filter (where d.last), date_part('epoch', min(d.at)) * 1000,
-           decode(repeat('00', 24), 'hex') || string_agg(int4send(d.relation) || set_byte(decode('00', 'hex'), 0, ascii(d.action::text) + case when d.last then 128 else 0 end)
-             || xid8send(d.xid) || float8send(date_part('epoch', d.at) * 1000) || int4send(coalesce(octet_length(convert_to(d.key, 'UTF8')), -1))
-             || int4send(coalesce(octet_length(convert_to(d.new, 'UTF8')), -1)) || int4send(coalesce(octet_length(convert_to(d.old, 'UTF8')), -1))
-             || convert_to(concat(d.key, d.new, d.old), 'UTF8'), '')
-    from plank.drain(p_term, p_limit, p_lease) d;
+  last_seq := d.next_seq + d.n - 1;
 end $$;
 
 -- Reads history: the changes behind the seq p_after, in order, with the seqs and the bytes they were drained with.

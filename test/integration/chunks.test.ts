@@ -56,7 +56,7 @@ it('read the same as the difference of the snapshots, from every position', asyn
   await write();
   const [{ seq: lastSeq }] = (await admin(
     database.url,
-    "select seq from plank.leader l cross join lateral plank.drain(l.term, 100, '1 hour') d",
+    "select last_seq as seq from plank.leader l cross join lateral plank.drain(l.term, 100, '1 hour') d",
   )) as [{ seq: string }];
   const [log] = await admin(database.url, `select * from plank.log where last_seq = ${lastSeq}`);
   expect(log).toMatchObject({ chunked: true });

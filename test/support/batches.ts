@@ -25,7 +25,7 @@ export function batchOf(firstSeq: number, lastSeq: number, options: MadeUp = {})
 }
 
 /** What a drain found, as the log gives it again. */
-export function drainedRows({ firstSeq, packed }: Changes): ChangeRow[] {
+export function drainedRows({ firstSeq, packed }: Pick<Changes, 'firstSeq' | 'packed'>): ChangeRow[] {
   return batchesOf(1, firstSeq, packed, 0).flatMap(rowsIn);
 }
 
