@@ -6,21 +6,25 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 const quietTurns = 2;
 /** what comes within a turn is not seen before the next one */
 const shortMs = 0.3;
-/** where others come faster than they are accepted, or the loop is never at rest */
-const maxMs = 500;
+/** behind the last one, where the loop is never at rest */
+const restlessMs = 500;
+/** where others come faster than they are accepted */
+const maxMs = 3_000;
 
 /**
  * Resolves in a moment in which no connection waits to be accepted, for the server to be closed at once. A POST on one that is reset
  * would be lost: no proxy may send it again.
  */
 export async function allAccepted(server: Server): Promise<void> {
-  const until = performance.now() + maxMs;
+  let began = performance.now();
+  const latest = began + maxMs;
+  let until = began + restlessMs;
   let quiet = 0;
   const onConnection = () => {
     quiet = -1;
+    until = Math.min(latest, performance.now() + restlessMs);
   };
   server.on('connection', onConnection);
-  let began = performance.now();
   while (quiet < quietTurns && began < until) {
     await nextTurn();
     const ended = performance.now();

@@ -125,6 +125,6 @@ it('what Redis does not take in time is not kept in memory, and arrives', async 
   await until(
     'the stream is whole again',
     async () => (await metric(listener, 'plank_published_events_total')) >= written,
-    10_000,
+    30_000,
   );
 });
