@@ -1,7 +1,7 @@
 // Owns the browser of the end-to-end tests: a real Chromium, headless, that calls nobody but the page under test.
 
 import { type Browser, chromium } from 'playwright-core';
-import { findChromium } from '../../deploy/local/chromium.ts';
+import { chromiumPath } from './servers.ts';
 
 const flags = [
   '--headless',
@@ -15,5 +15,5 @@ const flags = [
 ];
 
 export async function launchBrowser(): Promise<Browser> {
-  return chromium.launch({ executablePath: await findChromium(), args: flags, timeout: 30_000 });
+  return chromium.launch({ executablePath: await chromiumPath(), args: flags, timeout: 30_000 });
 }

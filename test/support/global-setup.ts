@@ -1,4 +1,4 @@
-// Owns the servers that all test files of one run share. What must stay true:
+// Owns the servers that all test files of one run share, and the browser's program. What must stay true:
 // - a server starts when the first test asks for it, once for all projects and workers, and ends with the run;
 // - nothing is left on a server that was there before: databases made by this run are dropped at its end.
 //
@@ -11,6 +11,7 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestProject } from 'vitest/node';
+import { findChromium } from '../../deploy/local/chromium.ts';
 import { startPostgres } from '../../deploy/local/postgres.ts';
 import { migrate } from '../../shared/migrate.ts';
 import { admin } from './admin.ts';
@@ -29,6 +30,7 @@ export interface Answers {
   /** Names of the run's databases begin with `prefix`; `template` is migrated, and nothing connects to it. */
   template: { url: string; template: string; prefix: string };
   redis: { url: string };
+  chromium: { path: string };
 }
 
 type Cleanup = () => Promise<void>;
@@ -40,6 +42,7 @@ class Servers {
     postgres: once(() => this.#postgres()),
     template: once(() => this.#template()),
     redis: once(() => this.#redis()),
+    chromium: once(async () => ({ path: await findChromium() })),
   };
 
   async #postgres(): Promise<Answers['postgres']> {
@@ -89,6 +92,7 @@ function once<T>(start: () => Promise<T>): () => Promise<T> {
 
 interface Run {
   url: string;
+  servers: Servers;
   users: number;
   stop(): Promise<void>;
 }
@@ -105,6 +109,7 @@ async function startRun(): Promise<Run> {
   });
   await new Promise<void>((resolve) => http.listen(0, '127.0.0.1', resolve));
   return {
+    servers,
     url: `http://127.0.0.1:${(http.address() as AddressInfo).port}`,
     users: 0,
     async stop() {
@@ -123,6 +128,8 @@ export default async function setup(project: TestProject): Promise<Cleanup> {
   const run = await shared.plankTestRun;
   run.users += 1;
   project.provide('servers', run.url);
+  // where it is to be fetched, it is there when the first test asks for it; that one says why it is not
+  if (project.name === 'e2e') run.servers.answers.chromium().catch(() => {});
   return async () => {
     run.users -= 1;
     if (run.users > 0) return;

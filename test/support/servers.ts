@@ -24,6 +24,11 @@ export async function redisUrl(): Promise<string> {
   return (await ask('redis')).url;
 }
 
+/** The program of a browser (deploy/local/chromium.ts). */
+export async function chromiumPath(): Promise<string> {
+  return (await ask('chromium')).path;
+}
+
 /** A fresh database with Plank's schema, copied from a template. */
 export async function createDatabase(): Promise<TestDatabase> {
   const { url, template, prefix } = await ask('template');
