@@ -129,34 +129,52 @@ describe.each(Object.entries(buses))('a bus %s', (_name, open) => {
   });
 });
 
-describe('a bus whose Redis falls silent', () => {
-  it('works again when Redis does', async () => {
-    const proxy = await TcpProxy.start(await redisUrl());
-    const bus = new RedisBus(proxy.through(await redisUrl()), { name: randomBytes(6).toString('hex'), log });
-    try {
-      let heard = 0;
-      bus.listen(() => heard++);
-      const works = () => {
-        bus.send({});
-        return heard > 0;
-      };
-      await until('it works', works, 5_000);
-      proxy.blackhole();
-      heard = 0;
-      const before = proxy.accepted;
-      await until(
-        'both connections are given up',
-        () => {
-          works();
-          return proxy.accepted >= before + 2;
-        },
-        10_000,
-      );
-      proxy.pass();
-      await until('it works again', works, 5_000);
-    } finally {
-      await bus.stop();
-      await proxy.stop();
-    }
+describe('a bus whose Redis', () => {
+  let proxy: TcpProxy;
+  let bus: RedisBus;
+  let heard: number;
+
+  const works = () => {
+    bus.send({});
+    return heard > 0;
+  };
+
+  beforeEach(async () => {
+    heard = 0;
+    proxy = await TcpProxy.start(await redisUrl());
+    bus = new RedisBus(proxy.through(await redisUrl()), { name: randomBytes(6).toString('hex'), log });
+    bus.listen(() => heard++);
+    await until('it works', works, 5_000);
+  });
+
+  afterEach(async () => {
+    await bus.stop();
+    await proxy.stop();
+  });
+
+  it('falls silent works again when Redis does', async () => {
+    proxy.blackhole();
+    heard = 0;
+    const before = proxy.accepted;
+    await until(
+      'both connections are given up',
+      () => {
+        works();
+        return proxy.accepted >= before + 2;
+      },
+      10_000,
+    );
+    proxy.pass();
+    await until('it works again', works, 5_000);
+  });
+
+  // a rejection that nobody hears would end the run
+  it('ends connections as they subscribe goes on, and works again when Redis does', async () => {
+    const before = proxy.accepted;
+    proxy.cutAt('subscribe');
+    await until('it has subscribed again and again', () => proxy.accepted >= before + 6, 10_000);
+    heard = 0;
+    proxy.pass();
+    await until('it works again', works, 5_000);
   });
 });

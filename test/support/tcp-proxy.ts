@@ -26,6 +26,7 @@ export class TcpProxy {
   #delayMs = 0;
   /** of what the server says, in ms; 0: as fast as it goes */
   #msPerByte = 0;
+  #cutAt: string | undefined;
   /** connections taken so far */
   accepted = 0;
 
@@ -60,6 +61,7 @@ export class TcpProxy {
     this.#silent = false;
     this.#delayMs = 0;
     this.#msPerByte = 0;
+    this.#cutAt = undefined;
     for (const side of ['client', 'server'] as const) {
       this.#holding[side] = false;
       for (const link of this.#links) {
@@ -106,6 +108,12 @@ export class TcpProxy {
     for (const link of this.#links) this.#drop(link);
   }
 
+  /** Resets the connections there are, and new ones when their client says this. */
+  cutAt(words: string): void {
+    this.#cutAt = words;
+    this.cut();
+  }
+
   async stop(): Promise<void> {
     for (const link of this.#links) this.#drop(link);
     await new Promise((resolve) => this.#server.close(resolve));
@@ -138,6 +146,7 @@ export class TcpProxy {
 
   #data(link: Link, side: Side, bytes: Buffer): void {
     if (link.silent) return;
+    if (this.#cutAt && side === 'client' && bytes.includes(this.#cutAt)) return this.#drop(link);
     if (this.#holding[side]) return void link.held[side].push(bytes);
     const to = this.#other(link, side);
     if (this.#delayMs > 0) return void setTimeout(() => this.#late(link, to, bytes), this.#delayMs);
