@@ -118,11 +118,13 @@ begin
       update plank.leader set next_seq = d.next_seq + d.n, log_bytes = log_bytes + d.size, expires_at = clock_timestamp() + p_lease;
     end if;
   else
-    with logged as (
-      insert into plank.log (first_seq, last_seq, before_snap, upto_snap, bytes) values (d.next_seq, d.next_seq + d.n - 1, d.snap, d.upto, d.size)
+    with written as (
+      update plank.leader set next_seq = d.next_seq + d.n, log_bytes = log_bytes + d.size, snap = d.upto, expires_at = clock_timestamp() + p_lease
+      where term = p_term and snap::text = d.snap::text
+      returning d.next_seq as first_seq
     )
-    update plank.leader set next_seq = d.next_seq + d.n, log_bytes = log_bytes + d.size, snap = d.upto, expires_at = clock_timestamp() + p_lease
-    where term = p_term and snap::text = d.snap::text;
+    insert into plank.log (first_seq, last_seq, before_snap, upto_snap, bytes)
+    select first_seq, first_seq + d.n - 1, d.snap, d.upto, d.size from written;
     first_seq := d.next_seq;
     transactions := d.transactions;
     first_at_ms := d.first_at_ms;

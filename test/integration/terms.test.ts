@@ -102,6 +102,7 @@ it('gives no seq where another has taken the lead since it looked what there is'
   await change(1);
   await admin(database.url, "update plank.leader set expires_at = '-infinity'");
   const taking = await pool.connect();
+  let newest: number;
   try {
     await taking.query("begin; select plank.lead('two', '1 minute')");
     const overtaken = expect(one.drain(old.term)).rejects.toThrow(Deposed);
@@ -109,16 +110,17 @@ it('gives no seq where another has taken the lead since it looked what there is'
       (await pool.query(`select from pg_stat_activity where query like '%plank.drain(%' and wait_event_type = 'Lock'`))
         .rowCount === 1;
     await until('it has found the change, and waits for the row that it is to write', waits, 2_000);
+    const { rows } = await taking.query<{ last_seq: string }>(
+      "select last_seq from plank.drain((select term from plank.leader), 5000, '1 minute')",
+    );
+    newest = Number(rows[0]!.last_seq);
     await taking.query('commit');
     await overtaken;
   } finally {
     taking.release();
   }
-  const { newest } = await reader.extent();
-  const lead = (await two.lead('two'))!;
-  expect(lead.headSeq).toBe(newest);
-  const drained = await two.drain(lead.term);
-  expect(drained.kind === 'changes' && drainedRows(drained).map((row) => Number(row[0]))).toEqual([newest + 1]);
+  expect((await two.lead('two'))!.headSeq).toBe(newest);
+  expect(await reader.page(newest - 1, 10)).toHaveLength(1);
 });
 
 it('is given up by the server at its deadline, also where one before had longer', async () => {
