@@ -76,7 +76,8 @@ export async function requireMigrated(databaseUrl: string): Promise<void> {
       const { client } = await connect(databaseUrl, { applicationName: 'plank check', statementTimeoutMs: 5_000 });
       try {
         const { rows } = await client.query<{ migrated: boolean }>(
-          "select to_regclass('plank.leader') is not null and to_regprocedure('plank.canary(integer)') is not null as migrated",
+          `select to_regprocedure('plank.drain(bigint, integer, interval, boolean)') is not null
+             and to_regprocedure('plank.canary(integer)') is not null as migrated`,
         );
         if (!rows[0]!.migrated)
           throw new Error(

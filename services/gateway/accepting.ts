@@ -9,7 +9,7 @@ const shortMs = 0.3;
 /** behind the last one, where the loop is never at rest */
 const restlessMs = 500;
 /** where others come faster than they are accepted */
-const maxMs = 3_000;
+const maxMs = 1_500;
 
 /**
  * Resolves in a moment in which no connection waits to be accepted, for the server to be closed at once. A POST on one that is reset

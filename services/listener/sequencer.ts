@@ -39,13 +39,15 @@ const renewTimeoutMs = 2_000;
 /** how long after a drain's deadline the server's word of it is waited for */
 const silenceMs = 500;
 const drainLimit = 5_000;
-const drainSql = 'select * from plank.drain($1, $2, $3)';
+const drainSql = 'select * from plank.drain($1, $2, $3, $4)';
 
 export class Sequencer {
   readonly #connection: Connection;
   readonly #leaseMs: number;
   /** how long the server lets a statement of this connection take */
   #statementTimeoutMs: number;
+  /** of the last drain */
+  #drainedTerm: number | undefined;
   /** settles when the connection is free: one statement at a time */
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -91,8 +93,11 @@ export class Sequencer {
       const [row] = await this.#inTurn(deadlineMs + silenceMs, async (client) => {
         if (deadlineMs !== this.#statementTimeoutMs) await client.query(`set statement_timeout = ${deadlineMs}`);
         this.#statementTimeoutMs = deadlineMs;
-        return client.binaryRows('drain', drainSql, [term, drainLimit, `${this.#leaseMs} ms`]);
+        // how much the first of a term finds, and how long that takes, nobody knows
+        const holds = term !== this.#drainedTerm;
+        return client.binaryRows('drain', drainSql, [term, drainLimit, `${this.#leaseMs} ms`, holds]);
       });
+      this.#drainedTerm = term;
       const [first, last, transactions, firstAt, packed] = row!;
       if (!last) return { kind: 'nothing' };
       const lastSeq = Number(last.readBigInt64BE());

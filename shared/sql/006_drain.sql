@@ -60,9 +60,10 @@ $$;
 -- are null where there is nothing, all but last_seq where the changes are more than p_limit or 16 MB: then plank.read_log streams them.
 -- SQLSTATE PLK01: the term is over, somebody else leads.
 --
--- What it waits for is the log's flush, so what it does before and after is one statement each. The first locks nothing, so that one that
--- finds nothing writes nothing; what it read is still so when the second writes, or nothing is written.
-create function plank.drain(p_term bigint, p_limit integer, p_lease interval,
+-- One statement reads and one writes, as a drain of one change costs what it takes to begin statements. The first locks nothing, so that
+-- a drain that finds nothing writes nothing; what it read is still so when the second writes, or nothing is written. With p_holds the
+-- leader's row is locked from the start: nobody takes the lead from one who is at it, whatever the lease says (plank.lead).
+create function plank.drain(p_term bigint, p_limit integer, p_lease interval, p_holds boolean,
   out first_seq bigint, out last_seq bigint, out transactions bigint, out first_at_ms float8, out packed bytea)
 language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off
 -- Its queries are the same each time, and making plans for them anew took an eighth of a drain's CPU. As estimates are made once, of a
@@ -72,6 +73,9 @@ set plan_cache_mode = force_generic_plan set max_parallel_workers_per_gather = 0
 declare
   d record;
 begin
+  if p_holds then
+    perform from plank.leader for update;
+  end if;
   -- One statement, hence one snapshot for the rows and for pg_current_snapshot(). (Each "offset 0" keeps an expression from being
   -- evaluated again wherever it is used.)
   select l.term, l.holder, l.next_seq, l.snap, l.expires_at, s.upto, c.*
@@ -87,10 +91,12 @@ begin
       select count(*) filter (where id = last_id) as transactions, date_part('epoch', min(at)) * 1000 as first_at_ms,
              decode(repeat('00', 24), 'hex') || string_agg(plank.pack(relation, action, id = last_id, xid, at, key, new, old), '') as packed
       from (
-        select id, max(id) over (partition by xid) as last_id, relation, action, xid, at,
+        select id, last_id, relation, action, xid, at,
                convert_to(key, 'UTF8') as key, convert_to(new, 'UTF8') as new, convert_to(old, 'UTF8') as old
-        from changes where n <= p_limit and size <= 16 * 1024 * 1024
-        order by last_id, id offset 0
+        from (
+          select *, max(id) over (partition by xid) as last_id from changes where n <= p_limit and size <= 16 * 1024 * 1024
+          order by last_id, id offset 0
+        ) o offset 0
       ) e
     ) content
   ) c;
@@ -111,11 +117,11 @@ begin
     perform plank.flush_commit();
   end if;
   if d.is_large then
-    -- This takes its time. Who holds the row's lock is not overtaken, whatever the lease says.
-    update plank.leader set snap = d.upto where term = p_term and snap::text = d.snap::text;
+    -- this takes its time, too
+    perform from plank.leader where term = p_term and snap::text = d.snap::text for update;
     if found then
       select c.n, c.size into d.n, d.size from plank.log_chunked(d.next_seq, d.snap, d.upto) c;
-      update plank.leader set next_seq = d.next_seq + d.n, log_bytes = log_bytes + d.size, expires_at = clock_timestamp() + p_lease;
+      update plank.leader set next_seq = d.next_seq + d.n, log_bytes = log_bytes + d.size, snap = d.upto, expires_at = clock_timestamp() + p_lease;
     end if;
   else
     with written as (

@@ -25,7 +25,7 @@ beforeAll(async () => {
     `create table t (id serial primary key, v text);
      select plank.attach('t')`,
   );
-  await admin(database.url, "select plank.drain((plank.lead('tests', '1 hour')).term, 100, '1 hour')");
+  await admin(database.url, "select plank.drain((plank.lead('tests', '1 hour')).term, 100, '1 hour', false)");
 });
 
 afterAll(async () => {
@@ -56,7 +56,7 @@ it('read the same as the difference of the snapshots, from every position', asyn
   await write();
   const [{ seq: lastSeq }] = (await admin(
     database.url,
-    "select last_seq as seq from plank.leader l cross join lateral plank.drain(l.term, 100, '1 hour') d",
+    "select last_seq as seq from plank.leader l cross join lateral plank.drain(l.term, 100, '1 hour', false) d",
   )) as [{ seq: string }];
   const [log] = await admin(database.url, `select * from plank.log where last_seq = ${lastSeq}`);
   expect(log).toMatchObject({ chunked: true });

@@ -46,8 +46,8 @@ describe('of a leader', () => {
     );
     await other.query('begin');
     try {
-      // as plank.drain does, until it is done
-      await other.query('select from plank.leader for update');
+      // too many to be drained at once, and not done yet
+      await other.query("select from plank.drain(3, 0, '3 seconds', false)");
       const said = await examine();
       expect(said).toContainEqual(
         expect.stringMatching(/^note: \d+ changes wait to be told, .*: they are being drained$/),

@@ -66,7 +66,7 @@ test('a round of the retention that takes too long is tried with fewer rows', as
     create trigger slow before delete on plank.outbox for each row execute function slow()`);
   const { rows: leads } = await pool.query<{ term: string }>(`select term from plank.lead('test', '1 hour')`);
   const term = Number(leads[0]!.term);
-  await pool.query(`select from plank.drain($1, 5000, '1 hour')`, [term]);
+  await pool.query(`select from plank.drain($1, 5000, '1 hour', false)`, [term]);
   const over = new AbortController();
   const kept = keepRetention({
     pool,

@@ -14,7 +14,7 @@ beforeAll(async () => {
   database = await createDatabase();
   pool = testPool(database.url, 1, 'plank tests (log)');
   await admin(database.url, 'insert into items (name) select 1 from generate_series(1, 1000)');
-  await admin(database.url, "select plank.drain((plank.lead('tests', '1 hour')).term, 5000, '1 hour')");
+  await admin(database.url, "select plank.drain((plank.lead('tests', '1 hour')).term, 5000, '1 hour', false)");
 });
 
 afterAll(async () => {

@@ -48,6 +48,15 @@ async function change(times: number): Promise<void> {
   for (let i = 0; i < times; i++) await admin(database.url, 'update hot set ver = ver + 1 where k = 1');
 }
 
+/** How many sessions wait for a lock in this call. */
+async function waiting(call: string): Promise<number> {
+  const { rowCount } = await pool.query(
+    `select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and position($1 in query) > 0`,
+    [call],
+  );
+  return rowCount!;
+}
+
 it('gives the lead to one, while its lease lasts, and to its holder anew', async () => {
   const lead = await takeOver(one, 'one');
   expect(await two.lead('two')).toBeNull();
@@ -96,6 +105,27 @@ it('waits for a drain that holds the lead, and is deposed before it could give a
   );
 });
 
+// what it needs is locked, so that it lasts
+it.each([
+  ['a large drain', 'plank.chunks', 0, false],
+  ['the first of its term', 'plank.outbox', 5_000, true],
+])('is not overtaken while it is at %s', async (_which, needed, limit, holds) => {
+  const { term } = await takeOver(one, 'one');
+  await change(1);
+  const locking = await pool.connect();
+  try {
+    await locking.query(`begin; lock table ${needed} in access exclusive mode`);
+    await admin(database.url, "update plank.leader set expires_at = '-infinity'");
+    const draining = pool.query("select last_seq from plank.drain($1, $2, '1 minute', $3)", [term, limit, holds]);
+    await until('it drains', async () => (await waiting('plank.drain(')) === 1, 2_000);
+    expect(await two.lead('two')).toBeNull();
+    await locking.query('rollback');
+    expect((await draining).rows).toEqual([{ last_seq: String((await reader.extent()).newest) }]);
+  } finally {
+    locking.release(true);
+  }
+});
+
 it('gives no seq where another has taken the lead since it looked what there is', async () => {
   const old = await takeOver(one, 'one');
   await one.drain(old.term);
@@ -106,18 +136,15 @@ it('gives no seq where another has taken the lead since it looked what there is'
   try {
     await taking.query("begin; select plank.lead('two', '1 minute')");
     const overtaken = expect(one.drain(old.term)).rejects.toThrow(Deposed);
-    const waits = async () =>
-      (await pool.query(`select from pg_stat_activity where query like '%plank.drain(%' and wait_event_type = 'Lock'`))
-        .rowCount === 1;
-    await until('it has found the change, and waits for the row that it is to write', waits, 2_000);
+    await until('it has found the change, and is to write', async () => (await waiting('plank.drain(')) === 1, 2_000);
     const { rows } = await taking.query<{ last_seq: string }>(
-      "select last_seq from plank.drain((select term from plank.leader), 5000, '1 minute')",
+      "select last_seq from plank.drain((select term from plank.leader), 5000, '1 minute', false)",
     );
     newest = Number(rows[0]!.last_seq);
     await taking.query('commit');
     await overtaken;
   } finally {
-    taking.release();
+    taking.release(true);
   }
   expect((await two.lead('two'))!.headSeq).toBe(newest);
   expect(await reader.page(newest - 1, 10)).toHaveLength(1);
@@ -230,10 +257,7 @@ it('voids it also while a transaction that has written goes on, and keeps writer
     await admin(database.url, moved);
     await admin(database.url, "update plank.leader set expires_at = '-infinity'");
     const taken = two.lead('two');
-    const waits = async () =>
-      (await pool.query(`select from pg_stat_activity where query like '%plank.lead(%' and wait_event_type = 'Lock'`))
-        .rowCount === 1;
-    await until('it waits for the writer', waits, 2_000);
+    await until('it waits for the writer', async () => (await waiting('plank.lead(')) === 1, 2_000);
     const writing = change(1);
     const lead = (await taken)!;
     await writing;

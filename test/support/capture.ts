@@ -136,7 +136,7 @@ export class Capture {
   /** What a drain gives; null where that is too much to be given at once. */
   async #drain(): Promise<ChangeRow[] | null> {
     const { rows } = await this.#drainer.query<{ first: string | null; last: string | null; packed: Buffer | null }>(
-      "select first_seq as first, last_seq as last, packed from plank.drain($1, 1000000, '1 hour')",
+      "select first_seq as first, last_seq as last, packed from plank.drain($1, 1000000, '1 hour', false)",
       [this.#term],
     );
     const { first, last, packed } = rows[0]!;
