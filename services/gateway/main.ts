@@ -1,5 +1,6 @@
 /** The gateway process: wiring only. */
 
+import { setFlagsFromString } from 'node:v8';
 import { RedisBus } from '#shared/bus-redis.ts';
 import { gatewaySchema, readConfig } from '#shared/config.ts';
 import { RedisTail } from '#shared/fanout-redis.ts';
@@ -8,6 +9,10 @@ import { createLog } from '#shared/log.ts';
 import { createRegistry, gatewayMetrics } from '#shared/metrics.ts';
 import { requireMigrated } from '#shared/migrate.ts';
 import { Gateway } from './gateway.ts';
+
+// Sockets come in five shapes here (to Postgres, to Redis, of HTTP, in an upgrade and behind it). V8 remembers four for each place in a
+// program; where there are more, Node's write to a socket looks all its properties up anew: half a microsecond of twelve.
+setFlagsFromString('--max-valid-polymorphic-map-count=8');
 
 await runService(
   'gateway',
