@@ -72,7 +72,11 @@ export class Publishing {
   }
 
   async #catchUp(): Promise<void> {
-    this.#publishedSeq ??= await this.#publisher.lastSeq(this.#lead.epoch);
+    if (this.#publishedSeq === null) {
+      this.#publishedSeq = await this.#publisher.lastSeq(this.#lead.epoch);
+      // what it has taken and not said so in time
+      if (this.#publishedSeq) this.#metrics.published.inc(Math.max(0, this.#publishedSeq - this.#reachedSeq));
+    }
     if (this.#publishedSeq === null || this.#beginsAnew) {
       const { oldest } = await this.#reader.extent();
       this.#publishedSeq = Math.max(oldest - 1, this.#headSeq - freshHistory);
