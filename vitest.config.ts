@@ -8,7 +8,7 @@ const project = (name: string, options: { timeoutMs: number; alone?: boolean }) 
     globalSetup: ['test/support/global-setup.ts'],
     testTimeout: options.timeoutMs,
     hookTimeout: 120_000,
-    // a window of a browser without a screen may draw its frame a second late
+    // by itself it would wait for one second, which a machine with other work takes for a page
     expect: { poll: { timeout: 10_000 } },
     fileParallelism: !options.alone,
     sequence: { groupOrder: options.alone ? 2 : 1 },
@@ -22,8 +22,8 @@ export default defineConfig({
       project('unit', { timeoutMs: 10_000 }),
       project('contract', { timeoutMs: 30_000 }),
       project('integration', { timeoutMs: 60_000 }),
+      project('e2e', { timeoutMs: 60_000 }),
       project('fault', { timeoutMs: 120_000, alone: true }),
-      project('e2e', { timeoutMs: 60_000, alone: true }),
       project('bench', { timeoutMs: 180_000, alone: true }),
     ],
   },

@@ -12,6 +12,8 @@ const flags = [
   '--disable-background-networking',
   '--disable-component-update',
   '--disable-sync',
+  // of several windows without a screen all but one would draw a frame a second
+  '--disable-frame-rate-limit',
 ];
 
 export async function launchBrowser(): Promise<Browser> {
