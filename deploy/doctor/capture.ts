@@ -128,7 +128,7 @@ interface Lead {
   holds: boolean;
   /** since the lease is over; null: it never began */
   overMs: number | null;
-  /** a drain is at work: it has the row locked until it is done, and the lease is renewed only then */
+  /** a large drain is at work, or the first of a term: it has the row locked until it is done, and the lease is renewed only then */
   drains: boolean;
   /** null: not known to this role, or none */
   drainsMs: number | null;

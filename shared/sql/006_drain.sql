@@ -113,6 +113,7 @@ begin
     return;
   end if;
 
+  -- (it asks the same, but to call it is a statement more)
   if current_setting('synchronous_commit') = 'off' then
     perform plank.flush_commit();
   end if;

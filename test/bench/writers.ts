@@ -90,7 +90,7 @@ const schema = `
   select plank.attach('${table('plank')}');`;
 
 export async function writers({ quick, folder, say }: BenchOptions): Promise<BenchResult> {
-  const rounds = quick ? 2 : 7;
+  const rounds = quick ? 1 : 7;
   const seconds = quick ? 1 : 3;
   await rm(folder, { recursive: true, force: true });
   await mkdir(folder, { recursive: true });
