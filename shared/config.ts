@@ -149,7 +149,16 @@ export const gatewaySchema = gatewayFields.superRefine(({ DRAIN_WINDOW_MS, STOP_
   }
 });
 
-export const migrateSchema = z.object({ DATABASE_URL: common.DATABASE_URL, LOG_LEVEL: common.LOG_LEVEL });
+export const migrateSchema = z.object({
+  DATABASE_URL: common.DATABASE_URL,
+  PLANK_SAMPLE: z
+    .enum(['true', 'false'])
+    .default('false')
+    .transform((text) => text === 'true')
+    .describe(
+      '`true`: makes the sample table `items` of the quick start, once, where nothing else is called so. The default where Plank brings the database along',
+    ),
+});
 
 /** What the doctor must know of a deployment, by the same names. */
 export const doctorSchema = listenerSchema

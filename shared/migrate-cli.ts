@@ -1,10 +1,14 @@
-/** `npm run migrate`: brings the database of DATABASE_URL up to date. */
+/** `npm run migrate`: brings the database of DATABASE_URL up to date. With PLANK_SAMPLE=true it makes the sample table as well. */
 import { ConfigError, migrateSchema, readConfig } from './config.ts';
 import { migrate } from './migrate.ts';
+import { makeSample } from './sample.ts';
 
 try {
   const config = readConfig(migrateSchema);
-  await migrate(config.DATABASE_URL, { log: (message) => process.stdout.write(`${message}\n`) });
+  const say = (message: string) => process.stdout.write(`${message}\n`);
+  await migrate(config.DATABASE_URL, { log: say });
+  const problem = config.PLANK_SAMPLE ? await makeSample(config.DATABASE_URL) : undefined;
+  if (problem) say(problem);
 } catch (error) {
   const text = error instanceof Error ? error.message : String(error);
   process.stderr.write(

@@ -4,33 +4,29 @@
  */
 import { createHash } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
-import { connect, disconnect, isUnavailable } from './postgres.ts';
+import { type Client, connect, disconnect, isUnavailable } from './postgres.ts';
 import { sleep } from './retry.ts';
 
 const folder = new URL('./sql/', import.meta.url);
 const migrationLock = 0x706c6e6b; // "plnk"
 
-/** Throws where Postgres is older than 14, or where an applied migration is not the one in this version. */
-export async function migrate(databaseUrl: string, options: { log?: (message: string) => void } = {}): Promise<void> {
+/** Throws where Postgres is older than 14, where a schema "plank" is not Plank's, or where an applied migration is not the one in this version. */
+export function migrate(databaseUrl: string, options: { log?: (message: string) => void } = {}): Promise<void> {
   const log = options.log ?? (() => {});
-  const { client } = await connect(databaseUrl, { applicationName: 'plank migrate', statementTimeoutMs: 0 });
-  try {
+  return alone(databaseUrl, async (client) => {
     const version = Number(
       (await client.query<{ server_version_num: string }>('show server_version_num')).rows[0]!.server_version_num,
     );
     if (version < 140_000)
       throw new Error(`Plank needs PostgreSQL 14 or newer, this is ${Math.floor(version / 10_000)}`);
-    await client.query('select pg_advisory_lock($1)', [migrationLock]);
-    await client.query(`
-      create schema if not exists plank;
-      create table if not exists plank.migrations (
-        number integer primary key, name text not null, checksum text not null, applied_at timestamptz not null default now())`);
+    await requireOwnSchema(client);
     const applied = new Map(
       (
         await client.query<{ number: number; checksum: string }>('select number, checksum from plank.migrations')
       ).rows.map((row) => [row.number, row.checksum]),
     );
     const names = (await readdir(folder)).filter((name) => /^\d{3}_\w+\.sql$/.test(name)).sort();
+    let count = 0;
     for (const name of names) {
       const number = Number(name.slice(0, 3));
       const sql = await readFile(new URL(name, folder), 'utf8');
@@ -42,6 +38,7 @@ export async function migrate(databaseUrl: string, options: { log?: (message: st
           `migration ${name} was applied in another version: this database belongs to another release of Plank. Where its data may go, start with --fresh; in a database of yours run "drop schema plank cascade", migrate and attach your tables again (rows stay, clients begin anew)`,
         );
       log(`applying ${name}`);
+      count++;
       await client.query('begin');
       try {
         await client.query(sql);
@@ -58,14 +55,42 @@ export async function migrate(databaseUrl: string, options: { log?: (message: st
         });
       }
     }
-    log(
-      applied.size === names.length
-        ? `the database is up to date (${names.length} migrations)`
-        : 'the database is ready',
-    );
+    log(count === 0 ? `the database is up to date (${names.length} migrations)` : 'the database is ready');
+  });
+}
+
+/** Runs with a connection, while no other migration of this database does. */
+export async function alone<T>(databaseUrl: string, work: (client: Client) => Promise<T>): Promise<T> {
+  const { client } = await connect(databaseUrl, { applicationName: 'plank migrate', statementTimeoutMs: 0 });
+  try {
+    await client.query('select pg_advisory_lock($1)', [migrationLock]);
+    return await work(client);
   } finally {
     await disconnect(client);
   }
+}
+
+/** Makes the schema "plank" where there is none, or an empty one. Throws where somebody else's is called so. */
+async function requireOwnSchema(client: Client): Promise<void> {
+  const { rows } = await client.query<{ exists: boolean; is_empty: boolean; is_ours: boolean }>(`
+    select n.oid is not null as exists,
+      not exists (select from pg_class where relnamespace = n.oid) and not exists (select from pg_proc where pronamespace = n.oid)
+        and not exists (select from pg_type where typnamespace = n.oid) as is_empty,
+      (select array_agg(attname::text order by attnum) from pg_attribute
+        where attrelid = (select oid from pg_class where relnamespace = n.oid and relname = 'migrations') and attnum > 0 and not attisdropped)
+        = '{number,name,checksum,applied_at}' as is_ours
+    from (values (to_regnamespace('plank'))) n(oid)`);
+  const { exists, is_empty, is_ours } = rows[0]!;
+  if (is_ours) return;
+  if (exists && !is_empty)
+    throw new Error(
+      'the database has a schema "plank" already, which Plank did not make: nothing was changed. Rename that schema, or give Plank another database',
+    );
+  // asks for the right to make schemas even where there is one
+  if (!exists) await client.query('create schema plank');
+  await client.query(`
+    create table plank.migrations (
+      number integer primary key, name text not null, checksum text not null, applied_at timestamptz not null default now())`);
 }
 
 /** For start-up: waits a moment for the database, and throws, in one line, where it is away or not migrated. */

@@ -6,6 +6,7 @@
  */
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { migrateSchema, readConfig } from '../../shared/config.ts';
 import { runService } from '../../shared/lifecycle.ts';
 import { Cluster } from './cluster.ts';
 
@@ -34,13 +35,17 @@ await runService(
       listeners: count('listeners', values.listeners, 8),
       port: count('port', values.port, 65_535),
       fresh: values.fresh,
+      sample: process.env.PLANK_SAMPLE
+        ? readConfig(migrateSchema.pick({ PLANK_SAMPLE: true })).PLANK_SAMPLE
+        : undefined,
       STOP_TIMEOUT_MS: 20_000,
     };
   },
-  async ({ gateways, listeners, port, fresh }, stack) => {
+  async ({ gateways, listeners, port, fresh, sample }, stack) => {
     const folder = join(import.meta.dirname, '../../.plank/cluster');
     const own = {
       ...(process.env.DATABASE_URL ? { databaseUrl: process.env.DATABASE_URL } : {}),
+      ...(sample === undefined ? {} : { sample }),
       ...(process.env.REDIS_URL ? { redisUrl: process.env.REDIS_URL } : {}),
     };
     const cluster = await Cluster.start({ gateways, listeners, port, fresh, folder, ...own, log: say });

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { migrate } from '../../shared/migrate.ts';
 import { once } from '../../shared/retry.ts';
+import { makeSample } from '../../shared/sample.ts';
 import { type LocalNginx, startNginx } from './nginx.ts';
 import { type LocalPostgres, startPostgres } from './postgres.ts';
 import { type Child, onFreePort, startChild } from './process.ts';
@@ -31,6 +32,8 @@ export interface ClusterOptions {
   /** a database and a Redis of yours, instead of new ones */
   databaseUrl?: string;
   redisUrl?: string;
+  /** makes the sample table; without it, where the Postgres is a new one */
+  sample?: boolean;
   /** further settings of listeners and gateways (README's configuration table) */
   env?: Record<string, string>;
   /** settings of one kind only; they go before all others, so that a proxy may stand before its database or Redis */
@@ -106,6 +109,8 @@ export class Cluster {
       cluster.postgres = postgres;
       cluster.redis = redis;
       await migrate(databaseUrl);
+      const problem = (options.sample ?? postgres !== undefined) ? await makeSample(databaseUrl) : undefined;
+      if (problem) log(problem);
       cluster.#stack.use(stack.move());
       try {
         log(`starting ${options.listeners ?? 1} listener(s) and ${options.gateways} gateway(s) …`);

@@ -11,7 +11,7 @@ import { Gateway } from '../../services/gateway/gateway.ts';
 import { Listener } from '../../services/listener/listener.ts';
 import { type Bus, LocalBus } from '../../shared/bus.ts';
 import { RedisBus } from '../../shared/bus-redis.ts';
-import { gatewaySchema, listenerSchema, readConfig } from '../../shared/config.ts';
+import { gatewaySchema, listenerSchema, migrateSchema, readConfig } from '../../shared/config.ts';
 import type { Publisher, Tail } from '../../shared/fanout.ts';
 import { LocalFanout } from '../../shared/fanout-local.ts';
 import { RedisPublisher, RedisTail } from '../../shared/fanout-redis.ts';
@@ -20,6 +20,7 @@ import { createLog } from '../../shared/log.ts';
 import { createRegistry, gatewayMetrics, listenerMetrics } from '../../shared/metrics.ts';
 import { migrate } from '../../shared/migrate.ts';
 import { requireNoEviction } from '../../shared/redis.ts';
+import { makeSample } from '../../shared/sample.ts';
 import { startPostgres } from './postgres.ts';
 
 const root = join(import.meta.dirname, '../..');
@@ -45,6 +46,8 @@ await runService(
       LOG_LEVEL: 'warn',
       ...process.env,
       DATABASE_URL: process.env.DATABASE_URL || 'postgres://embedded/postgres',
+      // a database of the user's gets no table that he did not ask for
+      PLANK_SAMPLE: process.env.PLANK_SAMPLE || String(!process.env.DATABASE_URL),
     };
     return {
       ...readConfig(listenerSchema, env),
@@ -52,9 +55,10 @@ await runService(
       dataDir: resolve(values.data),
       fresh: values.fresh,
       embedded: !process.env.DATABASE_URL,
+      sample: readConfig(migrateSchema, env).PLANK_SAMPLE,
     };
   },
-  async ({ dataDir, fresh, embedded, ...given }, stack) => {
+  async ({ dataDir, fresh, embedded, sample, ...given }, stack) => {
     const started = performance.now();
     let { DATABASE_URL } = given;
     if (embedded) {
@@ -65,6 +69,8 @@ await runService(
     }
     const config = { ...given, DATABASE_URL };
     await migrate(DATABASE_URL);
+    const problem = sample ? await makeSample(DATABASE_URL) : undefined;
+    if (problem) say(problem);
     if (config.REDIS_URL) await requireNoEviction(config.REDIS_URL);
 
     const log = createLog(config.LOG_LEVEL, 'plank', config.NODE_NAME);

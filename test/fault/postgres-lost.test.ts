@@ -7,7 +7,6 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { Cluster } from '../../deploy/local/cluster.ts';
 import { type LocalPostgres, startPostgres } from '../../deploy/local/postgres.ts';
-import { migrate } from '../../shared/migrate.ts';
 import { admin } from '../support/admin.ts';
 import { connectAll, type TestClient } from '../support/client.ts';
 import { Ledger } from '../support/ledger.ts';
@@ -30,7 +29,6 @@ beforeAll(async () => {
   stack.defer(() => rm(dataDir, { recursive: true, force: true }));
   postgres = await startPostgres({ dataDir });
   stack.defer(() => postgres.stop());
-  await migrate(postgres.url);
   const redis = await redisUrl();
   const proxy = async (url: string) => {
     const started = await TcpProxy.start(url);
@@ -44,6 +42,7 @@ beforeAll(async () => {
     gateways: 2,
     balanced: false,
     databaseUrl: postgres.url,
+    sample: true,
     redisUrl: redis,
     env: { PLANK_LOG_NAME: `postgres-lost-${process.pid}` },
     listenerEnv: { DATABASE_URL: listenersPostgres.through(postgres.url) },

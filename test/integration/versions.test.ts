@@ -2,6 +2,7 @@
 
 import { afterAll, describe, expect, it } from 'vitest';
 import { migrate, requireMigrated } from '../../shared/migrate.ts';
+import { makeSample } from '../../shared/sample.ts';
 import { admin } from '../support/admin.ts';
 import { Capture } from '../support/capture.ts';
 import { otherVersions, startVersion } from '../support/postgres-versions.ts';
@@ -30,6 +31,7 @@ describe.each(servers)('PostgreSQL %s', (_, start) => {
     server = await start();
     await migrate(server.url);
     await migrate(server.url);
+    await makeSample(server.url);
     await requireMigrated(server.url);
     capture = await Capture.start(server.url);
     const run = capture.run.bind(capture);

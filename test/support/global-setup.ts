@@ -14,6 +14,7 @@ import type { TestProject } from 'vitest/node';
 import { findChromium } from '../../deploy/local/chromium.ts';
 import { startPostgres } from '../../deploy/local/postgres.ts';
 import { migrate } from '../../shared/migrate.ts';
+import { makeSample } from '../../shared/sample.ts';
 import { admin } from './admin.ts';
 import { startTestRedis } from './test-redis.ts';
 
@@ -27,7 +28,7 @@ declare module 'vitest' {
 /** What one question of a worker is answered with. */
 export interface Answers {
   postgres: { url: string };
-  /** Names of the run's databases begin with `prefix`; `template` is migrated, and nothing connects to it. */
+  /** Names of the run's databases begin with `prefix`; `template` is migrated, has the sample table, and nothing connects to it. */
   template: { url: string; template: string; prefix: string };
   redis: { url: string };
   chromium: { path: string };
@@ -64,6 +65,7 @@ class Servers {
     const ofTemplate = new URL(url);
     ofTemplate.pathname = `/${template}`;
     await migrate(ofTemplate.href);
+    await makeSample(ofTemplate.href);
     // A database with sessions cannot be copied.
     await admin(url, `alter database ${template} allow_connections false`);
     return { url, template, prefix: this.#prefix };

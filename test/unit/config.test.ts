@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { describe, expect, it } from 'vitest';
 import type { z } from 'zod';
-import { ConfigError, gatewaySchema, listenerSchema, readConfig } from '../../shared/config.ts';
+import { ConfigError, gatewaySchema, listenerSchema, migrateSchema, readConfig } from '../../shared/config.ts';
 
 const DATABASE_URL = 'postgres://u:p@localhost:5432/d';
 
@@ -116,7 +116,7 @@ describe("README's table", () => {
 
 /** A row for each variable: name, default, who uses it, what it is. */
 function table(): string {
-  const shapes = { listener: listenerSchema.shape, gateway: gatewaySchema.shape };
+  const shapes = { migrate: migrateSchema.shape, listener: listenerSchema.shape, gateway: gatewaySchema.shape };
   const names = [...new Set(Object.values(shapes).flatMap((shape) => Object.keys(shape)))];
   const rows = names.map((name) => {
     const users = Object.entries(shapes).flatMap(([user, shape]) => (name in shape ? [user] : []));

@@ -1,4 +1,4 @@
--- The table that Plank comes with, for a first try.
+-- The table of the quick start. shared/sample.ts applies it, at most once, and only where nothing else is called items.
 
 create table if not exists public.items (
   id         bigint generated always as identity primary key,
@@ -8,7 +8,7 @@ create table if not exists public.items (
   updated_at timestamptz not null default now()
 );
 
-create function plank.touch_updated_at() returns trigger language plpgsql as $$
+create or replace function plank.touch_updated_at() returns trigger language plpgsql as $$
 begin
   new.updated_at := clock_timestamp();
   return new;
