@@ -132,7 +132,7 @@ const gatewayFields = z.object({
     .max(1000)
     .default(10)
     .describe(
-      'Postgres connections for REST; a gateway uses up to 11 more for the log, for snapshots and for operators',
+      'Postgres connections for REST; a gateway uses up to 19 more for the relay, for snapshots and for operators',
     ),
 });
 

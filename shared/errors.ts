@@ -26,6 +26,7 @@ export const catalogue = {
   INTERNAL: { status: 500, title: 'Something went wrong here', retry: true },
   PEER: { status: 502, title: 'Another process did not do it', retry: true },
   LEAVING: { status: 503, title: 'This replica takes no more clients', retry: true },
+  BUSY: { status: 503, title: 'Too many requests wait for the database', retry: true },
   UNAVAILABLE: { status: 503, title: 'The database does not answer', retry: true },
 } as const satisfies Record<string, CatalogueEntry>;
 

@@ -2,6 +2,7 @@
  * The only place that touches signals and exit. A process acquires its parts in order, runs until SIGTERM or SIGINT, and
  * releases them in reverse within a deadline; a second signal ends it at once.
  */
+import { loggedError } from './log-error.ts';
 
 /** Below npm, one Ctrl-C arrives twice: from the terminal, and passed on by npm. */
 const sameSignalMs = 500;
@@ -32,6 +33,11 @@ export async function runService<C extends { STOP_TIMEOUT_MS: number }>(
   };
   process.on('SIGTERM', onSignal);
   process.on('SIGINT', onSignal);
+  // Node would print all that the error holds, which may be a row's content
+  process.on('uncaughtException', (error) => {
+    process.stderr.write(`plank ${name}: ${JSON.stringify(loggedError(error))}\n`);
+    process.exit(1);
+  });
   let status = 0;
   let stopTimeoutMs = 10_000;
   try {

@@ -26,6 +26,8 @@ interface ConnectionOptions {
   applicationName: string;
   /** the server cancels a statement after this long; 0: never */
   statementTimeoutMs: number;
+  /** the server cancels a statement that has waited for one lock for this long; 0: never */
+  lockTimeoutMs?: number;
 }
 
 function settings(url: string, options: ConnectionOptions): ClientConfig {
@@ -33,6 +35,7 @@ function settings(url: string, options: ConnectionOptions): ClientConfig {
     connectionString: url,
     application_name: options.applicationName,
     statement_timeout: options.statementTimeoutMs,
+    ...(options.lockTimeoutMs ? { lock_timeout: options.lockTimeoutMs } : {}),
     connectionTimeoutMillis: 5_000,
     keepAlive: true,
     keepAliveInitialDelayMillis: 5_000,
@@ -62,6 +65,11 @@ export function createPool(
   // the pool listens to idle ones only: where one that is taken out ends, its query fails, and that is all
   pool.on('connect', (client) => client.on('error', () => {}));
   return pool;
+}
+
+/** Postgres refused the statement, and its session goes on: the connection can be used again. */
+export function isStatementError(error: unknown): error is DatabaseError {
+  return error instanceof DatabaseError && error.severity === 'ERROR';
 }
 
 /** A query that fails after `ms`, and whose connection the pool then gives up: a silent server must not hold its caller. */

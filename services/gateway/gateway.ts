@@ -9,7 +9,7 @@ import type { Service } from '#shared/lifecycle.ts';
 import type { Log } from '#shared/log.ts';
 import { LogReader } from '#shared/log-reader.ts';
 import type { GatewayMetrics } from '#shared/metrics.ts';
-import { createPool, type Pool } from '#shared/postgres.ts';
+import { createPool, limited, type Pool } from '#shared/postgres.ts';
 import { once, withDeadlineOr } from '#shared/retry.ts';
 import { Roster } from '#shared/roster.ts';
 import { version } from '#shared/version.ts';
@@ -32,6 +32,10 @@ import { maxAtOnce, Snapshots } from './snapshot.ts';
 import { Sockets } from './sockets.ts';
 
 const healthTimeoutMs = 2_000;
+/** a REST statement is given up after this long … */
+const restMs = 10_000;
+/** … and after this long where it waits for a lock that another transaction holds */
+const restLockMs = 3_000;
 /** a proxy's idle connections are left open this long, longer than it keeps them itself (nginx.conf: 3 s) */
 const lingerMs = 3_500;
 /** then requests in progress get this long */
@@ -61,7 +65,9 @@ export type GatewayState = Record<string, unknown> &
 
 export class Gateway implements Service {
   readonly #config: GatewayConfig;
-  readonly #pool: Pool;
+  readonly #relayPool: Pool;
+  /** the health check that is under way: any number of probes share it */
+  #asking: Promise<Health['database']> | undefined;
   readonly #pools: readonly Pool[];
   readonly #hub: Hub;
   readonly #feed: Feed;
@@ -87,9 +93,10 @@ export class Gateway implements Service {
   }: { config: GatewayConfig; tail: Tail; bus?: Bus; log: Log; metrics: GatewayMetrics }) {
     this.#config = config;
     const onError = (error: Error) => log.debug({ err: error }, 'an idle connection failed');
-    this.#pool = createPool(config.DATABASE_URL, {
+    const restPool = createPool(config.DATABASE_URL, {
       applicationName: 'plank gateway',
-      statementTimeoutMs: 10_000,
+      statementTimeoutMs: restMs,
+      lockTimeoutMs: restLockMs,
       max: config.POOL_SIZE,
       onError,
     });
@@ -101,17 +108,19 @@ export class Gateway implements Service {
         idleTimeoutMs: 2_000,
         onError,
       });
-    // what may take long has connections of its own, so that none of it, nor REST, waits for another: reads of history …
+    // What the relay itself needs never waits behind what clients ask for: the feed, the catalog and the health check have
+    // connections of their own, and whatever may take long has its own as well: reads of history …
+    this.#relayPool = poolFor('relay', 3, 120_000);
     const historyPool = poolFor('log', 5, 120_000);
     // … snapshots, which wait for locks and for their clients …
     const snapshotPool = poolFor('rows', maxAtOnce, 120_000);
     // … what operators look for in the outbox, and what their console shows meanwhile
     const searchPool = poolFor('search', 1, searchMs);
     const watchPool = poolFor('watch', 1, watchMs);
-    this.#pools = [this.#pool, historyPool, snapshotPool, searchPool, watchPool];
-    const catalog = new Catalog(this.#pool);
-    const reader = new LogReader(historyPool);
-    const history = new History({ tail, reader, metrics });
+    this.#pools = [restPool, this.#relayPool, historyPool, snapshotPool, searchPool, watchPool];
+    const catalog = new Catalog(this.#relayPool);
+    const reader = new LogReader(this.#relayPool);
+    const history = new History({ tail, reader: new LogReader(historyPool), metrics });
     this.#hub = new Hub({
       catalog,
       history,
@@ -199,7 +208,7 @@ export class Gateway implements Service {
       config,
       log,
       catalog,
-      pool: this.#pool,
+      pool: restPool,
       health: () => this.#health(),
       ready: () => this.#ready(),
       changes: this.#events.handler,
@@ -278,15 +287,24 @@ export class Gateway implements Service {
     await Promise.all(this.#pools.map((pool) => pool.end()));
   });
 
-  async #health(): Promise<Health> {
-    const database = await withDeadlineOr(
-      this.#pool.query('select'),
+  #database(): Promise<Health['database']> {
+    this.#asking ??= withDeadlineOr(
+      this.#relayPool.query(limited(healthTimeoutMs, 'select')),
       healthTimeoutMs,
       () => new Error('the database does not answer'),
-    ).then(
-      () => 'connected' as const,
-      () => 'unreachable' as const,
-    );
+    )
+      .then(
+        () => 'connected' as const,
+        () => 'unreachable' as const,
+      )
+      .finally(() => {
+        this.#asking = undefined;
+      });
+    return this.#asking;
+  }
+
+  async #health(): Promise<Health> {
+    const database = await this.#database();
     const { ready } = this.#ready();
     return {
       status: ready && database === 'connected' ? 'ok' : 'degraded',

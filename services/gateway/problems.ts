@@ -149,20 +149,13 @@ export function problemHandler(log: Log): ErrorRequestHandler {
     const known = toPlankError(error);
     if (known === undefined) {
       const { method } = request;
-      log.error({ ...describe(error), method, route: routeOf(response) }, 'a request failed');
+      log.error({ err: error, method, route: routeOf(response) }, 'a request failed');
     }
     // half an answer cannot be taken back: the client must see that it is broken
     if (response.headersSent) response.destroy();
     else
       sendProblem(response, known ?? new PlankError('INTERNAL', 'The request failed; it is in the log of this node'));
   };
-}
-
-/** Postgres puts values of the row into message, detail and where: only its code and its names are logged. */
-function describe(error: unknown): object {
-  if (!(error instanceof DatabaseError)) return { err: error };
-  const { code, severity, routine, schema, table, column, constraint } = error;
-  return { postgres: { code, severity, routine, schema, table, column, constraint } };
 }
 
 /** The pattern of a request's route, for logs and metrics: a path would make a label of every id. */

@@ -1,7 +1,8 @@
 /** Reads one page of a table's rows for REST, bounded in rows and in bytes: rows of a megabyte each must not fill a gateway. */
 import Cursor from 'pg-cursor';
-import { DatabaseError, firstFetch, nextFetch, type Pool } from '#shared/postgres.ts';
+import { firstFetch, isStatementError, nextFetch, type PoolClient } from '#shared/postgres.ts';
 import { withDeadlineOr } from '#shared/retry.ts';
+import type { RestPool } from './rest-pool.ts';
 
 /** A page ends with the row that makes it at least this large. */
 const pageCharacters = 4 * 1024 * 1024;
@@ -15,38 +16,44 @@ export interface PageRow {
 
 /** `text` selects rows and one more than `limit` of them at most. Rejects with Postgres' own errors. */
 export async function readPage(
-  pool: Pool,
+  connections: RestPool,
+  table: string,
   { text, values, limit }: { text: string; values: readonly unknown[]; limit: number },
 ): Promise<{ rows: PageRow[]; more: boolean }> {
-  const client = await pool.connect();
-  let broken: Error | undefined;
-  try {
-    const cursor = client.query(new Cursor<PageRow>(text, [...values]));
-    const rows: PageRow[] = [];
-    /** of them, how many are the page */
-    let taken = 0;
-    let size = 0;
-    for (let count = firstFetch; ; ) {
-      const fetched = await withDeadlineOr(cursor.read(count), fetchDeadlineMs, silent);
-      const characters = fetched.reduce((sum, { row }) => sum + row.length, 0);
-      for (const { row } of fetched) {
-        if (taken === limit || size >= pageCharacters) break;
-        taken++;
-        size += row.length;
-      }
-      rows.push(...fetched);
-      if (fetched.length < count || taken < rows.length) break;
-      count = nextFetch(count, fetched.length, characters, pageCharacters);
+  return connections.use(table, async (client, giveUp) => {
+    try {
+      return await pageOf(client, { text, values, limit });
+    } catch (error) {
+      // what Postgres refuses leaves the connection whole
+      if (!isStatementError(error)) giveUp(error as Error);
+      throw error;
     }
-    await withDeadlineOr(cursor.close(), fetchDeadlineMs, silent);
-    return { rows: rows.slice(0, taken), more: taken < rows.length };
-  } catch (error) {
-    // what Postgres refuses leaves the connection whole
-    if (!(error instanceof DatabaseError)) broken = error as Error;
-    throw error;
-  } finally {
-    client.release(broken);
+  });
+}
+
+async function pageOf(
+  client: PoolClient,
+  { text, values, limit }: { text: string; values: readonly unknown[]; limit: number },
+): Promise<{ rows: PageRow[]; more: boolean }> {
+  const cursor = client.query(new Cursor<PageRow>(text, [...values]));
+  const rows: PageRow[] = [];
+  /** of them, how many are the page */
+  let taken = 0;
+  let size = 0;
+  for (let count = firstFetch; ; ) {
+    const fetched = await withDeadlineOr(cursor.read(count), fetchDeadlineMs, silent);
+    const characters = fetched.reduce((sum, { row }) => sum + row.length, 0);
+    for (const { row } of fetched) {
+      if (taken === limit || size >= pageCharacters) break;
+      taken++;
+      size += row.length;
+    }
+    rows.push(...fetched);
+    if (fetched.length < count || taken < rows.length) break;
+    count = nextFetch(count, fetched.length, characters, pageCharacters);
   }
+  await withDeadlineOr(cursor.close(), fetchDeadlineMs, silent);
+  return { rows: rows.slice(0, taken), more: taken < rows.length };
 }
 
 const silent = () => new Error('timeout: Postgres is silent');

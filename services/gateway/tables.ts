@@ -14,6 +14,7 @@ import { type Pool, quoted } from '../../shared/postgres.ts';
 import { type Filter, FilterError, parseFilter } from './filter.ts';
 import { filterSql } from './filter-compile.ts';
 import { fromPostgres, invalid, invalidFields, methodNotAllowed, named } from './problems.ts';
+import { RestPool } from './rest-pool.ts';
 import { formatKey, keepDigits, parseKey, readKey, rowSchemas, type Values } from './row-schema.ts';
 import { type PageRow, readPage } from './table-page.ts';
 
@@ -85,6 +86,7 @@ export interface TablesOptions {
 }
 
 export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Router {
+  const connections = new RestPool(pool);
   const router = Router();
 
   const tableOf = (request: Request): Table => {
@@ -109,7 +111,7 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
     deletes = false,
   ): Promise<R[]> => {
     try {
-      return (await pool.query<R & { row: string }>(text, [...values])).rows;
+      return (await connections.query<R & { row: string }>(table.name, text, [...values])).rows;
     } catch (error) {
       throw fromPostgres(error, { table, parameters, deletes });
     }
@@ -125,11 +127,13 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
     const conditions = after.length > 0 ? `${behind} and ${filter.text}` : filter.text;
     // one more than asked for tells whether there is another page
     const text = `select ${sql.imageAndKey} from ${sql.relation} t where ${conditions} order by ${sql.keyList} limit ${limit + 1}`;
-    const { rows, more } = await readPage(pool, { text, values: [...after, ...filter.values], limit }).catch(
-      (error: unknown) => {
-        throw fromPostgres(error, { table, parameters: table.keyColumns, deletes: false });
-      },
-    );
+    const { rows, more } = await readPage(connections, table.name, {
+      text,
+      values: [...after, ...filter.values],
+      limit,
+    }).catch((error: unknown) => {
+      throw fromPostgres(error, { table, parameters: table.keyColumns, deletes: false });
+    });
     if (more) {
       const next = formatCursor(rows.at(-1)!.key);
       const filtered = where === undefined ? '' : `&where=${encodeURIComponent(where)}`;

@@ -162,7 +162,7 @@ it('answers 500 without internals, and logs once without contents', async () => 
   expect([answer.status, answer.problem.code]).toEqual([500, 'INTERNAL']);
   expect(answer.text).not.toMatch(/no_such_function|secret thing|42883/);
   expect(logged).toHaveLength(1);
-  expect(JSON.parse(logged[0]!)).toMatchObject({ method: 'POST', route: '/api/:table', postgres: { code: '42883' } });
+  expect(JSON.parse(logged[0]!)).toMatchObject({ method: 'POST', route: '/api/:table', err: { code: '42883' } });
   expect(logged[0]).not.toMatch(/4711|secret thing/);
 });
 

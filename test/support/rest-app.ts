@@ -4,11 +4,11 @@
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { pino } from 'pino';
 import { Registry } from 'prom-client';
 import { afterAll, beforeAll, beforeEach, expect } from 'vitest';
 import { createApp, type Health } from '../../services/gateway/http.ts';
 import { Catalog } from '../../shared/catalog.ts';
+import { createLog } from '../../shared/log.ts';
 import type { Pool } from '../../shared/postgres.ts';
 import { testPool } from './pool.ts';
 import { createDatabase, type TestDatabase } from './servers.ts';
@@ -61,7 +61,7 @@ export class RestApp {
     const server = createServer(
       createApp({
         config: { CORS_ORIGINS: ['https://shop.example'], MAX_BODY_BYTES: 256 * 1024 },
-        log: pino({ level: 'info' }, { write: (line: string) => void this.logged.push(line) }),
+        log: createLog('info', 'test', 'gw-1', { write: (line: string) => void this.logged.push(line) }),
         catalog,
         pool,
         health: () => Promise.resolve(this.health),

@@ -1,0 +1,63 @@
+/**
+ * An error as it is logged: what it is, where it came from, and names of the schema; never a value of a row. What may hold one is
+ * left out: Postgres puts values into message, detail, hint, where and query, JSON.parse quotes the text that it was given, ioredis keeps
+ * the arguments of the command, zod what it was given. So fields are taken by name, and messages by what they are about.
+ */
+import { DatabaseError } from 'pg';
+
+const maxDepth = 5;
+const maxErrors = 5;
+
+/**
+ * Classes of SQLSTATE whose messages are about connections, transactions, resources and identifiers. Not among them: data (22, 23),
+ * what functions raise (P0, 38, 39, 44) and whatever else there is.
+ */
+const aboutNames = /^(08|25|28|3D|3F|40|42|53|54|55|57|58)/;
+/** fields of Node's and our own errors that hold no values */
+const plainFields = ['code', 'errno', 'syscall', 'address', 'port', 'status'];
+const postgresFields = ['severity', 'code', 'routine', 'schema', 'table', 'column', 'dataType', 'constraint'];
+
+export interface LoggedError {
+  type: string;
+  message?: string;
+  stack?: string;
+  cause?: LoggedError;
+  errors?: LoggedError[];
+  [field: string]: unknown;
+}
+
+export function loggedError(error: unknown, depth = 1): LoggedError {
+  if (!(error instanceof Error)) return { type: typeof error };
+  const logged: LoggedError = { type: error.name === 'Error' ? error.constructor.name : error.name };
+  const fields = error as unknown as Readonly<Record<string, unknown>>;
+  const take = (field: string) => {
+    const value = fields[field];
+    if (typeof value === 'string' || typeof value === 'number') logged[field] = value;
+  };
+  if (isDatabaseError(error)) {
+    for (const field of postgresFields) take(field);
+    // with a context it may come from a function, which can raise any text under any code
+    if (aboutNames.test(error.code ?? '') && error.where === undefined) logged.message = error.message;
+    const within = /\b(?:function|procedure) ("?[\w$.]+"?)\(.*\) line (\d+)/.exec(error.where ?? '');
+    if (within) logged['within'] = `${within[1]}, line ${within[2]}`;
+  } else {
+    for (const field of plainFields) take(field);
+    if (!quotesItsInput(error)) logged.message = error.message;
+  }
+  const frames = error.stack?.split('\n').filter((line) => /^\s+at /.test(line));
+  if (frames && frames.length > 0) logged.stack = frames.join('\n');
+  if (depth === maxDepth) return logged;
+  if (error.cause instanceof Error) logged.cause = loggedError(error.cause, depth + 1);
+  if (error instanceof AggregateError)
+    logged.errors = error.errors.slice(0, maxErrors).map((one) => loggedError(one, depth + 1));
+  return logged;
+}
+
+/** Also one of another copy of the library. */
+function isDatabaseError(error: Error): error is DatabaseError {
+  return error instanceof DatabaseError || ('severity' in error && 'routine' in error);
+}
+
+function quotesItsInput(error: Error): boolean {
+  return error instanceof SyntaxError || error.name === 'ZodError' || error.name === '$ZodError' || 'command' in error;
+}
