@@ -18,6 +18,10 @@ export interface Column {
   enum?: boolean;
   /** texts that differ may be equal */
   nondeterministic?: boolean;
+  /** SQL for its value in the row `t` as images have it, where that is not the column itself */
+  value?: string | null;
+  /** generated when it is read; `value` gives JSON */
+  virtual?: boolean;
 }
 
 export interface Table {

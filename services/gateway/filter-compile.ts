@@ -10,14 +10,10 @@ import { type Comparable, compare, indexKey } from './filter-types.ts';
 const sqlOrders = { gt: '>', gte: '>=', lt: '<', lte: '<=' } as const satisfies Record<Order, string>;
 
 /**
- * A boolean expression over the row `alias`, and the values of its parameters, the first of which is $`firstParameter`.
+ * A boolean expression over the row `t`, and the values of its parameters, the first of which is $`firstParameter`.
  * True, false or null as PROTOCOL.md has it: a row is admitted where it is true.
  */
-export function filterSql(
-  filter: Filter,
-  alias: string,
-  firstParameter: number,
-): { text: string; values: (string | string[])[] } {
+export function filterSql(filter: Filter, firstParameter: number): { text: string; values: (string | string[])[] } {
   const values: (string | string[])[] = [];
   const parameter = (value: string | string[], cast: string) => `$${firstParameter + values.push(value) - 1}::${cast}`;
 
@@ -45,7 +41,7 @@ export function filterSql(
       }
     }
   };
-  const columnSql = ({ name }: FilterColumn) => `${alias}.${quoted(name)}`;
+  const columnSql = ({ name, value }: FilterColumn) => value ?? `t.${quoted(name)}`;
   return { text: write(filter), values };
 }
 

@@ -7,6 +7,8 @@ import type { Codec, Comparable } from './filter-types.ts';
 export interface FilterColumn {
   readonly name: string;
   readonly codec: Codec;
+  /** SQL for it in the row `t`, where it is not what the name says */
+  readonly value?: string;
 }
 
 /** The image is of another shape of the table: the column had another type then. Or it is none: who owns a table can make up its changes. */

@@ -135,7 +135,9 @@ function columnOf(table: Table, name: string, path: string): FilterColumn {
   const column = table.columns.find((candidate) => candidate.name === name);
   if (!column) throw new FilterError(path, `is not a column of ${table.name}`, 'UNKNOWN_COLUMN');
   const codec = codecOf(column);
-  if (codec) return { name, codec };
+  // (Postgres' own fails the query where its expression fails for one row)
+  const value = column.virtual ? `(${column.value} operator(pg_catalog.#>>) '{}')::${column.type}` : undefined;
+  if (codec) return value === undefined ? { name, codec } : { name, codec, value };
   const why = column.nondeterministic ? 'has a non-deterministic collation' : `is of type ${column.type}`;
   throw new FilterError(path, `${why}, which filters cannot compare`);
 }

@@ -36,7 +36,7 @@ export class RowFilter {
 
   /** For a WHERE over the row `t`, its values from $1 on. */
   sql(): { text: string; values: unknown[] } {
-    return filterSql(this.#filter, 't', 1);
+    return filterSql(this.#filter, 1);
   }
 }
 

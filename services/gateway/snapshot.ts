@@ -224,10 +224,10 @@ function snapshotQuery({
 }: FilteredChannel): [string, unknown[], { rowMode: 'array'; types: typeof asText }] {
   const where = filter?.sql() ?? { text: 'true', values: [] };
   const image = columns
-    ? `(select to_json(i)::text from (select ${table.columns
+    ? `(select pg_catalog.to_json(image.*)::pg_catalog.text from (select ${table.columns
         .filter(({ name }) => columns.includes(name))
-        .map(({ name }) => `t.${quoted(name)}`)
-        .join(', ')}) i)`
+        .map(({ name, value }) => `${value ?? `t.${quoted(name)}`} as ${quoted(name)}`)
+        .join(', ')}) image)`
     : `(${table.imageSql})::text`;
   return [
     `select ${image} from ${nameOf(table)} t where ${where.text}`,

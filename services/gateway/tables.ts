@@ -122,7 +122,7 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
     const { limit, cursor, where } = parse(listQuery, request.query, 'is not a parameter of this address');
     const sql = sqlOf(table);
     const after = cursor === undefined ? [] : parseCursor(table, cursor);
-    const filter = filterSql(parseWhere(table, where ?? '{}'), 't', after.length + 1);
+    const filter = filterSql(parseWhere(table, where ?? '{}'), after.length + 1);
     const behind = `(${sql.keyList}) > (${after.map((_, index) => `$${index + 1}`).join(', ')})`;
     const conditions = after.length > 0 ? `${behind} and ${filter.text}` : filter.text;
     // one more than asked for tells whether there is another page

@@ -81,8 +81,9 @@ create function plank.foreign_columns(relation regclass) returns smallint[] lang
 $$;
 
 create function plank.is_plain_layout(a plank.attached) returns boolean language sql stable as $$
-  -- whole rows can be rendered as they are: nothing is excluded or foreign, and no partition has its columns in another order
+  -- whole rows can be rendered as they are: nothing is excluded, foreign or virtual, and no partition has its columns in another order
   select a.excluded = '{}' and plank.foreign_columns(a.relation) = '{}' and not exists (
+    select from pg_attribute where attrelid = a.relation and attnum > 0 and not attisdropped and attgenerated = 'v') and not exists (
     select from pg_partition_tree(a.relation) p
     where (select array_agg(attname order by attnum) from pg_attribute where attrelid = p.relid and attnum > 0 and not attisdropped)
        <> (select array_agg(attname order by attnum) from pg_attribute where attrelid = a.relation and attnum > 0 and not attisdropped))
@@ -94,21 +95,73 @@ create function plank.value_sql(p_column text, is_foreign boolean) returns text 
     then format('case when num_nonnulls(%1$s) = 1 then format(''%%s'', %1$s) end', p_column) else p_column end
 $$;
 
--- SQL that renders the row p_row as its image, and its key as text. p_of stands before the names of its columns.
-create function plank.image_sql(a plank.attached, p_row text, p_of text default null) returns text language sql stable as $$
-  select case when plank.is_plain_layout(a) then format('to_json(%s.*)::text', p_row) else
-    format('(select to_json(image.*)::text from (select %s) image)', 
-      string_agg(plank.value_sql(coalesce(p_of, p_row || '.') || quote_ident(attname), attnum = any (f.columns)) || ' as ' || quote_ident(attname), ', ' order by attnum))
-  end
+-- The columns that virtual ones are made of.
+create function plank.virtual_bases(relation regclass) returns table (field bigint, name name, collating text) language sql stable as $$
+  select row_number() over (order by b.attnum), b.attname,
+         case when b.attcollation <> 0 then format(' collate %I.%I', n.nspname, c.collname) else '' end
+  from pg_attribute b left join pg_collation c on c.oid = b.attcollation left join pg_namespace n on n.oid = c.collnamespace
+  where b.attrelid = relation and b.attnum > 0 and not b.attisdropped and b.attgenerated <> 'v' and exists (
+    select from pg_attribute v join pg_attrdef d on d.adrelid = v.attrelid and d.adnum = v.attnum
+    join pg_depend p on p.classid = 'pg_attrdef'::regclass and p.objid = d.oid or p.classid = 'pg_class'::regclass and p.objid = v.attrelid and p.objsubid = v.attnum
+    where v.attrelid = relation and v.attgenerated = 'v' and p.refclassid = 'pg_class'::regclass and p.refobjid = relation and p.refobjsubid = b.attnum)
+$$;
+
+-- The columns that images have, with SQL of their values as to_json is to see them. p_of stands before the names of columns.
+-- A virtual generated column (PostgreSQL 18) is null in transition tables, and Postgres computes it only when a query names it, so that
+-- its expression may fail for a row that is there. Capture and all that read call one function for it: plank.virtual_N.
+create function plank.column_values(a plank.attached, p_of text) returns table (number smallint, name name, value text, is_column boolean)
+language sql stable as $$
+  select attnum, attname,
+         case when attgenerated = 'v' then format('plank.%I(row(%s), %s::pg_catalog.text)', 'virtual_' || a.id, (
+                -- what its expression names, and no more: a large value would be copied
+                select string_agg(p_of || quote_ident(b.name), ', ' order by b.field) from plank.virtual_bases(a.relation) b), quote_literal(attname))
+              else plank.value_sql(p_of || quote_ident(attname), attnum = any (f.columns)) end,
+         attgenerated <> 'v' and attnum <> all (f.columns)
   from pg_attribute cross join (select plank.foreign_columns(a.relation) as columns offset 0) f
   where attrelid = a.relation and attnum > 0 and not attisdropped and attnum <> all (a.excluded)
 $$;
 
+-- (Re)writes plank.virtual_N(row(bases), column): a virtual column's value as JSON, null where its expression fails. Postgres admits
+-- nothing but built-in functions and types there, so that whoever calls it runs nobody's code.
+create function plank.generate_virtual(a plank.attached) returns void language plpgsql as $$
+declare
+  bases   text := (select string_agg(format('bases.f%s%s as %I', field, collating, name), ', ' order by field) from plank.virtual_bases(a.relation));
+  -- (the type is said again, as casts to it that nobody wrote are not shown)
+  columns text := (select string_agg(format('when %L then return (select to_json((%s)::%s) from (select %s) t);',
+                     t.attname, pg_get_expr(d.adbin, d.adrelid), format_type(t.atttypid, t.atttypmod), bases), E'\n' order by t.attnum)
+                   from pg_attribute t join pg_attrdef d on d.adrelid = t.attrelid and d.adnum = t.attnum
+                   where t.attrelid = a.relation and t.attgenerated = 'v' and not t.attisdropped);
+begin
+  if columns is not null then
+    execute format($f$
+      create or replace function plank.%I(bases record, p_column text) returns json language plpgsql stable
+      set search_path = pg_catalog, pg_temp as %L
+    $f$, 'virtual_' || a.id, format($s$
+      #variable_conflict use_column
+      begin
+        case p_column
+        %s
+        end case;
+      exception when others then
+        return null;
+      end $s$, columns));
+  end if;
+end $$;
+
+-- SQL that renders the row p_row as its image, and its key as text. p_of stands before the names of its columns.
+create function plank.image_sql(a plank.attached, p_row text, p_of text default null) returns text language sql stable as $$
+  select case when plank.is_plain_layout(a) then format('pg_catalog.to_json(%s.*)::pg_catalog.text', p_row) else
+    format('(select pg_catalog.to_json(image.*)::pg_catalog.text from (select %s) image)',
+      string_agg(value || ' as ' || quote_ident(name), ', ' order by number))
+  end
+  from plank.column_values(a, coalesce(p_of, p_row || '.'))
+$$;
+
 create function plank.key_sql(a plank.attached, p_row text, p_of text default null) returns text language sql stable as $$
-  select format(case when cardinality(a.key_columns) > 1 then '(select to_json(k.*)::text from (select %s) k)'
+  select format(case when cardinality(a.key_columns) > 1 then '(select pg_catalog.to_json(k.*)::pg_catalog.text from (select %s) k)'
                      -- the same bytes for less
-                     when bool_and(atttypid = any ('{int2,int4,int8}'::regtype[])) and plank.follows_ddl() then '%s::text'
-                     else 'to_json(%s)::text' end,
+                     when bool_and(atttypid = any ('{int2,int4,int8}'::regtype[])) and plank.follows_ddl() then '%s::pg_catalog.text'
+                     else 'pg_catalog.to_json(%s)::pg_catalog.text' end,
                 string_agg(plank.value_sql(x.value, attnum = any (f.columns)) || case when cardinality(a.key_columns) = 1 then '' else ' as ' || quote_ident(c) end, ', ' order by n))
   from unnest(a.key_columns) with ordinality k(c, n) cross join lateral (select coalesce(p_of, p_row || '.') || quote_ident(c) as value) x
   cross join (select plank.foreign_columns(a.relation) as columns offset 0) f
@@ -177,6 +230,7 @@ declare
   op     text;
   body   text;
 begin
+  perform plank.generate_virtual(a);
   foreach op in array array['insert', 'update', 'delete', 'truncate'] loop
     body := case op
     when 'insert' then format($s$
@@ -288,7 +342,7 @@ $$;
 -- What generated functions call. Whoever they belong to may, also where a database grants new functions to nobody.
 create function plank.called() returns setof regprocedure language sql stable as $$
   select oid::regprocedure from pg_proc
-  where pronamespace = 'plank'::regnamespace and proname in ('ring', 'settle', 'path', 'mark', 'captures', 'functions')
+  where pronamespace = 'plank'::regnamespace and (proname in ('ring', 'settle', 'path', 'mark', 'captures', 'functions') or proname like 'virtual\_%')
 $$;
 
 -- The role that a table is to be captured as: its owner, or who calls this where that is no superuser.
@@ -355,5 +409,6 @@ begin
   for f in select plank.functions(p_id) loop
     execute format('drop function %s', f);
   end loop;
+  execute format('drop function if exists plank.%I(record, text)', 'virtual_' || p_id);
   execute format('drop view if exists plank.%I', 'outbox_' || p_id);
 end $$;

@@ -149,9 +149,9 @@ select a.id, a.name, n.nspname as schema, c.relname as "table", a.key_columns,
           'name', t.attname, 'type', format_type(t.atttypid, t.atttypmod), 'base', y.typname, 'nullable', not t.attnotnull,
           'optional', not t.attnotnull or t.atthasdef or t.attidentity <> '',
           'writable', not (t.attname = any (a.read_only) or t.attgenerated <> '' or t.attidentity = 'a'),
-          'enum', y.typtype = 'e', 'nondeterministic', coalesce(not l.collisdeterministic, false)) order by t.attnum)
-        from pg_attribute t join pg_type y on y.oid = t.atttypid left join pg_collation l on l.oid = t.attcollation
-        where t.attrelid = a.relation and t.attnum > 0 and not t.attisdropped and t.attnum <> all (a.excluded)) as columns,
+          'enum', y.typtype = 'e', 'nondeterministic', coalesce(not l.collisdeterministic, false),
+          'value', case when not v.is_column then v.value end, 'virtual', t.attgenerated = 'v') order by t.attnum)
+        from plank.column_values(a, 't.') v join pg_attribute t on t.attrelid = a.relation and t.attnum = v.number join pg_type y on y.oid = t.atttypid left join pg_collation l on l.oid = t.attcollation) as columns,
        plank.image_sql(a, 't') as image_sql
 from plank.attached a join pg_class c on c.oid = a.relation join pg_namespace n on n.oid = c.relnamespace;
 

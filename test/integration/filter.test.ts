@@ -76,7 +76,7 @@ describe('JavaScript and Postgres', () => {
           const parsed = wheres.map((where) => parse(table, where));
           const values: unknown[] = [];
           const verdicts = parsed.map((filter) => {
-            const sql = filterSql(filter, 't', values.length + 1);
+            const sql = filterSql(filter, values.length + 1);
             values.push(...sql.values);
             return `(${sql.text}) is true`;
           });
@@ -120,7 +120,7 @@ describe('JavaScript and Postgres', () => {
         .flatMap((value) => operators.map((operator) => `{${memberName(name)}:{"${operator}":${value}}}`));
       const sqlValues: unknown[] = [];
       const verdicts = wheres.map((where) => {
-        const sql = filterSql(parse(table, where), 't', sqlValues.length + 1);
+        const sql = filterSql(parse(table, where), sqlValues.length + 1);
         sqlValues.push(...sql.values);
         return `(${sql.text}) is true`;
       });
