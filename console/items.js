@@ -1,5 +1,5 @@
 // The rows of the table items, as the live query has them: each drawing compares what is shown with what is there. A row that
-// is being edited stays as its editor left it.
+// is being edited stays as its editor left it. Where there is no table items, or one that is not the sample, nothing can be written.
 
 import { byId, element, timeText } from './dom.js';
 
@@ -39,7 +39,9 @@ export function showProblem(text) {
 }
 
 export function drawItems() {
-  const rows = newest();
+  const missing = whatIsMissing();
+  byId('create').hidden = byId('items-table').hidden = missing !== undefined;
+  const rows = missing ? new Map() : newest();
   for (const [id, { shown }] of drawnRows) {
     if (rows.has(id)) continue;
     const isGone = !query.rows.has(id);
@@ -50,7 +52,7 @@ export function drawItems() {
   for (const [id, row] of rows) drawRow(id, row);
   marksFresh ||= query.state === 'live';
   byId('items-count').textContent = query.rows.size === 0 ? '' : query.rows.size.toLocaleString();
-  drawNote();
+  drawNote(missing);
 }
 
 /** Draws a row again as it is; one that was being edited is no longer. */
@@ -107,10 +109,21 @@ function drawRow(id, row) {
 /** Rows that were read anew are other objects, mostly with the same in them. */
 const isSame = (a, b) => a === b || JSON.stringify(a) === JSON.stringify(b);
 
-function drawNote() {
+/** Why this page cannot show the sample. */
+function whatIsMissing() {
+  if (query.error?.code === 'UNKNOWN_TABLE')
+    return "No table “items” is attached. Attach one of yours in the database, for example: select plank.attach('orders'); then see its changes with ?tables=orders behind this page’s address.";
+  const [row] = query.rows.values();
+  if (row && !(Number.isSafeInteger(row.id) && typeof row.name === 'string' && 'value' in row && 'updated_at' in row))
+    return 'The table “items” here is not the sample that this page edits. Its changes are in the live feed.';
+  return undefined;
+}
+
+function drawNote(missing) {
   const { rows, error, state } = query;
   let text = '';
-  if (error) text = `The items cannot be read: ${error.message}`;
+  if (missing) text = missing;
+  else if (error) text = `The items cannot be read: ${error.message}`;
   else if (!marksFresh && state !== 'live') text = 'Reading the items…';
   else if (rows.size > maxShown) text = `Only the newest ${maxShown.toLocaleString()} items are shown.`;
   else if (rows.size === 0) text = 'There are no items yet. Add one above.';

@@ -9,7 +9,7 @@ import { drawItems, startItems } from './items.js';
 import { createPlank } from './plank.js';
 
 const plank = createPlank();
-const tables = new URLSearchParams(location.search).get('tables')?.split(',') ?? ['items'];
+const chosen = new URLSearchParams(location.search).get('tables')?.split(',');
 
 const draw = oncePerFrame(() => {
   drawItems();
@@ -20,7 +20,7 @@ startFeed();
 startEditor();
 startConnection(plank);
 startItems(plank.table('items').live({}, draw));
-for (const name of tables) {
+for (const name of chosen ?? ['items']) {
   const onChange = (change) => {
     addChange(change);
     draw();
@@ -34,7 +34,8 @@ for (const name of tables) {
     {
       onChange,
       onResync: () => say('changes are missing here, they are no longer kept'),
-      onError: ({ message }) => say(message),
+      // where nobody chose a table, the list of items says that there is none
+      onError: ({ code, message }) => (chosen || code !== 'UNKNOWN_TABLE') && say(message),
     },
   );
 }

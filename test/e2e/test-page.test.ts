@@ -288,3 +288,43 @@ function gatewayNamed(name: string): ClusterNode {
   if (!found) throw new Error(`the page names no gateway of ours: ${name}`);
   return found;
 }
+
+describe('a database without the sample', () => {
+  it.each([
+    [
+      '',
+      'select 1',
+      /^No table “items” is attached\. Attach one of yours .*select plank\.attach\('orders'\)/,
+      'INSERT orders 1',
+    ],
+    [
+      'whose items is another table',
+      "create table items (id text primary key, price numeric); insert into items values ('a', 1); select plank.attach('items')",
+      /^The table “items” here is not the sample/,
+      'INSERT orders 2',
+    ],
+  ])('%s gets a page that says so, and shows the changes of other tables', async (_, sql, note, change) => {
+    const context = await browser.newContext({ locale: 'en-GB' });
+    try {
+      await admin(
+        database.url,
+        `drop table if exists items; create table if not exists orders (id integer generated always as identity primary key);
+         select plank.attach('orders'); ${sql}`,
+      );
+      const page = await context.newPage();
+      const errors: string[] = [];
+      page.on('pageerror', (error) => errors.push(error.message));
+      await page.goto(`${cluster.url}/?tables=orders`);
+      await page.locator('#state[data-state="live"]').waitFor();
+      await expect.poll(() => page.locator('#items-note').innerText()).toMatch(note);
+      expect(
+        await page.locator('#create, #items-table').evaluateAll((all) => all.map((one) => (one as HTMLElement).hidden)),
+      ).toEqual([true, true]);
+      await admin(database.url, 'insert into orders default values');
+      await expect.poll(() => page.locator('#feed li').first().innerText()).toContain(change.slice(7));
+      expect(errors).toEqual([]);
+    } finally {
+      await context.close();
+    }
+  });
+});
