@@ -17,6 +17,8 @@ const list = z.string().transform((text) =>
 
 const redisUrl = z.string().regex(/^rediss?:\/\//, 'must be a redis:// URL');
 
+const host = z.string().regex(/^[a-z0-9._:-]+$/i, 'must be an address or a name, without a port');
+
 const common = {
   DATABASE_URL: z
     .string()
@@ -42,8 +44,15 @@ const common = {
   STOP_TIMEOUT_MS: ms.default(10_000).describe('How long a process may take to stop after SIGTERM, in ms'),
 };
 
+const hostField = host
+  .default('localhost')
+  .describe(
+    'The address that `PORT` and `LISTENER_PORT` listen on. `localhost`: this machine only, by IPv4 and IPv6; `::`: every address of it, as in containers',
+  );
+
 export const listenerSchema = z.object({
   ...common,
+  HOST: hostField,
   LISTENER_PORT: port.default(8001).describe('Where the listener serves `/health` and `/metrics`'),
   WAKE: z
     .enum(['auto', 'poll'])
@@ -78,6 +87,7 @@ export const listenerSchema = z.object({
 
 const gatewayFields = z.object({
   ...common,
+  HOST: hostField,
   REDIS_TAIL_URL: redisUrl
     .optional()
     .describe(
@@ -89,7 +99,7 @@ const gatewayFields = z.object({
     .describe(
       'Where the gateway serves operators: `/console` and `/ops`; keep it from the outside. 0: any free one, logged',
     ),
-  OPS_HOST: z.string().min(1).default('127.0.0.1').describe('The address that `OPS_PORT` listens on'),
+  OPS_HOST: host.default('localhost').describe('The address that `OPS_PORT` listens on, as with `HOST`'),
   OPS_TOKEN: z.string().min(16).optional().describe('What operators must bring, where more people reach `OPS_PORT`'),
   CORS_ORIGINS: list
     .default(['*'])

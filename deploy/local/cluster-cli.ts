@@ -1,13 +1,16 @@
 /**
  * `npm run cluster -- --gateways 4`: a cluster of real processes on this machine, until Ctrl-C.
  *
- *   --gateways N    (2)      --listeners N   (1)      --port N   (8000) where nginx listens
+ *   --gateways N    (2)      --listeners N   (1)
+ *   --port N        (PORT, else 8000) where nginx listens
+ *   --host ADDRESS  (HOST, else localhost: this machine only)
  *   --fresh         drops the data of an earlier run
  */
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { migrateSchema, readConfig } from '../../shared/config.ts';
 import { runService } from '../../shared/lifecycle.ts';
+import { isLoopback, openWarning } from '../../shared/listen.ts';
 import { Cluster } from './cluster.ts';
 
 const say = (text: string) => process.stdout.write(`${text}\n`);
@@ -27,6 +30,7 @@ await runService(
         gateways: { type: 'string', default: '2' },
         listeners: { type: 'string', default: '1' },
         port: { type: 'string', default: process.env.PORT || '8000' },
+        host: { type: 'string', default: process.env.HOST || 'localhost' },
         fresh: { type: 'boolean', default: false },
       },
     });
@@ -34,6 +38,7 @@ await runService(
       gateways: count('gateways', values.gateways, 64),
       listeners: count('listeners', values.listeners, 8),
       port: count('port', values.port, 65_535),
+      host: values.host,
       fresh: values.fresh,
       sample: process.env.PLANK_SAMPLE
         ? readConfig(migrateSchema.pick({ PLANK_SAMPLE: true })).PLANK_SAMPLE
@@ -41,18 +46,19 @@ await runService(
       STOP_TIMEOUT_MS: 20_000,
     };
   },
-  async ({ gateways, listeners, port, fresh, sample }, stack) => {
+  async ({ gateways, listeners, port, host, fresh, sample }, stack) => {
     const folder = join(import.meta.dirname, '../../.plank/cluster');
     const own = {
       ...(process.env.DATABASE_URL ? { databaseUrl: process.env.DATABASE_URL } : {}),
       ...(sample === undefined ? {} : { sample }),
       ...(process.env.REDIS_URL ? { redisUrl: process.env.REDIS_URL } : {}),
     };
-    const cluster = await Cluster.start({ gateways, listeners, port, fresh, folder, ...own, log: say });
+    const cluster = await Cluster.start({ gateways, listeners, port, host, fresh, folder, ...own, log: say });
     stack.defer(() => cluster.stop());
     const nodes = [...cluster.listeners, ...cluster.gateways]
       .map((node) => `  ${node.name.padEnd(12)}${node.url}   pid ${node.pid}`)
       .join('\n');
+    if (!isLoopback(host)) say(openWarning(host));
     say(`
   balanced    ${cluster.url}/   ${cluster.webSocketUrl}
   operators   ${cluster.nginx?.operationsUrl}/console

@@ -19,8 +19,9 @@ const startTimeoutMs = 20_000;
 export interface ClusterOptions {
   gateways: number;
   listeners?: number;
-  /** where nginx listens; without it, a free port */
+  /** where nginx listens; without it, a free port of this machine's own addresses */
   port?: number;
+  host?: string;
   /** false: no nginx; clients talk to the gateways */
   balanced?: boolean;
   /** nginx counts this machine's new connections as those of strangers */
@@ -123,6 +124,7 @@ export class Cluster {
             operations: { upstreams: cluster.#operations() },
             limitsAll: options.limitsAll ?? false,
             ...(options.port === undefined ? {} : { port: options.port }),
+            ...(options.host === undefined ? {} : { host: options.host }),
           });
           cluster.#stack.defer(() => cluster.nginx?.stop());
         }
@@ -179,7 +181,15 @@ export class Cluster {
 
   #env(own: Record<string, string> | undefined): Record<string, string> {
     const { env } = this.#options;
-    return { LOG_LEVEL: 'info', ...env, DATABASE_URL: this.databaseUrl, REDIS_URL: this.redisUrl, ...own };
+    // nginx reaches them there, and nobody else has to
+    return {
+      LOG_LEVEL: 'info',
+      HOST: '127.0.0.1',
+      ...env,
+      DATABASE_URL: this.databaseUrl,
+      REDIS_URL: this.redisUrl,
+      ...own,
+    };
   }
 
   async #balance(): Promise<void> {

@@ -3,16 +3,19 @@
 // - gateways come and go by a reload: open sockets stay open.
 
 import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { isIP } from 'node:net';
+import { networkInterfaces, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { packageProgram } from './packages.ts';
-import { accepts, type Child, findProgram, freePort, onFreePort, startChild } from './process.ts';
+import { type Child, findProgram, freePort, onFreePort, startChild } from './process.ts';
 
 export interface NginxOptions {
   /** Without it, the project's. */
   confFile?: string;
   /** Without it, a free one. */
   port?: number;
+  /** As the setting HOST; without it, this machine's own addresses. */
+  host?: string;
   /** Addresses of the gateways: `127.0.0.1:8001`. */
   upstreams: string[];
   /** Addresses of their operations ports. Without them, operators are not served. */
@@ -49,7 +52,14 @@ export async function startNginx(options: NginxOptions): Promise<LocalNginx> {
   let operations = options.operations?.upstreams ?? [];
   let operationsPort: number | undefined;
   const conf = (port: number) =>
-    localConf(template, { port, upstreams, operations, operationsPort, folder, limitsAll: options.limitsAll ?? false });
+    localConf(template, {
+      listen: listenLines(options.host ?? 'localhost', port),
+      upstreams,
+      operations,
+      operationsPort,
+      folder,
+      limitsAll: options.limitsAll ?? false,
+    });
 
   let child!: Child;
   const port = await onFreePort(options.port, async (port) => {
@@ -78,12 +88,12 @@ export async function startNginx(options: NginxOptions): Promise<LocalNginx> {
     // It writes its process id when it has bound its port; until then, whoever has taken the port would answer.
     const bound = async () =>
       (await readFile(join(folder, 'nginx.pid'), 'utf8').catch(() => '')).trim() === `${child.pid}`;
-    await child.waitUntil(async () => (await bound()) && accepts(port), 10_000);
+    await child.waitUntil(bound, 10_000);
     return child;
   }
 
   return {
-    url: `http://127.0.0.1:${port}`,
+    url: `http://${nameOf(options.host)}:${port}`,
     port,
     operationsUrl: operationsPort === undefined ? undefined : `http://127.0.0.1:${operationsPort}`,
     get pid() {
@@ -107,11 +117,30 @@ export async function startNginx(options: NginxOptions): Promise<LocalNginx> {
   };
 }
 
+/** Where this machine reaches what listens on `host`. */
+function nameOf(host = 'localhost'): string {
+  if (['localhost', '::', '0.0.0.0'].includes(host)) return '127.0.0.1';
+  return isIP(host) === 6 ? `[${host}]` : host;
+}
+
+function listenLines(host: string, port: number): string {
+  const hasIPv6 = Object.values(networkInterfaces()).some((each) => each?.some(({ address }) => address === '::1'));
+  const loopback = hasIPv6 ? ['127.0.0.1', '::1'] : ['127.0.0.1'];
+  const every = hasIPv6 ? '::' : '0.0.0.0';
+  const addresses = host === 'localhost' ? loopback : [host === '::' ? every : host];
+  return addresses
+    .map((address) =>
+      isIP(address) === 6 ? `[${address}]:${port}${address === '::' ? ' ipv6only=off' : ''}` : `${address}:${port}`,
+    )
+    .map((address) => `    listen ${address} reuseport backlog=4096;\n`)
+    .join('');
+}
+
 /** The project's nginx.conf for this machine: fixed addresses in place of Docker's names. Pure. */
 function localConf(
   template: string,
   to: {
-    port: number;
+    listen: string;
     upstreams: string[];
     operations: string[];
     operationsPort: number | undefined;
@@ -122,7 +151,7 @@ function localConf(
   // what is not named here stays as it is
   const parts: Record<string, string | undefined> = {
     resolver: '',
-    listen: `    listen 127.0.0.1:${to.port} reuseport backlog=4096;\n`,
+    listen: to.listen,
     ...(to.limitsAll ? { private: '' } : {}),
     ...(to.operationsPort === undefined ? { operators: '' } : {}),
   };

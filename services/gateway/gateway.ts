@@ -6,6 +6,7 @@ import { Catalog } from '#shared/catalog.ts';
 import type { GatewayConfig } from '#shared/config.ts';
 import type { Tail } from '#shared/fanout.ts';
 import type { Service } from '#shared/lifecycle.ts';
+import { close, isLoopback, listen, openWarning } from '#shared/listen.ts';
 import type { Log } from '#shared/log.ts';
 import { LogReader } from '#shared/log-reader.ts';
 import type { GatewayMetrics } from '#shared/metrics.ts';
@@ -65,6 +66,7 @@ export type GatewayState = Record<string, unknown> &
 
 export class Gateway implements Service {
   readonly #config: GatewayConfig;
+  readonly #log: Log;
   readonly #relayPool: Pool;
   /** the health check that is under way: any number of probes share it */
   #asking: Promise<Health['database']> | undefined;
@@ -80,6 +82,7 @@ export class Gateway implements Service {
   readonly #draining: Draining;
   readonly #shedder: Shedder;
   readonly #server: Server;
+  #also: TcpServer[] = [];
   readonly #startedAt = Date.now();
   #stopping = false;
   #isProxied = false;
@@ -92,6 +95,7 @@ export class Gateway implements Service {
     metrics,
   }: { config: GatewayConfig; tail: Tail; bus?: Bus; log: Log; metrics: GatewayMetrics }) {
     this.#config = config;
+    this.#log = log;
     const onError = (error: Error) => log.debug({ err: error }, 'an idle connection failed');
     const restPool = createPool(config.DATABASE_URL, {
       applicationName: 'plank gateway',
@@ -246,14 +250,10 @@ export class Gateway implements Service {
     this.#sockets.start();
     this.#events.start();
     await this.#operations.start();
-    await new Promise<void>((resolve, reject) => {
-      this.#server.once('error', (error: NodeJS.ErrnoException) => {
-        const taken = error.code === 'EADDRINUSE';
-        const hint = `port ${this.#config.PORT}: address already in use; set PORT to another one`;
-        reject(taken ? new Error(hint, { cause: error }) : error);
-      });
-      this.#server.listen({ port: this.#config.PORT, backlog: 4_096 }, resolve);
-    });
+    const { HOST: host, PORT: port } = this.#config;
+    const settings = { host: 'HOST', port: 'PORT' };
+    this.#also = await listen(this.#server, { host, port, settings, backlog: 4_096 });
+    if (!isLoopback(host)) this.#log.warn(openWarning(host));
     this.#roster.start();
     this.#shedder.start();
   });
@@ -266,7 +266,10 @@ export class Gateway implements Service {
     await allAccepted(this.#server);
     // Only the listening socket: http's own close ends idle connections at once, and a POST that a proxy sends on one of them
     // in that moment is lost. The proxy closes them itself, after an answer or when they have been idle for long.
-    const closed = new Promise((resolve) => TcpServer.prototype.close.call(this.#server, resolve));
+    const closed = Promise.all([
+      new Promise((resolve) => TcpServer.prototype.close.call(this.#server, resolve)),
+      ...this.#also.map(close),
+    ]);
     const graceMs = this.#isProxied ? lingerMs : 0;
     const idle = setTimeout(() => this.#server.closeIdleConnections(), graceMs);
     this.#roster.announce();

@@ -3,10 +3,11 @@
  * console's files are for everybody who reaches the port.
  */
 import { createServer, type IncomingMessage, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Server as TcpServer } from 'node:net';
 import type { Duplex } from 'node:stream';
 import express from 'express';
 import type { GatewayConfig } from '#shared/config.ts';
+import { close, listen } from '#shared/listen.ts';
 import type { Log } from '#shared/log.ts';
 import { once } from '#shared/retry.ts';
 import type { Roster } from '#shared/roster.ts';
@@ -30,6 +31,7 @@ export class Operations {
   readonly #options: OperationsOptions;
   readonly #access: OpsAccess;
   readonly #server: Server;
+  #also: TcpServer[] = [];
 
   constructor(options: OperationsOptions) {
     this.#options = options;
@@ -64,20 +66,14 @@ export class Operations {
 
   readonly start = once(async () => {
     const { OPS_PORT: port, OPS_HOST: host } = this.#options.config;
-    await new Promise<void>((resolve, reject) => {
-      this.#server.once('error', (error: NodeJS.ErrnoException) => {
-        const taken = error.code === 'EADDRINUSE';
-        reject(taken ? new Error(`port ${port}: address already in use; set OPS_PORT to another one`) : error);
-      });
-      this.#server.listen({ port, host }, resolve);
-    });
+    this.#also = await listen(this.#server, { host, port, settings: { host: 'OPS_HOST', port: 'OPS_PORT' } });
     this.#options.console.start();
   });
 
   readonly stop = once(async () => {
     await this.#options.console.stop();
     this.#server.closeAllConnections();
-    await new Promise((resolve) => this.#server.close(resolve));
+    await Promise.all([this.#server, ...this.#also].map(close));
   });
 
   #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {

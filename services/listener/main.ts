@@ -33,6 +33,7 @@ await runService(
     const listener = new Listener({ config, publisher, bus, log, metrics });
     stack.defer(() => listener.stop());
     const ops = new OpsServer({
+      host: config.HOST,
       port: config.LISTENER_PORT,
       registry: metrics.registry,
       health: () => ({

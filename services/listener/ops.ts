@@ -1,10 +1,12 @@
 /** The listener's own small HTTP server, for operators: /health, /health/live, /health/ready and /metrics. */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Server as TcpServer } from 'node:net';
 import type { Registry } from 'prom-client';
+import { close, listen } from '#shared/listen.ts';
 import { once } from '#shared/retry.ts';
 
 interface OpsOptions {
+  host: string;
   port: number;
   registry: Registry;
   /** what /health says; `ready` decides its status */
@@ -14,6 +16,7 @@ interface OpsOptions {
 export class OpsServer {
   readonly #options: OpsOptions;
   readonly #server: Server;
+  #also: TcpServer[] = [];
 
   constructor(options: OpsOptions) {
     this.#options = options;
@@ -27,15 +30,13 @@ export class OpsServer {
   }
 
   readonly start = once(async () => {
-    await new Promise<void>((resolve, reject) => {
-      this.#server.once('error', reject);
-      this.#server.listen(this.#options.port, resolve);
-    });
+    const { host, port } = this.#options;
+    this.#also = await listen(this.#server, { host, port, settings: { host: 'HOST', port: 'LISTENER_PORT' } });
   });
 
   readonly stop = once(async () => {
     this.#server.closeAllConnections();
-    await new Promise((resolve) => this.#server.close(resolve));
+    await Promise.all([this.#server, ...this.#also].map(close));
   });
 
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {

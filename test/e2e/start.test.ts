@@ -3,7 +3,7 @@
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import type { AddressInfo } from 'node:net';
 import { createServer } from 'node:net';
-import { tmpdir } from 'node:os';
+import { networkInterfaces, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { type Child, freePort, startChild } from '../../deploy/local/process.ts';
@@ -90,6 +90,13 @@ describe('npm start', () => {
   it('prints a URL and a curl line that work', async () => {
     const running = await startUntilReady();
     expect(running.output()).toContain(`test page   ${running.url}/`);
+    const outer = Object.values(networkInterfaces()).flatMap((all) =>
+      (all ?? []).filter(({ internal, scopeid }) => !internal && !scopeid),
+    );
+    for (const { address, family } of outer) {
+      const url = `http://${family === 'IPv6' ? `[${address}]` : address}:${running.port}/`;
+      await expect(fetch(url), url).rejects.toMatchObject({ cause: { code: 'ECONNREFUSED' } });
+    }
     const page = await fetch(`${running.url}/`);
     expect(page.headers.get('content-type')).toMatch(/^text\/html/);
 

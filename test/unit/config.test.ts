@@ -59,6 +59,7 @@ describe('readConfig', () => {
       REDIS_URL: 'localhost:6379',
       PLANK_LOG_NAME: 'a b',
       NODE_NAME: '{}',
+      HOST: 'http://localhost',
       LOG_LEVEL: 'loud',
       STOP_TIMEOUT_MS: '0',
       LISTENER_PORT: '70000',
