@@ -272,7 +272,7 @@ class Step implements Out {
       case 'live':
         return this.#ofChannel(frame.ch, (group) => onPosition(group, frame.pos, true, this));
       case 'resync':
-        return this.#ofChannel(frame.ch, (group) => onResync(group, frame.reason, this));
+        return this.#ofChannel(frame.ch, (group) => onResync(group, frame, this));
       case 'pos':
         for (const group of this.state.groups.values()) this.#put(onPosition(group, frame.pos, false, this));
         return;

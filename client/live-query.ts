@@ -67,7 +67,7 @@ export class LiveStore {
     const before = this.version;
     if (delivery.kind === 'change') this.#rows.apply(delivery.change);
     else if (delivery.kind === 'position') this.#rows.passed(delivery.pos);
-    else if (delivery.kind === 'snapshot') this.#replace(delivery.rows, this.#given ?? delivery.key ?? undefined);
+    else if (delivery.kind === 'snapshot') this.#replace(delivery.rows, delivery.key ?? this.#given);
     else if (delivery.kind === 'state') this.#turn(delivery.state);
     else if (delivery.kind === 'error') this.#fail(new PlankError(delivery.code, delivery.message));
     if (this.rows.size > this.#maxRows) {

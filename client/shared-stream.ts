@@ -12,7 +12,14 @@
  *
  * What must stay true: a member's position moves only with, or behind, a delivery; what is at or below it is not delivered.
  */
-import { type ChangeFrame, type ErrorFrame, parsePosition, type ResyncReason, type Row } from '../shared/wire.ts';
+import {
+  type ChangeFrame,
+  type ErrorFrame,
+  parsePosition,
+  type ResyncFrame,
+  type ResyncReason,
+  type Row,
+} from '../shared/wire.ts';
 import type { Subject } from './canonical.ts';
 
 export type SubscriptionState = 'offline' | 'catching-up' | 'live' | 'ended';
@@ -268,9 +275,11 @@ export function onPosition(group: Group, pos: string, isLiveFrame: boolean, out:
 }
 
 /** Voids what the stream has brought; a member that is ahead of where it stopped asks from its own place. */
-export function onResync(group: Group, reason: ResyncReason, out: Out): Group {
+export function onResync(group: Group, frame: ResyncFrame, out: Out): Group {
   const { stream } = group;
   if (!isRunning(stream)) return group;
+  const { reason, pos, key = stream.key } = frame;
+  if (pos !== undefined && !stream.snapshot) return onGap({ ...group, stream: { ...stream, key } }, reason, pos, out);
   const next = update(group, (member) => {
     if (!member.attached) return member;
     const { at } = stream;
@@ -280,8 +289,24 @@ export function onResync(group: Group, reason: ResyncReason, out: Out): Group {
     return { ...member, position: null, attached: member.snapshot && stream.snapshot };
   });
   if (!stream.snapshot) return leave(next, out);
-  const { ch, key } = stream;
+  const { ch } = stream;
   return { ...next, stream: { phase: 'rows', ch, key, snapshot: true, at: null, pages: [], count: 0 } };
+}
+
+/** A stream without rows goes on behind `pos`, where something is missing. Whoever keeps rows needs them anew. */
+function onGap(group: Group, reason: ResyncReason, pos: string, out: Out): Group {
+  const { stream } = group;
+  if (!isRunning(stream)) return group;
+  const next = update(group, (member) => {
+    const isPast = member.position !== null && isUpTo(pos, member.position);
+    if (!member.attached || isPast) return member;
+    out.deliver(member.id, { kind: 'resync', reason });
+    if (member.snapshot) return { ...member, position: null, attached: false };
+    out.deliver(member.id, { kind: 'position', pos });
+    return { ...member, position: pos };
+  });
+  const { ch, snapshot, key } = stream;
+  return { ...next, stream: { phase: 'behind', ch, snapshot, at: pos, key, begun: false } };
 }
 
 /** A request failed, or the stream has ended. Members for whom it is final get the error and are gone. */

@@ -25,7 +25,7 @@ export type ChangeRow = [
 /** The select list that yields ChangeRows from plank.read_log. */
 export const changeColumns = "seq, xid, date_part('epoch', at) * 1000 as at_ms, relation, action, key, new, old, last";
 
-export const actions = { insert: 73, update: 85, delete: 68, truncate: 84, shape: 83, canary: 67 } as const; // I U D T S C
+export const actions = { insert: 73, update: 85, delete: 68, truncate: 84, shape: 83, rows: 82, canary: 67 } as const; // I U D T S R C
 
 const version = 3;
 const canaryFlag = 1;
@@ -175,16 +175,21 @@ export function canariesOf(batch: Batch): Canary[] {
   return canaries;
 }
 
-/** Splits a batch so that each change of a table's shape is a batch of its own; one that has none stays as it is. */
-export function splitAtShapes(batch: Batch): Batch[] {
+/** Whether pictures of the table are void behind it: its shape changed, or rows did without changes of their own. */
+export function isBreak(action: number): boolean {
+  return action === actions.shape || action === actions.rows;
+}
+
+/** Splits a batch so that each break is a batch of its own; one that has none stays as it is. */
+export function splitAtBreaks(batch: Batch): Batch[] {
   const reader = new BatchReader(batch);
   /** where parts begin: seq and byte */
   const starts: { seq: number; at: number }[] = [];
-  let isAfterShape = true;
+  let isAfterBreak = true;
   while (reader.next()) {
-    const isShape = reader.action === actions.shape;
-    if (isShape || isAfterShape) starts.push({ seq: reader.seq, at: reader.keyStart - changeBytes });
-    isAfterShape = isShape;
+    const isHere = isBreak(reader.action);
+    if (isHere || isAfterBreak) starts.push({ seq: reader.seq, at: reader.keyStart - changeBytes });
+    isAfterBreak = isHere;
   }
   if (starts.length === 1) return [batch];
   return starts.map(({ seq, at }, i) => {

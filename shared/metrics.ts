@@ -265,8 +265,13 @@ export function gatewayMetrics(registry: Registry) {
     }),
     resyncs: new Counter({
       name: 'plank_resyncs_total',
-      help: 'Subscriptions told that their picture is void, by reason: retention (too far behind), epoch (another history), shape (the table was altered)',
+      help: 'Subscriptions told that their picture is void, by reason: retention (too far behind), epoch (another history), shape (the table was altered), rows (rows changed without changes of their own)',
       labelNames: ['reason'],
+      registers,
+    }),
+    catchUpsGivenUp: new Counter({
+      name: 'plank_catch_ups_given_up_total',
+      help: 'Subscriptions that could not catch up although Postgres answered, and were told to begin anew',
       registers,
     }),
     bufferedBytes: new AskedGauge({

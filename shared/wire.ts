@@ -165,14 +165,18 @@ export interface PosFrame {
   pos: string;
 }
 
-/** What came next is no longer kept; it belongs to a history that is no more; the table's columns changed. */
-export type ResyncReason = 'retention' | 'epoch' | 'shape';
+/** What came next is no longer kept; it belongs to a history that is no more; the table's columns changed; its rows did, without changes. */
+export type ResyncReason = 'retention' | 'epoch' | 'shape' | 'rows';
 
 /** The picture is void; a subscription with `snapshot` gets a fresh one by itself. */
 export interface ResyncFrame {
   type: 'resync';
   ch: string;
   reason: ResyncReason;
+  /** the columns of the primary key from here on */
+  key?: readonly string[];
+  /** without `snapshot`: the changes behind this position follow; absent: those behind the next `live` */
+  pos?: string;
 }
 
 /** The replica leaves: come back after so long. */

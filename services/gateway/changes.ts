@@ -1,5 +1,5 @@
 /** The changes of a batch as objects, for channels that look into rows: images are parsed when first asked for, once for all. */
-import { actions, type Batch, BatchReader } from '#shared/batch.ts';
+import { actions, type Batch, BatchReader, isBreak } from '#shared/batch.ts';
 import { type ParsedRow, parseImage } from './row-filter.ts';
 
 export class Change {
@@ -41,30 +41,32 @@ export class Change {
 export function changesOf(batch: Batch, wants: (relation: number) => boolean): Change[] {
   const changes: Change[] = [];
   const reader = new BatchReader(batch);
-  while (reader.next()) if (reader.action !== actions.shape && wants(reader.relation)) changes.push(new Change(reader));
+  while (reader.next()) if (!isBreak(reader.action) && wants(reader.relation)) changes.push(new Change(reader));
   return changes;
 }
 
-/** A table got another shape. */
-interface ShapeChange {
+/** A table got another shape, or its rows changed without changes of their own. */
+export interface Break {
   readonly seq: number;
   readonly relation: number;
   readonly xid: bigint;
+  readonly why: 'shape' | 'rows';
 }
 
 /** Of a batch that many subscriptions walk through. */
-const shapesIn = new WeakMap<Batch, readonly ShapeChange[]>();
+const breaksIn = new WeakMap<Batch, readonly Break[]>();
 
-/** Where in the batch tables got another shape. */
-export function shapesOf(batch: Batch): readonly ShapeChange[] {
-  const known = shapesIn.get(batch);
+/** Behind which of its changes pictures of a table are void. */
+export function breaksOf(batch: Batch): readonly Break[] {
+  const known = breaksIn.get(batch);
   if (known) return known;
-  const shapes: ShapeChange[] = [];
+  const breaks: Break[] = [];
   const reader = new BatchReader(batch);
   while (reader.next()) {
-    const { seq, relation } = reader;
-    if (reader.action === actions.shape) shapes.push({ seq, relation, xid: BigInt(reader.xid) });
+    const { seq, relation, action } = reader;
+    if (!isBreak(action)) continue;
+    breaks.push({ seq, relation, xid: BigInt(reader.xid), why: action === actions.shape ? 'shape' : 'rows' });
   }
-  shapesIn.set(batch, shapes);
-  return shapes;
+  breaksIn.set(batch, breaks);
+  return breaks;
 }

@@ -1,5 +1,5 @@
 /** What a client's replica says of a change and that client, in words: matched or why not, written or what it waits for. */
-import { actions } from '#shared/batch.ts';
+import { actions, isBreak } from '#shared/batch.ts';
 import type { Judged, ReplicaAnswer } from './explain.ts';
 
 export interface Step {
@@ -39,7 +39,7 @@ export function clientSteps(
     const text = `${node} has no connection ${who.id}: it is gone. One that comes back goes on from its own position, under another number.`;
     return [{ step: 'matched', state: 'unknown', text }];
   }
-  if (change.code === actions.shape || change.code === actions.canary)
+  if (isBreak(change.code) || change.code === actions.canary)
     return [{ step: 'matched', state: 'no', text: 'It is no change of a row: no client gets it.' }];
   const fields = { address: client.address, mode: client.mode, subscriptions: client.subscriptions };
   const matching = client.subscriptions.filter(({ why }) => why === 'matched' || why === 'not-yet');

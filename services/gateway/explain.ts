@@ -3,7 +3,7 @@
  * for each of its subscriptions whether it got it and if not, why. One process of each log is asked by another (ops-explain.ts).
  */
 import { z } from 'zod';
-import { actions, type Batch, BatchReader } from '#shared/batch.ts';
+import { type Batch, BatchReader, isBreak } from '#shared/batch.ts';
 import type { Catalog } from '#shared/catalog.ts';
 import { Change } from './changes.ts';
 import { type Channel, TablesChannel } from './channel.ts';
@@ -122,7 +122,7 @@ function isAbout(channel: Channel, table: string | undefined): boolean {
 
 /** Null: none. `shape`: it cannot be told, the row's image is of another shape of the table. */
 function effectOn(channel: Channel, change: Change): string | null {
-  if (change.action === actions.shape) return null;
+  if (isBreak(change.action)) return null;
   if (!(channel instanceof FilteredChannel)) return 'told';
   try {
     return channel.effectOf(change);

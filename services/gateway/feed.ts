@@ -6,7 +6,7 @@
  *            changes from coming (a listener cut off from Redis, a trimmed or deleted stream) is found this way.
  *   reading  reads the log, until it has met the fan-out again, or has had nothing new for a while.
  */
-import { type Batch, packBatches, splitAtShapes } from '#shared/batch.ts';
+import { type Batch, packBatches, splitAtBreaks } from '#shared/batch.ts';
 import type { Catalog } from '#shared/catalog.ts';
 import type { Tail } from '#shared/fanout.ts';
 import type { Log } from '#shared/log.ts';
@@ -15,7 +15,7 @@ import type { GatewayMetrics } from '#shared/metrics.ts';
 import { Backoff, once, sleep, withDeadlineOr } from '#shared/retry.ts';
 import type { Position } from '#shared/wire.ts';
 import type { CanaryWatch } from './canary.ts';
-import { shapesOf } from './changes.ts';
+import { breaksOf } from './changes.ts';
 import type { Hub } from './hub.ts';
 import type { Subscription } from './subscription.ts';
 
@@ -174,8 +174,8 @@ export class Feed {
   /** What comes before a change of shape is passed on in the old shape, what comes behind it in the new one. */
   async #deliver(batch: Batch): Promise<void> {
     const { hub, canaries, onShape } = this.#options;
-    for (const part of splitAtShapes(batch)) {
-      const altered = shapesOf(part).length > 0 ? await this.#loadCatalog() : null;
+    for (const part of splitAtBreaks(batch)) {
+      const altered = breaksOf(part).some(({ why }) => why === 'shape') ? await this.#loadCatalog() : null;
       if (this.#abort.signal.aborted) return;
       hub.deliver(part, this.#receivedAtMs);
       canaries.passed(part);

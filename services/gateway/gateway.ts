@@ -144,7 +144,7 @@ export class Gateway implements Service {
       metrics,
       onHistoryLost: () => this.#hub.loseHistory(),
       onShape: (concerned) => {
-        for (const { listeners } of concerned) listeners.onGone('shape');
+        for (const { listeners } of concerned) listeners.onAltered?.();
       },
     });
     const snapshots = new Snapshots(snapshotPool, metrics);

@@ -47,11 +47,23 @@ export class History {
 
   /** Throws PositionGone where the log has not come to this seq. Failures to ask are let pass: the log will tell. */
   async mustExist(seq: number): Promise<void> {
+    const extent = await this.#askExtent().catch(() => undefined);
+    if (extent && seq > extent.newest) throw new PositionGone(`the log has not come to ${seq}`);
+  }
+
+  /** Whether Postgres answers at the moment. */
+  async answers(): Promise<boolean> {
+    return this.#askExtent().then(
+      () => true,
+      () => false,
+    );
+  }
+
+  #askExtent(): Promise<Extent> {
     this.#extent ??= this.#reader.extent().finally(() => {
       this.#extent = undefined;
     });
-    const extent = await this.#extent.catch(() => undefined);
-    if (extent && seq > extent.newest) throw new PositionGone(`the log has not come to ${seq}`);
+    return this.#extent;
   }
 
   /** A later position that is as good, where all that is forgotten between the two is canaries; else null. */

@@ -4,16 +4,13 @@
  * gateway is: it moves within one synchronous step, together with the writes, so that going live can neither miss nor repeat.
  */
 import { getDefaultHighWaterMark } from 'node:stream';
-import { setImmediate as yieldToIo } from 'node:timers/promises';
-import { actions, type Batch, BatchReader, canariesOf, drainedAtOf } from '#shared/batch.ts';
+import { type Batch, BatchReader, canariesOf, drainedAtOf, isBreak } from '#shared/batch.ts';
 import type { Catalog } from '#shared/catalog.ts';
 import type { Log } from '#shared/log.ts';
-import { PositionGone } from '#shared/log-reader.ts';
 import type { GatewayMetrics } from '#shared/metrics.ts';
-import { Backoff, sleep } from '#shared/retry.ts';
-import { Change, shapesOf } from './changes.ts';
+import { CatchUp } from './catch-up.ts';
+import { breaksOf, Change } from './changes.ts';
 import { type Channel, type TableSet, TablesChannel, tablesKey } from './channel.ts';
-import { ImageError } from './filter-image.ts';
 import { type ChannelWords, FilteredChannel } from './filtered-channel.ts';
 import { FrameHeads } from './frames.ts';
 import type { Framing } from './framing.ts';
@@ -24,8 +21,6 @@ import { type Frames, Ring } from './ring.ts';
 import type { Subscription } from './subscription.ts';
 import { TableIndex } from './table-index.ts';
 
-/** of memory that one subscription walks through before others get their turn; a batch holds 256 kB at most, or one large change */
-const batchesPerTurn = 16;
 /** of sockets */
 const highWaterMark = getDefaultHighWaterMark(false);
 
@@ -46,8 +41,7 @@ export class Hub {
   readonly #filteredChannels = new Map<string, FilteredChannel>();
   /** by Table.id; only tables that a filtered channel is about */
   readonly #indexes = new Map<number, TableIndex>();
-  /** subscriptions that wait for the next batch: they are ahead of this gateway, or their rows are */
-  readonly #ahead = new Set<Subscription>();
+  readonly #catchUp: CatchUp;
   epoch = 0;
   seq = 0;
   /** the last seq of a batch that had more than canaries in it */
@@ -61,6 +55,7 @@ export class Hub {
   constructor(options: HubOptions) {
     this.#options = options;
     this.#ring = new Ring(options.ringBytes);
+    this.#catchUp = new CatchUp({ ...options, ring: this.#ring, present: this });
     this.#heads = new FrameHeads((relation) => options.catalog.byId(relation)?.name);
   }
 
@@ -85,7 +80,7 @@ export class Hub {
 
   /** What was passed on is not the history any more: each subscription begins anew, in its own way. */
   loseHistory(): void {
-    for (const { listeners } of this.#everyone()) listeners.onGone('epoch');
+    for (const { listeners } of this.#everyone()) listeners.onGone('epoch', null);
   }
 
   /**
@@ -95,7 +90,7 @@ export class Hub {
   fork(epoch: number, at: number): void {
     this.epoch = epoch;
     for (const { state, cursor, listeners } of this.#everyone())
-      if (state === 'catching-up' && cursor > at) listeners.onGone('epoch');
+      if (state === 'catching-up' && cursor > at) listeners.onGone('epoch', null);
   }
 
   /** A list of its own: subscriptions that begin anew may move to other channels. */
@@ -153,7 +148,7 @@ export class Hub {
   leave(subscription: Subscription): void {
     subscription.state = 'ended';
     subscription.run++;
-    this.#wake(subscription);
+    this.#catchUp.wake(subscription);
     subscription.outlet.remove(subscription);
     this.#part(subscription);
   }
@@ -195,7 +190,7 @@ export class Hub {
     subscription.channel.leave(subscription);
     subscription.state = 'catching-up';
     subscription.run++;
-    this.#wake(subscription);
+    this.#catchUp.wake(subscription);
   }
 
   /** Passes on the batch that directly follows `seq`, which this process received at that time (ms since 1970). */
@@ -219,12 +214,19 @@ export class Hub {
     }
     this.seq = batch.lastSeq;
     this.epoch = batch.epoch;
-    for (const { listeners } of torn) listeners.onGone('shape');
+    for (const { listeners } of torn) listeners.onGone('shape', this.seq);
+    for (const { relation, why } of breaksOf(batch)) if (why === 'rows') this.#voidRows(relation);
     for (const outlet of full) this.#fallBehind(outlet);
-    for (const subscription of this.#ahead) this.#wake(subscription);
+    this.#catchUp.wakeAll();
     this.#observe(batch, receivedAtMs);
     metrics.deliveries.inc(deliveries);
     this.delivered += deliveries;
+  }
+
+  /** The rows of a table changed without changes of their own. Whoever is behind comes to that in the log. */
+  #voidRows(relation: number): void {
+    const live = [...(this.#indexes.get(relation)?.channels ?? [])].flatMap((channel) => channel.live);
+    for (const { listeners } of live) listeners.onGone('rows', this.seq);
   }
 
   /** Returns how many changes were written. */
@@ -247,7 +249,7 @@ export class Hub {
     const reader = new BatchReader(batch);
     while (reader.next()) {
       const index = this.#indexes.get(reader.relation);
-      if (index && reader.action !== actions.shape) index.match(new Change(reader), touched);
+      if (index && !isBreak(reader.action)) index.match(new Change(reader), touched);
     }
     return touched;
   }
@@ -289,107 +291,7 @@ export class Hub {
    * Takes a subscription from behind the seq `from` to live, at its own pace. Resolves when it is live, gone, or overtaken by
    * another run; never rejects.
    */
-  async catchUp(subscription: Subscription, from: number): Promise<void> {
-    const { history, log, metrics } = this.#options;
-    const { outlet } = subscription;
-    this.#wake(subscription);
-    const run = ++subscription.run;
-    const mine = () => subscription.run === run && outlet.open;
-    const backoff = new Backoff(50, 2_000);
-    let walked = 0;
-    subscription.state = 'catching-up';
-    subscription.cursor = from;
-    if (subscription.began < 0) subscription.began = from;
-    metrics.catchingUp.inc();
-    try {
-      while (mine()) {
-        if (outlet.queuedBytes > 0) {
-          await outlet.drained();
-        } else if (subscription.cursor === this.seq) {
-          // what a snapshot saw and the log has not numbered yet must be dropped before this is live
-          if (subscription.skip && !subscription.skip.done) await this.#nextBatch(subscription);
-          else return this.goLive(subscription);
-        } else if (subscription.cursor > this.seq) {
-          // another replica was further on, or the position is made up
-          await history.mustExist(subscription.cursor);
-          if (mine() && subscription.cursor > this.seq) await this.#nextBatch(subscription);
-        } else if (this.#sendRecent(subscription)) {
-          // a long way through memory must not hold the others up
-          if (++walked < batchesPerTurn) continue;
-          walked = 0;
-          await yieldToIo();
-        } else {
-          try {
-            const { cursor } = subscription;
-            const batches = await history.read(cursor, this.epoch).catch(async (error: unknown) => {
-              const later = error instanceof PositionGone ? await history.lift(cursor) : null;
-              if (later === null) throw error;
-              if (mine()) subscription.cursor = later;
-              return [];
-            });
-            backoff.reset();
-            for (const batch of batches) {
-              if (!mine()) break;
-              if (batch.lastSeq <= subscription.cursor) continue;
-              this.#send(subscription, batch);
-              await outlet.drained();
-            }
-          } catch (error) {
-            if (error instanceof PositionGone) throw error;
-            log.debug({ err: error }, 'could not read history, trying again');
-            await sleep(backoff.next());
-          }
-        }
-      }
-    } catch (error) {
-      const isKnown = error instanceof PositionGone || error instanceof ImageError;
-      if (!isKnown) log.error({ err: error }, 'could not catch up');
-      if (mine()) subscription.listeners.onGone(error instanceof ImageError ? 'shape' : 'retention');
-    } finally {
-      metrics.catchingUp.dec();
-    }
-  }
-
-  /** Resolves behind the next batch, or where the subscription is paused, overtaken or left before. */
-  #nextBatch(subscription: Subscription): Promise<void> {
-    return new Promise((resolve) => {
-      subscription.wake = resolve;
-      this.#ahead.add(subscription);
-    });
-  }
-
-  #wake(subscription: Subscription): void {
-    if (!this.#ahead.delete(subscription)) return;
-    subscription.wake?.();
-    subscription.wake = null;
-  }
-
-  /** Sends the batch that comes next from memory; false where it is not there. */
-  #sendRecent(subscription: Subscription): boolean {
-    const recent = this.#ring.find(subscription.cursor + 1);
-    if (!recent) return false;
-    const { channel, skip } = subscription;
-    if (recent.batch.firstSeq === subscription.cursor + 1 && (!skip || skip.done))
-      this.#pass(subscription, recent.batch, channel.framesOf(recent));
-    else this.#send(subscription, recent.batch);
-    return true;
-  }
-
-  #send(subscription: Subscription, batch: Batch): void {
-    this.#pass(subscription, batch, subscription.channel.framesAfter(batch, subscription.cursor, subscription.skip));
-  }
-
-  /** Throws ImageError where the subscription cannot go on over what is in the batch. */
-  #pass(subscription: Subscription, batch: Batch, frames: Frames): void {
-    const { channel, skip, cursor } = subscription;
-    if (subscription.keepsRows && channel instanceof FilteredChannel) {
-      const { id } = channel.words.table;
-      for (const { relation, seq, xid } of shapesOf(batch)) {
-        if (relation === id && seq > cursor && !skip?.saw(xid)) throw new ImageError('the rows are of another shape');
-      }
-    }
-    subscription.outlet.write(frames.buffer);
-    if (frames.torn) throw new ImageError('a change is of another shape');
-    subscription.cursor = batch.lastSeq;
+  catchUp(subscription: Subscription, from: number): Promise<void> {
+    return this.#catchUp.run(subscription, from);
   }
 }

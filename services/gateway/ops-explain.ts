@@ -3,7 +3,7 @@
  * each replica, matched by a client's subscriptions or not, written to it. Each step in words, with the fields behind them.
  */
 import { z } from 'zod';
-import { actions } from '#shared/batch.ts';
+import { actions, isBreak } from '#shared/batch.ts';
 import type { Catalog, Table } from '#shared/catalog.ts';
 import { PlankError } from '#shared/errors.ts';
 import type { Tail } from '#shared/fanout.ts';
@@ -32,6 +32,7 @@ const actionNames: Readonly<Record<number, string>> = {
   [actions.delete]: 'DELETE',
   [actions.truncate]: 'TRUNCATE',
   [actions.shape]: 'SHAPE',
+  [actions.rows]: 'ROWS',
   [actions.canary]: 'CANARY',
 };
 
@@ -274,7 +275,7 @@ function received(answers: readonly Read[], seq: number): Step {
 }
 
 function matched(answers: readonly Read[], code: number): Step {
-  if (code === actions.shape || code === actions.canary) {
+  if (isBreak(code) || code === actions.canary) {
     const text = 'It is no change of a row: no client gets it.';
     return { step: 'matched', state: 'no', text };
   }

@@ -28,14 +28,18 @@ export interface Asked {
 export function wordsOf({ table: tableName, where, columns: wanted }: Asked, catalog: Catalog): ChannelWords {
   const table = catalog.byName(tableName);
   if (!table) throw new Refused('UNKNOWN_TABLE', `there is no table ${JSON.stringify(tableName)}`);
+  // a key's column was dropped: rows cannot be told apart until the table has another key
+  if (!table.keyColumns.every((name) => table.columns.some((column) => column.name === name)))
+    throw new Refused('UNAVAILABLE', `the table ${JSON.stringify(tableName)} has no primary key at the moment`);
   const filter = filterOf(table, where);
   const columns = wanted ? columnsOf(table, wanted) : null;
   const asked = { table: tableName, where, columns: wanted };
-  return { name: nameOf(table, filter, columns), table, filter, columns, asked };
+  return { name: nameOf(table, filter, wanted), table, filter, columns, asked };
 }
 
-function nameOf(table: Table, filter: RowFilter | null, columns: readonly string[] | null): string {
-  const words = JSON.stringify([table.name, filter?.key ?? null, columns && [...columns].sort()]);
+/** Without the columns of the key, so that a channel keeps its name where the table gets another key. */
+function nameOf(table: Table, filter: RowFilter | null, wanted: readonly string[] | undefined): string {
+  const words = JSON.stringify([table.name, filter?.key ?? null, wanted ? [...new Set(wanted)].sort() : null]);
   // in one call: a Hash object holds memory of OpenSSL's until it is collected, much of it where thousands subscribe at once
   return hash('sha256', words, 'base64url').slice(0, 10);
 }

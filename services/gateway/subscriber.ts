@@ -5,7 +5,7 @@
 import type { Catalog } from '#shared/catalog.ts';
 import type { Log } from '#shared/log.ts';
 import type { GatewayMetrics } from '#shared/metrics.ts';
-import { DatabaseError } from '#shared/postgres.ts';
+import { DatabaseError, isUnavailable } from '#shared/postgres.ts';
 import { Backoff, sleep } from '#shared/retry.ts';
 import { formatPosition, type Position, type ProtocolErrorCode, type ResyncReason } from '#shared/wire.ts';
 import type { Feed } from './feed.ts';
@@ -30,6 +30,8 @@ export interface SubscriberDeps {
 const noRight = '42501';
 /** Refusals of other kinds may be of a table that was altered: the feed is about to tell. */
 const maxRefusals = 5;
+/** of reading rows, in a row, which are neither refusals nor for want of Postgres */
+const maxFailures = 5;
 
 /** Postgres has understood what it was asked for, and will not answer it (it is not that it cannot at the moment). */
 function isRefusal(error: unknown): error is DatabaseError {
@@ -77,21 +79,40 @@ export class Subscriber implements Listeners {
   begin(from: Position | null): void {
     const { hub, feed } = this.#deps;
     this.#isResuming = from !== null;
-    if (from && !feed.isOfThisHistory(from)) this.onGone('epoch');
+    if (from && !feed.isOfThisHistory(from)) this.onGone('epoch', null);
     else if (from) void hub.catchUp(this.subscription, from.seq);
     else this.#beginAnew();
   }
 
-  /** What was sent is void. Begins anew: with the rows, where they were asked for. */
-  onGone(reason: ResyncReason): void {
+  /** What was sent is void. Begins anew with the rows, where they were asked for; else goes on in the log. */
+  onGone(reason: ResyncReason, behind: number | null): void {
     if (this.subscription.state === 'ended') return;
-    this.#deps.hub.pause(this.subscription);
+    const { hub } = this.#deps;
+    hub.pause(this.subscription);
     this.#resumed('gone');
-    this.#isBeginning = true;
+    const goesOn = behind !== null && !this.#wantsRows;
+    this.#isBeginning = !goesOn;
     if (!this.#readapt()) return;
+    this.#resync(reason, goesOn ? behind : null);
+    if (goesOn) void hub.catchUp(this.subscription, behind);
+    else this.#beginAnew();
+  }
+
+  onAltered(): void {
+    const { state } = this.subscription;
+    if (state === 'ended') return;
+    // who is behind and keeps no rows hears of it where it comes in the log
+    if (state === 'catching-up' && !this.#wantsRows) this.#readapt();
+    else this.onGone('shape', this.#deps.hub.seq);
+  }
+
+  #resync(reason: ResyncReason, behind: number | null): void {
     this.#deps.metrics.resyncs.inc({ reason });
-    this.#write({ type: 'resync', ch: this.channel.name, reason });
-    this.#beginAnew();
+    const { name: ch, words } = this.channel;
+    const message = { type: 'resync', ch, reason, key: words.table.keyColumns };
+    if (behind === null) return this.#write(message);
+    const pos = formatPosition({ epoch: this.#deps.hub.epoch, seq: behind });
+    this.#write({ ...message, pos }, pos);
   }
 
   end(): void {
@@ -125,9 +146,8 @@ export class Subscriber implements Listeners {
     const { hub, catalog } = this.#deps;
     try {
       const words = wordsOf(this.channel.words.asked, catalog);
-      // the client knows the channel by its name
-      if (words.name !== this.channel.name)
-        throw new Refused('UNAVAILABLE', 'the table has another key: subscribe again');
+      // the client knows the channel by its name, and the filter may mean something else for other types
+      if (words.name !== this.channel.name) throw new Refused('UNAVAILABLE', 'the table was altered: subscribe again');
       hub.move(this.subscription, this.#channelOf(words, this.subscription.outlet));
       return true;
     } catch (error) {
@@ -173,6 +193,7 @@ export class Subscriber implements Listeners {
     const backoff = new Backoff(100, 5_000);
     let begun = false;
     let refusals = 0;
+    let failures = 0;
     while (mine()) {
       try {
         // who has not taken what there is must not hold a transaction open
@@ -195,13 +216,16 @@ export class Subscriber implements Listeners {
           this.#refuse('UNREADABLE', unreadable(error));
           return;
         }
+        const isFailure = !(error instanceof TooSlow) && !isUnavailable(error);
+        if (mine() && isFailure && ++failures >= maxFailures) {
+          log.error({ err: error, channel: this.channel.name }, 'gave up a snapshot that cannot be read');
+          this.#refuse('UNAVAILABLE', 'the rows cannot be read at the moment');
+          return;
+        }
         if (!(error instanceof TooSlow))
           log.warn({ err: error, channel: this.channel.name }, 'could not read a snapshot, trying again');
         // half of the rows are there: void
-        if (begun && mine()) {
-          this.#deps.metrics.resyncs.inc({ reason: 'retention' });
-          this.#write({ type: 'resync', ch: this.channel.name, reason: 'retention' });
-        }
+        if (begun && mine()) this.#resync('retention', null);
         begun = false;
         await sleep(backoff.next(), signal);
       }

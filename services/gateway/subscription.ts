@@ -13,14 +13,19 @@ import type { Channel } from './channel.ts';
 import type { Outlet } from './outlet.ts';
 import type { Skip } from './skip.ts';
 
-/** Why a subscription cannot go on where it is: that is not kept, not of this history, or the table is not what it was. */
-export type Gone = 'retention' | 'epoch' | 'shape';
+/** Why a subscription cannot go on where it is: that is not kept, not of this history, or the table or its rows are not what they were. */
+export type Gone = 'retention' | 'epoch' | 'shape' | 'rows';
 
 export interface Listeners {
   /** arrived at the present, at the hub's seq; each time */
   onLive?: () => void;
-  /** cannot go on; the subscription is neither live nor catching up until its owner says from where */
-  onGone: (why: Gone) => void;
+  /**
+   * Cannot go on; the subscription is neither live nor catching up until its owner says from where. `behind`: the seq behind which the
+   * log can be followed, null: only from now on.
+   */
+  onGone: (why: Gone, behind: number | null) => void;
+  /** The table is another one. */
+  onAltered?: () => void;
 }
 
 export class Subscription {

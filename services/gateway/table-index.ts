@@ -19,6 +19,10 @@ export class TableIndex {
     this.table = table;
   }
 
+  get channels(): ReadonlySet<FilteredChannel> {
+    return this.#all;
+  }
+
   get size(): number {
     return this.#all.size;
   }

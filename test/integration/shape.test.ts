@@ -75,14 +75,15 @@ test.each([
   await sql('delete from todo where id = 4');
 });
 
-test('another key is another channel: the client must ask for it', async () => {
+test('another key is told with the resync, and the channel stays the same', async () => {
   const one = await stage.peer();
   const ch = await stage.subscribe(one, { table: 'keyed', columns: ['other'] });
   await one.reader.expect('live');
   await sql('alter table keyed drop constraint keyed_pkey, add primary key (other)');
-  expect(await one.reader.expect('error')).toMatchObject({ ch, code: 'UNAVAILABLE', retry: true });
-  await stage.subscribe(one, { table: 'keyed', columns: ['other'] });
+  expect(await one.reader.expect('resync')).toMatchObject({ ch, reason: 'shape', key: ['other'] });
   await one.reader.expect('live');
+  await sql('insert into keyed values (8, 80)');
+  expect(await one.reader.changes(1)).toMatchObject([{ ch, id: 80, data: { other: 80 } }]);
 });
 
 test('what was written before a column got another type comes, also in one batch with that', async () => {
@@ -173,7 +174,15 @@ test('rows of before a column was added are read anew by who was away, and chang
 
   const tailer = await stage.peer();
   await stage.subscribe(tailer, { table: 'todo', from: pos });
-  const changes = await tailer.reader.changes(3);
-  expect(changes.map(({ data }) => data)).toEqual([undefined, { id: 1, status: 'a' }, { id: 2, status: 'b', rank: 8 }]);
+  const before = await tailer.reader.changes(2);
+  const { reason, pos: at } = await tailer.reader.expect('resync');
+  expect(reason).toBe('shape');
+  const [behind] = await tailer.reader.changes(1);
+  expect([...before, behind!].map(({ data }) => data)).toEqual([
+    undefined,
+    { id: 1, status: 'a' },
+    { id: 2, status: 'b', rank: 8 },
+  ]);
+  expect(seqOf(behind!)).toBe(seqOf({ type: 'pos', pos: at! }) + 1);
   await tailer.reader.expect('live');
 });

@@ -93,7 +93,7 @@ export class FrameReader {
 
 export type Transport = (url: string, ask: Ask) => Promise<FrameReader>;
 
-/** `url` is http://host:port. Resolves when the subscription was answered with `ok`; rejects with the error's code. */
+/** `url` is http://host:port. Resolves when the subscription was answered with `ok`, which is kept; rejects with the error's code. */
 export const overWebSocket: Transport = async (url, ask) => {
   const ws = new WebSocket(`${url.replace('http', 'ws')}/ws`, 'plank.v1');
   const reader = new FrameReader(() => ws.terminate());
@@ -158,7 +158,8 @@ async function readEvents(response: Response, reader: FrameReader): Promise<void
           .split('\n')
           .find((line) => line.startsWith('id: '))
           ?.slice(4);
-        if (frame.type === 'rows' || frame.type === 'resync') isBeginning = true;
+        if (frame.type === 'rows') isBeginning = true;
+        if (frame.type === 'resync') isBeginning = frame.pos === undefined;
         if (frame.type === 'live') isBeginning = false;
         const expected = isBeginning ? 'anew' : 'pos' in frame ? frame.pos : 'end';
         if (id !== expected) reader.end(`an event has the id ${id} instead of ${expected}: ${data.slice(0, 200)}`);

@@ -9,7 +9,7 @@ import {
   drainedAtOf,
   openBatch,
   packBatches,
-  splitAtShapes,
+  splitAtBreaks,
 } from '../../shared/batch.ts';
 import { rowsIn, rowsOf } from '../support/batches.ts';
 
@@ -149,7 +149,7 @@ describe('canaries', () => {
   it('and the time of the drain, are still there when a batch is split', () => {
     const shape: ChangeRow = ['3', '8', '0', '1', 'S', null, null, null, 't'];
     const [batch] = packBatches(1, [...rowsOf(1, 2), shape, canary(4)], 1_234.5);
-    const parts = splitAtShapes(batch!);
+    const parts = splitAtBreaks(batch!);
     expect(parts.map((part) => canariesOf(part).length)).toEqual([0, 0, 1]);
     expect(parts.map(drainedAtOf)).toEqual([1_234.5, 1_234.5, 1_234.5]);
     expect(drainedAtOf(packBatches(1, rowsOf(1, 1))[0]!)).toBe(0);
