@@ -4,14 +4,89 @@
 -- and functions run with the rights of who calls them.
 grant usage on schema plank to public;
 
-create table plank.attached (
-  id          integer generated always as identity primary key,  -- names the table inside events
-  relation    regclass not null unique,
-  name        text not null unique,                              -- what clients call it: "items", or "sales.orders" outside public
-  key_columns text[] not null,
-  excluded    smallint[] not null default '{}',                  -- columns (attnum: a rename must not reveal them) that never leave the database
-  read_only   text[] not null default '{}'                       -- columns that REST refuses to write
+-- What is attached. A dump carries this to other databases, where numbers of the catalog (of tables, of columns) mean something else: so
+-- each number stands beside a name, and "catalog" says where the numbers are of. Read plank.attached, which says what all of it means here.
+create table plank.attachments (
+  id               integer generated always as identity primary key,  -- names the table inside events
+  catalog          text not null,                                -- plank.this_catalog() of the database that the numbers are of
+  relation         oid not null,
+  schema_name      text not null,
+  table_name       text not null,
+  key_columns      text[] not null,                              -- as capture tells it
+  -- Columns that never leave the database, and columns that REST refuses to write: names, and for each its number, as a rename must not
+  -- reveal a column. Number null: the column has gone, and one that comes back by its name is meant as well.
+  excluded          text[] not null default '{}',
+  excluded_numbers  smallint[] not null default '{}',
+  read_only         text[] not null default '{}',
+  read_only_numbers smallint[] not null default '{}',
+  shape             text,                                        -- plank.shape() when the capture was generated,
+  code              text,                                        -- and plank.code() then
+  -- What the columns have been called since the table was attached, and which ones were in the key.
+  seen_names        text[] not null default '{}',
+  seen_numbers      smallint[] not null default '{}',
+  seen_keys         smallint[] not null default '{}',
+  -- Transactions before this one may have captured columns that were excluded later. Of their images only these columns may be read, of
+  -- their keys only where this is true.
+  former_xid        xid8,
+  former_columns    text[],
+  former_key        boolean,
+  unique (catalog, relation)
 );
+
+-- Names the catalog of this database: a copy of the database's files or of a template has the same numbers, a restored dump has not.
+create function plank.this_catalog() returns text language sql stable as $$
+  select format('%s/%s', (select system_identifier from pg_control_system()), 'plank.attachments'::regclass::oid)
+$$;
+
+-- The table that is attached. In another database, the one whose triggers a dump has brought along, whatever it is called by now.
+create function plank.relation_of(t plank.attachments, p_catalog text) returns regclass language sql stable as $$
+  select case when t.catalog = p_catalog then t.relation::regclass else coalesce(
+    (select tgrelid::regclass from pg_trigger where tgfoid = to_regproc(format('plank.capture_%s_truncate', t.id)) and tgnargs = 1 limit 1),
+    to_regclass(format('%I.%I', t.schema_name, t.table_name))) end
+$$;
+
+-- What clients call a table.
+create function plank.name_in(p_schema text, p_table text) returns text language sql immutable as $$
+  select case when p_schema = 'public' then p_table else p_schema || '.' || p_table end
+$$;
+
+create function plank.public_name(relation regclass) returns text language sql stable as $$
+  select plank.name_in(n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = relation
+$$;
+
+-- The columns (attnum) that are meant by these names and numbers. A column that has gone leaves its name: a new one of that name is meant,
+-- too. Null where a column of another catalog is not found by its name: then it may be any.
+create function plank.columns_of(relation regclass, p_names text[], p_numbers smallint[], p_here boolean) returns smallint[]
+language sql stable as $$
+  with columns as (
+    select attnum, attname::text from pg_attribute where attrelid = relation and attnum > 0 and not attisdropped
+  ), meant as (
+    select n.number is not null and not p_here and c.attnum is null as is_lost, c.attnum
+    from unnest(p_names, p_numbers) n(name, number) left join columns c
+      on case when p_here and n.number in (select attnum from columns) then c.attnum = n.number else c.attname = n.name end
+  )
+  select case when not coalesce(bool_or(is_lost), false) then coalesce(array_agg(distinct attnum) filter (where attnum is not null), '{}') end from meant
+$$;
+
+create function plank.column_names(relation regclass, p_numbers smallint[]) returns text[] language sql stable as $$
+  select case when p_numbers is not null then coalesce(array_agg(attname::text order by attnum), '{}') end
+  from pg_attribute where attrelid = relation and attnum = any (p_numbers) and not attisdropped
+$$;
+
+-- What is attached, in terms of this database's catalog. Of a table that is not here, relation is null, or is no table's.
+create view plank.attached as
+select t.id,
+       plank.relation_of(t, (select plank.this_catalog())) as relation,
+       coalesce(plank.public_name(plank.relation_of(t, (select plank.this_catalog()))), plank.name_in(t.schema_name, t.table_name)) as name,
+       t.key_columns,
+       -- columns (attnum); null where one cannot be told, and hence none may be shown
+       plank.columns_of(plank.relation_of(t, (select plank.this_catalog())), t.excluded, t.excluded_numbers, t.catalog = (select plank.this_catalog())) as excluded,
+       -- names of columns; null where one cannot be told
+       plank.column_names(plank.relation_of(t, (select plank.this_catalog())),
+         plank.columns_of(plank.relation_of(t, (select plank.this_catalog())), t.read_only, t.read_only_numbers, t.catalog = (select plank.this_catalog()))) as read_only,
+       t.catalog <> (select plank.this_catalog()) as moved,       -- attached in another database, of which this one is a restored dump
+       t.shape, t.code, t.former_xid, t.former_columns, t.former_key
+from plank.attachments t;
 
 -- Captured changes, in the order in which statements captured them. Append-only: nothing marks a row as consumed.
 create table plank.outbox (
@@ -19,7 +94,7 @@ create table plank.outbox (
   id       bigint not null generated by default as identity (cache 1),
   xid      xid8 not null default pg_current_xact_id(),           -- the top-level transaction
   at       timestamptz not null default clock_timestamp(),
-  relation integer not null,                                     -- plank.attached.id
+  relation integer not null,                                     -- plank.attachments.id
   action   "char" not null,                                      -- I U D T(runcate) S(hape of the table changed) C(anary)
   key      text,                                                 -- the primary key as JSON
   new      text,                                                 -- images as JSON, rendered once and never again

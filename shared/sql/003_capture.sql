@@ -174,11 +174,6 @@ create function plank.key_columns(relation regclass) returns text[] language sql
   where i.indrelid = relation and i.indisprimary
 $$;
 
-create function plank.public_name(relation regclass) returns text language sql stable as $$
-  select case when n.nspname = 'public' then c.relname else n.nspname || '.' || c.relname end
-  from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = relation
-$$;
-
 -- SQL that finds the row t of a key, which is $1, as text. It checks no domain.
 create function plank.key_match(a plank.attached) returns text language sql stable as $$
   with recursive bases as (
@@ -303,9 +298,10 @@ begin
       end if;
       get diagnostics wrote = row_count;$s$, a.id, old_rows, done, before_delete, target)
     else format($s$
-      insert into plank.%3$I (relation, action)
-      select %1$s, case when tg_relid = %2$s then 'T'::"char" else 'S' end;
-      wrote := 1;$s$, a.id, a.relation::oid, target)
+      insert into plank.%2$I (relation, action)
+      -- The trigger's argument says that this is the whole table, and no partition.
+      select %1$s, case when tg_nargs = 1 then 'T'::"char" else 'S' end;
+      wrote := 1;$s$, a.id, target)
     end;
     -- as literals: a column may be called "$body$; …", and whoever may alter the table must not write what follows it
     execute format($f$

@@ -1,148 +1,12 @@
--- Attaching a table: what may be attached, its triggers, what is wrong with them; and keeping all of it true to DDL.
+-- Attaching a table: what may be attached, its triggers; and keeping all of it true to DDL.
 
--- Takes the triggers of an attached table from wherever they are, a detached partition for one; not from but_of.
-create function plank.drop_triggers(p_id integer, but_of oid[] default '{}') returns void language plpgsql as $$
-declare
-  t record;
-begin
-  for t in select tgname, tgrelid::regclass as on_table from pg_trigger
-           where tgfoid in (select plank.functions(p_id)) and tgrelid <> all (but_of) loop
-    execute format('drop trigger %I on %s', t.tgname, t.on_table);
-  end loop;
-end $$;
-
--- Creates a trigger that is missing, or is another: it would wait for the table's writers. One that is disabled stays so.
-create function plank.put_trigger(p_id integer, p_table regclass, p_op text, p_referencing text) returns void
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-declare
-  definition text := format('TRIGGER %I AFTER %s ON %s%s FOR EACH STATEMENT EXECUTE FUNCTION plank.%I()',
-                            'plank_' || p_op, upper(p_op), p_table, p_referencing, plank.capture_function(p_id, p_op));
-  was        pg_trigger;
-begin
-  select * into was from pg_trigger where tgrelid = p_table and tgname = 'plank_' || p_op;
-  if found and pg_get_triggerdef(was.oid) = 'CREATE ' || definition then
-    return;
-  end if;
-  execute 'CREATE OR REPLACE ' || definition;
-  if was.tgenabled <> 'O' then
-    execute format('alter table %s %s trigger %I', p_table,
-      case was.tgenabled when 'D' then 'disable' when 'R' then 'enable replica' else 'enable always' end, was.tgname);
-  end if;
-end $$;
-
--- Rewrites the capture functions and triggers of an attached table to what the table is now, and tells every gateway by an
--- event of action S, in the order of changes.
-create function plank.refresh(p_id integer) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
-declare
-  a    plank.attached;
-  part regclass;
-begin
-  update plank.attached t set name = plank.public_name(t.relation), key_columns = plank.key_columns(t.relation)
-  where id = p_id and plank.key_columns(t.relation) is not null;
-  select * into strict a from plank.attached where id = p_id;
-  perform plank.generate(a);
-  for part in select relid from pg_partition_tree(a.relation) union select a.relation loop
-    perform plank.put_trigger(a.id, part, 'insert', ' REFERENCING NEW TABLE AS plank_new');
-    perform plank.put_trigger(a.id, part, 'update', ' REFERENCING OLD TABLE AS plank_old NEW TABLE AS plank_new');
-    perform plank.put_trigger(a.id, part, 'delete', ' REFERENCING OLD TABLE AS plank_old');
-    perform plank.put_trigger(a.id, part, 'truncate', '');
-  end loop;
-  perform plank.drop_triggers(a.id, but_of => array(select relid from pg_partition_tree(a.relation) union select a.relation));
-  insert into plank.outbox (relation, action) values (a.id, 'S');
-  perform plank.ring();
-end $$;
-
--- Attaches a table, or an attached one again with other options. A partitioned table is attached with its partitions.
---   select plank.attach('public.orders');
---   select plank.attach('public.users', exclude => '{password_hash}', read_only => '{created_at}');
--- Returns the name that clients use. Errors: not a table, no primary key, an excluded column that does not exist or is in the key.
-create function plank.attach(relation regclass, exclude text[] default '{}', read_only text[] default '{}') returns text
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-declare
-  c        pg_class;
-  schema   text;
-  keys     text[];
-  wrong    text;
-  a        plank.attached;
-begin
-  select * into c from pg_class where oid = attach.relation;
-  schema := c.relnamespace::regnamespace::text;
-  if c.relkind not in ('r', 'p') then
-    raise exception 'plank: % is not a table and cannot be attached', attach.relation using errcode = 'wrong_object_type';
-  end if;
-  if c.relpersistence = 't' or schema in ('plank', 'pg_catalog', 'information_schema') then
-    raise exception 'plank: % is a temporary or system table and cannot be attached', attach.relation using errcode = 'wrong_object_type';
-  end if;
-  if exists (select from pg_inherits i where i.inhrelid = attach.relation and c.relispartition) then
-    raise exception 'plank: % is a partition; attach its parent %, partitions come with it', attach.relation, (select i.inhparent::regclass from pg_inherits i where i.inhrelid = attach.relation)
-      using errcode = 'wrong_object_type';
-  end if;
-  keys := plank.key_columns(attach.relation);
-  if keys is null then
-    raise exception 'plank: table % has no primary key, so its rows cannot be told apart', attach.relation
-      using errcode = 'object_not_in_prerequisite_state', hint = 'Add one: alter table … add primary key (…)';
-  end if;
-  select string_agg(x, ', ') into wrong from unnest(exclude || read_only) x
-  where not exists (select from pg_attribute t where t.attrelid = attach.relation and t.attname = x and t.attnum > 0 and not t.attisdropped);
-  if wrong is not null then
-    raise exception 'plank: table % has no column %', attach.relation, wrong using errcode = 'undefined_column';
-  end if;
-  if exclude && keys then
-    raise exception 'plank: a column of the primary key of % cannot be excluded', attach.relation using errcode = 'invalid_parameter_value';
-  end if;
-  insert into plank.attached as t (relation, name, key_columns, excluded, read_only)
-  values (attach.relation, plank.public_name(attach.relation), keys, coalesce(
-    (select array_agg(attnum) from pg_attribute where attrelid = attach.relation and attname = any (exclude)), '{}'), attach.read_only)
-  on conflict on constraint attached_relation_key do update
-    set name = excluded.name, key_columns = excluded.key_columns, excluded = excluded.excluded, read_only = excluded.read_only
-  returning * into a;
-  perform plank.refresh(a.id);
-  return a.name;
-end $$;
-
--- Stops capturing a table. What was captured before stays readable until it is past the retention.
-create function plank.detach(relation regclass) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
-declare
-  a plank.attached;
-begin
-  delete from plank.attached t where t.relation = detach.relation returning * into a;
-  if a.id is null then
-    raise exception 'plank: table % is not attached', detach.relation using errcode = 'undefined_object';
-  end if;
-  perform plank.drop_triggers(a.id);
-  perform plank.drop_functions(a.id);
-  insert into plank.outbox (relation, action) values (a.id, 'S');
-  perform plank.ring();
-end $$;
-
--- What is wrong with the capture of attached tables, in words; no rows when all is well.
-create function plank.check() returns table (name text, problem text) language sql stable set search_path = pg_catalog, pg_temp as $$
-  select a.name, format('the table was dropped; run: delete from plank.attached where id = %s', a.id)
-  from plank.attached a where not exists (select from pg_class c where c.oid = a.relation)
-  union all
-  select a.name, format('trigger %s is missing on %s; run: select plank.attach(%L)', t.name, p.relid, a.relation)
-  from plank.attached a join pg_class c on c.oid = a.relation
-  cross join lateral (select relid from pg_partition_tree(a.relation) union select a.relation) p
-  cross join unnest(array['plank_insert', 'plank_update', 'plank_delete', 'plank_truncate']) t(name)
-  where not exists (select from pg_trigger g where g.tgrelid = p.relid and g.tgname = t.name)
-  union all
-  select a.name, format('trigger %s is disabled on %s; run: alter table %s enable trigger %s', g.tgname, g.tgrelid::regclass, g.tgrelid::regclass, g.tgname)
-  from plank.attached a join pg_trigger g on g.tgrelid in (select relid from pg_partition_tree(a.relation) union select a.relation)
-  where g.tgname like 'plank\_%' and g.tgenabled in ('D', 'R')
-  union all
-  select distinct a.name, format('changes of %s are captured as %s, who may not do what it takes; run: select plank.attach(%L)', a.relation, p.proowner::regrole, a.relation)
-  from plank.attached a join pg_class c on c.oid = a.relation cross join plank.functions(a.id) f join pg_proc p on p.oid = f
-  where not coalesce(has_schema_privilege(p.proowner, 'plank', 'usage')
-                     and has_any_column_privilege(p.proowner, to_regclass(format('plank.%I', 'outbox_' || a.id)), 'insert')
-                     and has_table_privilege(p.proowner, c.oid, 'select')
-                     and not exists (select from plank.called() g where not has_function_privilege(p.proowner, g, 'execute')), false)
-  union all
-  select a.name, format('key column %s was renamed or dropped; run: select plank.attach(%L)', k, a.relation)
-  from plank.attached a cross join unnest(a.key_columns) k join pg_class c on c.oid = a.relation
-  where not exists (select from pg_attribute t where t.attrelid = a.relation and t.attname = k and t.attnum > 0 and not t.attisdropped)
+-- Whether changes of the table are captured under this number.
+create function plank.has_triggers(p_id integer, relation regclass) returns boolean language sql stable as $$
+  select exists (select from pg_trigger where tgrelid = relation and tgfoid in (select plank.functions(p_id)))
 $$;
 
--- Everything that a gateway must know of attached tables, a row a table.
+-- Everything that a gateway must know of attached tables, a row a table. Of tables that clients call the same, one is served: the first whose
+-- changes are captured. (In the schema public, names may have dots.)
 create view plank.catalog as
 select a.id, a.name, n.nspname as schema, c.relname as "table", a.key_columns,
        (select json_agg(json_build_object(
@@ -153,9 +17,277 @@ select a.id, a.name, n.nspname as schema, c.relname as "table", a.key_columns,
           'value', case when not v.is_column then v.value end, 'virtual', t.attgenerated = 'v') order by t.attnum)
         from plank.column_values(a, 't.') v join pg_attribute t on t.attrelid = a.relation and t.attnum = v.number join pg_type y on y.oid = t.atttypid left join pg_collation l on l.oid = t.attcollation) as columns,
        plank.image_sql(a, 't') as image_sql
-from plank.attached a join pg_class c on c.oid = a.relation join pg_namespace n on n.oid = c.relnamespace;
+from (select a.*, row_number() over (partition by a.name order by not plank.has_triggers(a.id, a.relation), a.id) as place
+      from plank.attached a join pg_class c on c.oid = a.relation and c.relkind in ('r', 'p')) o
+join plank.attached a on a.id = o.id join pg_class c on c.oid = a.relation join pg_namespace n on n.oid = c.relnamespace
+where o.place = 1 and a.excluded is not null and a.read_only is not null;
 
--- Follows the DDL of attached tables: columns added, renamed or dropped, tables renamed, dropped or given away, partitions added.
+-- Takes the triggers of an attached table from wherever they are, a detached partition for one; not those that but_of is to have.
+create function plank.drop_triggers(p_id integer, but_of regclass default null) returns void language plpgsql as $$
+declare
+  t record;
+begin
+  for t in select g.tgname, g.tgrelid::regclass as on_table from pg_trigger g
+           where g.tgfoid in (select plank.functions(p_id)) and not exists (
+             select from plank.triggers(p_id, but_of) w where w.relation = g.tgrelid and w.name = g.tgname) loop
+    execute format('drop trigger %I on %s', t.tgname, t.on_table);
+  end loop;
+end $$;
+
+-- The triggers that an attached table is to have, with those of its partitions.
+create function plank.triggers(p_id integer, p_table regclass) returns table (relation regclass, name name, definition text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select p.relid::regclass, t.name::name, format('TRIGGER %s AFTER %s ON %s%s FOR EACH STATEMENT EXECUTE FUNCTION plank.%I(%s)',
+           t.name, upper(t.op), p.relid::regclass, t.referencing, plank.capture_function(p_id, t.op),
+           case when t.op = 'truncate' and p.relid = p_table then '''all''' end)
+  from (select relid from pg_partition_tree(p_table) union select p_table) p cross join (values
+    ('plank_insert', 'insert', ' REFERENCING NEW TABLE AS plank_new'),
+    ('plank_update', 'update', ' REFERENCING OLD TABLE AS plank_old NEW TABLE AS plank_new'),
+    ('plank_delete', 'delete', ' REFERENCING OLD TABLE AS plank_old'),
+    ('plank_truncate', 'truncate', '')) t(name, op, referencing)
+  order by p.relid <> p_table, p.relid, array_position('{insert,update,delete,truncate}'::text[], t.op)
+$$;
+
+-- Creates a trigger that is missing, or is another: it would wait for the table's writers. One that is disabled stays so.
+create function plank.put_trigger(p_table regclass, p_name name, p_definition text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  was pg_trigger;
+begin
+  select * into was from pg_trigger where tgrelid = p_table and tgname = p_name;
+  if found and pg_get_triggerdef(was.oid) = 'CREATE ' || p_definition then
+    return;
+  end if;
+  execute 'CREATE OR REPLACE ' || p_definition;
+  if was.tgenabled <> 'O' then
+    execute format('alter table %s %s trigger %I', p_table,
+      case was.tgenabled when 'D' then 'disable' when 'R' then 'enable replica' else 'enable always' end, was.tgname);
+  end if;
+end $$;
+
+-- What the capture of a table was generated from, as a digest: another one says that DDL was not followed.
+create function plank.shape(c plank.catalog) returns text language sql stable set search_path = pg_catalog, pg_temp as $$
+  select md5(concat_ws(E'\n', c.schema, c."table", c.key_columns, c.columns, c.image_sql, (
+    select string_agg(distinct confdeltype::text || confupdtype::text, '') from plank.attached a join pg_constraint r on r.conrelid = a.relation
+    where a.id = c.id and r.contype = 'f')))
+$$;
+
+-- A digest of the generated functions.
+create function plank.code(p_id integer) returns text language sql stable set search_path = pg_catalog, pg_temp as $$
+  select md5(string_agg(p.proname || p.prosrc, '' order by p.proname)) from plank.functions(p_id) f join pg_proc p on p.oid = f
+$$;
+
+-- Why Plank cannot follow the changes of a table, and the statement that changes it; no rows where it can.
+create function plank.unfit(relation regclass) returns table (problem text, repair text) language sql stable set search_path = pg_catalog, pg_temp as $$
+  with c as (select * from pg_class where oid = relation), tree as (
+    select p.* from pg_partition_tree(relation) t join pg_class p on p.oid = t.relid union select * from c)
+  select 'is not a table', null from c where relkind not in ('r', 'p')
+  union all
+  select 'is a temporary or system table', null from c
+  where relpersistence = 't' or relnamespace in (select oid from pg_namespace where nspname in ('plank', 'pg_catalog', 'information_schema', 'pg_toast'))
+  union all
+  select format('is a partition; attach its parent %s, partitions come with it', i.inhparent::regclass), format('select plank.detach(%L)', relation)
+  from c join pg_inherits i on i.inhrelid = c.oid where relispartition
+  union all
+  select format('inherits from %s, and what is done to its rows by that name is not captured', i.inhparent::regclass),
+         format('alter table %s no inherit %s', relation, i.inhparent::regclass)
+  from c join pg_inherits i on i.inhrelid = c.oid where not relispartition
+  union all
+  select format('is inherited by %s, whose rows are among its own and not captured', i.inhrelid::regclass),
+         format('alter table %s no inherit %s', i.inhrelid::regclass, relation)
+  from c join pg_inherits i on i.inhparent = c.oid where relkind = 'r'
+  union all
+  select format('is unlogged%s: Postgres empties it after a crash, and tells nobody', case when oid <> relation then ' in its partition ' || oid::regclass end),
+         format('alter table %s set logged', oid::regclass)
+  from tree where relpersistence = 'u' and relkind in ('r', 'p')
+  union all
+  select format('has the partition %s, a foreign table, whose changes cannot be captured', oid::regclass),
+         format('alter table %s detach partition %s', (select inhparent::regclass from pg_inherits where inhrelid = oid), oid::regclass)
+  from tree where relkind = 'f' and oid <> relation
+  union all
+  select format('belongs to the extension %I, which may change it as it likes', e.extname), format('alter extension %I drop table %s', e.extname, relation)
+  from c join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e' and d.refclassid = 'pg_extension'::regclass
+  join pg_extension e on e.oid = d.refobjid
+  union all
+  select 'has no primary key, so its rows cannot be told apart', format('alter table %s add primary key (…)', relation)
+  from c where relkind in ('r', 'p') and plank.key_columns(relation) is null
+$$;
+
+-- The names and numbers of columns, and the names of those that have gone.
+create function plank.named(relation regclass, p_numbers smallint[], p_names text[], p_former smallint[], out names text[], out numbers smallint[])
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  with now as (select attname::text as name, attnum as number from pg_attribute where attrelid = relation and attnum = any (p_numbers))
+  select coalesce(array_agg(name order by number, name), '{}'), coalesce(array_agg(number order by number, name), '{}') from (
+    select * from now union all
+    select distinct name, null::smallint from unnest(p_names, p_former) f(name, number)
+    where name not in (select name from now) and (number is null or number not in (select number from now))) x
+$$;
+
+-- Writes down what an attached table and its columns are called in this catalog, and their numbers.
+create function plank.remember(p_id integer) returns void language sql set search_path = pg_catalog, pg_temp as $$
+  update plank.attachments t
+  set catalog = plank.this_catalog(), relation = a.relation, schema_name = n.nspname, table_name = c.relname,
+      excluded = e.names, excluded_numbers = e.numbers, read_only = r.names, read_only_numbers = r.numbers,
+      seen_names = s.names, seen_numbers = s.numbers, seen_keys = array(
+        select attnum from pg_attribute where attrelid = a.relation and attname = any (t.key_columns)
+        union select unnest(t.seen_keys) where not a.moved)
+  from plank.attached a join pg_class c on c.oid = a.relation join pg_namespace n on n.oid = c.relnamespace
+  cross join lateral (select * from plank.attachments o where o.id = p_id) o
+  cross join lateral plank.named(a.relation, a.excluded, o.excluded, o.excluded_numbers) e
+  cross join lateral plank.named(a.relation, (select array_agg(attnum) from pg_attribute where attrelid = a.relation and attname = any (a.read_only)),
+                                 o.read_only, o.read_only_numbers) r
+  cross join lateral (
+    select array_agg(name) as names, array_agg(number) as numbers from (
+      select attname::text as name, attnum as number from pg_attribute where attrelid = a.relation and attnum > 0 and not attisdropped
+      union select name, number from unnest(o.seen_names, o.seen_numbers) x(name, number) where not a.moved) x) s
+  where t.id = p_id and a.id = p_id
+$$;
+
+-- Columns that were excluded or read-only in the database where a table was attached, and are not to be found in this one.
+create function plank.lost_columns(p_id integer) returns text language sql stable set search_path = pg_catalog, pg_temp as $$
+  select string_agg(distinct quote_ident(n.name), ', ') from plank.attachments t join plank.attached a on a.id = t.id
+  cross join unnest(t.excluded || t.read_only, t.excluded_numbers || t.read_only_numbers) n(name, number)
+  where t.id = p_id and a.moved and n.number is not null
+    and not exists (select from pg_attribute c where c.attrelid = a.relation and c.attname = n.name and c.attnum > 0 and not c.attisdropped)
+$$;
+
+-- Rewrites the capture functions and triggers of an attached table to what the table is now, and tells every gateway by an
+-- event of action S, in the order of changes. Where it cannot be judged what may be shown, all stays as it is.
+create function plank.refresh(p_id integer) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  a    plank.attached;
+  keys text[];
+  t    record;
+begin
+  select * into strict a from plank.attached where id = p_id;
+  if a.excluded is null or a.read_only is null then
+    raise exception 'plank: this database is a restored dump, and % has no column % here, which was excluded or read-only', a.relation, plank.lost_columns(p_id)
+      using errcode = 'undefined_column', hint = format('Say which columns are: select plank.attach(%L, exclude => …, read_only => …)', a.relation);
+  end if;
+  keys := plank.key_columns(a.relation);
+  if exists (select from pg_attribute where attrelid = a.relation and attnum = any (a.excluded) and attname = any (keys)) then
+    raise exception 'plank: a column of the primary key of % cannot be excluded', a.relation using errcode = 'invalid_parameter_value';
+  end if;
+  update plank.attachments set key_columns = keys where id = p_id and keys is not null;
+  perform plank.remember(p_id);
+  select * into strict a from plank.attached where id = p_id;
+  perform plank.generate(a);
+  for t in select * from plank.triggers(a.id, a.relation) loop
+    perform plank.put_trigger(t.relation, t.name, t.definition);
+  end loop;
+  perform plank.drop_triggers(a.id, but_of => a.relation);
+  update plank.attachments set shape = (select plank.shape(c) from plank.catalog c where c.id = p_id), code = plank.code(p_id) where id = p_id;
+  insert into plank.outbox (relation, action) values (a.id, 'S');
+  perform plank.ring();
+end $$;
+
+-- Attaches a table, or an attached one again. A partitioned table is attached with its partitions.
+--   select plank.attach('public.orders');
+--   select plank.attach('public.users', exclude => '{password_hash}', read_only => '{created_at}');
+-- What is left out stays as it was set before; '{}' clears it, and a notice names the columns that are shown, or writable, from then on.
+-- Returns the name that clients use. Errors: not a table, no primary key, an excluded column that does not exist or is in the key.
+create function plank.attach(relation regclass, exclude text[] default null, read_only text[] default null) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  keys     text[];
+  wrong    text;
+  repair   text;
+  was      plank.attached;
+  a        plank.attached;
+begin
+  select u.problem, u.repair into wrong, repair from plank.unfit(attach.relation) u limit 1;
+  if found then
+    raise exception 'plank: cannot attach: % %', attach.relation, wrong
+      using errcode = 'wrong_object_type', hint = case when repair is null or repair like 'select%' then '' else repair end;
+  end if;
+  keys := plank.key_columns(attach.relation);
+  select string_agg(x, ', ') into wrong from unnest(exclude || read_only) x
+  where not exists (select from pg_attribute t where t.attrelid = attach.relation and t.attname = x and t.attnum > 0 and not t.attisdropped);
+  if wrong is not null then
+    raise exception 'plank: table % has no column %', attach.relation, wrong using errcode = 'undefined_column';
+  end if;
+  if exclude && keys then
+    raise exception 'plank: a column of the primary key of % cannot be excluded', attach.relation using errcode = 'invalid_parameter_value';
+  end if;
+  if exists (select from plank.attached o join pg_class t on t.oid = o.relation where o.relation <> attach.relation and o.name = plank.public_name(attach.relation)) then
+    raise exception 'plank: another attached table is called % as well', plank.public_name(attach.relation) using errcode = 'duplicate_object';
+  end if;
+  select * into was from plank.attached o where o.relation = attach.relation;
+  if not found then
+    insert into plank.attachments (catalog, relation, schema_name, table_name, key_columns)
+    select plank.this_catalog(), attach.relation, n.nspname, c.relname, keys from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where c.oid = attach.relation
+    on conflict do nothing returning id into was.id;
+    if not found then
+      -- somebody else has attached it at the same time
+      select * into strict was from plank.attached o where o.relation = attach.relation;
+    end if;
+  end if;
+  update plank.attachments t set
+    excluded = coalesce(attach.exclude, t.excluded),
+    excluded_numbers = case when attach.exclude is null then t.excluded_numbers else array_fill(null::smallint, array[cardinality(attach.exclude)]) end,
+    read_only = coalesce(attach.read_only, t.read_only),
+    read_only_numbers = case when attach.read_only is null then t.read_only_numbers else array_fill(null::smallint, array[cardinality(attach.read_only)]) end
+  where id = was.id;
+  select * into strict a from plank.attached where id = was.id;
+  if not was.excluded @> a.excluded or was.excluded is null and was.relation is not null then
+    perform plank.hide(a);
+  end if;
+  perform plank.refresh(a.id);
+  perform plank.say_wider(a.relation, 'sent to clients', array(select unnest(was.excluded) except select unnest(a.excluded)));
+  perform plank.say_wider(a.relation, 'writable over REST', array(
+    select attnum from pg_attribute t where t.attrelid = a.relation and attname in (select unnest(was.read_only) except select unnest(a.read_only))));
+  return a.name;
+end $$;
+
+create function plank.say_wider(relation regclass, p_what text, p_numbers smallint[]) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  if cardinality(p_numbers) > 0 then
+    raise notice 'plank: of % these columns are % from now on: %', relation, p_what,
+      (select string_agg(quote_ident(name), ', ') from unnest(plank.column_names(relation, p_numbers)) name);
+  end if;
+end $$;
+
+-- Keeps what was captured of columns that are excluded now from being read: for images of before, it says which members may be, by
+-- what they have been called. Waits for writers, so that those who come later capture as plank.refresh generates it.
+create function plank.hide(a plank.attached) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  execute format('lock table %s in share row exclusive mode', a.relation);
+  update plank.attachments t set
+    former_columns = array(
+      select attname::text from pg_attribute c
+      where c.attrelid = a.relation and c.attnum > 0 and not c.attisdropped and c.attnum <> all (a.excluded) and not a.moved
+        and (c.attname::text, c.attnum) in (select * from unnest(t.seen_names, t.seen_numbers))
+        and not exists (select from unnest(t.seen_names, t.seen_numbers) s(name, number) where s.name = c.attname and s.number <> c.attnum)),
+    former_key = not a.moved and not (a.excluded && t.seen_keys),
+    -- a snapshot that is older than the lock does not know all who were before it: then it is for ever
+    former_xid = case when current_setting('transaction_isolation') = 'read committed' then pg_snapshot_xmax(pg_current_snapshot())
+                      else '18446744073709551615'::xid8 end
+  where t.id = a.id;
+end $$;
+
+-- Stops capturing a table. Clients are told nothing more of it, nor of what was captured before.
+create function plank.detach(relation regclass) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  a plank.attached;
+begin
+  select * into a from plank.attached t where t.relation = detach.relation;
+  if a.id is null then
+    raise exception 'plank: table % is not attached', detach.relation using errcode = 'undefined_object';
+  end if;
+  delete from plank.attachments where id = a.id;
+  if cardinality(a.excluded) > 0 then
+    raise notice 'plank: that columns of % were excluded is forgotten: %', a.relation, array_to_string(plank.column_names(a.relation, a.excluded), ', ');
+  end if;
+  perform plank.drop_triggers(a.id);
+  perform plank.drop_functions(a.id);
+  insert into plank.outbox (relation, action) values (a.id, 'S');
+  perform plank.ring();
+end $$;
+
+-- Follows the DDL of attached tables: columns added, renamed or dropped, tables renamed, dropped or given away, partitions added; and of
+-- what they are made of: schemas, types.
 -- Event triggers are for superusers; where the migrating role is none, plank.attach must be called again after such DDL
 -- (capture goes on meanwhile, see 003_capture.sql) and plank.check() says so. A user's DDL never fails because of Plank.
 
@@ -164,9 +296,13 @@ declare
   touched integer;
 begin
   for touched in
-    select distinct a.id from pg_event_trigger_ddl_commands() d
-    join plank.attached a on a.relation = d.objid or a.relation = pg_partition_root(d.objid)
-    where d.classid = 'pg_class'::regclass and d.object_type in ('table', 'table column')
+    select a.id from plank.attached a join pg_class c on c.oid = a.relation, lateral (
+      select coalesce(bool_or(a.relation = d.objid or a.relation = pg_partition_root(d.objid)), false) as itself,
+             tg_tag not in ('ALTER TABLE', 'CREATE TABLE') or coalesce(bool_or(exists (
+               select from pg_attribute t join pg_type y on y.oid = t.atttypid left join pg_type e on e.oid = y.typelem
+               where t.attrelid = a.relation and d.objid in (y.typrelid, e.typrelid))), false) as a_part
+      from pg_event_trigger_ddl_commands() d where tg_tag not in ('ALTER TABLE', 'CREATE TABLE') or d.classid = 'pg_class'::regclass and d.object_type in ('table', 'table column')) d
+    where d.itself or d.a_part and a.shape is distinct from (select plank.shape(s) from plank.catalog s where s.id = a.id)
   loop
     begin
       perform plank.refresh(touched);
@@ -181,8 +317,9 @@ declare
   gone integer;
 begin
   for gone in
-    delete from plank.attached a using pg_event_trigger_dropped_objects() d
-    where d.classid = 'pg_class'::regclass and d.objsubid = 0 and a.relation = d.objid returning a.id
+    delete from plank.attachments t using pg_event_trigger_dropped_objects() d
+    where d.classid = 'pg_class'::regclass and d.objsubid = 0 and case when t.catalog = plank.this_catalog() then t.relation = d.objid
+          else t.schema_name = d.schema_name and t.table_name = d.object_name end returning t.id
   loop
     perform plank.drop_functions(gone);
     insert into plank.outbox (relation, action) values (gone, 'S');
@@ -202,7 +339,8 @@ end $$;
 
 do $$
 begin
-  create event trigger plank_ddl on ddl_command_end when tag in ('ALTER TABLE', 'CREATE TABLE') execute function plank.on_ddl();
+  create event trigger plank_ddl on ddl_command_end when tag in ('ALTER TABLE', 'CREATE TABLE', 'ALTER SCHEMA', 'ALTER TYPE', 'ALTER DOMAIN', 'ALTER EXTENSION')
+    execute function plank.on_ddl();
   create event trigger plank_drop on sql_drop execute function plank.on_drop();
 exception when insufficient_privilege then
   raise notice 'plank: not a superuser, so DDL of attached tables is not followed: call plank.attach again after it';

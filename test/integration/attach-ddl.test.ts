@@ -124,7 +124,7 @@ describe.each([
       (await capture.run('insert into behind values (1); truncate behind')).map((change) => change.action),
     ).toEqual(['I', 'T']);
     expect(await admin(database.url, "select name from plank.attached where relation = 'behind'::regclass")).toEqual([
-      { name: followed ? 'behind' : 'before' },
+      { name: 'behind' },
     ]);
     await capture.run(
       'create schema if not exists other; alter table behind set schema other; insert into other.behind values (2)',
