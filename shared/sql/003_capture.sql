@@ -405,6 +405,8 @@ begin
   for f in select plank.functions(p_id) loop
     execute format('drop function %s', f);
   end loop;
-  execute format('drop function if exists plank.%I(record, text)', 'virtual_' || p_id);
+  if to_regprocedure(format('plank.virtual_%s(record, text)', p_id)) is not null then
+    execute format('drop function plank.%I(record, text)', 'virtual_' || p_id);
+  end if;
   execute format('drop view if exists plank.%I', 'outbox_' || p_id);
 end $$;

@@ -69,7 +69,9 @@ end $$;
 create function plank.shape(c plank.catalog) returns text language sql stable set search_path = pg_catalog, pg_temp as $$
   select md5(concat_ws(E'\n', c.schema, c."table", c.key_columns, c.columns, c.image_sql, (
     select string_agg(distinct confdeltype::text || confupdtype::text, '') from plank.attached a join pg_constraint r on r.conrelid = a.relation
-    where a.id = c.id and r.contype = 'f')))
+    where a.id = c.id and r.contype = 'f'), (
+    select string_agg(pg_get_expr(d.adbin, d.adrelid), ',' order by d.adnum) from plank.attached a join pg_attrdef d on d.adrelid = a.relation
+    join pg_attribute t on t.attrelid = d.adrelid and t.attnum = d.adnum and t.attgenerated <> '' where a.id = c.id)))
 $$;
 
 -- A digest of the generated functions.
@@ -109,8 +111,9 @@ create function plank.unfit(relation regclass) returns table (problem text, repa
   from c join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e' and d.refclassid = 'pg_extension'::regclass
   join pg_extension e on e.oid = d.refobjid
   union all
-  select 'has no primary key, so its rows cannot be told apart', format('alter table %s add primary key (…)', relation)
-  from c where relkind in ('r', 'p') and plank.key_columns(relation) is null
+  select 'has no primary key, so its rows cannot be told apart', format('alter table %s add primary key (%s)', relation, coalesce(
+    (select string_agg(quote_ident(k), ', ') from plank.attached a cross join unnest(a.key_columns) k where a.relation = unfit.relation limit 1), '…'))
+  from c where relkind in ('r', 'p') and plank.key_columns(unfit.relation) is null
 $$;
 
 -- The names and numbers of columns, and the names of those that have gone.
