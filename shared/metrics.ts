@@ -260,7 +260,7 @@ export function gatewayMetrics(registry: Registry) {
     snapshots: new Counter({ name: 'plank_snapshots_total', help: 'Snapshots read from Postgres', registers }),
     snapshotsWaiting: new AskedGauge({
       name: 'plank_snapshots_waiting',
-      help: 'Snapshots that wait until one of those that are read at once has been read',
+      help: 'Subscriptions whose snapshot has not begun: Postgres works for as many others as it does at once, or its table is locked',
       registers,
     }),
     resyncs: new Counter({

@@ -29,7 +29,7 @@ import { createApp, type Health } from './http.ts';
 import { Hub } from './hub.ts';
 import { Operations } from './operations.ts';
 import { Shedder } from './shedder.ts';
-import { maxAtOnce, Snapshots } from './snapshot.ts';
+import { Snapshots, snapshotConnections } from './snapshot.ts';
 import { Sockets } from './sockets.ts';
 
 const healthTimeoutMs = 2_000;
@@ -116,8 +116,8 @@ export class Gateway implements Service {
     // connections of their own, and whatever may take long has its own as well: reads of history …
     this.#relayPool = poolFor('relay', 3, 120_000);
     const historyPool = poolFor('log', 5, 120_000);
-    // … snapshots, which wait for locks and for their clients …
-    const snapshotPool = poolFor('rows', maxAtOnce, 120_000);
+    // … snapshots, which wait for their clients …
+    const snapshotPool = poolFor('rows', snapshotConnections, 120_000);
     // … what operators look for in the outbox, and what their console shows meanwhile
     const searchPool = poolFor('search', 1, searchMs);
     const watchPool = poolFor('watch', 1, watchMs);

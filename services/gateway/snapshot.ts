@@ -1,48 +1,58 @@
 /**
  * Reads what a channel's rows are at one moment, and where in the log that moment is. In one transaction: the last seq given,
  * the snapshot, how many changes it sees that have no seq yet (they get one later and are dropped then, see skip.ts), and
- * the rows. Small results are shared by all who ask while they are read; only a few are read at once, and no slow client
- * keeps the others from it. What nobody waits for any more is not read, or no further than the page that is on its way.
+ * the rows. What nobody waits for any more is not read, or no further than the page that is on its way.
+ *
+ *   small  a result of up to `shareCharacters` is read to the end in one of a few slots, and shared by all who ask for it meanwhile.
+ *   large  a larger one is read at its client's pace, in one of a few places for that. A slot is only taken for each page.
+ *
+ * Nobody waits for a client: slots are held while Postgres works. Results in memory, and places, are bounded; where others wait,
+ * a client that does not take its pages loses them. A connection has two small results and one large one at once, and the next
+ * when it has taken what was sent. Nor does anybody wait for a locked table but those who ask for it (locked-tables.ts).
  *
  * The queue has no bound of its own: in it are subscriptions of clients that are there, whose number is bounded, and each of
  * them is larger than its place in the queue. To send one away would only have it come back, behind those who came later.
  */
-import Cursor from 'pg-cursor';
 import type { Table } from '#shared/catalog.ts';
 import type { GatewayMetrics } from '#shared/metrics.ts';
-import { asText, firstFetch, nextFetch, type Pool, type PoolClient, quoted } from '#shared/postgres.ts';
-import { withDeadlineOr } from '#shared/retry.ts';
+import type { Pool } from '#shared/postgres.ts';
+import { Backoff, sleep } from '#shared/retry.ts';
 import type { FilteredChannel } from './filtered-channel.ts';
 import { Limiter } from './limiter.ts';
-import { Skip } from './skip.ts';
+import { isLocked, LockedTables } from './locked-tables.ts';
+import type { Outlet } from './outlet.ts';
+import { Room, TooSlow } from './room.ts';
+import { type Page, type SnapshotStart, SnapshotTransaction } from './snapshot-transaction.ts';
 
-const pageCharacters = 128 * 1024;
-/** results up to this size are read to the end before the first page is handed over; larger ones at the client's pace */
-const shareBytes = 4 * 1024 * 1024;
+/** Postgres' time: how many transactions it works for at once */
 export const maxAtOnce = 4;
-const fetchDeadlineMs = 30_000;
-/** within which a client must take a page of a large result: it keeps a transaction open */
-const pageDeadlineMs = 10_000;
+/** large results that are read at once, at their clients' pace */
+const maxLarge = 4;
+/** connections of the pool: for both, and for the wait for locked tables */
+export const snapshotConnections = maxAtOnce + maxLarge + 1;
+const shareCharacters = 4 * 1024 * 1024;
+/** of small results that wait for their clients; a character takes a byte of memory, or two where a text needs it */
+const maxHeldCharacters = 32 * 1024 * 1024;
+/** where others wait, a client has so long for a page (of 128 kB) … */
+const patienceMs = 1_000;
+/** … and else so long: a large result keeps a transaction open, a small one only memory */
+const largePageMs = 10_000;
+const smallPageMs = 30_000;
+/** a transaction keeps vacuum from what was deleted since */
+const maxOpenMs = 10 * 60_000;
+/** of one connection, at once */
+const smallEach = 2;
+const largeEach = 1;
 
-/** The client took a page of a large result too late. */
-export class TooSlow extends Error {
-  override readonly name = 'TooSlow';
-}
-
-export interface SnapshotStart {
-  /** the rows are as of this seq … */
-  seq: number;
-  epoch: number;
-  /** … and of the changes that this drops behind it */
-  skip: () => Skip;
-}
-
-/** A page of rows as a JSON array's inside: `{…},{…}`. */
-export type Page = string;
+/** Gets each page, with whether another follows, and may take its time; resolves with false to stop. */
+type OnPage = (page: Page, more: boolean) => Promise<boolean>;
 
 interface Small {
   start: SnapshotStart;
   pages: Page[];
+  characters: number;
+  /** clients that are taking it */
+  holders: number;
 }
 
 /** One reading of a channel's rows, and all who wait for it: it stops when the last of them has gone. */
@@ -91,55 +101,133 @@ class Reading {
   }
 }
 
+/** What a connection asks for is read in turn. */
+interface Lane {
+  readonly small: Limiter;
+  readonly large: Limiter;
+  users: number;
+}
+
 export class Snapshots {
   readonly #pool: Pool;
   readonly #metrics: GatewayMetrics;
+  readonly #locked: LockedTables;
   /** by the channel's name, while being read */
   readonly #shared = new Map<string, Reading>();
-  readonly #limiter = new Limiter(maxAtOnce);
+  readonly #slots = new Limiter(maxAtOnce);
+  readonly #places = new Room(maxLarge, patienceMs);
+  readonly #held = new Room(maxHeldCharacters, patienceMs);
+  readonly #lanes = new Map<Outlet, Lane>();
+  /** channels whose result was large the last time */
+  readonly #large = new WeakSet<FilteredChannel>();
+  /** those who wait until they are read */
+  #waiting = 0;
 
   constructor(pool: Pool, metrics: GatewayMetrics) {
     this.#pool = pool;
     this.#metrics = metrics;
-    metrics.snapshotsWaiting.askedOf(() => metrics.snapshotsWaiting.set(this.#limiter.waiting));
+    this.#locked = new LockedTables(pool);
+    metrics.snapshotsWaiting.askedOf(() => metrics.snapshotsWaiting.set(this.#waiting));
   }
 
   /**
-   * Reads a channel's rows. `onPage` gets each page, with whether another follows, and may take its time; it returns false
-   * to stop, as the signal does. Resolves with where the log goes on, null when stopped. Rejects when Postgres does not
-   * answer, and with TooSlow.
+   * Reads a channel's rows for a client. Resolves with where the log goes on, null when stopped, by `onPage` or the signal.
+   * Rejects when Postgres does not answer, and with TooSlow.
    */
   async read(
+    outlet: Outlet,
     channel: FilteredChannel,
     signal: AbortSignal,
-    onPage: (page: Page, more: boolean) => Promise<boolean>,
+    onPage: OnPage,
   ): Promise<SnapshotStart | null> {
+    const lane = this.#lane(outlet);
+    const backoff = new Backoff(10, 1_000);
+    let handed = false;
+    const hand: OnPage = (page, more) => {
+      handed = true;
+      return onPage(page, more);
+    };
+    let waits = false;
+    const waiting = (now: boolean) => {
+      if (now !== waits) this.#waiting += now ? 1 : -1;
+      waits = now;
+    };
+    try {
+      while (!signal.aborted) {
+        waiting(true);
+        const begun = () => waiting(false);
+        try {
+          if (!this.#large.has(channel)) {
+            const small = await lane.small.run(() => this.#readSmall(outlet, channel, signal, hand, begun), signal);
+            if (small !== 'large') return small;
+            this.#large.add(channel);
+            waiting(true);
+          }
+          return await lane.large.run(() => this.#readLarge(outlet, channel, signal, hand, begun), signal);
+        } catch (error) {
+          if (signal.aborted) return null;
+          // what was handed over is void: that is for the caller to say
+          if (handed || !isLocked(error)) throw error;
+        }
+        waiting(true);
+        await this.#locked.free(channel.words.table, signal);
+        // it may be something else that is locked
+        await sleep(backoff.next(), signal);
+      }
+      return null;
+    } finally {
+      waiting(false);
+      if (--lane.users === 0) this.#lanes.delete(outlet);
+    }
+  }
+
+  #lane(outlet: Outlet): Lane {
+    let lane = this.#lanes.get(outlet);
+    if (!lane) {
+      lane = { small: new Limiter(smallEach), large: new Limiter(largeEach), users: 0 };
+      this.#lanes.set(outlet, lane);
+    }
+    lane.users++;
+    return lane;
+  }
+
+  async #readSmall(
+    outlet: Outlet,
+    channel: FilteredChannel,
+    signal: AbortSignal,
+    onPage: OnPage,
+    begun: () => void,
+  ): Promise<SnapshotStart | null | 'large'> {
+    // for a client that has not taken what there is nothing is read
+    await outlet.drained();
     if (signal.aborted) return null;
     const running = this.#running(channel);
     if (running) {
       const small = await running.wanted(signal, () => running.rows);
-      if (small) return (await hand(small.pages, onPage)) ? small.start : null;
-      if (signal.aborted) return null;
+      begun();
+      if (small) return await this.#hand(small, onPage);
+      return signal.aborted ? null : 'large';
     }
-    const { name, words } = channel;
-    const reading = new Reading(words.table);
-    if (!this.#running(channel)) this.#shared.set(name, reading);
+    const reading = new Reading(channel.words.table);
+    this.#shared.set(channel.name, reading);
     // whoever comes later reads anew, however long those who are here take: the log of that time may be forgotten by then
     const share = (small: Small | null) => {
       reading.settle(small);
-      if (this.#shared.get(name) === reading) this.#shared.delete(name);
+      if (this.#shared.get(channel.name) === reading) this.#shared.delete(channel.name);
     };
+    let small: Small | null = null;
     try {
-      const result = await reading.wanted(signal, () =>
-        this.#limiter.run(() => this.#run(channel, reading.signal, onPage, share), reading.signal),
-      );
-      return result && (await hand(result.pages, onPage)) ? result.start : null;
+      small = await reading.wanted(signal, () => this.#collect(channel, reading.signal, begun));
+      share(small);
+      if (small) return await this.#hand(small, onPage);
+      return signal.aborted ? null : 'large';
     } catch (error) {
       if (reading.signal.aborted) return null;
       reading.fail(error);
       throw error;
     } finally {
       share(null);
+      if (small) this.#release(small);
     }
   }
 
@@ -149,108 +237,110 @@ export class Snapshots {
     return reading?.table === words.table && !reading.signal.aborted ? reading : undefined;
   }
 
-  /** Resolves with the pages that are still to be handed over, null when stopped. */
-  async #run(
-    channel: FilteredChannel,
-    signal: AbortSignal,
-    onPage: (page: Page, more: boolean) => Promise<boolean>,
-    share: (small: Small | null) => void,
-  ): Promise<Small | null> {
-    this.#metrics.snapshots.inc();
-    const client = await this.#pool.connect();
-    let broken: Error | undefined;
+  /** Null: too large, or stopped. The caller holds the result. */
+  async #collect(channel: FilteredChannel, signal: AbortSignal, begun: () => void): Promise<Small | null> {
+    const collect = (mayKeep: () => boolean) =>
+      this.#slots.run(() => {
+        begun();
+        return this.#readAll(channel, signal, mayKeep);
+      }, signal);
+    const first = await collect(() => this.#held.hasRoom);
+    if (first !== 'full') return first;
+    await this.#held.enter(shareCharacters, signal);
     try {
-      const start = await this.#begin(client, channel.words.table);
-      const cursor = client.query(new Cursor<[string]>(...snapshotQuery(channel)));
-      const pages: Page[] = [];
-      let bytes = 0;
-      let small = true;
-      const fetchPage = pagesOf(cursor);
-      let page = await fetchPage();
-      for (;;) {
-        if (signal.aborted) return await stop(null);
-        const next = page.more ? await fetchPage() : null;
-        pages.push(page.text);
-        bytes += page.text.length;
-        if (small && next && bytes > shareBytes) {
-          small = false;
-          share(null);
-        }
-        if (!small) {
-          for (const text of pages.splice(0)) {
-            const taken = await withDeadlineOr(onPage(text, next !== null), pageDeadlineMs, () => new TooSlow());
-            if (!taken) return await stop(null);
-          }
-        }
-        if (next === null) break;
-        page = next;
-      }
-      if (small) share({ start, pages });
-      return await stop({ start, pages });
-
-      async function stop(result: Small | null): Promise<Small | null> {
-        await withDeadlineOr(cursor.close(), fetchDeadlineMs, silent);
-        await client.query('rollback');
-        return result;
-      }
-    } catch (error) {
-      broken = error as Error;
-      throw error;
+      return (await collect(() => true)) as Small | null;
     } finally {
-      client.release(broken);
+      this.#held.free(shareCharacters);
     }
   }
 
-  async #begin(client: PoolClient, table: Table): Promise<SnapshotStart> {
-    // Locked before there is a snapshot: a TRUNCATE or a rewrite that came between the two would leave the table empty, also for
-    // snapshots that do not see it.
-    await client.query(
-      `begin isolation level repeatable read, read only; lock table ${nameOf(table)} in access share mode`,
-    );
-    const { rows } = await client.query<{ epoch: number; seq: string; snap: string; unnumbered: string }>(
-      `select l.epoch, l.next_seq - 1 as seq, pg_current_snapshot()::text as snap,
-              (select count(*) from plank.between(l.snap, pg_current_snapshot())) as unnumbered
-       from plank.leader l`,
-    );
-    const { epoch, seq, snap, unnumbered } = rows[0]!;
-    return { epoch, seq: Number(seq), skip: () => new Skip(snap, Number(unnumbered)) };
+  /** A result of one page is handed over and gone: only larger ones need room, and end where there is none. */
+  async #readAll(
+    channel: FilteredChannel,
+    signal: AbortSignal,
+    mayKeep: () => boolean,
+  ): Promise<Small | null | 'full'> {
+    const transaction = await this.#begin(channel);
+    try {
+      const small: Small = { start: transaction.start, pages: [], characters: 0, holders: 0 };
+      while (!signal.aborted) {
+        const { text, more } = await transaction.page();
+        small.pages.push(text);
+        small.characters += text.length;
+        if (small.characters > shareCharacters) return null;
+        if (small.pages.length > 1 && !mayKeep()) return 'full';
+        if (more) continue;
+        this.#hold(small);
+        return small;
+      }
+      return null;
+    } finally {
+      await transaction.end();
+    }
   }
-}
 
-const silent = () => new Error('Postgres is silent');
+  #hold(small: Small): void {
+    if (small.holders++ === 0) this.#held.take(small.characters);
+  }
 
-function snapshotQuery({
-  words: { table, filter, columns },
-}: FilteredChannel): [string, unknown[], { rowMode: 'array'; types: typeof asText }] {
-  const where = filter?.sql() ?? { text: 'true', values: [] };
-  const image = columns
-    ? `(select pg_catalog.to_json(image.*)::pg_catalog.text from (select ${table.columns
-        .filter(({ name }) => columns.includes(name))
-        .map(({ name, value }) => `${value ?? `t.${quoted(name)}`} as ${quoted(name)}`)
-        .join(', ')}) image)`
-    : `(${table.imageSql})::text`;
-  return [
-    `select ${image} from ${nameOf(table)} t where ${where.text}`,
-    where.values,
-    { rowMode: 'array', types: asText },
-  ];
-}
+  #release(small: Small): void {
+    if (--small.holders === 0) this.#held.free(small.characters);
+  }
 
-const nameOf = ({ schema, table }: Table) => `${quoted(schema)}.${quoted(table)}`;
+  async #begin(channel: FilteredChannel): Promise<SnapshotTransaction> {
+    try {
+      const transaction = await SnapshotTransaction.begin(this.#pool, channel);
+      this.#metrics.snapshots.inc();
+      return transaction;
+    } catch (error) {
+      // to find a table locked is no reading
+      if (!isLocked(error)) this.#metrics.snapshots.inc();
+      throw error;
+    }
+  }
 
-/** Reads pages of about `pageCharacters`: their bytes are bounded, however large a row is (one page holds one at least). */
-function pagesOf(cursor: Cursor<[string]>): () => Promise<{ text: Page; more: boolean }> {
-  let count = firstFetch;
-  return async () => {
-    const rows = await withDeadlineOr(cursor.read(count), fetchDeadlineMs, silent);
-    const text = rows.map(([image]) => image).join(',');
-    const more = rows.length === count;
-    count = nextFetch(count, rows.length, text.length, pageCharacters);
-    return { text, more };
-  };
-}
+  async #hand(small: Small, onPage: OnPage): Promise<SnapshotStart | null> {
+    const { pages, start } = small;
+    this.#hold(small);
+    try {
+      for (const [i, page] of pages.entries())
+        if (!(await this.#held.taken(onPage(page, i < pages.length - 1), small, smallPageMs))) return null;
+      return start;
+    } finally {
+      this.#release(small);
+    }
+  }
 
-async function hand(pages: readonly Page[], onPage: (page: Page, more: boolean) => Promise<boolean>): Promise<boolean> {
-  for (const [i, page] of pages.entries()) if (!(await onPage(page, i < pages.length - 1))) return false;
-  return true;
+  async #readLarge(
+    outlet: Outlet,
+    channel: FilteredChannel,
+    signal: AbortSignal,
+    onPage: OnPage,
+    begun: () => void,
+  ): Promise<SnapshotStart | null> {
+    await outlet.drained();
+    await this.#places.enter(1, signal);
+    let transaction: SnapshotTransaction | undefined;
+    try {
+      transaction = await this.#slots.run(() => this.#begin(channel), signal);
+      begun();
+      const { page: nextPage, start } = transaction;
+      const openedAt = performance.now();
+      let characters = 0;
+      for (;;) {
+        const { text, more } = await this.#slots.run(nextPage, signal);
+        characters += text.length;
+        const taken = await this.#places.taken(onPage(text, more), transaction, largePageMs);
+        if (!taken || signal.aborted) return null;
+        if (!more) {
+          if (characters <= shareCharacters) this.#large.delete(channel);
+          return start;
+        }
+        if (performance.now() - openedAt > maxOpenMs) throw new TooSlow(`it took more than ${maxOpenMs} ms`);
+      }
+    } finally {
+      await transaction?.end();
+      this.#places.free(1);
+    }
+  }
 }

@@ -13,7 +13,8 @@ import type { ChannelWords, FilteredChannel } from './filtered-channel.ts';
 import { eventIds, framed } from './framing.ts';
 import type { Hub } from './hub.ts';
 import type { Outlet } from './outlet.ts';
-import { type Snapshots, TooSlow } from './snapshot.ts';
+import { TooSlow } from './room.ts';
+import type { Snapshots } from './snapshot.ts';
 import { Refused, wordsOf } from './subscribe.ts';
 import { type Listeners, Subscription } from './subscription.ts';
 
@@ -32,6 +33,8 @@ const noRight = '42501';
 const maxRefusals = 5;
 /** of reading rows, in a row, which are neither refusals nor for want of Postgres */
 const maxFailures = 5;
+/** So often the rows are begun for a client that does not take them in time. */
+const maxSlow = 3;
 
 /** Postgres has understood what it was asked for, and will not answer it (it is not that it cannot at the moment). */
 function isRefusal(error: unknown): error is DatabaseError {
@@ -194,11 +197,10 @@ export class Subscriber implements Listeners {
     let begun = false;
     let refusals = 0;
     let failures = 0;
+    let slow = 0;
     while (mine()) {
       try {
-        // who has not taken what there is must not hold a transaction open
-        await outlet.drained();
-        const start = await snapshots.read(this.channel, signal, async (page, more) => {
+        const start = await snapshots.read(outlet, this.channel, signal, async (page, more) => {
           if (!mine()) return false;
           begun = true;
           const { name } = this.channel;
@@ -220,6 +222,10 @@ export class Subscriber implements Listeners {
         if (mine() && isFailure && ++failures >= maxFailures) {
           log.error({ err: error, channel: this.channel.name }, 'gave up a snapshot that cannot be read');
           this.#refuse('UNAVAILABLE', 'the rows cannot be read at the moment');
+          return;
+        }
+        if (mine() && error instanceof TooSlow && ++slow >= maxSlow) {
+          this.#refuse('UNAVAILABLE', 'the rows were read too slowly');
           return;
         }
         if (!(error instanceof TooSlow))

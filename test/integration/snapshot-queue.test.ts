@@ -5,7 +5,7 @@ import { maxAtOnce } from '../../services/gateway/snapshot.ts';
 import { type Peer, Stage } from '../support/stage.ts';
 import { until } from '../support/wait.ts';
 
-// a `gate` is written as JSON while nobody holds the advisory lock of its name
+// a `gate` is written as JSON while nobody holds the advisory lock of its name; who waits for that works, for all that Postgres says
 const stage = Stage.of(`
   create table todo (id integer primary key, status text);
   insert into todo values (1, 'open');
@@ -14,7 +14,9 @@ const stage = Stage.of(`
   create type gate as enum ('none', 'near', 'far');
   create function gate_json(gate) returns json language plpgsql as $$
   begin
-    perform pg_advisory_xact_lock_shared(hashtext($1::text));
+    while not pg_try_advisory_xact_lock_shared(hashtext($1::text)) loop
+      perform pg_sleep(0.005);
+    end loop;
     return to_json($1::text);
   end $$;
   create cast (gate as json) with function gate_json(gate);
@@ -38,20 +40,26 @@ async function snapshot(status: string, peer?: Peer): Promise<Peer> {
   return one;
 }
 
-/** While `work` runs, as many snapshots as are read at once wait for a lock; resolves when they have been read. */
+const inGate = `query like '%slow%' and state = 'active'`;
+
+/** While `work` runs, Postgres works for as many snapshots as it does at once; resolves when they have been read. */
 async function whileBusy(work: () => Promise<void>): Promise<void> {
   const holder = await stage.pool.connect();
-  const busy = await stage.peer();
+  const busy: Peer[] = [];
   try {
-    await holder.query('begin; lock table todo in access exclusive mode');
-    for (let i = 0; i < maxAtOnce; i++) await snapshot(`busy ${i}`, busy);
-    await until('they wait for the lock', async () => (await reading(`wait_event_type = 'Lock'`)) === maxAtOnce, 5_000);
+    await holder.query(`select pg_advisory_lock(hashtext('near'))`);
+    for (let i = 0; i < maxAtOnce; i++) {
+      busy.push(await stage.peer());
+      await stage.subscribe(busy[i]!, { table: 'slow', where: { id: { gt: i, lt: 50 } }, snapshot: true });
+    }
+    await until('they are read', async () => (await reading(inGate)) === maxAtOnce, 5_000);
     await work();
   } finally {
-    await holder.query('rollback');
+    await holder.query('select pg_advisory_unlock_all()');
     holder.release();
   }
-  await until('they are live', () => busy.reader.all.filter(({ type }) => type === 'live').length === maxAtOnce, 5_000);
+  for (const { reader } of busy)
+    await until('they are live', () => reader.all.some(({ type }) => type === 'live'), 5_000);
 }
 
 const waiting = (count: number) =>
@@ -88,9 +96,9 @@ test('what others wait for as well is read once, also where the first of them ha
   const peers: Peer[] = [];
   await whileBusy(async () => {
     for (let i = 0; i < 4; i++) peers.push(await snapshot('open'));
-    await waiting(1);
+    await waiting(4);
     for (const i of [0, 2]) peers[i]!.ws.terminate();
-    await until('they have gone', async () => (await stage.metric('plank_connections')) === 3, 5_000);
+    await until('they have gone', async () => (await stage.metric('plank_connections')) === maxAtOnce + 2, 5_000);
   });
   for (const i of [1, 3]) expect(await peers[i]!.reader.rows()).toEqual([{ id: 1, status: 'open' }]);
   expect((await stage.metric('plank_snapshots_total')) - before).toBe(maxAtOnce + 1);
@@ -101,7 +109,7 @@ test('the last one who goes takes a shared one out of the queue, and who comes t
   let late: Peer | undefined;
   await whileBusy(async () => {
     const peers = [await snapshot('open'), await snapshot('open')];
-    await waiting(1);
+    await waiting(2);
     for (const { ws } of peers) ws.terminate();
     await waiting(0);
     late = await snapshot('open');
@@ -118,7 +126,7 @@ test('one that is being read ends with the page that is on its way', async () =>
     await holder.query(`select pg_advisory_lock(hashtext('near')), pg_advisory_lock(hashtext('far'))`);
     const peer = await stage.peer();
     await stage.subscribe(peer, { table: 'slow', snapshot: true });
-    await until('it is in the second page', async () => (await reading(`wait_event = 'advisory'`)) === 1, 5_000);
+    await until('it is in the second page', async () => (await reading(inGate)) === 1, 5_000);
     peer.ws.terminate();
     await until('it has gone', async () => (await stage.metric('plank_connections')) === 0, 5_000);
     await holder.query(`select pg_advisory_unlock(hashtext('near'))`);

@@ -1,0 +1,151 @@
+/**
+ * One transaction that reads a channel's rows as of one moment, page by page. Its waits for locks are short: it fails with SQLSTATE 55P03
+ * where somebody has locked the table, or what the rows are made of. Its owner ends it in any case.
+ */
+import type { QueryResult } from 'pg';
+import Cursor from 'pg-cursor';
+import type { Table } from '#shared/catalog.ts';
+import {
+  asText,
+  firstFetch,
+  isStatementError,
+  nextFetch,
+  type Pool,
+  type PoolClient,
+  quoted,
+} from '#shared/postgres.ts';
+import { withDeadlineOr } from '#shared/retry.ts';
+import type { FilteredChannel } from './filtered-channel.ts';
+import { Skip } from './skip.ts';
+
+const pageCharacters = 128 * 1024;
+const lockMs = 50;
+/** our own tables are hardly ever locked */
+const ownLockMs = 10_000;
+const fetchDeadlineMs = 30_000;
+
+export interface SnapshotStart {
+  /** the rows are as of this seq … */
+  seq: number;
+  epoch: number;
+  /** … and of the changes that this drops behind it */
+  skip: () => Skip;
+}
+
+/** A page of rows as a JSON array's inside: `{…},{…}`. */
+export type Page = string;
+
+export class SnapshotTransaction {
+  readonly start: SnapshotStart;
+  readonly #client: PoolClient;
+  readonly #cursor: Cursor<[string]>;
+  #count = firstFetch;
+  #next: { text: Page; more: boolean } | undefined;
+  #broken: Error | undefined;
+
+  private constructor(client: PoolClient, start: SnapshotStart, channel: FilteredChannel) {
+    this.#client = client;
+    this.start = start;
+    this.#cursor = client.query(new Cursor<[string]>(...snapshotQuery(channel)));
+  }
+
+  static async begin(pool: Pool, channel: FilteredChannel): Promise<SnapshotTransaction> {
+    const client = await pool.connect();
+    try {
+      return new SnapshotTransaction(client, await begin(client, channel.words.table), channel);
+    } catch (error) {
+      await release(client, error);
+      throw error;
+    }
+  }
+
+  /** The next page, and whether another follows. There is one at least. */
+  readonly page = async (): Promise<{ text: Page; more: boolean }> => {
+    try {
+      const page = this.#next ?? (await this.#fetch());
+      this.#next = page.more ? await this.#fetch() : undefined;
+      // the last fetch may have brought nothing
+      const more = this.#next !== undefined && (this.#next.text !== '' || this.#next.more);
+      return { text: page.text, more };
+    } catch (error) {
+      this.#broken = error as Error;
+      throw error;
+    }
+  };
+
+  async end(): Promise<void> {
+    if (!this.#broken) {
+      try {
+        await withDeadlineOr(this.#cursor.close(), fetchDeadlineMs, silent);
+      } catch (error) {
+        this.#broken = error as Error;
+      }
+    }
+    // an error of a cursor leaves more to be read than a query would
+    if (this.#broken) this.#client.release(this.#broken);
+    else await release(this.#client, undefined);
+  }
+
+  /** Pages are of about `pageCharacters`: their size is bounded, however large a row is (one page holds one at least). */
+  async #fetch(): Promise<{ text: Page; more: boolean }> {
+    const count = this.#count;
+    const rows = await withDeadlineOr(this.#cursor.read(count), fetchDeadlineMs, silent);
+    const text = rows.map(([image]) => image).join(',');
+    this.#count = nextFetch(count, rows.length, text.length, pageCharacters);
+    return { text, more: rows.length === count };
+  }
+}
+
+const silent = () => new Error('Postgres is silent');
+
+const lockTimeout = (ms: number) => `set local lock_timeout = ${ms}`;
+
+/** Locks a table for reading, with a limit for this and every later wait of the transaction for a lock. */
+export function accessShare(table: Table, waitMs: number): string {
+  return `${lockTimeout(waitMs)}; lock table ${nameOf(table)} in access share mode`;
+}
+
+async function begin(client: PoolClient, table: Table): Promise<SnapshotStart> {
+  // Locked before there is a snapshot: a TRUNCATE or a rewrite that came between the two would leave the table empty, also for
+  // snapshots that do not see it.
+  await client.query(
+    `begin isolation level repeatable read, read only; ${accessShare(table, lockMs)}; ${lockTimeout(ownLockMs)}`,
+  );
+  const [{ rows }] = (await client.query(
+    `select l.epoch, l.next_seq - 1 as seq, pg_current_snapshot()::text as snap,
+            (select count(*) from plank.between(l.snap, pg_current_snapshot())) as unnumbered
+     from plank.leader l;
+     ${lockTimeout(lockMs)}`,
+  )) as unknown as [QueryResult<{ epoch: number; seq: string; snap: string; unnumbered: string }>];
+  const { epoch, seq, snap, unnumbered } = rows[0]!;
+  return { epoch, seq: Number(seq), skip: () => new Skip(snap, Number(unnumbered)) };
+}
+
+/** Gives the connection back where it is whole. */
+async function release(client: PoolClient, failed: unknown): Promise<void> {
+  let broken = failed === undefined || isStatementError(failed) ? undefined : (failed as Error);
+  if (!broken)
+    await withDeadlineOr(client.query('rollback'), fetchDeadlineMs, silent).catch((error: Error) => {
+      broken = error;
+    });
+  client.release(broken);
+}
+
+function snapshotQuery({
+  words: { table, filter, columns },
+}: FilteredChannel): [string, unknown[], { rowMode: 'array'; types: typeof asText }] {
+  const where = filter?.sql() ?? { text: 'true', values: [] };
+  const image = columns
+    ? `(select pg_catalog.to_json(image.*)::pg_catalog.text from (select ${table.columns
+        .filter(({ name }) => columns.includes(name))
+        .map(({ name, value }) => `${value ?? `t.${quoted(name)}`} as ${quoted(name)}`)
+        .join(', ')}) image)`
+    : `(${table.imageSql})::text`;
+  return [
+    `select ${image} from ${nameOf(table)} t where ${where.text}`,
+    where.values,
+    { rowMode: 'array', types: asText },
+  ];
+}
+
+const nameOf = ({ schema, table }: Table) => `${quoted(schema)}.${quoted(table)}`;
