@@ -5,15 +5,7 @@
 import type { QueryResult } from 'pg';
 import Cursor from 'pg-cursor';
 import type { Table } from '#shared/catalog.ts';
-import {
-  asText,
-  firstFetch,
-  isStatementError,
-  nextFetch,
-  type Pool,
-  type PoolClient,
-  quoted,
-} from '#shared/postgres.ts';
+import { asText, isStatementError, nextFetch, type Pool, type PoolClient, quoted } from '#shared/postgres.ts';
 import { withDeadlineOr } from '#shared/retry.ts';
 import type { FilteredChannel } from './filtered-channel.ts';
 import { Skip } from './skip.ts';
@@ -39,7 +31,8 @@ export class SnapshotTransaction {
   readonly start: SnapshotStart;
   readonly #client: PoolClient;
   readonly #cursor: Cursor<[string]>;
-  #count = firstFetch;
+  /** rows may be large: what is read in vain, where there is no room, is little */
+  #count = 8;
   #next: { text: Page; more: boolean } | undefined;
   #broken: Error | undefined;
 
