@@ -14,6 +14,7 @@ export async function inspectCapture(options: {
   signal: AbortSignal;
 }): Promise<void> {
   const { pool, log, metrics, signal } = options;
+  await warnOfRestoredDump(pool, log);
   let known = new Set<string>();
   while (!signal.aborted) {
     try {
@@ -29,5 +30,20 @@ export async function inspectCapture(options: {
       if (!signal.aborted) log.debug({ err: error }, 'could not look at the capture');
     }
     await sleep(everyMs, signal);
+  }
+}
+
+async function warnOfRestoredDump(pool: Pool, log: Log): Promise<void> {
+  try {
+    const { rows } = await pool.query<{ name: string }>(
+      limited(5_000, 'select name from plank.attached where moved order by id'),
+    );
+    if (rows.length > 0)
+      log.warn(
+        { tables: rows.map(({ name }) => name) },
+        'this database is a restored dump: run "select * from plank.check()", and attach its tables again',
+      );
+  } catch (error) {
+    log.debug({ err: error }, 'could not ask whether this database is a restored dump');
   }
 }
