@@ -8,8 +8,16 @@ export interface Column {
   name: string;
   /** as Postgres prints it: "character varying(20)", "integer[]" */
   type: string;
-  /** pg_type.typname: "varchar", "_int4" */
+  /** pg_type.typname, without domains: "varchar", "_int4"; a type of users has its schema before it */
   base: string;
+  /**
+   * The type as SQL, under any search_path and without a modifier, where its JSON is neither its text nor a number: a composite type, an
+   * array of users' types, a type with a cast to json.
+   */
+  structured?: string | null;
+  /** operators of the primary key as SQL; null where the column is not in it */
+  equals?: string | null;
+  above?: string | null;
   nullable: boolean;
   /** an INSERT may leave it out */
   optional: boolean;

@@ -2,6 +2,7 @@
 import type { Request, RequestHandler, Response } from 'express';
 import { PlankError } from '#shared/errors.ts';
 import { formatPosition } from '#shared/wire.ts';
+import { parseSegment } from './addresses.ts';
 import { addressOf, forwardedFor, nextPeerId, type Peer } from './connection.ts';
 import type { Guest } from './departure.ts';
 import { eventFraming, eventIds, framed } from './framing.ts';
@@ -87,7 +88,7 @@ export class EventStreams {
   }
 
   /** For `GET /api/:table/changes`. */
-  readonly handler: RequestHandler<{ table: string }> = (request, response) => {
+  readonly handler: RequestHandler = (request, response) => {
     const { catalog, metrics } = this.#deps;
     // what it was told last is that there is nothing to come back for; browsers understand this answer
     if (request.get('last-event-id') === eventIds.end) {
@@ -174,7 +175,7 @@ function retry(fromMs: number, toMs: number): Buffer {
   return Buffer.from(`retry: ${Math.round(fromMs + Math.random() * (toMs - fromMs))}\n\n`);
 }
 
-function askedOf(request: Request<{ table: string }>): {
+function askedOf(request: Request): {
   table: string;
   where?: unknown;
   columns?: string[];
@@ -190,7 +191,7 @@ function askedOf(request: Request<{ table: string }>): {
   const last = request.get('last-event-id');
   const from = last === eventIds.anew ? undefined : (last ?? query.since);
   return {
-    table: request.params.table,
+    table: parseSegment(request.path.split('/')[2]!, false)[0]!,
     ...(query.where === undefined ? {} : { where: parseJson(query.where) }),
     ...(query.columns === undefined ? {} : { columns: query.columns.split(',') }),
     ...(from === undefined ? {} : { from }),

@@ -11,6 +11,7 @@ import type { GatewayConfig } from '../../shared/config.ts';
 import type { Log } from '../../shared/log.ts';
 import { httpMetrics } from '../../shared/metrics.ts';
 import type { Pool } from '../../shared/postgres.ts';
+import { isChanges } from './addresses.ts';
 import { methodNotAllowed, named, notFound, problemHandler, routeOf } from './problems.ts';
 import { sdkFiles } from './sdk.ts';
 import { tablesRouter } from './tables.ts';
@@ -32,7 +33,7 @@ export interface AppDeps {
   health: () => Promise<Health>;
   ready: () => { ready: boolean; reason?: string };
   /** `GET /api/:table/changes`: the table's changes as server-sent events */
-  changes?: RequestHandler<{ table: string }>;
+  changes?: RequestHandler;
   registry: Registry;
 }
 
@@ -71,7 +72,7 @@ export function createApp({ config, log, catalog, pool, health, ready, changes, 
   app.use(
     cors({
       origin: config.CORS_ORIGINS.includes('*') ? '*' : config.CORS_ORIGINS,
-      exposedHeaders: ['Link', 'Location', 'Plank-Next-Cursor', 'Retry-After'],
+      exposedHeaders: ['Link', 'ETag', 'Location', 'Plank-Next-Cursor', 'Retry-After'],
       maxAge: 600,
     }),
   );
@@ -118,8 +119,9 @@ export function createApp({ config, log, catalog, pool, health, ready, changes, 
 
   if (changes) {
     // express answers HEAD by GET: a stream without end
-    const route = app.route('/api/:table/changes').all(named('/api/:table/changes'));
-    route.head(methodNotAllowed('GET')).get(changes).all(methodNotAllowed('GET'));
+    const route = app.route('/api/:table/:segment');
+    route.all((request, _response, next) => next(isChanges(request.params.segment) ? undefined : 'route'));
+    route.all(named('/api/:table/changes')).head(methodNotAllowed('GET')).get(changes).all(methodNotAllowed('GET'));
   }
   app.use('/api', tablesRouter({ pool, catalog, maxBodyBytes: config.MAX_BODY_BYTES }));
 

@@ -7,14 +7,24 @@
  */
 import { z } from 'zod';
 import type { Column, Table } from '../../shared/catalog.ts';
+import { parseSegment } from './addresses.ts';
+import { sourcesIn } from './json-source.ts';
 
-/** Column name → the text that Postgres reads; null is SQL's null. */
-export type Values = Readonly<Record<string, string | null>>;
+/** A value for a column: SQL of it, see value-sql.ts, or of a read-only column what it must be already. */
+export interface Value {
+  column: Column;
+  /** what Postgres reads: text, for a structured type and for a read-only column JSON; null is SQL's null */
+  text: string | null;
+  /** the value as it was sent */
+  json: string;
+}
+
+export type Values = readonly Value[];
 
 export interface RowSchemas {
   /** POST: every column that has no default and may not be null */
   create: z.ZodType<Values>;
-  /** PUT: the same, except that the key may be left out because the URL names it */
+  /** PUT: the same, except that the key may be left out because the URL names it; read-only columns may be there */
   replace: z.ZodType<Values>;
   /** PATCH: at least one column */
   patch: z.ZodType<Values>;
@@ -100,7 +110,7 @@ function float(bits: 32 | 64): z.ZodType<string> {
 }
 
 const isDay = (text: string): boolean => {
-  const match = /^(\d{4,6})-(\d\d)-(\d\d)/.exec(text);
+  const match = /^(\d{4,7})-(\d\d)-(\d\d)/.exec(text);
   if (!match) return false;
   const [year, month, day] = [Number(match[1]), Number(match[2]), Number(match[3])];
   const leap = (year % 4 === 0 && year % 100 !== 0) || year % 400 === 0;
@@ -110,7 +120,7 @@ const isDay = (text: string): boolean => {
 
 const clock = String.raw`([01]\d|2[0-4]):[0-5]\d(:([0-5]\d|60)(\.\d{1,9})?)?`;
 const offset = String.raw`(Z|[+-]\d\d(:?\d\d)?(:\d\d)?)`;
-const day = String.raw`\d{4,6}-\d\d-\d\d`;
+const day = String.raw`\d{4,7}-\d\d-\d\d`;
 
 function dated(expected: string, pattern: string): z.ZodType<string> {
   const shape = new RegExp(`^${pattern}( BC)?$`, 'i');
@@ -154,8 +164,20 @@ function arrayOf(element: z.ZodType<string>, type: string, ofJson: boolean, dept
   });
 }
 
+/** int2vector and oidvector: arrays whose text is another. */
+const vector = z
+  .array(z.preprocess(digits, z.string().regex(/^-?\d{1,10}$/, { error: 'must be a whole number' })), {
+    error: 'must be an array of whole numbers',
+  })
+  .transform((items) => items.join(' '));
+
 function valueSchema(column: Column): z.ZodType<string> {
+  // as Postgres' own json_to_record reads it
+  if (column.structured) return jsonDocument;
   switch (column.base) {
+    case 'int2vector':
+    case 'oidvector':
+      return vector;
     case 'int2':
       return wholeNumber(16n, false);
     case 'int4':
@@ -206,21 +228,46 @@ function valueSchema(column: Column): z.ZodType<string> {
   }
 }
 
-function fieldSchema(column: Column, required: boolean): z.ZodType<string | null | undefined> {
-  if (!column.writable) return z.undefined({ error: 'is read-only' }).optional();
-  const value = valueSchema(column);
-  const nullable = column.nullable ? value.nullable() : value;
-  return required ? nullable : nullable.optional();
-}
-
-function objectOf(table: Table, required: (column: Column) => boolean): z.ZodType<Values> {
-  const shape = Object.fromEntries(
-    table.columns.map((column) => [column.name, fieldSchema(column, column.writable && required(column))]),
-  );
-  const object = z.strictObject(shape, {
-    error: (issue) => (issue.code === 'invalid_type' ? 'The body must be a JSON object' : undefined),
+/** Not as zod's own objects: those take a column "constructor" that was left out for a member of Object.prototype. */
+function objectOf(table: Table, required: (column: Column) => boolean, repeatsReadOnly: boolean): z.ZodType<Values> {
+  const fields = new Map(table.columns.map((column) => [column.name, { column, schema: valueSchema(column) }]));
+  return z.unknown().transform((body, context) => {
+    if (typeof body !== 'object' || body === null || Array.isArray(body) || exactJson.isRawJSON(body)) {
+      context.addIssue({ code: 'custom', message: 'The body must be a JSON object' });
+      return z.NEVER;
+    }
+    const sources = sourcesIn(body);
+    const sent = new Map<string, unknown>(Object.entries(body));
+    const values: Value[] = [];
+    const refuse = (column: Column, message: string, path: readonly PropertyKey[] = []) =>
+      context.addIssue({ code: 'custom', message, path: [column.name, ...path] });
+    for (const { column, schema } of fields.values()) {
+      if (!sent.has(column.name)) {
+        if (column.writable && required(column)) refuse(column, 'is required');
+        continue;
+      }
+      const value = sent.get(column.name);
+      if (!column.writable && !repeatsReadOnly) {
+        refuse(column, 'is read-only');
+        continue;
+      }
+      if (!column.writable) {
+        const document = jsonDocument.safeParse(value);
+        if (document.success) values.push({ column, text: document.data, json: document.data });
+        else refuse(column, 'is nested too deeply');
+      } else if (value === null && column.nullable) values.push({ column, text: null, json: 'null' });
+      else {
+        const read = schema.safeParse(value);
+        const json = sources?.get(column.name) ?? JSON.stringify(value);
+        const isDocument = column.structured || /^jsonb?$/.test(column.base);
+        if (read.success) values.push({ column, text: isDocument ? json : read.data, json });
+        else for (const { message, path } of read.error.issues) refuse(column, message, path);
+      }
+    }
+    const unknown = [...sent.keys()].filter((name) => !fields.has(name));
+    if (unknown.length > 0) context.addIssue({ code: 'unrecognized_keys', keys: unknown, input: { ...body } });
+    return values;
   });
-  return z.preprocess(digits, object) as unknown as z.ZodType<Values>;
 }
 
 const made = new WeakMap<Table, RowSchemas>();
@@ -230,9 +277,9 @@ export function rowSchemas(table: Table): RowSchemas {
   const known = made.get(table);
   if (known) return known;
   const schemas: RowSchemas = {
-    create: objectOf(table, (column) => !column.optional),
-    replace: objectOf(table, (column) => !column.optional && !table.keyColumns.includes(column.name)),
-    patch: objectOf(table, () => false).refine((values) => Object.keys(values).length > 0, {
+    create: objectOf(table, (column) => !column.optional, false),
+    replace: objectOf(table, (column) => !column.optional && !table.keyColumns.includes(column.name), true),
+    patch: objectOf(table, () => false, true).refine((values) => values.length > 0, {
       error: 'The body must have at least one field',
     }),
   };
@@ -256,12 +303,12 @@ export function parseKey(
   table: Table,
   segment: string,
 ): { ok: true; values: string[] } | { ok: false; fields: { path: string; message: string }[] } {
-  const parts = table.keyColumns.length === 1 ? [segment] : segment.split(',');
+  const parts = parseSegment(segment, table.keyColumns.length > 1);
   if (parts.length !== table.keyColumns.length) {
     const message = `must be ${table.keyColumns.length} values with commas between them: ${table.keyColumns.join(',')}`;
     return { ok: false, fields: [{ path: 'id', message }] };
   }
-  return readKey(table, parts.map(decodeURIComponent));
+  return readKey(table, parts);
 }
 
 /** The same for values that are already apart, as a cursor carries them. */
@@ -271,15 +318,11 @@ export function readKey(table: Table, texts: readonly string[]): ReturnType<type
   for (const [index, name] of table.keyColumns.entries()) {
     const column = table.columns.find((candidate) => candidate.name === name)!;
     // an array or a document in a key is in Postgres' own text already
-    const schema = /^(json|_)/.test(column.base) ? z.string() : valueSchema(column);
+    const schema =
+      column.structured || /^(json|_)|vector$/.test(column.base) ? readable('text', () => true) : valueSchema(column);
     const read = schema.safeParse(fromUrl(column, texts[index]!));
     if (read.success) values.push(read.data);
     else fields.push({ path: name, message: read.error.issues[0]!.message });
   }
   return fields.length === 0 ? { ok: true, values } : { ok: false, fields };
-}
-
-/** The path segment that parseKey reads. */
-export function formatKey(texts: readonly string[]): string {
-  return texts.map(encodeURIComponent).join(',');
 }

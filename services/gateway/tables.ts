@@ -2,37 +2,26 @@
  * CRUD over the attached tables: /api/<table> and /api/<table>/<key>.
  *
  * A row's JSON is the text that Postgres renders (Table.imageSql), the same bytes that capture makes and the WebSocket
- * sends: it is passed on as it is, never parsed. Identifiers in SQL come only from the catalogue, values only as parameters
- * without casts, so that Postgres takes each as the type of its column (a cast to varchar(20) would cut silently).
+ * sends: it is passed on as it is, never parsed. Identifiers in SQL come only from the catalogue, values only as parameters.
  */
 import { isUtf8 } from 'node:buffer';
+import type { IncomingMessage } from 'node:http';
 import express, { type Request, type RequestHandler, type Response, Router } from 'express';
 import { z } from 'zod';
 import type { Catalog, Table } from '../../shared/catalog.ts';
 import { PlankError } from '../../shared/errors.ts';
-import { type Pool, quoted } from '../../shared/postgres.ts';
+import type { Pool } from '../../shared/postgres.ts';
+import { formatSegment, maxAddress, parseSegment } from './addresses.ts';
 import { type Filter, FilterError, parseFilter } from './filter.ts';
 import { filterSql } from './filter-compile.ts';
+import { keepText } from './json-source.ts';
+import { entityTag, preconditionOf, refusePrecondition, requireCondition } from './precondition.ts';
 import { fromPostgres, invalid, invalidFields, methodNotAllowed, named } from './problems.ts';
 import { RestPool } from './rest-pool.ts';
-import { formatKey, keepDigits, parseKey, readKey, rowSchemas, type Values } from './row-schema.ts';
-import { type PageRow, readPage } from './table-page.ts';
-
-/** The SQL fragments of a table, all about the alias t. */
-function sqlOf(table: Table) {
-  const key = table.keyColumns.map((name) => `t.${quoted(name)}`);
-  return {
-    relation: `${quoted(table.schema)}.${quoted(table.table)}`,
-    keyList: key.join(', '),
-    image: `(${table.imageSql})::text as row`,
-    imageAndKey: `(${table.imageSql})::text as row, array[${key.map((column) => `${column}::text`).join(', ')}] as key`,
-    whereKey: `where ${key.map((column, index) => `${column} = $${index + 1}`).join(' and ')}`,
-  };
-}
-
-interface Row {
-  row: string;
-}
+import { keepDigits, parseKey, readKey, rowSchemas } from './row-schema.ts';
+import { Rows, sqlOf } from './rows.ts';
+import { readPage } from './table-page.ts';
+import { keyIsBehind, Parameters } from './value-sql.ts';
 
 const listQuery = z.strictObject({
   limit: z
@@ -87,12 +76,13 @@ export interface TablesOptions {
 
 export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Router {
   const connections = new RestPool(pool);
+  const rowsOf = new Rows(connections);
   const router = Router();
 
   const tableOf = (request: Request): Table => {
-    const name = String(request.params['table']);
-    const table = catalog.byName(name);
-    if (!table) throw new PlankError('NOT_FOUND', `There is no table ${name.slice(0, 100)} here`);
+    const [name] = parseSegment(request.path.split('/')[1]!, false);
+    const table = catalog.byName(name!);
+    if (!table) throw new PlankError('NOT_FOUND', `There is no table ${name!.slice(0, 100)} here`);
     return table;
   };
 
@@ -103,42 +93,28 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
     return key.values;
   };
 
-  const query = async <R extends Row>(
-    table: Table,
-    text: string,
-    values: readonly (string | string[] | null)[],
-    parameters: readonly string[],
-    deletes = false,
-  ): Promise<R[]> => {
-    try {
-      return (await connections.query<R & { row: string }>(table.name, text, [...values])).rows;
-    } catch (error) {
-      throw fromPostgres(error, { table, parameters, deletes });
-    }
-  };
-
   const list = async (request: Request, response: Response) => {
     const table = tableOf(request);
     const { limit, cursor, where } = parse(listQuery, request.query, 'is not a parameter of this address');
     const sql = sqlOf(table);
-    const after = cursor === undefined ? [] : parseCursor(table, cursor);
-    const filter = filterSql(parseWhere(table, where ?? '{}'), after.length + 1);
-    const behind = `(${sql.keyList}) > (${after.map((_, index) => `$${index + 1}`).join(', ')})`;
-    const conditions = after.length > 0 ? `${behind} and ${filter.text}` : filter.text;
+    const parameters = new Parameters();
+    const after = cursor === undefined ? null : keyIsBehind(table, parseCursor(table, cursor), parameters);
+    const filter = filterSql(parseWhere(table, where ?? '{}'), parameters.values.length + 1);
+    const conditions = after === null ? filter.text : `${after} and ${filter.text}`;
     // one more than asked for tells whether there is another page
     const text = `select ${sql.imageAndKey} from ${sql.relation} t where ${conditions} order by ${sql.keyList} limit ${limit + 1}`;
-    const { rows, more } = await readPage(connections, table.name, {
-      text,
-      values: [...after, ...filter.values],
-      limit,
-    }).catch((error: unknown) => {
-      throw fromPostgres(error, { table, parameters: table.keyColumns, deletes: false });
+    const values = [...parameters.values, ...filter.values];
+    const { rows, more } = await readPage(connections, table.name, { text, values, limit }).catch((error: unknown) => {
+      throw fromPostgres(error, { table, parameters: parameters.columns, deletes: false });
     });
     if (more) {
       const next = formatCursor(rows.at(-1)!.key);
       const filtered = where === undefined ? '' : `&where=${encodeURIComponent(where)}`;
-      const address = `${request.baseUrl}/${encodeURIComponent(table.name)}?limit=${limit}${filtered}&cursor=${next}`;
-      response.set({ Link: `<${address}>; rel="next"`, 'Plank-Next-Cursor': next });
+      const address = `${addressOf(request, table)}?limit=${limit}${filtered}&cursor=${next}`;
+      if (next.length > maxAddress)
+        throw new PlankError('REFUSED', 'The key of the last row here is too long to ask for those behind it');
+      response.set('Plank-Next-Cursor', next);
+      if (address.length <= maxAddress) response.set('Link', `<${address}>; rel="next"`);
     }
     sendJson(response, `[${rows.map(({ row }) => row).join(',')}]`);
   };
@@ -147,72 +123,53 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
     const table = tableOf(request);
     const key = keyOf(request, table);
     parse(noQuery, request.query, 'is not a parameter of this address');
-    const sql = sqlOf(table);
-    const text = `select ${sql.image} from ${sql.relation} t ${sql.whereKey}`;
-    sendJson(response, found(await query(table, text, key, table.keyColumns)).row);
+    const precondition = preconditionOf(request);
+    const row = await rowsOf.read(table, key);
+    // the other one is answered by 304, as express does for each answer
+    requireCondition({ ...precondition, noneMatch: null }, row);
+    sendRow(response, row);
   };
 
   const create = async (request: Request, response: Response) => {
     const table = tableOf(request);
     parse(noQuery, request.query, 'is not a parameter of this address');
+    refusePrecondition(request);
     const values = parse(rowSchemas(table).create, bodyOf(request), `is not a column of ${table.name}`);
-    const names = Object.keys(values);
-    const sql = sqlOf(table);
-    const rows =
-      names.length === 0
-        ? 'default values'
-        : `(${names.map(quoted).join(', ')}) values (${names.map((_, index) => `$${index + 1}`).join(', ')})`;
-    const text = `insert into ${sql.relation} as t ${rows} returning ${sql.imageAndKey}`;
-    const [made] = await query<PageRow>(table, text, Object.values(values), names);
-    // a trigger or a rule of the table may have swallowed the row
-    if (!made) throw new PlankError('INVALID', 'The database did not keep the row');
-    response.status(201).location(`${request.baseUrl}/${encodeURIComponent(table.name)}/${formatKey(made.key)}`);
-    sendJson(response, made.row);
-  };
-
-  /** Sets columns of one row; `reset` go back to their default. */
-  const write = async (request: Request, response: Response, table: Table, values: Values, reset: string[]) => {
-    const key = keyOf(request, table);
-    const sql = sqlOf(table);
-    const names = Object.keys(values);
-    const sets = [
-      ...names.map((name, index) => `${quoted(name)} = $${key.length + index + 1}`),
-      ...reset.map((name) => `${quoted(name)} = default`),
-    ];
-    const text =
-      sets.length === 0
-        ? `select ${sql.image} from ${sql.relation} t ${sql.whereKey}`
-        : `update ${sql.relation} as t set ${sets.join(', ')} ${sql.whereKey} returning ${sql.image}`;
-    const rows = await query(table, text, [...key, ...Object.values(values)], [...table.keyColumns, ...names]);
-    sendJson(response, found(rows).row);
+    const made = await rowsOf.create(table, values);
+    const address = `${addressOf(request, table)}/${formatSegment(made.key)}`;
+    response.status(201);
+    // one that is too long to be asked for leads nowhere
+    if (address.length <= maxAddress) response.location(address);
+    sendRow(response, made.row);
   };
 
   const replace = async (request: Request, response: Response) => {
     const table = tableOf(request);
-    keyOf(request, table);
+    const key = keyOf(request, table);
     parse(noQuery, request.query, 'is not a parameter of this address');
+    const precondition = preconditionOf(request);
     const values = parse(rowSchemas(table).replace, bodyOf(request), `is not a column of ${table.name}`);
+    const given = new Set(values.map(({ column }) => column.name));
     const reset = table.columns
-      .filter(({ name, writable }) => writable && !Object.hasOwn(values, name) && !table.keyColumns.includes(name))
+      .filter(({ name, writable }) => writable && !given.has(name) && !table.keyColumns.includes(name))
       .map(({ name }) => name);
-    await write(request, response, table, values, reset);
+    sendRow(response, await rowsOf.update(table, key, values, reset, precondition));
   };
 
   const patch = async (request: Request, response: Response) => {
     const table = tableOf(request);
-    keyOf(request, table);
+    const key = keyOf(request, table);
     parse(noQuery, request.query, 'is not a parameter of this address');
+    const precondition = preconditionOf(request);
     const values = parse(rowSchemas(table).patch, bodyOf(request), `is not a column of ${table.name}`);
-    await write(request, response, table, values, []);
+    sendRow(response, await rowsOf.update(table, key, values, [], precondition));
   };
 
   const remove = async (request: Request, response: Response) => {
     const table = tableOf(request);
     const key = keyOf(request, table);
     parse(noQuery, request.query, 'is not a parameter of this address');
-    const sql = sqlOf(table);
-    const text = `delete from ${sql.relation} t ${sql.whereKey} returning '' as row`;
-    found(await query(table, text, key, table.keyColumns, true));
+    await rowsOf.remove(table, key, preconditionOf(request));
     response.status(204).end();
   };
 
@@ -240,13 +197,20 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
   return router;
 }
 
+const addressOf = (request: Request, table: Table) => `${request.baseUrl}/${formatSegment([table.name])}`;
+
+/** Of requests in UTF-8. */
+const texts = new WeakMap<IncomingMessage, string>();
+
 function jsonBody(limit: number): RequestHandler {
   return express.json({
     limit,
     strict: false, // whatever is no object is refused with the fields, by one kind of answer
     reviver: keepDigits,
-    verify: (_request, _response, bytes, encoding) => {
-      if (encoding === 'utf-8' && !isUtf8(bytes)) throw new Error('The body is not valid UTF-8');
+    verify: (request, _response, bytes, encoding) => {
+      if (encoding !== 'utf-8') return;
+      if (!isUtf8(bytes)) throw new Error('The body is not valid UTF-8');
+      texts.set(request, bytes.toString());
     },
   });
 }
@@ -256,7 +220,10 @@ function bodyOf(request: Request): unknown {
     throw new PlankError('MALFORMED', 'There is no body: send a JSON object');
   if (request.body === undefined)
     throw new PlankError('UNSUPPORTED_MEDIA_TYPE', 'Send the body as Content-Type: application/json');
-  return request.body;
+  const body: unknown = request.body;
+  const text = texts.get(request);
+  if (text !== undefined && typeof body === 'object' && body !== null) keepText(body, text);
+  return body;
 }
 
 function parse<T>(schema: z.ZodType<T>, value: unknown, unknown: string): T {
@@ -265,10 +232,10 @@ function parse<T>(schema: z.ZodType<T>, value: unknown, unknown: string): T {
   return result.data;
 }
 
-function found<R>(rows: readonly R[]): R {
-  const [row] = rows;
-  if (!row) throw new PlankError('NOT_FOUND', 'There is no row with this key');
-  return row;
+/** `row` is sent byte for byte, with a tag that it can be written by. */
+function sendRow(response: Response, row: string): void {
+  response.set('ETag', entityTag(row));
+  sendJson(response, row);
 }
 
 /** `json` is sent byte for byte. */

@@ -174,19 +174,59 @@ create function plank.key_columns(relation regclass) returns text[] language sql
   where i.indrelid = relation and i.indisprimary
 $$;
 
--- SQL that finds the row t of a key, which is $1, as text. It checks no domain.
-create function plank.key_match(a plank.attached) returns text language sql stable as $$
+-- The name of a type under any search_path. It has no modifier, so that a cast to it cuts nothing.
+create function plank.type_sql(type oid) returns text language sql stable as $$
+  select format('%I.%I', n.nspname, y.typname) from pg_type y join pg_namespace n on n.oid = y.typnamespace where y.oid = type
+$$;
+
+-- What a domain is made of; another type is its own.
+create function plank.base_type(type oid) returns oid language sql stable as $$
   with recursive bases as (
-    select attname, attnum, atttypid as type, atttypmod as modifier from pg_attribute
-    where attrelid = a.relation and attname = any (a.key_columns)
+    select y.oid, y.typtype, y.typbasetype from pg_type y where y.oid = type
     union all
-    select attname, attnum, y.typbasetype, y.typtypmod from bases join pg_type y on y.oid = type where y.typtype = 'd'
+    select y.oid, y.typtype, y.typbasetype from bases b join pg_type y on y.oid = b.typbasetype where b.typtype = 'd'
   )
-  select string_agg(format(
-    case when y.typtype <> 'e' and attnum = any (f.columns) then 'format(''%%s'', t.%I) = %s' else 't.%I = (%s)::%s' end,
-    attname, case when cardinality(a.key_columns) = 1 then '$1::json #>> ''{}''' else format('$1::json ->> %L', attname) end,
-    format_type(type, modifier)), ' and ')
-  from bases join pg_type y on y.oid = type cross join (select plank.foreign_columns(a.relation) as columns offset 0) f where y.typtype <> 'd'
+  select oid from bases where typtype <> 'd'
+$$;
+
+-- An operator of a column's primary key, by its strategy (3 is "=", 5 is ">"), whatever search_path would find: the "=" of citext, where
+-- its schema is on no path, is that of text. Null where the column is in no primary key.
+create function plank.key_operator(relation regclass, attnum smallint, strategy integer) returns text language sql stable as $$
+  select format('operator(%I.%s)', n.nspname, o.oprname)
+  from pg_index i
+  join pg_opclass c on c.oid = i.indclass[array_position(i.indkey::int2[], key_operator.attnum)]
+  join pg_amop m on m.amopfamily = c.opcfamily and m.amopstrategy = strategy and m.amoplefttype = c.opcintype and m.amoprighttype = c.opcintype
+  join pg_operator o on o.oid = m.amopopr join pg_namespace n on n.oid = o.oprnamespace
+  where i.indrelid = relation and i.indisprimary
+$$;
+
+-- Whether the JSON of a type is neither its text nor a number: it has parts, or a cast to json of its own.
+create function plank.is_structured(type oid) returns boolean language sql stable as $$
+  with recursive parts as (
+    select plank.base_type(type) as type, type <> plank.base_type(type) as is_domain, false as is_element
+    union all
+    -- as to_json, which does not look into what is no true array
+    select y.typelem, false, true from parts p join pg_type y on y.oid = p.type
+    where y.typelem <> 0 and y.typsubscript = 'array_subscript_handler'::regproc
+  )
+  select bool_or(y.typtype = 'c'
+    or (p.is_domain and y.typelem <> 0 and y.typsubscript = 'array_subscript_handler'::regproc)
+    or (p.is_element and (y.typtype = 'd' or y.typsubscript = 'array_subscript_handler'::regproc or y.typnamespace <> 'pg_catalog'::regnamespace or y.typdelim <> ','))
+    or (y.oid >= 16384 and exists (select from pg_cast k where k.castsource = y.oid and k.casttarget = 'json'::regtype and k.castmethod = 'f')))
+  from parts p join pg_type y on y.oid = p.type
+$$;
+
+-- SQL that finds the row t of a key, which is $1, as text. It checks no domain. Where JSON is not the text of the type, JSON is compared.
+create function plank.key_match(a plank.attached) returns text language sql stable as $$
+  select string_agg(case
+    when y.typtype <> 'e' and attnum = any (f.columns) then format('format(''%%s'', t.%I) = %s', attname, x.value)
+    when y.typcategory = 'A' or y.oid = 'jsonb'::regtype or plank.is_structured(y.oid) then format('to_json(t.%I)::text = (%s)::text', attname, x.json)
+    else format('t.%I %s (%s)::%s', attname, coalesce(plank.key_operator(a.relation, attnum, 3), '='), x.value, plank.type_sql(y.oid)) end, ' and ')
+  from pg_attribute t join pg_type y on y.oid = plank.base_type(t.atttypid)
+  cross join lateral (select case when cardinality(a.key_columns) = 1 then '$1::json' else format('$1::json -> %L', attname) end as json,
+                             case when cardinality(a.key_columns) = 1 then '$1::json #>> ''{}''' else format('$1::json ->> %L', attname) end as value) x
+  cross join (select plank.foreign_columns(a.relation) as columns offset 0) f
+  where attrelid = a.relation and attname = any (a.key_columns)
 $$;
 
 -- (Re)writes the capture functions of one attached table, plank.capture_N_insert() and so on, and plank.current_N(key).

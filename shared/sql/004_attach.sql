@@ -10,12 +10,17 @@ $$;
 create view plank.catalog as
 select a.id, a.name, n.nspname as schema, c.relname as "table", a.key_columns,
        (select json_agg(json_build_object(
-          'name', t.attname, 'type', format_type(t.atttypid, t.atttypmod), 'base', y.typname, 'nullable', not t.attnotnull,
+          'name', t.attname, 'type', format_type(t.atttypid, t.atttypmod), 'nullable', not t.attnotnull,
+          'base', case when y.typnamespace = 'pg_catalog'::regnamespace then y.typname else plank.type_sql(y.oid) end,
+          'structured', case when plank.is_structured(t.atttypid) then plank.type_sql(t.atttypid) end,
+          'equals', plank.key_operator(a.relation, t.attnum, 3), 'above', plank.key_operator(a.relation, t.attnum, 5),
           'optional', not t.attnotnull or t.atthasdef or t.attidentity <> '',
           'writable', not (t.attname = any (a.read_only) or t.attgenerated <> '' or t.attidentity = 'a'),
-          'enum', y.typtype = 'e', 'nondeterministic', coalesce(not l.collisdeterministic, false),
+          'enum', d.typtype = 'e', 'nondeterministic', coalesce(not l.collisdeterministic, false),
           'value', case when not v.is_column then v.value end, 'virtual', t.attgenerated = 'v') order by t.attnum)
-        from plank.column_values(a, 't.') v join pg_attribute t on t.attrelid = a.relation and t.attnum = v.number join pg_type y on y.oid = t.atttypid left join pg_collation l on l.oid = t.attcollation) as columns,
+        from plank.column_values(a, 't.') v join pg_attribute t on t.attrelid = a.relation and t.attnum = v.number
+        join pg_type d on d.oid = t.atttypid join pg_type y on y.oid = plank.base_type(t.atttypid)
+        left join pg_collation l on l.oid = t.attcollation) as columns,
        plank.image_sql(a, 't') as image_sql
 from (select a.*, row_number() over (partition by a.name order by not plank.has_triggers(a.id, a.relation), a.id) as place
       from plank.attached a join pg_class c on c.oid = a.relation and c.relkind in ('r', 'p')) o
