@@ -142,6 +142,18 @@ function writeHeader(
   buffer.writeDoubleLE(header.drainedAtMs, 16);
 }
 
+/**
+ * The same batch in a buffer of its own. One that is a view of what a socket read, or of Node's pool, keeps all of that alive for as long as
+ * it is kept.
+ */
+export function withOwnBuffer(batch: Batch): Batch {
+  const { buffer } = batch;
+  if (buffer.buffer.byteLength - buffer.length <= buffer.length / 16) return batch;
+  const own = Buffer.allocUnsafeSlow(buffer.length);
+  buffer.copy(own);
+  return { ...batch, buffer: own };
+}
+
 /** Reads a batch's header. Throws where the bytes are no batch of this version. */
 export function openBatch(buffer: Buffer): Batch {
   if (buffer.length < headerBytes || buffer.readUInt8(0) !== version) throw new Error('not a batch of this version');
@@ -198,7 +210,7 @@ export function splitAtBreaks(batch: Batch): Batch[] {
     header.writeUInt16LE(next.seq - seq, 2);
     header.writeDoubleLE(seq, 8);
     const buffer = Buffer.concat([header, batch.buffer.subarray(at, next.at)]);
-    return { epoch: batch.epoch, firstSeq: seq, lastSeq: next.seq - 1, buffer };
+    return withOwnBuffer({ epoch: batch.epoch, firstSeq: seq, lastSeq: next.seq - 1, buffer });
   });
 }
 

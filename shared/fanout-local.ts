@@ -1,5 +1,5 @@
 /** Fan-out within one process, for embedded mode: holds the batches of the last moment for the one gateway that tails it. */
-import type { Batch } from './batch.ts';
+import { type Batch, withOwnBuffer } from './batch.ts';
 import type { Publisher, PublishResult, Tail } from './fanout.ts';
 import { Bell } from './retry.ts';
 
@@ -27,7 +27,7 @@ export class LocalFanout implements Publisher, Tail {
     if (last !== null && batch.lastSeq <= last) return { status: 'repeated', lastSeq: last };
     if (last !== null && batch.firstSeq !== last + 1) return { status: 'gap', lastSeq: last };
     this.#lastSeq = batch.lastSeq;
-    this.#batches.push(batch);
+    this.#batches.push(withOwnBuffer(batch));
     this.#bytes += batch.buffer.length;
     while (this.#bytes > maxBytes && this.#batches.length > 1) this.#bytes -= this.#batches.shift()!.buffer.length;
     this.#bell.ring();

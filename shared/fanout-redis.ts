@@ -3,7 +3,7 @@
  * refuses a repeat. Keys share one hash tag. Reads block for a second at most: a blocked one looks healthy on a dead connection.
  */
 import type { Redis } from 'ioredis';
-import { type Batch, openBatch } from './batch.ts';
+import { type Batch, openBatch, withOwnBuffer } from './batch.ts';
 import type { Publisher, PublishResult, Tail } from './fanout.ts';
 import type { Log } from './log.ts';
 import { askRedis, commandTimeoutMs, openRedis } from './redis.ts';
@@ -179,5 +179,5 @@ async function sizeOf(redis: Redis, stream: string): Promise<{ entries: number; 
 type Entry = [id: Buffer, fields: [name: Buffer, batch: Buffer]];
 
 function openEntry([, [, bytes]]: Entry): Batch {
-  return openBatch(bytes);
+  return withOwnBuffer(openBatch(bytes));
 }

@@ -286,7 +286,7 @@ export function gatewayMetrics(registry: Registry) {
     }),
     ringBytes: new Gauge({
       name: 'plank_ring_bytes',
-      help: 'Bytes of the recent log and its frames in memory, bounded by RING_BYTES',
+      help: 'Bytes of the recent log and its frames in memory, bounded by RING_BYTES: whole buffers and the objects around them',
       registers,
     }),
     canarySeconds: new Histogram({

@@ -101,5 +101,5 @@ export class History {
 }
 
 function bytesOf(page: readonly Batch[]): number {
-  return page.reduce((sum, { buffer }) => sum + buffer.length, 0);
+  return page.reduce((sum, { buffer }) => sum + buffer.buffer.byteLength, 0);
 }

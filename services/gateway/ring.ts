@@ -1,6 +1,10 @@
 /**
  * The recent log in memory, bounded in bytes: what clients that are a little behind read from. Each batch keeps the frames
  * that a channel made of it, so that any number of clients behind by the same stretch share them.
+ *
+ * What is counted is what memory holds: whole buffers, where a view keeps all of one alive, and the objects around them. Small frames
+ * are cut from Node's pool, which the frames of one channel would keep alive for all that was cut beside them: they are copied
+ * into memory of the batch, which goes when the batch goes.
  */
 import type { Batch } from '#shared/batch.ts';
 
@@ -8,6 +12,11 @@ export interface Recent {
   readonly batch: Batch;
   /** frames of the whole batch by channel key; empty: the channel has none in it */
   readonly frames: Map<string, Frames>;
+  /** for copies of small frames; full up to `slabUsed` */
+  slab: Buffer;
+  slabUsed: number;
+  /** of memory that this takes */
+  bytes: number;
 }
 
 export interface Frames {
@@ -18,6 +27,14 @@ export interface Frames {
   /** behind these is a change that the channel cannot judge: its image is of another shape of the table */
   readonly torn?: true;
 }
+
+/** what the objects around a batch take, those around frames, and a buffer's own */
+const itemBytes = 600;
+const entryBytes = 130;
+const bufferBytes = 250;
+const noSlab = Buffer.alloc(0);
+const leastSlab = 512;
+const mostSlab = 64 * 1024;
 
 export class Ring {
   readonly #maxBytes: number;
@@ -35,20 +52,44 @@ export class Ring {
   }
 
   push(batch: Batch): Recent {
-    const recent: Recent = { batch, frames: new Map() };
+    const bytes = batch.buffer.buffer.byteLength + itemBytes;
+    const recent: Recent = { batch, frames: new Map(), slab: noSlab, slabUsed: 0, bytes };
     this.#items.push(recent);
-    this.#bytes += batch.buffer.length;
+    this.#bytes += bytes;
     this.#trim();
     return recent;
   }
 
   /** Remembers frames made of a batch, as long as the batch itself is remembered. */
   keep(recent: Recent, channelKey: string, frames: Frames): void {
-    recent.frames.set(channelKey, frames);
-    if (this.find(recent.batch.firstSeq) === recent) {
-      this.#bytes += frames.buffer.length;
-      this.#trim();
+    const before = recent.bytes;
+    const isHere = this.find(recent.batch.firstSeq) === recent;
+    recent.frames.set(channelKey, isHere ? this.#owned(recent, frames) : frames);
+    if (!isHere) return;
+    this.#bytes += recent.bytes - before;
+    this.#trim();
+  }
+
+  /** The same frames in memory that is counted for the batch. */
+  #owned(recent: Recent, frames: Frames): Frames {
+    recent.bytes += entryBytes;
+    const { buffer } = frames;
+    const { length } = buffer;
+    if (length === 0) return frames;
+    if (length >= buffer.buffer.byteLength / 2) {
+      recent.bytes += buffer.buffer.byteLength + bufferBytes;
+      return frames;
     }
+    if (recent.slab.length - recent.slabUsed < length) {
+      const size = Math.max(length, Math.min(mostSlab, Math.max(leastSlab, 2 * recent.slab.length)));
+      recent.slab = Buffer.allocUnsafeSlow(size);
+      recent.slabUsed = 0;
+      recent.bytes += size + bufferBytes;
+    }
+    const copy = recent.slab.subarray(recent.slabUsed, recent.slabUsed + length);
+    recent.slabUsed += buffer.copy(copy);
+    recent.bytes += bufferBytes;
+    return { ...frames, buffer: copy };
   }
 
   /** The batch that holds the seq, undefined where it is not in memory. */
@@ -75,8 +116,7 @@ export class Ring {
     while (this.#bytes > this.#maxBytes && this.#start < this.#items.length - 1) {
       const gone = this.#items[this.#start]!;
       this.#items[this.#start++] = undefined as unknown as Recent;
-      this.#bytes -= gone.batch.buffer.length;
-      for (const frames of gone.frames.values()) this.#bytes -= frames.buffer.length;
+      this.#bytes -= gone.bytes;
     }
     if (this.#start > 1_000 && this.#start * 2 > this.#items.length) {
       this.#items = this.#items.slice(this.#start);

@@ -1,0 +1,88 @@
+// What the ring counts is what it holds: memory, after a full collection, whatever the batches and frames were cut from.
+
+import v8 from 'node:v8';
+import vm from 'node:vm';
+import { expect, test } from 'vitest';
+import { type Frames, Ring } from '../../services/gateway/ring.ts';
+import { type Batch, openBatch, withOwnBuffer } from '../../shared/batch.ts';
+import { batchOf } from '../support/batches.ts';
+
+v8.setFlagsFromString('--expose-gc');
+const collect = vm.runInNewContext('gc') as () => void;
+const maxBytes = 16 * 1024 ** 2;
+
+function memory(): number {
+  for (let i = 0; i < 3; i++) collect();
+  const { heapUsed, external } = process.memoryUsage();
+  return heapUsed + external;
+}
+
+/** As they come from a socket: views of what it read, 64 kB at a time. */
+function cutFromChunks(sizes: readonly number[]): () => Batch {
+  let seq = 0;
+  let chunk = Buffer.alloc(0);
+  let at = 0;
+  return () => {
+    seq++;
+    const { buffer } = batchOf(seq, seq, { bytes: sizes[seq % sizes.length]! });
+    if (chunk.length - at < buffer.length) {
+      chunk = Buffer.allocUnsafeSlow(Math.max(64 * 1024, buffer.length + 1000));
+      at = 0;
+    }
+    at += buffer.copy(chunk, at);
+    return withOwnBuffer(openBatch(chunk.subarray(at - buffer.length, at)));
+  };
+}
+
+const none: Frames = { buffer: Buffer.alloc(0), count: 0 };
+
+const cases: [what: string, sizes: number[], frames: (batch: Batch) => Iterable<[string, Frames]>][] = [
+  ['tiny batches', [2], () => []],
+  ['small batches', [200, 400], () => []],
+  ['large batches', [300_000], () => []],
+  ['now small, now large ones', [2, 100_000, 50, 5_000], () => []],
+  ['tiny batches of many channels without frames', [2], () => Array.from({ length: 50 }, (_, i) => [`ws:${i}`, none])],
+  [
+    'small frames of many channels, cut from the pool beside what is forgotten',
+    [300],
+    function* () {
+      for (let i = 0; i < 20; i++) {
+        yield [`ws:${i}`, { buffer: Buffer.concat([Buffer.from('x'.repeat(350))]), count: 1 }];
+        Buffer.from('y'.repeat(700));
+      }
+    },
+  ],
+  [
+    'one small frame a batch',
+    [300],
+    function* () {
+      yield ['ws', { buffer: Buffer.concat([Buffer.from('x'.repeat(350))]), count: 1 }];
+      for (let i = 0; i < 20; i++) Buffer.from('y'.repeat(700));
+    },
+  ],
+  [
+    'large frames',
+    [40_000],
+    function* () {
+      for (let i = 0; i < 3; i++) yield [`ws:${i}`, { buffer: Buffer.allocUnsafeSlow(40_500), count: 1 }];
+    },
+  ],
+];
+
+test.each(cases)('%s', (_what, sizes, framesOf) => {
+  const next = cutFromChunks(sizes);
+  const ring = new Ring(maxBytes);
+  const before = memory();
+  // twice as much as it holds
+  for (let pushed = 0; pushed < 2 * maxBytes; ) {
+    const batch = next();
+    const recent = ring.push(batch);
+    for (const [key, frames] of framesOf(batch)) ring.keep(recent, key, frames);
+    pushed += recent.bytes;
+  }
+  const held = memory() - before;
+  expect(ring.bytes).toBeGreaterThan(maxBytes * 0.9);
+  expect(held / maxBytes).toBeLessThan(1.3);
+  // nor is much less kept than the setting says
+  expect(held / maxBytes).toBeGreaterThan(0.4);
+});
