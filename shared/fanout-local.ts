@@ -1,6 +1,6 @@
 /** Fan-out within one process, for embedded mode: holds the batches of the last moment for the one gateway that tails it. */
 import { type Batch, withOwnBuffer } from './batch.ts';
-import type { Publisher, PublishResult, Tail } from './fanout.ts';
+import type { Publisher, PublishResult, StreamHead, Tail } from './fanout.ts';
 import { Bell } from './retry.ts';
 
 const maxBytes = 4 * 1024 * 1024;
@@ -36,6 +36,10 @@ export class LocalFanout implements Publisher, Tail {
 
   async lastSeq(epoch: number): Promise<number | null> {
     return epoch === this.#epoch ? this.#lastSeq : null;
+  }
+
+  async head(): Promise<StreamHead | null> {
+    return this.#lastSeq === null ? null : { epoch: this.#epoch, term: this.#term, lastSeq: this.#lastSeq };
   }
 
   async size(): Promise<{ entries: number; bytes: number }> {

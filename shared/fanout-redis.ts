@@ -4,7 +4,7 @@
  */
 import type { Redis } from 'ioredis';
 import { type Batch, openBatch, withOwnBuffer } from './batch.ts';
-import type { Publisher, PublishResult, Tail } from './fanout.ts';
+import type { Publisher, PublishResult, StreamHead, Tail } from './fanout.ts';
 import type { Log } from './log.ts';
 import { askRedis, commandTimeoutMs, openRedis } from './redis.ts';
 import { once } from './retry.ts';
@@ -105,6 +105,13 @@ export class RedisPublisher implements Publisher {
     this.#kept.length = 0;
     this.#keptBytes = 0;
     return of === String(epoch) && last ? Number(last) : null;
+  }
+
+  async head(): Promise<StreamHead | null> {
+    const [epoch, term, last] = await askRedis(this.#redis, commandTimeoutMs, () =>
+      this.#redis.hmget(this.#meta, 'epoch', 'term', 'last'),
+    );
+    return epoch && last ? { epoch: Number(epoch), term: Number(term), lastSeq: Number(last) } : null;
   }
 
   size(): Promise<{ entries: number; bytes: number }> {

@@ -13,6 +13,12 @@ export type PublishResult =
   /** a later term has published: this listener leads no more */
   | { status: 'deposed' };
 
+export interface StreamHead {
+  epoch: number;
+  term: number;
+  lastSeq: number;
+}
+
 export interface Publisher {
   /**
    * Rejects when the other side does not answer; the batch may have been taken all the same. `anew`: whatever is there goes, as
@@ -21,6 +27,8 @@ export interface Publisher {
   publish(batch: Batch, term: number, anew?: boolean): Promise<PublishResult>;
   /** The last seq that is there, null where there is nothing of this epoch. */
   lastSeq(epoch: number): Promise<number | null>;
+  /** What was published last, of whatever epoch; null where nothing is known. */
+  head(): Promise<StreamHead | null>;
   /** How much is there: batches, and about how much memory they take. Rejects when the other side does not answer. */
   size(): Promise<{ entries: number; bytes: number }>;
   stop(): Promise<void>;

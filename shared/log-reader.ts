@@ -12,6 +12,15 @@ export class PositionGone extends Error {
   override readonly name = 'PositionGone';
 }
 
+/** The database is a copy, or was restored or started again, and no listener has led since: nobody knows what the log is worth. */
+export class NotLed extends Error {
+  override readonly name = 'NotLed';
+
+  constructor() {
+    super('no listener has led since the database started or was restored');
+  }
+}
+
 export interface Extent {
   epoch: number;
   /** the first seq that can be read; newest + 1 when there is none */
@@ -50,11 +59,20 @@ export class LogReader {
     this.#pool = pool;
   }
 
+  /** Throws NotLed. */
   async extent(): Promise<Extent> {
-    const { rows } = await this.#pool.query<{ epoch: number; oldest: string; newest: string }>(
+    const { isLed, ...extent } = await this.lastExtent();
+    if (!isLed) throw new NotLed();
+    return extent;
+  }
+
+  /** As the last leader left it, also where nobody has led since the history became another. */
+  async lastExtent(): Promise<Extent & { isLed: boolean }> {
+    const { rows } = await this.#pool.query<{ epoch: number; oldest: string; newest: string; is_led: boolean }>(
       limited(quickMs, 'select * from plank.extent()'),
     );
-    return { epoch: rows[0]!.epoch, oldest: Number(rows[0]!.oldest), newest: Number(rows[0]!.newest) };
+    const { epoch, oldest, newest, is_led: isLed } = rows[0]!;
+    return { epoch, oldest: Number(oldest), newest: Number(newest), isLed };
   }
 
   /** All epochs, oldest first. A position of one is valid up to where each later one forked off. */

@@ -5,17 +5,21 @@
  *   tailing  waits for the fan-out. A quiet moment makes it ask Postgres whether there is nothing new indeed: whatever keeps
  *            changes from coming (a listener cut off from Redis, a trimmed or deleted stream) is found this way.
  *   reading  reads the log, until it has met the fan-out again, or has had nothing new for a while.
+ *
+ * What the log says of its history comes first. While nobody has led since the database started or was restored, nothing is passed on. Where
+ * the log ends before this gateway's own position within one epoch, the fan-out's batches of that epoch are another history's.
  */
 import { type Batch, packBatches, splitAtBreaks } from '#shared/batch.ts';
 import type { Catalog } from '#shared/catalog.ts';
 import type { Tail } from '#shared/fanout.ts';
 import type { Log } from '#shared/log.ts';
-import { type Epoch, type LogReader, PositionGone } from '#shared/log-reader.ts';
+import { type Epoch, type LogReader, NotLed, PositionGone } from '#shared/log-reader.ts';
 import type { GatewayMetrics } from '#shared/metrics.ts';
 import { Backoff, once, sleep, withDeadlineOr } from '#shared/retry.ts';
 import type { Position } from '#shared/wire.ts';
 import type { CanaryWatch } from './canary.ts';
 import { breaksOf } from './changes.ts';
+import type { History } from './history.ts';
 import type { Hub } from './hub.ts';
 import type { Subscription } from './subscription.ts';
 
@@ -25,6 +29,8 @@ const askMs = 1_000;
 const readingPauseMs = 100;
 /** after the log had what the fan-out lacks, it is read on for this long: there will be more of that */
 const lackingMs = 2_000;
+/** a position of an epoch that this gateway has not heard of yet is judged within this time, or refused */
+const judgeMs = 2_000;
 /** this long without word from either side, and the gateway is not ready */
 const staleMs = 4_000;
 
@@ -33,6 +39,7 @@ interface FeedOptions {
   reader: LogReader;
   catalog: Catalog;
   hub: Hub;
+  history: History;
   canaries: CanaryWatch;
   log: Log;
   metrics: GatewayMetrics;
@@ -52,6 +59,8 @@ export class Feed {
   /** when what is being passed on came, in ms since 1970 */
   #receivedAtMs = 0;
   #lackedAt = Number.NEGATIVE_INFINITY;
+  /** resolves when another epoch is followed */
+  #following = Promise.withResolvers<void>();
 
   constructor(options: FeedOptions) {
     this.#options = options;
@@ -61,9 +70,10 @@ export class Feed {
   readonly start = once(async () => {
     const { reader, catalog, hub } = this.#options;
     await catalog.load();
-    const { epoch, newest } = await reader.extent();
+    const { epoch, newest, isLed } = await reader.lastExtent();
     this.#epochs = await reader.epochs();
     hub.reset(epoch, newest);
+    if (!isLed) this.#mode = 'reading';
     this.#heard();
     this.#running = this.#run();
   });
@@ -86,8 +96,31 @@ export class Feed {
   /** Whether the position belongs to the history that this gateway serves. Its seq may be out of reach all the same. */
   isOfThisHistory(position: Position): boolean {
     const { epoch } = this.#options.hub;
-    if (position.epoch === epoch) return true;
-    return this.#epochs.some((known) => known.epoch === position.epoch) && this.#isShared(position);
+    return position.epoch === epoch || this.#isShared(position);
+  }
+
+  /**
+   * As isOfThisHistory, also where another replica has followed into an epoch that this one is still to hear of. Each start of the
+   * database begins one, and clients come back from other replicas meanwhile.
+   */
+  async judge(position: Position): Promise<boolean> {
+    const { hub, reader } = this.#options;
+    const deadline = performance.now() + judgeMs;
+    const known = await reader.epochs().catch(() => null);
+    if (known && !known.some(({ epoch }) => epoch === position.epoch)) return false;
+    while (hub.epoch < position.epoch && performance.now() < deadline && !this.#abort.signal.aborted)
+      await Promise.race([this.#following.promise, sleep(deadline - performance.now(), this.#abort.signal)]);
+    return this.isOfThisHistory(position);
+  }
+
+  /** Whether only `judge` can tell. */
+  isUnheardOf({ epoch }: Position): boolean {
+    return epoch > this.#options.hub.epoch;
+  }
+
+  #followed(): void {
+    this.#following.resolve();
+    this.#following = Promise.withResolvers();
   }
 
   #heard(): void {
@@ -105,7 +138,10 @@ export class Feed {
       } catch (error) {
         if (signal.aborted) return;
         if (error instanceof PositionGone) await this.#startOver();
-        else {
+        else if (error instanceof NotLed) {
+          this.#mode = 'reading';
+          await sleep(readingPauseMs, signal);
+        } else {
           this.#options.log.debug({ err: error, mode: this.#mode }, 'the feed met a failure');
           if (this.#mode === 'reading') await sleep(backoff.next(), signal);
           this.#mode = 'reading';
@@ -136,7 +172,7 @@ export class Feed {
   /** False: something is missing before it. */
   async #accept(batch: Batch): Promise<boolean> {
     const { hub } = this.#options;
-    if (batch.epoch < hub.epoch || batch.lastSeq <= hub.seq) return true;
+    if (batch.epoch < hub.epoch || batch.lastSeq <= hub.seq || this.#isDistrusted(batch.epoch)) return true;
     if (batch.epoch > hub.epoch || batch.firstSeq !== hub.seq + 1) {
       if (batch.epoch === hub.epoch) this.#options.metrics.gaps.inc();
       this.#mode = 'reading';
@@ -144,6 +180,10 @@ export class Feed {
     }
     await this.#deliver(batch);
     return true;
+  }
+
+  #isDistrusted(epoch: number): boolean {
+    return epoch === this.#options.history.distrusted;
   }
 
   async #read(): Promise<void> {
@@ -164,6 +204,9 @@ export class Feed {
     if (batches === null) await sleep(readingPauseMs, signal);
     else if (batches.length === 0) {
       if (performance.now() - this.#lackedAt > lackingMs && !(await this.#looksBehind())) this.#mode = 'tailing';
+    } else if (this.#isDistrusted(hub.epoch) || batches[0]!.epoch > hub.epoch) {
+      // of a history that is not, or not yet, the log's: it would be answered again and again
+      await sleep(readingPauseMs, signal);
     } else {
       this.#mode = 'tailing';
       this.#receivedAtMs = Date.now();
@@ -189,7 +232,7 @@ export class Feed {
     try {
       return await this.#isBehind();
     } catch (error) {
-      if (error instanceof PositionGone) throw error;
+      if (error instanceof PositionGone || error instanceof NotLed) throw error;
       this.#options.log.debug({ err: error }, 'could not ask how far the log is');
       return false;
     }
@@ -206,20 +249,22 @@ export class Feed {
       const shared = this.#isShared(hub);
       const later = this.#epochs.filter((known) => known.epoch > hub.epoch);
       if (shared) hub.fork(epoch, Math.min(...later.map(({ forkedAt }) => forkedAt)));
-      else hub.epoch = epoch;
       if (!shared) throw new PositionGone(`seq ${hub.seq} is not part of epoch ${epoch}`);
+      this.#followed();
     }
     if (newest < hub.seq) throw new PositionGone(`the log ends at ${newest}, before ${hub.seq}`);
     return newest > hub.seq;
   }
 
-  #isShared(position: Position): boolean {
-    return this.#epochs.every((later) => later.epoch <= position.epoch || later.forkedAt >= position.seq);
+  /** A position of an epoch that the log does not know is of another database. */
+  #isShared({ epoch, seq }: Position): boolean {
+    const isKnown = this.#epochs.some((known) => known.epoch === epoch);
+    return isKnown && this.#epochs.every((later) => later.epoch <= epoch || later.forkedAt >= seq);
   }
 
   /** What this gateway has passed on is no longer the history, or it slept past the retention. */
   async #startOver(): Promise<void> {
-    const { hub, reader, catalog, log, onHistoryLost } = this.#options;
+    const { hub, reader, catalog, history, log, onHistoryLost } = this.#options;
     const backoff = new Backoff(100, 2_000);
     while (!this.#abort.signal.aborted) {
       try {
@@ -229,11 +274,14 @@ export class Feed {
           { from: { epoch: hub.epoch, seq: hub.seq }, to: { epoch, seq: newest } },
           'starting over: the log does not continue where this gateway was',
         );
+        // a log that lacks what this gateway has passed on is another history; what the fan-out has behind its end is of that one
+        if (epoch === hub.epoch && newest < hub.seq) history.distrusted = epoch;
         // what was altered meanwhile comes by no change: whoever begins anew asks for the tables as they are now
         hub.catalogChanged(await catalog.load());
         hub.reset(epoch, newest);
         onHistoryLost();
         this.#heard();
+        this.#followed();
         return;
       } catch {
         await sleep(backoff.next(), this.#abort.signal);

@@ -135,6 +135,7 @@ export class Gateway implements Service {
     });
     this.#canaries = new CanaryWatch({ told: () => this.#told('canaryEveryMs'), log, metrics });
     this.#feed = new Feed({
+      history,
       tail,
       reader,
       catalog,

@@ -19,12 +19,14 @@ export class History {
   readonly #tail: Tail;
   readonly #reader: LogReader;
   readonly #metrics: GatewayMetrics;
-  readonly #reads = new Map<number, Promise<Batch[]>>();
+  readonly #reads = new Map<string, Promise<Batch[]>>();
   readonly #limiter = new Limiter(maxReads);
   /** the last used one is the last */
   readonly #pages: (readonly Batch[])[] = [];
   #pagesBytes = 0;
   #extent: Promise<Extent> | undefined;
+  /** the epoch of which the fan-out has what the log has not: another history's */
+  distrusted = 0;
 
   constructor(deps: { tail: Tail; reader: LogReader; metrics: GatewayMetrics }) {
     this.#tail = deps.tail;
@@ -37,10 +39,11 @@ export class History {
    * the newest. Throws PositionGone; other failures mean that neither source answers at the moment.
    */
   read(after: number, epoch: number): Promise<Batch[]> {
-    let read = this.#reads.get(after);
+    const place = `${epoch}.${after}`;
+    let read = this.#reads.get(place);
     if (!read) {
-      read = this.#limiter.run(() => this.#read(after, epoch)).finally(() => this.#reads.delete(after));
-      this.#reads.set(after, read);
+      read = this.#limiter.run(() => this.#read(after, epoch)).finally(() => this.#reads.delete(place));
+      this.#reads.set(place, read);
     }
     return read;
   }
@@ -72,7 +75,7 @@ export class History {
   }
 
   async #read(after: number, epoch: number): Promise<Batch[]> {
-    const recent = await this.#tail.history(after).catch((): Batch[] => []);
+    const recent = this.distrusted === epoch ? [] : await this.#tail.history(after).catch((): Batch[] => []);
     const first = recent[0];
     if (first && first.firstSeq <= after + 1 && first.epoch === epoch)
       return recent.filter((batch) => batch.epoch === epoch);
@@ -80,6 +83,9 @@ export class History {
     if (kept) return kept;
     this.#metrics.fallbackReads.inc();
     const page = packBatches(epoch, await this.#reader.page(after, pageChanges));
+    // another epoch's changes under this one's name would be positions that nobody ever had
+    const now = await this.#reader.extent();
+    if (now.epoch !== epoch) throw new Error(`the log is of epoch ${now.epoch}`);
     if (page.length > 0) {
       this.#pages.push(page);
       this.#pagesBytes += bytesOf(page);

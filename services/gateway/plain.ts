@@ -2,7 +2,7 @@
 import type { Catalog } from '#shared/catalog.ts';
 import type { GatewayMetrics } from '#shared/metrics.ts';
 import { parsePlainMessage, parseTables } from '#shared/protocol.ts';
-import { closeCodes, parsePosition } from '#shared/wire.ts';
+import { closeCodes, type Position, parsePosition } from '#shared/wire.ts';
 import type { TableSet, TablesChannel } from './channel.ts';
 import type { Connection } from './connection.ts';
 import type { Feed } from './feed.ts';
@@ -16,11 +16,13 @@ export interface PlainDeps {
   metrics: GatewayMetrics;
 }
 
-/** What a URL asks for: which tables, and from which seq on (null: from now on). */
+/** What a URL asks for: which tables, and from which position on (null: from now on). */
 export interface PlainWish {
   tables: TableSet;
-  since: number | null;
+  since: Position | null;
 }
+
+const historyIsNoMore = 'since: this history is no more, read the rows anew';
 
 /** What the URL asks for, or why the connection is to be closed. */
 export function plainWish(
@@ -36,11 +38,11 @@ export function plainWish(
   if (text === null) return { tables, since: null };
   const since = parsePosition(text);
   if (!since) return { code: closeCodes.malformed, error: 'since: not a position' };
-  if (!feed.isOfThisHistory(since)) {
+  if (!feed.isUnheardOf(since) && !feed.isOfThisHistory(since)) {
     metrics.resumes.inc({ result: 'gone' });
-    return { code: closeCodes.positionGone, error: 'since: this history is no more, read the rows anew' };
+    return { code: closeCodes.positionGone, error: historyIsNoMore };
   }
-  return { tables, since: since.seq };
+  return { tables, since };
 }
 
 export class Plain implements Listeners {
@@ -56,11 +58,21 @@ export class Plain implements Listeners {
     this.#deps = deps;
     this.#hasSince = wish.since !== null;
     this.#isResuming = this.#hasSince;
-    const { hub } = deps;
+    const { hub, feed } = deps;
     this.#subscription = new Subscription(hub.tablesChannel(wish.tables), connection.outlet, this);
     hub.join(this.#subscription);
     if (wish.since === null) hub.goLive(this.#subscription);
-    else void hub.catchUp(this.#subscription, wish.since);
+    else if (feed.isUnheardOf(wish.since)) void this.#beginJudged(wish.since);
+    else void hub.catchUp(this.#subscription, wish.since.seq);
+  }
+
+  async #beginJudged(since: Position): Promise<void> {
+    const { hub, feed, metrics } = this.#deps;
+    const isOurs = await feed.judge(since);
+    if (!this.#connection.outlet.open) return;
+    if (isOurs) return hub.catchUp(this.#subscription, since.seq);
+    metrics.resumes.inc({ result: 'gone' });
+    this.#connection.close(closeCodes.positionGone, historyIsNoMore);
   }
 
   onLive(): void {

@@ -82,9 +82,19 @@ export class Subscriber implements Listeners {
   begin(from: Position | null): void {
     const { hub, feed } = this.#deps;
     this.#isResuming = from !== null;
-    if (from && !feed.isOfThisHistory(from)) this.onGone('epoch', null);
-    else if (from) void hub.catchUp(this.subscription, from.seq);
-    else this.#beginAnew();
+    if (!from) this.#beginAnew();
+    else if (feed.isUnheardOf(from)) void this.#beginJudged(from);
+    else if (!feed.isOfThisHistory(from)) this.onGone('epoch', null);
+    else void hub.catchUp(this.subscription, from.seq);
+  }
+
+  async #beginJudged(from: Position): Promise<void> {
+    const { hub, feed } = this.#deps;
+    const isOurs = await feed.judge(from);
+    // the client may have left, and a lost history may have begun it anew
+    if (!this.#isResuming || this.subscription.state === 'ended') return;
+    if (isOurs) void hub.catchUp(this.subscription, from.seq);
+    else this.onGone('epoch', null);
   }
 
   /** What was sent is void. Begins anew with the rows, where they were asked for; else goes on in the log. */

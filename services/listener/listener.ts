@@ -140,8 +140,7 @@ export class Listener implements Service {
         await this.#contend(sequencer);
         backoff.reset();
       } catch (error) {
-        if (error instanceof Deposed)
-          this.#log.warn({ reason: error.message }, 'another listener leads now, standing by');
+        if (error instanceof Deposed) this.#log.warn({ reason: error.message }, 'this lead is over, standing by');
         else if (!signal.aborted) {
           this.#state = 'disconnected';
           this.#log.warn({ err: error }, 'lost the database, trying again');
@@ -186,6 +185,7 @@ export class Listener implements Service {
       publisher: this.#publisher,
       reader: new LogReader(this.#pool),
       lead,
+      beginEpoch: (above, at) => sequencer.beginEpoch(lead.term, above, at),
       log,
       metrics,
     });

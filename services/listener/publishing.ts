@@ -27,8 +27,18 @@ export class Publishing {
   #headSeq: number;
   /** what the fan-out lacks has gone from the log too: it is to be begun anew, behind that */
   #beginsAnew = false;
+  readonly #beginEpoch: (above: number, at: number | null) => Promise<void>;
 
-  constructor(options: { publisher: Publisher; reader: LogReader; lead: Lead; log: Log; metrics: ListenerMetrics }) {
+  constructor(options: {
+    publisher: Publisher;
+    reader: LogReader;
+    lead: Lead;
+    /** begins an epoch above that number, behind the seq `at`, or the newest */
+    beginEpoch: (above: number, at: number | null) => Promise<void>;
+    log: Log;
+    metrics: ListenerMetrics;
+  }) {
+    this.#beginEpoch = options.beginEpoch;
     this.#publisher = options.publisher;
     this.#reader = options.reader;
     this.#lead = options.lead;
@@ -56,7 +66,7 @@ export class Publishing {
     this.leave(lastSeq);
     if (this.#publishedSeq !== firstSeq - 1) return this.catchUp();
     await this.#attempt(async () => {
-      if (!(await this.#put(batchesOf(this.#lead.epoch, firstSeq, packed, drainedAtMs)))) await this.#catchUp();
+      if (!(await this.#put(batchesOf(this.#lead.epoch, firstSeq, packed, drainedAtMs), true))) await this.#catchUp();
     });
   }
 
@@ -73,6 +83,7 @@ export class Publishing {
 
   async #catchUp(): Promise<void> {
     if (this.#publishedSeq === null) {
+      await this.#mustBeOurs();
       this.#publishedSeq = await this.#publisher.lastSeq(this.#lead.epoch);
       // what it has taken and not said so in time
       if (this.#publishedSeq) this.#metrics.published.inc(Math.max(0, this.#publishedSeq - this.#reachedSeq));
@@ -89,6 +100,29 @@ export class Publishing {
     }
   }
 
+  /**
+   * The fan-out never has what the log has not, nor anything of a later epoch or term than the one that leads. If it has, it holds another
+   * history (of a database that was dropped, or restored to an earlier state), and this one gets an epoch that is later than that.
+   * The log is read behind the fan-out, so that what a former leader of this history publishes late is found in it.
+   */
+  async #mustBeOurs(): Promise<void> {
+    const head = await this.#publisher.head();
+    if (!head) return;
+    const { epoch, term } = this.#lead;
+    if (head.epoch < epoch) return;
+    const { newest } = await this.#reader.extent();
+    if (head.epoch === epoch && head.term <= term && head.lastSeq <= newest) return;
+    await this.#otherHistory(head.epoch, { head, newest });
+  }
+
+  /** Throws Deposed: the lead is to be taken anew, in the new epoch. */
+  async #otherHistory(epoch: number, data: object): Promise<never> {
+    // what this lead has given within the same epoch, the other history may have given to other changes
+    await this.#beginEpoch(epoch, epoch === this.#lead.epoch ? this.#lead.headSeq : null);
+    this.#log.warn(data, 'the fan-out holds another history, beginning a new epoch');
+    throw new Deposed('the fan-out holds another history, a new epoch begins');
+  }
+
   async #attempt(work: () => Promise<void>): Promise<void> {
     try {
       await work();
@@ -103,11 +137,16 @@ export class Publishing {
     }
   }
 
-  /** False: the fan-out lacks what comes before; `#publishedSeq` then says from where on. */
-  async #put(batches: readonly Batch[]): Promise<boolean> {
+  /**
+   * False: the fan-out lacks what comes before; `#publishedSeq` then says from where on. `isFresh`: drained just now, and tried for the first
+   * time, so that nobody can have published it.
+   */
+  async #put(batches: readonly Batch[], isFresh = false): Promise<boolean> {
     for (const batch of batches) {
       const result = await this.#publisher.publish(batch, this.#lead.term, this.#beginsAnew);
       if (result.status === 'deposed') throw new Deposed('a later term has published');
+      if (result.status === 'repeated' && isFresh)
+        return this.#otherHistory(batch.epoch, { has: result.lastSeq, next: batch.firstSeq });
       if (result.status === 'gap') {
         this.#metrics.gaps.inc();
         this.#log.warn(

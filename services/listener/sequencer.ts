@@ -5,7 +5,7 @@
 import { type Client, type Connection, connect, DatabaseError, disconnect } from '#shared/postgres.ts';
 import { withDeadlineOr } from '#shared/retry.ts';
 
-/** Another listener leads with a later term. */
+/** Another listener leads with a later term, or the history is another: the lead is to be taken anew. */
 export class Deposed extends Error {
   override readonly name = 'Deposed';
 }
@@ -33,6 +33,10 @@ export interface Changes {
   firstAtMs: number;
   /** one behind the other, as they are in batches, behind room for a header; whoever publishes them may take it as it is */
   packed: Buffer;
+}
+
+function deposedOr(error: unknown): never {
+  throw error instanceof DatabaseError && error.code === 'PLK01' ? new Deposed(error.message, { cause: error }) : error;
 }
 
 const renewTimeoutMs = 2_000;
@@ -111,9 +115,7 @@ export class Sequencer {
         packed,
       };
     } catch (error) {
-      throw error instanceof DatabaseError && error.code === 'PLK01'
-        ? new Deposed(error.message, { cause: error })
-        : error;
+      return deposedOr(error);
     }
   }
 
@@ -123,6 +125,13 @@ export class Sequencer {
       client.query<{ kept: boolean }>('select plank.renew($1, $2) as kept', [term, `${this.#leaseMs} ms`]),
     );
     if (!rows[0]!.kept) throw new Deposed(`term ${term} is over`);
+  }
+
+  /** Begins an epoch with a number above this one, behind the seq `at` or the newest. Throws Deposed. */
+  async beginEpoch(term: number, above: number, at: number | null): Promise<void> {
+    await this.#inTurn(renewTimeoutMs, (client) =>
+      client.query('select plank.begin_epoch($1, $2, $3)', [term, above, at]).catch(deposedOr),
+    );
   }
 
   /** Lets a standby take over at once. */

@@ -133,10 +133,11 @@ create table plank.chunks (
   primary key (log_seq, first_seq)
 );
 
--- An epoch is one unbroken history; its number is the second in which it began (since June 2025), so that another database's
--- positions and leftovers in Redis are never taken for this one's.
-create function plank.new_epoch() returns integer language sql volatile as $$
-  select (extract(epoch from clock_timestamp()) - 1750000000)::integer
+-- An epoch is one unbroken history. Its number is above all that the history had before, and about the second in which it began (since
+-- June 2025), so that another database's positions and leftovers in Redis are never taken for this one's. Two copies of a database that
+-- begin in the same second differ by chance.
+create function plank.new_epoch(p_above integer default 0) returns integer language sql volatile as $$
+  select greatest(p_above, (extract(epoch from clock_timestamp()) - 1750000000)::integer) + 1 + floor(random() * 4096)::integer
 $$;
 
 -- The one row that a drain writes. Whoever holds the highest term leads; the lease only says when another may try.
@@ -149,7 +150,11 @@ create table plank.leader (
   next_seq   bigint not null default 1,
   log_bytes  bigint not null default 0,                          -- sum of plank.log.bytes, kept so that nobody has to scan for it
   forgotten_seq bigint not null default 0,                       -- the last seq purged from the log that was more than a canary's
-  snap       pg_snapshot not null default pg_current_snapshot()  -- everything visible in it has a seq
+  snap       pg_snapshot not null default pg_current_snapshot(), -- everything visible in it has a seq
+  -- A dump carries both, but neither this table's oid nor the row's xmin: where they are not the same, a dump was restored, and the
+  -- transaction ids in it mean nothing. So each update of the row sets written_by.
+  table_oid  oid not null default 'plank.leader'::regclass,
+  written_by xid8 not null default pg_current_xact_id()
 ) with (fillfactor = 20);
 insert into plank.leader default values;
 
@@ -158,6 +163,8 @@ create table plank.epochs (
   epoch      integer primary key,
   system_id  bigint not null,
   timeline   text not null,
+  database   oid not null,
+  server_started_at timestamptz not null,
   forked_at  bigint not null,                                    -- last seq that this epoch shares with the one before
   started_at timestamptz not null default clock_timestamp()
 );

@@ -78,7 +78,7 @@ begin
   end if;
   -- One statement, hence one snapshot for the rows and for pg_current_snapshot(). (Each "offset 0" keeps an expression from being
   -- evaluated again wherever it is used.)
-  select l.term, l.holder, l.next_seq, l.snap, l.expires_at, s.upto, c.*
+  select l.term, l.holder, l.next_seq, l.snap, l.expires_at, l.table_oid = l.tableoid and l.written_by::xid = l.xmin as is_ours, s.upto, c.*
   into d
   from plank.leader l cross join (select pg_current_snapshot() as upto offset 0) s cross join lateral (
     with changes as materialized (
@@ -104,11 +104,14 @@ begin
   if d.term <> p_term then
     raise exception 'plank: term % is over, % leads with term %', p_term, d.holder, d.term using errcode = 'PLK01';
   end if;
+  if not d.is_ours then
+    raise exception 'plank: a dump was restored, which ends term %', p_term using errcode = 'PLK01';
+  end if;
   if d.n = 0 then
     -- Written only if there is a reason: the lease, or a transaction in progress that every next drain would look at again.
     if d.expires_at < clock_timestamp() + p_lease / 2
        or exists (select from pg_snapshot_xip(d.upto) x where x >= pg_snapshot_xmax(d.snap)) then
-      update plank.leader set snap = d.upto, expires_at = clock_timestamp() + p_lease where term = p_term and snap::text = d.snap::text;
+      update plank.leader set snap = d.upto, expires_at = clock_timestamp() + p_lease, written_by = pg_current_xact_id() where term = p_term and snap::text = d.snap::text;
     end if;
     return;
   end if;
@@ -122,11 +125,11 @@ begin
     perform from plank.leader where term = p_term and snap::text = d.snap::text for update;
     if found then
       select c.n, c.size into d.n, d.size from plank.log_chunked(d.next_seq, d.snap, d.upto) c;
-      update plank.leader set next_seq = d.next_seq + d.n, log_bytes = log_bytes + d.size, snap = d.upto, expires_at = clock_timestamp() + p_lease;
+      update plank.leader set next_seq = d.next_seq + d.n, log_bytes = log_bytes + d.size, snap = d.upto, expires_at = clock_timestamp() + p_lease, written_by = pg_current_xact_id();
     end if;
   else
     with written as (
-      update plank.leader set next_seq = d.next_seq + d.n, log_bytes = log_bytes + d.size, snap = d.upto, expires_at = clock_timestamp() + p_lease
+      update plank.leader set next_seq = d.next_seq + d.n, log_bytes = log_bytes + d.size, snap = d.upto, expires_at = clock_timestamp() + p_lease, written_by = pg_current_xact_id()
       where term = p_term and snap::text = d.snap::text
       returning d.next_seq as first_seq
     )
@@ -144,7 +147,7 @@ begin
 end $$;
 
 -- Reads history: the changes behind the seq p_after, in order, with the seqs and the bytes they were drained with.
--- To be read with a limit or a cursor.
+-- To be read with a limit or a cursor. Nothing, where the history has become another and nobody has led since.
 create function plank.read_log(p_after bigint)
 returns table (seq bigint, xid xid8, at timestamptz, relation integer, action "char", key text, new text, old text, last boolean)
 language sql stable as $$
@@ -164,10 +167,10 @@ language sql stable as $$
        order by p.last_id, o.id
      ) b)
   ) e
-  where e.seq > p_after
+  where e.seq > p_after and (select plank.is_led())
 $$;
 
--- Which positions can be read: any seq from oldest - 1 to newest.
-create function plank.extent(out epoch integer, out oldest bigint, out newest bigint) language sql stable as $$
-  select l.epoch, coalesce((select min(first_seq) from plank.log where not purging), l.next_seq), l.next_seq - 1 from plank.leader l
+-- Which positions can be read: any seq from oldest - 1 to newest. Where it is not led, none, until somebody leads.
+create function plank.extent(out epoch integer, out oldest bigint, out newest bigint, out is_led boolean) language sql stable as $$
+  select l.epoch, coalesce((select min(first_seq) from plank.log where not purging), l.next_seq), l.next_seq - 1, plank.is_led() from plank.leader l
 $$;

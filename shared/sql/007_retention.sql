@@ -9,7 +9,7 @@ declare
   newest plank.log;
   gone   bigint;
 begin
-  if not exists (select from plank.leader where term = p_term) then
+  if not exists (select from plank.leader l where l.term = p_term and plank.is_written_here(l, l.tableoid, l.xmin)) then
     raise exception 'plank: term % is over', p_term using errcode = 'PLK01';
   end if;
   select * into oldest from plank.log order by first_seq limit 1;
@@ -40,7 +40,7 @@ begin
   get diagnostics gone = row_count;
   if gone < p_batch then
     with forgotten as (delete from plank.log where purging returning bytes, last_seq, quiet)
-    update plank.leader set log_bytes = log_bytes - (select coalesce(sum(bytes), 0) from forgotten),
+    update plank.leader set written_by = pg_current_xact_id(), log_bytes = log_bytes - (select coalesce(sum(bytes), 0) from forgotten),
       forgotten_seq = greatest(forgotten_seq, (select max(last_seq) from forgotten where not quiet));
     gone := greatest(gone, 1);
   end if;

@@ -32,7 +32,8 @@ const pool = createPool(databaseUrl, { applicationName: 'bench (pool)', statemen
 const sequencer = await Sequencer.connect(databaseUrl, 600_000, 0);
 const publisher = new RedisPublisher(redisUrl, { name: 'plank', streamBytes: 16 * 1024 ** 2, log });
 const lead = (await sequencer.lead('bench'))!;
-const publishing = new Publishing({ publisher, reader: new LogReader(pool), lead, log, metrics });
+const beginEpoch = sequencer.beginEpoch.bind(sequencer, lead.term);
+const publishing = new Publishing({ publisher, reader: new LogReader(pool), lead, beginEpoch, log, metrics });
 await publishing.catchUp();
 const { client } = await connect(databaseUrl, { applicationName: 'bench', statementTimeoutMs: 0 });
 const redis = new Redis(redisUrl);

@@ -80,7 +80,8 @@ export class Publishing {
 
   /** The load is over: the log is told, a moment later. */
   end(): void {
-    const tell = () => this.#postgres.query('update plank.leader set next_seq = $1', [this.#seq + 1]);
+    const tell = () =>
+      this.#postgres.query('update plank.leader set written_by = pg_current_xact_id(), next_seq = $1', [this.#seq + 1]);
     this.#told = delay(tellAfterMs).then(tell);
   }
 

@@ -34,7 +34,7 @@ describe('of a leader', () => {
   /** Its lease is over since then. */
   const expired = (ago: string) =>
     client.query(
-      `update plank.leader set holder = 'listener-1/x', term = 3, expires_at = clock_timestamp() - interval '${ago}'`,
+      `update plank.leader set written_by = pg_current_xact_id(), holder = 'listener-1/x', term = 3, expires_at = clock_timestamp() - interval '${ago}'`,
     );
 
   beforeEach(() => client.query('delete from items'));

@@ -32,6 +32,7 @@ beforeAll(async () => {
     publisher: fanout,
     reader: new LogReader(pool),
     lead,
+    beginEpoch: (above, at) => sequencer.beginEpoch(term, above, at),
     log: pino({ level: 'silent' }),
     metrics: listenerMetrics(createRegistry('tests')),
   });

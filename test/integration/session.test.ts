@@ -231,7 +231,7 @@ describe('the replica and its history', () => {
     const fork = Number(rows[0].seq);
     // what a listener finds on a promoted standby
     await sql(
-      `update plank.epochs set timeline = '0000FFFF'; update plank.leader set term = term + 1, holder = null, expires_at = '-infinity'`,
+      `update plank.epochs set timeline = '0000FFFF'; update plank.leader set written_by = pg_current_xact_id(), term = term + 1, holder = null, expires_at = '-infinity'`,
     );
     await until(
       'a new epoch has begun',
