@@ -38,15 +38,19 @@ export interface StatementContext {
   /** the column of each parameter: $1 is parameters[0] */
   parameters: readonly string[];
   deletes: boolean;
+  /** it reads and writes nothing: what Postgres says of a value is not about one that was sent */
+  reads?: boolean;
 }
 
 /**
  * Errors of Postgres that are the client's doing, or that pass. Others come back as they are.
  * Neither `detail` nor the text of 23xxx is shown where it may hold other columns of the row ("Failing row contains (…)").
  */
-export function fromPostgres(error: unknown, { table, parameters, deletes }: StatementContext): unknown {
+export function fromPostgres(error: unknown, { table, parameters, deletes, reads = false }: StatementContext): unknown {
   if (!(error instanceof DatabaseError)) return isUnavailable(error) ? unavailable(error) : error;
   const code = error.code ?? '';
+  // a trigger that says no, with whatever code it likes
+  if (error.routine === 'exec_stmt_raise' || code === 'P0001') return raised(error, reads);
   const constraint = error.constraint ?? 'of the table';
   const shown = (name: string | undefined) => table.columns.find((column) => column.name === name)?.name;
   switch (code) {
@@ -77,6 +81,7 @@ export function fromPostgres(error: unknown, { table, parameters, deletes }: Sta
     }
     case '42501':
       return new PlankError('FORBIDDEN', 'The database does not allow this', { cause: error });
+    case '3F000':
     case '42P01':
     case '42703':
       return new PlankError('UNAVAILABLE', 'The table has just changed its shape: try again', { cause: error });
@@ -84,17 +89,47 @@ export function fromPostgres(error: unknown, { table, parameters, deletes }: Sta
     case '40P01':
     case '55P03':
       return new PlankError('UNAVAILABLE', 'Another transaction was in the way: try again', { cause: error });
-    case 'P0001': // raise exception: a trigger's own words for its client
+    case '25006':
+      return new PlankError('UNAVAILABLE', 'The database takes no writes now: try again', { cause: error });
+    case '428C9': // a column that is generated always, since just now
+    case '44000':
       return new PlankError('INVALID', error.message, { cause: error });
+    case '0A000': // such as a type that takes no text
+    case '42P17': // such as rules without end
+    case '27000': // a trigger has changed the row in between
+    case '55000': // such as a publication that needs a replica identity
+    case '55006':
+      return new PlankError('REFUSED', error.message, { cause: error });
+    case '57014':
+      return unavailable(error);
   }
-  if (/^(22|23|54)/.test(code)) {
-    const number = /portal parameter \$(\d+)/.exec(error.where ?? '')?.[1];
-    const column = number === undefined ? undefined : shown(parameters[Number(number) - 1]);
+  const number = /portal parameter \$(\d+)/.exec(error.where ?? '')?.[1];
+  const column = number === undefined ? undefined : shown(parameters[Number(number) - 1]);
+  // some types say that their text is wrong as if it were SQL: Postgres itself says where
+  const isOfText = code === '42601' && error.position === undefined;
+  if (isOfText || /^(22|23|54)/.test(code)) {
     if (column !== undefined) return invalidFields([{ path: column, message: `is refused: ${error.message}` }], error);
+    if (reads)
+      return new PlankError('REFUSED', `The database cannot say a value here as JSON: ${error.message}`, {
+        cause: error,
+      });
     const detail = code === '22003' && error.detail !== undefined ? `. ${error.detail}` : '';
     return new PlankError('INVALID', `${error.message}${detail}`, { cause: error });
   }
   return isUnavailable(error) ? unavailable(error) : error;
+}
+
+/** RAISE of PL/pgSQL: the words are for the client, and the code says what kind of answer it is. */
+function raised(error: DatabaseError, reads: boolean): PlankError {
+  const codes: Record<string, ErrorCode> = {
+    '23505': 'CONFLICT',
+    '23P01': 'CONFLICT',
+    '40001': 'UNAVAILABLE',
+    '40P01': 'UNAVAILABLE',
+    '42501': 'FORBIDDEN',
+    '55P03': 'UNAVAILABLE',
+  };
+  return new PlankError(codes[error.code ?? ''] ?? (reads ? 'REFUSED' : 'INVALID'), error.message, { cause: error });
 }
 
 function unavailable(cause: unknown): PlankError {
@@ -112,6 +147,8 @@ function fromExpress(error: HttpError): PlankError {
   if (error.type === 'entity.too.large')
     return new PlankError('TOO_LARGE', `The body is larger than ${error.limit} bytes`, { cause: error });
   if (error.status === 415) return new PlankError('UNSUPPORTED_MEDIA_TYPE', error.message, { cause: error });
+  if (error.type === 'entity.parse.failed' && error instanceof RangeError)
+    return new PlankError('MALFORMED', 'The body is nested too deeply', { cause: error });
   if (error.type === 'entity.parse.failed')
     return new PlankError('MALFORMED', `The body is not JSON: ${error.message}`, { cause: error });
   return new PlankError('MALFORMED', error.message, { cause: error });

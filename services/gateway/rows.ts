@@ -191,7 +191,7 @@ export class Rows {
       try {
         return (await this.#connections.query<R>(table.name, text, values)).rows;
       } catch (error) {
-        throw fromPostgres(error, { table, parameters: columns, deletes: false });
+        throw fromPostgres(error, { table, parameters: columns, deletes: false, reads: true });
       }
     };
   }

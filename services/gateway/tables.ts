@@ -105,7 +105,7 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
     const text = `select ${sql.imageAndKey} from ${sql.relation} t where ${conditions} order by ${sql.keyList} limit ${limit + 1}`;
     const values = [...parameters.values, ...filter.values];
     const { rows, more } = await readPage(connections, table.name, { text, values, limit }).catch((error: unknown) => {
-      throw fromPostgres(error, { table, parameters: parameters.columns, deletes: false });
+      throw fromPostgres(error, { table, parameters: parameters.columns, deletes: false, reads: true });
     });
     if (more) {
       const next = formatCursor(rows.at(-1)!.key);

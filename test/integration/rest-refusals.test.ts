@@ -35,7 +35,7 @@ it.each<[string, string, unknown, Record<string, string>, number, string, RegExp
   ['POST', '/api/items', '{name:1}', {}, 400, 'MALFORMED', /at position 1/],
   ['POST', '/api/items', '{"name":"a"} x', {}, 400, 'MALFORMED', /at position 13/],
   ['POST', '/api/items', '['.repeat(100_000), {}, 400, 'MALFORMED', /not JSON/],
-  ['POST', '/api/items', `${'['.repeat(100_000)}${']'.repeat(100_000)}`, {}, 400, 'MALFORMED', /not JSON/],
+  ['POST', '/api/items', `${'['.repeat(100_000)}${']'.repeat(100_000)}`, {}, 400, 'MALFORMED', /too deeply/],
   ['POST', '/api/items', Buffer.from('{"name":"\xff"}', 'latin1'), {}, 400, 'MALFORMED', /UTF-8/],
   ['POST', '/api/items', undefined, {}, 400, 'MALFORMED', /no body/],
   ['POST', '/api/items', '', { 'content-type': 'application/json' }, 400, 'MALFORMED', /no body/],
