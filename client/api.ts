@@ -43,7 +43,8 @@ export interface Handlers<Item extends object = Row> {
   onSnapshot?: (rows: readonly Item[]) => void;
   /** changes are missing here; rows follow where a snapshot was asked for */
   onResync?: (reason: ResyncReason) => void;
-  onState?: (state: SubscriptionState) => void;
+  /** `staleSince`: while the state is `stale`, when something last said that changes can arrive */
+  onState?: (state: SubscriptionState, staleSince: Date | null) => void;
   /** the subscription has ended */
   onError?: (error: PlankError) => void;
 }
@@ -52,6 +53,8 @@ export interface Subscription {
   /** of the last change that was handled, or that everything up to has come; null before that. Give it as `from` to go on. */
   position(): string | null;
   readonly state: SubscriptionState;
+  /** while the state is `stale`, when something last said that changes can arrive; else null */
+  readonly staleSince: Date | null;
   unsubscribe(): void;
 }
 

@@ -18,6 +18,7 @@ import type {
 } from './api.ts';
 import { canonical, type Subject, subjectKey } from './canonical.ts';
 import { ChangeIterator, PlankError } from './change-iterator.ts';
+import { dateOf } from './clock.ts';
 import { type Effect, type Event, initialState, type Link, type State } from './connection-model.ts';
 import { reduce } from './connection-state.ts';
 import { LiveHandle } from './live-handle.ts';
@@ -121,6 +122,7 @@ class Client implements Plank {
     const { snapshot = false, from = null } = options;
     let position: string | null = from;
     let state: SubscriptionState = 'offline';
+    let staleSince: Date | null = null;
     const take = (delivery: Delivery) => {
       if (delivery.kind === 'change') handlers.onChange?.(delivery.change as Change as Change<never>);
       else if (delivery.kind === 'snapshot') handlers.onSnapshot?.(delivery.rows as never[]);
@@ -128,7 +130,8 @@ class Client implements Plank {
       else if (delivery.kind === 'error') handlers.onError?.(new PlankError(delivery.code, delivery.message));
       else if (delivery.kind === 'state') {
         state = delivery.state;
-        handlers.onState?.(state);
+        staleSince = delivery.since === undefined ? null : dateOf(delivery.since);
+        handlers.onState?.(state, staleSince);
       }
     };
     const unsubscribe = this.#attach({ subject: subject(table, options), snapshot, from }, (delivery) => {
@@ -144,6 +147,9 @@ class Client implements Plank {
       position: () => position,
       get state() {
         return state;
+      },
+      get staleSince() {
+        return staleSince;
       },
       unsubscribe,
     };

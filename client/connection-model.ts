@@ -1,6 +1,7 @@
 /** What the SDK's brain knows, is told and asks for: the words between the reducer (connection-state.ts) and its shell. Pure. */
 import type { ClientFrame, ServerFrame } from '../shared/wire.ts';
 import type { Subject } from './canonical.ts';
+import type { Freshness } from './freshness.ts';
 import type { Delivery, Group } from './shared-stream.ts';
 
 export const limits = {
@@ -11,6 +12,10 @@ export const limits = {
   stableMs: 30_000,
   /** a peer is dead after so many times `ping_ms` without a frame */
   silence: 2.5,
+  /** after so many times `pos_ms` without a change or a position, changes may not arrive */
+  stale: 1.6,
+  /** a timer that comes later than this was held up together with what it waits for: a hidden page, a machine that slept */
+  heldUpMs: 1_000,
   /** how long a probe waits for its answer */
   probeMs: 5_000,
   /** a `drain` holds until so long after its time; then it was called off, and all who were told would come back at once */
@@ -34,6 +39,7 @@ export type Link =
       readonly heardAt: number;
       /** when the last frame came that was more than a sign of life; null: none has */
       readonly broughtAt: number | null;
+      readonly freshness: Freshness;
       /** a ping is out, and the peer is dead if nothing comes until then */
       readonly deadAt: number | null;
       /** the replica leaves: when to come back */

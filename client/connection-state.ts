@@ -16,6 +16,7 @@ import type { ClientFrame, ServerFrame, WelcomeFrame } from '../shared/wire.ts';
 import { subjectKey } from './canonical.ts';
 import { isFinal, jitter } from './coming-back.ts';
 import { type Effect, type Event, type Link, limits, type State, type World } from './connection-model.ts';
+import { beginFresh, type Freshness, judge, refresh } from './freshness.ts';
 import {
   ask,
   createGroup,
@@ -153,7 +154,7 @@ class Step implements Out {
   }
 
   #disconnect(): void {
-    for (const name of ['connect', 'liveness']) this.effects.push({ type: 'clear-timer', name });
+    for (const name of ['connect', 'liveness', 'stale']) this.effects.push({ type: 'clear-timer', name });
     for (const group of this.state.groups.values()) {
       if (group.stream.phase === 'pausing') this.effects.push({ type: 'clear-timer', name: retryTimer + group.key });
       if ('request' in group.stream) this.#answered(group.stream.request);
@@ -171,6 +172,8 @@ class Step implements Out {
       if (link.status === 'connecting' || link.status === 'opening') this.#lost();
     } else if (name === 'liveness') {
       this.#checkLiveness();
+    } else if (name === 'stale') {
+      this.#checkFreshness();
     } else if (name.startsWith(retryTimer)) {
       const group = this.state.groups.get(name.slice(retryTimer.length));
       if (group?.stream.phase === 'pausing') this.#put(ask(group, this));
@@ -230,6 +233,34 @@ class Step implements Out {
     this.effects.push({ type: 'set-timer', name: 'liveness', ms });
   }
 
+  #checkFreshness(): void {
+    const { link, groups } = this.state;
+    if (link.status !== 'open') return;
+    const { now } = this.#world;
+    const isWaitedFor = [...groups.values()].some(({ stream }) => stream.phase === 'live');
+    this.#setFreshness(judge(link.freshness, now, isWaitedFor));
+    if (this.#freshness?.staleSince === null) return this.#awaitPosition();
+    // another replica may be no better off; whether this one hangs, a ping finds out
+    const soon = now + limits.probeMs;
+    this.#probe(Math.min(link.deadAt ?? soon, soon));
+  }
+
+  #awaitPosition(): void {
+    const { link } = this.state;
+    if (link.status !== 'open' || link.freshness.staleMs === null) return;
+    const ms = Math.max(0, link.freshness.dueAt - this.#world.now);
+    this.effects.push({ type: 'set-timer', name: 'stale', ms });
+  }
+
+  #setFreshness(freshness: Freshness): void {
+    const { link } = this.state;
+    if (link.status !== 'open') return;
+    if (link.freshness.isStale === freshness.isStale) return this.#set({ link: { ...link, freshness } });
+    this.#move({ ...link, freshness });
+    if (!freshness.isStale) this.#awaitPosition();
+    for (const group of this.state.groups.values()) this.#put(group);
+  }
+
   #wake(): void {
     const { link } = this.state;
     const soon = this.#world.now + limits.probeMs;
@@ -247,6 +278,8 @@ class Step implements Out {
       const { now } = this.#world;
       const broughtAt = frame.type === 'pong' || frame.type === 'pos' ? link.broughtAt : now;
       this.#set({ link: { ...link, heardAt: now, broughtAt, deadAt: null } });
+      if (frame.type === 'change' || frame.type === 'pos' || frame.type === 'live')
+        this.#setFreshness(refresh(link.freshness, now));
     }
     switch (frame.type) {
       case 'welcome':
@@ -280,14 +313,16 @@ class Step implements Out {
     }
   }
 
-  #welcome({ node, connection, ping_ms: pingMs }: WelcomeFrame): void {
+  #welcome({ node, connection, ping_ms: pingMs, pos_ms: posMs }: WelcomeFrame): void {
     const { link } = this.state;
     if (link.status !== 'opening') return;
     const { now } = this.#world;
-    const times = { openedAt: now, heardAt: now, broughtAt: null, deadAt: null, returnAt: null };
+    const freshness = beginFresh(posMs, now);
+    const times = { openedAt: now, heardAt: now, broughtAt: null, deadAt: null, returnAt: null, freshness };
     this.effects.push({ type: 'clear-timer', name: 'connect' });
     this.#move({ status: 'open', socket: link.socket, node, connection: connection ?? null, pingMs, ...times });
     this.#watch(pingMs);
+    this.#awaitPosition();
   }
 
   #ofRequest(id: number, change: (group: Group) => Group): void {
@@ -344,6 +379,15 @@ class Step implements Out {
     this.deliver(member, { kind: 'state', state: 'ended' });
   }
 
+  /** null: not connected; else since when nothing has said that changes arrive, null where something does. */
+  get #freshness(): { staleSince: number | null } | null {
+    if (!this.#isUsable) return null;
+    const { link } = this.state;
+    return {
+      staleSince: link.status === 'open' && link.freshness.isStale ? link.freshness.freshAt : null,
+    };
+  }
+
   get #isUsable(): boolean {
     const { status } = this.state.link;
     return status === 'opening' || status === 'open';
@@ -354,7 +398,7 @@ class Step implements Out {
     const groups = new Map(this.state.groups);
     const isOver = group.members.size === 0 && (group.stream.phase === 'none' || group.stream.phase === 'pausing');
     if (isOver) groups.delete(group.key);
-    else groups.set(group.key, tellStates(group, this.#isUsable, this));
+    else groups.set(group.key, tellStates(group, this.#freshness, this));
     this.#set({ groups });
   }
 

@@ -37,6 +37,10 @@ export class LiveHandle<Item extends object = Row> implements LiveQuery<Item> {
     return this.#store.state;
   }
 
+  get staleSince(): Date | null {
+    return this.#store.staleSince;
+  }
+
   get error(): Error | null {
     return this.#store.error;
   }

@@ -4,6 +4,7 @@
  */
 import type { Row } from '../shared/wire.ts';
 import { PlankError } from './change-iterator.ts';
+import { dateOf } from './clock.ts';
 import { LiveRows, type RowKey } from './live-rows.ts';
 import { type Delivery, type SubscriptionState, tooManyRows } from './shared-stream.ts';
 
@@ -16,6 +17,8 @@ export interface LiveQuery<Item extends object = Row> {
   /** counts up whenever `rows`, `state` or `error` may have changed */
   readonly version: number;
   readonly state: SubscriptionState;
+  /** while the state is `stale`, when something last said that changes can arrive: the rows are those of then, or newer; else null */
+  readonly staleSince: Date | null;
   readonly error: Error | null;
   /** Resolves when the rows are there and current for the first time; rejects where the query is refused or closed before. */
   readonly ready: Promise<void>;
@@ -36,6 +39,7 @@ export class LiveStore {
   /** of states and errors */
   #turns = 0;
   state: SubscriptionState = 'offline';
+  staleSince: Date | null = null;
   error: Error | null = null;
 
   constructor({ key, maxRows }: { key: readonly string[] | undefined; maxRows: number }) {
@@ -68,7 +72,7 @@ export class LiveStore {
     if (delivery.kind === 'change') this.#rows.apply(delivery.change);
     else if (delivery.kind === 'position') this.#rows.passed(delivery.pos);
     else if (delivery.kind === 'snapshot') this.#replace(delivery.rows, delivery.key ?? this.#given);
-    else if (delivery.kind === 'state') this.#turn(delivery.state);
+    else if (delivery.kind === 'state') this.#turn(delivery.state, delivery.since);
     else if (delivery.kind === 'error') this.#fail(new PlankError(delivery.code, delivery.message));
     if (this.rows.size > this.#maxRows) {
       const { code, message } = tooManyRows(this.#maxRows);
@@ -82,6 +86,7 @@ export class LiveStore {
     if (this.error !== null) return;
     this.error = error;
     this.state = 'ended';
+    this.staleSince = null;
     this.#turns++;
     this.#reject(error);
   }
@@ -94,8 +99,9 @@ export class LiveStore {
     }
   }
 
-  #turn(state: SubscriptionState): void {
+  #turn(state: SubscriptionState, since: number | undefined): void {
     this.state = state;
+    this.staleSince = since === undefined ? null : dateOf(since);
     this.#turns++;
     if (state === 'live') this.#resolve();
     if (state === 'ended') this.#reject(new PlankError('CLOSED', 'the client was closed'));

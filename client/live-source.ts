@@ -14,11 +14,13 @@ export interface Live<Item extends object = Row> {
   /** the rows are there and current */
   isReady: boolean;
   state: SubscriptionState;
+  /** while the state is `stale`, when something last said that changes can arrive; else null */
+  staleSince: Date | null;
   error: Error | null;
 }
 
 const frameMs = 16;
-export const nothing: Live = { rows: new Map(), isReady: false, state: 'offline', error: null };
+export const nothing: Live = { rows: new Map(), isReady: false, state: 'offline', staleSince: null, error: null };
 
 /** Opens the query with the first watcher and closes it with the last. */
 export function createSource<Item extends object>(table: Table<Item>, options: LiveOptions) {
@@ -29,8 +31,9 @@ export function createSource<Item extends object>(table: Table<Item>, options: L
   const current = (): Live<Item> => drawn.live;
   const refresh = () => {
     if (!query || query.version === drawn.version) return;
-    const { version, state, error, rows } = query;
-    drawn = { version, live: { rows: new Map(rows), isReady: drawn.live.isReady || state === 'live', state, error } };
+    const { version, state, staleSince, error, rows } = query;
+    const isReady = drawn.live.isReady || state === 'live';
+    drawn = { version, live: { rows: new Map(rows), isReady, state, staleSince, error } };
   };
   const subscribe = (draw: () => void) => {
     query ??= table.live({ ...options, where: options.where ?? {} });

@@ -22,7 +22,8 @@ import {
 } from '../shared/wire.ts';
 import type { Subject } from './canonical.ts';
 
-export type SubscriptionState = 'offline' | 'catching-up' | 'live' | 'ended';
+/** `stale`: connected and complete as far as it goes, but nothing has said for some seconds that changes can arrive. */
+export type SubscriptionState = 'offline' | 'catching-up' | 'live' | 'stale' | 'ended';
 
 /** What reaches a subscription of the application. */
 export type Delivery =
@@ -33,7 +34,8 @@ export type Delivery =
   | { kind: 'position'; pos: string }
   /** there is a gap: a snapshot follows where one is wanted, else the changes from now on */
   | { kind: 'resync'; reason: ResyncReason }
-  | { kind: 'state'; state: SubscriptionState }
+  /** `since`: of `stale`, on the brain's clock */
+  | { kind: 'state'; state: SubscriptionState; since?: number }
   /** the subscription has ended */
   | { kind: 'error'; code: string; message: string };
 
@@ -328,20 +330,22 @@ export function onError(group: Group, error: ErrorFrame, out: Out): Group {
   return ask({ ...group, members, stream: noStream }, out);
 }
 
-/** Tells members whose state has become another. */
-export function tellStates(group: Group, isConnected: boolean, out: Out): Group {
+/** Tells members whose state has become another. `link`: null where there is no connection. */
+export function tellStates(group: Group, link: { staleSince: number | null } | null, out: Out): Group {
   const stateOf = (member: Member): SubscriptionState => {
-    if (!isConnected) return 'offline';
+    if (!link) return 'offline';
     const { stream } = group;
     const isThere = member.attached && stream.phase === 'live' && isUpTo(member.position!, stream.at!);
-    return isThere ? 'live' : 'catching-up';
+    if (!isThere) return 'catching-up';
+    return link.staleSince === null ? 'live' : 'stale';
   };
   const changed = [...group.members.values()].filter((member) => member.state !== stateOf(member));
   if (changed.length === 0) return group;
   const members = new Map(group.members);
   for (const member of changed) {
     const state = stateOf(member);
-    out.deliver(member.id, { kind: 'state', state });
+    const since = state === 'stale' ? { since: link!.staleSince! } : {};
+    out.deliver(member.id, { kind: 'state', state, ...since });
     members.set(member.id, { ...member, state });
   }
   return { ...group, members };

@@ -26,6 +26,8 @@ export interface Extent {
   /** the first seq that can be read; newest + 1 when there is none */
   oldest: number;
   newest: number;
+  /** who holds a valid lease; null: nobody leads */
+  holder: string | null;
 }
 
 /** a reader's rows are what its young heap grows by: with four times as many, a long read took a third more memory and no less time */
@@ -42,6 +44,14 @@ function characters(rows: readonly ChangeRow[]): number {
   let sum = 0;
   for (const row of rows) sum += 100 + (row[6]?.length ?? 0) + (row[7]?.length ?? 0);
   return sum;
+}
+
+interface ExtentRow {
+  epoch: number;
+  oldest: string;
+  newest: string;
+  is_led: boolean;
+  holder: string | null;
 }
 
 export interface Epoch {
@@ -68,11 +78,9 @@ export class LogReader {
 
   /** As the last leader left it, also where nobody has led since the history became another. */
   async lastExtent(): Promise<Extent & { isLed: boolean }> {
-    const { rows } = await this.#pool.query<{ epoch: number; oldest: string; newest: string; is_led: boolean }>(
-      limited(quickMs, 'select * from plank.extent()'),
-    );
-    const { epoch, oldest, newest, is_led: isLed } = rows[0]!;
-    return { epoch, oldest: Number(oldest), newest: Number(newest), isLed };
+    const { rows } = await this.#pool.query<ExtentRow>(limited(quickMs, 'select * from plank.extent()'));
+    const { epoch, oldest, newest, is_led: isLed, holder } = rows[0]!;
+    return { epoch, oldest: Number(oldest), newest: Number(newest), isLed, holder };
   }
 
   /** All epochs, oldest first. A position of one is valid up to where each later one forked off. */

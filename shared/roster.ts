@@ -131,6 +131,11 @@ export class Roster {
     return ms >= silentMs ? Math.round(ms) : 0;
   }
 
+  /** When this process was heard last, of performance.now(); null: it is not known. */
+  heardAt(instance: string): number | null {
+    return this.#nodes.get(instance)?.heardAt ?? null;
+  }
+
   /** Answers what others ask by this name; what it throws is the answer's `error`. */
   handle(what: string, handler: Handler): void {
     this.#handlers.set(what, handler);

@@ -112,6 +112,8 @@ export interface WelcomeFrame {
   connection?: string;
   /** how often the server pings, in ms */
   ping_ms: number;
+  /** how often the server says a position (`pos`) to a quiet client, in ms, while changes can reach it; absent: never */
+  pos_ms?: number;
   /** where this replica is */
   pos: string;
 }

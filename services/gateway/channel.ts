@@ -14,8 +14,8 @@ import type { Subscription } from './subscription.ts';
 export abstract class Channel {
   abstract readonly key: string;
   readonly live: Subscription[] = [];
-  /** the last seq that the live ones were told of by a change */
-  toldSeq = 0;
+  /** when the live ones last got a change, of performance.now() */
+  toldAt = Number.NEGATIVE_INFINITY;
   /** all subscriptions of the channel, live or not */
   readonly users = new Set<Subscription>();
   readonly #ring: Ring;

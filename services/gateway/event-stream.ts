@@ -1,20 +1,19 @@
 /** Server-sent events: one subscription as a GET, resumed by the browser's own Last-Event-ID. */
 import type { Request, RequestHandler, Response } from 'express';
 import { PlankError } from '#shared/errors.ts';
-import { formatPosition } from '#shared/wire.ts';
 import { parseSegment } from './addresses.ts';
 import { addressOf, forwardedFor, nextPeerId, type Peer } from './connection.ts';
 import type { Guest } from './departure.ts';
-import { eventFraming, eventIds, framed } from './framing.ts';
+import { eventFraming, eventIds } from './framing.ts';
 import { Outlet } from './outlet.ts';
 import { PingWheel } from './ping-wheel.ts';
+import { positionEveryMs } from './positions.ts';
 import { invalidFields } from './problems.ts';
 import { keepDigits } from './row-schema.ts';
 import type { SessionDeps } from './session.ts';
 import { positionOf, Refused, wordsOf } from './subscribe.ts';
 import { Subscriber } from './subscriber.ts';
 
-const keepOpenMs = 15_000;
 /** after an end that nobody announced, browsers come back at some moment from here to its double … */
 const leastRetryMs = 2_000;
 /** … and where the replica asks them to go, within this time */
@@ -27,10 +26,10 @@ interface Stream extends Peer {
   response: Response;
   /** of performance.now() */
   openedAt: number;
-  toldSeq: number;
 }
 
-interface EventStreamsDeps extends Pick<SessionDeps, 'catalog' | 'hub' | 'feed' | 'snapshots' | 'log' | 'metrics'> {
+interface EventStreamsDeps
+  extends Pick<SessionDeps, 'catalog' | 'hub' | 'feed' | 'snapshots' | 'positions' | 'log' | 'metrics'> {
   /** how long a client may take nothing while data waits for it */
   stallTimeoutMs: number;
   /** this replica has as many connections as it accepts, of every transport */
@@ -46,7 +45,7 @@ export class EventStreams {
 
   constructor(deps: EventStreamsDeps) {
     this.#deps = deps;
-    this.#wheel = new PingWheel(Math.min(keepOpenMs, deps.stallTimeoutMs / 2), (stream, now) =>
+    this.#wheel = new PingWheel(Math.min(positionEveryMs, deps.stallTimeoutMs / 2), (stream, now) =>
       this.#tick(stream, now),
     );
   }
@@ -133,7 +132,6 @@ export class EventStreams {
       subscriber,
       response,
       openedAt: performance.now(),
-      toldSeq: 0,
       // a browser comes back by itself; one that reads nothing would not see an orderly end
       disconnect: () => void response.socket?.destroy(),
     };
@@ -152,15 +150,13 @@ export class EventStreams {
   };
 
   #tick(stream: Stream, now: number): void {
-    const { hub, stallTimeoutMs } = this.#deps;
+    const { hub, positions, stallTimeoutMs } = this.#deps;
     // it would not read a goodbye either
     if (stream.outlet.stalledMs(now) > stallTimeoutMs) stream.response.socket?.destroy();
     if (stream.outlet.queuedBytes > 0) return;
-    if (stream.subscriber.subscription.state === 'live' && hub.seq !== stream.toldSeq) {
-      stream.toldSeq = hub.seq;
-      const pos = formatPosition(hub);
-      stream.outlet.write(framed(eventFraming, JSON.stringify({ type: 'pos', pos }), pos));
-    } else stream.outlet.write(comment);
+    const isLive = stream.subscriber.subscription.state === 'live';
+    // the comment keeps the connection open where a position would say too much
+    stream.outlet.write(isLive && positions.areSaid ? positions.frame(eventFraming, hub.seq) : comment);
   }
 
   #end(stream: Stream): void {

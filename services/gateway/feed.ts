@@ -13,12 +13,13 @@ import { type Batch, packBatches, splitAtBreaks } from '#shared/batch.ts';
 import type { Catalog } from '#shared/catalog.ts';
 import type { Tail } from '#shared/fanout.ts';
 import type { Log } from '#shared/log.ts';
-import { type Epoch, type LogReader, NotLed, PositionGone } from '#shared/log-reader.ts';
+import { type Epoch, type Extent, type LogReader, NotLed, PositionGone } from '#shared/log-reader.ts';
 import type { GatewayMetrics } from '#shared/metrics.ts';
 import { Backoff, once, sleep, withDeadlineOr } from '#shared/retry.ts';
 import type { Position } from '#shared/wire.ts';
 import type { CanaryWatch } from './canary.ts';
 import { breaksOf } from './changes.ts';
+import type { Freshness } from './freshness.ts';
 import type { History } from './history.ts';
 import type { Hub } from './hub.ts';
 import type { Subscription } from './subscription.ts';
@@ -41,6 +42,7 @@ interface FeedOptions {
   hub: Hub;
   history: History;
   canaries: CanaryWatch;
+  freshness: Freshness;
   log: Log;
   metrics: GatewayMetrics;
   /** clients that have seen what is no longer true must begin anew */
@@ -68,11 +70,13 @@ export class Feed {
 
   /** Resolves when the hub stands at the newest change. Throws when Postgres does not answer. */
   readonly start = once(async () => {
-    const { reader, catalog, hub } = this.#options;
+    const { reader, catalog, hub, freshness } = this.#options;
     await catalog.load();
-    const { epoch, newest, isLed } = await reader.lastExtent();
+    const askedAt = performance.now();
+    const { isLed, ...extent } = await reader.lastExtent();
     this.#epochs = await reader.epochs();
-    hub.reset(epoch, newest);
+    hub.reset(extent.epoch, extent.newest);
+    freshness.extent(extent, askedAt);
     if (!isLed) this.#mode = 'reading';
     this.#heard();
     this.#running = this.#run();
@@ -86,6 +90,22 @@ export class Feed {
   /** Whether changes arrive, or would if there were any. */
   get fresh(): boolean {
     return performance.now() - this.#heardAt < staleMs;
+  }
+
+  /** Asks Postgres how far the log is, and tells what is judged by it. */
+  async extent(): Promise<Extent> {
+    const { reader, freshness } = this.#options;
+    const askedAt = performance.now();
+    // a connection to be opened may take longer than a question: meanwhile changes may come from the fan-out
+    const { isLed, ...extent } = await withDeadlineOr(
+      reader.lastExtent(),
+      askMs,
+      () => new Error('Postgres is silent'),
+    );
+    freshness.extent(extent, askedAt);
+    this.#heard();
+    if (!isLed) throw new NotLed();
+    return extent;
   }
 
   /** Where changes come from at the moment: the fan-out, or the log itself. */
@@ -216,12 +236,13 @@ export class Feed {
 
   /** What comes before a change of shape is passed on in the old shape, what comes behind it in the new one. */
   async #deliver(batch: Batch): Promise<void> {
-    const { hub, canaries, onShape } = this.#options;
+    const { hub, canaries, freshness, onShape } = this.#options;
     for (const part of splitAtBreaks(batch)) {
       const altered = breaksOf(part).some(({ why }) => why === 'shape') ? await this.#loadCatalog() : null;
       if (this.#abort.signal.aborted) return;
       hub.deliver(part, this.#receivedAtMs);
       canaries.passed(part);
+      freshness.passed(part);
       if (altered) onShape(hub.catalogChanged(altered));
     }
     this.#heard();
@@ -241,9 +262,7 @@ export class Feed {
   /** Asks Postgres how far the log is, and follows it into a new epoch. */
   async #isBehind(): Promise<boolean> {
     const { hub, reader } = this.#options;
-    // a connection to be opened may take longer than a question: meanwhile changes may come from the fan-out
-    const { epoch, newest } = await withDeadlineOr(reader.extent(), askMs, () => new Error('Postgres is silent'));
-    this.#heard();
+    const { epoch, newest } = await this.extent();
     if (epoch !== hub.epoch) {
       this.#epochs = await reader.epochs();
       const shared = this.#isShared(hub);

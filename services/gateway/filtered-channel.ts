@@ -121,7 +121,7 @@ export class FilteredChannel extends Channel {
       const size = payload.reduce((sum, part) => sum + part.length, 0);
       parts.push(this.#framing.head(size, position), ...payload, this.#framing.tail);
     });
-    return { buffer: Buffer.concat(parts), count: matches.length, lastSeq: matches.at(-1)!.change.seq };
+    return { buffer: Buffer.concat(parts), count: matches.length };
   }
 
   #project(image: Buffer): Buffer {

@@ -22,12 +22,14 @@ import { Console } from './console.ts';
 import { Draining } from './draining.ts';
 import { EventStreams } from './event-stream.ts';
 import { Feed } from './feed.ts';
+import { Freshness, type LeaderSaid } from './freshness.ts';
 import { type GatewayFigures, gatewayFigures } from './gateway-state.ts';
 import { showGauges } from './gauges.ts';
 import { History } from './history.ts';
 import { createApp, type Health } from './http.ts';
 import { Hub } from './hub.ts';
 import { Operations } from './operations.ts';
+import { Positions } from './positions.ts';
 import { Shedder } from './shedder.ts';
 import { Snapshots, snapshotConnections } from './snapshot.ts';
 import { Sockets } from './sockets.ts';
@@ -62,6 +64,10 @@ export type GatewayState = Record<string, unknown> &
     canaryMs: number | null;
     /** the one that should have come has not */
     canaryLate: boolean;
+    /** for how long changes can arrive without a doubt; 0: there is one */
+    freshMs: number;
+    /** why there is; null: none */
+    staleReason: string | null;
   };
 
 export class Gateway implements Service {
@@ -74,6 +80,7 @@ export class Gateway implements Service {
   readonly #hub: Hub;
   readonly #feed: Feed;
   readonly #canaries: CanaryWatch;
+  readonly #freshness: Freshness;
   readonly #sockets: Sockets;
   readonly #events: EventStreams;
   readonly #clients: Clients;
@@ -134,6 +141,14 @@ export class Gateway implements Service {
       metrics,
     });
     this.#canaries = new CanaryWatch({ told: () => this.#told('canaryEveryMs'), log, metrics });
+    this.#freshness = new Freshness({
+      place: () => this.#hub,
+      leader: () => this.#leader(),
+      ask: () => this.#feed.extent(),
+      canaryLate: () => this.#canaries.late,
+      others: () => this.#otherFreshMs(),
+      log,
+    });
     this.#feed = new Feed({
       history,
       tail,
@@ -141,6 +156,7 @@ export class Gateway implements Service {
       catalog,
       hub: this.#hub,
       canaries: this.#canaries,
+      freshness: this.#freshness,
       log,
       metrics,
       onHistoryLost: () => this.#hub.loseHistory(),
@@ -151,7 +167,8 @@ export class Gateway implements Service {
     const snapshots = new Snapshots(snapshotPool, metrics);
     const isFull = () => this.#connections >= config.MAX_CONNECTIONS;
     const isLeaving = () => this.#draining.state !== 'serving';
-    const deps = { catalog, hub: this.#hub, feed: this.#feed, snapshots, log, metrics, isFull, isLeaving };
+    const positions = new Positions(this.#hub, () => this.#freshness.isFresh);
+    const deps = { catalog, hub: this.#hub, feed: this.#feed, snapshots, positions, log, metrics, isFull, isLeaving };
     this.#sockets = new Sockets({ config, ...deps });
     this.#events = new EventStreams({ ...deps, stallTimeoutMs: config.STALL_TIMEOUT_MS });
     this.#clients = new Clients([this.#sockets, this.#events], () => this.#hub.seq);
@@ -248,6 +265,7 @@ export class Gateway implements Service {
   readonly start = once(async () => {
     await this.#feed.start();
     this.#canaries.start();
+    this.#freshness.start();
     this.#sockets.start();
     this.#events.start();
     await this.#operations.start();
@@ -286,6 +304,7 @@ export class Gateway implements Service {
     this.#server.close();
     await this.#feed.stop();
     this.#canaries.stop();
+    this.#freshness.stop();
     await this.#roster.stop();
     await this.#operations.stop();
     await Promise.all(this.#pools.map((pool) => pool.end()));
@@ -309,12 +328,17 @@ export class Gateway implements Service {
 
   async #health(): Promise<Health> {
     const database = await this.#database();
-    const { ready } = this.#ready();
+    const { ready, reason: unready } = this.#ready();
+    const { isFresh, listener, staleMs } = this.#freshness;
+    const reason = unready ?? this.#freshness.reason ?? (database === 'connected' ? null : 'Postgres does not answer');
     return {
-      status: ready && database === 'connected' ? 'ok' : 'degraded',
+      status: ready && isFresh && database === 'connected' ? 'ok' : 'degraded',
+      ...(reason === null ? {} : { reason }),
       node: this.#config.NODE_NAME,
       connections: this.#connections,
       database,
+      listener,
+      stale_ms: staleMs,
       changes: this.#feed.mode,
       position: formatPosition(this.#hub),
       uptime_s: Math.round((Date.now() - this.#startedAt) / 1_000),
@@ -350,6 +374,8 @@ export class Gateway implements Service {
       moving: this.#shedder.moving,
       canaryMs: this.#canaries.lastMs,
       canaryLate: this.#canaries.late,
+      freshMs: this.#freshness.freshMs,
+      staleReason: this.#freshness.reason,
     };
   }
 
@@ -362,10 +388,31 @@ export class Gateway implements Service {
     return null;
   }
 
+  /** What the leading listener says of itself; null where none is heard. */
+  #leader(): LeaderSaid | null {
+    for (const { role, node, instance, state } of this.#roster.nodes()) {
+      const { headSeq, epoch } = state;
+      const heardAt = this.#roster.heardAt(instance);
+      if (role !== 'listener' || state['state'] !== 'leading' || heardAt === null) continue;
+      if (typeof headSeq === 'number' && typeof epoch === 'number') return { node, epoch, headSeq, heardAt };
+    }
+    return null;
+  }
+
+  #otherFreshMs(): number[] {
+    return this.#roster.nodes().flatMap(({ role, instance, state }) => {
+      const { freshMs } = state;
+      const isOther = role === 'gateway' && instance !== this.#roster.instance;
+      return isOther && state['ready'] === true && typeof freshMs === 'number' ? [freshMs] : [];
+    });
+  }
+
   #ready(): { ready: boolean; reason?: string } {
     if (this.#stopping) return { ready: false, reason: 'stopping' };
     if (this.#draining.state !== 'serving') return { ready: false, reason: 'drained by an operator' };
     if (!this.#feed.fresh) return { ready: false, reason: 'neither the stream nor the log in Postgres can be read' };
+    if (this.#freshness.isLeftBehind)
+      return { ready: false, reason: `others get changes, this replica does not: ${this.#freshness.reason}` };
     return { ready: true };
   }
 }

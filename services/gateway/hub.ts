@@ -44,8 +44,6 @@ export class Hub {
   readonly #catchUp: CatchUp;
   epoch = 0;
   seq = 0;
-  /** the last seq of a batch that had more than canaries in it */
-  changedSeq = 0;
   /** since the start: changes passed on, and how many times one was written to a live subscription */
   passed = 0;
   delivered = 0;
@@ -63,7 +61,6 @@ export class Hub {
   reset(epoch: number, seq: number): void {
     this.epoch = epoch;
     this.seq = seq;
-    this.changedSeq = seq;
     this.#ring.clear();
     this.#heads.forget();
   }
@@ -200,15 +197,14 @@ export class Hub {
     const full = new Set<Outlet>();
     const torn: Subscription[] = [];
     let deliveries = 0;
+    const now = performance.now();
     for (const channel of this.#tablesChannels.values()) {
-      if (channel.live.length > 0)
-        deliveries += this.#broadcast(channel, channel.framesOf(recent), batch.lastSeq, full);
+      if (channel.live.length > 0) deliveries += this.#broadcast(channel, channel.framesOf(recent), now, full);
     }
     if (this.#indexes.size > 0) {
       for (const channel of this.#matches(batch)) {
         const frames = channel.keep(recent, channel.take(batch));
-        // what came behind its last change has not told it of any
-        deliveries += this.#broadcast(channel, frames, frames.lastSeq ?? batch.lastSeq, full);
+        deliveries += this.#broadcast(channel, frames, now, full);
         if (frames.torn) torn.push(...channel.live);
       }
     }
@@ -230,9 +226,9 @@ export class Hub {
   }
 
   /** Returns how many changes were written. */
-  #broadcast(channel: Channel, { buffer, count }: Frames, lastSeq: number, full: Set<Outlet>): number {
+  #broadcast(channel: Channel, { buffer, count }: Frames, now: number, full: Set<Outlet>): number {
     if (count === 0) return 0;
-    channel.toldSeq = lastSeq;
+    channel.toldAt = now;
     const { live } = channel;
     const { maxQueueBytes } = this.#options;
     const mayBeFull = maxQueueBytes < highWaterMark;
@@ -260,7 +256,6 @@ export class Hub {
     metrics.seq.set(batch.lastSeq);
     metrics.ringBytes.set(this.#ring.bytes);
     if (changes === 0) return;
-    this.changedSeq = batch.lastSeq;
     this.passed += changes;
     metrics.events.inc(changes);
     const reader = new BatchReader(batch);

@@ -22,8 +22,6 @@ export interface Recent {
 export interface Frames {
   readonly buffer: Buffer;
   readonly count: number;
-  /** of the last change among them */
-  readonly lastSeq?: number;
   /** behind these is a change that the channel cannot judge: its image is of another shape of the table */
   readonly torn?: true;
 }

@@ -3,19 +3,21 @@ import { type ClientMessage, parseClientMessage, type SubscribeMessage } from '#
 import { closeCodes, formatPosition, type ServerFrame } from '#shared/wire.ts';
 import type { Connection } from './connection.ts';
 import { framed } from './framing.ts';
+import { type Positions, positionEveryMs } from './positions.ts';
 import { keepDigits } from './row-schema.ts';
 import { positionOf, Refused, wordsOf } from './subscribe.ts';
 import { type Owner, Subscriber, type SubscriberDeps } from './subscriber.ts';
 
 const helloTimeoutMs = 5_000;
 const maxSubscriptions = 100;
-/** so many ticks (of 5 s) without a change, and a client is told its position all the same */
-const quietTicks = 12;
+/** a client that got a change so short a time ago needs no position to see that changes arrive */
+const justNowMs = 1_000;
 const none: readonly never[] = [];
 
 export interface SessionDeps extends SubscriberDeps {
   node: string;
   pingMs: number;
+  positions: Positions;
 }
 
 export class Session implements Owner {
@@ -27,9 +29,8 @@ export class Session implements Owner {
    */
   #subscribers: readonly Subscriber[] = none;
   #helloTimer: NodeJS.Timeout | undefined;
-  /** the last position that the client was told of for all of its subscriptions */
-  #toldSeq = 0;
-  #quietTicks = 0;
+  /** of the last position that the client was told for all of its subscriptions */
+  #toldSeq = -1;
 
   constructor(connection: Connection, deps: SessionDeps) {
     this.#connection = connection;
@@ -62,23 +63,23 @@ export class Session implements Owner {
     }
   }
 
-  /** Tells a quiet client how far it is. To be called now and then. */
-  tick(): void {
-    const { hub } = this.#deps;
-    if (this.#subscribers.length === 0 || hub.seq === this.#toldSeq) return;
-    // that canaries came is no news; but what was told once must not become older than the log is kept
-    if (hub.changedSeq <= this.#toldSeq && ++this.#quietTicks < quietTicks) return;
-    let told = hub.seq;
-    for (const { subscription } of this.#subscribers) {
-      if (subscription.state !== 'live') return;
-      told = Math.min(told, subscription.channel.toldSeq);
+  /** Tells a quiet client how far it is, and by that, that changes can reach it. To be called on the rhythm that `welcome` names. */
+  tick(now: number): void {
+    const { hub, positions } = this.#deps;
+    const { outlet } = this.#connection;
+    // who has bytes to take yet sees by them that something comes
+    if (this.#subscribers.length === 0 || !positions.areSaid || outlet.queuedBytes > 0) return;
+    let seq = hub.seq;
+    let isBusy = true;
+    for (const { subscription, toldLive } of this.#subscribers) {
+      const isLive = subscription.state === 'live';
+      if (!isLive || now - subscription.channel.toldAt > justNowMs) isBusy = false;
+      // its client has not noticed that it fell behind, and would take what it has not got for had
+      if (!isLive && toldLive) seq = Math.min(seq, subscription.cursor);
     }
-    this.#quietTicks = 0;
-    // changes have told it, on all of its channels, since the last time
-    const isBusy = told > this.#toldSeq;
-    this.#toldSeq = isBusy ? told : hub.seq;
-    if (isBusy) return;
-    this.#send({ type: 'pos', pos: formatPosition(hub) });
+    if (isBusy || (seq < hub.seq && seq <= this.#toldSeq)) return;
+    this.#toldSeq = seq;
+    outlet.write(positions.frame(outlet.framing, seq));
   }
 
   /** Whatever it has subscribed to begins with rows or a position. */
@@ -117,6 +118,7 @@ export class Session implements Owner {
           node,
           connection: `${node}/${this.#connection.id}`,
           ping_ms: pingMs,
+          pos_ms: positionEveryMs,
           pos: formatPosition(hub),
         });
         return;

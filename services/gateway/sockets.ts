@@ -13,6 +13,7 @@ import { Connection, forwardedFor, type Peer } from './connection.ts';
 import type { Guest } from './departure.ts';
 import { PingWheel } from './ping-wheel.ts';
 import { Plain, type PlainDeps, plainWish } from './plain.ts';
+import { type Positions, positionEveryMs } from './positions.ts';
 import { Session, type SessionDeps } from './session.ts';
 import type { SubscriberDeps } from './subscriber.ts';
 
@@ -21,8 +22,6 @@ const maxPayload = 64 * 1024;
 const maxMessages = 1_000;
 /** a closing handshake gets this long before the replica ends */
 const goodbyeMs = 3_000;
-/** how often a quiet client of plank.v1 is told its position */
-const positionEveryMs = 5_000;
 
 /**
  * A socket that knows whose it is, so that all share their handlers: a closure for each event of each connection would weigh as
@@ -40,7 +39,7 @@ interface Speaker {
   readonly resumes: boolean;
   receive(text: string): void;
   /** Now and then: a moment to tell a quiet client how far it is. */
-  tick(): void;
+  tick(now: number): void;
   /** The replica leaves, or has too many: the client is to come back after so long. */
   drain(afterMs: number): void;
   end(): void;
@@ -48,6 +47,7 @@ interface Speaker {
 
 interface SocketsOptions extends PlainDeps, SubscriberDeps {
   config: GatewayConfig;
+  positions: Positions;
   /** this replica has as many connections as it accepts, of every transport */
   isFull: () => boolean;
   /** this replica takes nobody any more, and gets rid of those it has */
@@ -78,7 +78,7 @@ export class Sockets {
       handleProtocols: (offered) => (offered.has(subprotocol) ? subprotocol : false),
     });
     this.#wheel = new PingWheel(options.config.PING_INTERVAL_MS, (connection, now) => this.#ping(connection, now));
-    this.#ticks = new PingWheel(positionEveryMs, (connection) => this.#connections.get(connection)?.tick());
+    this.#ticks = new PingWheel(positionEveryMs, (connection, now) => this.#connections.get(connection)?.tick(now));
     options.metrics.connectionsLimit.set(options.config.MAX_CONNECTIONS);
   }
 

@@ -62,6 +62,8 @@ export class Subscriber implements Listeners {
   #reading: AbortController | undefined;
   /** begun anew, and not live since: no position says what the client has */
   #isBeginning = false;
+  /** its client takes positions of the connection for its own: it was told that it is live, and has not been told otherwise since */
+  toldLive = false;
   /** asked to go on behind a position, and neither live nor begun anew since */
   #isResuming = false;
 
@@ -120,6 +122,7 @@ export class Subscriber implements Listeners {
   }
 
   #resync(reason: ResyncReason, behind: number | null): void {
+    this.toldLive = false;
     this.#deps.metrics.resyncs.inc({ reason });
     const { name: ch, words } = this.channel;
     const message = { type: 'resync', ch, reason, key: words.table.keyColumns };
@@ -145,6 +148,7 @@ export class Subscriber implements Listeners {
 
   onLive(): void {
     const { hub } = this.#deps;
+    this.toldLive = true;
     this.#resumed('ok');
     if (this.#isBeginning) {
       this.#isBeginning = false;

@@ -32,6 +32,8 @@ import { Deposed, type Drained, type Lead, Sequencer } from './sequencer.ts';
 const publishRetryMs = 500;
 /** drains wait this long for the batch before theirs; behind a fan-out that is slower they go on, and it catches up later */
 const publishPatienceMs = 200;
+/** how much longer than the lease Postgres may be silent before a listener is not well */
+const contactGraceMs = 1_000;
 /** what runs beside the drains gets this long to end with the lead: on a silent connection it may take minutes */
 const endingMs = 2_000;
 
@@ -40,8 +42,9 @@ export type ListenerState = Record<string, unknown> & {
   state: string;
   /** of its lead, while it leads */
   term: number | null;
-  /** the last seq that it gave, while it leads */
+  /** the last seq that it gave, and of which epoch, while it leads */
   headSeq: number | null;
+  epoch: number | null;
   /** how often it commits a canary, in ms, while it leads; 0: never */
   canaryEveryMs: number | null;
 };
@@ -63,6 +66,9 @@ export class Listener implements Service {
   readonly #drainDeadline = new DrainDeadline();
   #term = 0;
   #headSeq = 0;
+  #epoch = 0;
+  /** when Postgres last answered what this listener lives by: the lead it has, or wants. Of performance.now() */
+  #contactAt = 0;
   #state: 'starting' | 'standby' | 'leading' | 'disconnected' | 'stopped' = 'starting';
 
   constructor(options: {
@@ -107,12 +113,23 @@ export class Listener implements Service {
       state: this.#state,
       term: leads ? this.#term : null,
       headSeq: leads ? this.#headSeq : null,
+      epoch: leads ? this.#epoch : null,
       canaryEveryMs: leads ? this.#config.CANARY_INTERVAL_MS : null,
     };
   }
 
-  get state(): string {
-    return this.#state;
+  /**
+   * What it says of itself at /health: as a leader, whether it still holds the lead; as a standby, whether it could take it. `silent_ms`:
+   * since Postgres last answered one of these; above the lease, another may lead.
+   */
+  health(): { ready: boolean; node: string; state: string; silent_ms: number; reason?: string } {
+    const state = this.#state;
+    const silentMs = Math.round(performance.now() - this.#contactAt);
+    const said = { node: this.#config.NODE_NAME, state, silent_ms: silentMs };
+    if (state !== 'leading' && state !== 'standby')
+      return { ready: false, ...said, reason: 'it has no session in Postgres' };
+    if (silentMs <= this.#config.LEASE_MS + contactGraceMs) return { ready: true, ...said };
+    return { ready: false, ...said, reason: `Postgres has not answered it for ${Math.round(silentMs / 1_000)} s` };
   }
 
   /** Resolves when this listener leads or stands by. */
@@ -156,6 +173,7 @@ export class Listener implements Service {
     const interrupted = AbortSignal.any([signal, sequencer.lost]);
     while (!signal.aborted) {
       const lead = await sequencer.lead(this.#holder);
+      this.#contactAt = performance.now();
       if (lead) {
         await this.#leadOn(sequencer, lead);
         return;
@@ -210,6 +228,7 @@ export class Listener implements Service {
 
     this.#state = 'leading';
     this.#term = lead.term;
+    this.#epoch = lead.epoch;
     metrics.leader.set(1);
     metrics.term.set(lead.term);
     this.#sawHead(lead.headSeq);
@@ -268,12 +287,14 @@ export class Listener implements Service {
       await sleep(this.#config.LEASE_MS / 3, signal);
       if (signal.aborted) return;
       await sequencer.renew(term);
+      this.#contactAt = performance.now();
       this.#metrics.heartbeat.setToCurrentTime();
     }
   }
 
   #observe(drained: Drained, wake: Wake, ms: number): void {
     const metrics = this.#metrics;
+    this.#contactAt = performance.now();
     metrics.drainSeconds.observe(ms / 1_000);
     metrics.heartbeat.setToCurrentTime();
     if (drained.kind === 'nothing') return;

@@ -36,11 +36,7 @@ await runService(
       host: config.HOST,
       port: config.LISTENER_PORT,
       registry: metrics.registry,
-      health: () => ({
-        ready: listener.state === 'leading' || listener.state === 'standby',
-        node: config.NODE_NAME,
-        state: listener.state,
-      }),
+      health: () => listener.health(),
     });
     stack.defer(() => ops.stop());
     await ops.start();

@@ -170,7 +170,11 @@ language sql stable as $$
   where e.seq > p_after and (select plank.is_led())
 $$;
 
--- Which positions can be read: any seq from oldest - 1 to newest. Where it is not led, none, until somebody leads.
-create function plank.extent(out epoch integer, out oldest bigint, out newest bigint, out is_led boolean) language sql stable as $$
-  select l.epoch, coalesce((select min(first_seq) from plank.log where not purging), l.next_seq), l.next_seq - 1, plank.is_led() from plank.leader l
+-- Which positions can be read: any seq from oldest - 1 to newest. Where it is not led, none, until somebody leads. And who holds a valid
+-- lease; null: nobody leads.
+create function plank.extent(out epoch integer, out oldest bigint, out newest bigint, out is_led boolean, out holder text)
+language sql stable as $$
+  select l.epoch, coalesce((select min(first_seq) from plank.log where not purging), l.next_seq), l.next_seq - 1, led.is_led,
+         case when led.is_led and l.expires_at > clock_timestamp() then l.holder end
+  from plank.leader l cross join plank.is_led() led(is_led)
 $$;
