@@ -33,8 +33,8 @@ export interface SubscribeOptions {
   columns?: readonly string[];
   /** begin with the rows, and read them anew where changes were lost */
   snapshot?: boolean;
-  /** begin behind this position; it wins over the rows while it is kept */
-  from?: string;
+  /** begin behind this position; it wins over the rows while it is kept. Null, as without it: there is none */
+  from?: string | null;
 }
 
 export interface Handlers<Item extends object = Row> {
@@ -61,7 +61,8 @@ export interface Subscription {
 export interface ChangesOptions {
   where?: Filter;
   columns?: readonly string[];
-  from?: string;
+  /** begin behind this position; null, as without it: now */
+  from?: string | null;
   /** changes that may wait for the consumer, 1,000 unless given */
   bufferSize?: number;
   signal?: AbortSignal;

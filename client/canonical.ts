@@ -14,7 +14,7 @@ export function canonical(value: unknown): string {
   if (typeof value === 'bigint') return String(value);
   if (value instanceof Date) return canonical(value.toJSON());
   if (Array.isArray(value)) return `[${value.map(canonical).join(',')}]`;
-  if (value === null || typeof value !== 'object') return JSON.stringify(value) ?? 'null';
+  if (value === null || typeof value !== 'object') return JSON.stringify(value) ?? typeof value;
   const members = Object.entries(value)
     .filter(([, member]) => member !== undefined)
     .sort(([a], [b]) => (a < b ? -1 : 1));

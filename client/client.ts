@@ -3,7 +3,7 @@
  * connection. What must stay true: effects run in order, and an event that a handler causes waits until they have; a handler that
  * has unsubscribed is called no more; `position()` moves after the handler has returned.
  */
-import { type Filter, parsePosition, type Row } from '../shared/wire.ts';
+import type { Row } from '../shared/wire.ts';
 import type {
   Change,
   Changes,
@@ -21,6 +21,7 @@ import { ChangeIterator, PlankError } from './change-iterator.ts';
 import { dateOf } from './clock.ts';
 import { type Effect, type Event, initialState, type Link, type State } from './connection-model.ts';
 import { reduce } from './connection-state.ts';
+import { checkChanges, checkHandlers, checkLive, checkPlank, checkSubscribe, checkTable, subjectOf } from './input.ts';
 import { LiveHandle } from './live-handle.ts';
 import { defaultMaxRows, type LiveQuery, LiveStore } from './live-query.ts';
 import type { Delivery, SubscriptionState } from './shared-stream.ts';
@@ -28,7 +29,7 @@ import { Socket, socketUrl } from './socket.ts';
 
 /** Connects with the first subscription. */
 export function createPlank(options: PlankOptions = {}): Plank {
-  return new Client(options);
+  return new Client(checkPlank(options));
 }
 
 /** How long a live query that nobody watches is kept: components come and go. */
@@ -77,6 +78,7 @@ class Client implements Plank {
   }
 
   table<Item extends object = Row>(name: string): Table<Item> {
+    checkTable(name);
     let table = this.#tables.get(name);
     if (!table) {
       table = this.#table(name);
@@ -88,9 +90,13 @@ class Client implements Plank {
   #table<Item extends object>(name: string): Table<Item> {
     return {
       name,
-      subscribe: (options, handlers) => this.#subscribe(name, options, handlers),
-      changes: (options = {}) => this.#changes(name, options) as Changes<Item>,
-      live: (where = {}, callback) => this.#live(name, isLiveOptions(where) ? where : { where }, callback),
+      subscribe: (options, handlers) => {
+        checkHandlers(handlers);
+        return this.#subscribe(name, checkSubscribe(options), handlers);
+      },
+      // what was left out is not what was given as `undefined`
+      changes: (...given) => this.#changes(name, checkChanges(given.length === 0 ? {} : given[0])) as Changes<Item>,
+      live: (...given) => this.#live(name, checkLive(given.length === 0 ? {} : given[0], given[1]), given[1]),
     };
   }
 
@@ -106,8 +112,6 @@ class Client implements Plank {
     ask: { subject: Subject; snapshot: boolean; from: string | null; maxRows?: number },
     take: (delivery: Delivery) => void,
   ): () => void {
-    const { from } = ask;
-    if (from !== null && parsePosition(from) === null) throw new TypeError(`${JSON.stringify(from)} is no position`);
     this.#socket.check();
     const member = ++this.#members;
     this.#takers.set(member, take);
@@ -134,7 +138,7 @@ class Client implements Plank {
         handlers.onState?.(state, staleSince);
       }
     };
-    const unsubscribe = this.#attach({ subject: subject(table, options), snapshot, from }, (delivery) => {
+    const unsubscribe = this.#attach({ subject: subjectOf(table, options), snapshot, from }, (delivery) => {
       try {
         take(delivery);
       } finally {
@@ -156,7 +160,7 @@ class Client implements Plank {
   }
 
   #changes(table: string, { from, bufferSize = 1_000, signal, ...options }: ChangesOptions): ChangeIterator {
-    const of = subject(table, options);
+    const of = subjectOf(table, options);
     const attach = (at: string | null, take: (delivery: Delivery) => void) =>
       this.#attach({ subject: of, snapshot: false, from: at }, take);
     return new ChangeIterator(attach, { from: from ?? null, bufferSize, signal });
@@ -167,7 +171,7 @@ class Client implements Plank {
     options: LiveOptions,
     callback?: (rows: ReadonlyMap<unknown, Item>) => void,
   ): LiveQuery<Item> {
-    const of = subject(table, options);
+    const of = subjectOf(table, options);
     const { maxRows = defaultMaxRows } = options;
     const key = canonical([subjectKey(of), options.key ?? null, maxRows]);
     let shared = this.#stores.get(key);
@@ -304,20 +308,4 @@ function throwLater(error: unknown): void {
   queueMicrotask(() => {
     throw error;
   });
-}
-
-/** A copy as JSON has it: what the application does to its objects later changes nothing, and keys are those of what is sent. */
-function subject(table: string, { where, columns }: Pick<SubscribeOptions, 'where' | 'columns'>): Subject {
-  return JSON.parse(JSON.stringify({ table, where, columns }, asSent)) as Subject;
-}
-
-/** Whole numbers beyond 2^53 are strings in a filter. */
-function asSent(_name: string, value: unknown): unknown {
-  if (typeof value === 'number' && !Number.isFinite(value)) throw new TypeError(`a filter cannot ask for ${value}`);
-  return typeof value === 'bigint' ? String(value) : value;
-}
-
-function isLiveOptions(value: Filter | LiveOptions): value is LiveOptions {
-  const { where, columns, key } = value as Record<string, unknown>;
-  return Array.isArray(columns) || Array.isArray(key) || (typeof where === 'object' && where !== null);
 }

@@ -19,11 +19,23 @@ export interface Live<Item extends object = Row> {
   error: Error | null;
 }
 
+/** As useSyncExternalStore wants it. */
+export interface Source<Item extends object> {
+  current: () => Live<Item>;
+  subscribe: (draw: () => void) => () => void;
+}
+
 const frameMs = 16;
 export const nothing: Live = { rows: new Map(), isReady: false, state: 'offline', staleSince: null, error: null };
 
+/** What a part is shown that asks for nothing, or for nothing that can be asked for. */
+export function createStill(error: Error | null): Source<Row> {
+  const live: Live = error ? { ...nothing, state: 'ended', error } : nothing;
+  return { current: () => live, subscribe: () => () => {} };
+}
+
 /** Opens the query with the first watcher and closes it with the last. */
-export function createSource<Item extends object>(table: Table<Item>, options: LiveOptions) {
+export function createSource<Item extends object>(table: Table<Item>, options: LiveOptions): Source<Item> {
   let query: LiveQuery<Item> | null = null;
   let watchers = 0;
   let drawn: { version: number; live: Live<Item> } = { version: -1, live: nothing as Live<Item> };

@@ -1,5 +1,5 @@
-// What the header says of the page's one connection: live while it is open, reconnecting from its first loss on, stopped
-// where the server says that coming back is of no use.
+// What the header says of the page's one connection: live while it is open, stale while the server does not say that changes can
+// arrive, reconnecting from its first loss on, stopped where the server says that coming back is of no use.
 
 import { byId } from './dom.js';
 
@@ -8,11 +8,12 @@ let wasLost = false;
 
 export function startConnection(plank) {
   plank.onState((link) => {
-    liveSince = link.status === 'open' ? Date.now() : undefined;
+    liveSince = link.status === 'open' ? (liveSince ?? Date.now()) : undefined;
     if (link.status === 'waiting') wasLost = true;
     byId('node').textContent = link.node ?? '–';
     drawUptime();
-    if (link.status === 'open') setState('live', 'Live');
+    if (link.status === 'open' && link.freshness.isStale) setState('stale', 'Stale: changes may not arrive');
+    else if (link.status === 'open') setState('live', 'Live');
     else if (link.status === 'closed') setState('stopped', `Stopped: ${link.reason || `code ${link.code}`}`);
     else if (wasLost) setState('reconnecting', 'Reconnecting');
   });

@@ -175,7 +175,12 @@ export function gatewayMetrics(registry: Registry) {
     registry,
     ready: new AskedGauge({
       name: 'plank_ready',
-      help: '1 while this replica takes clients; 0 while it stops, is drained, or can neither tail Redis nor read the log',
+      help: '1 while this replica takes clients; 0 while it stops, is drained, can neither tail Redis nor read the log, or alone gets no changes',
+      registers,
+    }),
+    fresh: new AskedGauge({
+      name: 'plank_fresh',
+      help: '1 while changes can reach this replica: a listener leads, and what it has numbered has been passed on',
       registers,
     }),
     connections: new AskedGauge({

@@ -35,11 +35,9 @@ export async function* examineFront({ url, tables, patient, say }: Wanted): Asyn
         );
     return;
   }
-  const { node, status, database, changes } = state;
+  const { node, status, reason } = state;
   if (status === 'ok') yield ok(`${base} answers, through ${node}`);
-  else if (database === 'connected' && changes === 'tailing')
-    yield fault(`${node} takes no clients now: it drains, or has only begun`, 'see its /health/ready and its log');
-  else yield fault(`${node} is degraded: database ${database}, changes ${changes}`, 'see its /health and its log');
+  else yield fault(`${node} is degraded: ${reason ?? 'it does not say why'}`, 'see its /health/ready and its log');
   yield* examineSecrets(base);
   if (tables[0] !== undefined) yield* examineStreams(base, tables[0]);
   yield* examineHandshake(base, { tables, patient, say });
@@ -50,8 +48,8 @@ interface Health {
   status?: string;
   node?: string;
   connections?: number;
-  changes?: string;
-  database?: string;
+  /** why it is degraded */
+  reason?: string;
 }
 
 const isBalancers = ({ status, type }: Answer) => [502, 503, 504].includes(status) && !/json/.test(type);

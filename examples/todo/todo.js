@@ -34,6 +34,7 @@ function draw() {
 
 function note() {
   if (todos.error) return todos.error.message;
+  if (todos.state === 'stale') return `Changes have not arrived since ${todos.staleSince.toLocaleTimeString()}.`;
   if (todos.state === 'live') return todos.rows.size === 0 ? 'Nothing to do.' : '';
   return todos.rows.size === 0 ? 'Connecting…' : 'Connecting again…';
 }

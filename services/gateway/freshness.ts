@@ -31,8 +31,8 @@ export interface LeaderSaid {
   node: string;
   epoch: number;
   headSeq: number;
-  /** when that was heard, of performance.now() */
-  heardAt: number;
+  /** when that was so, of performance.now() */
+  at: number;
 }
 
 interface FreshnessOptions {
@@ -167,8 +167,7 @@ export class Freshness {
     this.#settle();
     // where Postgres answers, it knows best: a leader that hangs in a drain still says that it leads
     const said = now - this.#answeredAt < staleAfterMs ? null : leader();
-    if (said && said.heardAt > this.#confirmedAt)
-      this.#claim({ epoch: said.epoch, seq: said.headSeq, at: said.heardAt });
+    if (said && said.at > this.#confirmedAt) this.#claim({ epoch: said.epoch, seq: said.headSeq, at: said.at });
     if (!this.#isAsking && now - this.#askedAt > askEveryMs) void this.#ask();
     const isConfirmed = now - this.#confirmedAt < staleAfterMs;
     // canaries go the whole way of a change; where they do not come, only changes that do are a better witness

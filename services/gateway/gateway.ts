@@ -189,6 +189,7 @@ export class Gateway implements Service {
       events: this.#events,
       headSeq: () => this.#told('headSeq'),
       isReady: () => this.#ready().ready,
+      isFresh: () => this.#freshness.isFresh,
     });
     const guests = () => [this.#sockets.guests(), this.#events.guests()];
     this.#draining = new Draining({
@@ -391,10 +392,11 @@ export class Gateway implements Service {
   /** What the leading listener says of itself; null where none is heard. */
   #leader(): LeaderSaid | null {
     for (const { role, node, instance, state } of this.#roster.nodes()) {
-      const { headSeq, epoch } = state;
+      const { headSeq, epoch, owedMs } = state;
       const heardAt = this.#roster.heardAt(instance);
       if (role !== 'listener' || state['state'] !== 'leading' || heardAt === null) continue;
-      if (typeof headSeq === 'number' && typeof epoch === 'number') return { node, epoch, headSeq, heardAt };
+      if (typeof headSeq !== 'number' || typeof epoch !== 'number') continue;
+      return { node, epoch, headSeq, at: heardAt - (typeof owedMs === 'number' ? owedMs : 0) };
     }
     return null;
   }

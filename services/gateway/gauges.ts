@@ -19,11 +19,23 @@ interface GaugesOptions {
   /** the last seq that the leader gave, as far as is known here */
   headSeq: () => number | null;
   isReady: () => boolean;
+  isFresh: () => boolean;
 }
 
-export function showGauges({ metrics, hub, catalog, clients, sockets, events, headSeq, isReady }: GaugesOptions): void {
-  const { ready, connections, subscriptions, channels, behind, bufferedBytes, slowClients } = metrics;
+export function showGauges({
+  metrics,
+  hub,
+  catalog,
+  clients,
+  sockets,
+  events,
+  headSeq,
+  isReady,
+  isFresh,
+}: GaugesOptions): void {
+  const { ready, fresh, connections, subscriptions, channels, behind, bufferedBytes, slowClients } = metrics;
   ready.askedOf(() => ready.set(isReady() ? 1 : 0));
+  fresh.askedOf(() => fresh.set(isFresh() ? 1 : 0));
   connections.askedOf(() => {
     connections.set({ transport: 'websocket' }, sockets.count);
     connections.set({ transport: 'sse' }, events.count);

@@ -22,6 +22,7 @@ const modules = [
   'client/connection-model',
   'client/connection-state',
   'client/freshness',
+  'client/input',
   'client/live-handle',
   'client/live-query',
   'client/live-rows',

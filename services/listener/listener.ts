@@ -45,6 +45,8 @@ export type ListenerState = Record<string, unknown> & {
   /** the last seq that it gave, and of which epoch, while it leads */
   headSeq: number | null;
   epoch: number | null;
+  /** for how long Postgres has owed it an answer, in ms, while it leads: what it says of its lead is as old as that */
+  owedMs: number | null;
   /** how often it commits a canary, in ms, while it leads; 0: never */
   canaryEveryMs: number | null;
 };
@@ -114,8 +116,13 @@ export class Listener implements Service {
       term: leads ? this.#term : null,
       headSeq: leads ? this.#headSeq : null,
       epoch: leads ? this.#epoch : null,
+      owedMs: leads ? Math.max(0, Math.round(this.#silentMs - this.#config.LEASE_MS / 3)) : null,
       canaryEveryMs: leads ? this.#config.CANARY_INTERVAL_MS : null,
     };
+  }
+
+  get #silentMs(): number {
+    return performance.now() - this.#contactAt;
   }
 
   /**
@@ -124,7 +131,7 @@ export class Listener implements Service {
    */
   health(): { ready: boolean; node: string; state: string; silent_ms: number; reason?: string } {
     const state = this.#state;
-    const silentMs = Math.round(performance.now() - this.#contactAt);
+    const silentMs = Math.round(this.#silentMs);
     const said = { node: this.#config.NODE_NAME, state, silent_ms: silentMs };
     if (state !== 'leading' && state !== 'standby')
       return { ready: false, ...said, reason: 'it has no session in Postgres' };

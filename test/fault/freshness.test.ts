@@ -68,6 +68,8 @@ beforeAll(async () => {
   first = cluster.gateways[0]!;
   await admin(database.url, `create table watched (id bigint primary key, name text)`);
   await admin(database.url, `select plank.attach('watched')`);
+  const knows = async (node: ClusterNode) => (await fetch(`${node.url}/api/watched`)).ok;
+  await until('both know the table', async () => (await knows(first)) && (await knows(second)), freshMs);
 });
 
 beforeEach(() => tellOnFailure(() => [...cluster.listeners, ...cluster.gateways]));
@@ -178,7 +180,8 @@ describe('nobody is alarmed where changes arrive all the same, because', () => {
     { cause: 'only gateways do not reach Postgres', ...all('firstPostgres', 'postgres'), status: 'degraded' },
   ])('$cause', async ({ cut, heal, status }) => {
     const { query, states } = await watch(first);
-    await until('all is well', async () => (await said(first)).status === 'ok', freshMs);
+    await until('it tails Redis', async () => (await health(first)).changes === 'tailing', freshMs);
+    await arrives(query, freshMs);
     const before = states.length;
     cut();
     const end = performance.now() + 11_000;

@@ -64,6 +64,8 @@ export class Picture {
   seq = 0;
   /** where it may go on: a position before the first `live` behind rows says nothing of what the rows already held */
   from: string | null = null;
+  /** since the last `live` of this connection: only then positions of the connection are about it */
+  isLive = false;
   #state: 'rows' | 'changes' = 'rows';
 
   constructor(wish: Wish) {
@@ -76,6 +78,7 @@ export class Picture {
   }
 
   begin(): void {
+    this.isLive = false;
     if (this.from === null) this.void();
   }
 
@@ -83,6 +86,7 @@ export class Picture {
     this.rows.clear();
     this.seq = 0;
     this.from = null;
+    this.isLive = false;
     this.#state = 'rows';
   }
 
@@ -114,6 +118,7 @@ export class Picture {
         if (this.#state !== 'changes') throw new Error('live before the last rows');
         this.passed(frame.pos);
         this.from = frame.pos;
+        this.isLive = true;
         return;
       case 'change': {
         if (this.#state !== 'changes') throw new Error('a change before the last rows');
@@ -177,8 +182,9 @@ export class Client {
       if (frame.type === 'ok') {
         channels.set(frame.ch!, this.pictures[frame.id - 1]!);
         answered++;
-      } else if (frame.type === 'pos') for (const picture of this.pictures) picture.passed(frame.pos);
-      else if (frame.type === 'error') throw new Error(JSON.stringify(frame));
+      } else if (frame.type === 'pos') {
+        for (const picture of this.pictures) if (picture.isLive) picture.passed(frame.pos);
+      } else if (frame.type === 'error') throw new Error(JSON.stringify(frame));
       else if ('ch' in frame) channels.get(frame.ch)!.take(frame);
     };
     ws.on('message', (data) => {
