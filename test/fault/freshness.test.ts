@@ -176,15 +176,15 @@ describe('clients and balancers are told that changes may not arrive where', () 
 
 describe('nobody is alarmed where changes arrive all the same, because', () => {
   it.each([
-    { cause: 'only Redis hangs, and the log is read', ...all('listenerRedis', 'redis'), status: 'ok' },
     { cause: 'only gateways do not reach Postgres', ...all('firstPostgres', 'postgres'), status: 'degraded' },
+    { cause: 'only Redis hangs, and the log is read', ...all('listenerRedis', 'redis'), status: 'ok' },
   ])('$cause', async ({ cut, heal, status }) => {
     const { query, states } = await watch(first);
     await until('it tails Redis', async () => (await health(first)).changes === 'tailing', freshMs);
     await arrives(query, freshMs);
     const before = states.length;
     cut();
-    const end = performance.now() + 11_000;
+    const end = performance.now() + 9_000;
     while (performance.now() < end) {
       await arrives(query, freshMs);
       await delay(2_500);
