@@ -107,8 +107,12 @@ async function arrives(query: LiveQuery, ms: number): Promise<void> {
 }
 
 const all = (...names: (keyof typeof proxies)[]) => ({
-  cut: () => names.forEach((name) => void proxies[name].blackhole()),
-  heal: () => names.forEach((name) => void proxies[name].pass()),
+  cut: () => {
+    for (const name of names) proxies[name].blackhole();
+  },
+  heal: () => {
+    for (const name of names) proxies[name].pass();
+  },
 });
 const listener = (cut: NodeJS.Signals, heal: () => Promise<void> | void) => ({
   cut: () => cluster.listeners[0]!.signal(cut),

@@ -20,7 +20,7 @@ function rig(): { plank: Plank; sent: Record<string, unknown>[] } {
     }
     close(): void {}
   }
-  return { plank: createPlank({ url: 'ws://localhost/ws', WebSocket: Kept as never }), sent };
+  return { plank: createPlank({ url: 'ws://localhost/ws', WebSocket: Kept }), sent };
 }
 
 class Id {
@@ -130,7 +130,7 @@ describe('refuses', () => {
     ],
     [
       'an unknown option of live',
-      (plank) => t(plank).live({ where: {}, owner: 7 } as never),
+      (plank) => t(plank).live({ where: {}, owner: 7 }),
       /^owner is no option; there are where, columns, key, maxRows$/,
     ],
     [
