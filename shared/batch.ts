@@ -214,6 +214,37 @@ export function splitAtBreaks(batch: Batch): Batch[] {
   });
 }
 
+/** The texts of a change; null: there is none. */
+export interface Texts {
+  key: Buffer | null;
+  new: Buffer | null;
+  old: Buffer | null;
+}
+
+/** The batch with other texts where `map` gives some; itself, where it gives none (null). */
+export function mapTexts(batch: Batch, map: (change: BatchReader) => Texts | null): Batch {
+  const parts: Buffer[] = [];
+  /** of what is not copied yet */
+  let from = 0;
+  const reader = new BatchReader(batch);
+  while (reader.next()) {
+    const texts = map(reader);
+    if (!texts) continue;
+    const fields = [texts.key, texts.new, texts.old];
+    const lengths = Buffer.alloc(12);
+    fields.forEach((text, i) => lengths.writeInt32BE(text ? text.length : -1, 4 * i));
+    parts.push(batch.buffer.subarray(from, reader.keyStart - 12), lengths, ...fields.filter((text) => text !== null));
+    from = reader.end;
+  }
+  if (from === 0) return batch;
+  parts.push(batch.buffer.subarray(from));
+  // not of Node's pool, which it would keep alive
+  const buffer = Buffer.allocUnsafeSlow(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) at += part.copy(buffer, at);
+  return { epoch: batch.epoch, firstSeq: batch.firstSeq, lastSeq: batch.lastSeq, buffer };
+}
+
 /**
  * Walks the changes of a batch without allocating: the fields are those of the change that `next` moved to, the texts
  * ranges of `buffer` (end < start: null).
@@ -258,6 +289,11 @@ export class BatchReader {
     this.oldEnd = this.oldStart + buffer.readInt32BE(at + 29);
     this.#at = Math.max(this.oldStart, this.oldEnd);
     return true;
+  }
+
+  /** where the change that `next` moved to ends */
+  get end(): number {
+    return this.#at;
   }
 
   /** the top-level transaction's id, as decimal text; of the change that `next` moved to */

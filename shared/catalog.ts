@@ -46,6 +46,23 @@ export interface Table {
   imageSql: string;
 }
 
+/** A table of which columns were excluded after they had been captured. */
+export interface Former {
+  /** what transactions before this one captured is meant */
+  xid: bigint;
+  /** the members of such images that may be read */
+  columns: ReadonlySet<string>;
+  /** whether their keys may be */
+  key: boolean;
+}
+
+interface FormerRow {
+  id: number;
+  former_xid: string;
+  former_columns: string[];
+  former_key: boolean;
+}
+
 interface CatalogRow {
   id: number;
   name: string;
@@ -60,6 +77,10 @@ export class Catalog {
   readonly #pool: Pool;
   #byId = new Map<number, Table>();
   #byName = new Map<string, Table>();
+  #former: ReadonlyMap<number, Former> = new Map();
+  #formerRows = '[]';
+  /** ends with the load before: what is read later counts */
+  #loading: Promise<unknown> = Promise.resolve();
 
   constructor(pool: Pool) {
     this.#pool = pool;
@@ -69,7 +90,13 @@ export class Catalog {
    * Reads everything anew. Returns the ids of tables that are not what they were; the others stay the same objects. Throws when
    * Postgres does not answer; what was known stays.
    */
-  async load(): Promise<Set<number>> {
+  load(): Promise<Set<number>> {
+    const loaded = this.#loading.then(() => this.#load());
+    this.#loading = loaded.catch(() => {});
+    return loaded;
+  }
+
+  async #load(): Promise<Set<number>> {
     const { rows } = await this.#pool.query<CatalogRow>('select * from plank.catalog order by id');
     const before = this.#byId;
     const tables = rows.map((row): Table => {
@@ -85,9 +112,31 @@ export class Catalog {
       const known = before.get(row.id);
       return known && JSON.stringify(known) === JSON.stringify(table) ? known : table;
     });
+    // after the tables: whoever knows that a column is excluded knows what of before may be read
+    await this.loadFormer();
     this.#byId = new Map(tables.map((table) => [table.id, table]));
     this.#byName = new Map(tables.map((table) => [table.name, table]));
     return new Set([...before].filter(([id, table]) => this.#byId.get(id) !== table).map(([id]) => id));
+  }
+
+  /** Reads anew what was excluded after it had been captured. Resolves with whether that is more, or other, than was known. */
+  async loadFormer(): Promise<boolean> {
+    const { rows } = await this.#pool.query<FormerRow>('select * from plank.former order by id');
+    const text = JSON.stringify(rows);
+    if (text === this.#formerRows) return false;
+    this.#formerRows = text;
+    this.#former = new Map(
+      rows.map((row) => [
+        row.id,
+        { xid: BigInt(row.former_xid), columns: new Set(row.former_columns), key: row.former_key },
+      ]),
+    );
+    return true;
+  }
+
+  /** By Table.id. */
+  get former(): ReadonlyMap<number, Former> {
+    return this.#former;
   }
 
   byId(id: number): Table | undefined {

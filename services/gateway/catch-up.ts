@@ -39,6 +39,8 @@ interface Present {
   readonly epoch: number;
   readonly seq: number;
   goLive(subscription: Subscription): void;
+  /** a batch of history as it may be read at this moment */
+  readable(batch: Batch): Batch;
 }
 
 /** Why a subscription cannot go on, and behind which seq it can begin anew; null: not known. */
@@ -177,7 +179,7 @@ export class CatchUp {
     for (const batch of batches) {
       if (!run.mine()) return null;
       if (batch.lastSeq <= subscription.cursor) continue;
-      const stop = this.#send(subscription, run, batch);
+      const stop = this.#send(subscription, run, present.readable(batch));
       if (stop) return stop;
       await outlet.drained();
     }

@@ -88,7 +88,7 @@ export async function explainHere(asked: Question, deps: ExplainDeps): Promise<R
 
 async function findChange({ epoch, seq }: Question, { hub, history }: ExplainDeps): Promise<Change> {
   const batches: readonly Batch[] = hub.recent(seq) ?? (await history.read(seq - 1, epoch));
-  for (const batch of batches) {
+  for (const batch of batches.map((each) => hub.readable(each))) {
     if (seq < batch.firstSeq || seq > batch.lastSeq) continue;
     const reader = new BatchReader(batch);
     while (reader.next()) if (reader.seq === seq) return new Change(reader);

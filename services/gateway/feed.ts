@@ -32,6 +32,8 @@ const readingPauseMs = 100;
 const lackingMs = 2_000;
 /** a position of an epoch that this gateway has not heard of yet is judged within this time, or refused */
 const judgeMs = 2_000;
+/** between two looks at whether columns were excluded */
+const exclusionsMs = 2_000;
 /** this long without word from either side, and the gateway is not ready */
 const staleMs = 4_000;
 
@@ -55,7 +57,7 @@ export class Feed {
   readonly #options: FeedOptions;
   readonly #abort = new AbortController();
   #epochs: Epoch[] = [];
-  #running: Promise<void> | undefined;
+  #running: Promise<unknown> | undefined;
   #mode: 'tailing' | 'reading' = 'tailing';
   #heardAt = 0;
   /** when what is being passed on came, in ms since 1970 */
@@ -79,7 +81,7 @@ export class Feed {
     freshness.extent(extent, askedAt);
     if (!isLed) this.#mode = 'reading';
     this.#heard();
-    this.#running = this.#run();
+    this.#running = Promise.all([this.#run(), this.#watchExclusions()]);
   });
 
   readonly stop = once(async () => {
@@ -237,8 +239,11 @@ export class Feed {
   /** What comes before a change of shape is passed on in the old shape, what comes behind it in the new one. */
   async #deliver(batch: Batch): Promise<void> {
     const { hub, canaries, freshness, onShape } = this.#options;
+    const isReshaped = (of: Batch) => breaksOf(of).some(({ why }) => why === 'shape');
+    // a column that was excluded must not be told by what comes before that
+    if (isReshaped(batch)) await this.#untilDone(() => this.#loadFormer());
     for (const part of splitAtBreaks(batch)) {
-      const altered = breaksOf(part).some(({ why }) => why === 'shape') ? await this.#loadCatalog() : null;
+      const altered = isReshaped(part) ? await this.#untilDone(() => this.#options.catalog.load()) : null;
       if (this.#abort.signal.aborted) return;
       hub.deliver(part, this.#receivedAtMs);
       canaries.passed(part);
@@ -308,18 +313,41 @@ export class Feed {
     }
   }
 
-  /** Until it succeeds: changes of a table that is not known yet would be lost. Resolves with the ids of the changed ones. */
-  async #loadCatalog(): Promise<Set<number>> {
-    const { catalog, log } = this.#options;
+  async #loadFormer(): Promise<boolean> {
+    const isNew = await this.#options.catalog.loadFormer();
+    if (isNew) this.#options.hub.formerChanged();
+    return isNew;
+  }
+
+  /** Columns that were excluded stop being read soon after that, also while no listener leads and the change of shape does not come. */
+  async #watchExclusions(): Promise<void> {
+    const { signal } = this.#abort;
+    const { catalog, hub, log, onShape } = this.#options;
+    for (;;) {
+      await sleep(exclusionsMs * (0.75 + Math.random() / 4), signal);
+      if (signal.aborted) return;
+      try {
+        if (!(await this.#loadFormer())) continue;
+        const altered = await this.#untilDone(() => catalog.load());
+        if (altered) onShape(hub.catalogChanged(altered));
+      } catch (error) {
+        log.debug({ err: error }, 'could not ask what was excluded');
+      }
+    }
+  }
+
+  /** Until it succeeds: changes of a table that is not known yet would be lost. */
+  async #untilDone<Result>(load: () => Promise<Result>): Promise<Result | null> {
+    const { log } = this.#options;
     const backoff = new Backoff(50, 1_000);
     while (!this.#abort.signal.aborted) {
       try {
-        return await catalog.load();
+        return await load();
       } catch (error) {
         log.warn({ err: error }, 'could not read what is attached, trying again');
         await sleep(backoff.next(), this.#abort.signal);
       }
     }
-    return new Set();
+    return null;
   }
 }

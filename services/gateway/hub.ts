@@ -12,6 +12,7 @@ import { CatchUp } from './catch-up.ts';
 import { breaksOf, Change } from './changes.ts';
 import { type Channel, type TableSet, TablesChannel, tablesKey } from './channel.ts';
 import { type ChannelWords, FilteredChannel } from './filtered-channel.ts';
+import { readable } from './former-images.ts';
 import { FrameHeads } from './frames.ts';
 import type { Framing } from './framing.ts';
 import type { History } from './history.ts';
@@ -68,11 +69,22 @@ export class Hub {
   /** Tables were attached, renamed, altered or detached. Returns the subscriptions of channels about those. */
   catalogChanged(changed: ReadonlySet<number>): Subscription[] {
     this.#heads.forget();
+    this.formerChanged();
     const concerned: Subscription[] = [];
     for (const channel of this.#filteredChannels.values()) {
       if (changed.has(channel.words.table.id)) concerned.push(...channel.users);
     }
     return concerned;
+  }
+
+  /** Columns were excluded: what is in memory may have them. */
+  formerChanged(): void {
+    this.#ring.replace((batch) => this.readable(batch));
+  }
+
+  /** A batch as it may be read: whatever comes from elsewhere than memory goes through this. */
+  readable(batch: Batch): Batch {
+    return readable(batch, this.#options.catalog.former);
   }
 
   /** What was passed on is not the history any more: each subscription begins anew, in its own way. */
@@ -191,8 +203,9 @@ export class Hub {
   }
 
   /** Passes on the batch that directly follows `seq`, which this process received at that time (ms since 1970). */
-  deliver(batch: Batch, receivedAtMs = Date.now()): void {
+  deliver(received: Batch, receivedAtMs = Date.now()): void {
     const { metrics } = this.#options;
+    const batch = this.readable(received);
     const recent = this.#ring.push(batch);
     const full = new Set<Outlet>();
     const torn: Subscription[] = [];

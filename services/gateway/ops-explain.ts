@@ -164,6 +164,8 @@ async function explainOne(traced: Traced, who: Who | null, deps: OpsExplainDeps)
   const table = deps.catalog.byId(traced.relation);
   const { epoch } = await extentOf(deps.pool);
   const code = traced.action.charCodeAt(0);
+  const former = deps.catalog.former.get(traced.relation);
+  const isHidden = former !== undefined && !former.key && BigInt(traced.xid) < former.xid;
   const pos = traced.drain && formatPosition({ epoch, seq: traced.drain.seq });
   const steps: Step[] = [captured(traced), sequenced(traced, pos)];
   if (traced.drain) {
@@ -190,7 +192,7 @@ async function explainOne(traced: Traced, who: Who | null, deps: OpsExplainDeps)
     pos,
     table: table?.name ?? (code === actions.canary ? '(canary)' : `(detached, number ${traced.relation})`),
     action: actionNames[code] ?? traced.action,
-    id: traced.key === null ? null : JSON.parse(traced.key, keepDigits),
+    id: traced.key === null || isHidden ? null : JSON.parse(traced.key, keepDigits),
     summary: endOf(steps).text,
     steps,
   };

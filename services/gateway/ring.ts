@@ -50,10 +50,9 @@ export class Ring {
   }
 
   push(batch: Batch): Recent {
-    const bytes = batch.buffer.buffer.byteLength + itemBytes;
-    const recent: Recent = { batch, frames: new Map(), slab: noSlab, slabUsed: 0, bytes };
+    const recent = recentOf(batch);
     this.#items.push(recent);
-    this.#bytes += bytes;
+    this.#bytes += recent.bytes;
     this.#trim();
     return recent;
   }
@@ -104,6 +103,18 @@ export class Ring {
     return undefined;
   }
 
+  /** Gives each batch's place to what `map` makes of it, and forgets the frames of those that are others. */
+  replace(map: (batch: Batch) => Batch): void {
+    for (let i = this.#start; i < this.#items.length; i++) {
+      const item = this.#items[i]!;
+      const other = map(item.batch);
+      if (other === item.batch) continue;
+      const changed = recentOf(other);
+      this.#bytes += changed.bytes - item.bytes;
+      this.#items[i] = changed;
+    }
+  }
+
   clear(): void {
     this.#items = [];
     this.#start = 0;
@@ -121,4 +132,9 @@ export class Ring {
       this.#start = 0;
     }
   }
+}
+
+function recentOf(batch: Batch): Recent {
+  const bytes = batch.buffer.buffer.byteLength + itemBytes;
+  return { batch, frames: new Map(), slab: noSlab, slabUsed: 0, bytes };
 }

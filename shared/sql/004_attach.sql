@@ -27,6 +27,10 @@ from (select a.*, row_number() over (partition by a.name order by not plank.has_
 join plank.attached a on a.id = o.id join pg_class c on c.oid = a.relation join pg_namespace n on n.oid = c.relnamespace
 where o.place = 1 and a.excluded is not null and a.read_only is not null;
 
+-- Tables of which columns were excluded after they had been captured: what gateways must not read in what is kept, see plank.hide.
+create view plank.former as
+select id, former_xid::text, former_columns, former_key from plank.attachments where former_xid is not null;
+
 -- Takes the triggers of an attached table from wherever they are, a detached partition for one; not those that but_of is to have.
 create function plank.drop_triggers(p_id integer, but_of regclass default null) returns void language plpgsql as $$
 declare
@@ -260,19 +264,26 @@ end $$;
 -- Keeps what was captured of columns that are excluded now from being read: for images of before, it says which members may be, by
 -- what they have been called. Waits for writers, so that those who come later capture as plank.refresh generates it.
 create function plank.hide(a plank.attached) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  own   numeric := pg_current_xact_id()::text;
+  newer numeric;
 begin
   execute format('lock table %s in share row exclusive mode', a.relation);
-  update plank.attachments t set
-    former_columns = array(
-      select attname::text from pg_attribute c
-      where c.attrelid = a.relation and c.attnum > 0 and not c.attisdropped and c.attnum <> all (a.excluded) and not a.moved
-        and (c.attname::text, c.attnum) in (select * from unnest(t.seen_names, t.seen_numbers))
-        and not exists (select from unnest(t.seen_names, t.seen_numbers) s(name, number) where s.name = c.attname and s.number <> c.attnum)),
-    former_key = not a.moved and not (a.excluded && t.seen_keys),
-    -- a snapshot that is older than the lock does not know all who were before it: then it is for ever
-    former_xid = case when current_setting('transaction_isolation') = 'read committed' then pg_snapshot_xmax(pg_current_snapshot())
-                      else '18446744073709551615'::xid8 end
-  where t.id = a.id;
+  begin
+    update plank.attachments t set
+      former_columns = array(
+        select attname::text from pg_attribute c
+        where c.attrelid = a.relation and c.attnum > 0 and not c.attisdropped and c.attnum <> all (a.excluded) and not a.moved
+          and (c.attname::text, c.attnum) in (select * from unnest(t.seen_names, t.seen_numbers))
+          and not exists (select from unnest(t.seen_names, t.seen_numbers) s(name, number) where s.name = c.attname and s.number <> c.attnum)),
+      former_key = not a.moved and not (a.excluded && t.seen_keys)
+    where t.id = a.id returning xmin::text into newer;
+  exception when others then
+    -- The clause makes the block a subtransaction, whose id is the newest there is: those of earlier writers are below it, whatever
+    -- this transaction's snapshot sees.
+    raise;
+  end;
+  update plank.attachments t set former_xid = (own + mod(newer - mod(own, 4294967296) + 4294967296, 4294967296))::text::xid8 where t.id = a.id;
 end $$;
 
 -- Stops capturing a table. Clients are told nothing more of it, nor of what was captured before.
