@@ -25,6 +25,8 @@ export const catalogue = {
   UNSUPPORTED_MEDIA_TYPE: { status: 415, title: 'The body must be application/json', retry: false },
   REFUSED: { status: 422, title: 'The database refuses this', retry: false },
   TOO_MANY: { status: 429, title: 'Too many connections', retry: true },
+  TOO_MANY_GUESSES: { status: 429, title: 'Too many wrong tokens', retry: false },
+  UPGRADE_REQUIRED: { status: 426, title: 'This is served to WebSockets', retry: false },
   INTERNAL: { status: 500, title: 'Something went wrong here', retry: true },
   PEER: { status: 502, title: 'Another process did not do it', retry: true },
   LEAVING: { status: 503, title: 'This replica takes no more clients', retry: true },

@@ -13,8 +13,8 @@ export function parsePlainMessage(text: string): PlainMessage | { error: string 
   let value: unknown;
   try {
     value = JSON.parse(text);
-  } catch {
-    return { error: 'the message is not JSON' };
+  } catch (error) {
+    return { error: unreadable(error) };
   }
   const parsed = plainMessage.safeParse(value);
   if (parsed.success) return parsed.data;
@@ -65,13 +65,18 @@ export function parseClientMessage(
   let value: unknown;
   try {
     value = JSON.parse(text, reviver);
-  } catch {
-    return { error: 'the message is not JSON' };
+  } catch (error) {
+    return { error: unreadable(error) };
   }
   const parsed = clientFrame.safeParse(value);
   if (parsed.success) return parsed.data;
   const id = requestId.safeParse((value as { id?: unknown } | null)?.id);
   return { error: describe(parsed.error.issues[0]!), ...(id.success ? { id: id.data } : {}) };
+}
+
+/** A reviver descends by recursion: what is too deep for it may well be JSON. */
+function unreadable(error: unknown): string {
+  return error instanceof RangeError ? 'the message is nested too deeply' : 'the message is not JSON';
 }
 
 function describe(issue: z.core.$ZodIssue): string {

@@ -1,4 +1,5 @@
 /** Server-sent events: one subscription as a GET, resumed by the browser's own Last-Event-ID. */
+import type { Socket } from 'node:net';
 import type { Request, RequestHandler, Response } from 'express';
 import { PlankError } from '#shared/errors.ts';
 import { parseSegment } from './addresses.ts';
@@ -41,6 +42,8 @@ interface EventStreamsDeps
 export class EventStreams {
   readonly #deps: EventStreamsDeps;
   readonly #streams = new Set<Stream>();
+  /** connections that are for a stream, now or soon */
+  readonly #taken = new WeakSet<Socket>();
   readonly #wheel: PingWheel<Stream>;
 
   constructor(deps: EventStreamsDeps) {
@@ -86,8 +89,17 @@ export class EventStreams {
     for (const stream of this.#streams) this.#end(stream);
   }
 
+  /**
+   * The first handler of every request: what follows a stream on its connection would be done and never be answered, so that the
+   * connection ends instead.
+   */
+  readonly guard: RequestHandler = (request, _response, next) => {
+    if (this.#taken.has(request.socket)) request.socket.destroy();
+    else next();
+  };
+
   /** For `GET /api/:table/changes`. */
-  readonly handler: RequestHandler = (request, response) => {
+  readonly handler: RequestHandler = async (request, response) => {
     const { catalog, metrics } = this.#deps;
     // what it was told last is that there is nothing to come back for; browsers understand this answer
     if (request.get('last-event-id') === eventIds.end) {
@@ -104,6 +116,14 @@ export class EventStreams {
       if (error instanceof Refused)
         throw new PlankError(error.code === 'UNKNOWN_TABLE' ? 'NOT_FOUND' : 'INVALID', error.message, { cause: error });
       throw error;
+    }
+    this.#taken.add(request.socket);
+    // behind other requests of its connection, an answer has no socket until those are answered
+    if (!response.socket) {
+      await new Promise((resolve) => {
+        response.once('socket', resolve);
+        request.socket.once('close', resolve);
+      });
     }
     if (this.#deps.isLeaving()) throw new PlankError('LEAVING', 'this replica is leaving');
     if (this.#deps.isFull()) throw new PlankError('TOO_MANY', 'this replica is full');
@@ -201,6 +221,6 @@ function parseJson(text: string): unknown {
   try {
     return JSON.parse(text, keepDigits);
   } catch (error) {
-    throw wrong('where', 'is not JSON', error);
+    throw wrong('where', error instanceof RangeError ? 'is nested too deeply' : 'is not JSON', error);
   }
 }

@@ -234,7 +234,7 @@ export class Gateway implements Service {
       pool: restPool,
       health: () => this.#health(),
       ready: () => this.#ready(),
-      changes: this.#events.handler,
+      changes: this.#events,
       registry: metrics.registry,
     });
     this.#server = createServer(

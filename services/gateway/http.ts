@@ -12,7 +12,8 @@ import type { Log } from '../../shared/log.ts';
 import { httpMetrics } from '../../shared/metrics.ts';
 import type { Pool } from '../../shared/postgres.ts';
 import { isChanges } from './addresses.ts';
-import { methodNotAllowed, named, notFound, problemHandler, routeOf } from './problems.ts';
+import type { EventStreams } from './event-stream.ts';
+import { methodNotAllowed, named, notFound, problemHandler, routeOf, upgradeRequired } from './problems.ts';
 import { sdkFiles } from './sdk.ts';
 import { tablesRouter } from './tables.ts';
 
@@ -33,7 +34,7 @@ export interface AppDeps {
   health: () => Promise<Health>;
   ready: () => { ready: boolean; reason?: string };
   /** `GET /api/:table/changes`: the table's changes as server-sent events */
-  changes?: RequestHandler;
+  changes?: Pick<EventStreams, 'guard' | 'handler'>;
   registry: Registry;
 }
 
@@ -65,6 +66,7 @@ export function createApp({ config, log, catalog, pool, health, ready, changes, 
   app.set('query parser', 'simple');
 
   app.use(measure(registry));
+  if (changes) app.use(changes.guard);
   app.use((_request, response, next) => {
     response.set('X-Content-Type-Options', 'nosniff');
     next();
@@ -121,8 +123,13 @@ export function createApp({ config, log, catalog, pool, health, ready, changes, 
     // express answers HEAD by GET: a stream without end
     const route = app.route('/api/:table/:segment');
     route.all((request, _response, next) => next(isChanges(request.params.segment) ? undefined : 'route'));
-    route.all(named('/api/:table/changes')).head(methodNotAllowed('GET')).get(changes).all(methodNotAllowed('GET'));
+    route
+      .all(named('/api/:table/changes'))
+      .head(methodNotAllowed('GET'))
+      .get(changes.handler)
+      .all(methodNotAllowed('GET'));
   }
+  app.route('/ws').all(named('/ws')).get(upgradeRequired).all(methodNotAllowed('GET'));
   app.use('/api', tablesRouter({ pool, catalog, maxBodyBytes: config.MAX_BODY_BYTES }));
 
   for (const [path, file] of Object.entries(pages)) {

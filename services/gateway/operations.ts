@@ -12,10 +12,10 @@ import type { Log } from '#shared/log.ts';
 import { once } from '#shared/retry.ts';
 import type { Roster } from '#shared/roster.ts';
 import type { Console } from './console.ts';
-import { foreign, OpsAccess } from './ops-access.ts';
+import { foreign, OpsAccess, tooMany } from './ops-access.ts';
 import { drainRoutes } from './ops-drain.ts';
 import { opsPages } from './ops-pages.ts';
-import { methodNotAllowed, named, notFound, problemHandler } from './problems.ts';
+import { methodNotAllowed, named, notFound, problemHandler, upgradeRequired } from './problems.ts';
 import { refuse, type Sockets } from './sockets.ts';
 
 interface OperationsOptions {
@@ -53,6 +53,8 @@ export class Operations {
       .all(named('/ops/nodes'))
       .get((_request, response) => void response.json(roster.nodes()))
       .all(methodNotAllowed('GET, HEAD'));
+    for (const path of ['/ws', '/ops/ws'])
+      app.route(path).all(named(path)).get(upgradeRequired).all(methodNotAllowed('GET'));
     app.use(drainRoutes(roster));
     app.use(notFound);
     app.use(problemHandler(log));
@@ -79,6 +81,8 @@ export class Operations {
   #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     socket.on('error', () => socket.destroy());
     if (!this.#access.isOwn(request)) return refuse(socket, '403 Forbidden', foreign);
+    const seconds = this.#access.secondsUntilJudged(request);
+    if (seconds > 0) return refuse(socket, '429 Too Many Requests', tooMany(seconds));
     if (!this.#access.isAdmitted(request))
       return refuse(socket, '401 Unauthorized', "this needs the operators' token (OPS_TOKEN), or a session");
     const path = request.url?.split('?')[0];

@@ -6,9 +6,11 @@
  */
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
-import { isIP } from 'node:net';
+import { BlockList, isIP, isIPv6 } from 'node:net';
 import type { RequestHandler } from 'express';
 import { PlankError } from '#shared/errors.ts';
+import { forwardedFor } from './connection.ts';
+import { Guesses } from './ops-guesses.ts';
 
 const cookieName = 'plank_operator';
 const sessionMs = 12 * 3_600_000;
@@ -19,32 +21,51 @@ export const foreign =
 
 export class OpsAccess {
   readonly #token: string | undefined;
+  readonly #guesses = new Guesses();
 
   constructor(token: string | undefined) {
     this.#token = token;
+  }
+
+  /** So long no token of the asker's is judged, after too many that were wrong; 0: it is. To be asked before isAdmitted. */
+  secondsUntilJudged(request: IncomingMessage): number {
+    const isJudged = this.#token === undefined || request.headers.authorization === undefined;
+    return isJudged ? 0 : this.#guesses.waitSeconds(askerOf(request));
   }
 
   /** Brings the token or a cookie that was given for it, or none is needed. */
   isAdmitted(request: IncomingMessage): boolean {
     if (this.#token === undefined) return true;
     const { authorization, cookie } = request.headers;
-    if (authorization !== undefined) return isSame(authorization, `Bearer ${this.#token}`);
+    if (authorization !== undefined) {
+      const isRight = isSame(authorization, `Bearer ${this.#token}`);
+      this.#guesses.count(askerOf(request), isRight);
+      return isRight;
+    }
     return this.#isValid(cookieOf(cookie ?? ''));
   }
 
   /** Comes from a page of this port, or from no page at all. */
-  isOwn({ headers }: IncomingMessage): boolean {
-    const { origin, host = '' } = headers;
+  isOwn({ headers, method }: IncomingMessage): boolean {
+    const { origin, host = '', 'content-type': type = '' } = headers;
     // a name of the page's own choice would be its origin as well; no such page has a cookie
     if (this.#token === undefined && !isNear(host)) return false;
     if (origin !== undefined) return URL.canParse(origin) && new URL(origin).host === host;
     // an image, say, for which browsers name no origin; a link is another matter
-    return !/^(cross|same)-site$/.test(String(headers['sec-fetch-site'])) || headers['sec-fetch-mode'] === 'navigate';
+    const isForeign = /^(cross|same)-site$/.test(String(headers['sec-fetch-site']));
+    if (method === 'GET' || method === 'HEAD') return !isForeign || headers['sec-fetch-mode'] === 'navigate';
+    // a browser that says neither still says what a form of another page is sent as
+    return !isForeign && !/^(application\/x-www-form-urlencoded|multipart\/form-data|text\/plain)\b/i.test(type);
   }
 
   /** For everything but the page itself. */
   readonly guard: RequestHandler = (request, response, next) => {
     if (!this.isOwn(request)) throw new PlankError('FORBIDDEN_ORIGIN', foreign);
+    const seconds = this.secondsUntilJudged(request);
+    if (seconds > 0) {
+      response.set('Retry-After', String(seconds));
+      throw new PlankError('TOO_MANY_GUESSES', tooMany(seconds));
+    }
     if (this.isAdmitted(request)) return next();
     response.set('WWW-Authenticate', 'Bearer');
     throw new PlankError('UNAUTHORIZED', "this needs the operators' token (OPS_TOKEN)");
@@ -75,6 +96,27 @@ export class OpsAccess {
     return until > Date.now() && isSame(session, this.#sign(until));
   }
 }
+
+export const tooMany = (seconds: number): string => `too many wrong tokens came from here: try again in ${seconds} s`;
+
+/** Where the request is from. What a proxy says of it counts where the proxy is near: anybody else could say what he likes. */
+function askerOf(request: IncomingMessage): string {
+  const peer = (request.socket.remoteAddress ?? '').replace(/^::ffff:/, '');
+  return (near.check(peer, isIPv6(peer) ? 'ipv6' : 'ipv4') ? forwardedFor(request) : null) ?? peer;
+}
+
+const near = new BlockList();
+for (const [network, bits] of [
+  ['127.0.0.0', 8],
+  ['10.0.0.0', 8],
+  ['172.16.0.0', 12],
+  ['192.168.0.0', 16],
+  ['169.254.0.0', 16],
+] as const)
+  near.addSubnet(network, bits, 'ipv4');
+near.addAddress('::1', 'ipv6');
+near.addSubnet('fc00::', 7, 'ipv6');
+near.addSubnet('fe80::', 10, 'ipv6');
 
 /** An address, localhost, or a name without dots, none of which somebody else's DNS answers for. */
 function isNear(host: string): boolean {

@@ -213,6 +213,12 @@ export const notFound: RequestHandler = (request: Request) => {
   throw new PlankError('NOT_FOUND', `There is no ${shorten(request.path)} here`);
 };
 
+/** For what is served to WebSockets only. */
+export const upgradeRequired: RequestHandler = (_request, response) => {
+  response.set({ Upgrade: 'websocket', Connection: 'Upgrade' });
+  throw new PlankError('UPGRADE_REQUIRED', 'This address is for WebSockets: connect with a WebSocket client');
+};
+
 /** The last handler of a route. */
 export function methodNotAllowed(allow: string): RequestHandler {
   return (request, response) => {

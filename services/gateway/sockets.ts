@@ -16,6 +16,7 @@ import { Plain, type PlainDeps, plainWish } from './plain.ts';
 import { type Positions, positionEveryMs } from './positions.ts';
 import { Session, type SessionDeps } from './session.ts';
 import type { SubscriberDeps } from './subscriber.ts';
+import { wrongParameter } from './ws-address.ts';
 
 const maxPayload = 64 * 1024;
 /** from one client between two pings */
@@ -162,6 +163,11 @@ export class Sockets {
 
   /** Who speaks on the connection; null: it is being closed, with the reason. */
   #speaker(connection: Connection, protocol: string, url: URL): Speaker | null {
+    const wrong = wrongParameter(url, protocol !== subprotocol);
+    if (wrong !== null) {
+      connection.close(closeCodes.malformed, wrong);
+      return null;
+    }
     if (protocol === subprotocol) return new Session(connection, this.#sessionDeps);
     const wish = plainWish(url, this.#options);
     if (!('error' in wish)) return new Plain(connection, wish, this.#options);

@@ -58,7 +58,10 @@ function parseWhere(table: Table, where: string): Filter {
   try {
     json = JSON.parse(where, keepDigits);
   } catch (error) {
-    throw invalidFields([{ path: 'where', message: 'must be a filter as JSON' }], error);
+    throw invalidFields(
+      [{ path: 'where', message: error instanceof RangeError ? 'is nested too deeply' : 'must be a filter as JSON' }],
+      error,
+    );
   }
   try {
     return parseFilter(table, json);

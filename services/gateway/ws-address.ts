@@ -1,0 +1,25 @@
+/** The query parameters of /ws: which there are in each mode. One that is not known is refused by its name, as REST does it. */
+
+const plainParameters = ['tables', 'since'];
+
+/** What is wrong with the parameters of a URL; null: nothing. */
+export function wrongParameter(url: URL, isPlain: boolean): string | null {
+  const known = isPlain ? plainParameters : [];
+  const seen = new Set<string>();
+  for (const name of url.searchParams.keys()) {
+    if (!known.includes(name)) return `${name.slice(0, 40)}: ${reason(name, isPlain)}`;
+    if (seen.has(name)) return `${name}: is there more than once`;
+    seen.add(name);
+  }
+  return null;
+}
+
+function reason(name: string, isPlain: boolean): string {
+  if (!isPlain) return 'is no parameter of /ws in plank.v1: a subscribe message says what is wanted';
+  const similar = plainParameters.find((known) => isSimilar(known, name.toLowerCase()));
+  const there = plainParameters.join(' and ');
+  return similar ? `is no parameter of /ws; did you mean ${similar}?` : `is no parameter of /ws: there are ${there}`;
+}
+
+/** The same but for its end: table, tables[], tablenames, from for since is not. */
+const isSimilar = (known: string, name: string): boolean => name.startsWith(known.slice(0, 4));
