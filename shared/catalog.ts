@@ -44,6 +44,8 @@ export interface Table {
   columns: Column[];
   /** SQL for the JSON image of the row `t`: the same bytes that capture makes */
   imageSql: string;
+  /** another one where anything of the above is */
+  version: string;
 }
 
 /** A table of which columns were excluded after they had been captured. */
@@ -71,6 +73,7 @@ interface CatalogRow {
   key_columns: string[];
   columns: Column[];
   image_sql: string;
+  version: string;
 }
 
 export class Catalog {
@@ -108,6 +111,7 @@ export class Catalog {
         keyColumns: row.key_columns,
         columns: row.columns,
         imageSql: row.image_sql,
+        version: row.version,
       };
       const known = before.get(row.id);
       return known && JSON.stringify(known) === JSON.stringify(table) ? known : table;

@@ -16,6 +16,11 @@ const lockMs = 50;
 const ownLockMs = 10_000;
 const fetchDeadlineMs = 30_000;
 
+/** The table is another one than that which the channel was made for, and the feed is about to say so. */
+export class Altered extends Error {
+  override readonly name = 'Altered';
+}
+
 export interface SnapshotStart {
   /** the rows are as of this seq … */
   seq: number;
@@ -106,17 +111,22 @@ async function begin(client: PoolClient, table: Table): Promise<SnapshotStart> {
   );
   const [{ rows }] = (await client.query(
     `select l.epoch, l.next_seq - 1 as seq, pg_current_snapshot()::text as snap,
+            (select told from plank.attachments where id = ${table.id}) as version,
             (select count(*) from plank.between(l.snap, pg_current_snapshot())) as unnumbered
      from plank.leader l;
      ${lockTimeout(lockMs)}`,
-  )) as unknown as [QueryResult<{ epoch: number; seq: string; snap: string; unnumbered: string }>];
-  const { epoch, seq, snap, unnumbered } = rows[0]!;
+  )) as unknown as [
+    QueryResult<{ epoch: number; seq: string; snap: string; version: string | null; unnumbered: string }>,
+  ];
+  const { epoch, seq, snap, version, unnumbered } = rows[0]!;
+  if (version !== table.version) throw new Altered();
   return { epoch, seq: Number(seq), skip: () => new Skip(snap, Number(unnumbered)) };
 }
 
 /** Gives the connection back where it is whole. */
 async function release(client: PoolClient, failed: unknown): Promise<void> {
-  let broken = failed === undefined || isStatementError(failed) ? undefined : (failed as Error);
+  const isWhole = failed === undefined || failed instanceof Altered || isStatementError(failed);
+  let broken = isWhole ? undefined : (failed as Error);
   if (!broken)
     await withDeadlineOr(client.query('rollback'), fetchDeadlineMs, silent).catch((error: Error) => {
       broken = error;

@@ -15,6 +15,7 @@ import type { Hub } from './hub.ts';
 import type { Outlet } from './outlet.ts';
 import { TooSlow } from './room.ts';
 import type { Snapshots } from './snapshot.ts';
+import { Altered } from './snapshot-transaction.ts';
 import { Refused, wordsOf } from './subscribe.ts';
 import { type Listeners, Subscription } from './subscription.ts';
 
@@ -242,7 +243,7 @@ export class Subscriber implements Listeners {
           this.#refuse('UNAVAILABLE', 'the rows were read too slowly');
           return;
         }
-        if (!(error instanceof TooSlow))
+        if (!(error instanceof TooSlow) && !(error instanceof Altered))
           log.warn({ err: error, channel: this.channel.name }, 'could not read a snapshot, trying again');
         // half of the rows are there: void
         if (begun && mine()) this.#resync('retention', null);

@@ -21,6 +21,9 @@ create table plank.attachments (
   read_only_numbers smallint[] not null default '{}',
   shape             text,                                        -- plank.shape() when the capture was generated,
   code              text,                                        -- and plank.code() then
+  -- What gateways were told: a digest of the table's row of plank.catalog; and what else its rows' images depend on, see plank.rendering.
+  told              text,
+  rendering         text[],
   -- What the columns have been called since the table was attached, and which ones were in the key.
   seen_names        text[] not null default '{}',
   seen_numbers      smallint[] not null default '{}',
@@ -85,7 +88,7 @@ select t.id,
        plank.column_names(plank.relation_of(t, (select plank.this_catalog())),
          plank.columns_of(plank.relation_of(t, (select plank.this_catalog())), t.read_only, t.read_only_numbers, t.catalog = (select plank.this_catalog()))) as read_only,
        t.catalog <> (select plank.this_catalog()) as moved,       -- attached in another database, of which this one is a restored dump
-       t.shape, t.code, t.former_xid, t.former_columns, t.former_key
+       t.shape, t.code, t.told, t.rendering, t.former_xid, t.former_columns, t.former_key
 from plank.attachments t;
 
 -- Captured changes, in the order in which statements captured them. Append-only: nothing marks a row as consumed.
@@ -95,7 +98,7 @@ create table plank.outbox (
   xid      xid8 not null default pg_current_xact_id(),           -- the top-level transaction
   at       timestamptz not null default clock_timestamp(),
   relation integer not null,                                     -- plank.attachments.id
-  action   "char" not null,                                      -- I U D T(runcate) S(hape of the table changed) C(anary)
+  action   "char" not null,                                      -- I U D T(runcate) S(hape of the table changed) R(ows changed without changes of their own) C(anary)
   key      text,                                                 -- the primary key as JSON
   new      text,                                                 -- images as JSON, rendered once and never again
   old      text

@@ -339,9 +339,12 @@ begin
       get diagnostics wrote = row_count;$s$, a.id, old_rows, done, before_delete, target)
     else format($s$
       insert into plank.%2$I (relation, action)
-      -- The trigger's argument says that this is the whole table, and no partition.
-      select %1$s, case when tg_nargs = 1 then 'T'::"char" else 'S' end;
-      wrote := 1;$s$, a.id, target)
+      -- The trigger's argument says that this is the whole table, and no partition. With the whole table its partitions are truncated,
+      -- of which nothing is left to tell.
+      select %1$s, case when tg_nargs = 1 then 'T'::"char" else 'R' end
+      where tg_nargs = 1 or not exists (
+        select from (select action from plank.outbox_%1$s order by id desc limit 1) l where l.action in ('T', 'R'));
+      get diagnostics wrote = row_count;$s$, a.id, target)
     end;
     -- as literals: a column may be called "$body$; …", and whoever may alter the table must not write what follows it
     execute format($f$
@@ -412,7 +415,7 @@ begin
   if to_regclass(own_changes) is null or position(format('= %L::name', captured_as) in pg_get_viewdef(to_regclass(own_changes))) = 0 then
     execute format($v$
       create or replace view %1$s with (security_barrier) as select * from plank.outbox
-      where relation = %2$s and xid = pg_current_xact_id() and action = any ('{I,U,D,T,S}'::"char"[])
+      where relation = %2$s and xid = pg_current_xact_id() and action = any ('{I,U,D,T,S,R}'::"char"[])
         and (current_user = %3$L::name or (select plank.captures(%2$s))) with check option
     $v$, own_changes, a.id, captured_as);
     if is_superuser then

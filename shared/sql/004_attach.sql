@@ -21,7 +21,8 @@ select a.id, a.name, n.nspname as schema, c.relname as "table", a.key_columns,
         from plank.column_values(a, 't.') v join pg_attribute t on t.attrelid = a.relation and t.attnum = v.number
         join pg_type d on d.oid = t.atttypid join pg_type y on y.oid = plank.base_type(t.atttypid)
         left join pg_collation l on l.oid = t.attcollation) as columns,
-       plank.image_sql(a, 't') as image_sql
+       plank.image_sql(a, 't') as image_sql,
+       a.told as version                                         -- changes with anything of the above
 from (select a.*, row_number() over (partition by a.name order by not plank.has_triggers(a.id, a.relation), a.id) as place
       from plank.attached a join pg_class c on c.oid = a.relation and c.relkind in ('r', 'p')) o
 join plank.attached a on a.id = o.id join pg_class c on c.oid = a.relation join pg_namespace n on n.oid = c.relnamespace
@@ -81,6 +82,43 @@ create function plank.shape(c plank.catalog) returns text language sql stable se
     where a.id = c.id and r.contype = 'f'), (
     select string_agg(pg_get_expr(d.adbin, d.adrelid), ',' order by d.adnum) from plank.attached a join pg_attrdef d on d.adrelid = a.relation
     join pg_attribute t on t.attrelid = d.adrelid and t.attnum = d.adnum and t.attgenerated <> '' where a.id = c.id)))
+$$;
+
+-- The types of a table's columns, and what these are made of.
+create function plank.column_types(relation regclass) returns setof oid language sql stable set search_path = pg_catalog, pg_temp as $$
+  with recursive types as (
+    select atttypid as type from pg_attribute where attrelid = relation and attnum > 0 and not attisdropped
+    union
+    select part.type from types t join pg_type y on y.oid = t.type cross join lateral (
+      select y.typelem as type union all select y.typbasetype union all
+      select atttypid from pg_attribute where attrelid = y.typrelid and attnum > 0 and not attisdropped union all
+      select rngsubtype from pg_range where y.oid in (rngtypid, rngmultitypid)) part
+    where part.type <> 0
+  )
+  select type from types
+$$;
+
+-- What else the rows of a table and their images depend on, besides its row of plank.catalog: partitions, labels of enums, attributes of
+-- composite types, expressions of generated columns. By names: a dump carries this.
+create function plank.rendering(relation regclass) returns text[] language sql stable set search_path = pg_catalog, pg_temp as $$
+  select array_agg(item order by item) from (
+    select format('partition %s', relid::regclass) as item from pg_partition_tree(relation) where isleaf and relid <> relation
+    union all
+    select format('label %s %s', format_type(enumtypid, null), enumlabel) from plank.column_types(relation) t(type) join pg_enum on enumtypid = type
+    union all
+    select format('attribute %s %s %I %s', format_type(y.oid, null), attnum, attname, format_type(atttypid, atttypmod))
+    from plank.column_types(relation) t(type) join pg_type y on y.oid = type and y.typtype = 'c'
+    join pg_attribute on attrelid = y.typrelid and attnum > 0 and not attisdropped
+    union all
+    select format('generated %I %s', attname, pg_get_expr(adbin, adrelid)) from pg_attribute join pg_attrdef on adrelid = attrelid and adnum = attnum
+    where attrelid = relation and attgenerated <> '' and not attisdropped) x
+$$;
+
+-- Whether rows are others, or look otherwise: not where an enum has more labels than before, or a partition was created, which is empty.
+create function plank.renders_otherwise(p_was text[], p_is text[], p_tag text) returns boolean language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select exists (select unnest(p_was) except select unnest(p_is))
+      or exists (select from (select unnest(p_is) as item except select unnest(p_was)) x
+                 where item not like 'label %' and not (item like 'partition %' and p_tag = 'CREATE TABLE'))
 $$;
 
 -- A digest of the generated functions.
@@ -163,15 +201,19 @@ create function plank.lost_columns(p_id integer) returns text language sql stabl
     and not exists (select from pg_attribute c where c.attrelid = a.relation and c.attname = n.name and c.attnum > 0 and not c.attisdropped)
 $$;
 
--- Rewrites the capture functions and triggers of an attached table to what the table is now, and tells every gateway by an
--- event of action S, in the order of changes. Where it cannot be judged what may be shown, all stays as it is.
-create function plank.refresh(p_id integer) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
+-- Rewrites the capture functions and triggers of an attached table to what the table is now, and tells every gateway by an event of action
+-- S, in the order of changes, where clients see another shape; else by one of action R where rows changed, came or went without changes
+-- of their own: p_rewritten says so, or plank.rendering. Where it cannot be judged what may be shown, all stays as it is.
+create function plank.refresh(p_id integer, p_rewritten boolean default false, p_tag text default '') returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   a    plank.attached;
+  was  plank.attached;
   keys text[];
   t    record;
 begin
   select * into strict a from plank.attached where id = p_id;
+  was := a;
   if a.excluded is null or a.read_only is null then
     raise exception 'plank: this database is a restored dump, and % has no column % here, which was excluded or read-only', a.relation, plank.lost_columns(p_id)
       using errcode = 'undefined_column', hint = format('Say which columns are: select plank.attach(%L, exclude => …, read_only => …)', a.relation);
@@ -188,9 +230,18 @@ begin
     perform plank.put_trigger(t.relation, t.name, t.definition);
   end loop;
   perform plank.drop_triggers(a.id, but_of => a.relation);
-  update plank.attachments set shape = (select plank.shape(c) from plank.catalog c where c.id = p_id), code = plank.code(p_id) where id = p_id;
-  insert into plank.outbox (relation, action) values (a.id, 'S');
-  perform plank.ring();
+  update plank.attachments
+  set shape = (select plank.shape(c) from plank.catalog c where c.id = p_id), code = plank.code(p_id), rendering = plank.rendering(a.relation),
+      told = (select md5((to_jsonb(c) - 'version')::text) from plank.catalog c where c.id = p_id)
+  where id = p_id;
+  select * into strict a from plank.attached where id = p_id;
+  if a.told is distinct from was.told then
+    insert into plank.outbox (relation, action) values (a.id, 'S');
+    perform plank.ring();
+  elsif p_rewritten or plank.renders_otherwise(was.rendering, a.rendering, p_tag) then
+    insert into plank.outbox (relation, action) values (a.id, 'R');
+    perform plank.ring();
+  end if;
 end $$;
 
 -- Attaches a table, or an attached one again. A partitioned table is attached with its partitions.
@@ -206,6 +257,7 @@ declare
   repair   text;
   was      plank.attached;
   a        plank.attached;
+  is_unsure boolean;
 begin
   select u.problem, u.repair into wrong, repair from plank.unfit(attach.relation) u limit 1;
   if found then
@@ -225,6 +277,10 @@ begin
     raise exception 'plank: another attached table is called % as well', plank.public_name(attach.relation) using errcode = 'duplicate_object';
   end if;
   select * into was from plank.attached o where o.relation = attach.relation;
+  -- Where nothing follows DDL, or something is repaired, rows may have changed without a word.
+  is_unsure := not plank.follows_ddl() or was.code is distinct from plank.code(was.id) or exists (
+    select from plank.triggers(was.id, attach.relation) w left join pg_trigger g on g.tgrelid = w.relation and g.tgname = w.name
+    where g.oid is null or pg_get_triggerdef(g.oid) <> 'CREATE ' || w.definition or g.tgenabled in ('D', 'R'));
   if not found then
     insert into plank.attachments (catalog, relation, schema_name, table_name, key_columns)
     select plank.this_catalog(), attach.relation, n.nspname, c.relname, keys from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -245,7 +301,7 @@ begin
   if not was.excluded @> a.excluded or was.excluded is null and was.relation is not null then
     perform plank.hide(a);
   end if;
-  perform plank.refresh(a.id);
+  perform plank.refresh(a.id, p_rewritten => is_unsure);
   perform plank.say_wider(a.relation, 'sent to clients', array(select unnest(was.excluded) except select unnest(a.excluded)));
   perform plank.say_wider(a.relation, 'writable over REST', array(
     select attnum from pg_attribute t where t.attrelid = a.relation and attname in (select unnest(was.read_only) except select unnest(a.read_only))));
@@ -303,64 +359,4 @@ begin
   perform plank.drop_functions(a.id);
   insert into plank.outbox (relation, action) values (a.id, 'S');
   perform plank.ring();
-end $$;
-
--- Follows the DDL of attached tables: columns added, renamed or dropped, tables renamed, dropped or given away, partitions added; and of
--- what they are made of: schemas, types.
--- Event triggers are for superusers; where the migrating role is none, plank.attach must be called again after such DDL
--- (capture goes on meanwhile, see 003_capture.sql) and plank.check() says so. A user's DDL never fails because of Plank.
-
-create function plank.on_ddl() returns event_trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-declare
-  touched integer;
-begin
-  for touched in
-    select a.id from plank.attached a join pg_class c on c.oid = a.relation, lateral (
-      select coalesce(bool_or(a.relation = d.objid or a.relation = pg_partition_root(d.objid)), false) as itself,
-             tg_tag not in ('ALTER TABLE', 'CREATE TABLE') or coalesce(bool_or(exists (
-               select from pg_attribute t join pg_type y on y.oid = t.atttypid left join pg_type e on e.oid = y.typelem
-               where t.attrelid = a.relation and d.objid in (y.typrelid, e.typrelid))), false) as a_part
-      from pg_event_trigger_ddl_commands() d where tg_tag not in ('ALTER TABLE', 'CREATE TABLE') or d.classid = 'pg_class'::regclass and d.object_type in ('table', 'table column')) d
-    where d.itself or d.a_part and a.shape is distinct from (select plank.shape(s) from plank.catalog s where s.id = a.id)
-  loop
-    begin
-      perform plank.refresh(touched);
-    exception when others then
-      raise warning 'plank: could not follow this change of an attached table: %', sqlerrm;
-    end;
-  end loop;
-end $$;
-
-create function plank.on_drop() returns event_trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-declare
-  gone integer;
-begin
-  for gone in
-    delete from plank.attachments t using pg_event_trigger_dropped_objects() d
-    where d.classid = 'pg_class'::regclass and d.objsubid = 0 and case when t.catalog = plank.this_catalog() then t.relation = d.objid
-          else t.schema_name = d.schema_name and t.table_name = d.object_name end returning t.id
-  loop
-    perform plank.drop_functions(gone);
-    insert into plank.outbox (relation, action) values (gone, 'S');
-    perform plank.ring();
-  end loop;
-  -- A dropped partition takes its rows along. All that is left of it is its name, not whose it was.
-  insert into plank.outbox (relation, action)
-  select a.id, 'S' from plank.attached a join pg_class c on c.oid = a.relation
-  where c.relkind = 'p' and exists (
-    select from pg_event_trigger_dropped_objects() d where d.object_type = 'trigger' and d.object_identity like 'plank\_insert on %' and not d.original);
-  if found then
-    perform plank.ring();
-  end if;
-exception when others then
-  raise warning 'plank: could not follow the drop of an attached table: %', sqlerrm;
-end $$;
-
-do $$
-begin
-  create event trigger plank_ddl on ddl_command_end when tag in ('ALTER TABLE', 'CREATE TABLE', 'ALTER SCHEMA', 'ALTER TYPE', 'ALTER DOMAIN', 'ALTER EXTENSION')
-    execute function plank.on_ddl();
-  create event trigger plank_drop on sql_drop execute function plank.on_drop();
-exception when insufficient_privilege then
-  raise notice 'plank: not a superuser, so DDL of attached tables is not followed: call plank.attach again after it';
 end $$;

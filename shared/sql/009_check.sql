@@ -37,7 +37,10 @@ create function plank.check() returns table (name text, problem text) language s
   union all
   select a.name, format('the table, or something that it is made of, was altered, and its capture is not what it should be; run: %s', again)
   from attached a join catalog c on c.id = a.id
-  where keys = a.key_columns and not moved and (shape is distinct from plank.shape(c) or code is distinct from plank.code(a.id))
+  where keys = a.key_columns and not moved and (shape is distinct from plank.shape(c) or code is distinct from plank.code(a.id)
+    -- of most tables there is nothing to be asked
+    or (rendering is not null or exists (select from pg_attribute t where t.attrelid = a.relation and t.attnum > 0 and (t.atttypid >= 16384 or t.attgenerated <> '')))
+       and rendering is distinct from plank.rendering(a.relation))
   union all
   select of, format('trigger %s is missing on %s; run: %s', t.name, t.relation, again) from triggers t where oid is null
   union all

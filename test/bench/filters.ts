@@ -33,6 +33,7 @@ const table: Table = {
     { name: 'name', type: 'text', base: 'text', nullable: true, optional: true, writable: true },
   ],
   imageSql: '',
+  version: '',
 };
 
 interface Loaded {

@@ -79,7 +79,11 @@ describe.each([
     database = await createDatabase();
     capture = await Capture.start(database.url);
     pool = testPool(database.url, 1);
-    if (!isFollowed) await admin(database.url, 'drop event trigger plank_ddl; drop event trigger plank_drop');
+    if (!isFollowed)
+      await admin(
+        database.url,
+        'drop event trigger plank_ddl; drop event trigger plank_drop; drop event trigger plank_rewrite',
+      );
   });
   afterAll(async () => {
     await pool?.end();

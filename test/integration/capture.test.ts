@@ -341,11 +341,11 @@ describe('partitions', () => {
       insert into part_4 values (30, 30, 'before'); alter table parts attach partition part_4 for values from (30) to (40)`);
     expect(await capture.run("insert into parts values (21, 21, 'x'), (31, 31, 'y')")).toHaveLength(2);
     expect(await capture.run("update part_4 set v = 'z'; update part_3 set v = 'z'")).toHaveLength(3);
-    expect(await capture.brief('truncate part_4')).toEqual(['S']);
-    expect(await capture.brief('truncate parts')).toContain('T');
+    expect(await capture.brief('truncate part_4')).toEqual(['R']);
+    expect(await capture.brief('truncate parts')).toEqual(['T']);
     await capture.run('alter table parts detach partition part_4');
     expect(await capture.run("insert into part_4 values (35, 35, 'alone')")).toEqual([]);
     expect(await capture.run("insert into parts values (22, 22, 'still')")).toHaveLength(1);
-    expect(await capture.brief('drop table part_3')).toEqual(['S']);
+    expect(await capture.brief('drop table part_3')).toEqual(['R']);
   });
 });

@@ -24,7 +24,15 @@ const cases: Record<string, Case> = {
   replaced: { ddl: 'alter table T drop constraint T_pkey, add primary key (n)', key: ['n'] },
   longer: { ddl: 'alter table T drop constraint T_pkey, add primary key (n, id)', key: ['n', 'id'] },
   replaced_in_steps: { ddl: 'alter table T drop constraint T_pkey; alter table T add primary key (n)', key: ['n'] },
+  column_given_up: {
+    ddl: 'alter table T drop column id; alter table T add column id int; alter table T add primary key (n)',
+    key: ['n'],
+  },
   retyped: { ddl: 'alter table T alter id type text', key: ['id'], writes: "delete from T where id = '1'" },
+  exchanged: {
+    ddl: 'alter table T rename column id to other; alter table T rename column n to id; alter table T rename column other to n',
+    key: ['n'],
+  },
 };
 const writes = `delete from T where id = 1; update T set v = v || v where id = 2; insert into T (id, n) values (9, 90);
   update T set n = 31 where n = 30`;

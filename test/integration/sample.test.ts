@@ -56,7 +56,7 @@ async function outside(url: string): Promise<string[]> {
     select '${name} ' || coalesce(i.identity, '') || ' ' || t.xmin || ' ' || (to_jsonb(t) - '{${volatile.join()}}'::text[])::text as row
     from ${name} t cross join lateral pg_identify_object(${identity}) i
     where coalesce(i.schema, '') <> 'plank' and coalesce(i.identity, '') !~ '(^|[ ."])plank[.]'
-      and not (i.type = 'event trigger' and i.identity in ('plank_ddl', 'plank_drop')) and coalesce(i.identity, '') <> 'plank'
+      and not (i.type = 'event trigger' and i.identity in ('plank_ddl', 'plank_drop', 'plank_rewrite')) and coalesce(i.identity, '') <> 'plank'
       and not (coalesce(i.schema, '') = 'pg_toast' and substring(i.identity from 'pg_toast_(\\d+)')::oid in (
         select oid from pg_class where relnamespace = to_regnamespace('plank')))`,
   );

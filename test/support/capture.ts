@@ -97,7 +97,9 @@ export class Capture {
       const table = this.#names.get(relation) ?? relation;
       return { seq: Number(seq), xid, table, action, key, new: newImage, old: oldImage };
     });
-    const reshaped = new Set(changes.filter((change) => change.action === 'S').map((change) => change.table));
+    const reshaped = new Set(
+      changes.filter(({ action }) => action === 'S' || action === 'R').map((change) => change.table),
+    );
     for (const change of changes) if (!reshaped.has(change.table)) this.#apply(change, changes);
     for (const { name } of attached) {
       const content = await this.content(name!);

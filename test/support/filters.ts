@@ -57,6 +57,7 @@ export const table: Table = {
   keyColumns: ['id'],
   columns,
   imageSql: 'to_json(t)',
+  version: '',
 };
 
 /** `where` as a value, or as JSON text. Throws FilterError. */

@@ -11,7 +11,16 @@ function column(name: string, base: string, over: Partial<Column> = {}): Column 
 }
 
 function tableOf(columns: Column[], keyColumns = [columns[0]!.name]): Table {
-  return { id: 1, name: 'things', schema: 'public', table: 'things', keyColumns, columns, imageSql: 'to_json(t)' };
+  return {
+    id: 1,
+    name: 'things',
+    schema: 'public',
+    table: 'things',
+    keyColumns,
+    columns,
+    imageSql: 'to_json(t)',
+    version: '',
+  };
 }
 
 /** As the body parser does it. */

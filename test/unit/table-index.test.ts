@@ -29,6 +29,7 @@ const table: Table = {
   keyColumns: ['id'],
   columns: [column('id', 'integer', 'int4'), column('a', 'text', 'text'), column('n', 'numeric', 'numeric')],
   imageSql: '',
+  version: '',
 };
 const ring = new Ring(1);
 
