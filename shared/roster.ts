@@ -207,7 +207,10 @@ export class Roster {
       const isReplaced = other.node === status.node && other.role === status.role && now - heardAt >= silentMs;
       if (isReplaced || now - heardAt > missedMs) this.#nodes.delete(instance);
     }
+    // a new one must not take itself for the only one until the next second
+    const isNew = !this.#nodes.has(status.instance);
     this.#nodes.set(status.instance, { status, heardAt: now });
+    if (isNew && status.instance !== this.instance) this.announce();
   }
 
   /** Who does not know what is asked says so: nobody is to wait for it. */

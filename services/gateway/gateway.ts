@@ -31,6 +31,7 @@ import { Hub } from './hub.ts';
 import { Operations } from './operations.ts';
 import { Positions } from './positions.ts';
 import { Shedder } from './shedder.ts';
+import { hasRoom } from './shedding.ts';
 import { Snapshots, snapshotConnections } from './snapshot.ts';
 import { Sockets } from './sockets.ts';
 
@@ -234,6 +235,7 @@ export class Gateway implements Service {
       pool: restPool,
       health: () => this.#health(),
       ready: () => this.#ready(),
+      room: () => hasRoom(this.#state()) && !this.#shedder.crowded,
       changes: this.#events,
       registry: metrics.registry,
     });

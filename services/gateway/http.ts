@@ -33,6 +33,8 @@ export interface AppDeps {
   pool: Pool;
   health: () => Promise<Health>;
   ready: () => { ready: boolean; reason?: string };
+  /** whether a new client should come to this replica */
+  room: () => boolean;
   /** `GET /api/:table/changes`: the table's changes as server-sent events */
   changes?: Pick<EventStreams, 'guard' | 'handler'>;
   registry: Registry;
@@ -60,7 +62,7 @@ const pages = {
 };
 const readOnly = methodNotAllowed('GET, HEAD');
 
-export function createApp({ config, log, catalog, pool, health, ready, changes, registry }: AppDeps): Express {
+export function createApp({ config, log, catalog, pool, health, ready, room, changes, registry }: AppDeps): Express {
   const app = express();
   app.disable('x-powered-by');
   app.set('query parser', 'simple');
@@ -106,6 +108,18 @@ export function createApp({ config, log, catalog, pool, health, ready, changes, 
         .status(state.ready ? 200 : 503)
         .set('Cache-Control', 'no-store')
         .json(state);
+    })
+    .all(readOnly);
+  // a balancer's question before each new client. 403: of all that mean "not here", nginx never takes it for a failure
+  app
+    .route('/health/room')
+    .all(named('/health/room'))
+    .get((_request, response) => {
+      const hasRoom = room();
+      response
+        .status(hasRoom ? 200 : 403)
+        .set('Cache-Control', 'no-store')
+        .json({ room: hasRoom });
     })
     .all(readOnly);
   app

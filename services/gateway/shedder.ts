@@ -7,7 +7,16 @@ import type { Log } from '#shared/log.ts';
 import type { GatewayMetrics } from '#shared/metrics.ts';
 import type { Roster } from '#shared/roster.ts';
 import { depart, type Guest } from './departure.ts';
-import { askedFewer, freshMemory, type Replica, returnMs, type ShedMemory, shed } from './shedding.ts';
+import {
+  askedFewer,
+  freshMemory,
+  hasRoom,
+  type Replica,
+  returnMs,
+  type ShedMemory,
+  shed,
+  tolerance,
+} from './shedding.ts';
 
 const everyMs = 1_000;
 /** those asked in one second leave within this part of it */
@@ -61,6 +70,12 @@ export class Shedder {
     const since = performance.now() - returnMs;
     this.#asked = this.#asked.filter(({ at }) => at > since);
     return this.#asked.reduce((sum, { count }) => sum + count, 0);
+  }
+
+  /** Another replica has clearly fewer connections: a new client had better go there. */
+  get crowded(): boolean {
+    const fewest = Math.min(...this.#others().map((other) => (hasRoom(other) ? other.connections : Infinity)));
+    return this.#options.own().connections > fewest + tolerance(fewest) / 2;
   }
 
   #tick(): void {

@@ -67,6 +67,11 @@ export function tolerance(share: number): number {
   return Math.max(share * 0.05, 10);
 }
 
+/** Whether it takes new connections. */
+export function hasRoom({ ready, draining, connections, limit }: Omit<Replica, 'instance'>): boolean {
+  return ready && !draining && connections < limit * fullPart;
+}
+
 /** How many of its connections `self`, one of the replicas, is to give within the next second. Times in ms. */
 export function shed(
   memory: ShedMemory,

@@ -66,6 +66,7 @@ export class RestApp {
         pool,
         health: () => Promise.resolve(this.health),
         ready: () => this.ready,
+        room: () => true,
         registry: new Registry(),
       }),
     );
