@@ -56,15 +56,15 @@ export type SubscribeMessage = Extract<ClientMessage, { type: 'subscribe' }>;
 
 /**
  * A message of plank.v1. What is wrong with one that at least has an `id` can be answered (`id` is then there); what is
- * wrong with another ends the connection. `reviver`: for filters, whose numbers JavaScript must not round.
+ * wrong with another ends the connection. `parseJson`: for filters, whose numbers JavaScript must not round.
  */
 export function parseClientMessage(
   text: string,
-  reviver?: (key: string, value: unknown, context?: { source?: string }) => unknown,
+  parseJson: (text: string) => unknown = JSON.parse,
 ): ClientMessage | { error: string; id?: number } {
   let value: unknown;
   try {
-    value = JSON.parse(text, reviver);
+    value = parseJson(text);
   } catch (error) {
     return { error: unreadable(error) };
   }

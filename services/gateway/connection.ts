@@ -23,6 +23,19 @@ export interface Peer {
   disconnect(): void;
 }
 
+/**
+ * What a connection may say, in points (PROTOCOL.md, "What a client may say"): so many at once, and so many a second later. A frame
+ * costs one, each kB of what comes another, and each piece in which the network delivers it a tenth.
+ */
+const maxPoints = 1_000;
+const pointsPerMs = 40 / 1_000;
+const framePoints = 1;
+const bytePoints = 1 / 1_024;
+const piecePoints = 0.1;
+/** The time of the event loop that its messages may take at once, in ms, and what of it comes back: see inbox.ts. */
+const maxCreditMs = 20;
+const creditPerMs = 2 / 1_000;
+
 let lastId = 0;
 
 export const nextPeerId = (): number => ++lastId;
@@ -49,7 +62,9 @@ export class Connection implements Peer {
   /** something came from the other side since the last ping */
   alive = true;
   readonly #forwardedFor: string | null;
-  #messages = 0;
+  #points = maxPoints;
+  #creditMs = maxCreditMs;
+  #refilledAt = this.openedAt;
 
   constructor(ws: WebSocket, socket: Socket, forwardedFor: string | null = null) {
     this.ws = ws;
@@ -74,7 +89,6 @@ export class Connection implements Peer {
    * cannot see a ping behind its backlog, so it is measured by whether it takes any bytes.
    */
   check(now: number, stallTimeoutMs: number): 'ok' | 'dead' | 'stalled' {
-    this.#messages = 0;
     const stalledMs = this.outlet.stalledMs(now);
     if (this.outlet.queuedBytes > 0) return stalledMs > stallTimeoutMs ? 'stalled' : 'ok';
     if (!this.alive) return 'dead';
@@ -83,9 +97,46 @@ export class Connection implements Peer {
     return 'ok';
   }
 
-  /** Counts an incoming message; false: too many since the last ping. */
-  allowMessage(limit: number): boolean {
-    return ++this.#messages <= limit;
+  /** Counts a frame that came; false: too many. */
+  countFrame(): boolean {
+    return this.#spend(framePoints);
+  }
+
+  /** Counts bytes that came in one piece; false: too many. */
+  countPiece(bytes: number): boolean {
+    return this.#spend(piecePoints + bytes * bytePoints);
+  }
+
+  #spend(points: number): boolean {
+    if (this.#points < points) this.#refill();
+    if (this.#points < points) return false;
+    this.#points -= points;
+    return true;
+  }
+
+  /** It has not used more of the event loop lately than one client may. */
+  get hasCredit(): boolean {
+    if (this.#creditMs <= 0) this.#refill();
+    return this.#creditMs > 0;
+  }
+
+  /** Its message took so much of the event loop. */
+  took(ms: number): void {
+    this.#creditMs -= ms;
+  }
+
+  #refill(): void {
+    const now = performance.now();
+    const elapsed = now - this.#refilledAt;
+    this.#refilledAt = now;
+    this.#points = Math.min(maxPoints, this.#points + elapsed * pointsPerMs);
+    this.#creditMs = Math.min(maxCreditMs, this.#creditMs + elapsed * creditPerMs);
+  }
+
+  /** Says why, and reads nothing more: what floods is not to be read until it has closed in turn. */
+  refuse(code: number, reason: string): void {
+    this.close(code, reason);
+    this.ws.pause();
   }
 
   /** Sends nothing more but the closing handshake, and cuts the connection if the peer does not finish it soon. */

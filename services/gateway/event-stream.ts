@@ -10,7 +10,7 @@ import { Outlet } from './outlet.ts';
 import { PingWheel } from './ping-wheel.ts';
 import { positionEveryMs } from './positions.ts';
 import { invalidFields } from './problems.ts';
-import { keepDigits } from './row-schema.ts';
+import { parseExactJson } from './row-schema.ts';
 import type { SessionDeps } from './session.ts';
 import { positionOf, Refused, wordsOf } from './subscribe.ts';
 import { Subscriber } from './subscriber.ts';
@@ -219,7 +219,7 @@ const wrong = (path: string, message: string, cause?: unknown) => invalidFields(
 
 function parseJson(text: string): unknown {
   try {
-    return JSON.parse(text, keepDigits);
+    return parseExactJson(text);
   } catch (error) {
     throw wrong('where', error instanceof RangeError ? 'is nested too deeply' : 'is not JSON', error);
   }

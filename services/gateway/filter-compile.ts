@@ -104,6 +104,10 @@ function onValue(column: FilterColumn, test: (value: Comparable) => boolean): Ju
 function equality(values: readonly Comparable[]): (value: Comparable) => boolean {
   const [only] = values;
   if (values.length === 1 && typeof only !== 'object') return (value) => value === only;
+  if (typeof only !== 'object') {
+    const all = new Set(values);
+    return (value) => all.has(value);
+  }
   const keys = new Set(values.map(indexKey));
   return (value) => keys.has(indexKey(value));
 }

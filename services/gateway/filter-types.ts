@@ -45,12 +45,15 @@ function digitsOf(value: unknown): string | undefined {
 
 function whole(bits: bigint, cast: string): Codec {
   const [min, max] = [-(2n ** (bits - 1n)), 2n ** (bits - 1n) - 1n];
+  const [least, most] = [Number(min), Number(max)];
   const big = bits === 64n;
   return {
     expected: `a whole number between ${min} and ${max}${big ? ', as a string beyond 2^53' : ''}`,
     cast,
     ordered: true,
     parse(value) {
+      if (!big && typeof value === 'number' && Number.isInteger(value) && value >= least && value <= most)
+        return value + 0;
       const digits = big && typeof value === 'string' ? value : digitsOf(value);
       if (digits === undefined) return undefined;
       let number: bigint;

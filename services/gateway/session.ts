@@ -4,7 +4,7 @@ import { closeCodes, formatPosition, type ServerFrame } from '#shared/wire.ts';
 import type { Connection } from './connection.ts';
 import { framed } from './framing.ts';
 import { type Positions, positionEveryMs } from './positions.ts';
-import { keepDigits } from './row-schema.ts';
+import { parseExactJson } from './row-schema.ts';
 import { positionOf, Refused, wordsOf } from './subscribe.ts';
 import { type Owner, Subscriber, type SubscriberDeps } from './subscriber.ts';
 
@@ -39,7 +39,7 @@ export class Session implements Owner {
   }
 
   receive(text: string): void {
-    const message = parseClientMessage(text, keepDigits);
+    const message = parseClientMessage(text, parseExactJson);
     if ('error' in message) {
       if (message.id === undefined || this.#awaitsHello) this.#connection.close(closeCodes.malformed, message.error);
       else this.#send({ type: 'error', id: message.id, code: 'MALFORMED', message: message.error, retry: false });

@@ -11,6 +11,7 @@ import { once, sleep } from '#shared/retry.ts';
 import { closeCodes, subprotocol } from '#shared/wire.ts';
 import { Connection, forwardedFor, type Peer } from './connection.ts';
 import type { Guest } from './departure.ts';
+import { Inbox } from './inbox.ts';
 import { PingWheel } from './ping-wheel.ts';
 import { Plain, type PlainDeps, plainWish } from './plain.ts';
 import { type Positions, positionEveryMs } from './positions.ts';
@@ -19,8 +20,6 @@ import type { SubscriberDeps } from './subscriber.ts';
 import { wrongParameter } from './ws-address.ts';
 
 const maxPayload = 64 * 1024;
-/** from one client between two pings */
-const maxMessages = 1_000;
 /** a closing handshake gets this long before the replica ends */
 const goodbyeMs = 3_000;
 
@@ -62,6 +61,7 @@ export class Sockets {
   readonly #connections = new Map<Connection, Speaker>();
   readonly #wheel: PingWheel<Connection>;
   readonly #ticks: PingWheel<Connection>;
+  readonly #inbox: Inbox;
 
   constructor(options: SocketsOptions) {
     this.#options = options;
@@ -80,6 +80,10 @@ export class Sockets {
     });
     this.#wheel = new PingWheel(options.config.PING_INTERVAL_MS, (connection, now) => this.#ping(connection, now));
     this.#ticks = new PingWheel(positionEveryMs, (connection, now) => this.#connections.get(connection)?.tick(now));
+    this.#inbox = new Inbox({
+      maxQueueBytes: options.config.MAX_QUEUE_BYTES,
+      hear: (connection, message) => this.#hear(connection, message),
+    });
     options.metrics.connectionsLimit.set(options.config.MAX_CONNECTIONS);
   }
 
@@ -131,6 +135,10 @@ export class Sockets {
     ws.on('message', this.#onMessage);
     ws.on('pong', onPong);
     ws.on('ping', this.#onPing);
+    // a closure, as another property would make a shape of its own of the sockets that are written to (main.ts)
+    socket.on('data', (bytes: Buffer) => {
+      if (!connection.countPiece(bytes.length)) refuseFlood(connection);
+    });
   }
 
   readonly #onError = (error: Error): void => {
@@ -139,21 +147,24 @@ export class Sockets {
 
   readonly #onMessage = ofSocket((ws, message: RawData, isBinary: boolean): void => {
     const connection = ws.connection!;
-    this.#message(connection, this.#connections.get(connection), message, isBinary);
+    connection.alive = true;
+    if (!counted(connection)) return;
+    if (isBinary) return connection.close(closeCodes.malformed, 'messages are JSON text');
+    this.#inbox.receive(connection, message as Buffer);
   });
 
   readonly #onPing = ofSocket((ws, payload: Buffer): void => {
     const connection = ws.connection!;
     connection.alive = true;
-    if (!connection.allowMessage(maxMessages)) return connection.close(closeCodes.tooMany, 'too many messages');
     // who does not read its pongs gets none
-    if (connection.outlet.queuedBytes < this.#options.config.MAX_QUEUE_BYTES) ws.pong(payload);
+    if (counted(connection) && connection.outlet.queuedBytes < this.#options.config.MAX_QUEUE_BYTES) ws.pong(payload);
   });
 
   readonly #onClose = ofSocket(({ connection, pingSlot, tickSlot }, code: number): void => {
     if (connection) {
       this.#wheel.remove(connection, pingSlot);
       this.#ticks.remove(connection, tickSlot);
+      this.#inbox.forget(connection);
       connection.outlet.end();
       this.#connections.get(connection)?.end();
       this.#connections.delete(connection);
@@ -175,12 +186,9 @@ export class Sockets {
     return null;
   }
 
-  #message(connection: Connection, speaker: Speaker | undefined, message: RawData, isBinary: boolean): void {
+  #hear(connection: Connection, message: Buffer): void {
     connection.alive = true;
-    if (!speaker || !connection.outlet.open) return;
-    if (!connection.allowMessage(maxMessages)) return connection.close(closeCodes.tooMany, 'too many messages');
-    if (isBinary) return connection.close(closeCodes.malformed, 'messages are JSON text');
-    speaker.receive((message as Buffer).toString());
+    if (connection.outlet.open) this.#connections.get(connection)?.receive(message.toString());
   }
 
   #ping(connection: Connection, now: number): void {
@@ -209,6 +217,7 @@ export class Sockets {
     for (const connection of this.#connections.keys()) connection.terminate();
     this.#wheel.stop();
     this.#ticks.stop();
+    this.#inbox.stop();
     this.#server.close();
   });
 }
@@ -223,8 +232,23 @@ function ofSocket<Words extends unknown[]>(
 }
 
 const onPong = ofSocket((ws) => {
-  ws.connection!.alive = true;
+  const connection = ws.connection!;
+  connection.alive = true;
+  counted(connection);
 });
+
+/** Counts a frame. False: it is not to be looked at. */
+function counted(connection: Connection): boolean {
+  if (connection.countFrame()) return connection.outlet.open;
+  refuseFlood(connection);
+  return false;
+}
+
+function refuseFlood(connection: Connection): void {
+  // one that is being closed is not read to its end either
+  if (connection.outlet.open) connection.refuse(closeCodes.tooMany, 'too many messages');
+  else connection.ws.pause();
+}
 
 function destroyThis(this: Duplex): void {
   this.destroy();

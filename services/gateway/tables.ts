@@ -18,7 +18,7 @@ import { keepText } from './json-source.ts';
 import { entityTag, preconditionOf, refusePrecondition, requireCondition } from './precondition.ts';
 import { fromPostgres, invalid, invalidFields, methodNotAllowed, named } from './problems.ts';
 import { RestPool } from './rest-pool.ts';
-import { keepDigits, parseKey, readKey, rowSchemas } from './row-schema.ts';
+import { keepDigits, parseExactJson, parseKey, readKey, rowSchemas } from './row-schema.ts';
 import { Rows, sqlOf } from './rows.ts';
 import { readPage } from './table-page.ts';
 import { keyIsBehind, Parameters } from './value-sql.ts';
@@ -56,7 +56,7 @@ function parseCursor(table: Table, cursor: string): string[] {
 function parseWhere(table: Table, where: string): Filter {
   let json: unknown;
   try {
-    json = JSON.parse(where, keepDigits);
+    json = parseExactJson(where);
   } catch (error) {
     throw invalidFields(
       [{ path: 'where', message: error instanceof RangeError ? 'is nested too deeply' : 'must be a filter as JSON' }],

@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 
 /** A client's frame, masked as they must be. */
-function clientFrame(payload: string | Buffer, opcode = 1, fin = true): Buffer {
+export function clientFrame(payload: string | Buffer, opcode = 1, fin = true): Buffer {
   const body = Buffer.from(payload);
   const mask = randomBytes(4);
   const head =
@@ -45,6 +45,10 @@ export class RawPeer {
 
   send(message: object): void {
     this.socket.write(clientFrame(JSON.stringify(message)));
+  }
+
+  write(bytes: Buffer): void {
+    this.socket.write(bytes);
   }
 
   subscribe(ask: object): void {

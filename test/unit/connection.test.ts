@@ -92,13 +92,30 @@ describe('check', () => {
   });
 });
 
-describe('allowMessage', () => {
-  it('counts from one turn of the wheel to the next', () => {
-    for (let turn = 0; turn < 3; turn++) {
-      expect([1, 2, 3, 4].map(() => connection.allowMessage(3))).toEqual([true, true, true, false]);
-      connection.alive = true;
-      connection.check(turn, stallMs);
-    }
+describe('what it may say', () => {
+  const count = (say: () => boolean) => {
+    let said = 0;
+    while (said < 20_000 && say()) said++;
+    return said;
+  };
+
+  it.each<[string, () => boolean, number]>([
+    ['frames', () => connection.countFrame(), 1_000],
+    ['pieces of a byte', () => connection.countPiece(1), 9_900],
+    ['messages of 54 kB', () => connection.countPiece(54 * 1024) && connection.countFrame(), 18],
+  ])('is bounded in %s', (_what, say, most) => {
+    const said = count(say);
+    expect(said).toBeGreaterThanOrEqual(most * 0.99);
+    // the test takes a while as well
+    expect(said).toBeLessThan(most * 1.2);
+  });
+
+  it('comes back with time, in the event loop as well', async () => {
+    count(() => connection.countFrame());
+    connection.took(21);
+    expect([connection.countFrame(), connection.hasCredit]).toEqual([false, false]);
+    await until('a frame may come again', () => connection.countFrame(), 2_000);
+    await until('it has credit again', () => connection.hasCredit, 2_000);
   });
 });
 
