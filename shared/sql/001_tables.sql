@@ -30,6 +30,7 @@ create table plank.attachments (
   seen_keys         smallint[] not null default '{}',
   -- Transactions before this one may have captured columns that were excluded later. Of their images only these columns may be read, of
   -- their keys only where this is true.
+  former_catalog    text,                                        -- where this is so: a restored dump begins a history of its own
   former_xid        xid8,
   former_columns    text[],
   former_key        boolean,
@@ -88,7 +89,7 @@ select t.id,
        plank.column_names(plank.relation_of(t, (select plank.this_catalog())),
          plank.columns_of(plank.relation_of(t, (select plank.this_catalog())), t.read_only, t.read_only_numbers, t.catalog = (select plank.this_catalog()))) as read_only,
        t.catalog <> (select plank.this_catalog()) as moved,       -- attached in another database, of which this one is a restored dump
-       t.shape, t.code, t.told, t.rendering, t.former_xid, t.former_columns, t.former_key
+       t.shape, t.code, t.told, t.rendering
 from plank.attachments t;
 
 -- Captured changes, in the order in which statements captured them. Append-only: nothing marks a row as consumed.

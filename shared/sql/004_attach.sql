@@ -30,7 +30,8 @@ where o.place = 1 and a.excluded is not null and a.read_only is not null;
 
 -- Tables of which columns were excluded after they had been captured: what gateways must not read in what is kept, see plank.hide.
 create view plank.former as
-select id, former_xid::text, former_columns, former_key from plank.attachments where former_xid is not null;
+select id, former_xid::text, former_columns, former_key from plank.attachments
+where former_xid is not null and former_catalog = (select plank.this_catalog());
 
 -- Takes the triggers of an attached table from wherever they are, a detached partition for one; not those that but_of is to have.
 create function plank.drop_triggers(p_id integer, but_of regclass default null) returns void language plpgsql as $$
@@ -50,7 +51,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   select p.relid::regclass, t.name::name, format('TRIGGER %s AFTER %s ON %s%s FOR EACH STATEMENT EXECUTE FUNCTION plank.%I(%s)',
            t.name, upper(t.op), p.relid::regclass, t.referencing, plank.capture_function(p_id, t.op),
            case when t.op = 'truncate' and p.relid = p_table then '''all''' end)
-  from (select relid from pg_partition_tree(p_table) union select p_table) p cross join (values
+  from (select relid from pg_partition_tree(p_table) union select p_table) p
+  -- (none can be put on foreign tables)
+  join pg_class c on c.oid = p.relid and c.relkind in ('r', 'p') cross join (values
     ('plank_insert', 'insert', ' REFERENCING NEW TABLE AS plank_new'),
     ('plank_update', 'update', ' REFERENCING OLD TABLE AS plank_old NEW TABLE AS plank_new'),
     ('plank_delete', 'delete', ' REFERENCING OLD TABLE AS plank_old'),
@@ -339,7 +342,7 @@ begin
     -- this transaction's snapshot sees.
     raise;
   end;
-  update plank.attachments t set former_xid = (own + mod(newer - mod(own, 4294967296) + 4294967296, 4294967296))::text::xid8 where t.id = a.id;
+  update plank.attachments t set former_catalog = plank.this_catalog(), former_xid = (own + mod(newer - mod(own, 4294967296) + 4294967296, 4294967296))::text::xid8 where t.id = a.id;
 end $$;
 
 -- Stops capturing a table. Clients are told nothing more of it, nor of what was captured before.

@@ -46,6 +46,8 @@ begin
       raise warning 'plank: could not follow this change of an attached table: %', sqlerrm;
     end;
   end loop;
+exception when others then
+  raise warning 'plank: could not follow this change: %', sqlerrm;
 end $$;
 
 -- Rows that are computed anew: for a column's type or default (2, 4), not for where and how a table is stored.

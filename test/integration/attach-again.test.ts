@@ -238,4 +238,52 @@ describe('what Plank cannot follow', () => {
     await capture.writer.query(named('drop table T cascade'));
     await capture.changes();
   });
+
+  it('finds a foreign partition, and captures the others', async () => {
+    await capture.run(`create table mixed (id integer not null, v text) partition by range (id); alter table mixed add primary key (id);
+      create table mixed_1 partition of mixed for values from (0) to (9); select plank.attach('mixed');
+      alter table mixed drop constraint mixed_pkey;
+      create foreign table mixed_2 partition of mixed for values from (9) to (20) server files options (filename '/dev/null');
+      create table mixed_3 partition of mixed for values from (20) to (30)`);
+    expect((await problems()).map(({ problem }) => problem)).toContain(
+      'public.mixed has the partition public.mixed_2, a foreign table, whose changes cannot be captured; run: alter table public.mixed detach partition public.mixed_2',
+    );
+    expect(await capture.brief("insert into mixed_3 values (21, 'a')")).toEqual(['I 21 {"id":21,"v":"a"}']);
+    await capture.run('alter table mixed detach partition mixed_2');
+    await repair();
+    await capture.run('drop table mixed cascade');
+  });
+
+  it('serves one of two tables that clients call the same', async () => {
+    await capture.run(`create schema shop; create table shop.lines (id integer primary key); create table "shop.lines" (id integer primary key);
+      select plank.attach('shop.lines')`);
+    await expect(capture.writer.query(`select plank.attach('"shop.lines"')`)).rejects.toThrow(
+      'another attached table is called shop.lines as well',
+    );
+    await capture.run(
+      `alter table "shop.lines" rename to other; select plank.attach('other'); alter table other rename to "shop.lines"`,
+    );
+    expect(await admin(database.url, `select schema from plank.catalog where name = 'shop.lines'`)).toEqual([
+      { schema: 'shop' },
+    ]);
+    expect(await problems()).toEqual([
+      {
+        name: 'shop.lines',
+        problem: `another attached table, shop.lines, is called the same, and only one is served; run: select plank.detach('public."shop.lines"')`,
+      },
+    ]);
+    await repair();
+  });
+
+  it('fails no DDL where it cannot follow it', async () => {
+    await capture.run(
+      `create schema fragile; create table fragile.t (id integer primary key); select plank.attach('fragile.t')`,
+    );
+    await admin(database.url, 'alter function plank.shape(plank.catalog) rename to lost');
+    await capture.writer.query(
+      'alter table fragile.t add column v text; alter schema fragile rename to broken; drop table broken.t',
+    );
+    await admin(database.url, 'alter function plank.lost(plank.catalog) rename to shape');
+    await repair();
+  });
 });

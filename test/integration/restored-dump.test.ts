@@ -41,7 +41,8 @@ beforeAll(async () => {
      create table early.parts_1 partition of early.parts for values from (0) to (100);
      select plank.attach('"my app".users', exclude => '{password_hash}', read_only => '{made At}'),
             plank.attach('items', exclude => '{secret}'), plank.attach('early.parts', exclude => '{secret}');
-     alter table "my app".users rename column password_hash to hash;
+     alter table "my app".users rename column password_hash to hash; select plank.attach('items', exclude => '{secret,note}');
+     select plank.attach('items', exclude => '{secret}');
      insert into items values (1, 'a', 'hush')`,
   );
   await admin(url('source'), 'create table unseen (id integer primary key, old text, v text)');
@@ -114,8 +115,8 @@ async function writesAreCaptured(name: string): Promise<void> {
       'I 1 {"id":1,"v":"v"}',
     ]);
     expect(await capture.brief('truncate items')).toEqual(['T']);
-    expect(await capture.brief('truncate early.parts_1')).toEqual(['S']);
-    expect((await capture.brief('truncate early.parts')).sort()).toEqual(['S', 'T']);
+    expect(await capture.brief('truncate early.parts_1')).toEqual(['R']);
+    expect(await capture.brief('truncate early.parts')).toEqual(['T']);
     expect(await capture.brief('truncate "my app".users')).toEqual(['T']);
   } finally {
     await capture.stop();
@@ -144,6 +145,9 @@ describe('a dump that is restored', () => {
     const name = await restore(await dump('source'), user, ...steps.map((step) => [...step]));
     expect(await problems(name)).toEqual(all.map(moved));
     expect(await served(name)).toEqual(visible);
+    // what was captured before an exclusion is of another history
+    expect(await admin(url('source'), 'select id from plank.former')).toHaveLength(1);
+    expect(await admin(url(name), 'select id from plank.former')).toEqual([]);
     await writesAreCaptured(name);
     await admin(url(name), 'select plank.attach(relation) from plank.attached');
     expect(await problems(name)).toEqual([]);
