@@ -84,6 +84,8 @@ interface ConnectionOptions {
   statementTimeoutMs: number;
   /** the server cancels a statement that has waited for one lock for this long; 0: never */
   lockTimeoutMs?: number;
+  /** names without a schema are Postgres' own, as in capture; else what the role has, which triggers may rely on */
+  isOwnNamesOnly?: boolean;
 }
 
 function settings(url: string, options: ConnectionOptions): ClientConfig {
@@ -94,7 +96,7 @@ function settings(url: string, options: ConnectionOptions): ClientConfig {
     connectionTimeoutMillis: 5_000,
     keepAlive: true,
     keepAliveInitialDelayMillis: 5_000,
-    options: `${given} ${startupOptions} -c statement_timeout=${options.statementTimeoutMs} -c lock_timeout=${options.lockTimeoutMs ?? 0}`,
+    options: `${given} ${startupOptions} -c statement_timeout=${options.statementTimeoutMs} -c lock_timeout=${options.lockTimeoutMs ?? 0}${options.isOwnNamesOnly ? ' -c search_path=pg_catalog,pg_temp' : ''}`,
   };
 }
 

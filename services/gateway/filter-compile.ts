@@ -15,7 +15,9 @@ const sqlOrders = { gt: '>', gte: '>=', lt: '<', lte: '<=' } as const satisfies 
  */
 export function filterSql(filter: Filter, firstParameter: number): { text: string; values: (string | string[])[] } {
   const values: (string | string[])[] = [];
-  const parameter = (value: string | string[], cast: string) => `$${firstParameter + values.push(value) - 1}::${cast}`;
+  // nothing is looked for along search_path
+  const parameter = (value: string | string[], cast: string) =>
+    `$${firstParameter + values.push(value) - 1}::pg_catalog.${cast}`;
 
   const write = (node: Filter): string => {
     switch (node.kind) {
@@ -32,12 +34,12 @@ export function filterSql(filter: Filter, firstParameter: number): { text: strin
         const texts = node.values.map(text);
         const column = columnSql(node.column);
         const operand = texts.length === 1 ? parameter(texts[0]!, cast) : `any (${parameter(texts, `${cast}[]`)})`;
-        return `(${equalSql?.(column) ?? column} = ${operand})`;
+        return `(${equalSql?.(column) ?? column} operator(pg_catalog.=) ${operand})`;
       }
       default: {
         const { cast, text, orderSql } = node.column.codec;
         const column = columnSql(node.column);
-        return `(${orderSql?.(column) ?? column} ${sqlOrders[node.order]} ${parameter(text(node.value), cast)})`;
+        return `(${orderSql?.(column) ?? column} operator(pg_catalog.${sqlOrders[node.order]}) ${parameter(text(node.value), cast)})`;
       }
     }
   };

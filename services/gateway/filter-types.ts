@@ -20,7 +20,7 @@ export type Comparable = boolean | number | bigint | string | Decimal;
 export interface Codec {
   /** completes "must be …" */
   readonly expected: string;
-  /** the type that a parameter is cast to */
+  /** the type of Postgres' own that a parameter is cast to */
   readonly cast: string;
   /** whether gt, gte, lt and lte are for it */
   readonly ordered: boolean;
@@ -93,8 +93,8 @@ const float: Codec = {
 // JavaScript (by way of 64 bits) than in Postgres, and 0.1 is to equal 0.1.
 const real: Codec = {
   ...float,
-  equalSql: (column) => `${column}::text::float8`,
-  orderSql: (column) => `${column}::text::float8`,
+  equalSql: (column) => `${column}::pg_catalog.text::pg_catalog.float8`,
+  orderSql: (column) => `${column}::pg_catalog.text::pg_catalog.float8`,
 };
 
 const maxDecimalLength = 1000;
@@ -151,7 +151,7 @@ const text: Codec = {
   parse: (value) => (isText(value) ? value : undefined),
   read: (value) => (typeof value === 'string' ? value : undefined),
   text: indexKey,
-  orderSql: (column) => `${column} collate "C"`,
+  orderSql: (column) => `${column} collate pg_catalog."C"`,
 };
 
 /** Blanks at the end of a char(n) are no part of it for Postgres, but of its image. */
@@ -169,11 +169,11 @@ const padded: Codec = {
 };
 
 // Compared as text: a label that the type lacks is equal to none, instead of an error of Postgres.
-const label: Codec = { ...text, ordered: false, equalSql: (column) => `${column}::text` };
+const label: Codec = { ...text, ordered: false, equalSql: (column) => `${column}::pg_catalog.text` };
 
 const boolean: Codec = {
   expected: 'true or false',
-  cast: 'boolean',
+  cast: 'bool',
   ordered: false,
   parse: (value) => (typeof value === 'boolean' ? value : undefined),
   read: (value) => (typeof value === 'boolean' ? value : undefined),

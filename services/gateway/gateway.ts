@@ -116,6 +116,7 @@ export class Gateway implements Service {
       createPool(config.DATABASE_URL, {
         applicationName: `plank gateway (${what})`,
         statementTimeoutMs,
+        isOwnNamesOnly: true,
         max,
         idleTimeoutMs: 2_000,
         onError,

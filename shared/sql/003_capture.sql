@@ -179,6 +179,11 @@ create function plank.type_sql(type oid) returns text language sql stable as $$
   select format('%I.%I', n.nspname, y.typname) from pg_type y join pg_namespace n on n.oid = y.typnamespace where y.oid = type
 $$;
 
+-- A type as Postgres prints it, with its schema unless it is Postgres' own: the name of another type is none of those.
+create function plank.type_name(type oid, modifier integer) returns text language sql stable set search_path = pg_catalog, pg_temp as $$
+  select format_type(type, modifier)
+$$;
+
 -- What a domain is made of; another type is its own.
 create function plank.base_type(type oid) returns oid language sql stable as $$
   with recursive bases as (

@@ -10,7 +10,7 @@ $$;
 create view plank.catalog as
 select a.id, a.name, n.nspname as schema, c.relname as "table", a.key_columns,
        (select json_agg(json_build_object(
-          'name', t.attname, 'type', format_type(t.atttypid, t.atttypmod), 'nullable', not t.attnotnull,
+          'name', t.attname, 'type', plank.type_name(t.atttypid, t.atttypmod), 'nullable', not t.attnotnull,
           'base', case when y.typnamespace = 'pg_catalog'::regnamespace then y.typname else plank.type_sql(y.oid) end,
           'structured', case when plank.is_structured(t.atttypid) then plank.type_sql(t.atttypid) end,
           'equals', plank.key_operator(a.relation, t.attnum, 3), 'above', plank.key_operator(a.relation, t.attnum, 5),
