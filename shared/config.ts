@@ -142,7 +142,7 @@ const gatewayFields = z.object({
     .max(1000)
     .default(10)
     .describe(
-      'Postgres connections for REST; a gateway uses up to 19 more for the relay, for snapshots and for operators',
+      'Postgres connections for REST; a gateway uses up to 20 more for the relay, for snapshots and for operators',
     ),
 });
 

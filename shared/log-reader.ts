@@ -6,6 +6,7 @@ import Cursor from 'pg-cursor';
 import { type ChangeRow, changeColumns } from './batch.ts';
 import { asText, firstFetch, limited, nextFetch, type Pool } from './postgres.ts';
 import { withDeadlineOr } from './retry.ts';
+import { answered } from './silence.ts';
 
 /** The position is past the retention, ahead of the log, or of a history that is no more. */
 export class PositionGone extends Error {
@@ -126,7 +127,7 @@ export class LogReader {
       // sizes are not known before: begin small, and follow what came
       let count = firstFetch;
       for (let deadlineMs = sortDeadlineMs; ; deadlineMs = fetchDeadlineMs) {
-        const rows = await withDeadlineOr(cursor.read(count), deadlineMs, silent);
+        const rows = await answered(cursor.read(count), client, this.#pool, deadlineMs);
         if (at === after || rows.length > 0) await this.#check(rows, at);
         if (rows.length === 0) return;
         at = Number(rows.at(-1)![0]);

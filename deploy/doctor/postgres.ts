@@ -126,7 +126,7 @@ async function* examineSettings(client: Client, wake: 'auto' | 'poll'): AsyncGen
   if (used > connections * 0.8)
     yield warning(
       `${used} of ${connections} connections are taken`,
-      'raise max_connections: each gateway takes up to POOL_SIZE + 19, a listener 9',
+      'raise max_connections: each gateway takes up to POOL_SIZE + 20, a listener 9',
     );
   else yield ok(`${used} of ${connections} connections are taken`);
   if (Number(is.prepared_limit) > 0 && wake === 'auto')

@@ -7,6 +7,7 @@ import Cursor from 'pg-cursor';
 import type { Table } from '#shared/catalog.ts';
 import { asText, isStatementError, nextFetch, type Pool, type PoolClient, quoted } from '#shared/postgres.ts';
 import { withDeadlineOr } from '#shared/retry.ts';
+import { answered } from '#shared/silence.ts';
 import type { FilteredChannel } from './filtered-channel.ts';
 import { Skip } from './skip.ts';
 
@@ -15,6 +16,7 @@ const lockMs = 50;
 /** our own tables are hardly ever locked */
 const ownLockMs = 10_000;
 const fetchDeadlineMs = 30_000;
+const closeDeadlineMs = 5_000;
 
 /** The table is another one than that which the channel was made for, and the feed is about to say so. */
 export class Altered extends Error {
@@ -34,6 +36,7 @@ export type Page = string;
 
 export class SnapshotTransaction {
   readonly start: SnapshotStart;
+  readonly #pool: Pool;
   readonly #client: PoolClient;
   readonly #cursor: Cursor<[string]>;
   /** rows may be large: what is read in vain, where there is no room, is little */
@@ -41,7 +44,8 @@ export class SnapshotTransaction {
   #next: { text: Page; more: boolean } | undefined;
   #broken: Error | undefined;
 
-  private constructor(client: PoolClient, start: SnapshotStart, channel: FilteredChannel) {
+  private constructor(pool: Pool, client: PoolClient, start: SnapshotStart, channel: FilteredChannel) {
+    this.#pool = pool;
     this.#client = client;
     this.start = start;
     this.#cursor = client.query(new Cursor<[string]>(...snapshotQuery(channel)));
@@ -50,7 +54,7 @@ export class SnapshotTransaction {
   static async begin(pool: Pool, channel: FilteredChannel): Promise<SnapshotTransaction> {
     const client = await pool.connect();
     try {
-      return new SnapshotTransaction(client, await begin(client, channel.words.table), channel);
+      return new SnapshotTransaction(pool, client, await begin(client, channel.words.table), channel);
     } catch (error) {
       await release(client, error);
       throw error;
@@ -74,7 +78,7 @@ export class SnapshotTransaction {
   async end(): Promise<void> {
     if (!this.#broken) {
       try {
-        await withDeadlineOr(this.#cursor.close(), fetchDeadlineMs, silent);
+        await withDeadlineOr(this.#cursor.close(), closeDeadlineMs, silent);
       } catch (error) {
         this.#broken = error as Error;
       }
@@ -87,7 +91,7 @@ export class SnapshotTransaction {
   /** Pages are of about `pageCharacters`: their size is bounded, however large a row is (one page holds one at least). */
   async #fetch(): Promise<{ text: Page; more: boolean }> {
     const count = this.#count;
-    const rows = await withDeadlineOr(this.#cursor.read(count), fetchDeadlineMs, silent);
+    const rows = await answered(this.#cursor.read(count), this.#client, this.#pool, fetchDeadlineMs);
     const text = rows.map(([image]) => image).join(',');
     this.#count = nextFetch(count, rows.length, text.length, pageCharacters);
     return { text, more: rows.length === count };
@@ -128,7 +132,7 @@ async function release(client: PoolClient, failed: unknown): Promise<void> {
   const isWhole = failed === undefined || failed instanceof Altered || isStatementError(failed);
   let broken = isWhole ? undefined : (failed as Error);
   if (!broken)
-    await withDeadlineOr(client.query('rollback'), fetchDeadlineMs, silent).catch((error: Error) => {
+    await withDeadlineOr(client.query('rollback'), closeDeadlineMs, silent).catch((error: Error) => {
       broken = error;
     });
   client.release(broken);

@@ -28,8 +28,8 @@ import { type Page, type SnapshotStart, SnapshotTransaction } from './snapshot-t
 export const maxAtOnce = 4;
 /** large results that are read at once, at their clients' pace */
 const maxLarge = 4;
-/** connections of the pool: for both, and for the wait for locked tables */
-export const snapshotConnections = maxAtOnce + maxLarge + 1;
+/** connections of the pool: for both, for the wait for locked tables, and for looks at connections that are silent */
+export const snapshotConnections = maxAtOnce + maxLarge + 2;
 const shareCharacters = 4 * 1024 * 1024;
 /** of small results that wait for their clients; a character takes a byte of memory, or two where a text needs it */
 const maxHeldCharacters = 32 * 1024 * 1024;
