@@ -234,6 +234,34 @@ create function plank.key_match(a plank.attached) returns text language sql stab
   where attrelid = a.relation and attname = any (a.key_columns)
 $$;
 
+-- SQL of the changes where keys have changed: rows are paired by their keys.
+create function plank.by_key_sql(p_id integer, p_old text, p_new text) returns text language sql immutable as $$
+  select format($s$
+        select %1$s as relation, case when o.image is null then 'I'::"char" when n.image is null then 'D' else 'U' end as action,
+               coalesce(n.key, o.key) as key, o.image as old, n.image as new
+        from (%2$s) o full join (%3$s) n on n.key collate "C" = o.key collate "C"
+        order by n.image is not null$s$, p_id, p_old, p_new)
+$$;
+
+-- The same where a row is in each table more than once.
+create function plank.twice_sql(p_id integer, p_old text, p_new text) returns text language sql immutable as $$
+  select format($s$
+          with o as (select *, row_number() over () as step from (%2$s) o),
+               n as (select *, row_number() over () as step from (%3$s) n),
+               steps as (select step, o.key as old_key, o.image as was, n.key as new_key, n.image as became,
+                                o.image is not null and n.image is not null and o.key is not distinct from n.key as stays
+                         from o full join n using (step))
+          select %1$s, s.action, s.key, s.was, s.became from (
+            select step, 1 as part, 'U'::"char" as action, new_key as key, was, became from steps where stays
+            union all
+            select step, 2, 'I', new_key, null, became from steps where became is not null and not stays
+            union all
+            -- keys may shift: what was there before the statement makes room first
+            select step, case when exists (select from n where n.step < s.step and n.key = s.old_key and n.image::text = s.was::text) then 1 else 0 end,
+                   'D', old_key, was, null from steps s where was is not null and not stays
+          ) s order by part > 0, step, part$s$, p_id, p_old, p_new)
+$$;
+
 -- (Re)writes the capture functions of one attached table, plank.capture_N_insert() and so on, and plank.current_N(key).
 create function plank.generate(a plank.attached) returns void language plpgsql as $$
 declare
@@ -248,10 +276,10 @@ declare
                   and exists (select from pg_constraint where conrelid = a.relation and contype = 'f' and (confdeltype in ('n', 'd') or confupdtype in ('c', 'n', 'd')));
   after_update text := case when cascades then format($s$
       if current_setting('plank.deleted_%1$s', true) <> '' then
-        perform plank.rechain_%1$s(current_setting('plank.deleted_%1$s')::bigint, 0), set_config('plank.deleted_%1$s', '', true);
+        perform plank.rechain_%1$s(current_setting('plank.deleted_%1$s')::bigint, 0, null), set_config('plank.deleted_%1$s', '', true);
       end if;$s$, a.id) else '' end;
   before_delete text := case when cascades then format($s$
-      perform set_config('plank.deleted_%1$s', (select last_value from plank.outbox_id_seq)::text, true);$s$, a.id) else '' end;
+      perform set_config('plank.deleted_%1$s', plank.last_id()::text, true);$s$, a.id) else '' end;
   -- True where something was captured and nothing is left to do: what nearly every write ends with. One expression, as each costs
   -- as much as a look into an index. The lock is the doorbell's.
   done   text := format($s$found and pg_trigger_depth() = 1 and coalesce(current_setting('plank.nested_%1$s', true), '') = ''
@@ -267,6 +295,14 @@ declare
   -- The view costs 2 to 3 µs, so not for who may write all of the outbox. (Who gets what is his by "reassign owned" gets both.)
   target text := case when plank.captured_as(a.relation) = (select pg_get_userbyid(relowner) from pg_class where oid = 'plank.outbox'::regclass)
                  then 'outbox' else 'outbox_' || a.id end;
+  -- A serializable transaction reads nothing of the outbox by an index (002_settle.sql), so it keeps the places of what it writes.
+  place  text := case target when 'outbox' then 'ctid' else 'tid' end;
+  writes text := format($s$
+        with written as (insert into plank.%I (relation, action, key, old, new) %%s returning %s as at)
+        select count(*), array_agg(at) into wrote, tids from written;$s$, target, place);
+  -- each old row and the new one that it became
+  steps  text := format('(select *, row_number() over () as step from (%s) o) o full join (select *, row_number() over () as step from (%s) n) n using (step)', old_rows, new_rows);
+  serializable text;
   op     text;
   body   text;
 begin
@@ -305,10 +341,7 @@ begin
       if wrote <> (select count(*) from plank_old) or wrote <> (select count(*) from plank_new) then
         delete from plank.outbox_%1$s where wrote > 0 and id in (select id from plank.outbox_%1$s order by id desc limit wrote);
         insert into plank.%6$I (relation, action, key, old, new)
-        select %1$s, case when o.image is null then 'I'::"char" when n.image is null then 'D' else 'U' end,
-               coalesce(n.key, o.key), o.image, n.image
-        from (%2$s) o full join (%3$s) n on n.key collate "C" = o.key collate "C"
-        order by n.image is not null;
+        %7$s;
         get diagnostics wrote = row_count;
         -- Two cascades of one statement (on delete set null, on update cascade) can change one row twice. It is then twice in
         -- each table, and the join has mixed up its images. Only where changes are not as many as rows can that be.
@@ -317,24 +350,12 @@ begin
              exists (select from (%3$s) n group by n.key having count(*) > 1)) then
           delete from plank.outbox_%1$s where id in (select id from plank.outbox_%1$s order by id desc limit wrote);
           insert into plank.%6$I (relation, action, key, old, new)
-          with o as (select *, row_number() over () as step from (%2$s) o),
-               n as (select *, row_number() over () as step from (%3$s) n),
-               steps as (select step, o.key as old_key, o.image as was, n.key as new_key, n.image as became,
-                                o.image is not null and n.image is not null and o.key is not distinct from n.key as stays
-                         from o full join n using (step))
-          select %1$s, s.action, s.key, s.was, s.became from (
-            select step, 1 as part, 'U'::"char" as action, new_key as key, was, became from steps where stays
-            union all
-            select step, 2, 'I', new_key, null, became from steps where became is not null and not stays
-            union all
-            -- keys may shift: what was there before the statement makes room first
-            select step, case when exists (select from n where n.step < s.step and n.key = s.old_key and n.image::text = s.was::text) then 1 else 0 end,
-                   'D', old_key, was, null from steps s where was is not null and not stays
-          ) s order by part > 0, step, part;
+          %8$s;
           get diagnostics wrote = row_count;
         end if;
       end if;%4$s
-      $s$, a.id, old_rows, new_rows, after_update, case when cascades then 'false' else done end, target)
+      $s$, a.id, old_rows, new_rows, after_update, case when cascades then 'false' else done end, target,
+      plank.by_key_sql(a.id, old_rows, new_rows), plank.twice_sql(a.id, old_rows, new_rows))
     when 'delete' then format($s$%4$s
       insert into plank.%5$I (relation, action, key, old)
       select %1$s, 'D', o.key, o.image from (%2$s) o;
@@ -351,6 +372,51 @@ begin
         select from (select action from plank.outbox_%1$s order by id desc limit 1) l where l.action in ('T', 'R'));
       get diagnostics wrote = row_count;$s$, a.id, target)
     end;
+    serializable := case op
+    when 'insert' then format(writes, format($s$select %s, 'I', n.key, null, n.image from (%s) n$s$, a.id, new_rows))
+    when 'delete' then before_delete || case when cascades then format($s$
+        if pg_trigger_depth() = 1 then
+          perform set_config('plank.tids_%s', '', true);
+        end if;$s$, a.id) else '' end
+      || format(writes, format($s$select %s, 'D', o.key, o.image, null from (%s) o$s$, a.id, old_rows))
+    when 'truncate' then format(writes, format($s$select %1$s, case when tg_nargs = 1 then 'T'::"char" else 'R' end, null, null, null
+          where tg_nargs = 1 or current_setting('plank.truncated_%1$s', true) is distinct from mark::text$s$, a.id))
+      || format($s$
+        perform set_config('plank.truncated_%s', plank.last_id()::text, true);$s$, a.id)
+    else format(writes, format($s$
+          select %1$s, 'U', n.key, o.image, n.image from %2$s
+          where not exists (select from %2$s where (n.key collate "C" = o.key collate "C") is not true)
+          order by step$s$, a.id, steps))
+      || format($s$
+        if wrote = 0 and (exists (select from (%1$s) o group by o.key having count(*) > 1) or exists (select from (%2$s) n group by n.key having count(*) > 1)) then$s$,
+        old_rows, new_rows)
+      || format(writes, plank.twice_sql(a.id, old_rows, new_rows)) || '
+        elsif wrote = 0 then'
+      || format(writes, plank.by_key_sql(a.id, old_rows, new_rows)) || '
+        end if;'
+    end;
+    body := format($s$
+      if current_setting('transaction_isolation') = 'serializable' then
+        mark := plank.last_id();%s
+        if wrote > 0 then
+          if pg_trigger_depth() > 1 or current_setting('plank.nested_%s', true) <> '' then
+            perform plank.settle(%2$s, pg_trigger_depth(), tg_op, wrote, mark, tids);%s
+          end if;
+          perform plank.ring();
+        end if;%s
+        return null;
+      end if;$s$, serializable, a.id,
+      case when cascades then format($s$
+          else
+            perform plank.keep_tids(%s, tids);$s$, a.id) else '' end,
+      case when cascades and op = 'update' then format($s$
+        if current_setting('plank.deleted_%1$s', true) <> '' then
+          tids := plank.rechain_%1$s(current_setting('plank.deleted_%1$s')::bigint, 0, nullif(nullif(current_setting('plank.tids_%1$s', true), ''), 'many')::tid[]);
+          perform set_config('plank.deleted_%1$s', '', true);
+          if tids is not null then
+            perform set_config('plank.tids_%1$s', tids::text, true);
+          end if;
+        end if;$s$, a.id) else '' end) || body;
     -- as literals: a column may be called "$body$; …", and whoever may alter the table must not write what follows it
     execute format($f$
       create or replace function plank.%I() returns trigger language plpgsql security definer
@@ -359,6 +425,8 @@ begin
       #variable_conflict use_column
       declare
         wrote bigint;
+        mark  bigint;
+        tids  tid[];
       begin%s%s
       end $s$, body, finish));
   end loop;
@@ -386,7 +454,7 @@ $$;
 -- What generated functions call. Whoever they belong to may, also where a database grants new functions to nobody.
 create function plank.called() returns setof regprocedure language sql stable as $$
   select oid::regprocedure from pg_proc
-  where pronamespace = 'plank'::regnamespace and (proname in ('ring', 'settle', 'path', 'mark', 'captures', 'functions') or proname like 'virtual\_%')
+  where pronamespace = 'plank'::regnamespace and (proname in ('ring', 'settle', 'path', 'mark', 'last_id', 'keep_tids', 'captures', 'functions') or proname like 'virtual\_%')
 $$;
 
 -- The role that a table is to be captured as: its owner, or who calls this where that is no superuser.
@@ -419,7 +487,7 @@ begin
   -- the role is renamed, and nothing tells of that. Then it is asked, once for each statement, and not for each row.
   if to_regclass(own_changes) is null or position(format('= %L::name', captured_as) in pg_get_viewdef(to_regclass(own_changes))) = 0 then
     execute format($v$
-      create or replace view %1$s with (security_barrier) as select * from plank.outbox
+      create or replace view %1$s with (security_barrier) as select *, ctid as tid from plank.outbox
       where relation = %2$s and xid = pg_current_xact_id() and action = any ('{I,U,D,T,S,R}'::"char"[])
         and (current_user = %3$L::name or (select plank.captures(%2$s))) with check option
     $v$, own_changes, a.id, captured_as);

@@ -168,7 +168,7 @@ describe('code of who owns a table', () => {
         /permission denied for view/,
       ],
       [`select plank.current_${ids.ours}('1')`, /permission denied for function/],
-      [`select plank.rechain_${ids.ours}(0, 0)`, /permission denied for function/],
+      [`select plank.rechain_${ids.ours}(0, 0, null)`, /permission denied for function/],
       [
         `create trigger t after insert on other referencing new table as plank_new for each statement execute function plank.capture_${ids.ours}_insert()`,
         /permission denied for function/,

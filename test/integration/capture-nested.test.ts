@@ -229,6 +229,8 @@ describe('any transaction', () => {
   );
   const step = fc.oneof({ weight: 9, arbitrary: statement }, { weight: 1, arbitrary: fc.constantFrom('mark', 'back') });
   const transaction = fc.record({
+    // a serializable one is captured by other means
+    isolation: fc.constantFrom('read committed', 'serializable'),
     rules: fc.subarray([...rules, 'counted']),
     steps: fc.array(step, { minLength: 1, maxLength: 8 }),
     commits: fc.integer({ min: 0, max: 9 }).map((n) => n > 0),
@@ -236,16 +238,18 @@ describe('any transaction', () => {
 
   /** Runs it step by step; a step that fails goes back to before it, as an application would. */
   async function perform({
+    isolation,
     rules,
     steps,
     commits,
   }: {
+    isolation: string;
     rules: string[];
     steps: string[];
     commits: boolean;
   }): Promise<void> {
     const { writer } = capture;
-    await writer.query(`set test.rules = '${rules.join(' ')}'; begin; savepoint mark`);
+    await writer.query(`set test.rules = '${rules.join(' ')}'; begin isolation level ${isolation}; savepoint mark`);
     for (const step of steps) {
       if (step === 'mark') await writer.query('savepoint mark');
       else if (step === 'back') await writer.query('rollback to mark');
