@@ -47,7 +47,7 @@ end $$;
 
 -- The triggers that an attached table is to have, with those of its partitions.
 create function plank.triggers(p_id integer, p_table regclass) returns table (relation regclass, name name, definition text)
-language sql stable set search_path = pg_catalog, pg_temp as $$
+language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
   select p.relid::regclass, t.name::name, format('TRIGGER %s AFTER %s ON %s%s FOR EACH STATEMENT EXECUTE FUNCTION plank.%I(%s)',
            t.name, upper(t.op), p.relid::regclass, t.referencing, plank.capture_function(p_id, t.op),
            case when t.op = 'truncate' and p.relid = p_table then '''all''' end)
@@ -63,7 +63,7 @@ $$;
 
 -- Creates a trigger that is missing, or is another: it would wait for the table's writers. One that is disabled stays so.
 create function plank.put_trigger(p_table regclass, p_name name, p_definition text) returns void
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 declare
   was pg_trigger;
 begin
@@ -79,7 +79,7 @@ begin
 end $$;
 
 -- What the capture of a table was generated from, as a digest: another one says that DDL was not followed.
-create function plank.shape(c plank.catalog) returns text language sql stable set search_path = pg_catalog, pg_temp as $$
+create function plank.shape(c plank.catalog) returns text language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
   select md5(concat_ws(E'\n', c.schema, c."table", c.key_columns, c.columns, c.image_sql, (
     select string_agg(distinct confdeltype::text || confupdtype::text, '') from plank.attached a join pg_constraint r on r.conrelid = a.relation
     where a.id = c.id and r.contype = 'f'), (
@@ -88,7 +88,7 @@ create function plank.shape(c plank.catalog) returns text language sql stable se
 $$;
 
 -- The types of a table's columns, and what these are made of.
-create function plank.column_types(relation regclass) returns setof oid language sql stable set search_path = pg_catalog, pg_temp as $$
+create function plank.column_types(relation regclass) returns setof oid language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
   with recursive types as (
     select atttypid as type from pg_attribute where attrelid = relation and attnum > 0 and not attisdropped
     union
@@ -103,7 +103,7 @@ $$;
 
 -- What else the rows of a table and their images depend on, besides its row of plank.catalog: partitions, labels of enums, attributes of
 -- composite types, expressions of generated columns. By names: a dump carries this.
-create function plank.rendering(relation regclass) returns text[] language sql stable set search_path = pg_catalog, pg_temp as $$
+create function plank.rendering(relation regclass) returns text[] language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
   select array_agg(item order by item) from (
     select format('partition %s', relid::regclass) as item from pg_partition_tree(relation) where isleaf and relid <> relation
     union all
@@ -118,19 +118,19 @@ create function plank.rendering(relation regclass) returns text[] language sql s
 $$;
 
 -- Whether rows are others, or look otherwise: not where an enum has more labels than before, or a partition was created, which is empty.
-create function plank.renders_otherwise(p_was text[], p_is text[], p_tag text) returns boolean language sql immutable set search_path = pg_catalog, pg_temp as $$
+create function plank.renders_otherwise(p_was text[], p_is text[], p_tag text) returns boolean language sql immutable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
   select exists (select unnest(p_was) except select unnest(p_is))
       or exists (select from (select unnest(p_is) as item except select unnest(p_was)) x
                  where item not like 'label %' and not (item like 'partition %' and p_tag = 'CREATE TABLE'))
 $$;
 
 -- A digest of the generated functions.
-create function plank.code(p_id integer) returns text language sql stable set search_path = pg_catalog, pg_temp as $$
+create function plank.code(p_id integer) returns text language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
   select md5(string_agg(p.proname || p.prosrc, '' order by p.proname)) from plank.functions(p_id) f join pg_proc p on p.oid = f
 $$;
 
 -- Why Plank cannot follow the changes of a table, and the statement that changes it; no rows where it can.
-create function plank.unfit(relation regclass) returns table (problem text, repair text) language sql stable set search_path = pg_catalog, pg_temp as $$
+create function plank.unfit(relation regclass) returns table (problem text, repair text) language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
   with c as (select * from pg_class where oid = relation), tree as (
     select p.* from pg_partition_tree(relation) t join pg_class p on p.oid = t.relid union select * from c)
   select 'is not a table', null from c where relkind not in ('r', 'p')
@@ -168,7 +168,7 @@ $$;
 
 -- The names and numbers of columns, and the names of those that have gone.
 create function plank.named(relation regclass, p_numbers smallint[], p_names text[], p_former smallint[], out names text[], out numbers smallint[])
-language sql stable set search_path = pg_catalog, pg_temp as $$
+language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
   with now as (select attname::text as name, attnum as number from pg_attribute where attrelid = relation and attnum = any (p_numbers))
   select coalesce(array_agg(name order by number, name), '{}'), coalesce(array_agg(number order by number, name), '{}') from (
     select * from now union all
@@ -177,7 +177,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- Writes down what an attached table and its columns are called in this catalog, and their numbers.
-create function plank.remember(p_id integer) returns void language sql set search_path = pg_catalog, pg_temp as $$
+create function plank.remember(p_id integer) returns void language sql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
   update plank.attachments t
   set catalog = plank.this_catalog(), relation = a.relation, schema_name = n.nspname, table_name = c.relname,
       excluded = e.names, excluded_numbers = e.numbers, read_only = r.names, read_only_numbers = r.numbers,
@@ -197,7 +197,7 @@ create function plank.remember(p_id integer) returns void language sql set searc
 $$;
 
 -- Columns that were excluded or read-only in the database where a table was attached, and are not to be found in this one.
-create function plank.lost_columns(p_id integer) returns text language sql stable set search_path = pg_catalog, pg_temp as $$
+create function plank.lost_columns(p_id integer) returns text language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
   select string_agg(distinct quote_ident(n.name), ', ') from plank.attachments t join plank.attached a on a.id = t.id
   cross join unnest(t.excluded || t.read_only, t.excluded_numbers || t.read_only_numbers) n(name, number)
   where t.id = p_id and a.moved and n.number is not null
@@ -208,7 +208,7 @@ $$;
 -- S, in the order of changes, where clients see another shape; else by one of action R where rows changed, came or went without changes
 -- of their own: p_rewritten says so, or plank.rendering. Where it cannot be judged what may be shown, all stays as it is.
 create function plank.refresh(p_id integer, p_rewritten boolean default false, p_tag text default '') returns void
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 declare
   a    plank.attached;
   was  plank.attached;
@@ -253,7 +253,7 @@ end $$;
 -- What is left out stays as it was set before; '{}' clears it, and a notice names the columns that are shown, or writable, from then on.
 -- Returns the name that clients use. Errors: not a table, no primary key, an excluded column that does not exist or is in the key.
 create function plank.attach(relation regclass, exclude text[] default null, read_only text[] default null) returns text
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 declare
   keys     text[];
   wrong    text;
@@ -312,7 +312,7 @@ begin
 end $$;
 
 create function plank.say_wider(relation regclass, p_what text, p_numbers smallint[]) returns void
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 begin
   if cardinality(p_numbers) > 0 then
     raise notice 'plank: of % these columns are % from now on: %', relation, p_what,
@@ -322,7 +322,7 @@ end $$;
 
 -- Keeps what was captured of columns that are excluded now from being read: for images of before, it says which members may be, by
 -- what they have been called. Waits for writers, so that those who come later capture as plank.refresh generates it.
-create function plank.hide(a plank.attached) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
+create function plank.hide(a plank.attached) returns void language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 declare
   own   numeric := pg_current_xact_id()::text;
   newer numeric;
@@ -346,7 +346,7 @@ begin
 end $$;
 
 -- Stops capturing a table. Clients are told nothing more of it, nor of what was captured before.
-create function plank.detach(relation regclass) returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
+create function plank.detach(relation regclass) returns void language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 declare
   a plank.attached;
 begin

@@ -5,12 +5,12 @@
 
 -- Waits for who has written to a table, so that what they captured comes before what is told next. Not for long: writers wait behind it.
 create function plank.await_writers(relation regclass) returns void
-language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '2s' as $$
+language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off set lock_timeout = '2s' as $$
 begin
   execute format('lock table %s in share row exclusive mode', relation);
 end $$;
 
-create function plank.on_ddl() returns event_trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+create function plank.on_ddl() returns event_trigger language plpgsql security definer set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 declare
   rewritten oid[] := nullif(current_setting('plank.rewritten', true), '')::oid[];
   touched   record;
@@ -51,7 +51,7 @@ exception when others then
 end $$;
 
 -- Rows that are computed anew: for a column's type or default (2, 4), not for where and how a table is stored.
-create function plank.on_rewrite() returns event_trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+create function plank.on_rewrite() returns event_trigger language plpgsql security definer set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 begin
   if pg_event_trigger_table_rewrite_reason() & 6 > 0 then
     perform set_config('plank.rewritten',
@@ -59,7 +59,7 @@ begin
   end if;
 end $$;
 
-create function plank.on_drop() returns event_trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+create function plank.on_drop() returns event_trigger language plpgsql security definer set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 declare
   gone integer;
 begin
