@@ -67,7 +67,7 @@ export class LiveRows<Item extends object = Row> {
 
 function keyOf(row: Row, key: readonly string[]): RowKey {
   for (const column of key) {
-    if (row[column] === undefined)
+    if (!Object.hasOwn(row, column))
       throw new Error(`a row has no "${column}": say which columns are its key, {key: […]}`);
   }
   return key.length === 1 ? rowKey(row[key[0]!]) : rowKey(Object.fromEntries(key.map((name) => [name, row[name]])));

@@ -12,14 +12,16 @@ select a.id, a.name, n.nspname as schema, c.relname as "table", a.key_columns,
        (select json_agg(json_build_object(
           'name', t.attname, 'type', plank.type_name(t.atttypid, t.atttypmod), 'nullable', not t.attnotnull,
           'base', case when y.typnamespace = 'pg_catalog'::regnamespace then y.typname else plank.type_sql(y.oid) end,
-          'structured', case when plank.is_structured(t.atttypid) then plank.type_sql(t.atttypid) end,
-          'equals', plank.key_operator(a.relation, t.attnum, 3), 'above', plank.key_operator(a.relation, t.attnum, 5),
+          -- Postgres' own types that have no parts are most
+          'structured', case when not (d.typnamespace = 'pg_catalog'::regnamespace and d.typelem = 0) and plank.is_structured(t.atttypid) then plank.type_sql(t.atttypid) end,
+          'equals', case when t.attname = any (a.key_columns) then plank.key_operator(a.relation, t.attnum, 3) end,
+          'above', case when t.attname = any (a.key_columns) then plank.key_operator(a.relation, t.attnum, 5) end,
           'optional', not t.attnotnull or t.atthasdef or t.attidentity <> '',
           'writable', not (t.attname = any (a.read_only) or t.attgenerated <> '' or t.attidentity = 'a'),
           'enum', d.typtype = 'e', 'nondeterministic', coalesce(not l.collisdeterministic, false),
           'value', case when not v.is_column then v.value end, 'virtual', t.attgenerated = 'v') order by t.attnum)
         from plank.column_values(a, 't.') v join pg_attribute t on t.attrelid = a.relation and t.attnum = v.number
-        join pg_type d on d.oid = t.atttypid join pg_type y on y.oid = plank.base_type(t.atttypid)
+        join pg_type d on d.oid = t.atttypid join pg_type y on y.oid = case d.typtype when 'd' then plank.base_type(d.oid) else d.oid end
         left join pg_collation l on l.oid = t.attcollation) as columns,
        plank.image_sql(a, 't') as image_sql,
        a.told as version                                         -- changes with anything of the above
