@@ -4,44 +4,35 @@
  */
 import { hostname } from 'node:os';
 import { z } from 'zod';
-
-const port = z.coerce.number().int().min(0).max(65535);
-const ms = z.coerce.number().int().min(1).max(86_400_000);
-const bytes = z.coerce.number().int().min(1024);
-const list = z.string().transform((text) =>
-  text
-    .split(',')
-    .map((part) => part.trim())
-    .filter(Boolean),
-);
-
-const redisUrl = z.string().regex(/^rediss?:\/\//, 'must be a redis:// URL');
-
-const host = z.string().regex(/^[a-z0-9._:-]+$/i, 'must be an address or a name, without a port');
+import {
+  bytes,
+  distance,
+  host,
+  integer,
+  ms,
+  oneOf,
+  origins,
+  pattern,
+  port,
+  postgresUrl,
+  redisUrl,
+} from './settings.ts';
 
 const common = {
-  DATABASE_URL: z
-    .string()
-    .regex(/^postgres(ql)?:\/\//, 'must be a postgres:// URL')
-    .describe('Postgres, as `postgres://user:password@host:port/database`'),
+  DATABASE_URL: postgresUrl.describe('Postgres, as `postgres://user:password@host:port/database`'),
   REDIS_URL: redisUrl
     .optional()
     .describe('Redis or Valkey, as `redis://host:port`; needed when listener and gateways are processes of their own'),
-  PLANK_LOG_NAME: z
-    .string()
-    .regex(/^[a-z0-9_-]{1,40}$/i)
+  PLANK_LOG_NAME: pattern('1 to 40 letters, digits, "-" and "_"', /^[a-z0-9_-]{1,40}$/i)
     .default('plank')
     .describe('Names the Redis keys, where several databases share one Redis'),
-  NODE_NAME: z
-    .string()
-    .regex(/^[\w.-]{1,64}$/)
+  NODE_NAME: pattern('1 to 64 letters, digits, "-", "_" and "."', /^[\w.-]{1,64}$/)
     .default(hostname())
     .describe('What this process is called in logs, metrics and on the test page (default: the host name)'),
-  LOG_LEVEL: z
-    .enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'])
+  LOG_LEVEL: oneOf('fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent')
     .default('info')
     .describe('How much is logged'),
-  STOP_TIMEOUT_MS: ms.default(10_000).describe('How long a process may take to stop after SIGTERM, in ms'),
+  STOP_TIMEOUT_MS: ms().default(10_000).describe('How long a process may take to stop after SIGTERM, in ms'),
 };
 
 const hostField = host
@@ -54,38 +45,29 @@ export const listenerSchema = z.object({
   ...common,
   HOST: hostField,
   LISTENER_PORT: port.default(8001).describe('Where the listener serves `/health` and `/metrics`'),
-  WAKE: z
-    .enum(['auto', 'poll'])
+  WAKE: oneOf('auto', 'poll')
     .default('auto')
     .describe(
       '`auto`: NOTIFY while changes are rare, polling while they are not; `poll`: never NOTIFY, for databases that use two-phase commit',
     ),
-  POLL_INTERVAL_MS: ms.default(20).describe('With `WAKE=poll`, the pause between drains that found nothing, in ms'),
-  SAFETY_INTERVAL_MS: ms
+  POLL_INTERVAL_MS: ms().default(20).describe('With `WAKE=poll`, the pause between drains that found nothing, in ms'),
+  SAFETY_INTERVAL_MS: ms()
     .default(3_000)
     .describe('How often the listener looks for changes that nothing announced, in ms'),
-  LEASE_MS: ms.min(500).default(3_000).describe('How long the lead lasts when the leader falls silent, in ms'),
-  CANARY_INTERVAL_MS: z.coerce
-    .number()
-    .int()
-    .min(0)
-    .max(86_400_000)
+  LEASE_MS: ms(500).default(3_000).describe('How long the lead lasts when the leader falls silent, in ms'),
+  CANARY_INTERVAL_MS: ms(0)
     .default(5_000)
     .describe(
       'How often the leader commits a canary, which every gateway must see coming and no client gets, in ms; 0: never',
     ),
-  RETENTION_MS: z.coerce
-    .number()
-    .int()
-    .min(1)
-    .max(365 * 86_400_000)
+  RETENTION_MS: ms(1, 365 * 86_400_000)
     .default(3_600_000)
     .describe('How long the log is kept for clients that come back, in ms'),
   RETENTION_BYTES: bytes.default(4 * 1024 ** 3).describe('How large the log may grow, in bytes'),
   STREAM_BYTES: bytes.default(64 * 1024 ** 2).describe('How much of the log Redis keeps, in bytes'),
 });
 
-const gatewayFields = z.object({
+export const gatewaySchema = z.object({
   ...common,
   HOST: hostField,
   REDIS_TAIL_URL: redisUrl
@@ -100,14 +82,13 @@ const gatewayFields = z.object({
       'Where the gateway serves operators: `/console` and `/ops`; keep it from the outside. 0: any free one, logged',
     ),
   OPS_HOST: host.default('localhost').describe('The address that `OPS_PORT` listens on, as with `HOST`'),
-  OPS_TOKEN: z.string().min(16).optional().describe('What operators must bring, where more people reach `OPS_PORT`'),
-  CORS_ORIGINS: list
+  OPS_TOKEN: pattern('at least 16 characters', /^.{16,}$/)
+    .optional()
+    .describe('What operators must bring, where more people reach `OPS_PORT`'),
+  CORS_ORIGINS: origins
     .default(['*'])
     .describe('Origins that browsers may use REST and WebSocket from, comma-separated; `*`: any'),
-  MAX_CONNECTIONS: z.coerce
-    .number()
-    .int()
-    .min(1)
+  MAX_CONNECTIONS: integer('', 1, 10_000_000)
     .default(50_000)
     .describe('Connections that one gateway accepts, WebSockets and event streams'),
   MAX_BODY_BYTES: bytes.default(256 * 1024).describe('The largest REST body, in bytes'),
@@ -117,58 +98,45 @@ const gatewayFields = z.object({
   RING_BYTES: bytes
     .default(64 * 1024 ** 2)
     .describe('How much of the recent log each gateway keeps in memory for clients that catch up, in bytes'),
-  PING_INTERVAL_MS: ms
+  PING_INTERVAL_MS: ms()
     .default(25_000)
     .describe('How often a silent client is pinged, in ms; one that misses a ping is dropped'),
-  STALL_TIMEOUT_MS: ms.default(300_000).describe('How long a client may read nothing while data waits for it, in ms'),
-  DRAIN_WINDOW_MS: ms
+  STALL_TIMEOUT_MS: ms().default(300_000).describe('How long a client may read nothing while data waits for it, in ms'),
+  DRAIN_WINDOW_MS: ms()
     .default(5_000)
     .describe(
       'Over how long a gateway that stops or is drained closes its clients, one after the other, in ms; at least 4,000 below `STOP_TIMEOUT_MS`',
     ),
-  SHED_PER_SECOND: z.coerce
-    .number()
-    .int()
-    .min(0)
-    .max(10_000)
+  SHED_PER_SECOND: integer('', 0, 10_000)
     .default(20)
     .describe(
       'Connections a second that a gateway with more than its share gives to the others, after a scale-up or a restart; 0: none',
     ),
-  POOL_SIZE: z.coerce
-    .number()
-    .int()
-    .min(2)
-    .max(1000)
+  POOL_SIZE: integer('', 2, 1_000)
     .default(10)
     .describe(
       'Postgres connections for REST; a gateway uses up to 20 more for the relay, for snapshots and for operators',
     ),
 });
 
-/** goodbyes and what is released behind them, after the last client was asked to go */
-const leaveMs = 4_000;
-
-export const gatewaySchema = gatewayFields.superRefine(({ DRAIN_WINDOW_MS, STOP_TIMEOUT_MS }, context) => {
-  if (DRAIN_WINDOW_MS + leaveMs > STOP_TIMEOUT_MS) {
-    context.addIssue({
-      code: 'custom',
-      path: ['DRAIN_WINDOW_MS'],
-      message: `with ${DRAIN_WINDOW_MS} ms and ${leaveMs} ms for goodbyes a gateway would not stop within STOP_TIMEOUT_MS (${STOP_TIMEOUT_MS} ms)`,
-    });
-  }
-});
-
 export const migrateSchema = z.object({
   DATABASE_URL: common.DATABASE_URL,
-  PLANK_SAMPLE: z
-    .enum(['true', 'false'])
+  PLANK_SAMPLE: oneOf('true', 'false')
     .default('false')
-    .transform((text) => text === 'true')
     .describe(
       '`true`: makes the sample table `items` of the quick start, once, where nothing else is called so. The default where Plank brings the database along',
     ),
 });
+
+/** A process of its own reaches the others through Redis only. */
+const apart = {
+  REDIS_URL: redisUrl.describe('the listener and the gateways, as processes of their own, need a Redis in common'),
+};
+export const listenerProcessSchema = listenerSchema.extend(apart);
+export const gatewayProcessSchema = gatewaySchema.extend(apart);
+
+/** Of a listener and a gateway in one process. */
+export const startSchema = listenerSchema.extend(gatewaySchema.shape).extend(migrateSchema.shape);
 
 /** What the doctor must know of a deployment, by the same names. */
 export const doctorSchema = listenerSchema
@@ -181,7 +149,7 @@ export const doctorSchema = listenerSchema
     RETENTION_BYTES: true,
     STREAM_BYTES: true,
   })
-  .extend(gatewayFields.pick({ MAX_CONNECTIONS: true }).shape);
+  .extend(gatewaySchema.pick({ MAX_CONNECTIONS: true }).shape);
 
 export type ListenerConfig = Readonly<z.infer<typeof listenerSchema>>;
 export type GatewayConfig = Readonly<z.infer<typeof gatewaySchema>>;
@@ -190,19 +158,50 @@ export class ConfigError extends Error {
   override readonly name = 'ConfigError';
 }
 
-/** Throws a ConfigError that names every variable that is wrong. An empty variable counts as unset. */
+/** goodbyes and what is released behind them, after the last client was asked to go */
+const leaveMs = 4_000;
+/** what may hold a password, a token, or anything where it was meant for another */
+const secrets = ['DATABASE_URL', 'REDIS_URL', 'REDIS_TAIL_URL', 'OPS_TOKEN'];
+
+/**
+ * Throws a ConfigError that names all variables that are wrong, in one line. White space around a value does not count, as a secret
+ * from a file ends with a line's end; an empty variable counts as unset.
+ */
 export function readConfig<S extends z.ZodObject>(
   schema: S,
   env: NodeJS.ProcessEnv = process.env,
 ): Readonly<z.infer<S>> {
-  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ''));
-  const parsed = schema.safeParse(given);
-  if (!parsed.success) {
-    const problems = parsed.error.issues.map((issue) => {
-      const name = issue.path.join('.');
-      return given[name] === undefined && issue.code !== 'custom' ? `${name} is not set` : `${name}: ${issue.message}`;
-    });
-    throw new ConfigError(`configuration: ${problems.join('; ')}`);
+  const values: Record<string, unknown> = {};
+  const problems: string[] = [];
+  for (const [name, field] of Object.entries<z.ZodType>(schema.shape)) {
+    const given = env[name]?.trim() || undefined;
+    const parsed = field.safeParse(given);
+    if (parsed.success) {
+      if (parsed.data !== undefined) values[name] = parsed.data;
+    } else if (given === undefined) problems.push(`${name} is not set: ${field.description}`);
+    else {
+      const shown = secrets.includes(name) ? '' : `, and is ${JSON.stringify(given.slice(0, 60))}`;
+      problems.push(`${name} ${parsed.error.issues.map(({ message }) => message).join(', ')}${shown}`);
+    }
   }
-  return Object.freeze(parsed.data);
+  const { DRAIN_WINDOW_MS: windowMs, STOP_TIMEOUT_MS: stopMs } = values;
+  if (typeof windowMs === 'number' && typeof stopMs === 'number' && windowMs + leaveMs > stopMs)
+    problems.push(
+      `DRAIN_WINDOW_MS must be at least ${leaveMs} below STOP_TIMEOUT_MS (${stopMs}), and is ${windowMs}: else a gateway would not stop in time`,
+    );
+  if (problems.length > 0) throw new ConfigError(`configuration: ${problems.join('; ')}`);
+  return Object.freeze(values) as Readonly<z.infer<S>>;
+}
+
+/** Of what is set, names that are most likely meant for a setting of Plank, and are none: a line for each. */
+export function misspelt(env: NodeJS.ProcessEnv = process.env): string[] {
+  const known = Object.keys(startSchema.shape);
+  const others = /^PLANK_(URL|DATABASE_URL|REDIS_URL|TEST_\w+|\w*_(SERVICE|PORT)(_\w+)?)$/;
+  return Object.keys(env).flatMap((name) => {
+    if (known.includes(name) || others.test(name)) return [];
+    const most = name.length < 5 ? 0 : name.length < 9 ? 1 : 2;
+    const near = known.find((each) => distance(name.toUpperCase(), each, most) <= most);
+    if (near) return [`${name} is no setting of Plank: is ${near} meant?`];
+    return name.startsWith('PLANK_') ? [`${name} is no setting of Plank`] : [];
+  });
 }

@@ -2,6 +2,7 @@
  * The only place that touches signals and exit. A process acquires its parts in order, runs until SIGTERM or SIGINT, and
  * releases them in reverse within a deadline; a second signal ends it at once.
  */
+import { misspelt } from './config.ts';
 import { loggedError } from './log-error.ts';
 
 /** Below npm, one Ctrl-C arrives twice: from the terminal, and passed on by npm. */
@@ -42,6 +43,7 @@ export async function runService<C extends { STOP_TIMEOUT_MS: number }>(
   let stopTimeoutMs = 10_000;
   try {
     const config = configure();
+    for (const line of misspelt()) process.stderr.write(`plank ${name}: ${line}\n`);
     stopTimeoutMs = config.STOP_TIMEOUT_MS;
     const started = main(config, stack);
     await Promise.race([started, signalled.promise]);

@@ -4,6 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
+import { databaseProblem } from './database-problem.ts';
 import { type Client, connect, disconnect, isUnavailable } from './postgres.ts';
 import { sleep } from './retry.ts';
 
@@ -61,13 +62,23 @@ export function migrate(databaseUrl: string, options: { log?: (message: string) 
 
 /** Runs with a connection, while no other migration of this database does. */
 export async function alone<T>(databaseUrl: string, work: (client: Client) => Promise<T>): Promise<T> {
-  const { client } = await connect(databaseUrl, { applicationName: 'plank migrate', statementTimeoutMs: 0 });
+  const { client } = await connect(databaseUrl, { applicationName: 'plank migrate', statementTimeoutMs: 0 }).catch(
+    (error: unknown) => {
+      throw databaseProblem(error, databaseUrl);
+    },
+  );
   try {
+    await requirePrimary(client, databaseUrl);
     await client.query('select pg_advisory_lock($1)', [migrationLock]);
     return await work(client);
   } finally {
     await disconnect(client);
   }
+}
+
+async function requirePrimary(client: Client, databaseUrl: string): Promise<void> {
+  const { rows } = await client.query<{ standby: boolean }>('select pg_is_in_recovery() as standby');
+  if (rows[0]!.standby) throw databaseProblem({ code: '25006' }, databaseUrl);
 }
 
 /** Makes the schema "plank" where there is none, or an empty one. Throws where somebody else's is called so. */
@@ -93,6 +104,8 @@ async function requireOwnSchema(client: Client): Promise<void> {
       number integer primary key, name text not null, checksum text not null, applied_at timestamptz not null default now())`);
 }
 
+class NotMigrated extends Error {}
+
 /** For start-up: waits a moment for the database, and throws, in one line, where it is away or not migrated. */
 export async function requireMigrated(databaseUrl: string): Promise<void> {
   const deadline = performance.now() + 10_000;
@@ -100,12 +113,13 @@ export async function requireMigrated(databaseUrl: string): Promise<void> {
     try {
       const { client } = await connect(databaseUrl, { applicationName: 'plank check', statementTimeoutMs: 5_000 });
       try {
+        await requirePrimary(client, databaseUrl);
         const { rows } = await client.query<{ migrated: boolean }>(
           `select to_regprocedure('plank.drain(bigint, integer, interval, boolean)') is not null
              and to_regprocedure('plank.canary(integer)') is not null as migrated`,
         );
         if (!rows[0]!.migrated)
-          throw new Error(
+          throw new NotMigrated(
             'the database has no schema "plank" of this version yet: run "npm run migrate" with the same DATABASE_URL',
           );
         return;
@@ -113,9 +127,8 @@ export async function requireMigrated(databaseUrl: string): Promise<void> {
         await disconnect(client);
       }
     } catch (error) {
-      if (!isUnavailable(error)) throw error;
-      if (performance.now() > deadline)
-        throw new Error(`the database does not answer: ${(error as Error).message}`, { cause: error });
+      if (!isUnavailable(error)) throw error instanceof NotMigrated ? error : databaseProblem(error, databaseUrl);
+      if (performance.now() > deadline) throw databaseProblem(error, databaseUrl);
       await sleep(250);
     }
   }

@@ -8,9 +8,10 @@
  *
  * It changes nothing, and ends with status 1 where something is wrong.
  */
-import { parseArgs, styleText } from 'node:util';
+import { styleText } from 'node:util';
 import type { Client } from 'pg';
-import { doctorSchema, readConfig } from '../../shared/config.ts';
+import { readFlags } from '../../shared/cli.ts';
+import { doctorSchema, misspelt, readConfig } from '../../shared/config.ts';
 import { type Captured, examineCapture } from './capture.ts';
 import { type Finding, fault, reason, shown } from './finding.ts';
 import { examineFront } from './front.ts';
@@ -18,13 +19,18 @@ import { examineHost } from './host.ts';
 import { connectPlainly, examinePostgres } from './postgres.ts';
 import { examineRedis } from './redis.ts';
 
-const { values } = parseArgs({
-  options: {
-    url: { type: 'string' },
-    quick: { type: 'boolean', default: false },
-    json: { type: 'boolean', default: false },
-  },
-});
+const values = (() => {
+  try {
+    return readFlags({
+      url: { type: 'string' },
+      quick: { type: 'boolean', default: false },
+      json: { type: 'boolean', default: false },
+    });
+  } catch (error) {
+    process.stderr.write(`plank doctor: ${reason(error)}\n`);
+    return process.exit(2);
+  }
+})();
 
 const findings: (Finding & { part: string })[] = [];
 const print = (text: string) => process.stdout.write(`${text}\n`);
@@ -64,7 +70,8 @@ const patience = { patient: !values.quick, say: (text: string) => say(`    ${tex
 
 try {
   const config = readConfig(doctorSchema);
-  if (values.url !== undefined && !/^https?:\/\//.test(values.url))
+  for (const line of misspelt()) process.stderr.write(`plank doctor: ${line}\n`);
+  if (values.url !== undefined && !(/^https?:\/\//.test(values.url) && URL.canParse(values.url)))
     throw new Error('--url must be an address like https://live.example.org');
   let captured: Captured | undefined;
   let client: Client | undefined;

@@ -7,8 +7,9 @@
  *   --fresh         drops the data of an earlier run
  */
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
+import { readFlags } from '../../shared/cli.ts';
 import { migrateSchema, readConfig } from '../../shared/config.ts';
+import { withoutPassword } from '../../shared/database-problem.ts';
 import { runService } from '../../shared/lifecycle.ts';
 import { isLoopback, openWarning } from '../../shared/listen.ts';
 import { Cluster } from './cluster.ts';
@@ -16,7 +17,7 @@ import { Cluster } from './cluster.ts';
 const say = (text: string) => process.stdout.write(`${text}\n`);
 
 function count(name: string, text: string, max: number): number {
-  const value = Number(text);
+  const value = /^\d{1,6}$/.test(text) ? Number(text) : Number.NaN;
   if (!Number.isInteger(value) || value < 1 || value > max)
     throw new Error(`--${name} must be a whole number from 1 to ${max}`);
   return value;
@@ -25,14 +26,12 @@ function count(name: string, text: string, max: number): number {
 await runService(
   'cluster',
   () => {
-    const { values } = parseArgs({
-      options: {
-        gateways: { type: 'string', default: '2' },
-        listeners: { type: 'string', default: '1' },
-        port: { type: 'string', default: process.env.PORT || '8000' },
-        host: { type: 'string', default: process.env.HOST || 'localhost' },
-        fresh: { type: 'boolean', default: false },
-      },
+    const values = readFlags({
+      gateways: { type: 'string', default: '2' },
+      listeners: { type: 'string', default: '1' },
+      port: { type: 'string', default: process.env.PORT || '8000' },
+      host: { type: 'string', default: process.env.HOST || 'localhost' },
+      fresh: { type: 'boolean', default: false },
     });
     return {
       gateways: count('gateways', values.gateways, 64),
@@ -41,7 +40,7 @@ await runService(
       host: values.host,
       fresh: values.fresh,
       sample: process.env.PLANK_SAMPLE
-        ? readConfig(migrateSchema.pick({ PLANK_SAMPLE: true })).PLANK_SAMPLE
+        ? readConfig(migrateSchema.pick({ PLANK_SAMPLE: true })).PLANK_SAMPLE === 'true'
         : undefined,
       STOP_TIMEOUT_MS: 20_000,
     };
@@ -63,8 +62,8 @@ await runService(
   balanced    ${cluster.url}/   ${cluster.webSocketUrl}
   operators   ${cluster.nginx?.operationsUrl}/console
 ${nodes}
-  database    ${cluster.databaseUrl}
-  redis       ${cluster.redisUrl}
+  database    ${withoutPassword(cluster.databaseUrl)}${own.databaseUrl ? '' : '   (password in .plank/cluster/postgres/pgpass)'}
+  redis       ${withoutPassword(cluster.redisUrl)}
   logs        .plank/cluster/*.log
 
 Ctrl-C stops it.`);

@@ -97,6 +97,7 @@ export class Cluster {
           dataDir: join(folder, 'postgres'),
           fresh: options.fresh ?? false,
           fsync: options.fsync ?? true,
+          log,
         });
         stack.defer(() => postgres?.stop());
       }

@@ -5,20 +5,24 @@
  *   --data <folder>   (.plank/postgres) where the embedded Postgres keeps its data
  *   --fresh           drops that data first
  */
+import { isIP } from 'node:net';
 import { join, relative, resolve } from 'node:path';
-import { parseArgs } from 'node:util';
 import { Gateway } from '../../services/gateway/gateway.ts';
 import { Listener } from '../../services/listener/listener.ts';
 import { type Bus, LocalBus } from '../../shared/bus.ts';
 import { RedisBus } from '../../shared/bus-redis.ts';
-import { gatewaySchema, listenerSchema, migrateSchema, readConfig } from '../../shared/config.ts';
+import { readFlags } from '../../shared/cli.ts';
+import { readConfig, startSchema } from '../../shared/config.ts';
+import { withoutPassword } from '../../shared/database-problem.ts';
 import type { Publisher, Tail } from '../../shared/fanout.ts';
 import { LocalFanout } from '../../shared/fanout-local.ts';
 import { RedisPublisher, RedisTail } from '../../shared/fanout-redis.ts';
 import { runService } from '../../shared/lifecycle.ts';
+import { isLoopback } from '../../shared/listen.ts';
 import { createLog } from '../../shared/log.ts';
 import { createRegistry, gatewayMetrics, listenerMetrics } from '../../shared/metrics.ts';
 import { migrate } from '../../shared/migrate.ts';
+import { connect, disconnect } from '../../shared/postgres.ts';
 import { requireNoEviction } from '../../shared/redis.ts';
 import { makeSample } from '../../shared/sample.ts';
 import { startPostgres } from './postgres.ts';
@@ -32,44 +36,52 @@ function shownAs(folder: string): string {
   return near === '' || near.startsWith('..') ? folder : near;
 }
 
+async function isSampleAttached(databaseUrl: string): Promise<boolean> {
+  const { client } = await connect(databaseUrl, { applicationName: 'plank start', statementTimeoutMs: 5_000 });
+  try {
+    return (await client.query("select from plank.attached where name = 'items'")).rowCount === 1;
+  } finally {
+    await disconnect(client);
+  }
+}
+
 await runService(
   'start',
   () => {
-    const { values } = parseArgs({
-      options: {
-        data: { type: 'string', default: join(root, '.plank/postgres') },
-        fresh: { type: 'boolean', default: false },
-      },
+    const values = readFlags({
+      data: { type: 'string', default: join(root, '.plank/postgres') },
+      fresh: { type: 'boolean', default: false },
     });
+    const given = process.env.DATABASE_URL?.trim();
     // the database is started later; whatever else is wrong in the environment is said before anything starts
     const env = {
       LOG_LEVEL: 'warn',
       ...process.env,
-      DATABASE_URL: process.env.DATABASE_URL || 'postgres://embedded/postgres',
+      DATABASE_URL: given || 'postgres://embedded/postgres',
       // a database of the user's gets no table that he did not ask for
-      PLANK_SAMPLE: process.env.PLANK_SAMPLE || String(!process.env.DATABASE_URL),
+      PLANK_SAMPLE: process.env.PLANK_SAMPLE?.trim() || String(!given),
     };
     return {
-      ...readConfig(listenerSchema, env),
-      ...readConfig(gatewaySchema, env),
+      ...readConfig(startSchema, env),
       dataDir: resolve(values.data),
       fresh: values.fresh,
-      embedded: !process.env.DATABASE_URL,
-      sample: readConfig(migrateSchema, env).PLANK_SAMPLE,
+      embedded: !given,
     };
   },
-  async ({ dataDir, fresh, embedded, sample, ...given }, stack) => {
+  async ({ dataDir, fresh, embedded, ...given }, stack) => {
     const started = performance.now();
     let { DATABASE_URL } = given;
+    let passFile: string | undefined;
     if (embedded) {
       say(`starting PostgreSQL (embedded, data in ${shownAs(dataDir)}) …`);
-      const postgres = await startPostgres({ dataDir, fresh });
+      const postgres = await startPostgres({ dataDir, fresh, log: say });
       stack.defer(() => postgres.stop());
       DATABASE_URL = postgres.url;
+      passFile = shownAs(postgres.passFile);
     }
     const config = { ...given, DATABASE_URL };
     await migrate(DATABASE_URL);
-    const problem = sample ? await makeSample(DATABASE_URL) : undefined;
+    const problem = given.PLANK_SAMPLE === 'true' ? await makeSample(DATABASE_URL) : undefined;
     if (problem) say(problem);
     if (config.REDIS_URL) await requireNoEviction(config.REDIS_URL);
 
@@ -100,16 +112,22 @@ await runService(
     stack.defer(() => gateway.stop());
     await gateway.start();
 
-    const url = `http://localhost:${gateway.port}`;
+    const name =
+      isLoopback(config.HOST) || isIP(config.HOST) === 0 || /^(::|0\.0\.0\.0)$/.test(config.HOST)
+        ? 'localhost'
+        : config.HOST;
+    const host = `${isIP(name) === 6 ? `[${name}]` : name}:${gateway.port}`;
+    const database = withoutPassword(DATABASE_URL);
+    const sampleLine = `Try it:
+  curl -X POST http://${host}/api/items -H 'Content-Type: application/json' -d '{"name": "Test Item", "value": 42}'`;
     say(`ready in ${((performance.now() - started) / 1_000).toFixed(1)} s
 
-  test page   ${url}/         (open it in two windows)
-  WebSocket   ws://localhost:${gateway.port}/ws
+  test page   http://${host}/         (open it in two windows)
+  WebSocket   ws://${host}/ws
   console     http://localhost:${gateway.opsPort}/console   (for operators)
-  database    ${DATABASE_URL}
+  database    ${database}${passFile ? `\n              PGPASSFILE=${passFile} psql ${database}` : ''}
 
-Try it:
-  curl -X POST ${url}/api/items -H 'Content-Type: application/json' -d '{"name": "Test Item", "value": 42}'
+${(await isSampleAttached(DATABASE_URL)) ? sampleLine : "Attach a table in the database, if none is: select plank.attach('orders')"}
 
 Ctrl-C stops it.`);
   },

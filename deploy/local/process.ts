@@ -159,10 +159,14 @@ export async function onFreePort<T>(port: number | undefined, start: (port: numb
     try {
       return await start(await freePort());
     } catch (error) {
-      const taken = error instanceof Error && /address (already )?in use/i.test(error.message);
-      if (!taken || attempt === 5) throw error;
+      if (!isTaken(error) || attempt === 5) throw error;
     }
   }
+}
+
+/** A program could not listen: another has the port. */
+export function isTaken(error: unknown): boolean {
+  return error instanceof Error && /address (already )?in use/i.test(error.message);
 }
 
 /** Polls `condition` until it holds. Throws what it throws, or that the deadline has passed. */

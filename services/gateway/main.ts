@@ -2,7 +2,8 @@
 
 import { setFlagsFromString } from 'node:v8';
 import { RedisBus } from '#shared/bus-redis.ts';
-import { gatewaySchema, readConfig } from '#shared/config.ts';
+import { readFlags } from '#shared/cli.ts';
+import { gatewayProcessSchema, readConfig } from '#shared/config.ts';
 import { RedisTail } from '#shared/fanout-redis.ts';
 import { runService } from '#shared/lifecycle.ts';
 import { createLog } from '#shared/log.ts';
@@ -16,11 +17,13 @@ setFlagsFromString('--max-valid-polymorphic-map-count=8');
 
 await runService(
   'gateway',
-  () => readConfig(gatewaySchema),
+  () => {
+    readFlags({});
+    return readConfig(gatewayProcessSchema);
+  },
   async (config, stack) => {
     const log = createLog(config.LOG_LEVEL, 'gateway', config.NODE_NAME);
     const metrics = gatewayMetrics(createRegistry(config.NODE_NAME));
-    if (!config.REDIS_URL) throw new Error('REDIS_URL is not set: a gateway process gets its changes through Redis');
     await requireMigrated(config.DATABASE_URL);
 
     const tail = new RedisTail(config.REDIS_TAIL_URL ?? config.REDIS_URL, { name: config.PLANK_LOG_NAME, log });

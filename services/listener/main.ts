@@ -1,7 +1,8 @@
 /** The listener process: wiring only. */
 
 import { RedisBus } from '#shared/bus-redis.ts';
-import { listenerSchema, readConfig } from '#shared/config.ts';
+import { readFlags } from '#shared/cli.ts';
+import { listenerProcessSchema, readConfig } from '#shared/config.ts';
 import { RedisPublisher } from '#shared/fanout-redis.ts';
 import { runService } from '#shared/lifecycle.ts';
 import { createLog } from '#shared/log.ts';
@@ -13,12 +14,13 @@ import { OpsServer } from './ops.ts';
 
 await runService(
   'listener',
-  () => readConfig(listenerSchema),
+  () => {
+    readFlags({});
+    return readConfig(listenerProcessSchema);
+  },
   async (config, stack) => {
     const log = createLog(config.LOG_LEVEL, 'listener', config.NODE_NAME);
     const metrics = listenerMetrics(createRegistry(config.NODE_NAME));
-    if (!config.REDIS_URL)
-      throw new Error('REDIS_URL is not set: a listener process reaches its gateways through Redis');
     await requireMigrated(config.DATABASE_URL);
     await requireNoEviction(config.REDIS_URL);
 

@@ -1,14 +1,17 @@
 // `npm start` as a user runs it: what it prints works, Ctrl-C ends all of it in order, its data stays until --fresh.
 
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { execFile } from 'node:child_process';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import type { AddressInfo } from 'node:net';
 import { createServer } from 'node:net';
 import { networkInterfaces, tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
+import { promisify } from 'node:util';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { type Child, freePort, startChild } from '../../deploy/local/process.ts';
 import { until } from '../support/wait.ts';
 
+const run = promisify(execFile);
 const root = join(import.meta.dirname, '../..');
 const startMs = 30_000;
 const stopMs = 15_000;
@@ -125,17 +128,34 @@ describe('npm start', () => {
       headers: { 'Content-Type': 'application/json' },
       body: '{"name":"kept"}',
     });
+    // the way to the database is printed, without its password, and stays the same
+    const [, passFile, database] = /PGPASSFILE=(\S+) psql (postgres:\S+)/.exec(first.output())!;
+    const password = (await readFile(join(folder, 'data/password'), 'utf8')).trim();
+    expect(first.output()).not.toContain(password);
+    const select = () =>
+      run(process.execPath, ['-e', `new (require('pg').Client)('${database}').connect().then(() => process.exit(7))`], {
+        cwd: root,
+        env: { PATH: process.env.PATH, PGPASSFILE: resolve(root, passFile!) },
+      }).catch((error: { code: number }) => error.code);
+    expect(await select()).toBe(7);
     await ctrlC(first);
     expect(isThere(postgres)).toBe(false);
     expect(await readFile(join(folder, 'data/postgres.log'), 'utf8')).toContain('database system is shut down');
 
     const again = await startUntilReady();
     expect(await listOf(again)).toMatchObject([{ id: 1, name: 'kept' }]);
+    expect(await select()).toBe(7);
     await ctrlC(again);
 
+    const taken = createServer();
+    await new Promise<void>((done) => taken.listen(Number(new URL(database!).port), '127.0.0.1', done));
+    await writeFile(join(folder, 'data/mine'), 'not of Plank');
     const fresh = await startUntilReady({ args: ['--fresh'] });
     expect(await listOf(fresh)).toEqual([]);
+    expect(await readFile(join(folder, 'data/mine'), 'utf8')).toBe('not of Plank');
+    expect(fresh.output()).toContain(`port ${new URL(database!).port} of the last start is taken`);
     await ctrlC(fresh);
+    await new Promise((done) => taken.close(done));
   });
 
   // npm itself ends by the signal; how the process below it ends, only its own parent sees

@@ -111,7 +111,7 @@ it('says in one line what is wrong with the address of the database', async () =
   expect(wrong).toEqual({
     code: 1,
     stdout: '',
-    stderr: 'plank migrate: database "there_is_no_such_database" does not exist\n',
+    stderr: `plank migrate: there is no database "there_is_no_such_database" at ${url.host}: create it, or correct DATABASE_URL\n`,
   });
   await expect(requireMigrated(url.href)).rejects.toThrow('there_is_no_such_database');
 });

@@ -4,7 +4,14 @@ import { readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { describe, expect, it } from 'vitest';
 import type { z } from 'zod';
-import { ConfigError, gatewaySchema, listenerSchema, migrateSchema, readConfig } from '../../shared/config.ts';
+import {
+  ConfigError,
+  gatewaySchema,
+  listenerSchema,
+  migrateSchema,
+  misspelt,
+  readConfig,
+} from '../../shared/config.ts';
 
 const DATABASE_URL = 'postgres://u:p@localhost:5432/d';
 
@@ -74,16 +81,16 @@ describe('readConfig', () => {
     };
     expect(Object.keys(wrong).sort()).toEqual(Object.keys(listenerSchema.shape).sort());
     const said = problems(listenerSchema, wrong);
-    for (const name of Object.keys(wrong)) expect(said).toContain(`${name}:`);
+    for (const name of Object.keys(wrong)) expect(said).toContain(`${name} must`);
     expect(said).not.toContain('\n');
-    expect(problems(gatewaySchema, { PORT: 'x', POOL_SIZE: '1' })).toMatch(
-      /^configuration: DATABASE_URL is not set; PORT: .+; POOL_SIZE: .+$/,
+    expect(problems(gatewaySchema, { PORT: 'x', POOL_SIZE: '1', STOP_TIMEOUT_MS: '8000' })).toMatch(
+      /^configuration: DATABASE_URL is not set: [^;]+; PORT must [^;]+; POOL_SIZE must [^;]+; DRAIN_WINDOW_MS must [^;]+$/,
     );
   });
 
   it('says which settings do not fit each other', () => {
     const said = problems(gatewaySchema, { DATABASE_URL, STOP_TIMEOUT_MS: '8000' });
-    expect(said).toMatch(/DRAIN_WINDOW_MS: with 5000 ms .+ STOP_TIMEOUT_MS \(8000 ms\)$/);
+    expect(said).toMatch(/DRAIN_WINDOW_MS must be at least 4000 below STOP_TIMEOUT_MS \(8000\), and is 5000/);
     expect(problems(gatewaySchema, { DATABASE_URL, DRAIN_WINDOW_MS: '6001' })).toContain('STOP_TIMEOUT_MS');
     expect(readConfig(gatewaySchema, { DATABASE_URL, DRAIN_WINDOW_MS: '6000' }).DRAIN_WINDOW_MS).toBe(6_000);
   });
@@ -103,6 +110,104 @@ describe('readConfig', () => {
     });
     expect(said).toContain('DATABASE_URL');
     expect(said).not.toContain('hunter2');
+  });
+});
+
+const whole = 'must be a whole number';
+const urlSaid = 'DATABASE_URL must be a URL as postgres://user:password@host:port/database';
+
+describe('what is refused', () => {
+  it.each([
+    ...['ten', 'NaN', '-1', '1.5', '1e3', '0x10', '10s', '10 000', '9'.repeat(30), 'Infinity', '٣'].flatMap((value) => [
+      ['STOP_TIMEOUT_MS', value, `${whole} of milliseconds, without a unit, from 1 to 86400000`],
+      ['PORT', value, `${whole}, from 0 to 65535`],
+    ]),
+    ['PORT', '65536', `${whole}, from 0 to 65535`],
+    ['RING_BYTES', '64MB', `${whole} of bytes, without a unit, 1024 or more`],
+    ['RING_BYTES', '1023', `${whole} of bytes, without a unit, 1024 or more`],
+    ['LOG_LEVEL', 'INFO', 'must be one of fatal, error,'],
+    ['HOST', 'http://localhost', 'must be an address or a name of this machine'],
+    ['HOST', '0.0.0.0/0', 'must be an address or a name of this machine'],
+    ['HOST', 'localhost:8000', 'must be an address or a name of this machine'],
+    ['PLANK_LOG_NAME', 'a b', 'must be 1 to 40 letters'],
+    ...[
+      'example.com',
+      'https://example.com/',
+      'https://example.com/app',
+      'https://example.com?a',
+      'https://user@example.com',
+      'https://*.example.com',
+      'https://a.example https://b.example',
+      '*, https://a.example',
+      'https://a.example, b.example',
+      'https://',
+      'https:///',
+      'https://a.example:port',
+      '//example.com',
+      'null',
+      ',',
+    ].map((value) => ['CORS_ORIGINS', value, 'must be origins, separated by commas, each as https://example.com or']),
+  ])('%s=%s', (name, value, allowed) => {
+    const said = problems(gatewaySchema, { DATABASE_URL, [name]: value });
+    expect(said).toContain(`configuration: ${name} ${allowed}`);
+    expect(said).toContain(`, and is ${JSON.stringify(value.slice(0, 60))}`);
+    expect(said).not.toMatch(/expected|received|invalid|\n/i);
+  });
+
+  it.each([
+    ['DATABASE_URL', 'localhost:5432/hunter2', urlSaid],
+    ['DATABASE_URL', 'mysql://u:hunter2@h/d', urlSaid],
+    ['DATABASE_URL', 'postgres://u:hunter2#@h:x/d', urlSaid],
+    ['REDIS_URL', 'localhost:6379?hunter2', 'REDIS_URL must be a URL as redis://host:port'],
+    ['REDIS_TAIL_URL', 'http://:hunter2@h', 'REDIS_TAIL_URL must be a URL as redis://host:port'],
+    ['OPS_TOKEN', 'hunter2', 'OPS_TOKEN must be at least 16 characters'],
+  ])('%s, whose value may be secret and is not repeated', (name, value, expected) => {
+    const said = problems(gatewaySchema, { DATABASE_URL, [name]: value });
+    expect(said).toContain(expected);
+    expect(said).not.toContain('hunter2');
+  });
+});
+
+describe('what is taken', () => {
+  it.each([
+    ['CORS_ORIGINS', '*', ['*']],
+    ['CORS_ORIGINS', 'https://Example.com:443', ['https://example.com']],
+    ['CORS_ORIGINS', 'http://localhost:3000,http://[::1]:3000', ['http://localhost:3000', 'http://[::1]:3000']],
+    [
+      'CORS_ORIGINS',
+      'capacitor://localhost, chrome-extension://abcdef',
+      ['capacitor://localhost', 'chrome-extension://abcdef'],
+    ],
+    ['PORT', ' 8001\n', 8_001],
+    ['OPS_TOKEN', '0123456789abcdef\n', '0123456789abcdef'],
+    ['PORT', '  ', 8_000],
+    ['HOST', '::', '::'],
+    ['HOST', 'fd00::2', 'fd00::2'],
+    ['DATABASE_URL', 'postgresql:///d?host=/var/run/postgresql', 'postgresql:///d?host=/var/run/postgresql'],
+    ['DATABASE_URL', 'postgres://u:p@/d?host=/run', 'postgres://u:p@/d?host=/run'],
+    ['DATABASE_URL', `${DATABASE_URL}\n`, DATABASE_URL],
+  ])('%s=%j', (name, value, expected) => {
+    expect(readConfig(gatewaySchema, { DATABASE_URL, [name]: value })[name as 'PORT']).toEqual(expected);
+  });
+
+  it('names what is misspelt, and nothing else of the environment', () => {
+    const others = {
+      PATH: '',
+      HOME: '',
+      HOSTNAME: '',
+      HOSTTYPE: '',
+      TERM: '',
+      PLANK_TEST_REDIS_URL: '',
+      PLANK_GATEWAY_PORT_8000_TCP: '',
+    };
+    expect(misspelt({ ...others, PLANK_DATABASE_URL: '', DATABASE_URL, npm_config_port: '' })).toEqual([]);
+    expect(misspelt({ LOG_LEVLE: '', CORS_ORIGIN: '', plank_sample: '', PLANK_POOL: '', DATABSE_URL: '' })).toEqual([
+      'LOG_LEVLE is no setting of Plank: is LOG_LEVEL meant?',
+      'CORS_ORIGIN is no setting of Plank: is CORS_ORIGINS meant?',
+      'plank_sample is no setting of Plank: is PLANK_SAMPLE meant?',
+      'PLANK_POOL is no setting of Plank',
+      'DATABSE_URL is no setting of Plank: is DATABASE_URL meant?',
+    ]);
   });
 });
 

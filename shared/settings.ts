@@ -1,0 +1,83 @@
+/** The kinds of settings: what each takes from the environment, and in which words it refuses what it does not. */
+import { z } from 'zod';
+
+/** Of a field's refusal: what is allowed. What was given is added where it is no secret. */
+function field<T>(allowed: string, read: (text: string) => T | undefined) {
+  return z.string().transform((text, context): T => {
+    const value = read(text);
+    if (value !== undefined) return value;
+    context.addIssue({ code: 'custom', message: allowed });
+    return z.NEVER;
+  });
+}
+
+export function integer(what: string, min: number, max = Number.MAX_SAFE_INTEGER) {
+  const range = max === Number.MAX_SAFE_INTEGER ? `${min} or more` : `from ${min} to ${max}`;
+  return field(`must be a whole number${what}, ${range}`, (text) => {
+    const value = /^\d{1,16}$/.test(text) ? Number(text) : Number.NaN;
+    return value >= min && value <= max ? value : undefined;
+  });
+}
+
+export const port = integer('', 0, 65_535);
+const dayMs = 86_400_000;
+export const ms = (min = 1, max = dayMs) => integer(' of milliseconds, without a unit', min, max);
+export const bytes = integer(' of bytes, without a unit', 1024);
+
+export function oneOf<const T extends string>(...values: T[]) {
+  return field(`must be one of ${values.join(', ')}`, (text) => values.find((value) => value === text));
+}
+
+export function pattern(allowed: string, regex: RegExp) {
+  return field(`must be ${allowed}`, (text) => (regex.test(text) ? text : undefined));
+}
+
+export const host = pattern(
+  'an address or a name of this machine, without a scheme or a port',
+  /^([a-z0-9.-]+|[a-f0-9:.]+)$/i,
+);
+
+export const postgresUrl = field(
+  'must be a URL as postgres://user:password@host:port/database, special characters of the password percent-encoded',
+  (text) =>
+    /^postgres(ql)?:\/\//.test(text) && URL.canParse(text.replace(/^([^/]+\/\/[^/]*@)\//, '$1host/'))
+      ? text
+      : undefined,
+);
+
+export const redisUrl = field('must be a URL as redis://host:port, or rediss:// with TLS', (text) =>
+  /^rediss?:\/\/./.test(text) && URL.canParse(text) ? text : undefined,
+);
+
+/** Browsers name an origin in lower case, and a port only where it is not the scheme's own. */
+export const origins = field(
+  'must be origins, separated by commas, each as https://example.com or http://localhost:3000 (with a scheme, without a path), or * alone',
+  (text) => {
+    const parts = text
+      .split(',')
+      .map((part) => part.trim())
+      .filter(Boolean);
+    if (parts.length === 1 && parts[0] === '*') return parts;
+    const named = parts.map(originOf);
+    return named.length > 0 && named.every((origin) => origin !== undefined) ? named : undefined;
+  },
+);
+
+function originOf(text: string): string | undefined {
+  if (!/^[a-z][a-z0-9+.-]*:\/\/[^/?#@*\s]+$/i.test(text) || !URL.canParse(text)) return undefined;
+  const { origin, protocol, host } = new URL(text);
+  return origin === 'null' ? `${protocol}//${host}`.toLowerCase() : origin;
+}
+
+/** How many letters have to be changed, added or left out to make one of the other; exact up to `most`. */
+export function distance(a: string, b: string, most: number): number {
+  if (Math.abs(a.length - b.length) > most) return most + 1;
+  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++)
+      next[j] = Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1));
+    row = next;
+  }
+  return row[b.length]!;
+}
