@@ -105,8 +105,10 @@ export function fromPostgres(error: unknown, { table, parameters, deletes, reads
   }
   const number = /portal parameter \$(\d+)/.exec(error.where ?? '')?.[1];
   const column = number === undefined ? undefined : shown(parameters[Number(number) - 1]);
-  // some types say that their text is wrong as if it were SQL: Postgres itself says where
-  const isOfText = code === '42601' && error.position === undefined;
+  // the types of extensions say in many ways that a text is none of theirs: as if it were SQL, or as a fault inside
+  const sent = table.columns.filter(({ name, structured }) => structured && parameters.includes(name));
+  const isOfText =
+    column !== undefined || (sent.length > 0 && (code === 'XX000' || (code === '42601' && !error.position)));
   if (isOfText || /^(22|23|54)/.test(code)) {
     if (column !== undefined) return invalidFields([{ path: column, message: `is refused: ${error.message}` }], error);
     if (reads)

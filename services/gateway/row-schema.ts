@@ -188,6 +188,15 @@ function arrayOf(element: z.ZodType<string>, type: string, ofJson: boolean, dept
   });
 }
 
+/** As JSON, for Postgres' json_to_record; a string is the text of the type itself. */
+const structured = z.unknown().transform((value, context): string => {
+  const read = (typeof value === 'string' ? anyText : jsonDocument).safeParse(value);
+  if (read.success) return typeof value === 'string' ? JSON.stringify(value) : read.data;
+  for (const { message } of read.error.issues) context.addIssue({ code: 'custom', message });
+  return z.NEVER;
+});
+const anyText = readable('text', () => true);
+
 /** int2vector and oidvector: arrays whose text is another. */
 const vector = z
   .array(z.preprocess(digits, z.string().regex(/^-?\d{1,10}$/, { error: 'must be a whole number' })), {
@@ -196,8 +205,7 @@ const vector = z
   .transform((items) => items.join(' '));
 
 function valueSchema(column: Column): z.ZodType<string> {
-  // as Postgres' own json_to_record reads it
-  if (column.structured) return jsonDocument;
+  if (column.structured) return structured;
   switch (column.base) {
     case 'int2vector':
     case 'oidvector':
@@ -342,8 +350,7 @@ export function readKey(table: Table, texts: readonly string[]): ReturnType<type
   for (const [index, name] of table.keyColumns.entries()) {
     const column = table.columns.find((candidate) => candidate.name === name)!;
     // an array or a document in a key is in Postgres' own text already
-    const schema =
-      column.structured || /^(json|_)|vector$/.test(column.base) ? readable('text', () => true) : valueSchema(column);
+    const schema = column.structured || /^(json|_)|vector$/.test(column.base) ? anyText : valueSchema(column);
     const read = schema.safeParse(fromUrl(column, texts[index]!));
     if (read.success) values.push(read.data);
     else fields.push({ path: name, message: read.error.issues[0]!.message });

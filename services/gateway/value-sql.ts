@@ -58,6 +58,8 @@ export function keyIsBehind(table: Table, key: readonly string[], parameters: Pa
 /** A value for a new row. */
 export function newValue({ column, text }: Value, parameters: Parameters): string {
   if (!column.structured || text === null) return parameters.add(text, column.name);
+  // the text of the type itself
+  if (text.startsWith('"')) return parameters.add(JSON.parse(text) as string, column.name);
   const document = `${parameters.add(`{"v":${text}}`, column.name)}::pg_catalog.json`;
   return `(select r.v from pg_catalog.json_to_record(${document}) as r(v ${column.structured}))`;
 }

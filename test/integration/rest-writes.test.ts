@@ -151,6 +151,8 @@ describe('a write that something in the table is in the way of', () => {
     ['POST', '/api/stores', { id: 1, h: { a: '1' } }, 400, 'INVALID'],
     ['POST', '/api/stores', { id: 1, h: 'a=>1' }, 201, '{"id":1,"h":{"a": "1"},"p":null}'],
     ['POST', '/api/stores', { id: 1, h: 'a=>' }, 400, 'INVALID'],
+    ['POST', '/api/stores', { id: 1, h: 'a\0=>1' }, 400, 'INVALID'],
+    ['POST', '/api/stores', { id: 1, h: '\ud800=>1' }, 400, 'INVALID'],
     ...raising.map(([code, status, answer]): [string, string, unknown, number, string] => [
       'POST',
       '/api/raises',
