@@ -8,7 +8,7 @@ import { PlankError } from '#shared/errors.ts';
 import { isStatementError, type Pool, type PoolClient } from '#shared/postgres.ts';
 import { Limiter } from './limiter.ts';
 
-/** requests that may wait, for each connection */
+/** requests that may wait for one table, for each connection */
 const waitingEach = 10;
 const waitMs = 2_000;
 
@@ -16,10 +16,9 @@ export class RestPool {
   readonly #pool: Pool;
   readonly #all: Limiter;
   /** by the table's name; as many as there are tables */
-  readonly #byTable = new Map<string, Limiter>();
+  readonly #byTable = new Map<string, { limiter: Limiter; waiting: number }>();
   readonly #maxOfTable: number;
   readonly #maxWaiting: number;
-  #waiting = 0;
 
   constructor(pool: Pool) {
     this.#pool = pool;
@@ -31,16 +30,17 @@ export class RestPool {
 
   /** Runs `work` with a connection. `giveUp` says that the connection is not whole. Throws PlankError BUSY. */
   async use<T>(table: string, work: (client: PoolClient, giveUp: (why: Error) => void) => Promise<T>): Promise<T> {
-    if (this.#waiting >= this.#maxWaiting) throw busy();
+    const own = this.#of(table);
+    if (own.waiting >= this.#maxWaiting) throw busy();
     const late = new AbortController();
     const timer = setTimeout(() => late.abort(busy()), waitMs);
-    this.#waiting++;
+    own.waiting++;
     let begun = false;
     const begin = () => {
       if (begun) return;
       begun = true;
       clearTimeout(timer);
-      this.#waiting--;
+      own.waiting--;
     };
     const run = async () => {
       begin();
@@ -55,7 +55,7 @@ export class RestPool {
       }
     };
     try {
-      return await this.#of(table).run(() => this.#all.run(run, late.signal), late.signal);
+      return await own.limiter.run(() => this.#all.run(run, late.signal), late.signal);
     } finally {
       begin();
     }
@@ -74,13 +74,13 @@ export class RestPool {
     });
   }
 
-  #of(table: string): Limiter {
-    let limiter = this.#byTable.get(table);
-    if (!limiter) {
-      limiter = new Limiter(this.#maxOfTable);
-      this.#byTable.set(table, limiter);
+  #of(table: string): { limiter: Limiter; waiting: number } {
+    let own = this.#byTable.get(table);
+    if (!own) {
+      own = { limiter: new Limiter(this.#maxOfTable), waiting: 0 };
+      this.#byTable.set(table, own);
     }
-    return limiter;
+    return own;
   }
 }
 

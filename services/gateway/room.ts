@@ -38,6 +38,13 @@ export class Room {
     return this.#used < this.#size;
   }
 
+  /** Whether there is room. Where there is none, the client that has let a page wait for longest loses what it holds. */
+  makeRoom(): boolean {
+    if (this.hasRoom) return true;
+    this.#evict();
+    return false;
+  }
+
   /** Resolves when there is room, of which the caller then has `amount`. Rejects with the signal's reason. */
   async enter(amount: number, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
@@ -100,16 +107,19 @@ export class Room {
 
   /** While somebody waits. */
   readonly #press = (): void => {
-    const now = performance.now();
-    const [longest] = this.#waits;
-    if (longest && now - longest.since >= this.#patienceMs) {
-      for (const wait of this.#waits) {
-        if (now - wait.since < this.#patienceMs) break;
-        if (wait.of !== longest.of) continue;
-        this.#waits.delete(wait);
-        wait.evict();
-      }
-    }
+    this.#evict();
     this.#timer = setTimeout(this.#press, pressEveryMs);
   };
+
+  #evict(): void {
+    const now = performance.now();
+    const [longest] = this.#waits;
+    if (!longest) return;
+    for (const wait of this.#waits) {
+      if (now - wait.since < this.#patienceMs) return;
+      if (wait.of !== longest.of) continue;
+      this.#waits.delete(wait);
+      wait.evict();
+    }
+  }
 }

@@ -12,6 +12,7 @@ import type { Catalog, Table } from '../../shared/catalog.ts';
 import { PlankError } from '../../shared/errors.ts';
 import type { Pool } from '../../shared/postgres.ts';
 import { formatSegment, maxAddress, parseSegment } from './addresses.ts';
+import { Answers } from './answers.ts';
 import { type Filter, FilterError, parseFilter } from './filter.ts';
 import { filterSql } from './filter-compile.ts';
 import { keepText } from './json-source.ts';
@@ -80,6 +81,7 @@ export interface TablesOptions {
 export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Router {
   const connections = new RestPool(pool);
   const rowsOf = new Rows(connections);
+  const answers = new Answers();
   const router = Router();
 
   const tableOf = (request: Request): Table => {
@@ -119,7 +121,7 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
       response.set('Plank-Next-Cursor', next);
       if (address.length <= maxAddress) response.set('Link', `<${address}>; rel="next"`);
     }
-    sendJson(response, `[${rows.map(({ row }) => row).join(',')}]`);
+    answers.sendRead(response, `[${rows.map(({ row }) => row).join(',')}]`);
   };
 
   const read = async (request: Request, response: Response) => {
@@ -130,7 +132,7 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
     const row = await rowsOf.read(table, key);
     // the other one is answered by 304, as express does for each answer
     requireCondition({ ...precondition, noneMatch: null }, row);
-    sendRow(response, row);
+    answers.sendRead(response, row, entityTag(row));
   };
 
   const create = async (request: Request, response: Response) => {
@@ -143,7 +145,7 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
     response.status(201);
     // one that is too long to be asked for leads nowhere
     if (address.length <= maxAddress) response.location(address);
-    sendRow(response, made.row);
+    answers.sendWritten(response, made.row);
   };
 
   const replace = async (request: Request, response: Response) => {
@@ -156,7 +158,7 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
     const reset = table.columns
       .filter(({ name, writable }) => writable && !given.has(name) && !table.keyColumns.includes(name))
       .map(({ name }) => name);
-    sendRow(response, await rowsOf.update(table, key, values, reset, precondition));
+    answers.sendWritten(response, await rowsOf.update(table, key, values, reset, precondition));
   };
 
   const patch = async (request: Request, response: Response) => {
@@ -165,7 +167,7 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
     parse(noQuery, request.query, 'is not a parameter of this address');
     const precondition = preconditionOf(request);
     const values = parse(rowSchemas(table).patch, bodyOf(request), `is not a column of ${table.name}`);
-    sendRow(response, await rowsOf.update(table, key, values, [], precondition));
+    answers.sendWritten(response, await rowsOf.update(table, key, values, [], precondition));
   };
 
   const remove = async (request: Request, response: Response) => {
@@ -233,15 +235,4 @@ function parse<T>(schema: z.ZodType<T>, value: unknown, unknown: string): T {
   const result = schema.safeParse(value);
   if (!result.success) throw invalid(result.error, unknown);
   return result.data;
-}
-
-/** `row` is sent byte for byte, with a tag that it can be written by. */
-function sendRow(response: Response, row: string): void {
-  response.set('ETag', entityTag(row));
-  sendJson(response, row);
-}
-
-/** `json` is sent byte for byte. */
-function sendJson(response: Response, json: string): void {
-  response.set('Cache-Control', 'no-cache').type('application/json').send(json);
 }
