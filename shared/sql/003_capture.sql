@@ -225,7 +225,8 @@ $$;
 create function plank.key_match(a plank.attached) returns text language sql stable as $$
   select string_agg(case
     when y.typtype <> 'e' and attnum = any (f.columns) then format('format(''%%s'', t.%I) = %s', attname, x.value)
-    when y.typcategory = 'A' or y.oid = 'jsonb'::regtype or plank.is_structured(y.oid) then format('to_json(t.%I)::text = (%s)::text', attname, x.json)
+    -- (not of somebody else's type: to_json would run a cast of his)
+    when attnum <> all (f.columns) and (y.typcategory = 'A' or y.oid = 'jsonb'::regtype or plank.is_structured(y.oid)) then format('to_json(t.%I)::text = (%s)::text', attname, x.json)
     else format('t.%I %s (%s)::%s', attname, coalesce(plank.key_operator(a.relation, attnum, 3), '='), x.value, plank.type_sql(y.oid)) end, ' and ')
   from pg_attribute t join pg_type y on y.oid = plank.base_type(t.atttypid)
   cross join lateral (select case when cardinality(a.key_columns) = 1 then '$1::json' else format('$1::json -> %L', attname) end as json,

@@ -209,8 +209,10 @@ $$;
 -- Rewrites the capture functions and triggers of an attached table to what the table is now, and tells every gateway by an event of action
 -- S, in the order of changes, where clients see another shape; else by one of action R where rows changed, came or went without changes
 -- of their own: p_rewritten says so, or plank.rendering. Where it cannot be judged what may be shown, all stays as it is.
+-- (Texts that are compared must not depend on who calls: settings are pinned here and in all that compares.)
 create function plank.refresh(p_id integer, p_rewritten boolean default false, p_tag text default '') returns void
-language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
+language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off set datestyle = 'ISO, YMD' set intervalstyle = 'iso_8601' set timezone = 'UTC'
+  set extra_float_digits = 1 set bytea_output = 'hex' set lc_monetary = 'C' as $$
 declare
   a    plank.attached;
   was  plank.attached;
@@ -255,7 +257,8 @@ end $$;
 -- What is left out stays as it was set before; '{}' clears it, and a notice names the columns that are shown, or writable, from then on.
 -- Returns the name that clients use. Errors: not a table, no primary key, an excluded column that does not exist or is in the key.
 create function plank.attach(relation regclass, exclude text[] default null, read_only text[] default null) returns text
-language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
+language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off set datestyle = 'ISO, YMD' set intervalstyle = 'iso_8601' set timezone = 'UTC'
+  set extra_float_digits = 1 set bytea_output = 'hex' set lc_monetary = 'C' as $$
 declare
   keys     text[];
   wrong    text;

@@ -1,5 +1,6 @@
 -- What is wrong with the capture of attached tables, in words, with the statement that repairs it; no rows when all is well.
-create function plank.check() returns table (name text, problem text) language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
+create function plank.check() returns table (name text, problem text) language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off set datestyle = 'ISO, YMD' set intervalstyle = 'iso_8601' set timezone = 'UTC'
+  set extra_float_digits = 1 set bytea_output = 'hex' set lc_monetary = 'C' as $$
   with attached as materialized (
     select a.*, plank.key_columns(a.relation) as keys, format('select plank.attach(%L)', a.relation) as again
     from plank.attached a join pg_class c on c.oid = a.relation and c.relkind in ('r', 'p')

@@ -10,7 +10,8 @@ begin
   execute format('lock table %s in share row exclusive mode', relation);
 end $$;
 
-create function plank.on_ddl() returns event_trigger language plpgsql security definer set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
+create function plank.on_ddl() returns event_trigger language plpgsql security definer set search_path = pg_catalog, pg_temp set quote_all_identifiers = off set datestyle = 'ISO, YMD' set intervalstyle = 'iso_8601' set timezone = 'UTC'
+  set extra_float_digits = 1 set bytea_output = 'hex' set lc_monetary = 'C' as $$
 declare
   rewritten oid[] := nullif(current_setting('plank.rewritten', true), '')::oid[];
   touched   record;
@@ -59,7 +60,8 @@ begin
   end if;
 end $$;
 
-create function plank.on_drop() returns event_trigger language plpgsql security definer set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
+create function plank.on_drop() returns event_trigger language plpgsql security definer set search_path = pg_catalog, pg_temp set quote_all_identifiers = off set datestyle = 'ISO, YMD' set intervalstyle = 'iso_8601' set timezone = 'UTC'
+  set extra_float_digits = 1 set bytea_output = 'hex' set lc_monetary = 'C' as $$
 declare
   gone integer;
 begin
