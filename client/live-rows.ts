@@ -5,8 +5,12 @@
  */
 import { type ChangeFrame, parsePosition, type Row } from '../shared/wire.ts';
 import { canonical } from './canonical.ts';
+import { exactMember, exactValue } from './exact.ts';
 
-/** A key's value; of a composite key, its canonical JSON: `{"a":1,"b":2}`. */
+/**
+ * A key's value, the `id` of its changes; of a composite key, its canonical JSON: `{"a":1,"b":2}`. A number that JavaScript would round is a
+ * bigint, or the string of its digits where it has a fraction.
+ */
 export type RowKey = string | number | bigint | boolean;
 
 export const maxHeldChanges = 10_000;
@@ -70,7 +74,8 @@ function keyOf(row: Row, key: readonly string[]): RowKey {
     if (!Object.hasOwn(row, column))
       throw new Error(`a row has no "${column}": say which columns are its key, {key: […]}`);
   }
-  return key.length === 1 ? rowKey(row[key[0]!]) : rowKey(Object.fromEntries(key.map((name) => [name, row[name]])));
+  const exact = (name: string) => exactValue(exactMember(row, name));
+  return rowKey(key.length === 1 ? exact(key[0]!) : Object.fromEntries(key.map((name) => [name, exact(name)])));
 }
 
 /** `pos` lies behind `other`, or in another epoch. */

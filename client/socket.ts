@@ -4,6 +4,7 @@
  */
 import { type ServerFrame, subprotocol } from '../shared/wire.ts';
 import type { Event } from './connection-model.ts';
+import { exactMember, exactValue, parseExact } from './exact.ts';
 
 /** What is used of a WebSocket: the browser's and Node's have it. (So has that of `ws`, whose types say it in another way.) */
 export interface SocketLike {
@@ -87,18 +88,14 @@ export function socketUrl(given: string | URL | undefined): string {
   return url.href;
 }
 
-/** JSON, in which integers beyond 2^53 are bigints: rounded, two rows might have one key. Null: no frame. */
+/** Null: no frame. What is a key is exact, as rounded, two rows might have one. */
 function parseFrame(data: unknown): ServerFrame | null {
   if (typeof data !== 'string') return null;
   try {
-    const frame: unknown = /\d{16}/.test(data) ? JSON.parse(data, exact) : JSON.parse(data);
-    return typeof (frame as { type?: unknown } | null)?.type === 'string' ? (frame as ServerFrame) : null;
+    const frame = parseExact(data) as ServerFrame | null;
+    if (frame?.type === 'change') frame.id = exactValue(exactMember(frame, 'id'));
+    return typeof frame?.type === 'string' ? frame : null;
   } catch {
     return null;
   }
-}
-
-function exact(_name: string, value: unknown, context?: { source?: string }): unknown {
-  if (typeof value !== 'number' || Number.isSafeInteger(value) || !context?.source) return value;
-  return /^-?\d+$/.test(context.source) ? BigInt(context.source) : value;
 }

@@ -8,12 +8,26 @@ import type { AddressInfo } from 'node:net';
 import { createPool } from '../shared/postgres.ts';
 
 const folder = new URL('todo/', import.meta.url);
-const types: Record<string, string> = {
-  'index.html': 'text/html; charset=utf-8',
-  'todo.css': 'text/css; charset=utf-8',
-  'todo.js': 'text/javascript; charset=utf-8',
-};
+const types = new Map([
+  ['index.html', 'text/html; charset=utf-8'],
+  ['todo.css', 'text/css; charset=utf-8'],
+  ['todo.js', 'text/javascript; charset=utf-8'],
+]);
 const { DATABASE_URL, PORT = '8080', PLANK_URL = 'http://localhost:8000' } = process.env;
+// the page runs Plank's script: whose that is, whoever serves the page says, and never the address that somebody has clicked on
+const plank = new URL(PLANK_URL);
+if (!/^https?:$/.test(plank.protocol)) throw new Error(`PLANK_URL is no address of http(s): ${PLANK_URL}`);
+const policy = [
+  "default-src 'none'",
+  `script-src 'self' ${plank.origin}`,
+  `connect-src ${plank.origin} ${plank.origin.replace('http', 'ws')}`,
+  "style-src 'self'",
+  'img-src data:',
+  "base-uri 'none'",
+  "form-action 'none'",
+  "frame-ancestors 'none'",
+].join('; ');
+const address = plank.href.replaceAll('&', '&amp;').replaceAll('"', '&quot;');
 
 if (DATABASE_URL) {
   const onError = (error: Error) => process.stderr.write(`${error.message}\n`);
@@ -23,13 +37,17 @@ if (DATABASE_URL) {
 }
 
 const server = createServer(({ url = '/' }, response) => {
-  const name = new URL(url, 'http://localhost').pathname.slice(1) || 'index.html';
-  const type = types[name];
-  if (type) response.setHeader('Content-Type', type);
+  const name = url.split('?')[0]!.slice(1) || 'index.html';
+  const type = types.get(name);
+  response.setHeader('Content-Type', type ?? 'text/plain; charset=utf-8');
+  response.setHeader('Content-Security-Policy', policy);
+  response.setHeader('X-Content-Type-Options', 'nosniff');
   response.statusCode = type ? 200 : 404;
-  response.end(type ? readFileSync(new URL(name, folder)) : 'There is nothing here.');
+  if (!type) return void response.end('There is nothing here.');
+  const text = readFileSync(new URL(name, folder), 'utf8');
+  response.end(text.replace('data-plank=""', `data-plank="${address}"`));
 });
-server.listen(Number(PORT), () => {
+server.listen(Number(PORT), 'localhost', () => {
   const { port } = server.address() as AddressInfo;
-  process.stdout.write(`http://localhost:${port}/?plank=${PLANK_URL}\n`);
+  process.stdout.write(`http://localhost:${port}/\n`);
 });

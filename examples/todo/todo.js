@@ -1,7 +1,8 @@
 // A to-do list that all its windows share. What is shown is the live query and nothing else: a click writes through REST, and the
 // list follows when the change comes back, here as everywhere.
 
-const plankUrl = new URL(new URLSearchParams(location.search).get('plank') ?? 'http://localhost:8000');
+// written into the page by whoever serves it: a script from an address in the URL would be anybody's
+const plankUrl = new URL(document.documentElement.dataset.plank);
 const { createPlank } = await import(new URL('/plank.js', plankUrl).href);
 
 const byId = (id) => document.getElementById(id);

@@ -21,6 +21,7 @@ const modules = [
   'client/coming-back',
   'client/connection-model',
   'client/connection-state',
+  'client/exact',
   'client/freshness',
   'client/input',
   'client/live-handle',

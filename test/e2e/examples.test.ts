@@ -2,6 +2,8 @@
 // few or twice, and the worker handles every change, wherever it was killed.
 
 import { mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Browser, BrowserContext, Page } from 'playwright-core';
@@ -176,3 +178,32 @@ it('a worker, killed and started again, handles every change', async () => {
 });
 
 const seq = (position: string) => Number(position.split('.')[1]);
+
+it('the list runs no script from an address in its URL, nor from anywhere but its Plank', async () => {
+  const asked: string[] = [];
+  const elsewhere = createServer((request, response) => {
+    asked.push(request.url!);
+    response.setHeader('Access-Control-Allow-Origin', '*');
+    response.setHeader('Content-Type', 'text/javascript');
+    response.end('export const createPlank = () => document.title = "taken"; document.title = "taken";');
+  });
+  await new Promise<void>((resolve) => void elsewhere.listen(0, '127.0.0.1', resolve));
+  const other = `http://127.0.0.1:${(elsewhere.address() as AddressInfo).port}`;
+  const context = await browser.newContext();
+  try {
+    const page = await context.newPage();
+    for (const query of [`?plank=${other}`, `?plank=javascript:alert(1)`, `#plank=${other}`, `?data-plank=${other}`]) {
+      await page.goto(pageUrl + query);
+      await page.locator('#list').waitFor({ state: 'attached' });
+      await page.waitForFunction(() => !document.getElementById('note')!.textContent!.startsWith('Connecting'));
+    }
+    // as text: what compiles this file has an `import` of its own
+    const blocked = await page.evaluate(`import('${other}/plank.js').then(() => 'ran', () => 'blocked')`);
+    expect([asked, blocked, await page.title()]).toEqual([[], 'blocked', 'To do']);
+    for (const path of ['/constructor', '/__proto__', '//', '/../serve.ts', '/%2e%2e/serve.ts'])
+      expect((await fetch(new URL(pageUrl).origin + path)).status).toBe(404);
+  } finally {
+    await context.close();
+    elsewhere.close();
+  }
+});

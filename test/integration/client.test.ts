@@ -40,9 +40,10 @@ beforeAll(async () => {
   stack.defer(() => pool.end());
   await pool.query(`
     create table stock (id integer primary key, name text not null, count integer);
+    create table prices (n numeric primary key, note text);
     create table pairs (a bigint, b text, note text, primary key (b, a));
     create table marks (id integer generated always as identity primary key);
-    select plank.attach('stock'), plank.attach('pairs'), plank.attach('marks');`);
+    select plank.attach('stock'), plank.attach('prices'), plank.attach('pairs'), plank.attach('marks');`);
   const tail = new LocalFanout();
   const config = readConfig(listenerSchema, {
     DATABASE_URL: database.url,
@@ -163,6 +164,19 @@ describe('a live query', () => {
     const note = () => live.rows.get('{"a":9007199254740993,"b":"x"}')?.note;
     await until('the right one is changed', () => note() === 'changed', 5_000);
     expect(live.rows.size).toBe(2);
+  });
+
+  it('has numeric keys that a JavaScript number would merge, and one that is only written in another way', async () => {
+    await pool.query('insert into prices values (0.1), (0.1000000000000000055), (1.0), (123456789012345678.5)');
+    const live = connect().table('prices').live();
+    await live.ready;
+    const exact = '0.1000000000000000055';
+    expect(new Set(live.rows.keys())).toEqual(new Set([0.1, exact, 1, '123456789012345678.5']));
+    await pool.query(`update prices set note = 'changed' where n = ${exact}; update prices set n = 1.00 where n = 1`);
+    await until('the right one is changed', () => live.rows.get(exact)?.['note'] === 'changed', 5_000);
+    await pool.query(`delete from prices where n = 0.1; insert into prices values (1.00000000000000000001)`);
+    await until('the new one is there', () => live.rows.has('1.00000000000000000001'), 5_000);
+    expect(new Set(live.rows.keys())).toEqual(new Set([exact, 1, '123456789012345678.5', '1.00000000000000000001']));
   });
 
   it('that is refused says why', async () => {

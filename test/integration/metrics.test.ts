@@ -223,6 +223,7 @@ describe('gauges tell', () => {
     ['plank_pg_notify_queue_usage', (now) => now >= 0 && now < 1],
     ['plank_head_seq', (now) => now > 0],
     ['plank_ready', (now) => now === 1],
+    ['plank_fresh', (now) => now === 1],
     ['plank_gateway_seq', (now) => now > 0],
     ['plank_gateway_lag_events', (now) => now === 0],
     ['plank_stream_lag_events', (now) => now === 0],
