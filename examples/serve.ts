@@ -36,6 +36,10 @@ if (DATABASE_URL) {
   await pool.end();
 }
 
+function pageText(name: string): string {
+  return readFileSync(new URL(name, folder), 'utf8').replace('data-plank=""', `data-plank="${address}"`);
+}
+
 const server = createServer(({ url = '/' }, response) => {
   const name = url.split('?')[0]!.slice(1) || 'index.html';
   const type = types.get(name);
@@ -43,9 +47,7 @@ const server = createServer(({ url = '/' }, response) => {
   response.setHeader('Content-Security-Policy', policy);
   response.setHeader('X-Content-Type-Options', 'nosniff');
   response.statusCode = type ? 200 : 404;
-  if (!type) return void response.end('There is nothing here.');
-  const text = readFileSync(new URL(name, folder), 'utf8');
-  response.end(text.replace('data-plank=""', `data-plank="${address}"`));
+  response.end(type ? pageText(name) : 'There is nothing here.');
 });
 server.listen(Number(PORT), 'localhost', () => {
   const { port } = server.address() as AddressInfo;
