@@ -21,31 +21,29 @@
 -- share nothing would fail. What it reads by place is locked by tuple, and its own tuples are not locked at all. So it keeps the places of its
 -- captures, up to 200 of a table, as each capture looks at them all; beyond, it reads by the index.
 
+-- The images that a row's events lead from: old ones more often than new ones, each as many times as it is so. None in a circle; more than
+-- one where events are still to come.
+create function plank.path_starts(p_old text[], p_new text[]) returns text[]
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select coalesce(array_agg(image), '{}') from (
+    select image, sum(n) as balance from (select unnest(p_old) as image, 1 as n union all select unnest(p_new), -1) x group by image) b
+  cross join generate_series(1, balance)
+$$;
+
 -- The events' numbers in an order in which each one's old image is the one before's new; null if there is none. Where that
 -- is a circle, it begins and ends at p_standing.
 create function plank.path(p_old text[], p_new text[], p_standing text) returns integer[]
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare
   n       integer := cardinality(p_old);
-  start   text := p_standing;
-  balance integer;
+  starts  text[] := plank.path_starts(p_old, p_new);
+  start   text := case when cardinality(starts) = 0 then p_standing else starts[1] end;
   used    boolean[] := array_fill(false, array[n]);
   trail   integer[] := '{}';  -- the events walked and not yet laid down; the walk stands at the last one's new image
   path    integer[] := '{}';
   at      text;
   step    integer;
 begin
-  for i in 1 .. n loop
-    balance := 0;
-    for j in 1 .. n loop
-      balance := balance + case when p_old[j] is not distinct from p_old[i] then 1 else 0 end
-                         - case when p_new[j] is not distinct from p_old[i] then 1 else 0 end;
-    end loop;
-    if balance > 0 then
-      start := p_old[i];
-      exit;
-    end if;
-  end loop;
   -- Hierholzer: walk on while there is an unused event, else lay the last one down in front.
   loop
     at := case when cardinality(trail) = 0 then start else p_new[trail[cardinality(trail)]] end;
@@ -81,6 +79,10 @@ $$;
 -- (Re)writes plank.rechain_N(from, mark, tids) of a table: it orders the events with ids above `from` of each row that has one above `mark`.
 -- A row with very many stays as it is. A function for each table, so that its plans are kept. Where places are given, it looks at no
 -- others, and returns where those are then.
+--
+-- p_net is for keys whose uniqueness is checked late (deferrable): two rows may have one key for a while, and the events of both are
+-- mixed. In the right order they are a path as well, or a row has only passed through the key that another one holds: then all of
+-- the key's events become the one that leads from what was to what is.
 create function plank.generate_rechain(p_relation integer) returns void language plpgsql as $$
 declare
   chains text := $q$
@@ -97,7 +99,7 @@ declare
        and (not bool_and(links) or (array_agg(old order by id))[1] is not distinct from (array_agg(new order by id desc))[1])$q$;
 begin
   execute format($f$
-    create or replace function plank.rechain_%1$s(p_from bigint, p_mark bigint, p_tids tid[]) returns tid[]
+    create or replace function plank.rechain_%1$s(p_from bigint, p_mark bigint, p_tids tid[], p_net boolean default false) returns tid[]
     language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_nestloop = off set enable_seqscan = off
     set enable_tidscan = on set enable_indexscan = on set enable_bitmapscan = on as $body$
     declare
@@ -105,6 +107,9 @@ begin
       r        record;
       path     integer[];
       standing text;
+      tids     tid[] := p_tids;
+      held     text[];
+      starts   text[];
       was      bigint[] := '{}';
       at       tid[] := '{}';
       becomes  bigint[] := '{}';
@@ -122,8 +127,32 @@ begin
         loop
           fetch chains into r;
           exit when not found;
-          standing := plank.current_%1$s(r.key);
+          held := plank.current_%1$s(r.key);
+          -- what comes next decides which of the rows keeps the key
+          continue when cardinality(held) > 1;
+          standing := held[1];
           path := plank.path(r.old, r.new, standing);
+          if p_net and (path is null or r.new[path[cardinality(path)]] is distinct from standing) then
+            starts := plank.path_starts(r.old, r.new);
+            continue when cardinality(starts) > 1;
+            if p_tids is null then
+              delete from plank.outbox_%1$s where id = any (r.ids);
+            else
+              for i in 1 .. cardinality(r.tids) loop
+                execute 'delete from plank.outbox_%1$s where tid = $1' using r.tids[i];
+                p_tids := array_remove(p_tids, r.tids[i]);
+              end loop;
+            end if;
+            if cardinality(starts) = 1 and starts[1] is distinct from standing then
+              insert into plank.outbox_%1$s (relation, action, key, old, new)
+              values (%1$s, case when starts[1] is null then 'I'::"char" when standing is null then 'D' else 'U' end, r.key, starts[1], standing)
+              returning tid into moved;
+              if p_tids is not null then
+                p_tids := p_tids || moved;
+              end if;
+            end if;
+            continue;
+          end if;
           -- A path that leads elsewhere lacks changes which outer statements, or this one's other captures, are still to tell.
           continue when r.new[path[cardinality(path)]] is distinct from standing;
           for i in 1 .. coalesce(cardinality(path), 0) loop
@@ -140,7 +169,7 @@ begin
           raise;
         when others then
           -- An owner who may not look into his own table's schema, or whom a policy that is forced on him fails: no reason to fail a write.
-          return p_tids;
+          return tids;
       end;
       if cardinality(was) = 0 then
         return p_tids;

@@ -281,18 +281,35 @@ declare
       end if;$s$, a.id) else '' end;
   before_delete text := case when cascades then format($s$
       perform set_config('plank.deleted_%1$s', plank.last_id()::text, true);$s$, a.id) else '' end;
+  -- Two rows may have one key until the transaction ends. What that does to the order can be told from when something has both come and gone.
+  is_deferrable boolean := exists (select from pg_index where indrelid = a.relation and indisprimary and not indimmediate);
+  late   text := case when is_deferrable then format($s$
+        if tg_op = 'INSERT' then
+          perform set_config('plank.came_%1$s', 'yes', true);
+        elsif tg_op = 'DELETE' then
+          perform set_config('plank.gone_%1$s', 'yes', true);
+        elsif moved then
+          perform set_config('plank.came_%1$s', 'yes', true), set_config('plank.gone_%1$s', 'yes', true);
+        end if;
+        if current_setting('plank.came_%1$s', true) <> '' and current_setting('plank.gone_%1$s', true) <> '' then
+          tids := plank.rechain_%1$s(0, coalesce(mark, plank.mark(wrote)),
+                                     case when mark is not null then nullif(nullif(current_setting('plank.tids_%1$s', true), ''), 'many')::tid[] end, true);
+          if tids is not null and mark is not null then
+            perform set_config('plank.tids_%1$s', tids::text, true);
+          end if;
+        end if;$s$, a.id) else '' end;
   -- True where something was captured and nothing is left to do: what nearly every write ends with. One expression, as each costs
   -- as much as a look into an index. The lock is the doorbell's.
   done   text := format($s$found and pg_trigger_depth() = 1 and coalesce(current_setting('plank.nested_%1$s', true), '') = ''
-         and pg_try_advisory_xact_lock_shared(1886151019, 1)$s$, a.id);
+         and pg_try_advisory_xact_lock_shared(1886151019, 1)$s$, a.id) || case when is_deferrable then ' and false' else '' end;
   finish text := format($s$
       if wrote > 0 then
         if pg_trigger_depth() > 1 or current_setting('plank.nested_%1$s', true) <> '' then
           perform plank.settle(%1$s, pg_trigger_depth(), tg_op, wrote);
-        end if;
+        end if;%2$s
         perform plank.ring();
       end if;
-      return null;$s$, a.id);
+      return null;$s$, a.id, late);
   -- The view costs 2 to 3 µs, so not for who may write all of the outbox. (Who gets what is his by "reassign owned" gets both.)
   target text := case when plank.captured_as(a.relation) = (select pg_get_userbyid(relowner) from pg_class where oid = 'plank.outbox'::regclass)
                  then 'outbox' else 'outbox_' || a.id end;
@@ -340,6 +357,7 @@ begin
       end if;
       -- Else keys have changed, or a row has gone elsewhere.
       if wrote <> (select count(*) from plank_old) or wrote <> (select count(*) from plank_new) then
+        moved := true;
         delete from plank.outbox_%1$s where wrote > 0 and id in (select id from plank.outbox_%1$s order by id desc limit wrote);
         insert into plank.%6$I (relation, action, key, old, new)
         %7$s;
@@ -375,7 +393,7 @@ begin
     end;
     serializable := case op
     when 'insert' then format(writes, format($s$select %s, 'I', n.key, null, n.image from (%s) n$s$, a.id, new_rows))
-    when 'delete' then before_delete || case when cascades then format($s$
+    when 'delete' then before_delete || case when cascades and not is_deferrable then format($s$
         if pg_trigger_depth() = 1 then
           perform set_config('plank.tids_%s', '', true);
         end if;$s$, a.id) else '' end
@@ -389,6 +407,7 @@ begin
           where not exists (select from %2$s where (n.key collate "C" = o.key collate "C") is not true)
           order by step$s$, a.id, steps))
       || format($s$
+        moved := wrote = 0;
         if wrote = 0 and (exists (select from (%1$s) o group by o.key having count(*) > 1) or exists (select from (%2$s) n group by n.key having count(*) > 1)) then$s$,
         old_rows, new_rows)
       || format(writes, plank.twice_sql(a.id, old_rows, new_rows)) || '
@@ -402,14 +421,15 @@ begin
         if wrote > 0 then
           if pg_trigger_depth() > 1 or current_setting('plank.nested_%s', true) <> '' then
             perform plank.settle(%2$s, pg_trigger_depth(), tg_op, wrote, mark, tids);%s
-          end if;
+          end if;%s
           perform plank.ring();
         end if;%s
         return null;
       end if;$s$, serializable, a.id,
-      case when cascades then format($s$
+      case when cascades or is_deferrable then format($s$
           else
             perform plank.keep_tids(%s, tids);$s$, a.id) else '' end,
+      late,
       case when cascades and op = 'update' then format($s$
         if current_setting('plank.deleted_%1$s', true) <> '' then
           tids := plank.rechain_%1$s(current_setting('plank.deleted_%1$s')::bigint, 0, nullif(nullif(current_setting('plank.tids_%1$s', true), ''), 'many')::tid[]);
@@ -428,14 +448,15 @@ begin
         wrote bigint;
         mark  bigint;
         tids  tid[];
+        moved boolean;
       begin%s%s
       end $s$, body, finish));
   end loop;
 
   execute format($f$
-    create or replace function plank.%I(text) returns text language sql stable security definer
+    create or replace function plank.%I(text) returns text[] language sql stable security definer
     set search_path = pg_catalog, pg_temp %s as %L
-  $f$, 'current_' || a.id, plank.canonical_settings(), format('select %s from %s t where %s', plank.image_sql(a, 't'), a.relation, plank.key_match(a)));
+  $f$, 'current_' || a.id, plank.canonical_settings(), format('select array(select %s from %s t where %s limit 2)', plank.image_sql(a, 't'), a.relation, plank.key_match(a)));
   perform plank.generate_rechain(a.id);
   perform plank.hand_over(a);
 end $$;
@@ -455,7 +476,7 @@ $$;
 -- What generated functions call. Whoever they belong to may, also where a database grants new functions to nobody.
 create function plank.called() returns setof regprocedure language sql stable as $$
   select oid::regprocedure from pg_proc
-  where pronamespace = 'plank'::regnamespace and (proname in ('ring', 'settle', 'path', 'mark', 'last_id', 'keep_tids', 'captures', 'functions') or proname like 'virtual\_%')
+  where pronamespace = 'plank'::regnamespace and (proname in ('ring', 'settle', 'path', 'path_starts', 'mark', 'last_id', 'keep_tids', 'captures', 'functions') or proname like 'virtual\_%')
 $$;
 
 -- The role that a table is to be captured as: its owner, or who calls this where that is no superuser.
