@@ -106,6 +106,8 @@ create table plank.outbox (
 );
 grant select on sequence plank.outbox_id_seq to public;
 create index outbox_xid_id on plank.outbox (xid, id);
+-- Without an identity, a publication for all tables would make writers fail where their rows here are put in order. No key serves them.
+alter table plank.outbox replica identity full;
 -- Rows are written once and deleted in bulk: what matters is that deleted ones are reclaimed before the next million.
 alter table plank.outbox set (
   autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_insert_scale_factor = 0.2, autovacuum_analyze_scale_factor = 0.2);
