@@ -32,6 +32,8 @@ export async function runService<C extends { STOP_TIMEOUT_MS: number }>(
     stoppingSince ??= performance.now();
     signalled.resolve();
   };
+  // who reads what is written may go, or have no room for it: no reason to end
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
   process.on('SIGTERM', onSignal);
   process.on('SIGINT', onSignal);
   // Node would print all that the error holds, which may be a row's content

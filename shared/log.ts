@@ -1,4 +1,8 @@
-/** The logger. Constant messages, data in fields; never a row's content, a token or a password. */
+/**
+ * The logger. Constant messages, data in fields; never a row's content, a token or a password. A line that cannot be written (a full disk, a
+ * pipe that nobody reads any more) is lost, and nothing else: no process ends, and nothing is kept for later.
+ */
+import { writeSync } from 'node:fs';
 import { type DestinationStream, type LoggerOptions, pino } from 'pino';
 import { loggedError } from './log-error.ts';
 
@@ -13,5 +17,46 @@ export function createLog(level: string, service: string, node: string, destinat
     formatters: { level: (label) => ({ level: label }) },
     serializers: { err: loggedError },
   };
-  return destination ? pino(options, destination) : pino(options);
+  return pino(options, destination ?? new Output(1));
+}
+
+/** a pipe that is full is given this long, once for each line */
+const fullPipeMs = 20;
+
+/** A file descriptor. pino's own stream ends the process where it cannot write, or keeps all lines until it can. */
+class Output implements DestinationStream {
+  readonly #fd: number;
+  #lost = 0;
+
+  constructor(fd: number) {
+    this.#fd = fd;
+  }
+
+  write(line: string): void {
+    try {
+      if (this.#lost > 0) {
+        this.#put(
+          `${JSON.stringify({ level: 'warn', time: new Date(), lines: this.#lost, msg: 'lines of the log were lost' })}\n`,
+        );
+        this.#lost = 0;
+      }
+      this.#put(line);
+    } catch {
+      this.#lost++;
+    }
+  }
+
+  #put(line: string): void {
+    const bytes = Buffer.from(line);
+    let mayWait = true;
+    for (let at = 0; at < bytes.length; ) {
+      try {
+        at += writeSync(this.#fd, bytes, at);
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'EAGAIN' || !mayWait) throw error;
+        mayWait = false;
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, fullPipeMs);
+      }
+    }
+  }
 }
