@@ -83,10 +83,11 @@ $$;
 create function plank.is_plain_layout(a plank.attached) returns boolean language sql stable as $$
   -- whole rows can be rendered as they are: nothing is excluded, foreign or virtual, and no partition has its columns in another order
   select a.excluded = '{}' and plank.foreign_columns(a.relation) = '{}' and not exists (
-    select from pg_attribute where attrelid = a.relation and attnum > 0 and not attisdropped and attgenerated = 'v') and not exists (
+    select from pg_attribute where attrelid = a.relation and attnum > 0 and not attisdropped and attgenerated = 'v')
+  and ((select relkind from pg_class where oid = a.relation) = 'r' or not exists (
     select from pg_partition_tree(a.relation) p
     where (select array_agg(attname order by attnum) from pg_attribute where attrelid = p.relid and attnum > 0 and not attisdropped)
-       <> (select array_agg(attname order by attnum) from pg_attribute where attrelid = a.relation and attnum > 0 and not attisdropped))
+       <> (select array_agg(attname order by attnum) from pg_attribute where attrelid = a.relation and attnum > 0 and not attisdropped)))
 $$;
 
 -- SQL of a column's value as to_json is to see it.
@@ -150,11 +151,11 @@ end $$;
 
 -- SQL that renders the row p_row as its image, and its key as text. p_of stands before the names of its columns.
 create function plank.image_sql(a plank.attached, p_row text, p_of text default null) returns text language sql stable as $$
-  select case when plank.is_plain_layout(a) then format('pg_catalog.to_json(%s.*)::pg_catalog.text', p_row) else
-    format('(select pg_catalog.to_json(image.*)::pg_catalog.text from (select %s) image)',
-      string_agg(value || ' as ' || quote_ident(name), ', ' order by number))
+  select case when plank.is_plain_layout(a) then format('pg_catalog.to_json(%s.*)::pg_catalog.text', p_row) else (
+    select format('(select pg_catalog.to_json(image.*)::pg_catalog.text from (select %s) image)',
+             string_agg(value || ' as ' || quote_ident(name), ', ' order by number))
+    from plank.column_values(a, coalesce(p_of, p_row || '.')))
   end
-  from plank.column_values(a, coalesce(p_of, p_row || '.'))
 $$;
 
 create function plank.key_sql(a plank.attached, p_row text, p_of text default null) returns text language sql stable as $$

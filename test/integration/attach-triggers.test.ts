@@ -119,7 +119,7 @@ it('finds nothing soon where many tables are attached', async () => {
       perform plank.attach(format('many_%s', i)::regclass);
     end loop;
   end $$`);
-  // it takes 20 ms; gateways ask with this deadline
+  // gateways ask with this deadline
   await capture.writer.query("set statement_timeout = '1500ms'");
   expect((await capture.writer.query('select * from plank.check()')).rows).toEqual([]);
 });
