@@ -3,11 +3,12 @@
 import { pino } from 'pino';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Publishing } from '../../services/listener/publishing.ts';
-import { type Changes, Sequencer } from '../../services/listener/sequencer.ts';
+import { type Changes, Deposed, type Lead, Sequencer } from '../../services/listener/sequencer.ts';
 import { LocalFanout } from '../../shared/fanout-local.ts';
 import { LogReader } from '../../shared/log-reader.ts';
 import { createRegistry, listenerMetrics } from '../../shared/metrics.ts';
 import type { Pool } from '../../shared/postgres.ts';
+import { batchOf } from '../support/batches.ts';
 import { testPool } from '../support/pool.ts';
 import { createDatabase } from '../support/servers.ts';
 
@@ -82,5 +83,59 @@ describe('what was drained and not handed over', () => {
     }
     expect(publishing.behind).toBe(false);
     expect(await held()).toEqual([[last, last]]);
+  });
+});
+
+describe('a fan-out that holds another history', () => {
+  const ahead: [what: string, head: (lead: Lead) => { epoch: number; term: number; lastSeq: number }][] = [
+    ['of a later epoch', ({ epoch, term, headSeq }) => ({ epoch: epoch + 1_000_000, term, lastSeq: headSeq })],
+    ['that is further than the log', ({ epoch, term, headSeq }) => ({ epoch, term, lastSeq: headSeq + 1_000 })],
+    ['of a later term', ({ epoch, term, headSeq }) => ({ epoch, term: term + 1_000, lastSeq: headSeq })],
+  ];
+
+  it.each(ahead)('%s makes an epoch begin that is later, and is replaced', async (_what, headOf) => {
+    const other = new LocalFanout();
+    const take = async () => {
+      const lead = (await sequencer.lead('tests'))!;
+      term = lead.term;
+      const beginEpoch = (above: number, at: number | null) => sequencer.beginEpoch(lead.term, above, at);
+      const log = pino({ level: 'silent' });
+      const metrics = listenerMetrics(createRegistry('tests'));
+      return {
+        lead,
+        own: new Publishing({ publisher: other, reader: new LogReader(pool), lead, beginEpoch, log, metrics }),
+      };
+    };
+    const first = await take();
+    const head = headOf(first.lead);
+    await other.publish(batchOf(head.lastSeq, head.lastSeq, { epoch: head.epoch }), head.term);
+    await expect(first.own.catchUp()).rejects.toThrow(Deposed);
+    const { lead, own } = await take();
+    expect(lead.epoch).toBeGreaterThan(Math.max(head.epoch, first.lead.epoch));
+    await own.publish(await drained('insert into told select max(id) + 1 from told'), Date.now());
+    expect(own.behind).toBe(false);
+    expect(await other.lastSeq(lead.epoch)).toBe(lead.headSeq + 1);
+  });
+
+  it('and took the place of ours meanwhile is noticed with the next changes', async () => {
+    const lead = (await sequencer.lead('tests'))!;
+    term = lead.term;
+    const other = new LocalFanout();
+    const begun: unknown[] = [];
+    const own = new Publishing({
+      publisher: other,
+      reader: new LogReader(pool),
+      lead,
+      beginEpoch: async (above, at) => {
+        begun.push([above, at]);
+      },
+      log: pino({ level: 'silent' }),
+      metrics: listenerMetrics(createRegistry('tests')),
+    });
+    await own.publish(await drained('insert into told select max(id) + 1 from told'), Date.now());
+    await other.publish(batchOf(lead.headSeq + 2, lead.headSeq + 9, { epoch: lead.epoch }), lead.term);
+    const next = await drained('insert into told select max(id) + 1 from told');
+    await expect(own.publish(next, Date.now())).rejects.toThrow(Deposed);
+    expect(begun).toEqual([[lead.epoch, lead.headSeq]]);
   });
 });
