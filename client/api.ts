@@ -19,8 +19,9 @@ export interface PlankOptions {
     protocol: string,
   ) => SocketLike;
   /**
-   * Problems of no subscription (a token or a connection that could not be had), and what handlers throw; unless given, the latter is thrown
-   * where nobody catches it.
+   * Problems of no subscription (UNREACHABLE, once for each time that no connection can be had; CLOSED), errors that end a subscription without
+   * a handler or a live query, and what handlers throw. Unless given, these go to the console, and what handlers throw is thrown where nobody
+   * catches it.
    */
   onError?: (error: Error) => void;
 }

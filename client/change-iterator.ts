@@ -9,7 +9,7 @@ import type { Delivery } from './shared-stream.ts';
 
 export class PlankError extends Error {
   override readonly name = 'PlankError';
-  /** one of the protocol's, or RESYNC (there is a gap), CLOSED (the connection is, for good) */
+  /** one of the protocol's, or UNREACHABLE (no connection yet, or none any more; it is tried on), RESYNC (there is a gap), CLOSED (the connection is, for good) */
   readonly code: string;
 
   constructor(code: string, message: string) {

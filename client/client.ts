@@ -131,7 +131,9 @@ class Client implements Plank {
       if (delivery.kind === 'change') handlers.onChange?.(delivery.change as Change as Change<never>);
       else if (delivery.kind === 'snapshot') handlers.onSnapshot?.(delivery.rows as never[]);
       else if (delivery.kind === 'resync') handlers.onResync?.(delivery.reason);
-      else if (delivery.kind === 'error') handlers.onError?.(new PlankError(delivery.code, delivery.message));
+      else if (delivery.kind === 'error' && handlers.onError)
+        handlers.onError(new PlankError(delivery.code, delivery.message));
+      else if (delivery.kind === 'error') this.#tellEnd(table, delivery);
       else if (delivery.kind === 'state') {
         state = delivery.state;
         staleSince = delivery.since === undefined ? null : dateOf(delivery.since);
@@ -181,6 +183,7 @@ class Client implements Plank {
       shared = made;
       made.detach = this.#attach({ subject: of, snapshot: true, from: null, maxRows }, (delivery) => {
         store.take(delivery);
+        if (delivery.kind === 'error') this.#tellEnd(table, delivery);
         if (store.state !== 'ended') return;
         // the next one who asks may try again
         if (this.#stores.get(key) === made) this.#stores.delete(key);
@@ -249,7 +252,7 @@ class Client implements Plank {
         for (const watcher of this.#watchers) this.#guard(() => watcher(effect.link));
         return;
       case 'report':
-        this.#tell(new Error(effect.message));
+        this.#tell(effect.code ? new PlankError(effect.code, effect.message) : new Error(effect.message));
     }
   }
 
@@ -294,10 +297,17 @@ class Client implements Plank {
     }
   }
 
-  /** What it throws in turn goes where nobody catches it. */
+  /** A subscription has ended whose application may not look. That the connection is closed for good is told once, for all. */
+  #tellEnd(table: string, { code, message }: { code: string; message: string }): void {
+    if (code !== 'CLOSED') this.#tell(new PlankError(code, `the subscription to ${table} has ended: ${message}`));
+  }
+
+  /** What it throws in turn goes where nobody catches it. Without it, the console is told: nothing goes wrong in silence. */
   #tell(error: Error): void {
     try {
-      this.#options.onError?.(error);
+      if (this.#options.onError) this.#options.onError(error);
+      // oxlint-disable-next-line no-console -- an application that gave no handler has no other place to find it
+      else console.error(`plank: ${error.message}`);
     } catch (other) {
       throwLater(other);
     }

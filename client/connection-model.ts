@@ -52,6 +52,8 @@ export interface State {
   readonly link: Link;
   /** failed attempts since a connection was stable */
   readonly attempts: number;
+  /** the application has been told that the server cannot be reached, and no connection has been open since */
+  readonly isUnreachable: boolean;
   /** the number of the last socket and the last request */
   readonly sockets: number;
   readonly requests: number;
@@ -88,8 +90,8 @@ export type Effect =
   | { type: 'clear-timer'; name: string }
   | { type: 'deliver'; member: number; delivery: Delivery }
   | { type: 'notify'; link: Link }
-  /** something that concerns no subscription */
-  | { type: 'report'; message: string };
+  /** something that concerns no subscription; with a code where an application may want to tell it apart */
+  | { type: 'report'; message: string; code?: 'UNREACHABLE' | 'CLOSED' };
 
 export interface World {
   /** ms, of any clock that only goes forward */
@@ -101,6 +103,7 @@ export interface World {
 export const initialState: State = {
   link: { status: 'idle' },
   attempts: 0,
+  isUnreachable: false,
   sockets: 0,
   requests: 0,
   groups: new Map(),

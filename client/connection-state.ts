@@ -89,8 +89,7 @@ class Step implements Out {
         return;
       case 'token-failed':
         if (link.status !== 'connecting' || link.hasSocket) return;
-        this.effects.push({ type: 'report', message: `the token could not be had: ${event.message}` });
-        return this.#lost();
+        return this.#lost(`the token could not be had: ${event.message}`);
       case 'socket-open':
         if (link.status === 'connecting' && link.hasSocket) this.#hello(link.socket, link.token);
         return;
@@ -104,11 +103,10 @@ class Step implements Out {
           return this.#lost();
         }
       case 'socket-failed':
-        this.effects.push({ type: 'report', message: `no connection could be made: ${event.message}` });
-        return this.#lost();
+        return this.#lost(event.message);
       case 'socket-close':
         if (isFinal(event.code)) this.#end(event.code, event.reason);
-        else this.#lost();
+        else this.#lost(`closed with ${event.code}${event.reason ? `: ${event.reason}` : ''}`);
     }
   }
 
@@ -128,7 +126,7 @@ class Step implements Out {
   }
 
   /** The socket is of no use any more: wait, then come back. */
-  #lost(): void {
+  #lost(why = 'no answer'): void {
     const { link } = this.state;
     const { now, random } = this.#world;
     const isStable = link.status === 'open' && now - link.openedAt >= limits.stableMs;
@@ -138,6 +136,11 @@ class Step implements Out {
     const waitMs = returnAt === null ? jitter(attempts, random) : Math.max(0, returnAt - now);
     this.#disconnect();
     this.#set({ attempts: returnAt === null ? attempts + 1 : attempts });
+    if (link.status !== 'open' && !this.state.isUnreachable) {
+      this.#set({ isUnreachable: true });
+      const message = `no connection to Plank (${why}), attempt ${this.state.attempts}; the next one in ${waitMs} ms, and so on`;
+      this.effects.push({ type: 'report', code: 'UNREACHABLE', message });
+    }
     this.#move({ status: 'waiting', waitMs });
     this.effects.push({ type: 'set-timer', name: 'reconnect', ms: waitMs });
     for (const group of this.state.groups.values()) this.#put(group);
@@ -147,6 +150,10 @@ class Step implements Out {
     this.#disconnect();
     this.effects.push({ type: 'clear-timer', name: 'reconnect' });
     this.#move({ status: 'closed', code, reason });
+    if (code !== null) {
+      const message = `the server closed the connection for good with ${code}${reason ? `: ${reason}` : ''}`;
+      this.effects.push({ type: 'report', code: 'CLOSED', message });
+    }
     for (const group of this.state.groups.values()) {
       for (const { id } of group.members.values()) this.#refuse(id);
     }
@@ -320,6 +327,7 @@ class Step implements Out {
     const freshness = beginFresh(posMs, now);
     const times = { openedAt: now, heardAt: now, broughtAt: null, deadAt: null, returnAt: null, freshness };
     this.effects.push({ type: 'clear-timer', name: 'connect' });
+    this.#set({ isUnreachable: false });
     this.#move({ status: 'open', socket: link.socket, node, connection: connection ?? null, pingMs, ...times });
     this.#watch(pingMs);
     this.#awaitPosition();
