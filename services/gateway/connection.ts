@@ -33,7 +33,7 @@ const framePoints = 1;
 const bytePoints = 1 / 1_024;
 const piecePoints = 0.1;
 /** The time of the event loop that its messages may take at once, in ms, and what of it comes back: see inbox.ts. */
-const maxCreditMs = 20;
+const maxCreditMs = 40;
 const creditPerMs = 2 / 1_000;
 
 let lastId = 0;

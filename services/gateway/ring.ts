@@ -26,9 +26,10 @@ export interface Frames {
   readonly torn?: true;
 }
 
-/** what the objects around a batch take, those around frames, and a buffer's own */
+/** what the objects around a batch take, a place in its map, those around frames, and a buffer's own */
 const itemBytes = 600;
-const entryBytes = 130;
+const entryBytes = 48;
+const framesBytes = 80;
 const bufferBytes = 250;
 const noSlab = Buffer.alloc(0);
 const leastSlab = 512;
@@ -73,6 +74,7 @@ export class Ring {
     const { buffer } = frames;
     const { length } = buffer;
     if (length === 0) return frames;
+    recent.bytes += framesBytes;
     if (length >= buffer.buffer.byteLength / 2) {
       recent.bytes += buffer.buffer.byteLength + bufferBytes;
       return frames;

@@ -77,7 +77,8 @@ test.each(cases)('while %s, another client has its rows at once', async (_what, 
     await holder.query('rollback');
     holder.release();
   }
-  expect(Math.max(...waits)).toBeLessThan(2_000);
+  // less than one on a machine that does nothing else
+  expect(Math.max(...waits)).toBeLessThan(3_000);
 });
 
 test('who waited for a locked table has its rows when it is free, also beside another that is not', async () => {

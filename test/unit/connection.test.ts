@@ -112,7 +112,7 @@ describe('what it may say', () => {
 
   it('comes back with time, in the event loop as well', async () => {
     count(() => connection.countFrame());
-    connection.took(21);
+    connection.took(41);
     expect([connection.countFrame(), connection.hasCredit]).toEqual([false, false]);
     await until('a frame may come again', () => connection.countFrame(), 2_000);
     await until('it has credit again', () => connection.hasCredit, 2_000);

@@ -34,6 +34,8 @@ function cutFromChunks(sizes: readonly number[]): () => Batch {
   };
 }
 
+/** of channels that there are */
+const keys = Array.from({ length: 50 }, (_, i) => `ws:${i}`);
 const none: Frames = { buffer: Buffer.alloc(0), count: 0 };
 
 const cases: [what: string, sizes: number[], frames: (batch: Batch) => Iterable<[string, Frames]>][] = [
@@ -41,7 +43,7 @@ const cases: [what: string, sizes: number[], frames: (batch: Batch) => Iterable<
   ['small batches', [200, 400], () => []],
   ['large batches', [300_000], () => []],
   ['now small, now large ones', [2, 100_000, 50, 5_000], () => []],
-  ['tiny batches of many channels without frames', [2], () => Array.from({ length: 50 }, (_, i) => [`ws:${i}`, none])],
+  ['tiny batches of many channels without frames', [2], () => keys.map((key) => [key, none])],
   [
     'small frames of many channels, cut from the pool beside what is forgotten',
     [300],
