@@ -102,8 +102,14 @@ describe('the doctor', () => {
 
   it('says in one line what it needs', async () => {
     const report = await doctor({ env: { DATABASE_URL: '' } });
-    expect(report).toMatchObject({ status: 2, said: 'plank doctor: configuration: DATABASE_URL is not set\n' });
-    expect(await doctor({ args: ['--url', 'localhost'] })).toMatchObject({ status: 2, said: /--url must be/ });
+    expect(report).toMatchObject({
+      status: 2,
+      said: expect.stringMatching(/^plank doctor: configuration: DATABASE_URL is not set: .+\n$/),
+    });
+    expect(await doctor({ args: ['--url', 'localhost'] })).toMatchObject({
+      status: 2,
+      said: expect.stringContaining('--url must be'),
+    });
   });
 
   it('says what cannot be reached', async () => {
