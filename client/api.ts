@@ -26,7 +26,7 @@ export interface PlankOptions {
   onError?: (error: Error) => void;
 }
 
-/** One row change as a subscription sees it. */
+/** One row change as a subscription sees it. Where it is `truncated`, `data` has the key columns only. */
 export type Change<Item extends object = Row> = Omit<ChangeFrame, 'type' | 'ch' | 'data'> & { data?: Item };
 
 export interface SubscribeOptions {

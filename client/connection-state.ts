@@ -306,7 +306,7 @@ class Step implements Out {
         this.effects.push({ type: 'report', message: `${frame.code}: ${frame.message}` });
         return;
       case 'rows':
-        return this.#ofChannel(frame.ch, (group) => onRows(group, frame.rows, frame.more, this));
+        return this.#ofChannel(frame.ch, (group) => onRows(group, frame, this));
       case 'change':
         return this.#ofChannel(frame.ch, (group) => onChange(group, frame, this));
       case 'live':

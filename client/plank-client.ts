@@ -8,3 +8,4 @@ export type { LiveQuery } from './live-query.ts';
 export type { RowKey } from './live-rows.ts';
 export type { SubscriptionState } from './shared-stream.ts';
 export type { SocketLike } from './socket.ts';
+export { isTruncated } from './truncated.ts';

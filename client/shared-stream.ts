@@ -19,8 +19,10 @@ import {
   type ResyncFrame,
   type ResyncReason,
   type Row,
+  type RowsFrame,
 } from '../shared/wire.ts';
 import type { Subject } from './canonical.ts';
+import { keyRow } from './truncated.ts';
 
 /** `stale`: connected and complete as far as it goes, but nothing has said for some seconds that changes can arrive. */
 export type SubscriptionState = 'offline' | 'catching-up' | 'live' | 'stale' | 'ended';
@@ -220,9 +222,10 @@ export function tooManyRows(maxRows: number): { code: string; message: string } 
   return { code: 'TOO_MANY_ROWS', message: `there are more than ${maxRows} rows: narrow the filter, or raise maxRows` };
 }
 
-export function onRows(group: Group, rows: readonly Row[], more: boolean, out: Out): Group {
+export function onRows(group: Group, { rows: whole, truncated = [], more }: RowsFrame, out: Out): Group {
   const { stream } = group;
   if (stream.phase !== 'rows') return group;
+  const rows = truncated.length === 0 ? whole : [...whole, ...truncated.map((id) => keyRow(id, stream.key))];
   const count = stream.count + rows.length;
   const members = new Map(group.members);
   for (const { id, attached, maxRows = Number.POSITIVE_INFINITY } of group.members.values()) {
@@ -243,9 +246,10 @@ export function onRows(group: Group, rows: readonly Row[], more: boolean, out: O
   return { ...next, stream: { phase: 'behind', ch, snapshot, at, key, begun: true } };
 }
 
-export function onChange(group: Group, change: ChangeFrame, out: Out): Group {
+export function onChange(group: Group, frame: ChangeFrame, out: Out): Group {
   const { stream } = group;
   if (!isRunning(stream)) return group;
+  const change = frame.truncated ? { ...frame, data: keyRow(frame.id, stream.key) } : frame;
   if (stream.phase === 'rows') throw new ProtocolViolation('a change came before the last of the rows');
   const members = new Map(group.members);
   for (const member of group.members.values()) {

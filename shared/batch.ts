@@ -6,6 +6,8 @@
  *           1970, 0: not known)
  *   change  (big-endian, as Postgres sends numbers) relation u32 · action u8 (+ 128: the last of its transaction) · xid u64 · at f64 (ms since 1970) · key, new, old: i32 length each     33 bytes + texts
  *           (-1: null), then the three texts as UTF-8
+ *
+ * An image that begins with a space is partial: of a row above the bound (sql/000_bound.sql), whose large columns are not in it.
  */
 
 /** One change as plank.read_log returns it, in array row mode. Texts are JSON. */
@@ -190,6 +192,13 @@ export function canariesOf(batch: Batch): Canary[] {
 /** Whether pictures of the table are void behind it: its shape changed, or rows did without changes of their own. */
 export function isBreak(action: number): boolean {
   return action === actions.shape || action === actions.rows;
+}
+
+const space = 0x20;
+
+/** Whether the image at this place is partial. */
+export function isPartial(image: Uint8Array, at = 0): boolean {
+  return image[at] === space;
 }
 
 /** Splits a batch so that each break is a batch of its own; one that has none stays as it is. */

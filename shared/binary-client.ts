@@ -2,7 +2,7 @@
  * pg's client, and rows as the bytes that the server sends: pg would make a string of each value, which binary ones do not survive, and
  * an object of each row. (COPY would give bytes, too, but is parsed and planned each time: a seventh of what the drain of one change costs.)
  */
-import type { EventEmitter } from 'node:events';
+import type { Duplex } from 'node:stream';
 import { type ClientConfig, Client as PgClient, type QueryConfig } from 'pg';
 import { wholeMessages } from './whole-messages.ts';
 
@@ -17,12 +17,22 @@ export class Client extends PgClient {
 
   constructor(config?: ClientConfig) {
     super(config);
-    const connection = this.connection as unknown as { attachListeners(stream: Pick<EventEmitter, 'on'>): void };
+    const connection = this.connection as unknown as { attachListeners(stream: Pick<Duplex, 'on' | 'destroy'>): void };
     const attach = connection.attachListeners.bind(connection);
     connection.attachListeners = (stream) => {
-      const on: typeof stream.on = (event, listener) =>
-        stream.on(event, event === 'data' ? wholeMessages((messages) => this.#parse(messages, listener)) : listener);
-      attach({ on });
+      const on = (event: string, listener: (messages: Buffer) => void) => {
+        if (event !== 'data') return stream.on(event, listener);
+        const take = wholeMessages((messages) => this.#parse(messages, listener));
+        return stream.on('data', (chunk: Buffer) => {
+          try {
+            take(chunk);
+          } catch (error) {
+            // a value that no string can hold, for one: what the server sent fails the query that asked for it, not the process
+            stream.destroy(error as Error);
+          }
+        });
+      };
+      attach({ on: on as typeof stream.on, destroy: stream.destroy.bind(stream) });
     };
   }
 

@@ -42,8 +42,12 @@ export interface Table {
   keyColumns: string[];
   /** without the excluded ones */
   columns: Column[];
-  /** SQL for the JSON image of the row `t`: the same bytes that capture makes */
+  /** SQL for the JSON image of the row `t`: the same bytes that capture makes, partial where the row is above the bound */
   imageSql: string;
+  /** SQL for the partial image of the row `t`, null where the row is not above the bound; null where none can be */
+  largeSql: string | null;
+  /** the bound, in bytes */
+  rowBytes: number;
   /** another one where anything of the above is */
   version: string;
 }
@@ -74,6 +78,8 @@ interface CatalogRow {
   columns: Column[];
   image_sql: string;
   version: string;
+  large_sql: string | null;
+  row_bytes: number;
 }
 
 export class Catalog {
@@ -112,6 +118,8 @@ export class Catalog {
         columns: row.columns,
         imageSql: row.image_sql,
         version: row.version,
+        largeSql: row.large_sql,
+        rowBytes: row.row_bytes,
       };
       const known = before.get(row.id);
       return known && JSON.stringify(known) === JSON.stringify(table) ? known : table;

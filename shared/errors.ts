@@ -22,6 +22,7 @@ export const catalogue = {
   CONFLICT: { status: 409, title: 'The row is in conflict with another', retry: false },
   PRECONDITION_FAILED: { status: 412, title: 'The row is not what the request is about', retry: false },
   TOO_LARGE: { status: 413, title: 'The request is too large', retry: false },
+  ROW_TOO_LARGE: { status: 422, title: 'The row is too large to be sent', retry: false },
   UNSUPPORTED_MEDIA_TYPE: { status: 415, title: 'The body must be application/json', retry: false },
   REFUSED: { status: 422, title: 'The database refuses this', retry: false },
   TOO_MANY: { status: 429, title: 'Too many connections', retry: true },

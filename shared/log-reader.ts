@@ -2,10 +2,10 @@
  * History out of plank.log: the same changes with the same seqs, at any time within the retention. Reads are checked to be
  * dense, so that a read which races with the retention fails instead of leaving something out.
  */
-import Cursor from 'pg-cursor';
 import { type ChangeRow, changeColumns } from './batch.ts';
 import { asText, firstFetch, limited, nextFetch, type Pool } from './postgres.ts';
 import { withDeadlineOr } from './retry.ts';
+import { RowCursor } from './row-cursor.ts';
 import { answered } from './silence.ts';
 
 /** The position is past the retention, ahead of the log, or of a history that is no more. */
@@ -34,6 +34,8 @@ export interface Extent {
 /** a reader's rows are what its young heap grows by: with four times as many, a long read took a third more memory and no less time */
 const chunkCharacters = 256 * 1024;
 const chunkRows = 1_024;
+/** of a fetch whose rows turn out to be larger than those before; with the row that passes it */
+const maxFetchCharacters = 1024 * 1024;
 const pageCharacters = 1024 * 1024;
 /** the first rows come when those of their drain have been sorted, of a large one those of their chunk */
 const sortDeadlineMs = 60_000;
@@ -41,9 +43,13 @@ const fetchDeadlineMs = 5_000;
 /** what is answered at once or not at all */
 const quickMs = 2_000;
 
+function weight(row: ChangeRow): number {
+  return 100 + (row[6]?.length ?? 0) + (row[7]?.length ?? 0);
+}
+
 function characters(rows: readonly ChangeRow[]): number {
   let sum = 0;
-  for (const row of rows) sum += 100 + (row[6]?.length ?? 0) + (row[7]?.length ?? 0);
+  for (const row of rows) sum += weight(row);
   return sum;
 }
 
@@ -120,14 +126,15 @@ export class LogReader {
   async *stream(after: number): AsyncGenerator<ChangeRow[]> {
     const client = await this.#pool.connect();
     let broken: Error | undefined;
-    const cursor = client.query(new Cursor<ChangeRow>(readLog, [after], { rowMode: 'array', types: asText }));
+    const query = { text: readLog, values: [after], rowMode: 'array', types: asText } as const;
+    const cursor = new RowCursor<ChangeRow>(client, query, maxFetchCharacters, weight);
     const silent = () => new Error('Postgres is silent');
     try {
       let at = after;
       // sizes are not known before: begin small, and follow what came
       let count = firstFetch;
       for (let deadlineMs = sortDeadlineMs; ; deadlineMs = fetchDeadlineMs) {
-        const rows = await answered(cursor.read(count), client, this.#pool, deadlineMs);
+        const { rows } = await answered(cursor.fetch(count), client, this.#pool, deadlineMs);
         if (at === after || rows.length > 0) await this.#check(rows, at);
         if (rows.length === 0) return;
         at = Number(rows.at(-1)![0]);

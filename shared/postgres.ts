@@ -14,7 +14,7 @@ import {
 } from 'pg';
 import { Client } from './binary-client.ts';
 
-export type { Client, Pool, PoolClient };
+export type { Client, CustomTypesConfig, Pool, PoolClient };
 export { DatabaseError };
 
 /**

@@ -9,8 +9,8 @@ import { DatabaseError } from './postgres.ts';
 
 const file = new URL('./sql/sample/items.sql', import.meta.url);
 const mark = 'The sample table of Plank.';
-/** its row in plank.migrations, below the migrations' own */
-const number = 0;
+/** its row in plank.migrations, behind those of migrations */
+const number = 1_000;
 
 // A relation or type of that name in any schema, as the order of schemas in a search_path decides which one an application means.
 const others = `

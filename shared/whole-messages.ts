@@ -6,8 +6,13 @@
 
 /** type and length; the length counts itself */
 const headBytes = 5;
+/** a change with two images of the largest bound there can be, and room; V8 makes no string of 512 MB */
+const maxMessageBytes = 128 * 1024 * 1024;
 
-/** Returns what is to be called with each chunk from the server's first byte on: `pass` gets the same bytes, whole messages at a time. */
+/**
+ * Returns what is to be called with each chunk from the server's first byte on: `pass` gets the same bytes, whole messages at a time. It
+ * throws where a message is too large to be held.
+ */
 export function wholeMessages(pass: (messages: Buffer) => void): (chunk: Buffer) => void {
   const head = Buffer.alloc(headBytes);
   /** how much has come of a head that came in pieces */
@@ -17,7 +22,10 @@ export function wholeMessages(pass: (messages: Buffer) => void): (chunk: Buffer)
   let filled = 0;
 
   function begin(start: Buffer, at: number): void {
-    begun = Buffer.allocUnsafe(1 + start.readUInt32BE(at + 1));
+    const bytes = 1 + start.readUInt32BE(at + 1);
+    if (bytes > maxMessageBytes)
+      throw new Error(`Postgres sent ${bytes} bytes at once, and ${maxMessageBytes} are the most`);
+    begun = Buffer.allocUnsafe(bytes);
     filled = start.copy(begun, 0, at);
     seen = 0;
   }

@@ -12,6 +12,8 @@ export interface ChangeMessage {
   id: unknown;
   data: Record<string, unknown> | null;
   pos: string;
+  /** the row is too large to be sent: `data` is null */
+  truncated?: true;
 }
 
 /** 44xx: the client's fault, stop. 45xx: ours, come back with jitter. Reasons are at most 123 bytes of UTF-8. */
@@ -131,6 +133,8 @@ export interface RowsFrame {
   type: 'rows';
   ch: string;
   rows: Row[];
+  /** the primary keys of rows that are too large to be sent, and not among `rows` */
+  truncated?: unknown[];
   more: boolean;
 }
 
@@ -153,12 +157,14 @@ export interface ChangeFrame {
   action: RowAction;
   /** the primary key: a value, or an object for a composite one; null where every row goes (TRUNCATE) */
   id: unknown;
-  /** absent of a `remove` */
-  data?: Row;
+  /** absent of a `remove`; null where the row is too large to be sent */
+  data?: Row | null;
   pos: string;
   tx: string;
   /** the last change of its transaction on this channel; absent otherwise */
   last?: true;
+  /** the row, or one of the columns that are wanted, is too large to be sent: `data` is null */
+  truncated?: true;
 }
 
 /** Every live subscription of this connection has everything up to here. */

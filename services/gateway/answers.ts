@@ -18,9 +18,10 @@ const smallCharacters = 64 * 1024;
 export class Answers {
   readonly #room = new Room(maxCharacters, patienceMs);
 
-  /** A row that was written, with a tag that it can be written by. */
+  /** A row that was written, with a tag that it can be written by: of all of it, or none. */
   sendWritten(response: Response, row: string): void {
-    response.set('ETag', entityTag(row));
+    if (isTruncated(row)) tellTruncated(response, 1);
+    else response.set('ETag', entityTag(row));
     this.#send(response, row);
   }
 
@@ -54,4 +55,12 @@ export class Answers {
       this.#room.free(characters);
     }
   }
+}
+
+/** It is above the bound, and lacks its large columns. */
+export const isTruncated = (row: string) => row.startsWith(' ');
+
+/** Says how many rows are. */
+export function tellTruncated(response: Response, rows: number): void {
+  if (rows > 0) response.set('Plank-Truncated', String(rows));
 }

@@ -11,13 +11,18 @@ export interface FilterColumn {
   readonly value?: string;
 }
 
-/** The image is of another shape of the table: the column had another type then. Or it is none: who owns a table can make up its changes. */
+/**
+ * The image does not say what it is asked: it is of another shape of the table, and the column had another type then; or of a row above the
+ * bound, and the column was left out. Or it is none: who owns a table can make up its changes.
+ */
 export class ImageError extends Error {
   override readonly name = 'ImageError';
 }
 
 export class ParsedRow {
   readonly #text: string;
+  /** of a row above the bound: columns that are not in it are not null */
+  readonly #isPartial: boolean;
   readonly #values: Readonly<Record<string, unknown>>;
   #sources: Map<string, string> | undefined;
   readonly #read = new Map<string, Comparable | null>();
@@ -25,6 +30,7 @@ export class ParsedRow {
   /** Throws ImageError. */
   constructor(text: string) {
     this.#text = text;
+    this.#isPartial = text.startsWith(' ');
     this.#values = objectOf(text);
   }
 
@@ -32,7 +38,9 @@ export class ParsedRow {
   read({ name, codec }: FilterColumn): Comparable | null {
     let value = this.#read.get(name);
     if (value === undefined) {
-      const parsed = Object.hasOwn(this.#values, name) ? this.#values[name] : null;
+      const isThere = Object.hasOwn(this.#values, name);
+      if (!isThere && this.#isPartial) throw new ImageError(`the column ${name} was left out of an image`);
+      const parsed = isThere ? this.#values[name] : null;
       value = parsed === null ? null : codec.read(parsed, () => this.#source(name));
       // to go on would be to misjudge
       if (value === undefined) throw new ImageError(`the column ${name} of an image is no ${codec.cast}`);

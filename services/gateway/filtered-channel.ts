@@ -2,7 +2,7 @@
  * A channel of plank.v1: the rows of one table that a filter admits, in some of its columns. An update can make a row enter or
  * leave it, so the filter is asked of the old and of the new image. Of a row that leaves, only the key is told.
  */
-import { actions, type Batch, BatchReader } from '#shared/batch.ts';
+import { actions, type Batch, BatchReader, isPartial } from '#shared/batch.ts';
 import type { Table } from '#shared/catalog.ts';
 import type { Effect, RowAction } from '#shared/wire.ts';
 import { type Change, changesOf } from './changes.ts';
@@ -114,18 +114,23 @@ export class FilteredChannel extends Channel {
       const position = `e${batch.epoch}.${change.seq}`;
       const { table } = this.words;
       const head = `{"type":"change","ch":"${this.name}","effect":"${effect}","table":${JSON.stringify(table.name)},"action":"${actionNames[change.action]}","id":`;
-      const image = effect === 'remove' ? null : this.#project(change.newImage!);
+      const image = effect === 'remove' ? undefined : this.#project(change.newImage!);
       const payload = [Buffer.from(head), change.key.length > 0 ? change.key : nullText];
-      if (image) payload.push(dataText, image);
-      payload.push(Buffer.from(`,"pos":"${position}","tx":"${change.xid}"${isLast ? ',"last":true}' : '}'}`));
+      if (image !== undefined) payload.push(dataText, image ?? nullText);
+      const truncated = image === null ? ',"truncated":true' : '';
+      payload.push(
+        Buffer.from(`,"pos":"${position}","tx":"${change.xid}"${isLast ? ',"last":true' : ''}${truncated}}`),
+      );
       const size = payload.reduce((sum, part) => sum + part.length, 0);
       parts.push(this.#framing.head(size, position), ...payload, this.#framing.tail);
     });
     return { buffer: Buffer.concat(parts), count: matches.length };
   }
 
-  #project(image: Buffer): Buffer {
-    const projected = this.#columns ? project(image, this.#columns) : image;
+  /** Null where a column that is wanted was left out. */
+  #project(image: Buffer): Buffer | null {
+    const projected = this.#columns ? project(image, this.#columns) : isPartial(image) ? null : image;
+    if (projected === null) return null;
     if (!this.#framing.isOneLine || (!projected.includes(0x0a) && !projected.includes(0x0d))) return projected;
     return Buffer.from(onOneLine(projected.toString()));
   }

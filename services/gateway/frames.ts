@@ -2,7 +2,7 @@
  * Makes plain mode's WebSocket text frames of a batch's changes: the whole of what a channel's clients get for it, in one Buffer, built
  * once. The row's image is copied as Postgres rendered it; nothing is parsed.
  */
-import { actions, type Batch, BatchReader } from '#shared/batch.ts';
+import { actions, type Batch, BatchReader, isPartial } from '#shared/batch.ts';
 import type { RowAction } from '#shared/wire.ts';
 import { webSocketHeadBytes, writeWebSocketHead } from './framing.ts';
 import type { Frames } from './ring.ts';
@@ -19,6 +19,7 @@ const noFrames: Frames = { buffer: Buffer.alloc(0), count: 0 };
 const data = Buffer.from(',"data":');
 const nothing = Buffer.from('null');
 const end = Buffer.from('"}');
+const truncatedEnd = Buffer.from('","truncated":true}');
 
 /** Names tables inside frames. Asked for each change, so it keeps what it made. */
 export class FrameHeads {
@@ -76,13 +77,15 @@ export function buildFrames(batch: Batch, heads: FrameHeads, wants: (relation: n
     at += head.copy(buffer, at);
     at += copyText(reader.buffer, reader.keyStart, reader.keyEnd, buffer, at);
     at += data.copy(buffer, at);
-    at +=
-      reader.action === actions.delete
-        ? copyText(reader.buffer, reader.oldStart, reader.oldEnd, buffer, at)
-        : copyText(reader.buffer, reader.newStart, reader.newEnd, buffer, at);
+    const { buffer: from } = reader;
+    const old = reader.action === actions.delete;
+    const start = old ? reader.oldStart : reader.newStart;
+    const stop = old ? reader.oldEnd : reader.newEnd;
+    const truncated = stop > start && isPartial(from, start);
+    at += truncated ? nothing.copy(buffer, at) : copyText(from, start, stop, buffer, at);
     at += position.copy(buffer, at);
     at += buffer.write(String(reader.seq), at, 'latin1');
-    at += end.copy(buffer, at);
+    at += (truncated ? truncatedEnd : end).copy(buffer, at);
   }
   return { buffer, count };
 }
@@ -91,14 +94,15 @@ function textLength(reader: BatchReader, head: Buffer, position: Buffer): number
   const key = reader.keyEnd < reader.keyStart ? nothing.length : reader.keyEnd - reader.keyStart;
   const old = reader.action === actions.delete;
   const image = old ? reader.oldEnd - reader.oldStart : reader.newEnd - reader.newStart;
+  const truncated = image > 0 && isPartial(reader.buffer, old ? reader.oldStart : reader.newStart);
   return (
     head.length +
     key +
     data.length +
-    (image < 0 ? nothing.length : image) +
+    (image < 0 || truncated ? nothing.length : image) +
     position.length +
     digits(reader.seq) +
-    end.length
+    (truncated ? truncatedEnd : end).length
   );
 }
 

@@ -76,7 +76,7 @@ export function createApp({ config, log, catalog, pool, health, ready, room, cha
   app.use(
     cors({
       origin: config.CORS_ORIGINS.includes('*') ? '*' : config.CORS_ORIGINS,
-      exposedHeaders: ['Link', 'ETag', 'Location', 'Plank-Next-Cursor', 'Retry-After'],
+      exposedHeaders: ['Link', 'ETag', 'Location', 'Plank-Next-Cursor', 'Plank-Truncated', 'Retry-After'],
       maxAge: 600,
     }),
   );

@@ -1,5 +1,6 @@
 /** Cuts columns out of an image without parsing their values, so that they stay the bytes that Postgres rendered. */
 
+import { isPartial } from '#shared/batch.ts';
 import { ImageError } from './filter-image.ts';
 
 const quote = 0x22;
@@ -7,24 +8,47 @@ const backslash = 0x5c;
 const comma = 0x2c;
 const colon = 0x3a;
 
-/** `image` is a JSON object as to_json writes it; the result has its members whose names are in `columns`, in its order. Throws ImageError. */
-export function project(image: Buffer, columns: ReadonlySet<string>): Buffer {
-  if (image[0] !== opening[0] || image.at(-1) !== closing[0]) throw new ImageError('an image is no object');
-  const kept: Buffer[] = [];
-  let at = 1; // behind the {
+/**
+ * `image` is a JSON object as to_json writes it; the result has its members whose names are in `columns`, in its order. Null where the
+ * image is partial and one of them was left out. Throws ImageError.
+ */
+export function project(image: Buffer, columns: ReadonlySet<string>): Buffer | null {
+  const members = membersOf(image, columns);
+  if (isPartial(image) && members.size < columns.size) return null;
+  const kept = [...members.values()].flatMap((member, i) => (i === 0 ? [member] : [separator, member]));
+  return Buffer.concat([opening, ...kept, closing]);
+}
+
+/** The primary key in a partial image as the `id` of changes: its bytes. Null where it was left out. Throws ImageError. */
+export function keyIn(image: Buffer, keyColumns: readonly string[]): Buffer | null {
+  const members = membersOf(image, new Set(keyColumns));
+  const found = keyColumns.map((name) => members.get(name));
+  if (found.includes(undefined)) return null;
+  const [only] = found as [Buffer];
+  if (found.length === 1) return only.subarray(endOfString(only, 0) + 1);
+  return Buffer.concat([
+    opening,
+    ...found.flatMap((member, i) => (i === 0 ? [member!] : [separator, member!])),
+    closing,
+  ]);
+}
+
+/** Each with its name, as `"name":value`, in the order of the image. */
+function membersOf(image: Buffer, columns: ReadonlySet<string>): Map<string, Buffer> {
+  let at = isPartial(image) ? 1 : 0;
+  if (image[at] !== opening[0] || image.at(-1) !== closing[0]) throw new ImageError('an image is no object');
+  const members = new Map<string, Buffer>();
+  at++; // behind the {
   while (at < image.length - 1) {
     const start = at;
     at = endOfString(image, at);
     const name = nameOf(image.toString('utf8', start, at));
     if (image[at] !== colon) throw new ImageError('an image is no JSON');
     at = endOfValue(image, at + 1);
-    if (columns.has(name)) {
-      if (kept.length > 0) kept.push(separator);
-      kept.push(image.subarray(start, at));
-    }
+    if (columns.has(name)) members.set(name, image.subarray(start, at));
     at++; // the comma, or the }
   }
-  return Buffer.concat([opening, ...kept, closing]);
+  return members;
 }
 
 const opening = Buffer.from('{');

@@ -32,6 +32,7 @@ const modules = [
   'client/react',
   'client/shared-stream',
   'client/socket',
+  'client/truncated',
   'shared/wire',
 ];
 const type = 'text/javascript; charset=utf-8';

@@ -3,15 +3,18 @@
  * where somebody has locked the table, or what the rows are made of. Its owner ends it in any case.
  */
 import type { QueryResult } from 'pg';
-import Cursor from 'pg-cursor';
 import type { Table } from '#shared/catalog.ts';
 import { asText, isStatementError, nextFetch, type Pool, type PoolClient, quoted } from '#shared/postgres.ts';
 import { withDeadlineOr } from '#shared/retry.ts';
+import { RowCursor } from '#shared/row-cursor.ts';
 import { answered } from '#shared/silence.ts';
-import type { FilteredChannel } from './filtered-channel.ts';
+import type { ChannelWords, FilteredChannel } from './filtered-channel.ts';
+import { keyIn, project } from './projection.ts';
 import { Skip } from './skip.ts';
 
 const pageCharacters = 128 * 1024;
+/** of a fetch whose rows turn out to be larger than those before; with the row that passes it */
+const maxFetchCharacters = 1024 * 1024;
 const lockMs = 50;
 /** our own tables are hardly ever locked */
 const ownLockMs = 10_000;
@@ -31,24 +34,26 @@ export interface SnapshotStart {
   skip: () => Skip;
 }
 
-/** A page of rows as a JSON array's inside: `{…},{…}`. */
+/** A page of rows as members of a frame: `"rows":[{…},{…}]`, and `"truncated":[…]` where there are rows above the bound. */
 export type Page = string;
 
 export class SnapshotTransaction {
   readonly start: SnapshotStart;
   readonly #pool: Pool;
   readonly #client: PoolClient;
-  readonly #cursor: Cursor<[string]>;
+  readonly #words: ChannelWords;
+  readonly #cursor: RowCursor<[string]>;
   /** rows may be large: what is read in vain, where there is no room, is little */
   #count = 8;
-  #next: { text: Page; more: boolean } | undefined;
+  #next: Fetched | undefined;
   #broken: Error | undefined;
 
   private constructor(pool: Pool, client: PoolClient, start: SnapshotStart, channel: FilteredChannel) {
     this.#pool = pool;
     this.#client = client;
     this.start = start;
-    this.#cursor = client.query(new Cursor<[string]>(...snapshotQuery(channel)));
+    this.#words = channel.words;
+    this.#cursor = new RowCursor<[string]>(client, snapshotQuery(channel), maxFetchCharacters, ([row]) => row.length);
   }
 
   static async begin(pool: Pool, channel: FilteredChannel): Promise<SnapshotTransaction> {
@@ -67,7 +72,7 @@ export class SnapshotTransaction {
       const page = this.#next ?? (await this.#fetch());
       this.#next = page.more ? await this.#fetch() : undefined;
       // the last fetch may have brought nothing
-      const more = this.#next !== undefined && (this.#next.text !== '' || this.#next.more);
+      const more = this.#next !== undefined && (this.#next.count > 0 || this.#next.more);
       return { text: page.text, more };
     } catch (error) {
       this.#broken = error as Error;
@@ -89,13 +94,36 @@ export class SnapshotTransaction {
   }
 
   /** Pages are of about `pageCharacters`: their size is bounded, however large a row is (one page holds one at least). */
-  async #fetch(): Promise<{ text: Page; more: boolean }> {
+  async #fetch(): Promise<Fetched> {
     const count = this.#count;
-    const rows = await answered(this.#cursor.read(count), this.#client, this.#pool, fetchDeadlineMs);
-    const text = rows.map(([image]) => image).join(',');
+    const { rows, more } = await answered(this.#cursor.fetch(count), this.#client, this.#pool, fetchDeadlineMs);
+    const text = pageOf(rows, this.#words);
     this.#count = nextFetch(count, rows.length, text.length, pageCharacters);
-    return { text, more: rows.length === count };
+    return { text, count: rows.length, more };
   }
+}
+
+interface Fetched {
+  text: Page;
+  count: number;
+  more: boolean;
+}
+
+/** As a live channel does with images: see filtered-channel.ts. */
+function pageOf(rows: readonly [string][], { table, columns }: ChannelWords): Page {
+  const whole: string[] = [];
+  const truncated: string[] = [];
+  for (const [row] of rows) {
+    if (!row.startsWith(' ')) {
+      whole.push(row);
+      continue;
+    }
+    const image = Buffer.from(row);
+    const projected = columns && project(image, new Set(columns));
+    if (projected) whole.push(projected.toString());
+    else truncated.push(keyIn(image, table.keyColumns)!.toString());
+  }
+  return `"rows":[${whole.join(',')}]${truncated.length > 0 ? `,"truncated":[${truncated.join(',')}]` : ''}`;
 }
 
 const silent = () => new Error('Postgres is silent');
@@ -138,21 +166,28 @@ async function release(client: PoolClient, failed: unknown): Promise<void> {
   client.release(broken);
 }
 
-function snapshotQuery({
-  words: { table, filter, columns },
-}: FilteredChannel): [string, unknown[], { rowMode: 'array'; types: typeof asText }] {
+function snapshotQuery({ words: { table, filter, columns } }: FilteredChannel): {
+  text: string;
+  values: unknown[];
+  rowMode: 'array';
+  types: typeof asText;
+} {
   const where = filter?.sql() ?? { text: 'true', values: [] };
-  const image = columns
-    ? `(select pg_catalog.to_json(image.*)::pg_catalog.text from (select ${table.columns
-        .filter(({ name }) => columns.includes(name))
-        .map(({ name, value }) => `${value ?? `t.${quoted(name)}`} as ${quoted(name)}`)
-        .join(', ')}) image)`
-    : `(${table.imageSql})::text`;
-  return [
-    `select ${image} from ${nameOf(table)} t where ${where.text}`,
-    where.values,
-    { rowMode: 'array', types: asText },
-  ];
+  const projected =
+    columns &&
+    `(select pg_catalog.to_json(image.*)::pg_catalog.text from (select ${table.columns
+      .filter(({ name }) => columns.includes(name))
+      .map(({ name, value }) => `${value ?? `t.${quoted(name)}`} as ${quoted(name)}`)
+      .join(', ')}) image)`;
+  // what is left out depends on the whole row, as in changes
+  const image =
+    projected === null
+      ? `(${table.imageSql})::text`
+      : table.largeSql === null
+        ? projected
+        : `coalesce(${table.largeSql}, ${projected})`;
+  const text = `select ${image} from ${nameOf(table)} t where ${where.text}`;
+  return { text, values: where.values, rowMode: 'array', types: asText };
 }
 
 const nameOf = ({ schema, table }: Table) => `${quoted(schema)}.${quoted(table)}`;

@@ -219,7 +219,7 @@ export class Subscriber implements Listeners {
           if (!mine()) return false;
           begun = true;
           const { name } = this.channel;
-          outlet.write(this.channel.wrapped(`{"type":"rows","ch":"${name}","rows":[${page}],"more":${more}}`));
+          outlet.write(this.channel.wrapped(`{"type":"rows","ch":"${name}",${page},"more":${more}}`));
           await outlet.drained();
           return mine();
         });

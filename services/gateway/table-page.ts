@@ -1,7 +1,7 @@
 /** Reads one page of a table's rows for REST, bounded in rows and in bytes: rows of a megabyte each must not fill a gateway. */
-import Cursor from 'pg-cursor';
 import { firstFetch, isStatementError, nextFetch, type PoolClient } from '#shared/postgres.ts';
 import { withDeadlineOr } from '#shared/retry.ts';
+import { RowCursor } from '#shared/row-cursor.ts';
 import type { RestPool } from './rest-pool.ts';
 
 /** A page ends with the row that makes it at least this large. */
@@ -22,7 +22,7 @@ export async function readPage(
 ): Promise<{ rows: PageRow[]; more: boolean }> {
   return connections.use(table, async (client, giveUp) => {
     try {
-      return await pageOf(client, { text, values, limit });
+      return await pageOf(client, { text, values, limit }, giveUp);
     } catch (error) {
       // what Postgres refuses leaves the connection whole
       if (!isStatementError(error)) giveUp(error as Error);
@@ -34,14 +34,15 @@ export async function readPage(
 async function pageOf(
   client: PoolClient,
   { text, values, limit }: { text: string; values: readonly unknown[]; limit: number },
+  giveUp: (why: Error) => void,
 ): Promise<{ rows: PageRow[]; more: boolean }> {
-  const cursor = client.query(new Cursor<PageRow>(text, [...values]));
+  const cursor = new RowCursor<PageRow>(client, { text, values }, pageCharacters, ({ row }) => row.length);
   const rows: PageRow[] = [];
   /** of them, how many are the page */
   let taken = 0;
   let size = 0;
   for (let count = firstFetch; ; ) {
-    const fetched = await withDeadlineOr(cursor.read(count), fetchDeadlineMs, silent);
+    const { rows: fetched, more } = await withDeadlineOr(cursor.fetch(count), fetchDeadlineMs, silent);
     const characters = fetched.reduce((sum, { row }) => sum + row.length, 0);
     for (const { row } of fetched) {
       if (taken === limit || size >= pageCharacters) break;
@@ -49,10 +50,11 @@ async function pageOf(
       size += row.length;
     }
     rows.push(...fetched);
-    if (fetched.length < count || taken < rows.length) break;
+    if (!more || taken < rows.length) break;
     count = nextFetch(count, fetched.length, characters, pageCharacters);
   }
-  await withDeadlineOr(cursor.close(), fetchDeadlineMs, silent);
+  // the page is whole, also where the connection is not
+  await withDeadlineOr(cursor.close(), fetchDeadlineMs, silent).catch(giveUp);
   return { rows: rows.slice(0, taken), more: taken < rows.length };
 }
 

@@ -12,7 +12,7 @@ import type { Catalog, Table } from '../../shared/catalog.ts';
 import { PlankError } from '../../shared/errors.ts';
 import type { Pool } from '../../shared/postgres.ts';
 import { formatSegment, maxAddress, parseSegment } from './addresses.ts';
-import { Answers } from './answers.ts';
+import { Answers, isTruncated, tellTruncated } from './answers.ts';
 import { type Filter, FilterError, parseFilter } from './filter.ts';
 import { filterSql } from './filter-compile.ts';
 import { keepText } from './json-source.ts';
@@ -121,6 +121,7 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
       response.set('Plank-Next-Cursor', next);
       if (address.length <= maxAddress) response.set('Link', `<${address}>; rel="next"`);
     }
+    tellTruncated(response, rows.filter(({ row }) => isTruncated(row)).length);
     answers.sendRead(response, `[${rows.map(({ row }) => row).join(',')}]`);
   };
 
@@ -130,6 +131,11 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
     parse(noQuery, request.query, 'is not a parameter of this address');
     const precondition = preconditionOf(request);
     const row = await rowsOf.read(table, key);
+    if (isTruncated(row))
+      throw new PlankError(
+        'ROW_TOO_LARGE',
+        `The row ${formatSegment(key)} of ${table.name} is larger than ${table.rowBytes} bytes`,
+      );
     // the other one is answered by 304, as express does for each answer
     requireCondition({ ...precondition, noneMatch: null }, row);
     answers.sendRead(response, row, entityTag(row));

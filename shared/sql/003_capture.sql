@@ -149,15 +149,62 @@ begin
   end if;
 end $$;
 
--- SQL that renders the row p_row as its image, and its key as text. p_of stands before the names of its columns.
-create function plank.image_sql(a plank.attached, p_row text, p_of text default null) returns text language sql stable as $$
-  select case when plank.is_plain_layout(a) then format('pg_catalog.to_json(%s.*)::pg_catalog.text', p_row) else (
-    select format('(select pg_catalog.to_json(image.*)::pg_catalog.text from (select %s) image)',
-             string_agg(value || ' as ' || quote_ident(name), ', ' order by number))
-    from plank.column_values(a, coalesce(p_of, p_row || '.')))
-  end
+-- What a domain is made of; another type is its own.
+create function plank.base_type(type oid) returns oid language sql stable as $$
+  with recursive bases as (
+    select y.oid, y.typtype, y.typbasetype from pg_type y where y.oid = type
+    union all
+    select y.oid, y.typtype, y.typbasetype from bases b join pg_type y on y.oid = b.typbasetype where b.typtype = 'd'
+  )
+  select oid from bases where typtype <> 'd'
 $$;
 
+-- How the row p_row is rendered, as SQL: its whole image; whether it may be large, and the partial image of one that is, else null (see
+-- 000_bound.sql), both null where no column of the table can be large. p_of stands before the names of its columns. Whether it may be is
+-- said by sizes that are at hand: as JSON a text takes six times its bytes at most, and other types 256 times what is stored of
+-- them, compressed (more only where nearly all of it are escapes).
+create function plank.row_sql(a plank.attached, p_row text, p_of text, out whole text, out suspect text, out partial text)
+-- (plpgsql keeps the plan, which takes longer than all else)
+language plpgsql stable as $$
+#variable_conflict use_column
+begin
+  with columns as (
+    select c.*, t.attname = any (a.key_columns) as is_key, case
+      when y.typlen <> -1 or plank.is_narrow(b.oid, t.atttypmod) then 'narrow'
+      when t.attgenerated <> 'v' and b.oid = any ('{text,varchar,bytea}'::regtype[]) then 'text'
+      else 'other' end as kind
+    from plank.column_values(a, p_of) c join pg_attribute t on t.attrelid = a.relation and t.attnum = c.number
+    join pg_type y on y.oid = t.atttypid
+    cross join lateral (select case when y.typtype = 'd' then plank.base_type(y.oid) else y.oid end as oid offset 0) b
+  ), kinds as (
+    select kind, case kind
+      when 'text' then format('greatest(%s) > plank.row_bytes() / %s', string_agg(format('plank.raw_size(%s)', value), ', ' order by number), 12 * count(*))
+      when 'other' then format('greatest(%s) > plank.row_bytes() / %s', string_agg(format('pg_catalog.pg_column_size(%s)', value), ', ' order by number), 512 * count(*))
+      end as suspect
+    from columns where kind <> 'narrow' group by kind
+  )
+  select case when plank.is_plain_layout(a) then format('pg_catalog.to_json(%s.*)::pg_catalog.text', p_row) else
+           format('(select pg_catalog.to_json(image.*)::pg_catalog.text from (select %s) image)',
+             string_agg(value || ' as ' || quote_ident(name), ', ' order by number)) end,
+         k.suspect,
+         case when k.suspect is not null then format('case when %s then plank.partial_image(array[%s], %L::pg_catalog.text[], %L::pg_catalog.bool[]) end',
+           k.suspect, string_agg(format(case kind when 'text' then 'plank.rendered(%s)' else 'plank.rendered_any(%s)' end, value), ', ' order by number),
+           array_agg(to_json(name)::text order by number), array_agg(is_key order by number)) end
+  into whole, suspect, partial
+  from columns cross join (select string_agg(suspect, ' or ' order by kind desc) as suspect from kinds) k
+  group by k.suspect;
+end $$;
+
+-- SQL that renders a row as its image: whole, or partial.
+create function plank.image_of(whole text, partial text) returns text language sql immutable as $$
+  select case when partial is null then whole else format('coalesce(%s, %s)', partial, whole) end
+$$;
+
+create function plank.image_sql(a plank.attached, p_row text) returns text language sql stable as $$
+  select plank.image_of(whole, partial) from plank.row_sql(a, p_row, p_row || '.')
+$$;
+
+-- SQL that renders the row p_row's key as text. p_of stands before the names of its columns.
 create function plank.key_sql(a plank.attached, p_row text, p_of text default null) returns text language sql stable as $$
   select format(case when cardinality(a.key_columns) > 1 then '(select pg_catalog.to_json(k.*)::pg_catalog.text from (select %s) k)'
                      -- the same bytes for less
@@ -183,16 +230,6 @@ $$;
 -- A type as Postgres prints it, with its schema unless it is Postgres' own: the name of another type is none of those.
 create function plank.type_name(type oid, modifier integer) returns text language sql stable set search_path = pg_catalog, pg_temp as $$
   select format_type(type, modifier)
-$$;
-
--- What a domain is made of; another type is its own.
-create function plank.base_type(type oid) returns oid language sql stable as $$
-  with recursive bases as (
-    select y.oid, y.typtype, y.typbasetype from pg_type y where y.oid = type
-    union all
-    select y.oid, y.typtype, y.typbasetype from bases b join pg_type y on y.oid = b.typbasetype where b.typtype = 'd'
-  )
-  select oid from bases where typtype <> 'd'
 $$;
 
 -- An operator of a column's primary key, by its strategy (3 is "=", 5 is ">"), whatever search_path would find: the "=" of citext, where
@@ -267,12 +304,31 @@ $$;
 -- (Re)writes the capture functions of one attached table, plank.capture_N_insert() and so on, and plank.current_N(key).
 create function plank.generate(a plank.attached) returns void language plpgsql as $$
 declare
-  -- of the columns that are named: of all, or where rows are rendered as they are, of the key
+  r record := plank.row_sql(a, 'r', '');
+  image text := plank.image_of(r.whole, r.partial);
+  key text := plank.key_sql(a, 'r', '');
+  -- of the columns that are named: of all, or where rows are rendered as they are and cannot be large, of the key
   absent text := (select string_agg(format('null::text as %I', attname), ', ') from pg_attribute
-                  where attrelid = a.relation and attnum > 0 and not attisdropped and (attname = any (a.key_columns) or not plank.is_plain_layout(a)));
-  rows   text := 'select i.* from (select %s) absent cross join lateral (select %s as key, %s as image from plank_%s r) i';
-  old_rows text := format(rows, absent, plank.key_sql(a, 'r', ''), plank.image_sql(a, 'r', ''), 'old');
-  new_rows text := format(rows, absent, plank.key_sql(a, 'r', ''), plank.image_sql(a, 'r', ''), 'new');
+                  where attrelid = a.relation and attnum > 0 and not attisdropped and (attname = any (a.key_columns) or not plank.is_plain_layout(a) or r.suspect is not null));
+  rows   text := 'select i.* from (select %s) absent cross join lateral (select %s as key, %s as image from plank_%s r%s) i';
+  -- ("offset 0": a whole row that is taken through a join to be rendered behind it is read, however large)
+  old_rows text := format(rows, absent, key, image, 'old', ' offset 0');
+  new_rows text := format(rows, absent, key, image, 'new', ' offset 0');
+  -- To prepare what a large row needs costs each statement 3 to 7 µs. So first those that may be large are left out, where there is
+  -- one it is remembered (in front of what nested statements remember, which is looked at anyway), and all is done over.
+  suspect text := r.suspect;
+  but_large text := case when suspect is null then '' else format($s$ where (%s) is not true$s$, suspect) end;
+  and_tell  text := case when suspect is null then '' else format($s$ where case when %s then
+        set_config('plank.nested_%2$s', '!' || ltrim(coalesce(current_setting('plank.nested_%2$s', true), ''), '!'), true) is null else true end$s$,
+        suspect, a.id) end;
+  small_old text := format(rows, absent, key, r.whole, 'old', but_large);
+  small_new text := format(rows, absent, key, r.whole, 'new', but_large);
+  told_old  text := format(rows, absent, key, r.whole, 'old', and_tell);
+  told_new  text := format(rows, absent, key, r.whole, 'new', and_tell);
+  start_over text := case when suspect is null then '' else format($s$
+      if current_setting('plank.nested_%1$s', true) ^@ '!' then
+        perform set_config('plank.nested_%1$s', ltrim(current_setting('plank.nested_%1$s'), '!'), true);
+        delete from plank.outbox_%1$s where wrote > 0 and id in (select id from plank.outbox_%1$s order by id desc limit wrote);$s$, a.id) end;
   -- Only where a cascade can delete a row which another of the same statement has updated.
   cascades boolean := exists (select from pg_constraint where conrelid = a.relation and contype = 'f' and confdeltype = 'c')
                   and exists (select from pg_constraint where conrelid = a.relation and contype = 'f' and (confdeltype in ('n', 'd') or confupdtype in ('c', 'n', 'd')));
@@ -334,12 +390,17 @@ begin
       if %3$s then
         return null;
       end if;
-      get diagnostics wrote = row_count;$s$, a.id, new_rows, done, target)
+      get diagnostics wrote = row_count;$s$, a.id, told_new, done, target)
+      || case when suspect is null then '' else start_over || format($s$
+        insert into plank.%3$I (relation, action, key, new)
+        select %1$s, 'I', n.key, n.image from (%2$s) n;
+        get diagnostics wrote = row_count;
+      end if;$s$, a.id, new_rows, target) end
     when 'update' then format($s$
-      -- What is by far the most frequent, one row that keeps its key, needs no join of all with all. (A comparison that is
+      -- What is by far the most frequent, one small row that keeps its key, needs no join of all with all. (A comparison that is
       -- more than "=" keeps the planner from hashing or sorting for it.)
       insert into plank.%6$I (relation, action, key, old, new)
-      select %1$s, 'U', n.key, o.image, n.image from (%2$s) o cross join (%3$s) n
+      select %1$s, 'U', n.key, o.image, n.image from (%9$s) o cross join (%10$s) n
       where not exists (select from plank_old offset 1) and (n.key collate "C" = o.key collate "C") is true;
       if %5$s then
         return null;
@@ -375,14 +436,19 @@ begin
         end if;
       end if;%4$s
       $s$, a.id, old_rows, new_rows, after_update, case when cascades then 'false' else done end, target,
-      plank.by_key_sql(a.id, old_rows, new_rows), plank.twice_sql(a.id, old_rows, new_rows))
+      plank.by_key_sql(a.id, old_rows, new_rows), plank.twice_sql(a.id, old_rows, new_rows), small_old, small_new)
     when 'delete' then format($s$%4$s
       insert into plank.%5$I (relation, action, key, old)
       select %1$s, 'D', o.key, o.image from (%2$s) o;
       if %3$s then
         return null;
       end if;
-      get diagnostics wrote = row_count;$s$, a.id, old_rows, done, before_delete, target)
+      get diagnostics wrote = row_count;$s$, a.id, told_old, done, before_delete, target)
+      || case when suspect is null then '' else start_over || format($s$
+        insert into plank.%3$I (relation, action, key, old)
+        select %1$s, 'D', o.key, o.image from (%2$s) o;
+        get diagnostics wrote = row_count;
+      end if;$s$, a.id, old_rows, target) end
     else format($s$
       insert into plank.%2$I (relation, action)
       -- The trigger's argument says that this is the whole table, and no partition. With the whole table its partitions are truncated,
@@ -477,7 +543,8 @@ $$;
 -- What generated functions call. Whoever they belong to may, also where a database grants new functions to nobody.
 create function plank.called() returns setof regprocedure language sql stable as $$
   select oid::regprocedure from pg_proc
-  where pronamespace = 'plank'::regnamespace and (proname in ('ring', 'settle', 'path', 'path_starts', 'mark', 'last_id', 'keep_tids', 'captures', 'functions') or proname like 'virtual\_%')
+  where pronamespace = 'plank'::regnamespace and (proname in ('ring', 'settle', 'path', 'path_starts', 'mark', 'last_id', 'keep_tids', 'captures', 'functions',
+    'row_bytes', 'raw_size', 'rendered', 'rendered_any', 'partial_image') or proname like 'virtual\_%')
 $$;
 
 -- The role that a table is to be captured as: its owner, or who calls this where that is no superuser.

@@ -23,11 +23,12 @@ select a.id, a.name, n.nspname as schema, c.relname as "table", a.key_columns,
         from plank.column_values(a, 't.') v join pg_attribute t on t.attrelid = a.relation and t.attnum = v.number
         join pg_type d on d.oid = t.atttypid join pg_type y on y.oid = case d.typtype when 'd' then plank.base_type(d.oid) else d.oid end
         left join pg_collation l on l.oid = t.attcollation) as columns,
-       plank.image_sql(a, 't') as image_sql,
+       plank.image_of(s.whole, s.partial) as image_sql, s.partial as large_sql, plank.row_bytes() as row_bytes,
        a.told as version                                         -- changes with anything of the above
 from (select a.*, row_number() over (partition by a.name order by not plank.has_triggers(a.id, a.relation), a.id) as place
       from plank.attached a join pg_class c on c.oid = a.relation and c.relkind in ('r', 'p')) o
 join plank.attached a on a.id = o.id join pg_class c on c.oid = a.relation join pg_namespace n on n.oid = c.relnamespace
+cross join lateral (select * from plank.row_sql(a, 't', 't.') offset 0) s
 where o.place = 1 and a.excluded is not null and a.read_only is not null;
 
 -- Tables of which columns were excluded after they had been captured: what gateways must not read in what is kept, see plank.hide.

@@ -19,8 +19,8 @@ language sql stable as $$
 $$;
 
 -- What a change counts for in limits.
-create function plank.weight(p_new text, p_old text) returns integer language sql immutable as $$
-  select 100 + coalesce(octet_length(p_new), 0) + coalesce(octet_length(p_old), 0)
+create function plank.weight(p_new text, p_old text) returns bigint language sql immutable as $$
+  select 100::bigint + coalesce(octet_length(p_new), 0) + coalesce(octet_length(p_old), 0)
 $$;
 
 -- Writes the row of the log for a drain that is large, and the chunks that say where its changes are.
@@ -147,11 +147,15 @@ begin
 end $$;
 
 -- Reads history: the changes behind the seq p_after, in order, with the seqs and the bytes they were drained with.
--- To be read with a limit or a cursor. Nothing, where the history has become another and nobody has led since.
+-- To be read with a limit or a cursor. Nothing, where the history has become another and nobody has led since. An image of more than 32 MB
+-- (no bound is higher: somebody made it up, or it is of before there was one) comes as a partial one of nothing, as no process would
+-- survive it; a drain leaves those to this, for their size.
 create function plank.read_log(p_after bigint)
 returns table (seq bigint, xid xid8, at timestamptz, relation integer, action "char", key text, new text, old text, last boolean)
 language sql stable as $$
-  select e.seq, e.xid, e.at, e.relation, e.action, e.key, e.new, e.old, e.id = e.last_id
+  select e.seq, e.xid, e.at, e.relation, e.action, case when octet_length(e.key) > 33554432 then null else e.key end,
+         case when octet_length(e.new) > 33554432 then ' {}' else e.new end,
+         case when octet_length(e.old) > 33554432 then ' {}' else e.old end, e.id = e.last_id
   from (select * from plank.log where last_seq > p_after and not purging order by first_seq offset 0) l
   cross join lateral (
     (select l.first_seq - 1 + row_number() over (order by b.last_id, b.id) as seq, b.*

@@ -34,6 +34,8 @@ const table: Table = {
   ],
   imageSql: '',
   version: '',
+  largeSql: null,
+  rowBytes: 8_388_608,
 };
 
 interface Loaded {

@@ -58,6 +58,8 @@ export const table: Table = {
   columns,
   imageSql: 'to_json(t)',
   version: '',
+  largeSql: null,
+  rowBytes: 8_388_608,
 };
 
 /** `where` as a value, or as JSON text. Throws FilterError. */

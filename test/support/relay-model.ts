@@ -368,7 +368,7 @@ export class RelayModel {
   }
 
   /** Every entry of the table up to here has come, each once; a picture is what the log says. */
-  #reach(member: Member, pos: string, change: { effect: string; id: unknown; data?: Row } | null): void {
+  #reach(member: Member, pos: string, change: { effect: string; id: unknown; data?: Row | null } | null): void {
     const count = this.#log.countOf(pos);
     const to = count === 'retention' ? Number(pos.split('.')[1]) : count;
     assert(to !== 'epoch', `${pos} is of no history`);

@@ -2,9 +2,9 @@
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { project } from '../../services/gateway/projection.ts';
+import { keyIn, project } from '../../services/gateway/projection.ts';
 
-const cut = (image: string, ...columns: string[]) => project(Buffer.from(image), new Set(columns)).toString();
+const cut = (image: string, ...columns: string[]) => project(Buffer.from(image), new Set(columns))!.toString();
 
 describe('projection', () => {
   test.each([
@@ -20,6 +20,15 @@ describe('projection', () => {
     ['{"__proto__":1,"constructor":2}', ['constructor'], '{"constructor":2}'],
   ])('of %s', (image, columns, expected) => {
     expect(cut(image, ...columns)).toBe(expected);
+  });
+
+  test('of a partial image is null where a column was left out', () => {
+    const image = Buffer.from(' {"a":1,"n":123456789012345678901,"t":"x"}');
+    expect(project(image, new Set(['n', 'a']))!.toString()).toBe('{"a":1,"n":123456789012345678901}');
+    expect(project(image, new Set(['n', 'large']))).toBe(null);
+    expect(keyIn(image, ['n'])!.toString()).toBe('123456789012345678901');
+    expect(keyIn(image, ['t', 'a'])!.toString()).toBe('{"t":"x","a":1}');
+    expect(keyIn(Buffer.from(' {}'), ['t'])).toBe(null);
   });
 
   test('is what parsing, choosing and writing would give', () => {

@@ -20,6 +20,8 @@ function tableOf(columns: Column[], keyColumns = [columns[0]!.name]): Table {
     columns,
     imageSql: 'to_json(t)',
     version: '',
+    largeSql: null,
+    rowBytes: 1_000_000,
   };
 }
 

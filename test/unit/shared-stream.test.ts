@@ -37,7 +37,7 @@ function begun(): { group: Group; out: Out; requests: Request[] } {
   let group = join(createGroup('k', { table: 'items' }), { id: 1, snapshot: true, position: null }, out);
   if (requests.length === 0) group = ask(group, out);
   group = onOk(group, 'c', ['id'], out);
-  group = onRows(group, [{ id: 1 }], false, out);
+  group = onRows(group, { type: 'rows', ch: 'c', rows: [{ id: 1 }], more: false }, out);
   return { group: onChange(group, change, out), out, requests };
 }
 

@@ -30,6 +30,8 @@ const table: Table = {
   columns: [column('id', 'integer', 'int4'), column('a', 'text', 'text'), column('n', 'numeric', 'numeric')],
   imageSql: '',
   version: '',
+  largeSql: null,
+  rowBytes: 8_388_608,
 };
 const ring = new Ring(1);
 
