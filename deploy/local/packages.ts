@@ -16,8 +16,10 @@ const fetchDeadlineMs = 300_000;
 export interface PackageProgram {
   /** Packages to unpack even where the system says that they are installed. What they depend on comes by itself. */
   packages: string[];
-  /** The program's path inside the packages: `usr/sbin/nginx`. */
+  /** The path of the program in the packages: `usr/sbin/nginx`. A part of it may be `*`, for the first name there. */
   program: string;
+  /** Further programs of the same folder, which get scripts of their own beside the first one's, by their names. */
+  beside?: string[];
 }
 
 const underWay = new Map<string, Promise<string>>();
@@ -55,8 +57,10 @@ async function unpack(wanted: PackageProgram): Promise<string> {
       if (file.endsWith('.deb')) await run('dpkg-deb', ['-x', join(archives, file), root]);
     }
     await rm(join(making, 'apt'), { recursive: true, force: true });
-    await writeScript(making, wanted.program);
-    await checkLibraries(making, wanted.program);
+    const program = await findIn(root, wanted.program);
+    await writeScript(making, 'run', program);
+    for (const name of wanted.beside ?? []) await writeScript(making, name, join(dirname(program), name));
+    await checkLibraries(making, program);
     await rename(making, place).catch(async (error) => {
       if (!(await exists(script))) throw error;
     });
@@ -103,7 +107,14 @@ async function apt(args: string[]): Promise<void> {
   }
 }
 
-async function writeScript(folder: string, program: string): Promise<void> {
+/** The path below `root` that a pattern stands for. */
+async function findIn(root: string, pattern: string): Promise<string> {
+  let path = '';
+  for (const part of pattern.split('/')) path = join(path, part === '*' ? (await readdir(join(root, path)))[0]! : part);
+  return path;
+}
+
+async function writeScript(folder: string, name: string, program: string): Promise<void> {
   const libraries = (await libraryFolders(join(folder, 'root'))).map((path) => `$root/${path}`);
   const lines = [
     '#!/bin/sh',
@@ -116,9 +127,11 @@ async function writeScript(folder: string, program: string): Promise<void> {
     '  printf "<fontconfig><dir>%s/usr/share/fonts</dir><cachedir prefix=\\"xdg\\">fontconfig</cachedir></fontconfig>\\n" "$root" > "$root/fonts.conf"',
     '  export FONTCONFIG_FILE="$root/fonts.conf"',
     'fi',
-    `exec \${PLANK_RUN:-} "$root/${program}" "$@"`,
+    // what the system has was not fetched
+    `program="$root/${program}"; [ -e "$program" ] || program="/${program}"`,
+    'exec ${PLANK_RUN:-} "$program" "$@"',
   ];
-  await writeFile(join(folder, 'run'), `${lines.join('\n')}\n`, { mode: 0o755 });
+  await writeFile(join(folder, name), `${lines.join('\n')}\n`, { mode: 0o755 });
 }
 
 /** The folders that hold libraries, shortest first: some packages keep theirs in one of their own below the usual. */

@@ -1,11 +1,6 @@
 // A dump carries what is attached to another catalog, in which the numbers of tables and columns are others. Whatever way it is restored:
 // excluded columns stay excluded, all is captured as before, and Plank says that this is another database, and what to run.
 
-import { execFile } from 'node:child_process';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { promisify } from 'node:util';
 import { pino } from 'pino';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { examineCapture } from '../../deploy/doctor/capture.ts';
@@ -14,21 +9,15 @@ import { createRegistry, listenerMetrics } from '../../shared/metrics.ts';
 import { migrate } from '../../shared/migrate.ts';
 import { admin } from '../support/admin.ts';
 import { Capture } from '../support/capture.ts';
+import { DistributionPostgres } from '../support/distribution-postgres.ts';
 import { testPool } from '../support/pool.ts';
-import { type OtherPostgres, programs, startVersion } from '../support/postgres-versions.ts';
 import { until } from '../support/wait.ts';
 
-const run = promisify(execFile);
-const version = 15;
-let postgres: OtherPostgres;
-let bin: string;
-let folder: string;
+let postgres: DistributionPostgres;
 let number = 0;
 
 beforeAll(async () => {
-  bin = await programs(version);
-  folder = await mkdtemp(join(tmpdir(), 'plank-test-dump-'));
-  postgres = await startVersion(version);
+  postgres = await DistributionPostgres.start();
   await migrate(await empty('source'));
   await admin(
     url('source'),
@@ -50,24 +39,22 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await postgres?.stop();
-  await rm(folder, { recursive: true, force: true });
 });
 
 function url(name: string, user = 'postgres'): string {
-  const own = new URL(postgres.url);
-  own.pathname = `/${name}`;
+  const own = new URL(postgres.url(name));
   own.username = user;
   return own.href;
 }
 
 async function empty(name: string, options = ''): Promise<string> {
-  await admin(postgres.url, `create database ${name} ${options}`);
+  await admin(postgres.url(), `create database ${name} ${options}`);
   return url(name);
 }
 
 async function dump(from: string, ...options: string[]): Promise<string> {
-  const file = join(folder, `dump-${(number += 1)}`);
-  await run(join(bin, 'pg_dump'), ['-Fc', '-f', file, ...options, '-d', url(from)], { timeout: 60_000 });
+  const file = await postgres.file(`dump-${(number += 1)}`);
+  await postgres.tool('pg_dump', ['-Fc', '-f', file, ...options, '-d', url(from)]);
   return file;
 }
 
@@ -81,8 +68,7 @@ async function restore(file: string, user: string, ...steps: string[][]): Promis
       url(name),
       'create schema "my app"; create schema early; create schema plank; grant usage on schema plank to public',
     );
-  for (const options of steps)
-    await run(join(bin, 'pg_restore'), [...options, '-d', url(name, user), file], { timeout: 60_000 });
+  for (const options of steps) await postgres.tool('pg_restore', [...options, '-d', url(name, user), file]);
   return name;
 }
 
@@ -204,7 +190,7 @@ describe('a dump that is restored', () => {
   });
 
   it('is none where the files or a template were copied', async () => {
-    await admin(postgres.url, 'create database copied template source');
+    await admin(postgres.url(), 'create database copied template source');
     expect(await problems('copied')).toEqual([]);
     expect(await served('copied')).toEqual(visible);
   });
@@ -212,7 +198,7 @@ describe('a dump that is restored', () => {
 
 describe('what cannot be told after a restore', () => {
   it('is not served: a column that was renamed where DDL is not followed', async () => {
-    await admin(postgres.url, 'create database unfollowed template source');
+    await admin(postgres.url(), 'create database unfollowed template source');
     await admin(
       url('unfollowed'),
       'drop event trigger plank_ddl; drop event trigger plank_drop; alter table items rename column secret to hidden',
@@ -236,11 +222,11 @@ describe('what cannot be told after a restore', () => {
     );
     expect(await problems(name)).toEqual([]);
     expect(await served(name)).toEqual({ ...(await served('source')), items: ['id', 'note'] });
-    await admin(postgres.url, 'drop database unfollowed');
+    await admin(postgres.url(), 'drop database unfollowed');
   });
 
   it('is not another table that has the number of one which was dropped', async () => {
-    await admin(postgres.url, 'create database dropped template source');
+    await admin(postgres.url(), 'create database dropped template source');
     await admin(url('dropped'), 'drop event trigger plank_ddl; drop event trigger plank_drop; drop table items');
     expect(await problems('dropped')).toEqual(['the table was dropped; run: delete from plank.attached where id = 2']);
     const name = await restore(await dump('dropped'), 'postgres', []);
@@ -254,7 +240,7 @@ describe('what cannot be told after a restore', () => {
       'delete from plank.attached where id = 2; select plank.attach(relation) from plank.attached',
     );
     expect(await problems(name)).toEqual([]);
-    await admin(postgres.url, 'drop database dropped');
+    await admin(postgres.url(), 'drop database dropped');
   });
 
   it('is found: captured tables whose attachment the dump had not', async () => {

@@ -1,59 +1,82 @@
 // Owns a PostgreSQL of this system's distribution, on a data folder of the test's own: one with LLVM, and with pg_dump and pg_restore, which
-// the packages of npm lack. What must stay true: where there is none, tests fail and say what to install; they are never skipped.
+// the packages of npm lack. What must stay true: where none is installed nor to be had, tests
+// fail and say what to install; they are never skipped.
 
 import { execFile } from 'node:child_process';
 import { access, chown, mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
+import { packageProgram } from '../../deploy/local/packages.ts';
 import { type Child, onFreePort, startChild } from '../../deploy/local/process.ts';
 import { type RunAs, runAs } from '../../deploy/local/run-as.ts';
 import { admin } from './admin.ts';
 
 const run = promisify(execFile);
 const folder = '/usr/lib/postgresql';
-const needed = ['bin/initdb', 'bin/postgres', 'bin/pg_dump', 'bin/pg_restore', 'lib/llvmjit.so'];
+const programs = ['initdb', 'postgres', 'pg_dump', 'pg_restore'] as const;
+type Program = (typeof programs)[number];
 
-/** The newest version that has all that is needed. */
-async function findVersion(): Promise<string> {
+/** Where each program is. */
+type Programs = Record<Program, string>;
+
+/** Of the newest version that is installed with all that is needed, else of the distribution's package, unpacked into the cache. */
+async function findPrograms(): Promise<Programs> {
   const versions = (await readdir(folder).catch(() => [])).map(Number).filter((version) => version >= 14);
   for (const version of versions.sort((a, b) => b - a)) {
     const place = join(folder, String(version));
-    const missing = await Promise.all(
-      needed.map((file) =>
-        access(join(place, file)).then(
-          () => null,
-          () => file,
-        ),
-      ),
-    );
-    if (missing.every((file) => file === null)) return place;
+    const needed = ['lib/llvmjit.so', ...programs.map((name) => `bin/${name}`)];
+    const found = await Promise.all(needed.map((file) => exists(join(place, file))));
+    if (found.every(Boolean)) return programsOf((name) => join(place, 'bin', name));
   }
-  throw new Error(`this test needs PostgreSQL as Debian or Ubuntu builds it, with LLVM: apt-get install postgresql`);
+  try {
+    const script = await packageProgram({
+      packages: ['postgresql'],
+      program: 'usr/lib/postgresql/*/bin/postgres',
+      beside: [...programs],
+    });
+    return programsOf((name) => join(dirname(script), name));
+  } catch (cause) {
+    throw new Error(
+      `this test needs PostgreSQL as Debian or Ubuntu builds it, with LLVM (${(cause as Error).message}): apt-get install postgresql`,
+      { cause },
+    );
+  }
+}
+
+function programsOf(path: (name: Program) => string): Programs {
+  return Object.fromEntries(programs.map((name) => [name, path(name)])) as Programs;
+}
+
+function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
 }
 
 export class DistributionPostgres {
-  readonly #place: string;
+  readonly #programs: Programs;
   readonly #dataDir: string;
   readonly #user: RunAs;
   #port: number | undefined;
   #child!: Child;
 
-  private constructor(place: string, dataDir: string, user: RunAs) {
-    this.#place = place;
+  private constructor(programs: Programs, dataDir: string, user: RunAs) {
+    this.#programs = programs;
     this.#dataDir = dataDir;
     this.#user = user;
   }
 
   static async start(): Promise<DistributionPostgres> {
-    const place = await findVersion();
+    const programs = await findPrograms();
     const dataDir = await mkdtemp(join(tmpdir(), 'plank-test-distribution-'));
     const user = await runAs({
-      program: join(place, 'bin/postgres'),
+      program: programs.postgres,
       folder: dataDir,
       ownerOf: join(dataDir, 'cluster'),
     });
-    const server = new DistributionPostgres(place, dataDir, user);
+    const server = new DistributionPostgres(programs, dataDir, user);
     await mkdir(server.#cluster, { mode: 0o700 });
     if (user.uid !== undefined) await chown(server.#cluster, user.uid, user.gid!);
     await server.tool('initdb', [
@@ -89,7 +112,7 @@ export class DistributionPostgres {
       };
       this.#child = await startChild({
         name: 'postgres of the distribution',
-        command: join(this.#place, 'bin/postgres'),
+        command: this.#programs.postgres,
         args: ['-D', this.#cluster, ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])],
         logFile: join(this.#dataDir, 'postgres.log'),
         prefix: this.#user.prefix,
@@ -128,8 +151,8 @@ export class DistributionPostgres {
   }
 
   /** Runs one of its programs. */
-  async tool(name: string, args: string[]): Promise<void> {
-    const [command = '', ...rest] = [...this.#user.prefix, join(this.#place, 'bin', name), ...args];
+  async tool(name: Program, args: string[]): Promise<void> {
+    const [command = '', ...rest] = [...this.#user.prefix, this.#programs[name], ...args];
     await run(command, rest, { env: this.#user.env, cwd: '/', timeout: 60_000 });
   }
 

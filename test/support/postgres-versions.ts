@@ -27,7 +27,7 @@ export const otherVersions = Object.keys(packages)
   .filter((version) => version >= 14);
 
 /** The folder of the programs of a version. Throws when they are neither installed nor to be had. */
-export async function programs(version: number): Promise<string> {
+async function programs(version: number): Promise<string> {
   const installed = `/usr/lib/postgresql/${version}/bin`;
   if (await exists(join(installed, 'initdb'))) return installed;
   const place = join(await cacheFolder(), `postgresql-${packages[version]}`);
