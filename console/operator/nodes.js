@@ -53,11 +53,12 @@ export function drawNodes() {
 
 export const byName = (a, b) => a.node.localeCompare(b.node, 'en', { numeric: true });
 
-function stateOf({ silentSeconds, connections, draining, ready, reason, changes, slow }) {
+function stateOf({ silentSeconds, connections, draining, ready, reason, staleReason, changes, slow }) {
   if (silentSeconds > 0) return ['bad', `silent ${secondsText(silentSeconds)}`];
   if (draining && reason === 'stopping') return ['wait', 'stopping'];
   if (draining) return ['wait', connections === 0 ? 'drained' : 'draining'];
   if (!ready) return ['bad', 'not ready'];
+  if (staleReason) return ['bad', 'stale'];
   if (changes === 'reading') return ['wait', 'reads the log'];
   return slow > 0 ? ['wait', `${slow} slow`] : ['good', 'serving'];
 }

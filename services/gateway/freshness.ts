@@ -97,6 +97,11 @@ export class Freshness {
     return Math.max(1, Math.round(performance.now() - since));
   }
 
+  /** Postgres has answered this replica a moment ago. */
+  get hearsPostgres(): boolean {
+    return performance.now() - this.#answeredAt < staleAfterMs;
+  }
+
   /** Clients are better served elsewhere: another replica is fresh. Where none is, taking this one away would help nobody. */
   get isLeftBehind(): boolean {
     return this.staleMs > loneMs && this.#options.others().some((freshMs) => freshMs > loneMs);
@@ -106,7 +111,7 @@ export class Freshness {
   get listener(): string {
     const now = performance.now();
     if (this.#leaderlessSince !== null) return `none leads since ${seconds(now - this.#leaderlessSince)}`;
-    if (now - this.#answeredAt < staleAfterMs && this.#holder !== null) return `${nodeOf(this.#holder)} leads`;
+    if (this.hearsPostgres && this.#holder !== null) return `${nodeOf(this.#holder)} leads`;
     const said = this.#options.leader();
     return said ? `${said.node} leads` : 'unknown: neither Postgres nor a listener answers';
   }
@@ -166,7 +171,7 @@ export class Freshness {
     const { leader, canaryLate, log } = this.#options;
     this.#settle();
     // where Postgres answers, it knows best: a leader that hangs in a drain still says that it leads
-    const said = now - this.#answeredAt < staleAfterMs ? null : leader();
+    const said = this.hearsPostgres ? null : leader();
     if (said && said.at > this.#confirmedAt) this.#claim({ epoch: said.epoch, seq: said.headSeq, at: said.at });
     if (!this.#isAsking && now - this.#askedAt > askEveryMs) void this.#ask();
     const isConfirmed = now - this.#confirmedAt < staleAfterMs;

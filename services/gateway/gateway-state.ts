@@ -29,6 +29,8 @@ export interface SeenGateway extends GatewayFigures {
   changes: 'tailing' | 'reading';
   canaryMs: number | null;
   canaryLate: boolean;
+  /** why changes may not reach it; null: they can */
+  staleReason: string | null;
 }
 
 export function gatewayFigures(hub: Hub, clients: Clients): GatewayFigures {

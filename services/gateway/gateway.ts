@@ -10,8 +10,8 @@ import { close, isLoopback, listen, openWarning } from '#shared/listen.ts';
 import type { Log } from '#shared/log.ts';
 import { LogReader } from '#shared/log-reader.ts';
 import type { GatewayMetrics } from '#shared/metrics.ts';
-import { createPool, limited, type Pool } from '#shared/postgres.ts';
-import { once, withDeadlineOr } from '#shared/retry.ts';
+import { createPool, type Pool } from '#shared/postgres.ts';
+import { once } from '#shared/retry.ts';
 import { Roster } from '#shared/roster.ts';
 import { version } from '#shared/version.ts';
 import { formatPosition } from '#shared/wire.ts';
@@ -19,6 +19,7 @@ import { allAccepted } from './accepting.ts';
 import { CanaryWatch } from './canary.ts';
 import { Clients } from './clients.ts';
 import { Console } from './console.ts';
+import { DatabaseCheck } from './database-check.ts';
 import { Draining } from './draining.ts';
 import { EventStreams } from './event-stream.ts';
 import { Feed } from './feed.ts';
@@ -35,7 +36,6 @@ import { hasRoom } from './shedding.ts';
 import { Snapshots, snapshotConnections } from './snapshot.ts';
 import { Sockets } from './sockets.ts';
 
-const healthTimeoutMs = 2_000;
 /** a REST statement is given up after this long … */
 const restMs = 10_000;
 /** … and after this long where it waits for a lock that another transaction holds */
@@ -74,9 +74,7 @@ export type GatewayState = Record<string, unknown> &
 export class Gateway implements Service {
   readonly #config: GatewayConfig;
   readonly #log: Log;
-  readonly #relayPool: Pool;
-  /** the health check that is under way: any number of probes share it */
-  #asking: Promise<Health['database']> | undefined;
+  readonly #databaseCheck: DatabaseCheck;
   readonly #pools: readonly Pool[];
   readonly #hub: Hub;
   readonly #feed: Feed;
@@ -123,16 +121,16 @@ export class Gateway implements Service {
       });
     // What the relay itself needs never waits behind what clients ask for: the feed, the catalog and the health check have
     // connections of their own, and whatever may take long has its own as well: reads of history …
-    this.#relayPool = poolFor('relay', 3, 120_000);
+    const relayPool = poolFor('relay', 3, 120_000);
     const historyPool = poolFor('log', 5, 120_000);
     // … snapshots, which wait for their clients …
     const snapshotPool = poolFor('rows', snapshotConnections, 120_000);
     // … what operators look for in the outbox, and what their console shows meanwhile
     const searchPool = poolFor('search', 1, searchMs);
     const watchPool = poolFor('watch', 1, watchMs);
-    this.#pools = [restPool, this.#relayPool, historyPool, snapshotPool, searchPool, watchPool];
-    const catalog = new Catalog(this.#relayPool);
-    const reader = new LogReader(this.#relayPool);
+    this.#pools = [restPool, relayPool, historyPool, snapshotPool, searchPool, watchPool];
+    const catalog = new Catalog(relayPool);
+    const reader = new LogReader(relayPool);
     const history = new History({ tail, reader: new LogReader(historyPool), metrics });
     this.#hub = new Hub({
       catalog,
@@ -151,6 +149,7 @@ export class Gateway implements Service {
       others: () => this.#otherFreshMs(),
       log,
     });
+    this.#databaseCheck = new DatabaseCheck(relayPool, () => this.#freshness.hearsPostgres);
     this.#feed = new Feed({
       history,
       tail,
@@ -314,24 +313,8 @@ export class Gateway implements Service {
     await Promise.all(this.#pools.map((pool) => pool.end()));
   });
 
-  #database(): Promise<Health['database']> {
-    this.#asking ??= withDeadlineOr(
-      this.#relayPool.query(limited(healthTimeoutMs, 'select')),
-      healthTimeoutMs,
-      () => new Error('the database does not answer'),
-    )
-      .then(
-        () => 'connected' as const,
-        () => 'unreachable' as const,
-      )
-      .finally(() => {
-        this.#asking = undefined;
-      });
-    return this.#asking;
-  }
-
   async #health(): Promise<Health> {
-    const database = await this.#database();
+    const database = await this.#databaseCheck.answer();
     const { ready, reason: unready } = this.#ready();
     const { isFresh, listener, staleMs } = this.#freshness;
     const reason = unready ?? this.#freshness.reason ?? (database === 'connected' ? null : 'Postgres does not answer');

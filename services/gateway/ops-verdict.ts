@@ -31,6 +31,8 @@ export interface Picture {
     readingMs: number;
     /** a marker that the leader committed has not come in time */
     canaryLate: boolean;
+    /** why changes may not reach it, as its /health says (freshness.ts); null: they can */
+    staleReason: string | null;
     connections: number;
     slow: number;
     /** of the last seconds, in ms; null: nothing has changed */
@@ -78,9 +80,13 @@ export function verdict(picture: Picture): Verdict {
 
 const well = (how: string): Verdict => ({ level: 'good', text: `All is well: ${how}`, todo: null, also: [] });
 
+/** Whether changes can reach the replica that looks, whoever answers it or not. */
+const isFresh = ({ self, gateways }: Picture) => gateways.find(({ node }) => node === self)?.staleReason === null;
+
 /** Nothing arrives anywhere; one of these at most. */
-function wholly({ log, deafMs, postgresSilentMs, listeners }: Picture): Finding[] {
-  if (postgresSilentMs > 0) {
+function wholly(picture: Picture): Finding[] {
+  const { log, deafMs, postgresSilentMs, listeners } = picture;
+  if (postgresSilentMs > 0 && !isFresh(picture)) {
     return [
       {
         text: `Postgres does not answer: nobody can write, nothing changes (${duration(postgresSilentMs)})`,
@@ -119,9 +125,11 @@ function badly(picture: Picture): Finding[] {
       todo: `Look at its log, and at its way to Redis and to Postgres. While others are well, drain it: they take its clients.`,
     });
   }
+  // where nothing arrives anywhere, that says it
+  const isSaid = wholly(picture).length > 0;
+  if (!isSaid) found.push(...stale(heard));
   const missing = heard.filter(({ canaryLate, ready }) => canaryLate && ready).map(({ node }) => node);
-  // where nobody leads, that says it
-  if (missing.length > 0 && found.length === 0 && wholly(picture).length === 0) {
+  if (missing.length > 0 && found.length === 0 && !isSaid) {
     found.push({
       text: `Changes are late or do not come to ${missing.join(', ')}: a canary is missing`,
       todo:
@@ -134,9 +142,34 @@ function badly(picture: Picture): Finding[] {
   return [...found, ...picture.problems.map((text) => ({ text, todo }))];
 }
 
+/** Replicas that take clients, or still have some, and may not get changes: a sentence for each reason. */
+function stale(heard: Picture['gateways']): Finding[] {
+  const nodes = new Map<string, string[]>();
+  for (const { node, ready, draining, connections, staleReason } of heard) {
+    if (staleReason === null || !(draining ? connections > 0 : ready)) continue;
+    // two replicas count the seconds of one trouble differently
+    const reason = staleReason.replace(/ \(\d+ s\)$/, '');
+    nodes.set(reason, [...(nodes.get(reason) ?? []), node]);
+  }
+  return [...nodes].map(([reason, of]) => ({
+    text: `Changes may not reach ${listed(of)}: ${reason}`,
+    todo:
+      of.length === heard.length
+        ? 'If it stays so, look at the log of the leading listener, at Postgres and at Redis.'
+        : `If it stays so, look at the log of ${listed(of)}, and drain what is not well: others take its clients.`,
+  }));
+}
+
 /** Changes arrive, and something is not as it should be. */
-function waiting({ self, log, deafMs, listeners, gateways }: Picture): Finding[] {
+function waiting(picture: Picture): Finding[] {
+  const { self, log, deafMs, postgresSilentMs, listeners, gateways } = picture;
   const found: Finding[] = [];
+  if (postgresSilentMs > 0 && isFresh(picture)) {
+    found.push({
+      text: `Postgres does not answer ${self}: it serves no REST calls and no snapshots (${duration(postgresSilentMs)})`,
+      todo: `Look at the way between ${self} and Postgres. If others reach it, drain ${self}: they take its clients.`,
+    });
+  }
   if (deafMs > 0) {
     found.push(
       {

@@ -191,6 +191,7 @@ export class OpsView {
           reason: state.reason,
           draining: state.draining,
           canaryLate: state.canaryLate,
+          staleReason: state.staleReason ?? null,
           readingMs: this.#readingMs(instance),
           connections: state.connections,
           slow: state.slow,

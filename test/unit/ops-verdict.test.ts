@@ -11,6 +11,7 @@ const gateway = (node: string, own: Partial<Seen> = {}): Seen => ({
   ready: true,
   draining: false,
   canaryLate: false,
+  staleReason: null,
   readingMs: 0,
   connections: 100,
   slow: 0,
@@ -32,6 +33,9 @@ function picture(own: Partial<Picture> = {}): Picture {
   };
 }
 
+const unconfirmed = 'neither Postgres nor a listener confirms that changes arrive';
+const stale = (node: string, staleReason = unconfirmed) => gateway(node, { staleReason });
+const postgresIsDown = { postgresSilentMs: 3_000, log: null, gateways: [stale('gateway-1'), stale('gateway-2')] };
 const nobodyLeads = { leader: null, waitingMs: 12_400, waiting: 30 };
 
 describe('the sentence', () => {
@@ -56,12 +60,7 @@ describe('the sentence', () => {
       'bad',
       'listener-1 leads and drains nothing: 1,203 changes wait (2.2 s)',
     ],
-    [
-      'Postgres is down',
-      { postgresSilentMs: 3_000, log: null },
-      'bad',
-      'Postgres does not answer: nobody can write, nothing changes (3.0 s)',
-    ],
+    ['Postgres is down', postgresIsDown, 'bad', 'Postgres does not answer: nobody can write, nothing changes (3.0 s)'],
     [
       'a gateway gets nothing',
       { gateways: [gateway('gateway-1'), gateway('gateway-2', { ready: false, reason: 'why not' })] },
@@ -73,6 +72,36 @@ describe('the sentence', () => {
       { gateways: [gateway('gateway-1'), gateway('gateway-2', { canaryLate: true })] },
       'bad',
       'Changes are late or do not come to gateway-2: a canary is missing',
+    ],
+    [
+      'a replica is stale',
+      { gateways: [gateway('gateway-1'), stale('gateway-2', 'this replica is behind the log')] },
+      'bad',
+      'Changes may not reach gateway-2: this replica is behind the log',
+    ],
+    [
+      'all are stale, for one reason, which each counts differently',
+      { gateways: [stale('gateway-1', 'no listener leads (4 s)'), stale('gateway-2', 'no listener leads (5 s)')] },
+      'bad',
+      'Changes may not reach gateway-1 and gateway-2: no listener leads',
+    ],
+    [
+      'a replica that drains is stale, and has clients still',
+      { gateways: [gateway('gateway-1'), { ...stale('gateway-2'), draining: true, ready: false }] },
+      'bad',
+      `Changes may not reach gateway-2: ${unconfirmed}`,
+    ],
+    [
+      'a stale replica misses a canary, too',
+      { gateways: [gateway('gateway-1'), { ...stale('gateway-2'), canaryLate: true }] },
+      'bad',
+      `Changes may not reach gateway-2: ${unconfirmed}`,
+    ],
+    [
+      'only the replica that looks does not reach Postgres',
+      { postgresSilentMs: 3_000, log: null },
+      'wait',
+      'Postgres does not answer gateway-1: it serves no REST calls and no snapshots (3.0 s)',
     ],
     ['a trigger is disabled', { problems: ['items is not captured'] }, 'bad', 'items is not captured'],
     [
@@ -142,13 +171,13 @@ describe('the sentence', () => {
   });
 
   const isLate = [gateway('gateway-1', { p99: 1_800 })];
-  it.each<[string, Partial<Picture>]>([
+  it.each<[string, Partial<Picture>, Seen[]?]>([
     ['nobody leads', { log: nobodyLeads }],
     ['the leader hangs', { log: { leader: 'listener-1', waitingMs: 2_200, waiting: 3 } }],
-    ['Postgres is down', { postgresSilentMs: 3_000, log: null }],
-  ])('does not say that changes arrive, late or not, where %s', (_what, own) => {
-    expect(verdict(picture({ ...own, gateways: isLate })).also).toEqual([]);
-    expect(verdict(picture({ ...own, problems: ['x'], gateways: isLate })).also).toEqual(['x']);
+    ['Postgres is down', { postgresSilentMs: 3_000, log: null }, [{ ...isLate[0]!, staleReason: unconfirmed }]],
+  ])('does not say that changes arrive, late or not, where %s', (_what, own, gateways = isLate) => {
+    expect(verdict(picture({ ...own, gateways })).also).toEqual([]);
+    expect(verdict(picture({ ...own, problems: ['x'], gateways })).also).toEqual(['x']);
   });
 
   it('says that they arrive late, where others do not arrive at all', () => {
@@ -196,7 +225,7 @@ describe('what to do', () => {
       /^listener-2 leads meanwhile. Start listener-1 again, or look at its log.$/,
     ],
     ['Redis is down', { deafMs: 9_000 }, /^Bring Redis back.* Nothing is lost/],
-    ['Postgres is down', { postgresSilentMs: 9_000, log: null }, /^Bring Postgres back/],
+    ['Postgres is down', postgresIsDown, /^Bring Postgres back/],
     [
       'a gateway is gone',
       { gateways: [gateway('gateway-1'), gateway('gateway-2', { silentMs: 8_000 })] },
