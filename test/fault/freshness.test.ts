@@ -21,6 +21,7 @@ interface Health {
   http: number;
   listener: string;
   stale_ms: number;
+  changes: string;
   reason?: string;
 }
 
@@ -202,7 +203,8 @@ describe('nobody is alarmed where changes arrive all the same, because', () => {
 });
 
 it('a replica that alone gets nothing is not ready, as others can serve its clients', async () => {
-  await until('all is well', async () => (await said(first)).status === 'ok', freshMs);
+  const isWell = ({ status, changes }: Health) => status === 'ok' && changes === 'tailing';
+  await until('all is well, and Redis is read', async () => isWell(await said(first)), freshMs);
   const { cut, heal } = all('listenerRedis', 'firstPostgres');
   cut();
   await until('the first is not ready', async () => !(await isReady(first)), staleMs);

@@ -1,9 +1,13 @@
-// A connection to Postgres that says nothing: given up soon where it has died, and not where Postgres works.
+// A connection to Postgres that says nothing: given up soon where it has died, and not where Postgres works. And what one process without
+// Redis says, to people and to clients, while changes cannot arrive.
 
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { createPlank } from '../../client/plank-client.ts';
 import { LogReader } from '../../shared/log-reader.ts';
 import type { Pool, PoolClient } from '../../shared/postgres.ts';
 import { answered } from '../../shared/silence.ts';
+import { admin } from '../support/admin.ts';
+import { type Embedded, startEmbedded } from '../support/embedded.ts';
 import { testPool } from '../support/pool.ts';
 import { createDatabase, type TestDatabase } from '../support/servers.ts';
 import { TcpProxy } from '../support/tcp-proxy.ts';
@@ -114,4 +118,63 @@ test('a read of the log fails soon, and the next one succeeds', async () => {
   lose();
   await failsSoon(reader.page(newest, 10));
   expect(await reader.page(newest, 10)).toEqual([]);
+});
+
+describe.concurrent('changes cannot arrive in one process without Redis, because', () => {
+  const cases: [
+    string,
+    { reason: RegExp; cut: (on: Embedded, to: TcpProxy) => unknown; heal: (on: Embedded, to: TcpProxy) => unknown },
+  ][] = [
+    [
+      'the listener has ended',
+      {
+        reason: /^no listener leads \(\d+ s\)$/,
+        cut: (embedded) => embedded.stopListener(),
+        heal: (embedded) => embedded.startListener(),
+      },
+    ],
+    [
+      'Postgres hangs',
+      {
+        reason: /^neither Postgres nor a listener confirms that changes arrive$/,
+        cut: (_embedded, toPostgres) => toPostgres.blackhole(),
+        heal: (_embedded, toPostgres) => toPostgres.pass(),
+      },
+    ],
+  ];
+  test.each(cases)('%s', async (_cause, { reason, cut, heal }) => {
+    await using stack = new AsyncDisposableStack();
+    const own = await createDatabase();
+    stack.defer(() => own.drop());
+    const toPostgres = await TcpProxy.start(own.url);
+    stack.defer(() => toPostgres.stop());
+    const embedded = await startEmbedded(toPostgres.through(own.url), { LEASE_MS: '1000' });
+    stack.defer(() => embedded.stop());
+    const plank = createPlank({ url: `${embedded.url}/ws` });
+    stack.defer(() => plank.close());
+    const query = plank.table('items').live();
+    await query.ready;
+    // within what a probe waits; who opens the console has more patience
+    const said = async (path: string, url = embedded.url, ms = 1_000) => {
+      const answer = await fetch(url + path, { signal: AbortSignal.timeout(ms) });
+      return { http: answer.status, ...((await answer.json()) as object) } as { http: number; level?: string };
+    };
+    const state = async () => {
+      const [{ http }, { level }] = [await said('/health'), await said('/ops/status', embedded.opsUrl, 3_000)];
+      return `${http} ${level}`;
+    };
+    await until('all is well', async () => (await state()) === '200 good', 5_000);
+
+    await cut(embedded, toPostgres);
+    await until('both say that it is not', async () => (await state()) === '503 bad', 8_000);
+    expect(await said('/health')).toMatchObject({ status: 'degraded', reason: expect.stringMatching(reason) });
+    // nobody else could serve its clients
+    expect((await said('/health/ready')).http).toBe(200);
+    await until('the SDK says so', () => query.state === 'stale', 10_000);
+
+    await heal(embedded, toPostgres);
+    await until('all is well again', async () => query.state === 'live' && (await state()) === '200 good', 10_000);
+    await admin(own.url, `insert into items (name, value) values ('x', 1)`);
+    await until('a change arrives', () => query.rows.size === 1, 5_000);
+  });
 });

@@ -15,6 +15,9 @@ export interface Embedded {
   registry: ReturnType<typeof createRegistry>;
   /** Starts another gateway on the same fan-out, which is stopped with the others at the latest. */
   startGateway(env?: Record<string, string>): Promise<Gateway>;
+  /** Ends the listener, and the gateway stays. */
+  stopListener(): Promise<void>;
+  startListener(): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -32,14 +35,14 @@ export async function startEmbedded(databaseUrl: string, env: Record<string, str
   const registry = createRegistry(settings.NODE_NAME);
   const fanout = new LocalFanout();
   const bus = new LocalBus();
-  const listener = new Listener({
-    config: readConfig(listenerSchema, settings),
-    publisher: fanout,
-    bus,
-    log,
-    metrics: listenerMetrics(registry),
-  });
-  await listener.start();
+  const ofListener = listenerMetrics(registry);
+  const startListener = async () => {
+    const config = readConfig(listenerSchema, settings);
+    const started = new Listener({ config, publisher: fanout, bus, log, metrics: ofListener });
+    await started.start();
+    return started;
+  };
+  let listener = await startListener();
   const gateways: Gateway[] = [];
   const startGateway = async (own: Record<string, string> = {}, metrics = gatewayMetrics(createRegistry('other'))) => {
     const config = readConfig(gatewaySchema, { ...settings, ...own });
@@ -54,6 +57,10 @@ export async function startEmbedded(databaseUrl: string, env: Record<string, str
     opsUrl: `http://127.0.0.1:${gateway.opsPort}`,
     registry,
     startGateway: (own) => startGateway(own),
+    stopListener: () => listener.stop(),
+    async startListener() {
+      listener = await startListener();
+    },
     async stop() {
       await Promise.all(gateways.map((one) => one.stop()));
       await listener.stop();
