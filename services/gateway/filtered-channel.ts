@@ -24,13 +24,13 @@ const actionNames: Readonly<Record<number, RowAction>> = {
 };
 
 export interface ChannelWords {
-  /** names what was asked for: the same on every replica */
+  /** names what was asked for, of the table as it was then: the same on every replica */
   name: string;
   table: Table;
   filter: RowFilter | null;
   /** with those of the key; null: all */
   columns: readonly string[] | null;
-  /** what these were made of, to be made anew when the table is another one */
+  /** what these were made of */
   asked: Asked;
 }
 
@@ -38,6 +38,11 @@ export interface ChannelWords {
 export interface Match {
   change: Change;
   effect: Effect;
+}
+
+/** Subscriptions of one name may have different columns once the table has another key. */
+export function channelKey({ name, columns }: ChannelWords, framing: Framing): string {
+  return `${framing.name}:${name}${columns ? JSON.stringify(columns) : ''}`;
 }
 
 export class FilteredChannel extends Channel {
@@ -55,7 +60,7 @@ export class FilteredChannel extends Channel {
     super(deps.ring);
     this.words = words;
     this.name = words.name;
-    this.key = `${deps.framing.name}:${this.name}`;
+    this.key = channelKey(words, deps.framing);
     this.#framing = deps.framing;
     this.#columns = words.columns && new Set(words.columns);
   }

@@ -11,7 +11,7 @@ import type { GatewayMetrics } from '#shared/metrics.ts';
 import { CatchUp } from './catch-up.ts';
 import { breaksOf, Change } from './changes.ts';
 import { type Channel, type TableSet, TablesChannel, tablesKey } from './channel.ts';
-import { type ChannelWords, FilteredChannel } from './filtered-channel.ts';
+import { type ChannelWords, channelKey, FilteredChannel } from './filtered-channel.ts';
 import { readable } from './former-images.ts';
 import { FrameHeads } from './frames.ts';
 import type { Framing } from './framing.ts';
@@ -132,7 +132,7 @@ export class Hub {
 
   /** The channel for these rows in this shape, shared by all who ask for the same. */
   filteredChannel(words: ChannelWords, framing: Framing): FilteredChannel {
-    const key = `${framing.name}:${words.name}`;
+    const key = channelKey(words, framing);
     let channel = this.#filteredChannels.get(key);
     // a table that was altered since is another one; its former subscriptions are paused
     if (channel?.words.table !== words.table) {

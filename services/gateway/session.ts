@@ -5,7 +5,7 @@ import type { Connection } from './connection.ts';
 import { framed } from './framing.ts';
 import { type Positions, positionEveryMs } from './positions.ts';
 import { parseExactJson } from './row-schema.ts';
-import { positionOf, Refused, wordsOf } from './subscribe.ts';
+import { isSame, positionOf, Refused, wordsOf } from './subscribe.ts';
 import { type Owner, Subscriber, type SubscriberDeps } from './subscriber.ts';
 
 const helloTimeoutMs = 5_000;
@@ -143,8 +143,9 @@ export class Session implements Owner {
     const { outlet } = this.#connection;
     const from = positionOf(message);
     const words = wordsOf(message, catalog);
-    const { name } = words;
-    if (this.#to(name)) {
+    const same = this.#subscribers.find(({ channel }) => isSame(channel.words, words));
+    if (same) {
+      const { name } = same.channel;
       const error = { code: 'ALREADY_SUBSCRIBED', message: `already subscribed to ${name}`, retry: false } as const;
       this.#send({ type: 'error', id: message.id, ch: name, ...error });
       return;
@@ -154,7 +155,7 @@ export class Session implements Owner {
     }
     const subscriber = new Subscriber(outlet, { words, snapshot: message.snapshot ?? false }, this, this.#deps);
     this.#subscribers = this.#subscribers.concat(subscriber);
-    this.#send({ type: 'ok', id: message.id, ch: name, key: words.table.keyColumns });
+    this.#send({ type: 'ok', id: message.id, ch: words.name, key: words.table.keyColumns });
     subscriber.begin(from);
   }
 

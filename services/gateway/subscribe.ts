@@ -1,5 +1,6 @@
 /** From the words of a `subscribe` (or an event stream's URL) to a channel: what the catalog and the filter have to say to them. */
 import { hash } from 'node:crypto';
+import { isDeepStrictEqual } from 'node:util';
 import type { Catalog, Table } from '#shared/catalog.ts';
 import { type Position, type ProtocolErrorCode, parsePosition } from '#shared/wire.ts';
 import { FilterError } from './filter.ts';
@@ -34,12 +35,25 @@ export function wordsOf({ table: tableName, where, columns: wanted }: Asked, cat
   const filter = filterOf(table, where);
   const columns = wanted ? columnsOf(table, wanted) : null;
   const asked = { table: tableName, where, columns: wanted };
-  return { name: nameOf(table, filter, wanted), table, filter, columns, asked };
+  return { name: nameOf(table, filter, columns), table, filter, columns, asked };
 }
 
-/** Without the columns of the key, so that a channel keeps its name where the table gets another key. */
-function nameOf(table: Table, filter: RowFilter | null, wanted: readonly string[] | undefined): string {
-  const words = JSON.stringify([table.name, filter?.key ?? null, wanted ? [...new Set(wanted)].sort() : null]);
+/** Both ask for the same rows in the same shape, in whatever words. */
+export function isSame(one: ChannelWords, other: ChannelWords): boolean {
+  return (
+    one.table.name === other.table.name &&
+    one.filter?.key === other.filter?.key &&
+    isDeepStrictEqual(one.columns, other.columns)
+  );
+}
+
+/**
+ * A subscription keeps this name where its table gets another key. So the key is part of a name of columns: what is asked for under
+ * the new key never has the name of something else that was asked for under the former.
+ */
+function nameOf(table: Table, filter: RowFilter | null, columns: readonly string[] | null): string {
+  const shape = columns && [[...table.keyColumns].sort(), [...columns].sort()];
+  const words = JSON.stringify([table.name, filter?.key ?? null, shape]);
   // in one call: a Hash object holds memory of OpenSSL's until it is collected, much of it where thousands subscribe at once
   return hash('sha256', words, 'base64url').slice(0, 10);
 }

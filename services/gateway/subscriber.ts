@@ -2,6 +2,7 @@
  * What one `subscribe` of plank.v1 (or one event stream) goes through: begins where it was asked to, with a snapshot or
  * behind a position, follows the log, and begins anew where that cannot go on.
  */
+import { isDeepStrictEqual } from 'node:util';
 import type { Catalog } from '#shared/catalog.ts';
 import type { Log } from '#shared/log.ts';
 import type { GatewayMetrics } from '#shared/metrics.ts';
@@ -16,7 +17,7 @@ import type { Outlet } from './outlet.ts';
 import { TooSlow } from './room.ts';
 import type { Snapshots } from './snapshot.ts';
 import { Altered } from './snapshot-transaction.ts';
-import { Refused, wordsOf } from './subscribe.ts';
+import { type Asked, Refused, wordsOf } from './subscribe.ts';
 import { type Listeners, Subscription } from './subscription.ts';
 
 export interface SubscriberDeps {
@@ -59,6 +60,8 @@ export class Subscriber implements Listeners {
   readonly #deps: SubscriberDeps;
   readonly #wantsRows: boolean;
   readonly #owner: Owner;
+  /** to be asked again when the table is another one: its words may mean something else then than those of others do */
+  readonly #asked: Asked;
   /** of the rows that are on their way: stops them when something else begins or ends */
   #reading: AbortController | undefined;
   /** begun anew, and not live since: no position says what the client has */
@@ -74,6 +77,9 @@ export class Subscriber implements Listeners {
     this.#owner = owner;
     this.subscription = new Subscription(this.#channelOf(wish.words, outlet), outlet, this);
     this.subscription.keepsRows = wish.snapshot;
+    // mostly all who share a channel use the same words, and one copy of them is enough
+    const { asked } = this.channel.words;
+    this.#asked = isDeepStrictEqual(asked, wish.words.asked) ? asked : wish.words.asked;
     deps.hub.join(this.subscription);
   }
 
@@ -163,10 +169,13 @@ export class Subscriber implements Listeners {
   #readapt(): boolean {
     const { hub, catalog } = this.#deps;
     try {
-      const words = wordsOf(this.channel.words.asked, catalog);
-      // the client knows the channel by its name, and the filter may mean something else for other types
-      if (words.name !== this.channel.name) throw new Refused('UNAVAILABLE', 'the table was altered: subscribe again');
-      hub.move(this.subscription, this.#channelOf(words, this.subscription.outlet));
+      const { name, words: former } = this.channel;
+      const words = wordsOf(this.#asked, catalog);
+      // the filter may mean something else for other types
+      if (words.filter?.key !== former.filter?.key)
+        throw new Refused('UNAVAILABLE', 'the table was altered: subscribe again');
+      // the client knows the channel by its name
+      hub.move(this.subscription, this.#channelOf({ ...words, name }, this.subscription.outlet));
       return true;
     } catch (error) {
       if (!(error instanceof Refused)) throw error;

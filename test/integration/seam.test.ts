@@ -12,6 +12,7 @@ import { RedisPublisher, RedisTail } from '../../shared/fanout-redis.ts';
 import { createLog } from '../../shared/log.ts';
 import { createRegistry, gatewayMetrics, listenerMetrics } from '../../shared/metrics.ts';
 import type { Pool } from '../../shared/postgres.ts';
+import { parsePosition } from '../../shared/wire.ts';
 import { startEmbedded } from '../support/embedded.ts';
 import { testPool } from '../support/pool.ts';
 import {
@@ -154,6 +155,8 @@ async function play(seed: number, databaseUrl: string, served: Served): Promise<
   );
   await rewrite(1_000);
   await rewrite(1_000);
+  const end = await numbered(pool);
+  await until('no memory has what it lacks', () => allAt(served.urls, end), 20_000);
   sleeper.resume();
   const everyone = [...all.map(({ client }) => client), sleeper];
   await quiet(pool, everyone);
@@ -161,7 +164,8 @@ async function play(seed: number, databaseUrl: string, served: Served): Promise<
   return everyone;
 }
 
-async function quiet(pool: Pool, everyone: Client[]): Promise<void> {
+/** The seq of the last change, once everything that was committed has one. */
+async function numbered(pool: Pool): Promise<number> {
   let end = 0;
   await until(
     'every change has its seq',
@@ -177,6 +181,17 @@ async function quiet(pool: Pool, everyone: Client[]): Promise<void> {
     },
     10_000,
   );
+  return end;
+}
+
+async function allAt(urls: string[], end: number): Promise<boolean> {
+  const healths = await Promise.all(urls.map((url) => fetch(`${url}/health`)));
+  const positions = await Promise.all(healths.map((health) => health.json() as Promise<{ position: string }>));
+  return positions.every(({ position }) => parsePosition(position)!.seq >= end);
+}
+
+async function quiet(pool: Pool, everyone: Client[]): Promise<void> {
+  const end = await numbered(pool);
   const behind = () =>
     everyone.flatMap(({ failure, pictures }) => {
       if (failure) throw failure;

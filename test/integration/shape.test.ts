@@ -75,15 +75,42 @@ test.each([
   await sql('delete from todo where id = 4');
 });
 
-test('another key is told with the resync, and the channel stays the same', async () => {
-  const one = await stage.peer();
-  const ch = await stage.subscribe(one, { table: 'keyed', columns: ['other'] });
-  await one.reader.expect('live');
+test('another key is told with the resync, and channels stay the same, each with the columns that were asked for', async () => {
+  const words = [['other'], ['id', 'other'], ['other', 'id', 'id']];
+  const peers = await Promise.all(words.map(() => stage.peer()));
+  const channels = [];
+  for (const [i, columns] of words.entries())
+    channels.push(await stage.subscribe(peers[i]!, { table: 'keyed', columns }));
+  const [ch] = channels;
+  expect(channels).toEqual([ch, ch, ch]);
+  for (const { reader } of peers) await reader.expect('live');
+  expect(await stage.metric('plank_channels')).toBe(1);
   await sql('alter table keyed drop constraint keyed_pkey, add primary key (other)');
-  expect(await one.reader.expect('resync')).toMatchObject({ ch, reason: 'shape', key: ['other'] });
-  await one.reader.expect('live');
+  for (const { reader } of peers) {
+    expect(await reader.expect('resync')).toMatchObject({ ch, reason: 'shape', key: ['other'] });
+    await reader.expect('live');
+  }
+  const ask = async (i: number, columns: string[]) => {
+    peers[i]!.send({ type: 'subscribe', id: 900, table: 'keyed', columns });
+    for (;;) {
+      const frame = await peers[i]!.reader.next();
+      if ('id' in frame && frame.id === 900) return frame;
+    }
+  };
+  // in the words that named the same columns before, and in those that do now
+  for (const columns of [['other'], ['id']]) {
+    const mine = columns[0] === 'other' ? 0 : 1;
+    expect(await ask(mine, columns)).toMatchObject({ code: 'ALREADY_SUBSCRIBED', ch });
+    const ok = await ask(1 - mine, columns);
+    expect(ok).toMatchObject({ type: 'ok', key: ['other'] });
+    expect(ok).not.toMatchObject({ ch });
+    await peers[1 - mine]!.reader.expect('live');
+    peers[1 - mine]!.send({ type: 'unsubscribe', id: 901, ch: 'ch' in ok && ok.ch });
+    await peers[1 - mine]!.reader.expect('ok');
+  }
   await sql('insert into keyed values (8, 80)');
-  expect(await one.reader.changes(1)).toMatchObject([{ ch, id: 80, data: { other: 80 } }]);
+  for (const [i, data] of [{ other: 80 }, { id: 8, other: 80 }, { id: 8, other: 80 }].entries())
+    expect(await peers[i]!.reader.changes(1)).toMatchObject([{ ch, id: 80, data }]);
 });
 
 test('what was written before a column got another type comes, also in one batch with that', async () => {
