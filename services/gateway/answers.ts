@@ -41,6 +41,9 @@ export class Answers {
 
   /** Without the answer itself, which is kept no longer than the socket keeps it. */
   async #wait(response: Response, characters: number): Promise<void> {
+    const { socket } = response.req;
+    // nothing more is heard of a client that has left
+    if (socket.destroyed) return;
     const taken = new Promise<boolean>((resolve) => {
       response.once('finish', () => resolve(true));
       response.once('close', () => resolve(false));

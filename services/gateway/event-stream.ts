@@ -2,9 +2,11 @@
 import type { Socket } from 'node:net';
 import type { Request, RequestHandler, Response } from 'express';
 import { PlankError } from '#shared/errors.ts';
+import type { Position } from '#shared/wire.ts';
 import { parseSegment } from './addresses.ts';
 import { addressOf, forwardedFor, nextPeerId, type Peer } from './connection.ts';
 import type { Guest } from './departure.ts';
+import type { ChannelWords } from './filtered-channel.ts';
 import { eventFraming, eventIds } from './framing.ts';
 import { Outlet } from './outlet.ts';
 import { PingWheel } from './ping-wheel.ts';
@@ -100,23 +102,15 @@ export class EventStreams {
 
   /** For `GET /api/:table/changes`. */
   readonly handler: RequestHandler = async (request, response) => {
-    const { catalog, metrics } = this.#deps;
+    const { metrics } = this.#deps;
     // what it was told last is that there is nothing to come back for; browsers understand this answer
     if (request.get('last-event-id') === eventIds.end) {
       response.status(204).end();
       return;
     }
     const asked = askedOf(request);
-    let words: ReturnType<typeof wordsOf>;
-    let from: ReturnType<typeof positionOf>;
-    try {
-      words = wordsOf(asked, catalog);
-      from = positionOf(asked);
-    } catch (error) {
-      if (error instanceof Refused)
-        throw new PlankError(error.code === 'UNKNOWN_TABLE' ? 'NOT_FOUND' : 'INVALID', error.message, { cause: error });
-      throw error;
-    }
+    // refused at once, where it can be
+    this.#wordsOf(asked);
     this.#taken.add(request.socket);
     // behind other requests of its connection, an answer has no socket until those are answered
     if (!response.socket) {
@@ -125,10 +119,20 @@ export class EventStreams {
         request.socket.once('close', resolve);
       });
     }
-    if (this.#deps.isLeaving()) throw new PlankError('LEAVING', 'this replica is leaving');
-    if (this.#deps.isFull()) throw new PlankError('TOO_MANY', 'this replica is full');
     const { socket } = response;
     if (!socket) return;
+    let wish: { words: ChannelWords; from: Position | null };
+    try {
+      if (this.#deps.isLeaving()) throw new PlankError('LEAVING', 'this replica is leaving');
+      if (this.#deps.isFull()) throw new PlankError('TOO_MANY', 'this replica is full');
+      // the table may have been altered meanwhile
+      wish = this.#wordsOf(asked);
+    } catch (error) {
+      // no stream comes: a proxy brings the requests of others on the same connection
+      this.#taken.delete(request.socket);
+      throw error;
+    }
+    const { words, from } = wish;
     // written to the raw socket, as on a WebSocket: the body has no length and no chunks, it ends with the connection
     response.shouldKeepAlive = false;
     response.useChunkedEncodingByDefault = false;
@@ -168,6 +172,17 @@ export class EventStreams {
     outlet.write(retry(leastRetryMs, 2 * leastRetryMs));
     subscriber.begin(from);
   };
+
+  /** Throws PlankError. */
+  #wordsOf(asked: ReturnType<typeof askedOf>): { words: ChannelWords; from: Position | null } {
+    try {
+      return { words: wordsOf(asked, this.#deps.catalog), from: positionOf(asked) };
+    } catch (error) {
+      if (error instanceof Refused)
+        throw new PlankError(error.code === 'UNKNOWN_TABLE' ? 'NOT_FOUND' : 'INVALID', error.message, { cause: error });
+      throw error;
+    }
+  }
 
   #tick(stream: Stream, now: number): void {
     const { hub, positions, stallTimeoutMs } = this.#deps;

@@ -23,8 +23,9 @@ const urls = () => ({ gateway: stage.embedded.url, nginx: nginx.url, operators: 
 async function talk(
   bytes: string,
   enough: (text: string) => boolean,
+  url = stage.embedded.url,
 ): Promise<{ text: string; ended: boolean; socket: Socket }> {
-  const { port } = new URL(stage.embedded.url);
+  const { port } = new URL(url);
   const socket = connect(Number(port), '127.0.0.1');
   let text = '';
   let ended = false;
@@ -142,6 +143,25 @@ describe('on one connection', () => {
     const { text, socket } = await talking;
     expect(isStream(text)).toBe(true);
     socket.destroy();
+  });
+
+  it.each([
+    ['no table', {}, request('/api/nothing/changes'), 404],
+    ['a wrong filter', {}, request('/api/todo/changes?where=1'), 400],
+    ['where the replica is full', { MAX_CONNECTIONS: '1' }, stream, 429],
+    ['after the last event', {}, stream.replace('Host', 'Last-Event-ID: end\r\nHost'), 204],
+  ])('a refused event stream leaves the connection to others: %s', async (_why, env, bytes, status) => {
+    const gateway = await stage.embedded.startGateway(env);
+    const one = await stage.peer(`http://127.0.0.1:${gateway.port}`);
+    const { text, socket } = await talk(
+      bytes + request('/health/live'),
+      (all) => count(all, 'HTTP/1.1 ') === 2,
+      `http://127.0.0.1:${gateway.port}`,
+    );
+    expect(text.match(/HTTP\/1\.1 \d+/g)).toEqual([`HTTP/1.1 ${status}`, 'HTTP/1.1 200']);
+    socket.destroy();
+    one.ws.terminate();
+    await gateway.stop();
   });
 
   it.each([

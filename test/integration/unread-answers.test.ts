@@ -27,14 +27,14 @@ const memory = () => {
   return (heapUsed + external) / 1024 ** 2;
 };
 
-async function unread(path: string): Promise<Socket> {
+async function unread(path: string, requests = 3): Promise<Socket> {
   const socket = connect(Number(new URL(stage.embedded.url).port), '127.0.0.1');
   socket.on('error', () => {});
   stage.afterwards(() => socket.destroy());
   await once(socket, 'connect');
   socket.pause();
   // several at once on one connection as well
-  socket.write(`GET ${path} HTTP/1.1\r\nHost: x\r\n\r\n`.repeat(3));
+  socket.write(`GET ${path} HTTP/1.1\r\nHost: x\r\n\r\n`.repeat(requests));
   return socket;
 }
 
@@ -76,4 +76,23 @@ test.each([
     10_000,
   );
   expect(length).toBeGreaterThan(4_000_000);
+});
+
+test('answers to clients that have left take no room', async () => {
+  const waits = async () => {
+    const { rowCount } = await stage.sql(`select from pg_locks where not granted and relation = 'wide'::regclass`);
+    return rowCount ?? 0;
+  };
+  const other = await stage.pool.connect();
+  await other.query('begin; lock table wide');
+  // twice what there is room for
+  const sockets: Socket[] = [];
+  for (let i = 0; i < 14; i++) sockets.push(await unread('/api/wide/1', 1));
+  await until('they wait', async () => (await waits()) > 4, 2_000);
+  for (const socket of sockets) socket.destroy();
+  await other.query('commit');
+  other.release();
+  await until('none waits', async () => (await waits()) === 0, 5_000);
+  const { status } = await fetch(`${stage.embedded.url}/api/wide/1`);
+  expect(status).toBe(200);
 });
