@@ -148,6 +148,8 @@ function plain(value: unknown, path: string, depth: number): unknown {
   }
   if (!isPlainObject(value)) throw no(path, value, 'is nothing that JSON can say');
   if (Object.getOwnPropertySymbols(value).length > 0) throw no(path, value, 'has a symbol for a name');
+  if (Object.getOwnPropertyNames(value).length > Object.keys(value).length)
+    throw no(path, value, 'has a member that is not enumerable');
   // as own members: one may be called __proto__
   return Object.fromEntries(
     Object.entries(value).map(([name, member]) => [name, plain(member, `${path}.${name}`, depth + 1)]),

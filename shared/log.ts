@@ -20,7 +20,7 @@ export function createLog(level: string, service: string, node: string, destinat
   return pino(options, destination ?? new Output(1));
 }
 
-/** a pipe that is full is given this long, once for each line */
+/** a pipe that is full is given this long, once until a line can be written again: meanwhile nothing else is done */
 const fullPipeMs = 20;
 
 /** A file descriptor. pino's own stream ends the process where it cannot write, or keeps all lines until it can. */
@@ -48,7 +48,7 @@ class Output implements DestinationStream {
 
   #put(line: string): void {
     const bytes = Buffer.from(line);
-    let mayWait = true;
+    let mayWait = this.#lost === 0;
     for (let at = 0; at < bytes.length; ) {
       try {
         at += writeSync(this.#fd, bytes, at);

@@ -100,6 +100,7 @@ describe.each(entries)('%s refuses', (_entry, ask) => {
     ['a text', 'owner = 1'],
     ['a Map', new Map()],
     ['a symbol for a name', { [Symbol('owner')]: 1 }],
+    ['a member that is not enumerable', Object.defineProperty({}, 'owner', { value: 1 })],
     ['itself, within itself', cyclic],
   ])('%s for the filter', (_what, where) => {
     const { plank } = rig();
