@@ -42,11 +42,11 @@ create function plank.this_catalog() returns text language sql stable as $$
   select format('%s/%s', (select system_identifier from pg_control_system()), 'plank.attachments'::regclass::oid)
 $$;
 
--- The table that is attached. In another database, the one whose triggers a dump has brought along, whatever it is called by now.
-create function plank.relation_of(t plank.attachments, p_catalog text) returns regclass language sql stable as $$
-  select case when t.catalog = p_catalog then t.relation::regclass else coalesce(
+-- The table that is attached, in another database: the one whose triggers a dump has brought along, whatever it is called by now.
+create function plank.relation_of(t plank.attachments) returns regclass language sql stable as $$
+  select coalesce(
     (select tgrelid::regclass from pg_trigger where tgfoid = to_regproc(format('plank.capture_%s_truncate', t.id)) and tgnargs = 1 limit 1),
-    to_regclass(format('%I.%I', t.schema_name, t.table_name))) end
+    to_regclass(format('%I.%I', t.schema_name, t.table_name)))
 $$;
 
 -- What clients call a table.
@@ -78,19 +78,25 @@ create function plank.column_names(relation regclass, p_numbers smallint[]) retu
 $$;
 
 -- What is attached, in terms of this database's catalog. Of a table that is not here, relation is null, or is no table's.
+-- (Two views, as rows are deleted from the second. No function is called for what most tables have not, as it costs more than all the rest.)
+create view plank.located as
+select t.*, case when t.catalog = (select plank.this_catalog()) then t.relation::regclass else plank.relation_of(t) end as table_oid,
+       t.catalog <> (select plank.this_catalog()) as moved
+from plank.attachments t;
+
 create view plank.attached as
 select t.id,
-       plank.relation_of(t, (select plank.this_catalog())) as relation,
-       coalesce(plank.public_name(plank.relation_of(t, (select plank.this_catalog()))), plank.name_in(t.schema_name, t.table_name)) as name,
+       t.table_oid as relation,
+       coalesce((select plank.name_in(n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = t.table_oid),
+                plank.name_in(t.schema_name, t.table_name)) as name,
        t.key_columns,
        -- columns (attnum); null where one cannot be told, and hence none may be shown
-       plank.columns_of(plank.relation_of(t, (select plank.this_catalog())), t.excluded, t.excluded_numbers, t.catalog = (select plank.this_catalog())) as excluded,
+       case when t.excluded = '{}' then '{}' else plank.columns_of(t.table_oid, t.excluded, t.excluded_numbers, not t.moved) end as excluded,
        -- names of columns; null where one cannot be told
-       plank.column_names(plank.relation_of(t, (select plank.this_catalog())),
-         plank.columns_of(plank.relation_of(t, (select plank.this_catalog())), t.read_only, t.read_only_numbers, t.catalog = (select plank.this_catalog()))) as read_only,
-       t.catalog <> (select plank.this_catalog()) as moved,       -- attached in another database, of which this one is a restored dump
+       case when t.read_only = '{}' then '{}' else plank.column_names(t.table_oid, plank.columns_of(t.table_oid, t.read_only, t.read_only_numbers, not t.moved)) end as read_only,
+       t.moved,                                                   -- attached in another database, of which this one is a restored dump
        t.shape, t.code, t.told, t.rendering
-from plank.attachments t;
+from plank.located t;
 
 -- Captured changes, in the order in which statements captured them. Append-only: nothing marks a row as consumed.
 create table plank.outbox (

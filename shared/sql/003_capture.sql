@@ -65,30 +65,44 @@ create function plank.image_settings(a plank.attached) returns text language sql
   from settings
 $$;
 
--- The columns (attnum) with a type, or a part of one, of somebody without the rights of the table's owner.
-create function plank.foreign_columns(relation regclass) returns smallint[] language sql stable as $$
-  with recursive column_types as (
-    select attnum, atttypid as type from pg_attribute where attrelid = relation and attnum > 0 and not attisdropped
-    union
-    select c.attnum, part.type from column_types c join pg_type y on y.oid = c.type cross join lateral (
-      select y.typelem as type union all select y.typbasetype union all
-      select atttypid from pg_attribute where attrelid = y.typrelid and attnum > 0 and not attisdropped) part
-    where part.type <> 0
-  )
-  -- of a domain, it is what it is made of that is rendered
-  select coalesce(array_agg(distinct c.attnum), '{}') from column_types c join pg_type y on y.oid = c.type join pg_class t on t.oid = relation
-  where y.typtype <> 'd' and not pg_has_role(y.typowner, t.relowner, 'member')
-$$;
+-- The columns (attnum) with a type, or a part of one, of somebody without the rights of the table's owner. (Postgres' own types belong
+-- to one role. So most tables are answered for by the first look, and this is asked several times for each.)
+create function plank.foreign_columns(relation regclass) returns smallint[] language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  if not exists (
+    select from pg_attribute t join pg_class c on c.oid = t.attrelid join pg_type y on y.oid = t.atttypid
+    where t.attrelid = relation and t.attnum > 0 and not t.attisdropped and (y.oid >= 16384 or not pg_has_role(y.typowner, c.relowner, 'member')))
+  then
+    return '{}';
+  end if;
+  return (
+    with recursive column_types as (
+      select attnum, atttypid as type from pg_attribute where attrelid = relation and attnum > 0 and not attisdropped
+      union
+      select c.attnum, part.type from column_types c join pg_type y on y.oid = c.type cross join lateral (
+        select y.typelem as type union all select y.typbasetype union all
+        select atttypid from pg_attribute where attrelid = y.typrelid and attnum > 0 and not attisdropped) part
+      where part.type <> 0
+    )
+    -- of a domain, it is what it is made of that is rendered
+    select coalesce(array_agg(distinct c.attnum), '{}') from column_types c join pg_type y on y.oid = c.type join pg_class t on t.oid = relation
+    where y.typtype <> 'd' and not pg_has_role(y.typowner, t.relowner, 'member'));
+end $$;
 
-create function plank.is_plain_layout(a plank.attached) returns boolean language sql stable as $$
-  -- whole rows can be rendered as they are: nothing is excluded, foreign or virtual, and no partition has its columns in another order
-  select a.excluded = '{}' and plank.foreign_columns(a.relation) = '{}' and not exists (
-    select from pg_attribute where attrelid = a.relation and attnum > 0 and not attisdropped and attgenerated = 'v')
-  and ((select relkind from pg_class where oid = a.relation) = 'r' or not exists (
+-- Whether whole rows can be rendered as they are: nothing is excluded, foreign or virtual, and no partition has its columns in another order.
+create function plank.is_plain_layout(a plank.attached) returns boolean language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  if a.excluded <> '{}' or plank.foreign_columns(a.relation) <> '{}'
+     or exists (select from pg_attribute where attrelid = a.relation and attnum > 0 and not attisdropped and attgenerated = 'v') then
+    return false;
+  elsif (select relkind from pg_class where oid = a.relation) = 'r' then
+    return true;
+  end if;
+  return not exists (
     select from pg_partition_tree(a.relation) p
     where (select array_agg(attname order by attnum) from pg_attribute where attrelid = p.relid and attnum > 0 and not attisdropped)
-       <> (select array_agg(attname order by attnum) from pg_attribute where attrelid = a.relation and attnum > 0 and not attisdropped)))
-$$;
+       <> (select array_agg(attname order by attnum) from pg_attribute where attrelid = a.relation and attnum > 0 and not attisdropped));
+end $$;
 
 -- SQL of a column's value as to_json is to see it.
 create function plank.value_sql(p_column text, is_foreign boolean) returns text language sql stable as $$
@@ -233,8 +247,8 @@ create function plank.type_name(type oid, modifier integer) returns text languag
 $$;
 
 -- An operator of a column's primary key, by its strategy (3 is "=", 5 is ">"), whatever search_path would find: the "=" of citext, where
--- its schema is on no path, is that of text. Null where the column is in no primary key.
-create function plank.key_operator(relation regclass, attnum smallint, strategy integer) returns text language sql stable as $$
+-- its schema is on no path, is that of text. No row where the column is in no primary key.
+create function plank.key_operator(relation regclass, attnum smallint, strategy integer) returns setof text language sql stable as $$
   select format('operator(%I.%s)', n.nspname, o.oprname)
   from pg_index i
   join pg_opclass c on c.oid = i.indclass[array_position(i.indkey::int2[], key_operator.attnum)]
@@ -245,18 +259,13 @@ $$;
 
 -- Whether the JSON of a type is neither its text nor a number: it has parts, or a cast to json of its own.
 create function plank.is_structured(type oid) returns boolean language sql stable as $$
-  with recursive parts as (
-    select plank.base_type(type) as type, type <> plank.base_type(type) as is_domain, false as is_element
-    union all
-    -- as to_json, which does not look into what is no true array
-    select y.typelem, false, true from parts p join pg_type y on y.oid = p.type
-    where y.typelem <> 0 and y.typsubscript = 'array_subscript_handler'::regproc
-  )
-  select bool_or(y.typtype = 'c'
-    or (p.is_domain and y.typelem <> 0 and y.typsubscript = 'array_subscript_handler'::regproc)
-    or (p.is_element and (y.typtype = 'd' or y.typsubscript = 'array_subscript_handler'::regproc or y.typnamespace <> 'pg_catalog'::regnamespace or y.typdelim <> ','))
-    or (y.oid >= 16384 and exists (select from pg_cast k where k.castsource = y.oid and k.casttarget = 'json'::regtype and k.castmethod = 'f')))
-  from parts p join pg_type y on y.oid = p.type
+  -- (not deeper: an element that is a domain or an array is a part that counts, and to_json does not look into what is no true array)
+  select y.typtype = 'c'
+      or (e.oid is not null and (y.oid <> type or e.typtype in ('c', 'd') or e.typsubscript = 'array_subscript_handler'::regproc
+                                 or e.typnamespace <> 'pg_catalog'::regnamespace or e.typdelim <> ','))
+      or exists (select from pg_cast k where k.castsource in (y.oid, e.oid) and k.castsource >= 16384 and k.casttarget = 'json'::regtype and k.castmethod = 'f')
+  from pg_type y left join pg_type e on e.oid = y.typelem and y.typsubscript = 'array_subscript_handler'::regproc
+  where y.oid = plank.base_type(type)
 $$;
 
 -- SQL that finds the row t of a key, which is $1, as text. It checks no domain. Where JSON is not the text of the type, JSON is compared.
@@ -265,7 +274,7 @@ create function plank.key_match(a plank.attached) returns text language sql stab
     when y.typtype <> 'e' and attnum = any (f.columns) then format('format(''%%s'', t.%I) = %s', attname, x.value)
     -- (not of somebody else's type: to_json would run a cast of his)
     when attnum <> all (f.columns) and (y.typcategory = 'A' or y.oid = 'jsonb'::regtype or plank.is_structured(y.oid)) then format('to_json(t.%I)::text = (%s)::text', attname, x.json)
-    else format('t.%I %s (%s)::%s', attname, coalesce(plank.key_operator(a.relation, attnum, 3), '='), x.value, plank.type_sql(y.oid)) end, ' and ')
+    else format('t.%I %s (%s)::%s', attname, coalesce((select * from plank.key_operator(a.relation, attnum, 3)), '='), x.value, plank.type_sql(y.oid)) end, ' and ')
   from pg_attribute t join pg_type y on y.oid = plank.base_type(t.atttypid)
   cross join lateral (select case when cardinality(a.key_columns) = 1 then '$1::json' else format('$1::json -> %L', attname) end as json,
                              case when cardinality(a.key_columns) = 1 then '$1::json #>> ''{}''' else format('$1::json ->> %L', attname) end as value) x

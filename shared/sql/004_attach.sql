@@ -1,5 +1,8 @@
 -- Attaching a table: what may be attached, its triggers; and keeping all of it true to DDL.
 
+-- Functions that return sets and pin no settings become a part of the query that calls them: plank.check calls them for each table. Who
+-- calls them pins settings.
+
 -- Whether changes of the table are captured under this number.
 create function plank.has_triggers(p_id integer, relation regclass) returns boolean language sql stable as $$
   select exists (select from pg_trigger where tgrelid = relation and tgfoid in (select plank.functions(p_id)))
@@ -8,28 +11,34 @@ $$;
 -- Everything that a gateway must know of attached tables, a row a table. Of tables that clients call the same, one is served: the first whose
 -- changes are captured. (In the schema public, names may have dots.)
 create view plank.catalog as
-select a.id, a.name, n.nspname as schema, c.relname as "table", a.key_columns,
+with attached as materialized (
+  select a.*, n.nspname, c.relname, count(*) over (partition by a.name) > 1 as is_shared
+  from plank.attached a join pg_class c on c.oid = a.relation and c.relkind in ('r', 'p') join pg_namespace n on n.oid = c.relnamespace
+), served as (
+  select o.*, row_number() over (partition by o.name order by o.is_shared and not plank.has_triggers(o.id, o.relation), o.id) as place from attached o
+)
+select s.id, s.name, s.nspname as schema, s.relname as "table", s.key_columns,
        (select json_agg(json_build_object(
           'name', t.attname, 'type', plank.type_name(t.atttypid, t.atttypmod), 'nullable', not t.attnotnull,
           'base', case when y.typnamespace = 'pg_catalog'::regnamespace then y.typname else plank.type_sql(y.oid) end,
-          -- Postgres' own types that have no parts are most
-          'structured', case when not (d.typnamespace = 'pg_catalog'::regnamespace and d.typelem = 0) and plank.is_structured(t.atttypid) then plank.type_sql(t.atttypid) end,
-          'equals', case when t.attname = any (a.key_columns) then plank.key_operator(a.relation, t.attnum, 3) end,
-          'above', case when t.attname = any (a.key_columns) then plank.key_operator(a.relation, t.attnum, 5) end,
+          -- Postgres' own types that have no parts are most, and arrays of these
+          'structured', case when not (d.oid < 16384 and (d.typelem = 0 or e.oid < 16384 and e.typelem = 0 and e.typtype = 'b' and e.typdelim = ','))
+                                  and plank.is_structured(d.oid) then plank.type_sql(d.oid) end,
+          'equals', case when t.attname = any (s.key_columns) then (select * from plank.key_operator(s.relation, t.attnum, 3)) end,
+          'above', case when t.attname = any (s.key_columns) then (select * from plank.key_operator(s.relation, t.attnum, 5)) end,
           'optional', not t.attnotnull or t.atthasdef or t.attidentity <> '',
-          'writable', not (t.attname = any (a.read_only) or t.attgenerated <> '' or t.attidentity = 'a'),
+          'writable', not (t.attname = any (s.read_only) or t.attgenerated <> '' or t.attidentity = 'a'),
           'enum', d.typtype = 'e', 'nondeterministic', coalesce(not l.collisdeterministic, false),
           'value', case when not v.is_column then v.value end, 'virtual', t.attgenerated = 'v') order by t.attnum)
-        from plank.column_values(a, 't.') v join pg_attribute t on t.attrelid = a.relation and t.attnum = v.number
+        from plank.column_values(r.a, 't.') v join pg_attribute t on t.attrelid = s.relation and t.attnum = v.number
         join pg_type d on d.oid = t.atttypid join pg_type y on y.oid = case d.typtype when 'd' then plank.base_type(d.oid) else d.oid end
-        left join pg_collation l on l.oid = t.attcollation) as columns,
-       plank.image_of(s.whole, s.partial) as image_sql, s.partial as large_sql, plank.row_bytes() as row_bytes,
-       a.told as version                                         -- changes with anything of the above
-from (select a.*, row_number() over (partition by a.name order by not plank.has_triggers(a.id, a.relation), a.id) as place
-      from plank.attached a join pg_class c on c.oid = a.relation and c.relkind in ('r', 'p')) o
-join plank.attached a on a.id = o.id join pg_class c on c.oid = a.relation join pg_namespace n on n.oid = c.relnamespace
-cross join lateral (select * from plank.row_sql(a, 't', 't.') offset 0) s
-where o.place = 1 and a.excluded is not null and a.read_only is not null;
+        left join pg_type e on e.oid = d.typelem left join pg_collation l on l.oid = t.attcollation) as columns,
+       plank.image_of(i.whole, i.partial) as image_sql, i.partial as large_sql, plank.row_bytes() as row_bytes,
+       s.told as version                                         -- changes with anything of the above
+from served s cross join lateral (
+  select row(s.id, s.relation, s.name, s.key_columns, s.excluded, s.read_only, s.moved, s.shape, s.code, s.told, s.rendering)::plank.attached as a) r
+cross join lateral (select * from plank.row_sql(r.a, 't', 't.') offset 0) i
+where s.place = 1 and s.excluded is not null and s.read_only is not null;
 
 -- Tables of which columns were excluded after they had been captured: what gateways must not read in what is kept, see plank.hide.
 create view plank.former as
@@ -49,8 +58,7 @@ begin
 end $$;
 
 -- The triggers that an attached table is to have, with those of its partitions.
-create function plank.triggers(p_id integer, p_table regclass) returns table (relation regclass, name name, definition text)
-language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
+create function plank.triggers(p_id integer, p_table regclass) returns table (relation regclass, name name, definition text) language sql stable as $$
   select p.relid::regclass, t.name::name, format('TRIGGER %s AFTER %s ON %s%s FOR EACH STATEMENT EXECUTE FUNCTION plank.%I(%s)',
            t.name, upper(t.op), p.relid::regclass, t.referencing, plank.capture_function(p_id, t.op),
            case when t.op = 'truncate' and p.relid = p_table then '''all''' end)
@@ -81,13 +89,13 @@ begin
   end if;
 end $$;
 
--- What the capture of a table was generated from, as a digest: another one says that DDL was not followed.
-create function plank.shape(c plank.catalog) returns text language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
+-- What the capture of a table was generated from, as a digest, in one row: another one says that DDL was not followed.
+create function plank.shape(c plank.catalog) returns setof text language sql stable as $$
   select md5(concat_ws(E'\n', c.schema, c."table", c.key_columns, c.columns, c.image_sql, (
-    select string_agg(distinct confdeltype::text || confupdtype::text, '') from plank.attached a join pg_constraint r on r.conrelid = a.relation
-    where a.id = c.id and r.contype = 'f'), (
-    select string_agg(pg_get_expr(d.adbin, d.adrelid), ',' order by d.adnum) from plank.attached a join pg_attrdef d on d.adrelid = a.relation
-    join pg_attribute t on t.attrelid = d.adrelid and t.attnum = d.adnum and t.attgenerated <> '' where a.id = c.id)))
+    select string_agg(distinct confdeltype::text || confupdtype::text, '') from pg_constraint where conrelid = t.relation and contype = 'f'), (
+    select string_agg(pg_get_expr(d.adbin, d.adrelid), ',' order by d.adnum) from pg_attrdef d
+    join pg_attribute on attrelid = d.adrelid and attnum = d.adnum and attgenerated <> '' where d.adrelid = t.relation)))
+  from (select to_regclass(format('%I.%I', c.schema, c."table")) as relation) t
 $$;
 
 -- The types of a table's columns, and what these are made of.
@@ -127,13 +135,13 @@ create function plank.renders_otherwise(p_was text[], p_is text[], p_tag text) r
                  where item not like 'label %' and not (item like 'partition %' and p_tag = 'CREATE TABLE'))
 $$;
 
--- A digest of the generated functions.
-create function plank.code(p_id integer) returns text language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
+-- A digest of the generated functions; one row.
+create function plank.code(p_id integer) returns setof text language sql stable as $$
   select md5(string_agg(p.proname || p.prosrc, '' order by p.proname)) from plank.functions(p_id) f join pg_proc p on p.oid = f
 $$;
 
 -- Why Plank cannot follow the changes of a table, and the statement that changes it; no rows where it can.
-create function plank.unfit(relation regclass) returns table (problem text, repair text) language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
+create function plank.unfit(relation regclass) returns table (problem text, repair text) language sql stable as $$
   with c as (select * from pg_class where oid = relation), tree as (
     select p.* from pg_partition_tree(relation) t join pg_class p on p.oid = t.relid union select * from c)
   select 'is not a table', null from c where relkind not in ('r', 'p')
@@ -239,7 +247,7 @@ begin
   end loop;
   perform plank.drop_triggers(a.id, but_of => a.relation);
   update plank.attachments
-  set shape = (select plank.shape(c) from plank.catalog c where c.id = p_id), code = plank.code(p_id), rendering = plank.rendering(a.relation),
+  set shape = (select plank.shape(c) from plank.catalog c where c.id = p_id), code = (select * from plank.code(p_id)), rendering = plank.rendering(a.relation),
       told = (select md5((to_jsonb(c) - 'version')::text) from plank.catalog c where c.id = p_id)
   where id = p_id;
   select * into strict a from plank.attached where id = p_id;
@@ -287,7 +295,7 @@ begin
   end if;
   select * into was from plank.attached o where o.relation = attach.relation;
   -- Where nothing follows DDL, or something is repaired, rows may have changed without a word.
-  is_unsure := not plank.follows_ddl() or was.code is distinct from plank.code(was.id) or exists (
+  is_unsure := not plank.follows_ddl() or was.code is distinct from (select * from plank.code(was.id)) or exists (
     select from plank.triggers(was.id, attach.relation) w left join pg_trigger g on g.tgrelid = w.relation and g.tgname = w.name
     where g.oid is null or pg_get_triggerdef(g.oid) <> 'CREATE ' || w.definition or g.tgenabled in ('D', 'R'));
   if not found then

@@ -12,6 +12,12 @@ create function plank.check() returns table (name text, problem text) language s
     select a.name as of, a.again, w.*, g.oid, g.tgenabled from attached a cross join plank.triggers(a.id, a.relation) w
     left join pg_trigger g on g.tgrelid = w.relation and g.tgname = w.name
     where not exists (select from unfit u where u.id = a.id and u.problem like 'is a partition%')
+  ), functions as materialized (
+    select a.id, a.name, a.relation, a.again, p.oid, p.proowner
+    from attached a cross join plank.functions(a.id) f join pg_proc p on p.oid = f
+  ), callers as materialized (
+    select proowner from (select distinct proowner from functions) o
+    where not exists (select from plank.called() g where not has_function_privilege(o.proowner, g, 'execute'))
   )
   select a.name, format('the table %s; run: delete from plank.attached where id = %s',
                         case when a.moved then 'is not in this database, which is a restored dump' else 'was dropped' end, a.id)
@@ -38,7 +44,7 @@ create function plank.check() returns table (name text, problem text) language s
   union all
   select a.name, format('the table, or something that it is made of, was altered, and its capture is not what it should be; run: %s', again)
   from attached a join catalog c on c.id = a.id
-  where keys = a.key_columns and not moved and (shape is distinct from plank.shape(c) or code is distinct from plank.code(a.id)
+  where keys = a.key_columns and not moved and (shape is distinct from (select * from plank.shape(c)) or code is distinct from (select * from plank.code(a.id))
     -- of most tables there is nothing to be asked
     or (rendering is not null or exists (select from pg_attribute t where t.attrelid = a.relation and t.attnum > 0 and (t.atttypid >= 16384 or t.attgenerated <> '')))
        and rendering is distinct from plank.rendering(a.relation))
@@ -48,20 +54,20 @@ create function plank.check() returns table (name text, problem text) language s
   select of, format('trigger %s on %s is not as it should be; run: %s', t.name, t.relation, again)
   from triggers t where pg_get_triggerdef(oid) <> 'CREATE ' || definition
   union all
-  select a.name, format('trigger %I on %s captures changes a second time; run: %s', g.tgname, g.tgrelid::regclass, a.again)
-  from attached a cross join plank.functions(a.id) f join pg_trigger g on g.tgfoid = f
+  select f.name, format('trigger %I on %s captures changes a second time; run: %s', g.tgname, g.tgrelid::regclass, f.again)
+  from functions f join pg_trigger g on g.tgfoid = f.oid
   where not exists (select from triggers t where t.relation = g.tgrelid and t.name = g.tgname)
-    and not exists (select from unfit u where u.id = a.id and u.problem like 'is a partition%')
+    and not exists (select from unfit u where u.id = f.id and u.problem like 'is a partition%')
   union all
   select of, format('trigger %s is disabled on %s; run: alter table %s enable trigger %s', t.name, t.relation, t.relation, t.name)
   from triggers t where tgenabled in ('D', 'R')
   union all
-  select distinct a.name, format('changes of %s are captured as %s, who may not do what it takes; run: %s', a.relation, p.proowner::regrole, again)
-  from attached a cross join plank.functions(a.id) f join pg_proc p on p.oid = f
-  where not coalesce(has_schema_privilege(p.proowner, 'plank', 'usage')
-                     and has_any_column_privilege(p.proowner, to_regclass(format('plank.%I', 'outbox_' || a.id)), 'insert')
-                     and has_table_privilege(p.proowner, a.relation, 'select')
-                     and not exists (select from plank.called() g where not has_function_privilege(p.proowner, g, 'execute')), false)
+  select f.name, format('changes of %s are captured as %s, who may not do what it takes; run: %s', f.relation, f.proowner::regrole, f.again)
+  from (select distinct id, name, relation, again, proowner from functions) f
+  where not coalesce(has_schema_privilege(f.proowner, 'plank', 'usage')
+                     and has_any_column_privilege(f.proowner, to_regclass(format('plank.%I', 'outbox_' || f.id)), 'insert')
+                     and has_table_privilege(f.proowner, f.relation, 'select')
+                     and f.proowner in (select proowner from callers), false)
   union all
   -- what is left where a dump was restored without all of Plank's tables
   select distinct r.relation::text, format('changes of %s are captured, and it is not attached; run: select plank.attach(%L)', r.relation, r.relation)
