@@ -8,13 +8,20 @@ let waiting = []; // entries that are not drawn yet, oldest first
 let paused = false;
 let count = 0;
 
-export function startFeed() {
+/** `tables`: what somebody chose; undefined: the items. */
+export function startFeed(tables) {
+  if (tables) byId('feed-note').textContent = `Changes of ${tables.join(', ')} appear here, whoever makes them.`;
   byId('pause').addEventListener('click', () => {
     paused = !paused;
     byId('pause').setAttribute('aria-pressed', String(paused));
     byId('pause').textContent = 'Pause';
     drawFeed();
   });
+}
+
+export function showNothingFollowed() {
+  byId('feed-note').textContent =
+    'Nothing is followed. Add ?tables=orders to this page’s address to see changes of a table here.';
 }
 
 export function addChange(change) {

@@ -4,7 +4,7 @@
 import { startConnection } from './connection.js';
 import { oncePerFrame } from './dom.js';
 import { startEditor } from './editor.js';
-import { addChange, addLine, drawFeed, startFeed } from './feed.js';
+import { addChange, addLine, drawFeed, showNothingFollowed, startFeed } from './feed.js';
 import { drawItems, startItems } from './items.js';
 import { createPlank } from './plank.js';
 
@@ -16,7 +16,7 @@ const draw = oncePerFrame(() => {
   drawFeed();
 });
 
-startFeed();
+startFeed(chosen);
 startEditor();
 startConnection(plank);
 startItems(plank.table('items').live({}, draw));
@@ -35,7 +35,7 @@ for (const name of chosen ?? ['items']) {
       onChange,
       onResync: () => say('changes are missing here, they are no longer kept'),
       // where nobody chose a table, the list of items says that there is none
-      onError: ({ code, message }) => (chosen || code !== 'UNKNOWN_TABLE') && say(message),
+      onError: ({ code, message }) => (!chosen && code === 'UNKNOWN_TABLE' ? showNothingFollowed() : say(message)),
     },
   );
 }

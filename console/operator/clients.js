@@ -42,8 +42,11 @@ function drawActions(cell, { id }) {
 
 async function disconnect(id) {
   const [node, number] = id.split('/');
-  const { problem } = await ask(`ops/nodes/${encodeURIComponent(node)}/connections/${number}/disconnect`, {
-    method: 'POST',
-  });
+  const { problem } = await ask(
+    `ops/nodes/${encodeURIComponent(node)}/connections/${encodeURIComponent(number)}/disconnect`,
+    {
+      method: 'POST',
+    },
+  );
   showProblem(byId('clients-problem'), problem);
 }

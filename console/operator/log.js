@@ -47,7 +47,7 @@ export function drawLog() {
       '',
     ],
     [
-      'Redis stream',
+      'Stream',
       row.streamEntries === null
         ? 'does not answer'
         : `${countText(row.streamEntries)} batches, ${bytesText(row.streamBytes)}`,

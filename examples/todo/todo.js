@@ -35,7 +35,7 @@ function draw() {
 
 function note() {
   if (todos.error) return todos.error.message;
-  if (todos.state === 'stale') return `Changes have not arrived since ${todos.staleSince.toLocaleTimeString()}.`;
+  if (todos.state === 'stale') return `Changes may not have arrived since ${todos.staleSince.toLocaleTimeString()}.`;
   if (todos.state === 'live') return todos.rows.size === 0 ? 'Nothing to do.' : '';
   return todos.rows.size === 0 ? 'Connecting…' : 'Connecting again…';
 }
@@ -48,7 +48,7 @@ function itemOf({ id, text, done }) {
   box.addEventListener('change', () => void write('PATCH', `/${id}`, { done: box.checked }));
   const words = Object.assign(document.createElement('span'), { textContent: text });
   const label = document.createElement('label');
-  label.append(box, ' ', words);
+  label.append(box, words);
   const remove = Object.assign(document.createElement('button'), { textContent: '✕', title: 'Remove' });
   remove.setAttribute('aria-label', `Remove ${text}`);
   remove.addEventListener('click', () => void write('DELETE', `/${id}`));

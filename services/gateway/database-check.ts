@@ -8,7 +8,7 @@ import { withDeadlineOr } from '#shared/retry.ts';
 /** the question is given up after this time … */
 const timeoutMs = 2_000;
 /** … and probes are answered after this one, by what is known otherwise */
-const answerMs = 400;
+const answerMs = 300;
 
 type Reach = 'connected' | 'unreachable';
 

@@ -41,7 +41,13 @@ export class Operations {
     app.disable('x-powered-by');
     app.set('query parser', 'simple');
     app.use((_request, response, next) => {
-      response.set({ 'X-Content-Type-Options': 'nosniff', 'Cache-Control': 'no-store' });
+      response.set({
+        'Content-Security-Policy':
+          "default-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+        'Referrer-Policy': 'no-referrer',
+        'X-Content-Type-Options': 'nosniff',
+        'Cache-Control': 'no-store',
+      });
       next();
     });
     app.use(opsPages());

@@ -40,13 +40,8 @@ export function opsPages(): Router {
       .route(path)
       .all(named(path))
       .get((request, response, next) => {
-        response.set({
-          'Content-Security-Policy':
-            "default-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
-          // always asked for again, mostly answered by 304: the modules of two versions do not fit together
-          'Cache-Control': 'no-cache',
-          'Referrer-Policy': 'no-referrer',
-        });
+        // always asked for again, mostly answered by 304: the modules of two versions do not fit together
+        response.set('Cache-Control', 'no-cache');
         send(request, response, next);
       })
       .all(readOnly);

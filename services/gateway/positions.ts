@@ -13,7 +13,7 @@ export class Positions {
   readonly #hub: Pick<Hub, 'epoch' | 'seq'>;
   readonly #isFresh: () => boolean;
   /** the last frame of each framing: thousands of idle clients get the same one */
-  readonly #frames = new Map<Framing, { pos: string; frame: Buffer }>();
+  readonly #frames = new Map<Framing, { epoch: number; seq: number; frame: Buffer }>();
 
   constructor(hub: Pick<Hub, 'epoch' | 'seq'>, isFresh: () => boolean) {
     this.#hub = hub;
@@ -25,11 +25,12 @@ export class Positions {
   }
 
   frame(framing: Framing, seq: number): Buffer {
-    const pos = formatPosition({ epoch: this.#hub.epoch, seq });
+    const { epoch } = this.#hub;
     const known = this.#frames.get(framing);
-    if (known?.pos === pos) return known.frame;
+    if (known?.seq === seq && known.epoch === epoch) return known.frame;
+    const pos = formatPosition({ epoch, seq });
     const frame = framed(framing, JSON.stringify({ type: 'pos', pos }), pos);
-    this.#frames.set(framing, { pos, frame });
+    this.#frames.set(framing, { epoch, seq, frame });
     return frame;
   }
 }

@@ -56,8 +56,8 @@ async function open(gateway: ClusterNode, viewport = { width: 1400, height: 1000
   page.setDefaultTimeout(deadlineMs);
   page.on('pageerror', (error) => errors.push(error.message));
   page.on('console', (message) => {
-    // that the network failed is the browser's own line, and a wrong token is answered with 401
-    const expected = /net::ERR_|WebSocket connection to|status of 4\d\d/.test(message.text());
+    // that the network failed is the line of the browser and of the SDK, and a wrong token is answered with 401
+    const expected = /net::ERR_|WebSocket connection to|status of 4\d\d|plank: no connection/.test(message.text());
     if (message.type() === 'error' && !expected) errors.push(message.text());
   });
   await page.goto(`${gateway.opsUrl}/console`);

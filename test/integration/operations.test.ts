@@ -236,6 +236,18 @@ describe('who is let in', () => {
   });
 });
 
+it.each(['/console', '/', '/console/operator/main.js', '/console/plank.js', '/ops/status', '/ops/nothing', '/nothing'])(
+  'lets %s load and be framed by nothing else',
+  async (path) => {
+    const { headers } = await fetch(opsUrl() + path, { redirect: 'manual' });
+    const policy = headers.get('content-security-policy')?.split('; ');
+    expect(policy).toEqual(expect.arrayContaining(["default-src 'self'", "base-uri 'none'", "frame-ancestors 'none'"]));
+    expect(policy?.join()).not.toMatch(/unsafe|\*|https?:/);
+    expect(headers.get('referrer-policy')).toBe('no-referrer');
+    expect(headers.get('x-content-type-options')).toBe('nosniff');
+  },
+);
+
 it('is not on the port of clients', async () => {
   for (const path of ['/console', '/ops/nodes', '/ops/explain', '/ops/session'])
     expect([path, (await fetch(stage.embedded.url + path)).status]).toEqual([path, 404]);

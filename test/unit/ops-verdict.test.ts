@@ -170,6 +170,13 @@ describe('the sentence', () => {
     });
   });
 
+  it.each([
+    [3_000, []],
+    [6_000, ['Changes arrive all the same, within 4 ms']],
+  ])('says so without Postgres only where that is known: after %i ms', (postgresSilentMs, also) => {
+    expect(verdict(picture({ postgresSilentMs, log: null })).also).toEqual(also);
+  });
+
   const isLate = [gateway('gateway-1', { p99: 1_800 })];
   it.each<[string, Partial<Picture>, Seen[]?]>([
     ['nobody leads', { log: nobodyLeads }],
