@@ -8,8 +8,8 @@
  *   ahead of this gateway                         waits for the next batch, and asks now and then whether the position exists
  *   rows ahead of the log (skip)                  waits for the next batches; given up where those have not brought it
  *   the table's shape or rows changed             the owner is told, and goes on behind that
- *   a change cannot be judged                     a client that keeps rows is told at once; else nothing is sent up to the change of
- *                                                 shape, of which it is then told
+ *   a change cannot be judged                     a client that keeps rows is told at once, and so is one that goes on behind a row
+ *                                                 above the bound; else nothing is sent up to the change of shape, of which it is told
  */
 import { setImmediate as yieldToIo } from 'node:timers/promises';
 import { type Batch, splitAtBreaks } from '#shared/batch.ts';
@@ -242,6 +242,8 @@ export class CatchUp {
       subscription.outlet.write(buffer);
       // whoever keeps no rows goes on behind the change of shape, and hears of it there
       if (torn && subscription.keepsRows) return { why: 'shape', behind: null };
+      // behind a row above the bound, more can be judged
+      if (torn === 'left out') return { why: 'shape', behind: batch.lastSeq };
       if (torn) run.isMute = true;
     }
     subscription.cursor = batch.lastSeq;

@@ -3,6 +3,7 @@
  * rounds a bigint or a numeric, so their digits are taken from the text itself.
  */
 import type { Codec, Comparable } from './filter-types.ts';
+import type { Torn } from './ring.ts';
 
 export interface FilterColumn {
   readonly name: string;
@@ -17,6 +18,12 @@ export interface FilterColumn {
  */
 export class ImageError extends Error {
   override readonly name = 'ImageError';
+  readonly why: Torn;
+
+  constructor(message: string, { why = 'shape', ...options }: ErrorOptions & { why?: Torn } = {}) {
+    super(message, options);
+    this.why = why;
+  }
 }
 
 export class ParsedRow {
@@ -39,7 +46,8 @@ export class ParsedRow {
     let value = this.#read.get(name);
     if (value === undefined) {
       const isThere = Object.hasOwn(this.#values, name);
-      if (!isThere && this.#isPartial) throw new ImageError(`the column ${name} was left out of an image`);
+      if (!isThere && this.#isPartial)
+        throw new ImageError(`the column ${name} was left out of an image`, { why: 'left out' });
       const parsed = isThere ? this.#values[name] : null;
       value = parsed === null ? null : codec.read(parsed, () => this.#source(name));
       // to go on would be to misjudge

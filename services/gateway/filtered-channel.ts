@@ -10,7 +10,7 @@ import { Channel } from './channel.ts';
 import { ImageError } from './filter-image.ts';
 import { type Framing, framed } from './framing.ts';
 import { project } from './projection.ts';
-import type { Frames, Ring } from './ring.ts';
+import type { Frames, Ring, Torn } from './ring.ts';
 import type { RowFilter } from './row-filter.ts';
 import type { Skip } from './skip.ts';
 import type { Asked } from './subscribe.ts';
@@ -54,7 +54,7 @@ export class FilteredChannel extends Channel {
   /** what matched in the batch that the hub is passing on */
   readonly pending: Match[] = [];
   /** something in that batch could not be judged, and nothing behind it was */
-  torn = false;
+  torn: Torn | null = null;
 
   constructor(words: ChannelWords, deps: { ring: Ring; framing: Framing }) {
     super(deps.ring);
@@ -85,7 +85,7 @@ export class FilteredChannel extends Channel {
         if (effect) matches.push({ change, effect });
       } catch (error) {
         if (!(error instanceof ImageError)) throw error;
-        return { ...this.build(batch, matches), torn: true };
+        return { ...this.build(batch, matches), torn: error.why };
       }
     }
     return this.build(batch, matches);
@@ -94,9 +94,9 @@ export class FilteredChannel extends Channel {
   /** The frames of what the hub found in the batch that it is passing on, which it then forgets. */
   take(batch: Batch): Frames {
     const frames = this.build(batch, this.pending);
-    const taken: Frames = this.torn ? { ...frames, torn: true } : frames;
+    const taken: Frames = this.torn ? { ...frames, torn: this.torn } : frames;
     this.pending.length = 0;
-    this.torn = false;
+    this.torn = null;
     return taken;
   }
 
@@ -107,7 +107,7 @@ export class FilteredChannel extends Channel {
       return this.#assemble(batch, matches);
     } catch (error) {
       if (!(error instanceof ImageError)) throw error;
-      return { ...none, torn: true };
+      return { ...none, torn: error.why };
     }
   }
 

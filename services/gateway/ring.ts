@@ -22,9 +22,12 @@ export interface Recent {
 export interface Frames {
   readonly buffer: Buffer;
   readonly count: number;
-  /** behind these is a change that the channel cannot judge: its image is of another shape of the table */
-  readonly torn?: true;
+  /** behind these is a change that the channel cannot judge, and why */
+  readonly torn?: Torn;
 }
+
+/** Its image is of another shape of the table; or it is of a row above the bound, and lacks a column. */
+export type Torn = 'shape' | 'left out';
 
 /** what the objects around a batch take, a place in its map, those around frames, and a buffer's own */
 const itemBytes = 600;

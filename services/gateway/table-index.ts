@@ -99,7 +99,7 @@ export class TableIndex {
 
 function tear(channel: FilteredChannel, error: unknown, touched: Set<FilteredChannel>): void {
   if (!(error instanceof ImageError)) throw error;
-  channel.torn = true;
+  channel.torn = error.why;
   touched.add(channel);
 }
 

@@ -287,6 +287,23 @@ describe('clients', () => {
     one.close();
   });
 
+  test('that filter by what was left out lose nothing behind it, live and on resuming', async () => {
+    const { url } = stage.embedded;
+    const ask = { table: 'docs', where: { body: 'small' } };
+    const live = await overWebSocket(url, ask);
+    const { pos } = await live.expect('live');
+    await stage.sql('update docs set n = 3 where id = 2');
+    await live.expect('resync');
+    await live.expect('live');
+    await stage.sql('update docs set n = 3 where id = 1');
+    const [change] = await live.changes(1);
+    const again = await overWebSocket(url, { ...ask, from: pos! });
+    expect(await again.expect('resync')).toMatchObject({ reason: 'shape', pos: expect.any(String) as string });
+    expect(await again.changes(1)).toEqual([change]);
+    await again.expect('live');
+    for (const reader of [live, again]) reader.close();
+  });
+
   test('of the SDK have the key, and know that there is more', async () => {
     const plank = createPlank({ url: `${stage.embedded.url}/ws` });
     try {
