@@ -19,6 +19,8 @@ export class Outlet {
   #ended = false;
   #takenThen = 0;
   #stalledSince: number | null = null;
+  /** who waits until it has drained; null: nobody ever has */
+  #waits: Set<() => void> | null = null;
 
   constructor(socket: Socket, framing: Framing) {
     this.#socket = socket;
@@ -82,14 +84,24 @@ export class Outlet {
   drained(): Promise<void> {
     const socket = this.#socket;
     if (socket.writableLength === 0 || socket.destroyed) return Promise.resolve();
+    const waits = (this.#waits ??= waitsFor(socket));
     return new Promise((resolve) => {
       const done = () => {
-        socket.off('close', done);
+        waits.delete(done);
         resolve();
       };
-      socket.on('close', done);
+      waits.add(done);
       // not 'drain', which never comes where less is queued than the stream's high-water mark
       socket.write(nothing, done);
     });
   }
+}
+
+/** All that is in it when the socket closes is called then: one listener, however many subscriptions wait. */
+function waitsFor(socket: Socket): Set<() => void> {
+  const waits = new Set<() => void>();
+  socket.once('close', () => {
+    for (const done of waits) done();
+  });
+  return waits;
 }

@@ -297,7 +297,7 @@ describe('clients', () => {
     await live.expect('live');
     await stage.sql('update docs set n = 3 where id = 1');
     const [change] = await live.changes(1);
-    const again = await overWebSocket(url, { ...ask, from: pos! });
+    const again = await overWebSocket(url, { ...ask, from: pos });
     expect(await again.expect('resync')).toMatchObject({ reason: 'shape', pos: expect.any(String) as string });
     expect(await again.changes(1)).toEqual([change]);
     await again.expect('live');

@@ -63,3 +63,17 @@ it('is drained at once where nothing is unsent', async () => {
   const { accepted } = await pair();
   await new Outlet(accepted, webSocketFraming).drained();
 });
+
+it.each([
+  ['has closed', (client: Socket) => client.destroy()],
+  ['has read', (client: Socket) => client.resume()],
+])('any number may wait, for one listener, until the other end %s', async (_what, end) => {
+  const { accepted, client } = await pair();
+  const outlet = new Outlet(accepted, webSocketFraming);
+  fill(outlet);
+  const before = accepted.listenerCount('close');
+  const drained = Array.from({ length: 100 }, () => outlet.drained());
+  expect(accepted.listenerCount('close')).toBe(before + 1);
+  end(client);
+  await Promise.all(drained);
+});
