@@ -82,8 +82,9 @@ export function verdict(picture: Picture): Verdict {
 
 const well = (how: string): Verdict => ({ level: 'good', text: `All is well: ${how}`, todo: null, also: [] });
 
-/** Whether changes can reach the replica that looks, whoever answers it or not. */
-const isFresh = ({ self, gateways }: Picture) => gateways.find(({ node }) => node === self)?.staleReason === null;
+/** Whether changes can reach anybody, whoever answers the replica that looks. */
+const isFresh = ({ gateways }: Picture) =>
+  gateways.some(({ silentMs, staleReason }) => silentMs === 0 && staleReason === null);
 
 /** Nothing arrives anywhere; one of these at most. */
 function wholly(picture: Picture): Finding[] {
@@ -120,10 +121,12 @@ function wholly(picture: Picture): Finding[] {
 function badly(picture: Picture): Finding[] {
   const found: Finding[] = [];
   const heard = picture.gateways.filter(({ silentMs }) => silentMs === 0);
-  for (const { node, ready, draining, reason } of heard) {
+  for (const { node, ready, draining, reason, staleReason } of heard) {
     if (ready || draining) continue;
+    // where it is not ready for being stale, that is said shorter
+    const why = staleReason !== null && reason?.endsWith(staleReason) ? staleReason : reason;
     found.push({
-      text: `${node} gets no changes: ${reason ?? 'it says not why'}`,
+      text: `${node} gets no changes: ${why ?? 'it says not why'}`,
       todo: `Look at its log, and at its way to Redis and to Postgres. While others are well, drain it: they take its clients.`,
     });
   }

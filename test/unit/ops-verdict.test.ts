@@ -103,6 +103,23 @@ describe('the sentence', () => {
       'wait',
       'Postgres does not answer gateway-1: it serves no REST calls and no snapshots (3.0 s)',
     ],
+    [
+      'a replica is not ready, because it alone is stale',
+      {
+        gateways: [
+          gateway('gateway-1'),
+          { ...stale('gateway-2'), ready: false, reason: `others get changes, this replica does not: ${unconfirmed}` },
+        ],
+      },
+      'bad',
+      `gateway-2 gets no changes: ${unconfirmed}`,
+    ],
+    [
+      'the replica that looks reaches neither Postgres nor changes, and another does',
+      { postgresSilentMs: 9_000, log: null, gateways: [stale('gateway-1'), gateway('gateway-2')] },
+      'bad',
+      `Changes may not reach gateway-1: ${unconfirmed}`,
+    ],
     ['a trigger is disabled', { problems: ['items is not captured'] }, 'bad', 'items is not captured'],
     [
       'Redis is down',
