@@ -227,6 +227,7 @@ declare
   was  plank.attached;
   keys text[];
   t    record;
+  seen record;
 begin
   select * into strict a from plank.attached where id = p_id;
   was := a;
@@ -246,10 +247,9 @@ begin
     perform plank.put_trigger(t.relation, t.name, t.definition);
   end loop;
   perform plank.drop_triggers(a.id, but_of => a.relation);
+  select x.shape, md5((to_jsonb(c) - 'version')::text) as told into seen from plank.catalog c cross join lateral plank.shape(c) x(shape) where c.id = p_id;
   update plank.attachments
-  set shape = (select plank.shape(c) from plank.catalog c where c.id = p_id), code = (select * from plank.code(p_id)), rendering = plank.rendering(a.relation),
-      told = (select md5((to_jsonb(c) - 'version')::text) from plank.catalog c where c.id = p_id)
-  where id = p_id;
+  set shape = seen.shape, told = seen.told, code = (select * from plank.code(p_id)), rendering = plank.rendering(a.relation) where id = p_id;
   select * into strict a from plank.attached where id = p_id;
   if a.told is distinct from was.told then
     insert into plank.outbox (relation, action) values (a.id, 'S');

@@ -13,28 +13,52 @@ end $$;
 create function plank.on_ddl() returns event_trigger language plpgsql security definer set search_path = pg_catalog, pg_temp set quote_all_identifiers = off set datestyle = 'ISO, YMD' set intervalstyle = 'iso_8601' set timezone = 'UTC'
   set extra_float_digits = 1 set bytea_output = 'hex' set lc_monetary = 'C' as $$
 declare
-  rewritten oid[] := nullif(current_setting('plank.rewritten', true), '')::oid[];
-  touched   record;
+  rewritten   oid[] := nullif(current_setting('plank.rewritten', true), '')::oid[];
+  is_of_table boolean := tg_tag in ('ALTER TABLE', 'CREATE TABLE');
+  themselves  integer[];
+  made_of     integer[];
+  touched     record;
 begin
   if rewritten is not null then
     perform set_config('plank.rewritten', '', true);
   end if;
+  -- (Three queries, as nearly every command concerns no attached table, and the second takes long to plan.)
+  with commands as materialized (
+    select d.objid, pg_partition_root(d.objid) as root, (
+             -- only where the row type of the table is used at all
+             select y.oid from pg_class o join pg_type y on y.oid = o.reltype where o.oid = d.objid and exists (
+               select from pg_depend where refclassid = 'pg_type'::regclass and refobjid in (y.oid, y.typarray) and deptype = 'n')) as row_type
+    from pg_event_trigger_ddl_commands() d
+    where not is_of_table or d.classid = 'pg_class'::regclass and d.object_type in ('table', 'table column')
+  )
+  select array_agg(id) filter (where itself), array_agg(id) filter (where not itself and a_part) into themselves, made_of
+  from (
+    select a.id, exists (select from commands d where a.relation in (d.objid, d.root)) as itself,
+           case when is_of_table and not exists (select from commands d where d.row_type is not null) then false
+                when is_of_table then exists (select from commands d where d.row_type in (select plank.column_types(a.relation)))
+                -- of most tables there is nothing that could be another
+                when tg_tag in ('ALTER TYPE', 'ALTER DOMAIN') then exists (
+                  select from pg_attribute t where t.attrelid = a.relation and t.attnum > 0 and (t.atttypid >= 16384 or t.attgenerated <> ''))
+                else true end as a_part
+    from plank.attached a join pg_class c on c.oid = a.relation) a;
+  if made_of is not null then
+    with shapes as materialized (
+      select s.id, x.shape from plank.catalog s cross join lateral plank.shape(s) x(shape) where s.id = any (made_of)
+    )
+    select array_agg(a.id) into made_of from plank.attached a
+    where a.id = any (made_of) and (a.rendering is distinct from plank.rendering(a.relation)
+                                    or a.shape is distinct from (select s.shape from shapes s where s.id = a.id));
+  end if;
+  if themselves is null and made_of is null then
+    return;
+  end if;
   for touched in
-    select a.id, a.relation, d.itself, exists (select from unnest(rewritten) r where a.relation in (r, pg_partition_root(r))) as is_rewritten
-    from plank.attached a join pg_class c on c.oid = a.relation, lateral (
-      select coalesce(bool_or(a.relation = d.objid or a.relation = pg_partition_root(d.objid)), false) as itself,
-             tg_tag not in ('ALTER TABLE', 'CREATE TABLE') or coalesce(bool_or(exists (
-               -- only where the row type of the table is used at all
-               select from pg_class o join pg_type y on y.oid = o.reltype
-               where o.oid = d.objid and exists (select from pg_depend where refclassid = 'pg_type'::regclass and refobjid in (y.oid, y.typarray) and deptype = 'n')
-                 and y.oid in (select plank.column_types(a.relation)))), false) as a_part
-      from pg_event_trigger_ddl_commands() d where tg_tag not in ('ALTER TABLE', 'CREATE TABLE') or d.classid = 'pg_class'::regclass and d.object_type in ('table', 'table column')) d
-    where d.itself or d.a_part and (a.rendering is distinct from plank.rendering(a.relation)
-                                    or a.shape is distinct from (select plank.shape(s) from plank.catalog s where s.id = a.id))
+    select a.id, a.relation, a.id = any (themselves) as itself, exists (select from unnest(rewritten) r where a.relation in (r, pg_partition_root(r))) as is_rewritten
+    from plank.attached a where a.id = any (themselves || made_of)
   loop
     begin
       -- what changes a table itself has locked it
-      if not touched.itself then
+      if touched.itself is not true then
         perform plank.await_writers(touched.relation);
       end if;
     exception when lock_not_available then
@@ -67,7 +91,7 @@ declare
 begin
   for gone in
     delete from plank.attachments t using pg_event_trigger_dropped_objects() d
-    where d.classid = 'pg_class'::regclass and d.objsubid = 0 and case when t.catalog = plank.this_catalog() then t.relation = d.objid
+    where d.classid = 'pg_class'::regclass and d.objsubid = 0 and case when t.catalog = (select plank.this_catalog()) then t.relation = d.objid
           else t.schema_name = d.schema_name and t.table_name = d.object_name end returning t.id
   loop
     perform plank.drop_functions(gone);
@@ -76,11 +100,12 @@ begin
   end loop;
   -- A dropped partition takes its rows along, and all that is left of it is its name, not whose it was. A column goes with its type.
   for gone in
+    with dropped as materialized (select * from pg_event_trigger_dropped_objects())
     select a.id from plank.attached a join pg_class c on c.oid = a.relation
     where c.relkind = 'p' and a.rendering is distinct from plank.rendering(a.relation) and exists (
-            select from pg_event_trigger_dropped_objects() d where d.object_type = 'trigger' and d.object_identity like 'plank\_insert on %' and not d.original)
+            select from dropped d where d.object_type = 'trigger' and d.object_identity like 'plank\_insert on %' and not d.original)
        or tg_tag <> 'ALTER TABLE' and exists (
-            select from pg_event_trigger_dropped_objects() d where d.classid = 'pg_class'::regclass and d.objsubid > 0 and d.objid = a.relation)
+            select from dropped d where d.classid = 'pg_class'::regclass and d.objsubid > 0 and d.objid = a.relation)
   loop
     perform plank.refresh(gone);
   end loop;
