@@ -1,5 +1,7 @@
 /** Why a database cannot be used, in one line that says what to do. Never a password: of the URL only the host, the port and names. */
 
+import { UnreadableMessage } from './whole-messages.ts';
+
 interface Place {
   at: string;
   user: string;
@@ -74,7 +76,8 @@ function explain(error: unknown, { at, user, database }: Place): string {
     return `the database at ${at} shows a certificate that is not trusted: name its authority by sslrootcert in DATABASE_URL (${line})`;
   if (/SASL|password must be a string/.test(line))
     return `the database at ${at} asks for a password of "${user}": put it into DATABASE_URL (${line})`;
-  if (/terminated|ECONNRESET|EPIPE/.test(`${line} ${code}`))
+  // (the first words of another protocol, read as a length)
+  if (error instanceof UnreadableMessage || /terminated|ECONNRESET|EPIPE/.test(`${line} ${code}`))
     return `what answers at ${at} ends the connection: is it a Postgres database? Correct DATABASE_URL`;
   if (/timeout/i.test(line))
     return `the database at ${at} does not answer in time: is it a Postgres? Correct DATABASE_URL`;

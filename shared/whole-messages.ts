@@ -9,6 +9,11 @@ const headBytes = 5;
 /** a change with two images of the largest bound there can be, and room; V8 makes no string of 512 MB */
 const maxMessageBytes = 128 * 1024 * 1024;
 
+/** What came is no message, or one that is too large to be held: the connection is of no use any more. */
+export class UnreadableMessage extends Error {
+  override readonly name = 'UnreadableMessage';
+}
+
 /**
  * Returns what is to be called with each chunk from the server's first byte on: `pass` gets the same bytes, whole messages at a time. It
  * throws where a message is too large to be held.
@@ -24,7 +29,7 @@ export function wholeMessages(pass: (messages: Buffer) => void): (chunk: Buffer)
   function begin(start: Buffer, at: number): void {
     const bytes = 1 + start.readUInt32BE(at + 1);
     if (bytes > maxMessageBytes)
-      throw new Error(`Postgres sent ${bytes} bytes at once, and ${maxMessageBytes} are the most`);
+      throw new UnreadableMessage(`Postgres sent ${bytes} bytes at once, and ${maxMessageBytes} are the most`);
     begun = Buffer.allocUnsafe(bytes);
     filled = start.copy(begun, 0, at);
     seen = 0;

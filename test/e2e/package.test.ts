@@ -32,7 +32,7 @@ it('is imported by Node', async () => {
     console.log(typeof plank.table('items').live, new sdk.PlankError('X', 'y').code, Object.keys({ ...sdk, ...hook }).join()); plank.close();`;
   await writeFile(join(folder, 'script.mjs'), script);
   const { stdout } = await run(process.execPath, [join(folder, 'script.mjs')], { cwd: folder });
-  expect(stdout).toBe('function X PlankError,createPlank,useLive\n');
+  expect(stdout).toBe('function X PlankError,createPlank,isTruncated,useLive\n');
 });
 
 it('says its types', async () => {
