@@ -96,9 +96,14 @@ export class EventStreams {
    * connection ends instead.
    */
   readonly guard: RequestHandler = (request, _response, next) => {
-    if (this.#taken.has(request.socket)) request.socket.destroy();
+    if (this.isOn(request.socket)) request.socket.destroy();
     else next();
   };
+
+  /** Whether this connection is for a stream, which nothing may follow. */
+  isOn(socket: Socket): boolean {
+    return this.#taken.has(socket);
+  }
 
   /** For `GET /api/:table/changes`. */
   readonly handler: RequestHandler = async (request, response) => {

@@ -253,7 +253,10 @@ export class Gateway implements Service {
       if (request.headers['x-forwarded-for'] !== undefined) this.#isProxied = true;
       if (this.#stopping) response.setHeader('Connection', 'close');
     });
-    this.#server.on('upgrade', (request, socket, head) => this.#sockets.upgrade(request, socket, head));
+    this.#server.on('upgrade', (request, socket, head) => {
+      if (this.#events.isOn(request.socket)) socket.destroy();
+      else this.#sockets.upgrade(request, socket, head);
+    });
   }
 
   get port(): number {

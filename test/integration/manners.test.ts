@@ -168,6 +168,10 @@ describe('on one connection', () => {
     ['a write', request('/api/slow', 'POST', '{"id":7}')],
     ['a read', request('/api/todo')],
     ['another event stream', stream],
+    [
+      'a WebSocket',
+      'GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n',
+    ],
   ])('what follows an event stream is not done, and the connection ends: %s', async (_what, next) => {
     const { text, ended } = await talk(stream + next, () => false);
     expect(ended).toBe(true);
