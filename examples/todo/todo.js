@@ -3,9 +3,11 @@
 
 // written into the page by whoever serves it: a script from an address in the URL would be anybody's
 const plankUrl = new URL(document.documentElement.dataset.plank);
-const { createPlank } = await import(new URL('/plank.js', plankUrl).href);
-
 const byId = (id) => document.getElementById(id);
+const { createPlank } = await import(new URL('/plank.js', plankUrl).href).catch((error) => {
+  byId('note').textContent = 'Plank does not answer. Load this page again when it does.';
+  throw error;
+});
 const plank = createPlank({ url: new URL('/ws', plankUrl) });
 const todos = plank.table('todo').live({}, draw);
 const drawn = new Map(); // id → { row, item }

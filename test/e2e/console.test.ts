@@ -156,6 +156,25 @@ it('says so while Redis is down', async () => {
   await isWell(page);
 });
 
+it('shows names, keys and rows as text, whatever is in them', async () => {
+  const markup = '"><img src=x onerror=alert(1)>';
+  const table = `"${markup.replace('"', '""')}"`;
+  await admin(database.url, `create table ${table} (id text primary key); select plank.attach('${table}')`);
+  const page = await open(cluster.gateways[0]!);
+  await page.locator('#tail-table option', { hasText: markup }).waitFor({ state: 'attached' });
+  await page.locator('#tail-table').selectOption(markup);
+  await page.getByRole('button', { name: 'Follow' }).click();
+  await page.locator('#channels tbody th', { hasText: markup }).waitFor();
+  await admin(database.url, `insert into ${table} values ('${markup}')`);
+  await page
+    .locator('#tail li', { hasText: `${markup} ${markup}` })
+    .locator('.pos')
+    .click();
+  await page.locator('#explained h3', { hasText: `${markup} ${markup}` }).waitFor();
+  expect(await page.locator('img').count()).toBe(1);
+  await admin(database.url, `drop table ${table}`);
+});
+
 it('follows changes with a filter, and explains one of them', async () => {
   const page = await open(cluster.gateways[0]!);
   await page.locator('#tail-table option[value="items"]').waitFor({ state: 'attached' });
