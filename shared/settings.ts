@@ -1,4 +1,5 @@
 /** The kinds of settings: what each takes from the environment, and in which words it refuses what it does not. */
+import { isIP } from 'node:net';
 import { z } from 'zod';
 
 /** Of a field's refusal: what is allowed. What was given is added where it is no secret. */
@@ -32,10 +33,11 @@ export function pattern(allowed: string, regex: RegExp) {
   return field(`must be ${allowed}`, (text) => (regex.test(text) ? text : undefined));
 }
 
-export const host = pattern(
-  'an address or a name of this machine, without a scheme or a port',
-  /^([a-z0-9.-]+|[a-f0-9:.]+)$/i,
-);
+export const host = field('must be an address or a name of this machine, without a scheme or a port', (text) => {
+  // the last part of a name has a letter
+  const isName = /^([a-z0-9-]+\.)*(?=[0-9-]*[a-z])[a-z0-9-]+$/i.test(text);
+  return isName || isIP(text) > 0 ? text : undefined;
+});
 
 export const postgresUrl = field(
   'must be a URL as postgres://user:password@host:port/database, special characters of the password percent-encoded',

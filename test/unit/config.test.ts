@@ -129,6 +129,10 @@ describe('what is refused', () => {
     ['HOST', 'http://localhost', 'must be an address or a name of this machine'],
     ['HOST', '0.0.0.0/0', 'must be an address or a name of this machine'],
     ['HOST', 'localhost:8000', 'must be an address or a name of this machine'],
+    ['HOST', '0.0.0.0:8000', 'must be an address or a name of this machine'],
+    ['HOST', '256.0.0.1', 'must be an address or a name of this machine'],
+    ['HOST', '[::1]', 'must be an address or a name of this machine'],
+    ['HOST', '8000', 'must be an address or a name of this machine'],
     ['PLANK_LOG_NAME', 'a b', 'must be 1 to 40 letters'],
     ...[
       'example.com',
@@ -182,6 +186,7 @@ describe('what is taken', () => {
     ['OPS_TOKEN', '0123456789abcdef\n', '0123456789abcdef'],
     ['PORT', '  ', 8_000],
     ['HOST', '::', '::'],
+    ['HOST', 'gateway-1.internal', 'gateway-1.internal'],
     ['HOST', 'fd00::2', 'fd00::2'],
     ['DATABASE_URL', 'postgresql:///d?host=/var/run/postgresql', 'postgresql:///d?host=/var/run/postgresql'],
     ['DATABASE_URL', 'postgres://u:p@/d?host=/run', 'postgres://u:p@/d?host=/run'],
