@@ -164,20 +164,21 @@ describe.each(['memory', 'history'])('from %s, where', (source) => {
       const isRefused = ends_ === ends_.toUpperCase();
       const columns = 'columns' in way ? ['id', 'v'] : ['id', 'v', 'n'];
       const rows = had.map((row) => Object.fromEntries(columns.map((column) => [column, row[column]])));
-      for (const [transport, ask] of [
+      const transports = [
         [overWebSocket, { table, from: pos, ...way }],
         [overEvents, { table, since: pos, ...way }],
-      ] as const) {
+      ] as const;
+      const resumes = async ([transport, ask]: (typeof transports)[number]) => {
         const reader = await transport(urls[source]!, ask as never).catch((error: Error) => error);
         if (reader instanceof Error) {
           expect(isRefused, reader.message).toBe(true);
           if (transport === overWebSocket) expect(reader.message).toBe(ends_);
-          continue;
+          return;
         }
         stage.afterwards(() => reader.close());
         const followed = await follow(reader, rows, ['id']);
         expect(followed.error).toBe(isRefused ? ends_ : null);
-        if (isRefused) continue;
+        if (isRefused) return;
         expect(new Set(followed.reasons)).toEqual(new Set(ends_ === 'goes on' ? [] : [ends_]));
         if (ends_ !== 'goes on' || 'from' in ask) expect(followed.key).toEqual(key);
         if ('snapshot' in way) {
@@ -194,7 +195,8 @@ describe.each(['memory', 'history'])('from %s, where', (source) => {
             name === 'a column got another type' ? '9' : 9,
           );
         }
-      }
+      };
+      await Promise.all(transports.map(resumes));
     });
   });
 });

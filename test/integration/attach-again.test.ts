@@ -22,9 +22,7 @@ async function close(): Promise<void> {
 }
 
 const problems = () =>
-  admin(database.url, 'select name, problem from plank.check() order by 1, 2') as Promise<
-    { name: string; problem: string }[]
-  >;
+  capture.ask('select name, problem from plank.check() order by 1, 2') as Promise<{ name: string; problem: string }[]>;
 
 /** Runs what each problem says, until there is none left. */
 async function repair(): Promise<void> {

@@ -92,7 +92,7 @@ describe.each([
   });
 
   const problems = () =>
-    admin(database.url, 'select name, problem from plank.check() order by 1, 2') as Promise<
+    capture.ask('select name, problem from plank.check() order by 1, 2') as Promise<
       { name: string; problem: string }[]
     >;
 

@@ -20,7 +20,7 @@ afterAll(async () => {
 });
 
 async function problems(): Promise<Record<string, string>[]> {
-  return admin(database.url, 'select name, problem from plank.check() order by 1, 2');
+  return capture.ask('select name, problem from plank.check() order by 1, 2');
 }
 
 /** name → how it is enabled: O(rigin), A(lways), R(eplica), D(isabled) */

@@ -52,6 +52,10 @@ async function empty(name: string, options = ''): Promise<string> {
   return url(name);
 }
 
+/** The source is the same to all of them. */
+let dumped: Promise<string> | undefined;
+const dumpOfSource = () => (dumped ??= dump('source'));
+
 async function dump(from: string, ...options: string[]): Promise<string> {
   const file = await postgres.file(`dump-${(number += 1)}`);
   await postgres.tool('pg_dump', ['-Fc', '-f', file, ...options, '-d', url(from)]);
@@ -128,7 +132,7 @@ describe('a dump that is restored', () => {
       ],
     ],
   ])('%s', async (_, user, steps) => {
-    const name = await restore(await dump('source'), user, ...steps.map((step) => [...step]));
+    const name = await restore(await dumpOfSource(), user, ...steps.map((step) => [...step]));
     expect(await problems(name)).toEqual(all.map(moved));
     expect(await served(name)).toEqual(visible);
     // what was captured before an exclusion is of another history
@@ -142,7 +146,7 @@ describe('a dump that is restored', () => {
   });
 
   it('follows what DDL makes of it before it is attached again', async () => {
-    const name = await restore(await dump('source'), 'postgres', []);
+    const name = await restore(await dumpOfSource(), 'postgres', []);
     await admin(
       url(name),
       'alter table items rename to things; alter schema early rename to late; alter table things rename column secret to hidden',
@@ -158,7 +162,7 @@ describe('a dump that is restored', () => {
   });
 
   it('is told by the doctor, and by a listener that starts', async () => {
-    const name = await restore(await dump('source'), 'postgres', []);
+    const name = await restore(await dumpOfSource(), 'postgres', []);
     const pool = testPool(url(name), 2);
     const client = await pool.connect();
     const abort = new AbortController();

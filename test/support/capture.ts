@@ -7,7 +7,6 @@
 import { Client } from 'pg';
 import { type ChangeRow, changeColumns } from '../../shared/batch.ts';
 import { asText } from '../../shared/postgres.ts';
-import { admin } from './admin.ts';
 import { drainedRows } from './batches.ts';
 
 export interface Change {
@@ -66,6 +65,11 @@ export class Capture {
     await Promise.all([this.writer.end(), this.#drainer.end()]);
   }
 
+  /** Rows, read in a session that stays: a new one takes longer to plan what Plank's functions ask than to answer. */
+  async ask(sql: string): Promise<Record<string, string>[]> {
+    return (await this.#drainer.query<Record<string, string>>(sql)).rows;
+  }
+
   /** Runs SQL (several statements without `begin` are one transaction), and gives what it changed, checked. */
   async run(sql: string, client: Client = this.writer): Promise<Change[]> {
     await client.query(sql);
@@ -88,10 +92,7 @@ export class Capture {
       'seqs',
     );
     this.#seq += changed.length;
-    const attached = await admin(
-      this.url,
-      'select a.id, a.name from plank.attached a join pg_class c on c.oid = a.relation',
-    );
+    const attached = await this.ask('select a.id, a.name from plank.attached a join pg_class c on c.oid = a.relation');
     for (const { id, name } of attached) this.#names.set(String(id), name!);
     const changes = changed.map(([seq, xid, , relation, action, key, newImage, oldImage]): Change => {
       const table = this.#names.get(relation) ?? relation;

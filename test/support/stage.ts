@@ -53,8 +53,12 @@ export class Stage {
   /** Whatever a test did, nothing of it is left. */
   async #forget(): Promise<void> {
     for (const one of this.#open.splice(0)) one.close();
-    for (const name of ['plank_subscriptions', 'plank_connections', 'plank_channels', 'plank_catching_up'])
-      await until(`${name} is 0 again`, async () => (await this.metric(name)) === 0, 6_000);
+    const counts = ['plank_subscriptions', 'plank_connections', 'plank_channels', 'plank_catching_up'];
+    const areGone = async () => {
+      const text = await this.embedded.registry.metrics();
+      return counts.every((name) => sumOf(text, name) === 0);
+    };
+    await until(`${counts.join(', ')} are 0 again`, areGone, 6_000);
     // behind a test that held up Postgres, it says so until the next confirmation
     const isWell = async () => (await fetch(`${this.embedded.url}/health`)).status === 200;
     await until('it is well', isWell, 15_000);
@@ -64,10 +68,7 @@ export class Stage {
 
   /** The sum over its labels. */
   async metric(name: string): Promise<number> {
-    const text = await this.embedded.registry.metrics();
-    if (!text.includes(`# TYPE ${name} `)) throw new Error(`there is no metric ${name}`);
-    const lines = text.split('\n').filter((line) => line.startsWith(`${name}{`));
-    return lines.reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' ') + 1)), 0);
+    return sumOf(await this.embedded.registry.metrics(), name);
   }
 
   /** What was written so far has passed the gateway. Writes to `todo` itself. */
@@ -165,6 +166,12 @@ export class Stage {
     this.#open.push(reader);
     return reader;
   };
+}
+
+function sumOf(metrics: string, name: string): number {
+  if (!metrics.includes(`# TYPE ${name} `)) throw new Error(`there is no metric ${name}`);
+  const lines = metrics.split('\n').filter((line) => line.startsWith(`${name}{`));
+  return lines.reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' ') + 1)), 0);
 }
 
 export const closed = (one: Peer, deadlineMs = 2_000) => until('it is closed', () => one.code !== 0, deadlineMs);
