@@ -6,6 +6,7 @@ import { keepRetention } from '../../services/listener/retention.ts';
 import { listenerSchema, readConfig } from '../../shared/config.ts';
 import { createRegistry, listenerMetrics } from '../../shared/metrics.ts';
 import { createPool } from '../../shared/postgres.ts';
+import { testPool } from '../support/pool.ts';
 import { createDatabase } from '../support/servers.ts';
 import { Stage } from '../support/stage.ts';
 import { until } from '../support/wait.ts';
@@ -54,19 +55,21 @@ test('a round of the retention that takes too long is tried with fewer rows', as
   await using stack = new AsyncDisposableStack();
   const database = await createDatabase();
   stack.defer(() => database.drop());
-  const options = { applicationName: 'test', statementTimeoutMs: 200, max: 2, onError: () => {} };
+  const options = { applicationName: 'test', statementTimeoutMs: 500, max: 1, onError: () => {} };
   const pool = createPool(database.url, options);
   stack.defer(() => pool.end());
-  // of the 400 rows no 200 go within 200 ms
-  await pool.query(`
+  const direct = testPool(database.url, 1);
+  stack.defer(() => direct.end());
+  // of the 1,000 rows no 500 go within 500 ms
+  await direct.query(`
     create table bulk (id integer primary key);
     select plank.attach('bulk');
-    insert into bulk select generate_series(1, 400);
+    insert into bulk select generate_series(1, 1000);
     create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.001); return old; end $$;
     create trigger slow before delete on plank.outbox for each row execute function slow()`);
-  const { rows: leads } = await pool.query<{ term: string }>(`select term from plank.lead('test', '1 hour')`);
+  const { rows: leads } = await direct.query<{ term: string }>(`select term from plank.lead('test', '1 hour')`);
   const term = Number(leads[0]!.term);
-  await pool.query(`select from plank.drain($1, 5000, '1 hour', false)`, [term]);
+  await direct.query(`select from plank.drain($1, 5000, '1 hour', false)`, [term]);
   const over = new AbortController();
   const kept = keepRetention({
     pool,
@@ -79,6 +82,6 @@ test('a round of the retention that takes too long is tried with fewer rows', as
   stack.defer(() => kept);
   stack.defer(() => over.abort());
   const left = async () =>
-    Number((await pool.query<{ n: string }>('select count(*) as n from plank.outbox')).rows[0]!.n);
+    Number((await direct.query<{ n: string }>('select count(*) as n from plank.outbox')).rows[0]!.n);
   await until('all has gone', async () => (await left()) === 0, 30_000);
 });

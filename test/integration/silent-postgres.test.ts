@@ -1,7 +1,7 @@
 // A connection to Postgres that says nothing: given up soon where it has died, and not where Postgres works. And what one process without
 // Redis says, to people and to clients, while changes cannot arrive.
 
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { createPlank } from '../../client/plank-client.ts';
 import { LogReader } from '../../shared/log-reader.ts';
 import type { Pool, PoolClient } from '../../shared/postgres.ts';
@@ -16,47 +16,61 @@ import { until } from '../support/wait.ts';
 const longMs = 60_000;
 const soonMs = 7_000;
 let database: TestDatabase;
-let proxy: TcpProxy;
-let pool: Pool;
 let direct: Pool;
-const clients: PoolClient[] = [];
 
 beforeAll(async () => {
   database = await createDatabase();
-  proxy = await TcpProxy.start(database.url);
-  pool = testPool(proxy.through(database.url));
   direct = testPool(database.url);
 });
-afterEach(() => {
-  for (const client of clients.splice(0)) client.release(new Error('used'));
-  proxy.pass();
-});
 afterAll(async () => {
-  await pool.end();
   await direct.end();
-  await proxy.stop();
   await database.drop();
 });
 
-const client = async (): Promise<PoolClient> => {
-  const one = await pool.connect();
-  clients.push(one);
-  return one;
-};
+/** A pool of its own, so that tests run beside each other. */
+class Setting {
+  readonly #stack: AsyncDisposableStack;
+  readonly #clients: PoolClient[] = [];
+  readonly pool: Pool;
+  readonly proxy: TcpProxy;
 
-/** The connections there are have died, and nobody says so; new ones are as they should be. */
-const lose = () => {
-  proxy.blackhole();
-  proxy.pass();
-};
+  private constructor(stack: AsyncDisposableStack, proxy: TcpProxy) {
+    this.#stack = stack;
+    this.proxy = proxy;
+    this.pool = testPool(proxy.through(database.url));
+    stack.defer(() => this.pool.end());
+    stack.defer(() => {
+      for (const client of this.#clients) client.release(new Error('used'));
+      proxy.pass();
+    });
+  }
 
-const ask = async (sql: string) => {
-  const one = await client();
-  // others of the pool die as well
-  const idle = await pool.connect();
-  idle.release();
-  return { one, answer: () => answered(one.query(sql), one, pool, longMs) };
-};
+  static async create(): Promise<Setting> {
+    const stack = new AsyncDisposableStack();
+    const proxy = await TcpProxy.start(database.url);
+    stack.defer(() => proxy.stop());
+    return new Setting(stack, proxy);
+  }
+
+  /** The connections there are have died, and nobody says so; new ones are as they should be. */
+  lose(): void {
+    this.proxy.blackhole();
+    this.proxy.pass();
+  }
+
+  async ask(sql: string): Promise<{ answer: () => Promise<unknown> }> {
+    const one = await this.pool.connect();
+    this.#clients.push(one);
+    // others of the pool die as well
+    const idle = await this.pool.connect();
+    idle.release();
+    return { answer: () => answered(one.query(sql), one, this.pool, longMs) };
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#stack.disposeAsync();
+  }
+}
 
 async function failsSoon(work: Promise<unknown>): Promise<void> {
   const began = performance.now();
@@ -67,55 +81,62 @@ async function failsSoon(work: Promise<unknown>): Promise<void> {
 const running = (sql: string) => async () =>
   (await direct.query(`select from pg_stat_activity where state = 'active' and query = $1`, [sql])).rowCount === 1;
 
-test('where the question is lost', async () => {
-  const { answer } = await ask('select 1');
-  lose();
+test.concurrent('where the question is lost', async () => {
+  await using setting = await Setting.create();
+  const { answer } = await setting.ask('select 1');
+  setting.lose();
   await failsSoon(answer());
 });
 
-test('where the answer is lost, after Postgres has worked for it', async () => {
-  const sql = 'select pg_sleep(1.5)';
-  const { answer } = await ask(sql);
+test.concurrent('where the answer is lost, after Postgres has worked for it', async () => {
+  await using setting = await Setting.create();
+  const sql = 'select pg_sleep(2)';
+  const { answer } = await setting.ask(sql);
   const failing = failsSoon(answer());
-  await until('it works', running(sql), 2_000);
-  lose();
+  await until('it works', running(sql), 5_000);
+  setting.lose();
   await failing;
 });
 
-test('where the server process has gone and nobody says so, and where nothing can be asked at all', async () => {
-  const { answer } = await ask('select pg_sleep(30)');
+test.concurrent('where the server process has gone and nobody says so, and where nothing can be asked at all', async () => {
+  await using setting = await Setting.create();
+  const { answer } = await setting.ask('select pg_sleep(30)');
   const failing = answer();
   failing.catch(() => {});
-  await until('it works', running('select pg_sleep(30)'), 2_000);
-  proxy.blackhole();
+  await until('it works', running('select pg_sleep(30)'), 5_000);
+  setting.proxy.blackhole();
   const began = performance.now();
   await expect(failing).rejects.toThrow('silent');
   expect(performance.now() - began).toBeLessThan(10_000);
   await direct.query(`select pg_terminate_backend(pid) from pg_stat_activity where query = 'select pg_sleep(30)'`);
 });
 
-test('but not where Postgres works, or waits for a lock', async () => {
-  const { one, answer } = await ask('select pg_sleep(3.5)');
-  await answer();
+test.concurrent('but not where Postgres works, or waits for a lock', async () => {
+  await using setting = await Setting.create();
+  const [working, waiting] = [
+    await setting.ask('select pg_sleep(3.5)'),
+    await setting.ask('select from plank.migrations limit 1'),
+  ];
   const holder = await direct.connect();
   try {
-    await holder.query('begin; lock table plank.leader in access exclusive mode');
-    const waiting = answered(one.query('select epoch from plank.leader'), one, pool, longMs);
-    const began = performance.now();
-    await until('longer than silence may last', () => performance.now() - began > 3_500, 6_000);
+    await holder.query('begin; lock table plank.migrations in access exclusive mode');
+    const waits = waiting.answer();
+    // longer than silence may last
+    await working.answer();
     await holder.query('rollback');
-    expect((await waiting).rowCount).toBe(1);
+    expect(await waits).toMatchObject({ rowCount: 1 });
   } finally {
     await holder.query('rollback');
     holder.release();
   }
 });
 
-test('a read of the log fails soon, and the next one succeeds', async () => {
-  const reader = new LogReader(pool);
+test.concurrent('a read of the log fails soon, and the next one succeeds', async () => {
+  await using setting = await Setting.create();
+  const reader = new LogReader(setting.pool);
   const { newest } = await reader.extent();
   await reader.page(newest, 10);
-  lose();
+  setting.lose();
   await failsSoon(reader.page(newest, 10));
   expect(await reader.page(newest, 10)).toEqual([]);
 });
