@@ -19,6 +19,28 @@ export interface GatewayFigures {
   rss: number;
 }
 
+/** A gateway's own part of its status in the roster. */
+export type GatewayState = Record<string, unknown> &
+  GatewayFigures & {
+    ready: boolean;
+    draining: boolean;
+    connections: number;
+    limit: number;
+    /** where changes come from: the stream, or the log in Postgres */
+    changes: 'tailing' | 'reading';
+    position: string;
+    /** connections that were asked to go elsewhere and may be nowhere: see shedding.ts */
+    moving: number;
+    /** how long the last canary took; null: none has come */
+    canaryMs: number | null;
+    /** the one that should have come has not */
+    canaryLate: boolean;
+    /** for how long changes can arrive without a doubt; 0: there is one */
+    freshMs: number;
+    /** why there is; null: none */
+    staleReason: string | null;
+  };
+
 /** As another replica's console sees it. */
 export interface SeenGateway extends GatewayFigures {
   ready: boolean;

@@ -60,7 +60,11 @@ export class Stage {
     };
     await until(`${counts.join(', ')} are 0 again`, areGone, 6_000);
     // behind a test that held up Postgres, it says so until the next confirmation
-    const isWell = async () => (await fetch(`${this.embedded.url}/health`)).status === 200;
+    const isWell = () =>
+      fetch(`${this.embedded.url}/health`).then(
+        ({ status }) => status === 200,
+        () => false, // a connection that was left open has been closed meanwhile
+      );
     await until('it is well', isWell, 15_000);
   }
 
