@@ -49,11 +49,11 @@ export interface GatewayDeps {
 
 /** What the parts ask of the gateway that owns them. */
 export interface Own {
-  state(): GatewayState;
-  health(): Promise<Health>;
-  ready(): Readiness;
-  drain(): Drained;
-  undrain(): Drained;
+  readonly state: () => GatewayState;
+  readonly health: () => Promise<Health>;
+  readonly ready: () => Readiness;
+  readonly drain: () => Drained;
+  readonly undrain: () => Drained;
 }
 
 export interface Readiness {
