@@ -32,6 +32,13 @@ create function plank.is_narrow(base oid, p_modifier integer) returns boolean la
       or base = any ('{varchar,bpchar}'::regtype[]) and p_modifier between 1 and 300
 $$;
 
+-- Whether a type, which is no domain, may hold any number of numerics (1e131071 is small, and its text is not). To look into each of a
+-- user's types would take longer than it is worth.
+create function plank.holds_numeric(base oid) returns boolean language sql stable as $$
+  select base = any ('{jsonb,numeric[],jsonb[],numrange[],nummultirange,nummultirange[]}'::regtype[])
+      or base >= 16384 and exists (select from pg_type where oid = base and (typtype in ('c', 'r', 'm') or typelem <> 0))
+$$;
+
 -- A column's value as JSON; of one that is large by itself, # and at least how many bytes of JSON it is. In no case more is rendered
 -- than a few times the bound.
 create function plank.rendered(p_value text) returns text language plpgsql stable set search_path = pg_catalog, pg_temp as $$
@@ -80,8 +87,9 @@ end $$;
 -- Where the column is of another type by now.
 create function plank.rendered(anyelement) returns text language sql stable as 'select plank.rendered_any($1)';
 
--- The partial image of a row of which these are the columns, in order; null where it is not large.
-create function plank.partial_image(p_columns text[], p_names text[], p_keys boolean[]) returns text
+-- The partial image of a row of which these are the columns, in order; null where it is not large. With p_or_whole its image, null where
+-- these do not say all of it.
+create function plank.partial_image(p_columns text[], p_names text[], p_keys boolean[], p_or_whole boolean default false) returns text
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare
   whole bigint := 2;
@@ -91,7 +99,8 @@ begin
     whole := whole + octet_length(p_names[i]) + 2 + case when p_columns[i] ^@ '#' then substr(p_columns[i], 2)::bigint else octet_length(p_columns[i]) end;
   end loop;
   if whole <= plank.row_bytes() then
-    return null;
+    return (select '{' || string_agg(name || ':' || value, ',' order by place) || '}'
+            from unnest(p_columns, p_names) with ordinality c(value, name, place) having p_or_whole and not bool_or(value ^@ '#'));
   end if;
   -- a key of its own is never large
   select ' {' || string_agg(name || ':' || value, ',' order by place) || '}' into rest

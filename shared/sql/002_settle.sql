@@ -110,6 +110,7 @@ begin
       tids     tid[] := p_tids;
       held     text[];
       starts   text[];
+      ends     text[];
       was      bigint[] := '{}';
       at       tid[] := '{}';
       becomes  bigint[] := '{}';
@@ -134,7 +135,9 @@ begin
           path := plank.path(r.old, r.new, standing);
           if p_net and (path is null or r.new[path[cardinality(path)]] is distinct from standing) then
             starts := plank.path_starts(r.old, r.new);
-            continue when cardinality(starts) > 1;
+            ends := plank.path_starts(r.new, r.old);
+            -- what does not lead to what is there lacks changes which outer statements are still to tell
+            continue when cardinality(starts) > 1 or cardinality(ends) = 1 and ends[1] is distinct from standing;
             if p_tids is null then
               delete from plank.outbox_%1$s where id = any (r.ids);
             else

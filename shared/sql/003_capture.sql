@@ -174,10 +174,11 @@ create function plank.base_type(type oid) returns oid language sql stable as $$
 $$;
 
 -- How the row p_row is rendered, as SQL: its whole image; whether it may be large, and the partial image of one that is, else null (see
--- 000_bound.sql), both null where no column of the table can be large. p_of stands before the names of its columns. Whether it may be is
--- said by sizes that are at hand: as JSON a text takes six times its bytes at most, and other types 256 times what is stored of
--- them, compressed (more only where nearly all of it are escapes).
-create function plank.row_sql(a plank.attached, p_row text, p_of text, out whole text, out suspect text, out partial text)
+-- 000_bound.sql), both null where no column of the table can be large; and its image, whole or partial. p_of stands before the names of
+-- its columns. Whether it may be is said by sizes that are at hand: as JSON a text takes six times its bytes at most, and other types 256
+-- times what is stored of them, compressed (more only where nearly all of it are escapes). A numeric takes up to 131,000 bytes,
+-- and 4 to 12 of what it is in: of such types only what is small and not compressed is not large.
+create function plank.row_sql(a plank.attached, p_row text, p_of text, out whole text, out suspect text, out partial text, out image text)
 -- (plpgsql keeps the plan, which takes longer than all else)
 language plpgsql stable as $$
 #variable_conflict use_column
@@ -186,6 +187,7 @@ begin
     select c.*, t.attname = any (a.key_columns) as is_key, case
       when y.typlen <> -1 or plank.is_narrow(b.oid, t.atttypmod) then 'narrow'
       when t.attgenerated <> 'v' and b.oid = any ('{text,varchar,bytea}'::regtype[]) then 'text'
+      when plank.holds_numeric(b.oid) then 'numeric'
       else 'other' end as kind
     from plank.column_values(a, p_of) c join pg_attribute t on t.attrelid = a.relation and t.attnum = c.number
     join pg_type y on y.oid = t.atttypid
@@ -193,29 +195,33 @@ begin
   ), kinds as (
     select kind, case kind
       when 'text' then format('greatest(%s) > plank.row_bytes() / %s', string_agg(format('plank.raw_size(%s)', value), ', ' order by number), 12 * count(*))
+      when 'numeric' then string_agg(format('pg_catalog.pg_column_size(%1$s) > plank.row_bytes() / %2$s or pg_catalog.pg_column_compression(%1$s) is not null',
+        value, 4096), ' or ' order by number)
       when 'other' then format('greatest(%s) > plank.row_bytes() / %s', string_agg(format('pg_catalog.pg_column_size(%s)', value), ', ' order by number), 512 * count(*))
       end as suspect
     from columns where kind <> 'narrow' group by kind
   )
-  select case when plank.is_plain_layout(a) then format('pg_catalog.to_json(%s.*)::pg_catalog.text', p_row) else
-           format('(select pg_catalog.to_json(image.*)::pg_catalog.text from (select %s) image)',
-             string_agg(value || ' as ' || quote_ident(name), ', ' order by number)) end,
-         k.suspect,
-         case when k.suspect is not null then format('case when %s then plank.partial_image(array[%s], %L::pg_catalog.text[], %L::pg_catalog.bool[]) end',
-           k.suspect, string_agg(format(case kind when 'text' then 'plank.rendered(%s)' else 'plank.rendered_any(%s)' end, value), ', ' order by number),
-           array_agg(to_json(name)::text order by number), array_agg(is_key order by number)) end
-  into whole, suspect, partial
-  from columns cross join (select string_agg(suspect, ' or ' order by kind desc) as suspect from kinds) k
-  group by k.suspect;
+  select p.whole, k.suspect, format('case when %s then plank.partial_image(%s) end', k.suspect, p.parts),
+         -- (what was rendered to see how large it is need not be rendered again)
+         format('coalesce(case when %s then plank.partial_image(%s, true) end, %s)', k.suspect, p.parts, p.whole)
+  into whole, suspect, partial, image
+  from (
+    select case when plank.is_plain_layout(a) then format('pg_catalog.to_json(%s.*)::pg_catalog.text', p_row) else
+             format('(select pg_catalog.to_json(image.*)::pg_catalog.text from (select %s) image)',
+               string_agg(value || ' as ' || quote_ident(name), ', ' order by number)) end as whole,
+           format('array[%s], %L::pg_catalog.text[], %L::pg_catalog.bool[]',
+             string_agg(format(case kind when 'text' then 'plank.rendered(%s)' else 'plank.rendered_any(%s)' end, value), ', ' order by number),
+             array_agg(to_json(name)::text order by number), array_agg(is_key order by number)) as parts
+    from columns) p
+  cross join (select string_agg(suspect, ' or ' order by kind desc) as suspect from kinds) k;
+  if suspect is null then
+    partial := null;
+    image := whole;
+  end if;
 end $$;
 
--- SQL that renders a row as its image: whole, or partial.
-create function plank.image_of(whole text, partial text) returns text language sql immutable as $$
-  select case when partial is null then whole else format('coalesce(%s, %s)', partial, whole) end
-$$;
-
 create function plank.image_sql(a plank.attached, p_row text) returns text language sql stable as $$
-  select plank.image_of(whole, partial) from plank.row_sql(a, p_row, p_row || '.')
+  select image from plank.row_sql(a, p_row, p_row || '.')
 $$;
 
 -- SQL that renders the row p_row's key as text. p_of stands before the names of its columns.
@@ -314,15 +320,16 @@ $$;
 create function plank.generate(a plank.attached) returns void language plpgsql as $$
 declare
   r record := plank.row_sql(a, 'r', '');
-  image text := plank.image_of(r.whole, r.partial);
   key text := plank.key_sql(a, 'r', '');
-  -- of the columns that are named: of all, or where rows are rendered as they are and cannot be large, of the key
-  absent text := (select string_agg(format('null::text as %I', attname), ', ') from pg_attribute
-                  where attrelid = a.relation and attnum > 0 and not attisdropped and (attname = any (a.key_columns) or not plank.is_plain_layout(a) or r.suspect is not null));
+  -- of the columns that are named: of all, or where rows are rendered as they are and cannot be large, of the key, also where it is gone
+  absent text := (select string_agg(format('null::text as %I', name), ', ') from (
+                  select unnest(a.key_columns) as name union
+                  select attname from pg_attribute where attrelid = a.relation and attnum > 0 and not attisdropped
+                  and (not plank.is_plain_layout(a) or r.suspect is not null)) c);
   rows   text := 'select i.* from (select %s) absent cross join lateral (select %s as key, %s as image from plank_%s r%s) i';
   -- ("offset 0": a whole row that is taken through a join to be rendered behind it is read, however large)
-  old_rows text := format(rows, absent, key, image, 'old', ' offset 0');
-  new_rows text := format(rows, absent, key, image, 'new', ' offset 0');
+  old_rows text := format(rows, absent, key, r.image, 'old', ' offset 0');
+  new_rows text := format(rows, absent, key, r.image, 'new', ' offset 0');
   -- To prepare what a large row needs costs each statement 3 to 7 µs. So first those that may be large are left out, where there is
   -- one it is remembered (in front of what nested statements remember, which is looked at anyway), and all is done over.
   suspect text := r.suspect;
@@ -532,7 +539,11 @@ begin
   execute format($f$
     create or replace function plank.%I(text) returns text[] language sql stable security definer
     set search_path = pg_catalog, pg_temp %s as %L
-  $f$, 'current_' || a.id, plank.canonical_settings(), format('select array(select %s from %s t where %s limit 2)', plank.image_sql(a, 't'), a.relation, plank.key_match(a)));
+  $f$, 'current_' || a.id, plank.canonical_settings(), case when (
+      select count(*) from pg_attribute where attrelid = a.relation and attname = any (a.key_columns)) < cardinality(a.key_columns) then 'select ''{}''::text[]'
+    -- keys that are equal ("a" and "A" of citext, 1.0 and 1.00) are different ones to clients
+    else format('select array(select %s from %s t where %s and (%s) collate "C" = $1 limit 2)',
+      plank.image_sql(a, 't'), a.relation, plank.key_match(a), plank.key_sql(a, 't')) end);
   perform plank.generate_rechain(a.id);
   perform plank.hand_over(a);
 end $$;

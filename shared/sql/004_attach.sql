@@ -33,7 +33,7 @@ select s.id, s.name, s.nspname as schema, s.relname as "table", s.key_columns,
         from plank.column_values(r.a, 't.') v join pg_attribute t on t.attrelid = s.relation and t.attnum = v.number
         join pg_type d on d.oid = t.atttypid join pg_type y on y.oid = case d.typtype when 'd' then plank.base_type(d.oid) else d.oid end
         left join pg_type e on e.oid = d.typelem left join pg_collation l on l.oid = t.attcollation) as columns,
-       plank.image_of(i.whole, i.partial) as image_sql, i.partial as large_sql, plank.row_bytes() as row_bytes,
+       i.image as image_sql, i.partial as large_sql, plank.row_bytes() as row_bytes,
        s.told as version                                         -- changes with anything of the above
 from served s cross join lateral (
   select row(s.id, s.relation, s.name, s.key_columns, s.excluded, s.read_only, s.moved, s.shape, s.code, s.told, s.rendering)::plank.attached as a) r
@@ -173,7 +173,8 @@ create function plank.unfit(relation regclass) returns table (problem text, repa
   join pg_extension e on e.oid = d.refobjid
   union all
   select 'has no primary key, so its rows cannot be told apart', format('alter table %s add primary key (%s)', relation, coalesce(
-    (select string_agg(quote_ident(k), ', ') from plank.attached a cross join unnest(a.key_columns) k where a.relation = unfit.relation limit 1), '…'))
+    (select string_agg(quote_ident(k), ', ') from plank.attached a cross join unnest(a.key_columns) k where a.relation = unfit.relation
+     having bool_and(k in (select attname from pg_attribute where attrelid = unfit.relation))), '…'))
   from c where relkind in ('r', 'p') and plank.key_columns(unfit.relation) is null
 $$;
 

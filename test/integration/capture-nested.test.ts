@@ -286,3 +286,23 @@ describe('any transaction', () => {
     60_000 + runs * 1_000,
   );
 });
+
+// Postgres takes them for the same key, and clients for two.
+it.each([
+  ['citext', 'id citext primary key', 'upper(new.id::text)', ['a', 'b']],
+  ['numeric', 'id numeric primary key', "(new.id::text || '0')::numeric", ['1.0', '2.0']],
+  ['numeric, deferrable', 'id numeric primary key deferrable', "(new.id::text || '0')::numeric", ['1.0', '2.0']],
+  ['part of a key', "id numeric, k text default 'x', primary key (k, id)", 'trim_scale(new.id)', ['1.0', '2.0']],
+])('a trigger that writes an equal key otherwise: %s', async (_, columns, otherwise, [first, second]) => {
+  await capture.run(`create extension if not exists citext; create table equals (${columns}, v integer);
+    create function rewrite() returns trigger language plpgsql as $$ begin
+      if new.v % 5 < 2 then update equals set v = v + 1, id = ${otherwise} where id = new.id; end if;
+      return null; end $$;
+    create trigger rewrite after insert or update on equals for each row execute function rewrite();
+    select plank.attach('equals')`);
+  const write = `insert into equals (id, v) values ('${first}', 0), ('${second}', 3); update equals set id = '${first}', v = 5 where v = 2;
+    update equals set v = 6; delete from equals where v = 7`;
+  await capture.run(write);
+  await capture.run(`begin isolation level serializable; ${write}; commit`);
+  await capture.run('drop table equals; drop function rewrite');
+});

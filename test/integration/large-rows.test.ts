@@ -4,6 +4,7 @@
 
 import { afterAll, beforeAll, describe, expect, it, test } from 'vitest';
 import { createPlank, isTruncated } from '../../client/plank-client.ts';
+import { admin } from '../support/admin.ts';
 import { Capture } from '../support/capture.ts';
 import { overEvents, overWebSocket } from '../support/frames.ts';
 import { createDatabase, type TestDatabase } from '../support/servers.ts';
@@ -73,6 +74,20 @@ const cases: Case[] = [
     small: `'{1}'`,
     isLarge: true,
   },
+  {
+    what: 'numeric[] that compresses',
+    type: 'numeric[]',
+    value: `array_fill('1e4000'::numeric, array[300])`,
+    small: `'{1}'`,
+    isLarge: true,
+  },
+  {
+    what: 'jsonb of huge numbers that compresses',
+    type: 'jsonb',
+    value: `(select jsonb_agg('1e4000'::jsonb) from generate_series(1, 300))`,
+    small: `'{}'`,
+    isLarge: true,
+  },
   { what: 'a composite', type: 'pair', value: `row(1, repeat('x', ${bound}))::pair`, small: `'(1,a)'`, isLarge: true },
   {
     what: 'tsvector',
@@ -123,6 +138,10 @@ describe('capture', () => {
     expect([update!.action, update!.old![0], update!.new![0]]).toEqual(['U', ...large, ...large]);
     expect(update!.new!.length).toBeLessThanOrEqual(bound);
     if (isLarge) expect(Object.keys(JSON.parse(update!.new!) as object).slice(0, 2)).toEqual(['id', 'n']);
+    else
+      expect(await admin(database.url, 'select row_to_json(b)::text as image from big b')).toEqual([
+        { image: update!.new },
+      ]);
     await capture.run(`insert into big (id, n) values (2, 0), (3, 0); update big set n = n + 1`);
     if (value !== '') {
       const [shrunk] = await capture.run(`update big set v = ${small} where id = 1`);
