@@ -291,7 +291,7 @@ begin
   if exclude && keys then
     raise exception 'plank: a column of the primary key of % cannot be excluded', attach.relation using errcode = 'invalid_parameter_value';
   end if;
-  if exists (select from plank.attached o join pg_class t on t.oid = o.relation where o.relation <> attach.relation and o.name = plank.public_name(attach.relation)) then
+  if exists (select from plank.attached o join pg_class t on t.oid = o.relation where o.relation <> attach.relation and o.name = (select plank.public_name(attach.relation))) then
     raise exception 'plank: another attached table is called % as well', plank.public_name(attach.relation) using errcode = 'duplicate_object';
   end if;
   select * into was from plank.attached o where o.relation = attach.relation;

@@ -1,7 +1,8 @@
 // The triggers of attached tables are the operator's to disable: DDL that is followed, and attaching again, leave them as they are, and
 // do not wait for writers where nothing is to be changed.
 
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import type { Client } from 'pg';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { admin } from '../support/admin.ts';
 import { Capture, session } from '../support/capture.ts';
 import { createDatabase, type TestDatabase } from '../support/servers.ts';
@@ -112,14 +113,52 @@ it('does not wait for writers where no trigger is to be made, of partitions eith
   }
 });
 
-it('finds nothing soon where many tables are attached', async () => {
-  await capture.writer.query(`do $$ begin
-    for i in 1 .. 100 loop
-      execute format('create table many_%s (id integer primary key)', i);
-      perform plank.attach(format('many_%s', i)::regclass);
-    end loop;
-  end $$`);
-  // gateways ask with this deadline
-  await capture.writer.query("set statement_timeout = '1500ms'");
-  expect((await capture.writer.query('select * from plank.check()')).rows).toEqual([]);
+describe('where many tables are attached', () => {
+  beforeAll(async () => {
+    await capture.writer.query(`do $$ begin
+      for i in 1 .. 100 loop
+        execute format('create table many_%s (id integer primary key)', i);
+        perform plank.attach(format('many_%s', i)::regclass);
+      end loop;
+    end $$`);
+  });
+
+  it('finds nothing soon', async () => {
+    // gateways ask with this deadline
+    await capture.writer.query("set statement_timeout = '1500ms'");
+    expect((await capture.writer.query('select * from plank.check()')).rows).toEqual([]);
+  });
+
+  // (each call of a function that has a query of its own costs 0.01 to 0.3 ms)
+  it.each([
+    ['plank.check', 'select * from plank.check()', 20],
+    ['plank.catalog', 'select * from plank.catalog', 10],
+    ['attaching one again', "select plank.attach('many_1')", 2],
+    [
+      'DDL of other tables',
+      'create table other (id integer); alter table other add column v text; alter table other rename to others; drop table others',
+      0.5,
+    ],
+    ['DDL of other types', "create type other as enum ('a'); alter type other add value 'b'; drop type other", 0.5],
+  ])('calls few functions for each: %s', async (_, sql, most) => {
+    const tracked = await session(database.url);
+    try {
+      await tracked.query("set track_functions = 'all'");
+      const before = await calls(tracked);
+      await tracked.query(sql);
+      const after = await calls(tracked);
+      expect((after - before) / 100).toBeLessThan(most);
+    } finally {
+      await tracked.end();
+    }
+  });
+
+  /** of Plank's functions, so far */
+  async function calls(client: Client): Promise<number> {
+    await client.query('select pg_stat_force_next_flush()');
+    const { rows } = await client.query(
+      "select coalesce(sum(calls), 0)::integer as calls from pg_stat_user_functions where schemaname = 'plank'",
+    );
+    return rows[0].calls;
+  }
 });
