@@ -1,7 +1,7 @@
 /**
  * The door to `pg`: pools and dedicated connections with keepalive, deadlines and an application name. No session inherits a default of
  * its role or database that could change what Plank does in it. Sessions render values exactly as captured images are rendered
- * (plank.canonical_settings in sql/003_capture.sql).
+ * (plank.canonical_settings in sql/003_images.sql).
  */
 import {
   type ClientBase,

@@ -36,7 +36,7 @@ const heartbeatMs = 2_000;
 const deadlineMs = 2_000;
 /** a request that was not withdrawn is made again this often, so that a silent connection is noticed */
 const lockTimeoutMs = 10_000;
-const lockKey = '1886151019, 1'; // as in sql/003_capture.sql
+const lockKey = '1886151019, 1'; // as in sql/004_capture.sql
 /** the lock timeout has passed, or the request was withdrawn */
 const notGranted = new Set(['55P03', '57014']);
 

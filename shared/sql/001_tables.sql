@@ -1,6 +1,6 @@
 -- What Plank keeps in the database: the captured changes, the log that puts them in order, who leads, what is attached.
 
--- Capture runs as the owner of each table (003_capture.sql), who has to find what it calls. It opens nothing: tables are granted to nobody,
+-- Capture runs as the owner of each table (004_capture.sql), who has to find what it calls. It opens nothing: tables are granted to nobody,
 -- and functions run with the rights of who calls them.
 grant usage on schema plank to public;
 

@@ -69,10 +69,10 @@ it('refuses a database of another release, and leaves it as it is', async () => 
   await migrate(url);
   await admin(url, "update plank.migrations set checksum = 'another' where number = 3");
   const before = await applied(url);
-  await expect(migrate(url)).rejects.toThrow('migration 003_capture.sql was applied in another version');
+  await expect(migrate(url)).rejects.toThrow('migration 003_images.sql was applied in another version');
   const cli = await runMigrate({ DATABASE_URL: url });
   expect(cli.code).toBe(1);
-  expect(cli.stderr).toMatch(/^plank migrate: migration 003_capture.sql was applied in another version: .*\n$/);
+  expect(cli.stderr).toMatch(/^plank migrate: migration 003_images.sql was applied in another version: .*\n$/);
   expect(await applied(url)).toEqual(before);
 });
 
@@ -84,13 +84,13 @@ it('undoes a migration that fails, names it, and goes on there the next time', a
        if exists (select from pg_event_trigger_ddl_commands() where object_identity like 'plank.canary%') then raise 'not here'; end if; end $$;
      create event trigger no on ddl_command_end execute function no()`,
   );
-  await expect(migrate(url)).rejects.toThrow(/^migration 008_canary.sql failed: not here/);
-  expect((await applied(url)).at(-1)).toMatchObject({ number: 7 });
+  await expect(migrate(url)).rejects.toThrow(/^migration 009_canary.sql failed: not here/);
+  expect((await applied(url)).at(-1)).toMatchObject({ number: 8 });
   expect(await admin(url, "select to_regproc('plank.canary') as left")).toEqual([{ left: null }]);
   await admin(url, 'drop event trigger no');
   const said: string[] = [];
   await migrate(url, { log: (message) => said.push(message) });
-  expect([said[0], said.at(-1)]).toEqual(['applying 008_canary.sql', 'the database is ready']);
+  expect([said[0], said.at(-1)]).toEqual(['applying 009_canary.sql', 'the database is ready']);
   await requireMigrated(url);
 });
 

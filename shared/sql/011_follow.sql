@@ -1,7 +1,7 @@
 -- Follows the DDL of attached tables: columns added, renamed or dropped, tables renamed, dropped or given away, partitions added; and of
 -- what they are made of: schemas, types.
 -- Event triggers are for superusers; where the migrating role is none, plank.attach must be called again after such DDL
--- (capture goes on meanwhile, see 003_capture.sql) and plank.check() says so. A user's DDL never fails because of Plank.
+-- (capture goes on meanwhile, see 004_capture.sql) and plank.check() says so. A user's DDL never fails because of Plank.
 
 -- Waits for who has written to a table, so that what they captured comes before what is told next. Not for long: writers wait behind it.
 create function plank.await_writers(relation regclass) returns void
