@@ -40,6 +40,10 @@ abstract class SocketClient implements TortureClient {
   protected abstract received(text: string): void;
   abstract pictures(): { who: string; ask: Ask; rows: ReadonlyMap<string, number> }[];
 
+  get isOpen(): boolean {
+    return this.ws?.readyState === WebSocket.OPEN;
+  }
+
   start(): this {
     const ws = this.dial();
     this.ws = ws;

@@ -3,6 +3,7 @@
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { admin } from '../support/admin.ts';
+import { until } from '../support/wait.ts';
 import { someAsk, someAsks } from './asks.ts';
 import { EventsClient, FramesClient, PlainClient, SdkClient } from './clients.ts';
 import { deeds } from './ddl.ts';
@@ -49,6 +50,8 @@ export async function torture(options: TortureOptions): Promise<TortureResult> {
   stack.defer(() => {
     for (const client of world.clients) client.stop();
   });
+  // nothing tells a plain-mode client of what was before it
+  await until('plain-mode clients are connected', () => plain.every((client) => client.isOpen), 10_000);
   const writers = new Writers({
     databaseUrl: world.databaseUrl,
     random: random.of('writers'),
