@@ -77,7 +77,6 @@ test.each(cases)('while %s, another client has its rows at once', async (_what, 
     await holder.query('rollback');
     holder.release();
   }
-  // behind those who hold the places it would be tens of seconds
   expect(Math.max(...waits)).toBeLessThan(5_000);
 });
 
