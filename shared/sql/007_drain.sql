@@ -31,7 +31,7 @@ language sql set work_mem = '64MB' as $$
     select b.*, max(b.id) over (partition by b.xid) as last_id
     from (select id, xid, plank.weight(new, old) as weight from plank.between(p_before, p_upto) offset 0) b
   ), placed as (
-    select *, p_first_seq - 1 + row_number() over w as seq, sum(weight) over w / (1024 * 1024) as chunk from events window w as (order by last_id, id)
+    select *, p_first_seq - 1 + row_number() over w as seq, (sum(weight) over w)::bigint / (1024 * 1024) as chunk from events window w as (order by last_id, id)
   ), parts as (
     select chunk, xid, last_id, min(seq) as first_seq, max(seq) as last_seq, min(id) as from_id, max(id) as upto_id, sum(weight) as size
     from placed group by chunk, xid, last_id

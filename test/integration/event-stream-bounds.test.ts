@@ -65,8 +65,8 @@ test('gets large rows in pages that are not larger for it', async () => {
     more = page.more;
   }
   expect(pages.reduce((sum, count) => sum + count, 0)).toBe(100);
-  // the first ones tell how large rows are
-  expect(Math.max(...pages.slice(1))).toBe(1);
+  // the first ones tell how large rows are, and one may have come already when reading is paused
+  expect(Math.max(...pages.slice(1))).toBeLessThanOrEqual(2);
   await reader.expect('live');
   reader.close();
 });
