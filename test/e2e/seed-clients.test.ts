@@ -12,6 +12,7 @@ import { Cluster } from '../../deploy/local/cluster.ts';
 import { findProgram } from '../../deploy/local/process.ts';
 import { type LocalRedis, startRedis } from '../../deploy/local/redis.ts';
 import { launchBrowser } from '../support/browser.ts';
+import { pythonWithWebsockets } from '../support/python.ts';
 import { createDatabase, type TestDatabase } from '../support/servers.ts';
 import { until } from '../support/wait.ts';
 
@@ -24,14 +25,6 @@ interface Notification {
 
 const run = promisify(execFile);
 const deadlineMs = 10_000;
-const python = findProgram('python3', 'python');
-/** Python's package is no dependency of ours: its client is tried where it is there. */
-const hasPythonClient =
-  python !== undefined &&
-  (await run(python, ['-c', 'import websockets']).then(
-    () => true,
-    () => false,
-  ));
 
 let database: TestDatabase;
 let redis: LocalRedis;
@@ -178,7 +171,7 @@ describe('Node', () => {
   });
 });
 
-describe.runIf(hasPythonClient)('Python', () => {
+describe('Python', () => {
   it('listens with websockets', async () => {
     const script = `
 import asyncio, json, sys, websockets
@@ -191,7 +184,8 @@ async def listen():
             print(json.dumps([notification["action"], notification["table"], notification["data"]]), flush=True)
 
 asyncio.run(listen())`;
-    const child = execFile(python!, ['-c', script, cluster.webSocketUrl]);
+    const { program, env } = await pythonWithWebsockets();
+    const child = execFile(program, ['-c', script, cluster.webSocketUrl], { env });
     try {
       let output = '';
       child.stdout!.on('data', (text: string) => (output += text));
