@@ -64,6 +64,8 @@ export class RowCursor<R> {
   /** Rejects within a fetch: the connection has rows on the way that nobody wants, and is to be given up. */
   async close(): Promise<void> {
     if (this.#fetch && !this.#fetch.over) throw new Error('closed within a fetch');
+    // the fetch may have come to its end in the piece that came to the bound
+    this.#stream.resume();
     await this.#cursor.close();
   }
 

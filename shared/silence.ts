@@ -25,6 +25,8 @@ export async function answered<T>(answer: Promise<T>, client: PoolClient, pool: 
     const waitedMs = performance.now() - began;
     if (waitedMs >= maxMs) throw silent();
     if (await settlesWithin(answer, Math.min(lookEveryMs, maxMs - waitedMs))) return answer;
+    // what is asked of a connection that has ended is never answered
+    if (stream.destroyed) throw silent();
     const sight = stream.bytesRead === bytes ? await look(pool, processID, waitedMs) : 'works';
     bytes = stream.bytesRead;
     silence = sight === 'works' ? 0 : silence + weights[sight];

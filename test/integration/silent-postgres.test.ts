@@ -1,10 +1,13 @@
 // A connection to Postgres that says nothing: given up soon where it has died, and not where Postgres works. And what one process without
 // Redis says, to people and to clients, while changes cannot arrive.
 
+import type { Socket } from 'node:net';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { createPlank } from '../../client/plank-client.ts';
+import { Catalog } from '../../shared/catalog.ts';
 import { LogReader } from '../../shared/log-reader.ts';
 import type { Pool, PoolClient } from '../../shared/postgres.ts';
+import { RowCursor } from '../../shared/row-cursor.ts';
 import { answered } from '../../shared/silence.ts';
 import { admin } from '../support/admin.ts';
 import { type Embedded, startEmbedded } from '../support/embedded.ts';
@@ -139,6 +142,43 @@ test.concurrent('a read of the log fails soon, and the next one succeeds', async
   setting.lose();
   await failsSoon(reader.page(newest, 10));
   expect(await reader.page(newest, 10)).toEqual([]);
+});
+
+test.concurrent.each([
+  ['what is attached', (catalog: Catalog) => catalog.load()],
+  ['what was excluded', (catalog: Catalog) => catalog.loadFormer()],
+])('a question for %s that is lost fails soon', async (_, load) => {
+  await using setting = await Setting.create();
+  const catalog = new Catalog(setting.pool);
+  await load(catalog);
+  setting.lose();
+  const began = performance.now();
+  await expect(load(catalog)).rejects.toThrow();
+  expect(performance.now() - began).toBeLessThan(soonMs);
+});
+
+test('a connection that Postgres has ended is given up soon, between two fetches as well', async () => {
+  await using setting = await Setting.create();
+  const { pool } = setting;
+  const client = await pool.connect();
+  client.on('error', () => {});
+  try {
+    const query = {
+      text: 'select repeat($1, 10) from generate_series(1, 100)',
+      values: ['x'],
+      rowMode: 'array',
+    } as const;
+    const cursor = new RowCursor<[string]>(client, query, 1_000, ([text]) => text.length);
+    expect((await answered(cursor.fetch(10), client, pool, longMs)).rows).toHaveLength(10);
+    const { processID } = client as unknown as { processID: number };
+    await direct.query('select pg_terminate_backend($1)', [processID]);
+    await until('it has ended', () => (client.connection.stream as Socket).destroyed, 5_000);
+    await expect(answered(cursor.fetch(10), client, pool, longMs)).rejects.toThrow();
+    // also where nothing comes of what is asked
+    await failsSoon(answered(new Promise(() => {}), client, pool, longMs));
+  } finally {
+    client.release(new Error('it has ended'));
+  }
 });
 
 describe.concurrent('changes cannot arrive in one process without Redis, because', () => {
