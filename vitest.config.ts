@@ -5,7 +5,7 @@ const project = (name: string, options: { timeoutMs: number; alone?: boolean }) 
   test: {
     name,
     include: [`test/${name}/**/*.test.ts`],
-    globalSetup: ['test/support/global-setup.ts'],
+    globalSetup: ['test/support/servers/global-setup.ts'],
     testTimeout: options.timeoutMs,
     hookTimeout: 120_000,
     // by itself it would wait for one second, which a machine with other work takes for a page

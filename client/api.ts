@@ -1,9 +1,9 @@
 /** What an application says to the SDK and gets from it. Types only. */
 import type { ChangeFrame, Filter, ResyncReason, Row } from '../shared/wire.ts';
 import type { PlankError } from './change-iterator.ts';
-import type { Link } from './connection-model.ts';
-import type { LiveQuery } from './live-query.ts';
-import type { SubscriptionState } from './shared-stream.ts';
+import type { Link } from './state/model.ts';
+import type { LiveQuery } from './live/query.ts';
+import type { SubscriptionState } from './state/stream.ts';
 import type { SocketLike } from './socket.ts';
 
 export interface PlankOptions {

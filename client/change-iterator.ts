@@ -5,7 +5,7 @@
  * `position()` never passes a change that the consumer still has in hand: it is done with one when it asks for the next.
  */
 import type { ChangeFrame } from '../shared/wire.ts';
-import type { Delivery } from './shared-stream.ts';
+import type { Delivery } from './state/stream.ts';
 
 export class PlankError extends Error {
   override readonly name = 'PlankError';

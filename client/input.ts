@@ -5,7 +5,7 @@
  */
 import { type Filter, parsePosition } from '../shared/wire.ts';
 import type { ChangesOptions, Handlers, LiveOptions, PlankOptions, SubscribeOptions } from './api.ts';
-import type { Subject } from './canonical.ts';
+import type { Subject } from './values/canonical.ts';
 
 /** deeper than any filter that a server takes */
 const maxDepth = 32;

@@ -2,11 +2,11 @@
 import { useMemo, useSyncExternalStore } from 'react';
 import type { Row } from '../shared/wire.ts';
 import type { LiveOptions, Table } from './api.ts';
-import { canonical } from './canonical.ts';
+import { canonical } from './values/canonical.ts';
 import { checkLiveOptions } from './input.ts';
-import { createSource, createStill, type Live, nothing, type Source } from './live-source.ts';
+import { createSource, createStill, type Live, nothing, type Source } from './live/source.ts';
 
-export type { Live } from './live-source.ts';
+export type { Live } from './live/source.ts';
 
 /**
  * The rows of a table that the options admit, kept current: `const { rows } = useLive(plank.table<Item>('items'), {where})`. The

@@ -3,8 +3,8 @@
  * that is no frame of ours closes it.
  */
 import { type ServerFrame, subprotocol } from '../shared/wire.ts';
-import type { Event } from './connection-model.ts';
-import { exactMember, exactValue, parseExact } from './exact.ts';
+import type { Event } from './state/model.ts';
+import { exactMember, exactValue, parseExact } from './values/exact.ts';
 
 /** What is used of a WebSocket: the browser's and Node's have it. (So has that of `ws`, whose types say it in another way.) */
 export interface SocketLike {

@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { createPool } from '../shared/postgres.ts';
+import { createPool } from '#shared/postgres/postgres.ts';
 
 const folder = new URL('todo/', import.meta.url);
 const types = new Map([

@@ -1,7 +1,7 @@
 /** The door to ioredis. A connection that no longer answers is noticed by the deadline of each command, and made anew. */
 import { Redis } from 'ioredis';
-import type { Log } from './log.ts';
-import { withDeadlineOr } from './retry.ts';
+import type { Log } from './process/logger.ts';
+import { withDeadlineOr } from './waiting.ts';
 
 export const commandTimeoutMs = 1_500;
 

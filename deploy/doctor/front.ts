@@ -1,7 +1,7 @@
 /** What clients meet: the balancer, the WebSocket handshake through it, its timeouts, and what it should keep to itself. */
 import type { IncomingMessage } from 'node:http';
 import { WebSocket } from 'ws';
-import { subprotocol } from '../../shared/wire.ts';
+import { subprotocol } from '#shared/wire.ts';
 import { type Finding, fault, note, ok, reason, span, warning } from './finding.ts';
 
 const answerMs = 5_000;

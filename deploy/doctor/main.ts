@@ -10,8 +10,8 @@
  */
 import { styleText } from 'node:util';
 import type { Client } from 'pg';
-import { readFlags } from '../../shared/cli.ts';
-import { doctorSchema, misspelt, readConfig } from '../../shared/config.ts';
+import { readFlags } from '#shared/process/cli.ts';
+import { doctorSchema, misspelt, readConfig } from '#shared/process/config.ts';
 import { type Captured, examineCapture } from './capture.ts';
 import { type Finding, fault, reason, shown } from './finding.ts';
 import { examineFront } from './front.ts';

@@ -7,11 +7,11 @@
  *   --fresh         drops the data of an earlier run
  */
 import { join } from 'node:path';
-import { readFlags } from '../../shared/cli.ts';
-import { migrateSchema, readConfig } from '../../shared/config.ts';
-import { withoutPassword } from '../../shared/database-problem.ts';
-import { runService } from '../../shared/lifecycle.ts';
-import { isLoopback, openWarning } from '../../shared/listen.ts';
+import { readFlags } from '#shared/process/cli.ts';
+import { migrateSchema, readConfig } from '#shared/process/config.ts';
+import { withoutPassword } from '#shared/postgres/database-problem.ts';
+import { runService } from '#shared/process/lifecycle.ts';
+import { isLoopback, openWarning } from '#shared/process/listen.ts';
 import { Cluster } from './cluster.ts';
 
 const say = (text: string) => process.stdout.write(`${text}\n`);

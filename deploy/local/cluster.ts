@@ -5,9 +5,9 @@
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { migrate } from '../../shared/migrate.ts';
-import { once } from '../../shared/retry.ts';
-import { makeSample } from '../../shared/sample.ts';
+import { migrate } from '#shared/postgres/migrate.ts';
+import { once } from '#shared/waiting.ts';
+import { makeSample } from '#shared/postgres/sample.ts';
 import { type LocalNginx, startNginx } from './nginx.ts';
 import { type LocalPostgres, startPostgres } from './postgres.ts';
 import { type Child, onFreePort, startChild } from './process.ts';

@@ -4,7 +4,7 @@
  */
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Change, createPlank, PlankError } from '../../client/plank-client.ts'; // yours: from 'plank-client'
+import { type Change, createPlank, PlankError } from '#client/plank-client.ts'; // yours: from 'plank-client'
 
 const { PLANK_URL = 'http://localhost:8000', TABLE = 'items', FOLDER = '.plank/worker' } = process.env;
 const positionFile = join(FOLDER, 'position');

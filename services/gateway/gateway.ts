@@ -4,16 +4,16 @@
  */
 import { createServer, type Server } from 'node:http';
 import { type AddressInfo, Server as TcpServer } from 'node:net';
-import type { GatewayConfig } from '#shared/config.ts';
-import type { Service } from '#shared/lifecycle.ts';
-import { close, isLoopback, listen, openWarning } from '#shared/listen.ts';
-import type { Log } from '#shared/log.ts';
-import { once } from '#shared/retry.ts';
+import type { GatewayConfig } from '#shared/process/config.ts';
+import type { Service } from '#shared/process/lifecycle.ts';
+import { close, isLoopback, listen, openWarning } from '#shared/process/listen.ts';
+import type { Log } from '#shared/process/logger.ts';
+import { once } from '#shared/waiting.ts';
 import { formatPosition } from '#shared/wire.ts';
-import { allAccepted } from './accepting.ts';
+import { allAccepted } from './balance/accepted.ts';
 import { assemble, type Drained, type GatewayDeps, type Parts, type Readiness } from './assemble.ts';
-import { type GatewayState, gatewayFigures } from './gateway-state.ts';
-import type { Health } from './http.ts';
+import { type GatewayState, gatewayFigures } from './ops/gateway-state.ts';
+import type { Health } from './http/app.ts';
 
 /** a proxy's idle connections are left open this long, longer than it keeps them itself (nginx.conf: 3 s) */
 const lingerMs = 3_500;

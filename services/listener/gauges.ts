@@ -1,9 +1,9 @@
 /** Keeps the gauges up to date that only the leader knows: what waits in the outbox, what log and stream hold. */
-import type { Publisher } from '#shared/fanout.ts';
-import type { Log } from '#shared/log.ts';
-import type { ListenerMetrics } from '#shared/metrics.ts';
-import type { Pool } from '#shared/postgres.ts';
-import { sleep } from '#shared/retry.ts';
+import type { Publisher } from '#shared/log/fanout.ts';
+import type { Log } from '#shared/process/logger.ts';
+import type { ListenerMetrics } from '#shared/process/metrics.ts';
+import type { Pool } from '#shared/postgres/postgres.ts';
+import { sleep } from '#shared/waiting.ts';
 import type { Publishing } from './publishing.ts';
 
 /** less than the pool keeps an idle connection for, so that it is the same one each time */

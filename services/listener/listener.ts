@@ -8,17 +8,17 @@
  * Changes are published only after their drain has committed. What a dead leader drained and did not publish, the next one
  * finds in the log.
  */
-import { type Bus, LocalBus } from '#shared/bus.ts';
-import type { ListenerConfig } from '#shared/config.ts';
-import type { Publisher } from '#shared/fanout.ts';
-import type { Service } from '#shared/lifecycle.ts';
-import type { Log } from '#shared/log.ts';
-import { LogReader } from '#shared/log-reader.ts';
-import type { ListenerMetrics } from '#shared/metrics.ts';
-import { createPool, type Pool } from '#shared/postgres.ts';
-import { Backoff, once, settlesWithin, sleep } from '#shared/retry.ts';
-import { Roster } from '#shared/roster.ts';
-import { version } from '#shared/version.ts';
+import { type Bus, LocalBus } from '#shared/bus/bus.ts';
+import type { ListenerConfig } from '#shared/process/config.ts';
+import type { Publisher } from '#shared/log/fanout.ts';
+import type { Service } from '#shared/process/lifecycle.ts';
+import type { Log } from '#shared/process/logger.ts';
+import { LogReader } from '#shared/log/log-reader.ts';
+import type { ListenerMetrics } from '#shared/process/metrics.ts';
+import { createPool, type Pool } from '#shared/postgres/postgres.ts';
+import { Backoff, once, settlesWithin, sleep } from '#shared/waiting.ts';
+import { Roster } from '#shared/bus/roster.ts';
+import { version } from '#shared/process/version.ts';
 import { sendCanaries } from './canary.ts';
 import { Doorbell, type Wake } from './doorbell.ts';
 import { DrainDeadline } from './drain-deadline.ts';

@@ -4,11 +4,11 @@
  * the same bytes with the same seqs. A fan-out that does not answer holds nobody up: gateways read the log, and this tries
  * again on the next call.
  */
-import { type Batch, batchesOf, packBatches } from '#shared/batch.ts';
-import type { Publisher } from '#shared/fanout.ts';
-import type { Log } from '#shared/log.ts';
-import { type LogReader, PositionGone } from '#shared/log-reader.ts';
-import type { ListenerMetrics } from '#shared/metrics.ts';
+import { type Batch, batchesOf, packBatches } from '#shared/log/batch.ts';
+import type { Publisher } from '#shared/log/fanout.ts';
+import type { Log } from '#shared/process/logger.ts';
+import { type LogReader, PositionGone } from '#shared/log/log-reader.ts';
+import type { ListenerMetrics } from '#shared/process/metrics.ts';
 import { type Changes, Deposed, type Lead } from './sequencer.ts';
 
 /** what an empty fan-out is begun with: enough for gateways to go on without reading the log */

@@ -2,8 +2,8 @@
  * The leader's connection: takes the lead, drains, renews. Everything that must be refused when another leads goes through
  * here, with the term. Statements are short and have a deadline on both ends; a silent connection counts as lost.
  */
-import { type Client, type Connection, connect, DatabaseError, disconnect } from '#shared/postgres.ts';
-import { withDeadlineOr } from '#shared/retry.ts';
+import { type Client, type Connection, connect, DatabaseError, disconnect } from '#shared/postgres/postgres.ts';
+import { withDeadlineOr } from '#shared/waiting.ts';
 
 /** Another listener leads with a later term, or the history is another: the lead is to be taken anew. */
 export class Deposed extends Error {

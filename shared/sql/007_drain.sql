@@ -47,7 +47,7 @@ language sql set work_mem = '64MB' as $$
   returning last_seq - first_seq + 1, bytes
 $$;
 
--- A change as it is in batches (shared/batch.ts); all texts are UTF-8 there.
+-- A change as it is in batches (shared/log/batch.ts); all texts are UTF-8 there.
 create function plank.pack(relation integer, action "char", last boolean, xid xid8, at timestamptz, key bytea, new bytea, old bytea)
 returns bytea language sql stable as $$
   select int4send(relation) || set_byte(decode('00', 'hex'), 0, ascii(action::text) + case when last then 128 else 0 end)

@@ -4,7 +4,7 @@
 // A run whose changes do not all get seqs and reach Redis ends the benchmark.
 
 import { Client } from 'pg';
-import { Cluster } from '../../deploy/local/cluster.ts';
+import { Cluster } from '#deploy/local/cluster.ts';
 import { until } from '../support/wait.ts';
 import { requireProc, residentBytes } from './cpu.ts';
 import { benchPostgres } from './postgres.ts';

@@ -5,9 +5,9 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { Cluster, type ClusterOptions } from '../../deploy/local/cluster.ts';
-import { startRedis } from '../../deploy/local/redis.ts';
-import { admin } from '../support/admin.ts';
+import { Cluster, type ClusterOptions } from '#deploy/local/cluster.ts';
+import { startRedis } from '#deploy/local/redis.ts';
+import { admin } from '../support/servers/admin.ts';
 import { until } from '../support/wait.ts';
 import { message } from './baselines/message.ts';
 import { cpuMicros } from './cpu.ts';

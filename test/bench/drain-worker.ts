@@ -4,13 +4,13 @@
 //   drain-worker.ts <database url> <redis url>
 
 import { Redis } from 'ioredis';
-import { Publishing } from '../../services/listener/publishing.ts';
-import { Sequencer } from '../../services/listener/sequencer.ts';
-import { RedisPublisher } from '../../shared/fanout-redis.ts';
-import { createLog } from '../../shared/log.ts';
-import { LogReader } from '../../shared/log-reader.ts';
-import { createRegistry, listenerMetrics } from '../../shared/metrics.ts';
-import { asText, connect, createPool } from '../../shared/postgres.ts';
+import { Publishing } from '#listener/publishing.ts';
+import { Sequencer } from '#listener/sequencer.ts';
+import { RedisPublisher } from '#shared/log/fanout-redis.ts';
+import { createLog } from '#shared/process/logger.ts';
+import { LogReader } from '#shared/log/log-reader.ts';
+import { createRegistry, listenerMetrics } from '#shared/process/metrics.ts';
+import { asText, connect, createPool } from '#shared/postgres/postgres.ts';
 import { serve } from './child.ts';
 
 export type DrainQuestion =

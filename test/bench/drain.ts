@@ -11,8 +11,8 @@
 
 import { join } from 'node:path';
 import { Client } from 'pg';
-import { startRedis } from '../../deploy/local/redis.ts';
-import { migrate } from '../../shared/migrate.ts';
+import { startRedis } from '#deploy/local/redis.ts';
+import { migrate } from '#shared/postgres/migrate.ts';
 import { BenchChild } from './child.ts';
 import { cpuMicros, requireProc } from './cpu.ts';
 import type { Carried, DrainQuestion } from './drain-worker.ts';

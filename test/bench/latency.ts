@@ -8,8 +8,8 @@
 // falls behind shows as latency. What is offered is more than some of them can carry at the highest rates: then their latency grows with
 // the length of a round, and is a lower bound. All of a round is waited for, and must be complete, once each and in order.
 
-import { Cluster } from '../../deploy/local/cluster.ts';
-import { admin } from '../support/admin.ts';
+import { Cluster } from '#deploy/local/cluster.ts';
+import { admin } from '../support/servers/admin.ts';
 import { BenchChild } from './child.ts';
 import type { Received, ReceiverQuestion } from './latency-receiver.ts';
 import { OpenLoop } from './open-loop.ts';

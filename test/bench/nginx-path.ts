@@ -2,7 +2,7 @@
 // for Plank and for raw writes. A relay that wrote in more pieces would pay more for it.
 
 import { join } from 'node:path';
-import { startNginx } from '../../deploy/local/nginx.ts';
+import { startNginx } from '#deploy/local/nginx.ts';
 import { Contestant, type Load, type Server, startPlank, startRaw, total } from './contestants.ts';
 import { requireProc, withChildren } from './cpu.ts';
 import { type BenchOptions, type BenchResult, compared, short } from './report.ts';

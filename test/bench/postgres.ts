@@ -1,7 +1,7 @@
 // Owns the Postgres of the benchmarks that write.
 
 import { join } from 'node:path';
-import { startPostgres } from '../../deploy/local/postgres.ts';
+import { startPostgres } from '#deploy/local/postgres.ts';
 
 /**
  * Resolves with its address. It is durable as in earnest, but has no checkpoint in the middle, which would be charged to whoever is

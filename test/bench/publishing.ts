@@ -4,10 +4,10 @@
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { Client } from 'pg';
-import type { Cluster } from '../../deploy/local/cluster.ts';
-import { type ChangeRow, packBatches } from '../../shared/batch.ts';
-import { RedisPublisher } from '../../shared/fanout-redis.ts';
-import { createLog } from '../../shared/log.ts';
+import type { Cluster } from '#deploy/local/cluster.ts';
+import { type ChangeRow, packBatches } from '#shared/log/batch.ts';
+import { RedisPublisher } from '#shared/log/fanout-redis.ts';
+import { createLog } from '#shared/process/logger.ts';
 import { until } from '../support/wait.ts';
 import { message } from './baselines/message.ts';
 

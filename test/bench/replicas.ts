@@ -2,8 +2,8 @@
 // all gateways and Redis for each delivery, and of Redis for each change.
 
 import { join } from 'node:path';
-import { startPostgres } from '../../deploy/local/postgres.ts';
-import { admin } from '../support/admin.ts';
+import { startPostgres } from '#deploy/local/postgres.ts';
+import { admin } from '../support/servers/admin.ts';
 import { Contestant, type Load, startPlank, total } from './contestants.ts';
 import { requireProc } from './cpu.ts';
 import { type BenchOptions, type BenchResult, compared, short } from './report.ts';

@@ -5,8 +5,8 @@
 import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { Redis } from 'ioredis';
-import { Cluster } from '../../deploy/local/cluster.ts';
-import { admin } from '../support/admin.ts';
+import { Cluster } from '#deploy/local/cluster.ts';
+import { admin } from '../support/servers/admin.ts';
 import { until } from '../support/wait.ts';
 import { BenchChild } from './child.ts';
 import { alone, type BenchOptions, type BenchResult, compared } from './report.ts';

@@ -3,11 +3,11 @@
 import { randomBytes } from 'node:crypto';
 import { pino } from 'pino';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { type Bus, LocalBus } from '../../shared/bus.ts';
-import { RedisBus } from '../../shared/bus-redis.ts';
-import { Roster } from '../../shared/roster.ts';
-import { redisUrl } from '../support/servers.ts';
-import { TcpProxy } from '../support/tcp-proxy.ts';
+import { type Bus, LocalBus } from '#shared/bus/bus.ts';
+import { RedisBus } from '#shared/bus/bus-redis.ts';
+import { Roster } from '#shared/bus/roster.ts';
+import { redisUrl } from '../support/servers/servers.ts';
+import { TcpProxy } from '../support/stage/tcp-proxy.ts';
 import { until } from '../support/wait.ts';
 
 const log = pino({ level: 'silent' });

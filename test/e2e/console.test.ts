@@ -4,12 +4,12 @@
 import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 import { WebSocket } from 'ws';
-import { Cluster, type ClusterNode } from '../../deploy/local/cluster.ts';
-import { type LocalRedis, startRedis } from '../../deploy/local/redis.ts';
-import { admin } from '../support/admin.ts';
-import { launchBrowser } from '../support/browser.ts';
-import { leader } from '../support/nodes.ts';
-import { createDatabase, type TestDatabase } from '../support/servers.ts';
+import { Cluster, type ClusterNode } from '#deploy/local/cluster.ts';
+import { type LocalRedis, startRedis } from '#deploy/local/redis.ts';
+import { admin } from '../support/servers/admin.ts';
+import { launchBrowser } from '../support/servers/browser.ts';
+import { leader } from '../support/stage/nodes.ts';
+import { createDatabase, type TestDatabase } from '../support/servers/servers.ts';
 import { until } from '../support/wait.ts';
 
 const token = 'sixteen characters';

@@ -4,13 +4,13 @@
 import { spawn } from 'node:child_process';
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { type LocalNginx, startNginx } from '../../deploy/local/nginx.ts';
-import { findProgram } from '../../deploy/local/process.ts';
-import { admin } from '../support/admin.ts';
-import { launchBrowser } from '../support/browser.ts';
-import { startEmbedded } from '../support/embedded.ts';
-import { createDatabase } from '../support/servers.ts';
-import { TcpProxy } from '../support/tcp-proxy.ts';
+import { type LocalNginx, startNginx } from '#deploy/local/nginx.ts';
+import { findProgram } from '#deploy/local/process.ts';
+import { admin } from '../support/servers/admin.ts';
+import { launchBrowser } from '../support/servers/browser.ts';
+import { startEmbedded } from '../support/stage/embedded.ts';
+import { createDatabase } from '../support/servers/servers.ts';
+import { TcpProxy } from '../support/stage/tcp-proxy.ts';
 import { until } from '../support/wait.ts';
 
 const deadlineMs = 15_000;

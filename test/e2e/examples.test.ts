@@ -8,12 +8,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { Cluster } from '../../deploy/local/cluster.ts';
-import { type Child, startChild } from '../../deploy/local/process.ts';
-import { type LocalRedis, startRedis } from '../../deploy/local/redis.ts';
-import { admin } from '../support/admin.ts';
-import { launchBrowser } from '../support/browser.ts';
-import { createDatabase, type TestDatabase } from '../support/servers.ts';
+import { Cluster } from '#deploy/local/cluster.ts';
+import { type Child, startChild } from '#deploy/local/process.ts';
+import { type LocalRedis, startRedis } from '#deploy/local/redis.ts';
+import { admin } from '../support/servers/admin.ts';
+import { launchBrowser } from '../support/servers/browser.ts';
+import { createDatabase, type TestDatabase } from '../support/servers/servers.ts';
 import { until } from '../support/wait.ts';
 
 const root = join(import.meta.dirname, '../..');

@@ -8,12 +8,12 @@ import { promisify } from 'node:util';
 import type { Browser } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { WebSocket as WsSocket } from 'ws';
-import { Cluster } from '../../deploy/local/cluster.ts';
-import { findProgram } from '../../deploy/local/process.ts';
-import { type LocalRedis, startRedis } from '../../deploy/local/redis.ts';
-import { launchBrowser } from '../support/browser.ts';
-import { pythonWithWebsockets } from '../support/python.ts';
-import { createDatabase, type TestDatabase } from '../support/servers.ts';
+import { Cluster } from '#deploy/local/cluster.ts';
+import { findProgram } from '#deploy/local/process.ts';
+import { type LocalRedis, startRedis } from '#deploy/local/redis.ts';
+import { launchBrowser } from '../support/servers/browser.ts';
+import { pythonWithWebsockets } from '../support/servers/python.ts';
+import { createDatabase, type TestDatabase } from '../support/servers/servers.ts';
 import { until } from '../support/wait.ts';
 
 interface Notification {

@@ -8,7 +8,7 @@ import { networkInterfaces, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { type Child, freePort, startChild } from '../../deploy/local/process.ts';
+import { type Child, freePort, startChild } from '#deploy/local/process.ts';
 import { until } from '../support/wait.ts';
 
 const run = promisify(execFile);

@@ -3,12 +3,12 @@
 
 import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { Cluster, type ClusterNode } from '../../deploy/local/cluster.ts';
-import { type LocalRedis, startRedis } from '../../deploy/local/redis.ts';
-import { admin } from '../support/admin.ts';
-import { launchBrowser } from '../support/browser.ts';
-import { health } from '../support/nodes.ts';
-import { createDatabase, type TestDatabase } from '../support/servers.ts';
+import { Cluster, type ClusterNode } from '#deploy/local/cluster.ts';
+import { type LocalRedis, startRedis } from '#deploy/local/redis.ts';
+import { admin } from '../support/servers/admin.ts';
+import { launchBrowser } from '../support/servers/browser.ts';
+import { health } from '../support/stage/nodes.ts';
+import { createDatabase, type TestDatabase } from '../support/servers/servers.ts';
 import { until } from '../support/wait.ts';
 
 const deadlineMs = 10_000;

@@ -7,10 +7,10 @@ import { createRequire } from 'node:module';
 import type { AddressInfo } from 'node:net';
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { admin } from '../support/admin.ts';
-import { launchBrowser } from '../support/browser.ts';
-import { type Embedded, startEmbedded } from '../support/embedded.ts';
-import { createDatabase, type TestDatabase } from '../support/servers.ts';
+import { admin } from '../support/servers/admin.ts';
+import { launchBrowser } from '../support/servers/browser.ts';
+import { type Embedded, startEmbedded } from '../support/stage/embedded.ts';
+import { createDatabase, type TestDatabase } from '../support/servers/servers.ts';
 import { until } from '../support/wait.ts';
 
 const deadlineMs = 10_000;

@@ -3,12 +3,12 @@
 // restart, or a crash, makes nobody begin anew.
 
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { migrate } from '../../shared/migrate.ts';
-import type { ServerFrame } from '../../shared/wire.ts';
-import { admin } from '../support/admin.ts';
-import { DistributionPostgres } from '../support/distribution-postgres.ts';
-import { type FrameReader, overWebSocket } from '../support/frames.ts';
-import { type Relay, startRelay } from '../support/relay.ts';
+import { migrate } from '#shared/postgres/migrate.ts';
+import type { ServerFrame } from '#shared/wire.ts';
+import { admin } from '../support/servers/admin.ts';
+import { DistributionPostgres } from '../support/servers/distribution-postgres.ts';
+import { type FrameReader, overWebSocket } from '../support/stage/frames.ts';
+import { type Relay, startRelay } from '../support/stage/relay.ts';
 import { until } from '../support/wait.ts';
 
 const stack = new AsyncDisposableStack();

@@ -3,11 +3,11 @@
 
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { WebSocket } from 'ws';
-import { Cluster, type ClusterNode } from '../../deploy/local/cluster.ts';
-import { admin } from '../support/admin.ts';
-import { TestClient } from '../support/client.ts';
-import { metric, tellOnFailure } from '../support/nodes.ts';
-import { createDatabase, redisUrl } from '../support/servers.ts';
+import { Cluster, type ClusterNode } from '#deploy/local/cluster.ts';
+import { admin } from '../support/servers/admin.ts';
+import { TestClient } from '../support/stage/client.ts';
+import { metric, tellOnFailure } from '../support/stage/nodes.ts';
+import { createDatabase, redisUrl } from '../support/servers/servers.ts';
 import { until } from '../support/wait.ts';
 
 const megabyte = 1024 ** 2;

@@ -1,11 +1,11 @@
 // Four gateways behind a real nginx: 200 clients are spread evenly, and each gets each change exactly once and in order.
 
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
-import { Cluster } from '../../deploy/local/cluster.ts';
-import { connectAll, quantile, type TestClient } from '../support/client.ts';
-import { Ledger } from '../support/ledger.ts';
-import { health, metric, tellOnFailure } from '../support/nodes.ts';
-import { createDatabase, redisUrl } from '../support/servers.ts';
+import { Cluster } from '#deploy/local/cluster.ts';
+import { connectAll, quantile, type TestClient } from '../support/stage/client.ts';
+import { Ledger } from '../support/truth/ledger.ts';
+import { health, metric, tellOnFailure } from '../support/stage/nodes.ts';
+import { createDatabase, redisUrl } from '../support/servers/servers.ts';
 import { until } from '../support/wait.ts';
 
 const stack = new AsyncDisposableStack();

@@ -3,9 +3,9 @@
 
 import { Client } from 'pg';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { sleep } from '../../shared/retry.ts';
-import { admin } from '../support/admin.ts';
-import { type Commit, DoorbellRig, pidOf, safetyIntervalMs } from '../support/doorbell-rig.ts';
+import { sleep } from '#shared/waiting.ts';
+import { admin } from '../support/servers/admin.ts';
+import { type Commit, DoorbellRig, pidOf, safetyIntervalMs } from '../support/stage/doorbell-rig.ts';
 import { until } from '../support/wait.ts';
 
 /** far from the safety interval, and far above what a busy machine does by itself */

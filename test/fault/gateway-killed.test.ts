@@ -2,11 +2,11 @@
 // their position and miss nothing; a stop is told with 1012, and REST answers all the while.
 
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
-import { Cluster } from '../../deploy/local/cluster.ts';
-import { connectAll, quantile, seqOf, type TestClient } from '../support/client.ts';
-import { Ledger } from '../support/ledger.ts';
-import { health, tellOnFailure } from '../support/nodes.ts';
-import { createDatabase, redisUrl } from '../support/servers.ts';
+import { Cluster } from '#deploy/local/cluster.ts';
+import { connectAll, quantile, seqOf, type TestClient } from '../support/stage/client.ts';
+import { Ledger } from '../support/truth/ledger.ts';
+import { health, tellOnFailure } from '../support/stage/nodes.ts';
+import { createDatabase, redisUrl } from '../support/servers/servers.ts';
 import { until } from '../support/wait.ts';
 
 const stack = new AsyncDisposableStack();

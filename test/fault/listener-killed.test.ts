@@ -3,14 +3,14 @@
 
 import { Redis } from 'ioredis';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { Cluster, type ClusterNode } from '../../deploy/local/cluster.ts';
-import { BatchReader, openBatch } from '../../shared/batch.ts';
-import { admin } from '../support/admin.ts';
-import { connectAll, type TestClient } from '../support/client.ts';
-import { Ledger } from '../support/ledger.ts';
-import { health, leader, metric, tellOnFailure } from '../support/nodes.ts';
-import { createDatabase, redisUrl } from '../support/servers.ts';
-import { TcpProxy } from '../support/tcp-proxy.ts';
+import { Cluster, type ClusterNode } from '#deploy/local/cluster.ts';
+import { BatchReader, openBatch } from '#shared/log/batch.ts';
+import { admin } from '../support/servers/admin.ts';
+import { connectAll, type TestClient } from '../support/stage/client.ts';
+import { Ledger } from '../support/truth/ledger.ts';
+import { health, leader, metric, tellOnFailure } from '../support/stage/nodes.ts';
+import { createDatabase, redisUrl } from '../support/servers/servers.ts';
+import { TcpProxy } from '../support/stage/tcp-proxy.ts';
 import { until } from '../support/wait.ts';
 
 const takeoverMs = 4_000;

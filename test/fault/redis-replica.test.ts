@@ -2,12 +2,12 @@
 
 import { Redis } from 'ioredis';
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
-import { Cluster, type ClusterNode } from '../../deploy/local/cluster.ts';
-import { type LocalRedis, startRedis } from '../../deploy/local/redis.ts';
-import { connectAll, type TestClient } from '../support/client.ts';
-import { Ledger } from '../support/ledger.ts';
-import { health, tellOnFailure } from '../support/nodes.ts';
-import { createDatabase } from '../support/servers.ts';
+import { Cluster, type ClusterNode } from '#deploy/local/cluster.ts';
+import { type LocalRedis, startRedis } from '#deploy/local/redis.ts';
+import { connectAll, type TestClient } from '../support/stage/client.ts';
+import { Ledger } from '../support/truth/ledger.ts';
+import { health, tellOnFailure } from '../support/stage/nodes.ts';
+import { createDatabase } from '../support/servers/servers.ts';
 import { until } from '../support/wait.ts';
 
 const stack = new AsyncDisposableStack();

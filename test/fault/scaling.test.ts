@@ -1,14 +1,14 @@
 // Replicas come, go and are drained under load, behind a real nginx: nobody misses anything, and connections end spread evenly.
 
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
-import { createPlank, type Link, type LiveQuery, type Plank } from '../../client/plank-client.ts';
-import { Cluster, type ClusterNode } from '../../deploy/local/cluster.ts';
-import { admin } from '../support/admin.ts';
-import { connectAll, type TestClient } from '../support/client.ts';
-import { overEvents } from '../support/frames.ts';
-import { Ledger } from '../support/ledger.ts';
-import { health, metric, tellOnFailure } from '../support/nodes.ts';
-import { createDatabase, redisUrl } from '../support/servers.ts';
+import { createPlank, type Link, type LiveQuery, type Plank } from '#client/plank-client.ts';
+import { Cluster, type ClusterNode } from '#deploy/local/cluster.ts';
+import { admin } from '../support/servers/admin.ts';
+import { connectAll, type TestClient } from '../support/stage/client.ts';
+import { overEvents } from '../support/stage/frames.ts';
+import { Ledger } from '../support/truth/ledger.ts';
+import { health, metric, tellOnFailure } from '../support/stage/nodes.ts';
+import { createDatabase, redisUrl } from '../support/servers/servers.ts';
 import { until } from '../support/wait.ts';
 
 const plainClients = 160;

@@ -2,7 +2,7 @@
 // true: each comes back by itself after a jittered pause, as PROTOCOL.md says, and what it got is looked at as it comes.
 
 import { WebSocket } from 'ws';
-import { createPlank, type LiveQuery } from '../../client/plank-client.ts';
+import { createPlank, type LiveQuery } from '#client/plank-client.ts';
 import { keyText, type Observed, seqOf } from './observed.ts';
 import { type Ask, Picture } from './picture.ts';
 import type { Random } from './random.ts';

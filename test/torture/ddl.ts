@@ -2,7 +2,7 @@
 // and what takes rows away without a change of rows is in the ledger where plain-mode clients are told of it.
 
 import { setTimeout as delay } from 'node:timers/promises';
-import { admin } from '../support/admin.ts';
+import { admin } from '../support/servers/admin.ts';
 import type { Observed } from './observed.ts';
 import type { Random } from './random.ts';
 import { regions } from './schema.ts';

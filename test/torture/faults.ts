@@ -3,9 +3,9 @@
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { Redis } from 'ioredis';
-import type { ClusterNode } from '../../deploy/local/cluster.ts';
-import { admin } from '../support/admin.ts';
-import type { TcpProxy } from '../support/tcp-proxy.ts';
+import type { ClusterNode } from '#deploy/local/cluster.ts';
+import { admin } from '../support/servers/admin.ts';
+import type { TcpProxy } from '../support/stage/tcp-proxy.ts';
 import type { Random } from './random.ts';
 import type { World } from './world.ts';
 

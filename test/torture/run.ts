@@ -2,7 +2,7 @@
 // at the end, the verdict on all that was delivered. What must stay true: a run that was not checked in full does not pass.
 
 import { setTimeout as delay } from 'node:timers/promises';
-import { admin } from '../support/admin.ts';
+import { admin } from '../support/servers/admin.ts';
 import { until } from '../support/wait.ts';
 import { someAsk, someAsks } from './asks.ts';
 import { EventsClient, FramesClient, PlainClient, SdkClient } from './clients.ts';

@@ -3,12 +3,12 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Cluster } from '../../deploy/local/cluster.ts';
-import { type LocalPostgres, startPostgres } from '../../deploy/local/postgres.ts';
-import { type LocalRedis, startRedis } from '../../deploy/local/redis.ts';
-import { migrate } from '../../shared/migrate.ts';
-import { admin } from '../support/admin.ts';
-import { TcpProxy } from '../support/tcp-proxy.ts';
+import { Cluster } from '#deploy/local/cluster.ts';
+import { type LocalPostgres, startPostgres } from '#deploy/local/postgres.ts';
+import { type LocalRedis, startRedis } from '#deploy/local/redis.ts';
+import { migrate } from '#shared/postgres/migrate.ts';
+import { admin } from '../support/servers/admin.ts';
+import { TcpProxy } from '../support/stage/tcp-proxy.ts';
 import type { TortureClient } from './clients.ts';
 import { schema } from './schema.ts';
 

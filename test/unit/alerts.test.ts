@@ -6,9 +6,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { findPromtool } from '../../deploy/local/prometheus.ts';
-import { readYaml } from '../support/manifests.ts';
-import { knownSeries, misnamed, selectors } from '../support/promql.ts';
+import { findPromtool } from '#deploy/local/prometheus.ts';
+import { readYaml } from '../support/deploy/manifests.ts';
+import { knownSeries, misnamed, selectors } from '../support/deploy/promql.ts';
 
 const run = promisify(execFile);
 const root = join(import.meta.dirname, '../..');

@@ -10,8 +10,8 @@ import {
   openBatch,
   packBatches,
   splitAtBreaks,
-} from '../../shared/batch.ts';
-import { rowsIn, rowsOf } from '../support/batches.ts';
+} from '#shared/log/batch.ts';
+import { rowsIn, rowsOf } from '../support/truth/batches.ts';
 
 const text = fc.option(
   fc.oneof(

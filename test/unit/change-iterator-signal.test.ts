@@ -2,8 +2,8 @@
 
 import { getEventListeners } from 'node:events';
 import { expect, test } from 'vitest';
-import { type Attach, ChangeIterator } from '../../client/change-iterator.ts';
-import type { Delivery } from '../../client/shared-stream.ts';
+import { type Attach, ChangeIterator } from '#client/change-iterator.ts';
+import type { Delivery } from '#client/state/stream.ts';
 
 /** An iterator whose subscription is told by hand. */
 function begin(signal: AbortSignal, atOnce?: Delivery) {

@@ -1,9 +1,9 @@
 // `position()` of the iterator: never beyond what the consumer has handled, wherever it pauses, goes on or ends.
 
 import { expect, test } from 'vitest';
-import { ChangeIterator, type PlankError } from '../../client/change-iterator.ts';
-import type { Delivery } from '../../client/shared-stream.ts';
-import type { ChangeFrame } from '../../shared/wire.ts';
+import { ChangeIterator, type PlankError } from '#client/change-iterator.ts';
+import type { Delivery } from '#client/state/stream.ts';
+import type { ChangeFrame } from '#shared/wire.ts';
 
 const at = (n: number) => `e1.${n}`;
 const change = (n: number): ChangeFrame => ({

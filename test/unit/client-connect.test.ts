@@ -2,7 +2,7 @@
 
 import { type AddressInfo, createServer } from 'node:net';
 import { afterEach, expect, test, vi } from 'vitest';
-import { createPlank } from '../../client/plank-client.ts';
+import { createPlank } from '#client/plank-client.ts';
 import { until } from '../support/wait.ts';
 
 afterEach(() => vi.unstubAllGlobals());

@@ -2,8 +2,8 @@
 // every entry that takes input; and what can be said is sent as it was meant.
 
 import { describe, expect, it } from 'vitest';
-import { createPlank, type Plank } from '../../client/plank-client.ts';
-import { subprotocol } from '../../shared/wire.ts';
+import { createPlank, type Plank } from '#client/plank-client.ts';
+import { subprotocol } from '#shared/wire.ts';
 
 /** Opens at once, and keeps what is sent on it. */
 function rig(): { plank: Plank; sent: Record<string, unknown>[] } {

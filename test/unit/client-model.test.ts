@@ -2,7 +2,7 @@
 
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { type Action, actions, RelayModel } from '../support/relay-model.ts';
+import { type Action, actions, RelayModel } from '../support/truth/relay-model.ts';
 
 const action: fc.Arbitrary<Action> = fc.tuple(fc.constantFrom(...actions), fc.nat(1_000), fc.nat(1_000));
 

@@ -2,7 +2,7 @@
 // where one wants rows, lost changes, or takes no more rows.
 
 import { describe, expect, test } from 'vitest';
-import type { Effect, Event } from '../../client/connection-model.ts';
+import type { Effect, Event } from '#client/state/model.ts';
 import {
   asked,
   change,
@@ -16,7 +16,7 @@ import {
   sends,
   subject,
   subscribe,
-} from '../support/brain.ts';
+} from '../support/truth/brain.ts';
 
 describe('more rows than a subscription takes', () => {
   const bounded = (member: number, maxRows: number): Event => ({

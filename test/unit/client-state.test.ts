@@ -1,9 +1,9 @@
 // The SDK's brain: every state with every event, and the rules of opening, reconnecting, liveness and requests.
 
 import { describe, expect, test } from 'vitest';
-import { type Effect, type Event, initialState, limits, type State } from '../../client/connection-model.ts';
-import { reduce } from '../../client/connection-state.ts';
-import type { ServerFrame } from '../../shared/wire.ts';
+import { type Effect, type Event, initialState, limits, type State } from '#client/state/model.ts';
+import { reduce } from '#client/state/machine.ts';
+import type { ServerFrame } from '#shared/wire.ts';
 import {
   asked,
   behind,
@@ -26,7 +26,7 @@ import {
   timer,
   welcome,
   world,
-} from '../support/brain.ts';
+} from '../support/truth/brain.ts';
 
 const states: Record<string, Event[]> = {
   idle: [subscribe(1)],

@@ -11,7 +11,7 @@ import {
   migrateSchema,
   misspelt,
   readConfig,
-} from '../../shared/config.ts';
+} from '#shared/process/config.ts';
 
 const DATABASE_URL = 'postgres://u:p@localhost:5432/d';
 

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { WebSocket } from 'ws';
-import { Connection, closeReason } from '../../services/gateway/connection.ts';
+import { Connection, closeReason } from '#gateway/clients/connection.ts';
 import { until } from '../support/wait.ts';
 
 let server: Server;

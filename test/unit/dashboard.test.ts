@@ -3,9 +3,9 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { expressions, type Panel, readDashboard } from '../support/dashboard.ts';
-import { readYaml } from '../support/manifests.ts';
-import { knownSeries, misnamed } from '../support/promql.ts';
+import { expressions, type Panel, readDashboard } from '../support/deploy/dashboard.ts';
+import { readYaml } from '../support/deploy/manifests.ts';
+import { knownSeries, misnamed } from '../support/deploy/promql.ts';
 
 const root = join(import.meta.dirname, '../..');
 const dashboard = readDashboard();

@@ -1,7 +1,7 @@
 // How long a drain may take: longer only where one took long, and never for ever.
 
 import { expect, test } from 'vitest';
-import { DrainDeadline } from '../../services/listener/drain-deadline.ts';
+import { DrainDeadline } from '#listener/drain-deadline.ts';
 
 test('a drain that was given up for its length gets twice as long, up to ten minutes', () => {
   const deadline = new DrainDeadline();

@@ -3,11 +3,11 @@
 import type { Socket } from 'node:net';
 import { PassThrough } from 'node:stream';
 import { expect, it } from 'vitest';
-import { depart, type Guest } from '../../services/gateway/departure.ts';
-import { Draining } from '../../services/gateway/draining.ts';
-import { webSocketFraming } from '../../services/gateway/framing.ts';
-import { Outlet } from '../../services/gateway/outlet.ts';
-import { createLog } from '../../shared/log.ts';
+import { depart, type Guest } from '#gateway/balance/departure.ts';
+import { Draining } from '#gateway/balance/draining.ts';
+import { webSocketFraming } from '#gateway/channels/framing.ts';
+import { Outlet } from '#gateway/relay/outlet.ts';
+import { createLog } from '#shared/process/logger.ts';
 import { until } from '../support/wait.ts';
 
 const log = createLog('silent', 'test', 'test');

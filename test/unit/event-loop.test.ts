@@ -2,7 +2,7 @@
 
 import { Registry } from 'prom-client';
 import { it } from 'vitest';
-import { watchEventLoop } from '#shared/event-loop.ts';
+import { watchEventLoop } from '#shared/process/event-loop.ts';
 import { until } from '../support/wait.ts';
 
 it('is what a busy moment held up, once', async () => {

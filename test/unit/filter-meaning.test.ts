@@ -1,11 +1,11 @@
 // What a filter means for a row's image, as SQL, and for the index. That Postgres judges alike is shown against a real one, in
-// test/integration/filter.test.ts.
+// test/integration/clients/filter.test.ts.
 
 import { describe, expect, it } from 'vitest';
-import { equalityOf, filterSql } from '../../services/gateway/filter-compile.ts';
-import { ImageError, parseImage } from '../../services/gateway/filter-image.ts';
-import { indexKey } from '../../services/gateway/filter-types.ts';
-import { admits, parse } from '../support/filters.ts';
+import { equalityOf, filterSql } from '#gateway/filter/compile.ts';
+import { ImageError, parseImage } from '#gateway/filter/image.ts';
+import { indexKey } from '#gateway/filter/types.ts';
+import { admits, parse } from '../support/truth/filters.ts';
 
 describe('SQL', () => {
   it.each<[unknown, string, unknown[]]>([

@@ -2,9 +2,9 @@
 
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { FilterError, parseFilter } from '../../services/gateway/filter.ts';
-import { filterSql } from '../../services/gateway/filter-compile.ts';
-import { admits, keyOf, nested, parse, refusal, table } from '../support/filters.ts';
+import { FilterError, parseFilter } from '#gateway/filter/parse.ts';
+import { filterSql } from '#gateway/filter/compile.ts';
+import { admits, keyOf, nested, parse, refusal, table } from '../support/truth/filters.ts';
 
 describe('what is refused', () => {
   it.each<[unknown, string | RegExp]>([

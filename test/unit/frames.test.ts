@@ -4,8 +4,8 @@ import type { Writable } from 'node:stream';
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import * as ws from 'ws';
-import { buildFrames, FrameHeads } from '../../services/gateway/frames.ts';
-import { type ChangeRow, packBatches } from '../../shared/batch.ts';
+import { buildFrames, FrameHeads } from '#gateway/channels/table-frames.ts';
+import { type ChangeRow, packBatches } from '#shared/log/batch.ts';
 
 // its types leave it out
 const { Receiver } = ws as unknown as {

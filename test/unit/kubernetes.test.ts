@@ -4,10 +4,10 @@ import { join } from 'node:path';
 import { parseEnv } from 'node:util';
 import { Registry } from 'prom-client';
 import { describe, expect, it } from 'vitest';
-import { findProgram } from '../../deploy/local/process.ts';
-import { gatewaySchema, listenerSchema, migrateSchema, readConfig } from '../../shared/config.ts';
-import { gatewayMetrics } from '../../shared/metrics.ts';
-import { checkSchema, type Manifest, parseManifests, readResources, readYaml } from '../support/manifests.ts';
+import { findProgram } from '#deploy/local/process.ts';
+import { gatewaySchema, listenerSchema, migrateSchema, readConfig } from '#shared/process/config.ts';
+import { gatewayMetrics } from '#shared/process/metrics.ts';
+import { checkSchema, type Manifest, parseManifests, readResources, readYaml } from '../support/deploy/manifests.ts';
 
 const root = join(import.meta.dirname, '../..');
 const folder = join(root, 'deploy/kubernetes');

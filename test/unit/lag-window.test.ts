@@ -2,7 +2,7 @@
 
 import * as fc from 'fast-check';
 import { expect, it } from 'vitest';
-import { LagWindow } from '../../services/gateway/lag-window.ts';
+import { LagWindow } from '#gateway/relay/lag-window.ts';
 
 it('is at most a quarter above what was recorded', () => {
   fc.assert(

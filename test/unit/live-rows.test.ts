@@ -2,8 +2,8 @@
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { LiveRows, maxHeldChanges, rowKey } from '../../client/live-rows.ts';
-import type { ChangeFrame, Effect } from '../../shared/wire.ts';
+import { LiveRows, maxHeldChanges, rowKey } from '#client/live/rows.ts';
+import type { ChangeFrame, Effect } from '#shared/wire.ts';
 
 interface Item {
   id: number;

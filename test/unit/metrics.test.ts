@@ -3,7 +3,7 @@
 import { readFile } from 'node:fs/promises';
 import { type Metric, Registry } from 'prom-client';
 import { describe, expect, it } from 'vitest';
-import { createRegistry, gatewayMetrics, httpMetrics, listenerMetrics } from '../../shared/metrics.ts';
+import { createRegistry, gatewayMetrics, httpMetrics, listenerMetrics } from '#shared/process/metrics.ts';
 
 /** all that a label may be named: each has a bounded set of values */
 const labels = ['transport', 'code', 'table', 'stage', 'result', 'reason', 'method', 'route', 'status'];

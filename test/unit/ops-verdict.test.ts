@@ -1,7 +1,7 @@
 // What the console says first, for each way in which something can be wrong, and which of two is said first.
 
 import { describe, expect, it } from 'vitest';
-import { duration, type Picture, verdict } from '../../services/gateway/ops-verdict.ts';
+import { duration, type Picture, verdict } from '#gateway/ops/verdict.ts';
 
 type Seen = Picture['gateways'][number];
 

@@ -1,7 +1,7 @@
 // One timer for all: everybody is looked at once a turn, spread over it.
 
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { PingWheel } from '../../services/gateway/ping-wheel.ts';
+import { PingWheel } from '#gateway/clients/ping-wheel.ts';
 
 beforeEach(() => {
   vi.useFakeTimers();

@@ -2,7 +2,7 @@
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { keyIn, project } from '../../services/gateway/projection.ts';
+import { keyIn, project } from '#gateway/channels/projection.ts';
 
 const cut = (image: string, ...columns: string[]) => project(Buffer.from(image), new Set(columns))!.toString();
 

@@ -2,7 +2,7 @@
 
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { Backoff, Bell, once, sleep, withDeadlineOr } from '../../shared/retry.ts';
+import { Backoff, Bell, once, sleep, withDeadlineOr } from '#shared/waiting.ts';
 
 const never = new AbortController().signal;
 

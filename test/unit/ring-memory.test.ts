@@ -3,9 +3,9 @@
 import v8 from 'node:v8';
 import vm from 'node:vm';
 import { expect, test } from 'vitest';
-import { type Frames, Ring } from '../../services/gateway/ring.ts';
-import { type Batch, openBatch, withOwnBuffer } from '../../shared/batch.ts';
-import { batchOf } from '../support/batches.ts';
+import { type Frames, Ring } from '#gateway/channels/ring.ts';
+import { type Batch, openBatch, withOwnBuffer } from '#shared/log/batch.ts';
+import { batchOf } from '../support/truth/batches.ts';
 
 v8.setFlagsFromString('--expose-gc');
 const collect = vm.runInNewContext('gc') as () => void;

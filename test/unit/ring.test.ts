@@ -2,8 +2,8 @@
 
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { type Recent, Ring } from '../../services/gateway/ring.ts';
-import { batchOf } from '../support/batches.ts';
+import { type Recent, Ring } from '#gateway/channels/ring.ts';
+import { batchOf } from '../support/truth/batches.ts';
 
 const framesOf = (bytes: number) => ({ buffer: Buffer.alloc(bytes), count: 1 });
 const batch = (firstSeq: number, lastSeq = firstSeq, bytes = 100) => batchOf(firstSeq, lastSeq, { bytes });

@@ -2,7 +2,7 @@
 
 import { readdir } from 'node:fs/promises';
 import { expect, test } from 'vitest';
-import { sdkFiles } from '../../services/gateway/sdk.ts';
+import { sdkFiles } from '#gateway/http/sdk.ts';
 
 test('serves every module of the SDK, without types, and all that they import', async () => {
   const files = sdkFiles();

@@ -14,8 +14,8 @@ import {
   onOk,
   onPosition,
   onRows,
-} from '../../client/shared-stream.ts';
-import type { ChangeFrame } from '../../shared/wire.ts';
+} from '#client/state/stream.ts';
+import type { ChangeFrame } from '#shared/wire.ts';
 
 type Request = Parameters<Out['request']>[0];
 

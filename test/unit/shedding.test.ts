@@ -11,7 +11,7 @@ import {
   type ShedMemory,
   shed,
   tolerance,
-} from '../../services/gateway/shedding.ts';
+} from '#gateway/balance/rebalancing.ts';
 
 /** `two`: every other replica is behind another one, each looking for the fewest */
 type Balancer = 'least_conn' | 'random' | 'sticky' | 'two';

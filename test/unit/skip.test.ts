@@ -2,7 +2,7 @@
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { Skip } from '../../services/gateway/skip.ts';
+import { Skip } from '#gateway/channels/already-seen.ts';
 
 describe('skip', () => {
   test('is done where there is nothing to drop', () => {

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { WebSocketServer } from 'ws';
-import { TestClient } from '../support/client.ts';
+import { TestClient } from '../support/stage/client.ts';
 import { until } from '../support/wait.ts';
 
 let server: WebSocketServer;

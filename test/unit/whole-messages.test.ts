@@ -2,7 +2,7 @@
 
 import * as fc from 'fast-check';
 import { expect, it } from 'vitest';
-import { wholeMessages } from '../../shared/whole-messages.ts';
+import { wholeMessages } from '#shared/postgres/whole-messages.ts';
 
 function messageOf(type: string, body: Uint8Array): Buffer {
   const head = Buffer.alloc(5);

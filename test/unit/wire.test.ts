@@ -2,7 +2,7 @@
 
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { closeCodes, formatPosition, parsePosition } from '../../shared/wire.ts';
+import { closeCodes, formatPosition, parsePosition } from '#shared/wire.ts';
 
 describe('positions', () => {
   it('come back as they went', () => {

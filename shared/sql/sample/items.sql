@@ -1,4 +1,4 @@
--- The table of the quick start. shared/sample.ts applies it, at most once, and only where nothing else is called items.
+-- The table of the quick start. shared/postgres/sample.ts applies it, at most once, and only where nothing else is called items.
 
 create table if not exists public.items (
   id         bigint generated always as identity primary key,

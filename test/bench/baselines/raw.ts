@@ -2,7 +2,7 @@
 // whoever asks, and reads nothing.
 
 import { type AddressInfo, createServer, type Socket } from 'node:net';
-import { framed, webSocketFraming } from '../../../services/gateway/framing.ts';
+import { framed, webSocketFraming } from '#gateway/channels/framing.ts';
 import { message } from './message.ts';
 import { Members, told } from './told.ts';
 

@@ -7,7 +7,7 @@ import { createServer } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { Client } from 'pg';
 import { WebSocketServer } from 'ws';
-import { framed, webSocketFraming } from '../../../services/gateway/framing.ts';
+import { framed, webSocketFraming } from '#gateway/channels/framing.ts';
 import { serve } from '../child.ts';
 
 const [databaseUrl = '', channel = ''] = process.argv.slice(2);

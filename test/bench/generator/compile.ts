@@ -3,7 +3,7 @@
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { findProgram } from '../../../deploy/local/process.ts';
+import { findProgram } from '#deploy/local/process.ts';
 
 const run = promisify(execFile);
 

@@ -1,0 +1,125 @@
+/**
+ * A bound on something that clients hold while they take what they asked for. Whoever needs of it waits until there is room, in
+ * the order of coming. While somebody waits, the client that has let a page wait for longest loses what it holds, but none before
+ * `patienceMs`: so nobody waits for clients that do not read.
+ */
+import { settlesWithin } from '#shared/waiting.ts';
+
+const pressEveryMs = 50;
+
+/** The client did not take what it was given in time. */
+export class TooSlow extends Error {
+  override readonly name = 'TooSlow';
+}
+
+/** A page that waits for a client. */
+interface Wait {
+  readonly since: number;
+  /** what all its holders must let go of, for there to be room */
+  readonly of: object;
+  readonly evict: () => void;
+}
+
+export class Room {
+  readonly #size: number;
+  readonly #patienceMs: number;
+  #used = 0;
+  /** the longest wait is the first */
+  readonly #waits = new Set<Wait>();
+  readonly #queue = new Set<() => void>();
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(size: number, patienceMs: number) {
+    this.#size = size;
+    this.#patienceMs = patienceMs;
+  }
+
+  get hasRoom(): boolean {
+    return this.#used < this.#size;
+  }
+
+  /** Whether there is room. Where there is none, the client that has let a page wait for longest loses what it holds. */
+  makeRoom(): boolean {
+    if (this.hasRoom) return true;
+    this.#evict();
+    return false;
+  }
+
+  /** Resolves when there is room, of which the caller then has `amount`. Rejects with the signal's reason. */
+  async enter(amount: number, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    if (this.#queue.size === 0 && this.#used < this.#size) this.take(amount);
+    else await this.#turn(amount, signal);
+  }
+
+  take(amount: number): void {
+    this.#used += amount;
+  }
+
+  free(amount: number): void {
+    this.#used -= amount;
+    this.#admit();
+  }
+
+  /** Waits until a client has taken a page. Rejects with TooSlow after `deadlineMs`, or where others need the room. */
+  async taken(page: Promise<boolean>, of: object, deadlineMs: number): Promise<boolean> {
+    const evicted = Promise.withResolvers<never>();
+    const evict = () => evicted.reject(new TooSlow('others need what this client holds'));
+    const wait: Wait = { since: performance.now(), of, evict };
+    this.#waits.add(wait);
+    try {
+      const inTime = await Promise.race([settlesWithin(page, deadlineMs), evicted.promise]);
+      if (!inTime) throw new TooSlow(`the client did not take a page within ${deadlineMs} ms`);
+      return await page;
+    } finally {
+      this.#waits.delete(wait);
+    }
+  }
+
+  #turn(amount: number, signal: AbortSignal): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const settle = () => {
+        this.#queue.delete(come);
+        signal.removeEventListener('abort', leave);
+        if (this.#queue.size === 0) clearTimeout(this.#timer);
+      };
+      const come = () => {
+        settle();
+        this.take(amount);
+        resolve();
+      };
+      const leave = () => {
+        settle();
+        reject(signal.reason as Error);
+      };
+      this.#queue.add(come);
+      signal.addEventListener('abort', leave, { once: true });
+      if (this.#queue.size === 1) this.#press();
+    });
+  }
+
+  #admit(): void {
+    for (const come of this.#queue) {
+      if (this.#used >= this.#size) return;
+      come();
+    }
+  }
+
+  /** While somebody waits. */
+  readonly #press = (): void => {
+    this.#evict();
+    this.#timer = setTimeout(this.#press, pressEveryMs);
+  };
+
+  #evict(): void {
+    const now = performance.now();
+    const [longest] = this.#waits;
+    if (!longest) return;
+    for (const wait of this.#waits) {
+      if (now - wait.since < this.#patienceMs) return;
+      if (wait.of !== longest.of) continue;
+      this.#waits.delete(wait);
+      wait.evict();
+    }
+  }
+}

@@ -1,0 +1,359 @@
+/**
+ * What a REST client may write into a row: zod schemas made from an attached table, and keys as URLs write them.
+ *
+ * Every value leaves here as the text that Postgres reads for it, or null, so that nothing depends on how a driver renders
+ * JavaScript values. A field is refused by its name before Postgres sees it; what only Postgres can judge (the label of an
+ * enum, a check constraint) is left to it and translated by problems.ts.
+ */
+import { z } from 'zod';
+import type { Column, Table } from './catalog.ts';
+import { parseSegment } from './row-address.ts';
+import { sourcesIn } from './json-source.ts';
+
+/** A value for a column: SQL of it, see value-sql.ts, or of a read-only column what it must be already. */
+export interface Value {
+  column: Column;
+  /** what Postgres reads: text, for a structured type and for a read-only column JSON; null is SQL's null */
+  text: string | null;
+  /** the value as it was sent */
+  json: string;
+}
+
+export type Values = readonly Value[];
+
+export interface RowSchemas {
+  /** POST: every column that has no default and may not be null */
+  create: z.ZodType<Values>;
+  /** PUT: the same, except that the key may be left out because the URL names it; read-only columns may be there */
+  replace: z.ZodType<Values>;
+  /** PATCH: at least one column */
+  patch: z.ZodType<Values>;
+}
+
+// In lib.d.ts from es2026 on; Node has them.
+interface ExactJson {
+  rawJSON(text: string): { readonly rawJSON: string };
+  isRawJSON(value: unknown): value is { readonly rawJSON: string };
+}
+/** Numbers with their digits, as keepDigits makes them. */
+export const exactJson = JSON as unknown as ExactJson;
+
+/** For JSON.parse: a number that JavaScript would round or respell, or may have, keeps its digits: numeric, bigint and jsonb store what was sent. */
+export function keepDigits(_key: string, value: unknown, context?: { source?: string }): unknown {
+  if (typeof value !== 'number' || context?.source === undefined) return value;
+  const exact = String(value) === context.source && (Number.isSafeInteger(value) || !Number.isInteger(value));
+  return exact ? value : exactJson.rawJSON(context.source);
+}
+
+/**
+ * JSON.parse with keepDigits, which costs ten times as much as without: only where a number of the text may be one that JavaScript would
+ * round or respell, or what looks like it in a string.
+ */
+export function parseExactJson(text: string): unknown {
+  return isExact(text) ? JSON.parse(text) : JSON.parse(text, keepDigits);
+}
+
+/** Whether all digits of a text are those of whole numbers that are safe, as far as they are of numbers. */
+function isExact(text: string): boolean {
+  let digits = 0;
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (code >= 0x30 && code <= 0x39) {
+      if (++digits > 15 || (code === 0x30 && text.charCodeAt(i - 1) === 0x2d)) return false;
+    } else {
+      // . e E
+      if (digits > 0 && (code === 0x2e || code === 0x65 || code === 0x45)) return false;
+      digits = 0;
+    }
+  }
+  return true;
+}
+
+const numberPattern = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,5})?$/i;
+const maxArrayDepth = 6; // of Postgres
+
+/**
+ * A schema of text. `prepare` turns other JSON values into text where the type allows it; `ofType` is said to a value that is
+ * no text after it, `expected` to text that is not accepted.
+ */
+function readable(
+  expected: string,
+  accepts: (text: string) => boolean,
+  prepare: (value: unknown) => unknown = (value) => value,
+  ofType = expected,
+): z.ZodType<string> {
+  const message = `must be ${ofType}`;
+  const error = (issue: { input?: unknown }) => {
+    if (issue.input === undefined) return 'is required';
+    return issue.input === null ? 'must not be null' : message;
+  };
+  return z.preprocess(
+    prepare,
+    z
+      .string({ error })
+      .refine((text) => !text.includes('\0'), { error: 'must not contain the character \\u0000', abort: true })
+      .refine((text) => text.isWellFormed(), { error: 'must not contain half of a surrogate pair', abort: true })
+      .refine(accepts, { error: `must be ${expected}` }),
+  );
+}
+
+const isSpecialNumber = (text: string): boolean => /^(NaN|-?Infinity)$/.test(text);
+
+/** For types whose JSON is no string: text then fails as any other wrong type does. */
+const refuseText = (value: unknown): unknown => (typeof value === 'string' ? {} : value);
+
+const digits = (value: unknown): unknown => {
+  if (exactJson.isRawJSON(value)) return value.rawJSON;
+  return typeof value === 'number' ? String(value) : value;
+};
+
+/** 1.0 and 1e3 are whole; a number past 2^53 counts only if its own digits were kept. */
+const wholeDigits = (value: unknown): unknown => {
+  const text = digits(value);
+  if (typeof value === 'string' || typeof text !== 'string' || /^-?\d+$/.test(text)) return text;
+  return Number.isSafeInteger(Number(text)) ? String(Number(text)) : text;
+};
+
+function wholeNumber(bits: bigint, fromText: boolean): z.ZodType<string> {
+  const [min, max] = [-(2n ** (bits - 1n)), 2n ** (bits - 1n) - 1n];
+  const within = (text: string) => /^-?\d{1,19}$/.test(text) && BigInt(text) >= min && BigInt(text) <= max;
+  return readable(`a whole number between ${min} and ${max}`, within, (value) =>
+    fromText ? wholeDigits(value) : wholeDigits(refuseText(value)),
+  );
+}
+
+/** Strings only where to_json writes strings: NaN and the infinities. */
+function float(bits: 32 | 64): z.ZodType<string> {
+  const fits = (number: number) => Number.isFinite(bits === 32 ? Math.fround(number) : number);
+  return readable(
+    `a number that fits ${bits} bits`,
+    (text) => isSpecialNumber(text) || fits(Number(text)),
+    (value) => (typeof value === 'string' && isSpecialNumber(value) ? value : digits(refuseText(value))),
+    'a number',
+  );
+}
+
+const isDay = (text: string): boolean => {
+  const match = /^(\d{4,7})-(\d\d)-(\d\d)/.exec(text);
+  if (!match) return false;
+  const [year, month, day] = [Number(match[1]), Number(match[2]), Number(match[3])];
+  const leap = (year % 4 === 0 && year % 100 !== 0) || year % 400 === 0;
+  const days = [31, leap || text.endsWith(' BC') ? 29 : 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31][month - 1];
+  return days !== undefined && day >= 1 && day <= days;
+};
+
+const clock = String.raw`([01]\d|2[0-4]):[0-5]\d(:([0-5]\d|60)(\.\d{1,9})?)?`;
+const offset = String.raw`(Z|[+-]\d\d(:?\d\d)?(:\d\d)?)`;
+const day = String.raw`\d{4,7}-\d\d-\d\d`;
+
+function dated(expected: string, pattern: string): z.ZodType<string> {
+  const shape = new RegExp(`^${pattern}( BC)?$`, 'i');
+  return readable(expected, (text) => /^-?infinity$/.test(text) || (shape.test(text) && isDay(text)));
+}
+
+function text(column: Column): z.ZodType<string> {
+  const limit = /^character(?: varying)?\((\d+)\)/.exec(column.type)?.[1];
+  if (limit === undefined) return readable('text', () => true);
+  // Postgres counts characters, JavaScript's length counts UTF-16 units
+  return readable(`text of at most ${limit} characters`, (value) => Array.from(value).length <= Number(limit));
+}
+
+const jsonDocument = z.unknown().transform((value, context) => {
+  try {
+    if (value !== undefined) return JSON.stringify(value);
+  } catch {
+    // a stack overflow is the only way to fail
+  }
+  context.addIssue({ code: 'custom', message: value === undefined ? 'is required' : 'is nested too deeply' });
+  return z.NEVER;
+});
+
+/** Postgres' array text. Elements may be null; arrays of arrays are dimensions, unless the elements are JSON themselves. */
+function arrayOf(element: z.ZodType<string>, type: string, ofJson: boolean, depth = 1): z.ZodType<string> {
+  const error = (issue: { input?: unknown }) => {
+    if (issue.input === undefined) return 'is required';
+    return issue.input === null ? 'must not be null' : `must be an array for ${type}`;
+  };
+  return z.array(z.unknown(), { error }).transform((items, context) => {
+    const parts = items.map((item, index) => {
+      if (item === null) return 'NULL';
+      const nested = Array.isArray(item) && !ofJson && depth < maxArrayDepth;
+      const read = (nested ? arrayOf(element, type, ofJson, depth + 1) : element).safeParse(item);
+      if (read.success) return nested ? read.data : `"${read.data.replace(/[\\"]/g, String.raw`\$&`)}"`;
+      for (const issue of read.error.issues)
+        context.addIssue({ code: 'custom', message: issue.message, path: [index, ...issue.path] });
+      return '';
+    });
+    return `{${parts.join(',')}}`;
+  });
+}
+
+/** As JSON, for Postgres' json_to_record; a string is the text of the type itself. */
+const structured = z.unknown().transform((value, context): string => {
+  const read = (typeof value === 'string' ? anyText : jsonDocument).safeParse(value);
+  if (read.success) return typeof value === 'string' ? JSON.stringify(value) : read.data;
+  for (const { message } of read.error.issues) context.addIssue({ code: 'custom', message });
+  return z.NEVER;
+});
+const anyText = readable('text', () => true);
+
+/** int2vector and oidvector: arrays whose text is another. */
+const vector = z
+  .array(z.preprocess(digits, z.string().regex(/^-?\d{1,10}$/, { error: 'must be a whole number' })), {
+    error: 'must be an array of whole numbers',
+  })
+  .transform((items) => items.join(' '));
+
+function valueSchema(column: Column): z.ZodType<string> {
+  if (column.structured) return structured;
+  switch (column.base) {
+    case 'int2vector':
+    case 'oidvector':
+      return vector;
+    case 'int2':
+      return wholeNumber(16n, false);
+    case 'int4':
+      return wholeNumber(32n, false);
+    case 'int8':
+      return wholeNumber(64n, true);
+    case 'float4':
+      return float(32);
+    case 'float8':
+      return float(64);
+    case 'numeric':
+      return readable('a number, or a number as text', (t) => isSpecialNumber(t) || numberPattern.test(t), digits);
+    case 'bool':
+      return readable(
+        'true or false',
+        () => true,
+        (value) => (typeof value === 'boolean' ? String(value) : refuseText(value)),
+      );
+    case 'text':
+    case 'varchar':
+    case 'bpchar':
+      return text(column);
+    case 'uuid':
+      return readable('a UUID', (t) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(t));
+    case 'timestamptz':
+      return dated('a date and time with its offset, like 2026-01-31T12:00:00Z', `${day}[T ]${clock}${offset}`);
+    case 'timestamp':
+      return dated('a date and time without offset, like 2026-01-31T12:00:00', `${day}[T ]${clock}`);
+    case 'date':
+      return dated('a date, like 2026-01-31', day);
+    case 'time':
+      return readable('a time of day, like 12:00:00', (t) => new RegExp(`^${clock}$`).test(t));
+    case 'json':
+    case 'jsonb':
+      return jsonDocument;
+    default:
+      if (column.type.endsWith('[]')) {
+        const base = column.base.replace(/^_/, '');
+        const element = valueSchema({ ...column, base, type: column.type.slice(0, -2) });
+        return arrayOf(element, column.type, base === 'json' || base === 'jsonb');
+      }
+      // an enum, a network address, a domain over a number: Postgres knows its own text
+      return readable(
+        `text that Postgres reads as ${column.type}`,
+        () => true,
+        (value) => (typeof value === 'boolean' ? String(value) : digits(value)),
+      );
+  }
+}
+
+/** Not as zod's own objects: those take a column "constructor" that was left out for a member of Object.prototype. */
+function objectOf(table: Table, required: (column: Column) => boolean, repeatsReadOnly: boolean): z.ZodType<Values> {
+  const fields = new Map(table.columns.map((column) => [column.name, { column, schema: valueSchema(column) }]));
+  return z.unknown().transform((body, context) => {
+    if (typeof body !== 'object' || body === null || Array.isArray(body) || exactJson.isRawJSON(body)) {
+      context.addIssue({ code: 'custom', message: 'The body must be a JSON object' });
+      return z.NEVER;
+    }
+    const sources = sourcesIn(body);
+    const sent = new Map<string, unknown>(Object.entries(body));
+    const values: Value[] = [];
+    const refuse = (column: Column, message: string, path: readonly PropertyKey[] = []) =>
+      context.addIssue({ code: 'custom', message, path: [column.name, ...path] });
+    for (const { column, schema } of fields.values()) {
+      if (!sent.has(column.name)) {
+        if (column.writable && required(column)) refuse(column, 'is required');
+        continue;
+      }
+      const value = sent.get(column.name);
+      if (!column.writable && !repeatsReadOnly) {
+        refuse(column, 'is read-only');
+        continue;
+      }
+      if (!column.writable) {
+        const document = jsonDocument.safeParse(value);
+        if (document.success) values.push({ column, text: document.data, json: document.data });
+        else refuse(column, 'is nested too deeply');
+      } else if (value === null && column.nullable) values.push({ column, text: null, json: 'null' });
+      else {
+        const read = schema.safeParse(value);
+        const json = sources?.get(column.name) ?? JSON.stringify(value);
+        const isDocument = column.structured || /^jsonb?$/.test(column.base);
+        if (read.success) values.push({ column, text: isDocument ? json : read.data, json });
+        else for (const { message, path } of read.error.issues) refuse(column, message, path);
+      }
+    }
+    const unknown = [...sent.keys()].filter((name) => !fields.has(name));
+    if (unknown.length > 0) context.addIssue({ code: 'unrecognized_keys', keys: unknown, input: { ...body } });
+    return values;
+  });
+}
+
+const made = new WeakMap<Table, RowSchemas>();
+
+/** The schemas of a table, made once for each state of the catalogue. */
+export function rowSchemas(table: Table): RowSchemas {
+  const known = made.get(table);
+  if (known) return known;
+  const schemas: RowSchemas = {
+    create: objectOf(table, (column) => !column.optional, false),
+    replace: objectOf(table, (column) => !column.optional && !table.keyColumns.includes(column.name), true),
+    patch: objectOf(table, () => false, true).refine((values) => values.length > 0, {
+      error: 'The body must have at least one field',
+    }),
+  };
+  made.set(table, schemas);
+  return schemas;
+}
+
+/** What a URL's text is as JSON, for the schemas above. */
+function fromUrl(column: Column, value: string): unknown {
+  if (/^(int[24]|float[48])$/.test(column.base)) return numberPattern.test(value) ? Number(value) : value;
+  if (column.base === 'bool') return { true: true, false: false }[value] ?? value;
+  return value;
+}
+
+/**
+ * The key of a row, as the path of its URL writes it: `/api/items/7`, and for a key of several columns their values in the
+ * order of the key, each percent-encoded, with commas between them: `/api/sales.lines/A%2C1,7` is a = "A,1", b = 7.
+ * Returns the values as Postgres reads them, in key order, or what is wrong, by column.
+ */
+export function parseKey(
+  table: Table,
+  segment: string,
+): { ok: true; values: string[] } | { ok: false; fields: { path: string; message: string }[] } {
+  const parts = parseSegment(segment, table.keyColumns.length > 1);
+  if (parts.length !== table.keyColumns.length) {
+    const message = `must be ${table.keyColumns.length} values with commas between them: ${table.keyColumns.join(',')}`;
+    return { ok: false, fields: [{ path: 'id', message }] };
+  }
+  return readKey(table, parts);
+}
+
+/** The same for values that are already apart, as a cursor carries them. */
+export function readKey(table: Table, texts: readonly string[]): ReturnType<typeof parseKey> {
+  const values: string[] = [];
+  const fields: { path: string; message: string }[] = [];
+  for (const [index, name] of table.keyColumns.entries()) {
+    const column = table.columns.find((candidate) => candidate.name === name)!;
+    // an array or a document in a key is in Postgres' own text already
+    const schema = column.structured || /^(json|_)|vector$/.test(column.base) ? anyText : valueSchema(column);
+    const read = schema.safeParse(fromUrl(column, texts[index]!));
+    if (read.success) values.push(read.data);
+    else fields.push({ path: name, message: read.error.issues[0]!.message });
+  }
+  return fields.length === 0 ? { ok: true, values } : { ok: false, fields };
+}

@@ -1,0 +1,72 @@
+/** The changes of a batch as objects, for channels that look into rows: images are parsed when first asked for, once for all. */
+import { actions, type Batch, BatchReader, isBreak } from '#shared/log/batch.ts';
+import { type ParsedRow, parseImage } from '../filter/row-filter.ts';
+
+export class Change {
+  readonly seq: number;
+  readonly relation: number;
+  readonly action: number;
+  readonly xid: bigint;
+  /** the last change of its transaction */
+  readonly last: boolean;
+  /** the primary key as JSON; empty where there is none */
+  readonly key: Buffer;
+  readonly newImage: Buffer | null;
+  readonly oldImage: Buffer | null;
+  #newRow: ParsedRow | null | undefined;
+  #oldRow: ParsedRow | null | undefined;
+
+  constructor(reader: BatchReader) {
+    const { buffer } = reader;
+    this.seq = reader.seq;
+    this.relation = reader.relation;
+    this.action = reader.action;
+    this.xid = BigInt(reader.xid);
+    this.last = reader.last;
+    this.key = buffer.subarray(reader.keyStart, Math.max(reader.keyStart, reader.keyEnd));
+    this.newImage = reader.newEnd < reader.newStart ? null : buffer.subarray(reader.newStart, reader.newEnd);
+    this.oldImage = reader.oldEnd < reader.oldStart ? null : buffer.subarray(reader.oldStart, reader.oldEnd);
+  }
+
+  get newRow(): ParsedRow | null {
+    return (this.#newRow ??= this.newImage && parseImage(this.newImage.toString()));
+  }
+
+  get oldRow(): ParsedRow | null {
+    return (this.#oldRow ??= this.oldImage && parseImage(this.oldImage.toString()));
+  }
+}
+
+/** The row changes of a batch in the tables that `wants` admits, and where each transaction of the batch ends. */
+export function changesOf(batch: Batch, wants: (relation: number) => boolean): Change[] {
+  const changes: Change[] = [];
+  const reader = new BatchReader(batch);
+  while (reader.next()) if (!isBreak(reader.action) && wants(reader.relation)) changes.push(new Change(reader));
+  return changes;
+}
+
+/** A table got another shape, or its rows changed without changes of their own. */
+export interface Break {
+  readonly seq: number;
+  readonly relation: number;
+  readonly xid: bigint;
+  readonly why: 'shape' | 'rows';
+}
+
+/** Of a batch that many subscriptions walk through. */
+const breaksIn = new WeakMap<Batch, readonly Break[]>();
+
+/** Behind which of its changes pictures of a table are void. */
+export function breaksOf(batch: Batch): readonly Break[] {
+  const known = breaksIn.get(batch);
+  if (known) return known;
+  const breaks: Break[] = [];
+  const reader = new BatchReader(batch);
+  while (reader.next()) {
+    const { seq, relation, action } = reader;
+    if (!isBreak(action)) continue;
+    breaks.push({ seq, relation, xid: BigInt(reader.xid), why: action === actions.shape ? 'shape' : 'rows' });
+  }
+  breaksIn.set(batch, breaks);
+  return breaks;
+}

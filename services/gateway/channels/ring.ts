@@ -1,0 +1,145 @@
+/**
+ * The recent log in memory, bounded in bytes: what clients that are a little behind read from. Each batch keeps the frames
+ * that a channel made of it, so that any number of clients behind by the same stretch share them.
+ *
+ * What is counted is what memory holds: whole buffers, where a view keeps all of one alive, and the objects around them. Small frames
+ * are cut from Node's pool, which the frames of one channel would keep alive for all that was cut beside them: they are copied
+ * into memory of the batch, which goes when the batch goes.
+ */
+import type { Batch } from '#shared/log/batch.ts';
+
+export interface Recent {
+  readonly batch: Batch;
+  /** frames of the whole batch by channel key; empty: the channel has none in it */
+  readonly frames: Map<string, Frames>;
+  /** for copies of small frames; full up to `slabUsed` */
+  slab: Buffer;
+  slabUsed: number;
+  /** of memory that this takes */
+  bytes: number;
+}
+
+export interface Frames {
+  readonly buffer: Buffer;
+  readonly count: number;
+  /** behind these is a change that the channel cannot judge, and why */
+  readonly torn?: Torn;
+}
+
+/** Its image is of another shape of the table; or it is of a row above the bound, and lacks a column. */
+export type Torn = 'shape' | 'left out';
+
+/** what the objects around a batch take, a place in its map, those around frames, and a buffer's own */
+const itemBytes = 600;
+const entryBytes = 48;
+const framesBytes = 80;
+const bufferBytes = 250;
+const noSlab = Buffer.alloc(0);
+const leastSlab = 512;
+const mostSlab = 64 * 1024;
+
+export class Ring {
+  readonly #maxBytes: number;
+  #items: Recent[] = [];
+  /** items before this index are dropped; the array is cut when they are many */
+  #start = 0;
+  #bytes = 0;
+
+  constructor(maxBytes: number) {
+    this.#maxBytes = maxBytes;
+  }
+
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  push(batch: Batch): Recent {
+    const recent = recentOf(batch);
+    this.#items.push(recent);
+    this.#bytes += recent.bytes;
+    this.#trim();
+    return recent;
+  }
+
+  /** Remembers frames made of a batch, as long as the batch itself is remembered. */
+  keep(recent: Recent, channelKey: string, frames: Frames): void {
+    const before = recent.bytes;
+    const isHere = this.find(recent.batch.firstSeq) === recent;
+    recent.frames.set(channelKey, isHere ? this.#owned(recent, frames) : frames);
+    if (!isHere) return;
+    this.#bytes += recent.bytes - before;
+    this.#trim();
+  }
+
+  /** The same frames in memory that is counted for the batch. */
+  #owned(recent: Recent, frames: Frames): Frames {
+    recent.bytes += entryBytes;
+    const { buffer } = frames;
+    const { length } = buffer;
+    if (length === 0) return frames;
+    recent.bytes += framesBytes;
+    if (length >= buffer.buffer.byteLength / 2) {
+      recent.bytes += buffer.buffer.byteLength + bufferBytes;
+      return frames;
+    }
+    if (recent.slab.length - recent.slabUsed < length) {
+      const size = Math.max(length, Math.min(mostSlab, Math.max(leastSlab, 2 * recent.slab.length)));
+      recent.slab = Buffer.allocUnsafeSlow(size);
+      recent.slabUsed = 0;
+      recent.bytes += size + bufferBytes;
+    }
+    const copy = recent.slab.subarray(recent.slabUsed, recent.slabUsed + length);
+    recent.slabUsed += buffer.copy(copy);
+    recent.bytes += bufferBytes;
+    return { ...frames, buffer: copy };
+  }
+
+  /** The batch that holds the seq, undefined where it is not in memory. */
+  find(seq: number): Recent | undefined {
+    let low = this.#start;
+    let high = this.#items.length - 1;
+    while (low <= high) {
+      const middle = (low + high) >> 1;
+      const { batch } = this.#items[middle]!;
+      if (seq < batch.firstSeq) high = middle - 1;
+      else if (seq > batch.lastSeq) low = middle + 1;
+      else return this.#items[middle];
+    }
+    return undefined;
+  }
+
+  /** Gives each batch's place to what `map` makes of it, and forgets the frames of those that are others. */
+  replace(map: (batch: Batch) => Batch): void {
+    for (let i = this.#start; i < this.#items.length; i++) {
+      const item = this.#items[i]!;
+      const other = map(item.batch);
+      if (other === item.batch) continue;
+      const changed = recentOf(other);
+      this.#bytes += changed.bytes - item.bytes;
+      this.#items[i] = changed;
+    }
+  }
+
+  clear(): void {
+    this.#items = [];
+    this.#start = 0;
+    this.#bytes = 0;
+  }
+
+  #trim(): void {
+    while (this.#bytes > this.#maxBytes && this.#start < this.#items.length - 1) {
+      const gone = this.#items[this.#start]!;
+      this.#items[this.#start++] = undefined as unknown as Recent;
+      this.#bytes -= gone.bytes;
+    }
+    if (this.#start > 1_000 && this.#start * 2 > this.#items.length) {
+      this.#items = this.#items.slice(this.#start);
+      this.#start = 0;
+    }
+  }
+}
+
+function recentOf(batch: Batch): Recent {
+  const bytes = batch.buffer.buffer.byteLength + itemBytes;
+  return { batch, frames: new Map(), slab: noSlab, slabUsed: 0, bytes };
+}

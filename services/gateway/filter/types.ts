@@ -1,0 +1,263 @@
+/**
+ * The types that filters compare: how a filter says a value, how an image holds it, how Postgres is given it, and its order.
+ * What must stay true: for each type here JavaScript and Postgres judge alike, for every value that a row can hold. A type
+ * that could not promise it is not here, and parseFilter refuses its columns.
+ */
+import type { Column } from '../catalog/catalog.ts';
+import { formatMoment, type Moment, parseMoment, type TimeType } from './moment.ts';
+import { exactJson } from '../catalog/row-schema.ts';
+
+/** ±0.<digits> × 10^exponent, digits without zeros at either end. The infinities and NaN have an infinite exponent. */
+interface Decimal {
+  readonly sign: -1 | 0 | 1;
+  readonly exponent: number;
+  readonly digits: string;
+}
+
+/** A value of a row or of a filter, in the form in which it compares. Values of one column are of one form. */
+export type Comparable = boolean | number | bigint | string | Decimal;
+
+export interface Codec {
+  /** completes "must be …" */
+  readonly expected: string;
+  /** the type of Postgres' own that a parameter is cast to */
+  readonly cast: string;
+  /** whether gt, gte, lt and lte are for it */
+  readonly ordered: boolean;
+  /** a value out of a filter's JSON; undefined where it is none of this type */
+  readonly parse: (value: unknown) => Comparable | undefined;
+  /** a value of an image, not null, `source` being the text of a JSON number; undefined where it is none of this type */
+  readonly read: (value: unknown, source: () => string) => Comparable | undefined;
+  /** the text that Postgres reads */
+  readonly text: (value: Comparable) => string;
+  /** SQL of a column as it is compared for equality and for order, where that is not the column itself */
+  readonly equalSql?: (column: string) => string;
+  readonly orderSql?: (column: string) => string;
+}
+
+/** A number of a filter as it was written, where its parser kept that (keepDigits), else as JavaScript writes it. */
+function digitsOf(value: unknown): string | undefined {
+  if (exactJson.isRawJSON(value)) return value.rawJSON;
+  // a whole number so large may have been another one before it was parsed
+  if (typeof value !== 'number' || (Number.isInteger(value) && !Number.isSafeInteger(value))) return undefined;
+  return String(value);
+}
+
+function whole(bits: bigint, cast: string): Codec {
+  const [min, max] = [-(2n ** (bits - 1n)), 2n ** (bits - 1n) - 1n];
+  const [least, most] = [Number(min), Number(max)];
+  const big = bits === 64n;
+  return {
+    expected: `a whole number between ${min} and ${max}${big ? ', as a string beyond 2^53' : ''}`,
+    cast,
+    ordered: true,
+    parse(value) {
+      if (!big && typeof value === 'number' && Number.isInteger(value) && value >= least && value <= most)
+        return value + 0;
+      const digits = big && typeof value === 'string' ? value : digitsOf(value);
+      if (digits === undefined) return undefined;
+      let number: bigint;
+      if (/^-?\d{1,19}$/.test(digits)) number = BigInt(digits);
+      // 1.0 and 1e3
+      else if (typeof value !== 'string' && Number.isSafeInteger(Number(digits))) number = BigInt(Number(digits));
+      else return undefined;
+      if (number < min || number > max) return undefined;
+      return big ? number : Number(number);
+    },
+    read(value, source) {
+      if (typeof value !== 'number') return undefined;
+      if (!big) return value;
+      if (Number.isSafeInteger(value)) return BigInt(value);
+      return /^-?\d+$/.test(source()) ? BigInt(source()) : undefined;
+    },
+    text: indexKey,
+  };
+}
+
+/** to_json writes these as strings */
+const isSpecial = (value: unknown): boolean => value === 'NaN' || value === 'Infinity' || value === '-Infinity';
+
+const float: Codec = {
+  expected: 'a number that fits 64 bits',
+  cast: 'float8',
+  ordered: true,
+  parse(value) {
+    const number = exactJson.isRawJSON(value) ? Number(value.rawJSON) : value;
+    return typeof number === 'number' && Number.isFinite(number) ? number + 0 : undefined;
+  },
+  read: (value) => (typeof value === 'number' || isSpecial(value) ? Number(value) : undefined),
+  text: indexKey,
+};
+
+// A real compares as the decimal that it is shown as: rounding the filter's number to 32 bits could end elsewhere in
+// JavaScript (by way of 64 bits) than in Postgres, and 0.1 is to equal 0.1.
+const real: Codec = {
+  ...float,
+  equalSql: (column) => `${column}::pg_catalog.text::pg_catalog.float8`,
+  orderSql: (column) => `${column}::pg_catalog.text::pg_catalog.float8`,
+};
+
+const maxDecimalLength = 1000;
+const maxExponent = 1000;
+
+function parseDecimal(text: string): Decimal | undefined {
+  const match = /^([+-]?)(\d+)(?:\.(\d+))?(?:e([+-]?\d{1,4}))?$/i.exec(text);
+  if (!match) return undefined;
+  const [, minus, integer, fraction = '', e = '0'] = match;
+  const all = integer! + fraction;
+  // loops, as a regular expression for zeros at the end takes time squared over a long run of zeros elsewhere
+  let start = 0;
+  while (all[start] === '0') start++;
+  let end = all.length;
+  while (end > start && all[end - 1] === '0') end--;
+  if (start === end) return { sign: 0, exponent: 0, digits: '' };
+  return { sign: minus === '-' ? -1 : 1, exponent: integer!.length - start + Number(e), digits: all.slice(start, end) };
+}
+
+const specialDecimals: Readonly<Record<string, Decimal>> = {
+  NaN: { sign: 1, exponent: Infinity, digits: 'NaN' }, // above Infinity, as in Postgres
+  Infinity: { sign: 1, exponent: Infinity, digits: '' },
+  '-Infinity': { sign: -1, exponent: Infinity, digits: '' },
+};
+
+const numeric: Codec = {
+  expected: `a number, or a decimal number as a string, of at most ${maxDecimalLength} digits`,
+  cast: 'numeric',
+  ordered: true,
+  parse(value) {
+    const digits = typeof value === 'string' ? value : digitsOf(value);
+    if (digits === undefined || digits.length > maxDecimalLength || digits.startsWith('+')) return undefined;
+    const decimal = parseDecimal(digits);
+    return decimal !== undefined && Math.abs(decimal.exponent) <= maxExponent ? decimal : undefined;
+  },
+  read(value, source) {
+    if (typeof value === 'number') return parseDecimal(source());
+    return isSpecial(value) ? specialDecimals[value as string] : undefined;
+  },
+  text(value) {
+    const { sign, exponent, digits } = value as Decimal;
+    return sign === 0 ? '0' : `${sign < 0 ? '-' : ''}0.${digits}e${exponent}`;
+  },
+};
+
+const maxTextLength = 10_000;
+const isText = (value: unknown): value is string =>
+  typeof value === 'string' && value.length <= maxTextLength && !value.includes('\0') && value.isWellFormed();
+
+const text: Codec = {
+  expected: `text of at most ${maxTextLength} characters, without \\u0000 and halves of surrogate pairs`,
+  cast: 'text',
+  ordered: true,
+  parse: (value) => (isText(value) ? value : undefined),
+  read: (value) => (typeof value === 'string' ? value : undefined),
+  text: indexKey,
+  orderSql: (column) => `${column} collate pg_catalog."C"`,
+};
+
+/** Blanks at the end of a char(n) are no part of it for Postgres, but of its image. */
+function withoutBlanks(value: string): string {
+  let end = value.length;
+  while (value[end - 1] === ' ') end--;
+  return value.slice(0, end);
+}
+
+const padded: Codec = {
+  ...text,
+  cast: 'bpchar',
+  parse: (value) => (isText(value) ? withoutBlanks(value) : undefined),
+  read: (value) => (typeof value === 'string' ? withoutBlanks(value) : undefined),
+};
+
+// Compared as text: a label that the type lacks is equal to none, instead of an error of Postgres.
+const label: Codec = { ...text, ordered: false, equalSql: (column) => `${column}::pg_catalog.text` };
+
+const boolean: Codec = {
+  expected: 'true or false',
+  cast: 'bool',
+  ordered: false,
+  parse: (value) => (typeof value === 'boolean' ? value : undefined),
+  read: (value) => (typeof value === 'boolean' ? value : undefined),
+  text: indexKey,
+};
+
+const uuid: Codec = {
+  expected: 'a UUID',
+  cast: 'uuid',
+  ordered: false,
+  parse: (value) =>
+    typeof value === 'string' && /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(value)
+      ? value.toLowerCase()
+      : undefined,
+  read: (value) => (typeof value === 'string' ? value : undefined),
+  text: indexKey,
+};
+
+function time(cast: TimeType, expected: string): Codec {
+  return {
+    expected,
+    cast,
+    ordered: true,
+    parse: (value) => (typeof value === 'string' && value.length < 50 ? parseMoment(cast, value) : undefined),
+    read: (value) => (typeof value === 'string' ? parseMoment(cast, value) : undefined),
+    text: (value) => formatMoment(cast, value as Moment),
+  };
+}
+
+/** By the name that format_type prints, without a length: no type of a user's can have one of these unqualified. */
+const codecs = new Map<string, Codec>([
+  ['boolean', boolean],
+  ['smallint', whole(16n, 'int2')],
+  ['integer', whole(32n, 'int4')],
+  ['bigint', whole(64n, 'int8')],
+  ['real', real],
+  ['double precision', float],
+  ['numeric', numeric],
+  ['text', text],
+  ['character varying', text],
+  ['character', padded],
+  ['bpchar', padded],
+  ['uuid', uuid],
+  ['date', time('date', 'a date, like 2026-01-31')],
+  ['timestamp without time zone', time('timestamp', 'a date and time without offset, like 2026-01-31T12:00:00.5')],
+  ['timestamp with time zone', time('timestamptz', 'a date and time with its offset, like 2026-01-31T12:00:00.5Z')],
+]);
+
+/** Undefined where filters cannot compare the column. */
+export function codecOf(column: Column): Codec | undefined {
+  if (column.enum) return label;
+  return column.nondeterministic ? undefined : codecs.get(column.type.replace(/\(\d+(,-?\d+)?\)/, ''));
+}
+
+/** Less than, equal to or greater than 0, as Postgres orders two values of a column. */
+export function compare(a: Comparable, b: Comparable): number {
+  if (typeof a === 'string') return compareText(a, b as string);
+  if (typeof a === 'object') return compareDecimals(a, b as Decimal);
+  if (a === b) return 0;
+  if (a < b) return -1;
+  if (a > b) return 1;
+  return Number(Number.isNaN(a)) - Number(Number.isNaN(b)); // NaN is above all, and equal to itself
+}
+
+/** By code point, as UTF-8 orders bytes; UTF-16 puts what is beyond U+FFFF before U+E000. */
+function compareText(a: string, b: string): number {
+  const length = Math.min(a.length, b.length);
+  for (let index = 0; index < length; index++) {
+    const [left, right] = [a.charCodeAt(index), b.charCodeAt(index)];
+    if (left !== right) return rank(left) - rank(right);
+  }
+  return a.length - b.length;
+}
+
+const rank = (unit: number): number => (unit >= 0xd800 && unit < 0xe000 ? unit + 0x10000 : unit);
+
+function compareDecimals(a: Decimal, b: Decimal): number {
+  if (a.sign !== b.sign) return a.sign - b.sign;
+  if (a.exponent !== b.exponent) return a.exponent < b.exponent ? -a.sign : a.sign;
+  if (a.digits === b.digits) return 0;
+  return a.digits < b.digits ? -a.sign : a.sign;
+}
+
+/** One text for all values of a column that Postgres takes for equal. */
+export function indexKey(value: Comparable): string {
+  return typeof value === 'object' ? `${value.sign < 0 ? '-' : ''}${value.digits}e${value.exponent}` : String(value);
+}

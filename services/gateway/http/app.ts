@@ -1,0 +1,192 @@
+/**
+ * The express app of a gateway: health, metrics, the REST tables, the test page and the SDK for pages
+ * without a bundler. It owns no sockets: gateway.ts puts it on a server, and the same server's upgrades go to the WebSocket side.
+ */
+import { fileURLToPath } from 'node:url';
+import cors from 'cors';
+import express, { type Express, type RequestHandler } from 'express';
+import type { Registry } from 'prom-client';
+import type { Catalog } from '../catalog/catalog.ts';
+import type { GatewayConfig } from '#shared/process/config.ts';
+import type { Log } from '#shared/process/logger.ts';
+import { httpMetrics } from '#shared/process/metrics.ts';
+import type { Pool } from '#shared/postgres/postgres.ts';
+import { isChanges } from '../catalog/row-address.ts';
+import type { EventStreams } from '../clients/event-streams.ts';
+import { methodNotAllowed, named, notFound, problemHandler, routeOf, upgradeRequired } from './problems.ts';
+import { sdkFiles } from './sdk.ts';
+import { tablesRouter } from './tables.ts';
+
+export interface Health {
+  status: 'ok' | 'degraded';
+  node: string;
+  /** open WebSocket connections */
+  connections: number;
+  database: 'connected' | 'unreachable';
+  [key: string]: unknown;
+}
+
+export interface AppDeps {
+  config: Pick<GatewayConfig, 'CORS_ORIGINS' | 'MAX_BODY_BYTES'>;
+  log: Log;
+  catalog: Catalog;
+  pool: Pool;
+  health: () => Promise<Health>;
+  ready: () => { ready: boolean; reason?: string };
+  /** whether a new client should come to this replica */
+  room: () => boolean;
+  /** `GET /api/:table/changes`: the table's changes as server-sent events */
+  changes?: Pick<EventStreams, 'guard' | 'handler'>;
+  registry: Registry;
+}
+
+const consoleFolder = fileURLToPath(new URL('../../../console/', import.meta.url));
+/** What is served of it, by name: a file that lands in the folder is not public by itself. */
+const pages = {
+  '/': 'index.html',
+  ...Object.fromEntries(
+    [
+      'connection.js',
+      'dom.js',
+      'editor.js',
+      'feed.css',
+      'feed.js',
+      'icon.svg',
+      'items.js',
+      'page.css',
+      'page.js',
+      'parts.css',
+      'rest.js',
+    ].map((file) => [`/${file}`, file]),
+  ),
+};
+const readOnly = methodNotAllowed('GET, HEAD');
+
+export function createApp({ config, log, catalog, pool, health, ready, room, changes, registry }: AppDeps): Express {
+  const app = express();
+  app.disable('x-powered-by');
+  app.set('query parser', 'simple');
+
+  app.use(measure(registry));
+  if (changes) app.use(changes.guard);
+  app.use((_request, response, next) => {
+    response.set('X-Content-Type-Options', 'nosniff');
+    next();
+  });
+  app.use(
+    cors({
+      origin: config.CORS_ORIGINS.includes('*') ? '*' : config.CORS_ORIGINS,
+      exposedHeaders: ['Link', 'ETag', 'Location', 'Plank-Next-Cursor', 'Plank-Truncated', 'Retry-After'],
+      maxAge: 600,
+    }),
+  );
+
+  app
+    .route('/health')
+    .all(named('/health'))
+    .get(async (_request, response) => {
+      const state = await health();
+      response
+        .status(state.status === 'ok' ? 200 : 503)
+        .set('Cache-Control', 'no-store')
+        .json(state);
+    })
+    .all(readOnly);
+  app
+    .route('/health/live')
+    .all(named('/health/live'))
+    .get((_request, response) => {
+      response.set('Cache-Control', 'no-store').json({ status: 'ok' });
+    })
+    .all(readOnly);
+  app
+    .route('/health/ready')
+    .all(named('/health/ready'))
+    .get((_request, response) => {
+      const state = ready();
+      response
+        .status(state.ready ? 200 : 503)
+        .set('Cache-Control', 'no-store')
+        .json(state);
+    })
+    .all(readOnly);
+  // a balancer's question before each new client. 403: of all that mean "not here", nginx never takes it for a failure
+  app
+    .route('/health/room')
+    .all(named('/health/room'))
+    .get((_request, response) => {
+      const hasRoom = room();
+      response
+        .status(hasRoom ? 200 : 403)
+        .set('Cache-Control', 'no-store')
+        .json({ room: hasRoom });
+    })
+    .all(readOnly);
+  app
+    .route('/metrics')
+    .all(named('/metrics'))
+    .get(async (_request, response) => {
+      response
+        .type(registry.contentType)
+        .set('Cache-Control', 'no-store')
+        .send(await registry.metrics());
+    })
+    .all(readOnly);
+
+  if (changes) {
+    // express answers HEAD by GET: a stream without end
+    const route = app.route('/api/:table/:segment');
+    route.all((request, _response, next) => next(isChanges(request.params.segment) ? undefined : 'route'));
+    route
+      .all(named('/api/:table/changes'))
+      .head(methodNotAllowed('GET'))
+      .get(changes.handler)
+      .all(methodNotAllowed('GET'));
+  }
+  app.route('/ws').all(named('/ws')).get(upgradeRequired).all(methodNotAllowed('GET'));
+  app.use('/api', tablesRouter({ pool, catalog, maxBodyBytes: config.MAX_BODY_BYTES }));
+
+  for (const [path, file] of Object.entries(pages)) {
+    app
+      .route(path)
+      .all(named(path))
+      .get((_request, response) => {
+        response.set({
+          'Content-Security-Policy':
+            "default-src 'self'; connect-src 'self' ws: wss:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+          'Cache-Control': 'no-cache',
+        });
+        response.sendFile(file, { root: consoleFolder, cacheControl: false });
+      })
+      .all(readOnly);
+  }
+
+  for (const [path, { type, body }] of sdkFiles()) {
+    app
+      .route(path)
+      .all(named(path))
+      .get((_request, response) => {
+        // always asked for again, mostly answered by 304: the modules of two versions do not fit together
+        response.set({ 'Content-Type': type, 'Cache-Control': 'no-cache' }).send(body);
+      })
+      .all(readOnly);
+  }
+
+  app.use(notFound);
+  app.use(problemHandler(log));
+  return app;
+}
+
+function measure(registry: Registry): RequestHandler {
+  const { requests, seconds } = httpMetrics(registry);
+  return (request, response, next) => {
+    const started = performance.now();
+    response.once('close', () => {
+      const { method } = request;
+      const route = routeOf(response);
+      requests.inc({ method, route, status: response.writableFinished ? response.statusCode : 0 });
+      seconds.observe({ method, route }, (performance.now() - started) / 1000);
+    });
+    next();
+  };
+}

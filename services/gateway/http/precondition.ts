@@ -1,0 +1,75 @@
+/**
+ * If-Match and If-None-Match (RFC 9110, 13.1) of a request for one row. A row's entity tag is made of its bytes and nothing else, so that
+ * every replica gives the same and Postgres can compare it in the statement that writes.
+ */
+import { createHash } from 'node:crypto';
+import type { Request } from 'express';
+import { PlankError } from './errors.ts';
+import type { Parameters } from '../catalog/value-sql.ts';
+
+const digits = 32;
+
+/** The tags that a header names, without quotes; any: `*`. */
+type Tags = 'any' | readonly string[];
+
+export interface Precondition {
+  /** it must be one of these … */
+  match: Tags | null;
+  /** … and none of these */
+  noneMatch: Tags | null;
+}
+
+const hashOf = (row: string): string => createHash('sha256').update(row).digest('hex').slice(0, digits);
+
+export function entityTag(row: string): string {
+  return `"${hashOf(row)}"`;
+}
+
+const tag = String.raw`(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"`;
+const list = new RegExp(String.raw`^[ \t]*${tag}(?:[ \t]*,[ \t]*${tag})*[ \t]*$`);
+
+/** Throws MALFORMED. */
+export function preconditionOf(request: Request): Precondition {
+  return {
+    // compared strongly: a weak tag never matches
+    match: tagsOf(request, 'If-Match', (weak) => !weak),
+    noneMatch: tagsOf(request, 'If-None-Match', () => true),
+  };
+}
+
+/** A collection has no tag to write by. */
+export function refusePrecondition(request: Request): void {
+  for (const name of ['If-Match', 'If-None-Match'])
+    if (request.get(name) !== undefined)
+      throw new PlankError('MALFORMED', `${name} is for the address of one row, and this is none`);
+}
+
+function tagsOf(request: Request, name: string, counts: (weak: boolean) => boolean): Tags | null {
+  const text = request.get(name);
+  if (text === undefined) return null;
+  if (text.trim() === '*') return 'any';
+  if (!list.test(text)) throw new PlankError('MALFORMED', `${name} must be * or entity tags, as ETag has them`);
+  return Array.from(text.matchAll(new RegExp(tag, 'g')), ([found]) => found)
+    .filter((found) => counts(found.startsWith('W/')))
+    .map((found) => found.slice(found.indexOf('"') + 1, -1));
+}
+
+/** SQL of whether the row whose image is `imageSql` may be written. */
+export function conditionSql({ match, noneMatch }: Precondition, imageSql: string, parameters: Parameters): string[] {
+  const hash = `pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to((${imageSql})::pg_catalog.text, 'UTF8')), 'hex'), ${digits})`;
+  const isAmong = (tags: readonly string[]) =>
+    `${hash} operator(pg_catalog.=) any (${parameters.add([...tags])}::pg_catalog.text[])`;
+  const conditions: string[] = [];
+  if (match !== null && match !== 'any') conditions.push(isAmong(match));
+  if (noneMatch !== null) conditions.push(noneMatch === 'any' ? 'false' : `not (${isAmong(noneMatch)})`);
+  return conditions;
+}
+
+/** The same of a row that was read. Throws PRECONDITION_FAILED. */
+export function requireCondition({ match, noneMatch }: Precondition, row: string): void {
+  const hash = hashOf(row);
+  if (match !== null && match !== 'any' && !match.includes(hash))
+    throw new PlankError('PRECONDITION_FAILED', 'The row is not what If-Match names: read it anew');
+  if (noneMatch !== null && (noneMatch === 'any' || noneMatch.includes(hash)))
+    throw new PlankError('PRECONDITION_FAILED', 'The row is what If-None-Match excludes');
+}

@@ -1,0 +1,222 @@
+/**
+ * Rows of attached tables for REST: the statements that read and write one, and what it means where Postgres gives none back. A write
+ * is one statement, its conditions included, except where a rule of the table rewrites it: Postgres returns no row from those.
+ */
+import type { Table } from '../catalog/catalog.ts';
+import { type FieldError, PlankError } from './errors.ts';
+import { type DatabaseError, isStatementError, quoted } from '#shared/postgres/postgres.ts';
+import { conditionSql, type Precondition, requireCondition } from './precondition.ts';
+import { fromPostgres, invalidFields } from './problems.ts';
+import type { RestPool } from './rest-pool.ts';
+import type { Values } from '../catalog/row-schema.ts';
+import type { PageRow } from './table-page.ts';
+import { changedValue, keyIs, newValue, Parameters, sameJson } from '../catalog/value-sql.ts';
+
+/** The SQL fragments of a table, all about the alias t. */
+export function sqlOf(table: Table) {
+  const key = table.keyColumns.map((name) => `t.${quoted(name)}`);
+  return {
+    relation: `${quoted(table.schema)}.${quoted(table.table)}`,
+    keyList: key.join(', '),
+    image: `(${table.imageSql})::pg_catalog.text as row`,
+    imageAndKey: `(${table.imageSql})::pg_catalog.text as row, array[${key.map((column) => `${column}::pg_catalog.text`).join(', ')}] as key`,
+  };
+}
+
+type Query = <R extends object>(text: string, parameters: Parameters, deletes?: boolean) => Promise<R[]>;
+type Row = Pick<PageRow, 'row'>;
+
+/** A statement that writes: with RETURNING, unless a rule forbids it. */
+interface Write {
+  text: (returning: boolean) => string;
+  parameters: Parameters;
+}
+
+export class Rows {
+  readonly #connections: RestPool;
+
+  constructor(connections: RestPool) {
+    this.#connections = connections;
+  }
+
+  /** Throws NOT_FOUND. */
+  async read(table: Table, key: readonly string[]): Promise<string> {
+    const [row] = await readRow(this.#query(table), table, key);
+    if (row === undefined) throw gone();
+    return row;
+  }
+
+  async create(table: Table, values: Values): Promise<PageRow> {
+    const { relation, imageAndKey } = sqlOf(table);
+    const parameters = new Parameters();
+    const names = values.map(({ column }) => quoted(column.name)).join(', ');
+    const given = values.map((value) => newValue(value, parameters)).join(', ');
+    const rows = values.length === 0 ? 'default values' : `(${names}) values (${given})`;
+    const text = (returning: boolean) =>
+      `insert into ${relation} as t ${rows}${returning ? ` returning ${imageAndKey}` : ''}`;
+    const [made] = await this.#write<PageRow>(table, { text, parameters }, async (query, run) => {
+      const key = keyIn(table, values);
+      if (!key)
+        throw new PlankError(
+          'REFUSED',
+          'A rule of the table rewrites INSERT, so that Postgres does not say what became of the row: send its whole key',
+        );
+      await run();
+      const [row] = await readRow(query, table, key);
+      return row === undefined ? [] : [{ row, key }];
+    });
+    if (!made)
+      throw new PlankError(
+        'REFUSED',
+        'The database did not keep the row: a trigger or a rule of the table is in the way',
+      );
+    return made;
+  }
+
+  /** Sets columns of one row; `reset` go back to their default. */
+  async update(
+    table: Table,
+    key: readonly string[],
+    values: Values,
+    reset: readonly string[],
+    precondition: Precondition,
+  ): Promise<string> {
+    const { relation, image } = sqlOf(table);
+    const parameters = new Parameters();
+    const where = [keyIs(table, key, parameters), ...conditionSql(precondition, table.imageSql, parameters)];
+    const readOnly = values.filter(({ column }) => !column.writable);
+    where.push(...readOnly.map((value) => sameJson(table, value, parameters)));
+    const changed = values.filter(({ column }) => column.writable);
+    const sets = [
+      ...changed.map((value) => `${quoted(value.column.name)} = ${changedValue(table, value, parameters)}`),
+      ...reset.map((name) => `${quoted(name)} = default`),
+    ];
+    const text = (returning: boolean) =>
+      sets.length === 0
+        ? `select ${image} from ${relation} t where ${where.join(' and ')}`
+        : `update ${relation} as t set ${sets.join(', ')} where ${where.join(' and ')}${returning ? ` returning ${image}` : ''}`;
+    const [row] = await this.#write<Row>(table, { text, parameters }, async (query, run) => {
+      await this.#explain(query, table, key, precondition, readOnly);
+      await run();
+      const [now] = await readRow(query, table, keyIn(table, changed, key) ?? key);
+      return now === undefined ? [] : [{ row: now }];
+    });
+    if (row) return row.row;
+    await this.#explain(this.#query(table), table, key, precondition, readOnly);
+    throw new PlankError(
+      'REFUSED',
+      'The database left the row as it was: a trigger or a rule of the table is in the way',
+    );
+  }
+
+  async remove(table: Table, key: readonly string[], precondition: Precondition): Promise<void> {
+    const { relation } = sqlOf(table);
+    const parameters = new Parameters();
+    const where = [keyIs(table, key, parameters), ...conditionSql(precondition, table.imageSql, parameters)];
+    const text = (returning: boolean) =>
+      `delete from ${relation} t where ${where.join(' and ')}${returning ? ` returning '' as row` : ''}`;
+    const write = { text, parameters, deletes: true };
+    const rows = await this.#write<Row>(table, write, async (query, run) => {
+      const before = await this.#explain(query, table, key, precondition, []);
+      await run();
+      // a rule may keep it as a row that is marked as deleted
+      const [after] = await readRow(query, table, key);
+      return after === before ? [] : [{ row: '' }];
+    });
+    if (rows.length > 0) return;
+    await this.#explain(this.#query(table), table, key, precondition, []);
+    throw new PlankError('REFUSED', 'The database kept the row: a trigger or a rule of the table is in the way');
+  }
+
+  /** Resolves with the row, where nothing that was asked speaks against writing it. */
+  async #explain(
+    query: Query,
+    table: Table,
+    key: readonly string[],
+    precondition: Precondition,
+    readOnly: Values,
+  ): Promise<string> {
+    const parameters = new Parameters();
+    const where = keyIs(table, key, parameters);
+    const { relation, image } = sqlOf(table);
+    const same = readOnly.map((value) => sameJson(table, value, parameters));
+    const [found] = await query<{ row: string; same: boolean[] }>(
+      `select ${image}, array[${same.join(', ')}]::pg_catalog.bool[] as same from ${relation} t where ${where}`,
+      parameters,
+    );
+    if (!found) throw gone();
+    requireCondition(precondition, found.row);
+    const fields = readOnly
+      .filter((_, index) => !found.same[index])
+      .map(({ column }): FieldError => ({ path: column.name, message: 'is read-only' }));
+    if (fields.length > 0) throw invalidFields(fields);
+    return found.row;
+  }
+
+  /** `rewritten` does without RETURNING, in a transaction; `run` is the statement. */
+  async #write<R extends object>(
+    table: Table,
+    { text, parameters, deletes = false }: Write & { deletes?: boolean },
+    rewritten: (query: Query, run: () => Promise<unknown>) => Promise<R[]>,
+  ): Promise<R[]> {
+    try {
+      return (await this.#connections.query<R>(table.name, text(true), parameters.values)).rows;
+    } catch (error) {
+      if (!isOfRule(error)) throw fromPostgres(error, { table, parameters: parameters.columns, deletes });
+    }
+    return this.#connections.use(table.name, async (client, giveUp) => {
+      const query: Query = async <T extends object>(statement: string, { values, columns }: Parameters) => {
+        try {
+          return (await client.query<T>(statement, values)).rows;
+        } catch (error) {
+          if (!isStatementError(error)) giveUp(error as Error);
+          throw fromPostgres(error, { table, parameters: columns, deletes });
+        }
+      };
+      const none = new Parameters();
+      await query('begin', none);
+      try {
+        const rows = await rewritten(query, () => query(text(false), parameters));
+        await query(rows.length > 0 ? 'commit' : 'rollback', none);
+        return rows;
+      } catch (error) {
+        await client.query('rollback').catch(giveUp);
+        throw error;
+      }
+    });
+  }
+
+  #query(table: Table): Query {
+    return async <R extends object>(text: string, { values, columns }: Parameters) => {
+      try {
+        return (await this.#connections.query<R>(table.name, text, values)).rows;
+      } catch (error) {
+        throw fromPostgres(error, { table, parameters: columns, deletes: false, reads: true });
+      }
+    };
+  }
+}
+
+async function readRow(query: Query, table: Table, key: readonly string[]): Promise<string[]> {
+  const { relation, image } = sqlOf(table);
+  const parameters = new Parameters();
+  const where = keyIs(table, key, parameters);
+  const rows = await query<Row>(`select ${image} from ${relation} t where ${where}`, parameters);
+  return rows.map(({ row }) => row);
+}
+
+/** The key that a row has with these values, which had another before; null where that is not known. */
+function keyIn(table: Table, values: Values, before?: readonly string[]): string[] | null {
+  const key = table.keyColumns.map((name, index) => {
+    const value = values.find(({ column }) => column.name === name && !column.structured);
+    return value?.text ?? before?.[index];
+  });
+  return key.every((text) => text !== undefined) ? key : null;
+}
+
+/** "cannot perform DELETE RETURNING on relation": known by its place in Postgres, as its words are in any language. */
+function isOfRule(error: unknown): error is DatabaseError {
+  return isStatementError(error) && error.code === '0A000' && error.routine === 'RewriteQuery';
+}
+
+const gone = () => new PlankError('NOT_FOUND', 'There is no row with this key');

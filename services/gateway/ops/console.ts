@@ -1,0 +1,137 @@
+/**
+ * The operators' side of this replica: what its console shows and does, and what it answers to the consoles of the others. The
+ * page's data come over /ops/ws, in Plank's own protocol; /ws is served here as well, for the tail of changes.
+ */
+import type { IncomingMessage } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { type Request, Router } from 'express';
+import { WebSocketServer } from 'ws';
+import { PlankError } from '../http/errors.ts';
+import type { Pool } from '#shared/postgres/postgres.ts';
+import { once, sleep } from '#shared/waiting.ts';
+import type { Roster } from '#shared/bus/roster.ts';
+import { closeCodes, subprotocol } from '#shared/wire.ts';
+import type { Clients } from '../clients/clients.ts';
+import { type ExplainDeps, explainHere, question, wordsOf } from './explain-replica.ts';
+import { FilteredChannel } from '../channels/rows-channel.ts';
+import { Limiter } from '../bounds/limiter.ts';
+import { explain, type OpsExplainDeps } from './explain.ts';
+import { Figures } from './figures.ts';
+import { serveTables } from './tables.ts';
+import { type ChannelsAnswer, OpsView } from './view.ts';
+import { invalidFields, methodNotAllowed, named } from '../http/problems.ts';
+
+const maxPayload = 16 * 1024;
+const defaultLimit = 100;
+const goodbyeMs = 500;
+/** searches of the outbox, each of which may read all of it: as many as the pool for them has connections */
+const maxExplains = 1;
+
+interface ConsoleOptions extends ExplainDeps, OpsExplainDeps {
+  /** for what is asked every second while a page is open, whatever is searched for meanwhile */
+  watchPool: Pool;
+  node: string;
+  roster: Roster;
+  clients: Clients;
+}
+
+export class Console {
+  readonly #options: ConsoleOptions;
+  readonly #view: OpsView;
+  readonly #explains = new Limiter(maxExplains);
+  readonly #server = new WebSocketServer({
+    noServer: true,
+    perMessageDeflate: false,
+    maxPayload,
+    handleProtocols: (offered) => (offered.has(subprotocol) ? subprotocol : false),
+  });
+
+  constructor(options: ConsoleOptions) {
+    this.#options = options;
+    const { roster, watchPool, tail, catalog, node, clients } = options;
+    this.#view = new OpsView({ roster, figures: new Figures(watchPool, tail), catalog, node });
+    roster.handle('clients', ({ limit }) => ({ clients: clients.survey(Number(limit) || defaultLimit).clients }));
+    roster.handle('channels', ({ limit }) => ({ channels: this.#channels(Number(limit) || defaultLimit) }));
+    roster.handle('explain', (args) => explainHere(question.parse(args), options));
+    roster.handle('disconnect', ({ id }) => {
+      const client = clients.find(Number(id));
+      client?.disconnect();
+      return { found: client !== undefined };
+    });
+  }
+
+  start(): void {
+    this.#view.start();
+  }
+
+  /** Says goodbye; who does not answer is cut off. */
+  readonly stop = once(async () => {
+    this.#view.stop();
+    const { clients } = this.#server;
+    for (const ws of clients) ws.close(closeCodes.restart, 'this replica is stopping');
+    const cut = performance.now() + goodbyeMs;
+    while (clients.size > 0 && performance.now() < cut) await sleep(20);
+    for (const ws of clients) ws.terminate();
+    this.#server.close();
+  });
+
+  /** For those who were let in. */
+  router(): Router {
+    const router = Router();
+    router
+      .route('/ops/status')
+      .all(named('/ops/status'))
+      .get(async (_request, response) => void response.json(await this.#view.status()))
+      .all(methodNotAllowed('GET, HEAD'));
+    router
+      .route('/ops/explain')
+      .all(named('/ops/explain'))
+      .get(async (request, response) => {
+        response.json(await this.#explains.run(() => explain(request.query, this.#options)));
+      })
+      .all(methodNotAllowed('GET, HEAD'));
+    router
+      .route('/ops/nodes/:node/connections/:id/disconnect')
+      .all(named('/ops/nodes/:node/connections/:id/disconnect'))
+      .post(async (request, response) => {
+        await this.#disconnect(request);
+        response.status(204).end();
+      })
+      .all(methodNotAllowed('POST'));
+    return router;
+  }
+
+  /** A WebSocket of the page, for its tables. */
+  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    this.#server.handleUpgrade(request, socket, head, (ws) => {
+      ws.on('error', () => ws.terminate());
+      if (ws.protocol !== subprotocol) ws.close(closeCodes.malformed, `this is served as ${subprotocol}`);
+      else serveTables(ws, this.#view.tables, this.#options.node);
+    });
+  }
+
+  async #disconnect(request: Request<{ node: string; id: string }>): Promise<void> {
+    const { roster } = this.#options;
+    const { node: name, id } = request.params;
+    if (!/^\d{1,15}$/.test(id)) throw invalidFields([{ path: 'id', message: 'is not the number of a connection' }]);
+    // of one name, the last to start: a restarted process may be there twice for a moment
+    const node = roster.nodes().findLast(({ role, ...status }) => role === 'gateway' && status.node === name);
+    if (!node) throw new PlankError('NOT_FOUND', `There is no replica ${name} that answers`);
+    const [answer] = await roster.ask(node.instance, 'disconnect', { id: Number(id) });
+    if (!answer) throw new PlankError('UNAVAILABLE', `${name} does not answer`);
+    const { found } = (answer.body ?? {}) as { found?: boolean };
+    if (!found) throw new PlankError('NOT_FOUND', `${name} has no connection ${id}: it may be gone already`);
+  }
+
+  /** The most subscribed first. */
+  #channels(limit: number): ChannelsAnswer['channels'] {
+    const channels = Array.from(this.#options.hub.channels(), (channel) => ({
+      // the same for the same words on every replica, over whatever transport
+      name: channel instanceof FilteredChannel ? channel.name : channel.key,
+      subscribers: channel.users.size,
+      channel,
+    }));
+    channels.sort((a, b) => b.subscribers - a.subscribers);
+    return channels.slice(0, limit).map(({ channel, ...said }) => ({ ...said, ...wordsOf(channel) }));
+  }
+}

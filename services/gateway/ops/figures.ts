@@ -1,0 +1,164 @@
+/**
+ * What the database and the fan-out say of the log, asked by the replica that somebody looks at: also while no listener leads,
+ * and Redis or Postgres do not answer.
+ */
+import type { Tail } from '#shared/log/fanout.ts';
+import type { Pool } from '#shared/postgres/postgres.ts';
+import { settlesWithin } from '#shared/waiting.ts';
+
+const checkEveryMs = 20_000;
+/** who has not answered by then is silent, though it may be waited for in the meantime: a server that hangs does not even refuse */
+const patienceMs = 2_000;
+/** who is silent already is waited for no longer than this */
+const recallMs = 500;
+const keptHeads = 10;
+
+interface LogFigures {
+  /** who holds a valid lease */
+  leader: string | null;
+  term: number;
+  headSeq: number;
+  epoch: number;
+  /** committed changes that have no seq yet (counted up to 100,000), and the age of the oldest since its capture */
+  outboxDepth: number;
+  outboxOldestSeconds: number;
+  logOldestSeconds: number;
+  logEvents: number;
+  logBytes: number;
+}
+
+interface LogRow {
+  holder: string | null;
+  is_valid: boolean;
+  term: string;
+  head: string;
+  epoch: number;
+  outbox_depth: string;
+  outbox_oldest: number;
+  log_oldest: number;
+  log_events: string;
+  log_bytes: string;
+}
+
+export class Figures {
+  readonly #pool: Pool;
+  readonly #tail: Tail;
+  #asking: Promise<void> | undefined;
+  #answered: Promise<unknown> = Promise.resolve();
+  #checkedAt = Number.NEGATIVE_INFINITY;
+  #silentSince: number | null = null;
+  /** since when the log has not grown while something waited */
+  #stuckSince: number | null = null;
+  #askedAt = Number.NEGATIVE_INFINITY;
+  /** the last answers: a replica's status is some moments old, and is held against what the log was then */
+  #heads: { at: number; seq: number }[] = [];
+  /** null: Postgres does not answer */
+  log: LogFigures | null = null;
+  /** null: Redis does not answer */
+  stream: { entries: number; bytes: number } | null = null;
+  /** what is wrong with the capture of tables, in words */
+  problems: readonly string[] = [];
+
+  /** The pool's server must end what takes long: it is asked again. */
+  constructor(pool: Pool, tail: Tail) {
+    this.#pool = pool;
+    this.#tail = tail;
+  }
+
+  get postgresSilentMs(): number {
+    return this.#silentSince === null ? 0 : Math.max(1, performance.now() - this.#silentSince);
+  }
+
+  /** For how long nothing has been drained while something waits. */
+  get waitingMs(): number {
+    return this.#stuckSince === null ? 0 : performance.now() - this.#stuckSince;
+  }
+
+  /** How far the log was at a time, in ms since 1970, at least; null: not known. */
+  headAt(at: number): number | null {
+    return this.#heads.findLast((head) => head.at <= at)?.seq ?? null;
+  }
+
+  /**
+   * Asks, unless the answers are younger than `maxAgeMs` or are being asked for, and waits for the answers as long as there is patience
+   * left. Never rejects.
+   */
+  async refresh(maxAgeMs: number): Promise<void> {
+    if (!this.#asking) {
+      if (performance.now() - this.#askedAt < maxAgeMs) return;
+      this.#asking = this.#askAll();
+      this.#answered = settlesWithin(this.#asking, this.#silentSince === null ? patienceMs : recallMs);
+    }
+    await this.#answered;
+  }
+
+  async #askAll(): Promise<void> {
+    await Promise.all([this.#askPostgres(), this.#askFanout()]);
+    this.#askedAt = performance.now();
+    this.#asking = undefined;
+  }
+
+  async #askPostgres(): Promise<void> {
+    const before = this.log;
+    const askedAt = performance.now();
+    const miss = () => {
+      this.log = null;
+      this.#silentSince ??= askedAt;
+    };
+    const late = setTimeout(miss, patienceMs);
+    try {
+      const { rows } = await this.#pool.query<LogRow>(
+        `select l.holder, l.expires_at > clock_timestamp() as is_valid, l.term, l.next_seq - 1 as head, l.epoch,
+                  g.outbox_depth, g.outbox_oldest, g.log_oldest, g.log_events, g.log_bytes
+           from plank.leader l, plank.gauges() g`,
+      );
+      this.log = figuresOf(rows[0]!);
+      this.#silentSince = null;
+      this.#heads = [...this.#heads, { at: Date.now(), seq: this.log.headSeq }].slice(-keptHeads);
+    } catch {
+      return miss();
+    } finally {
+      clearTimeout(late);
+    }
+    const hasMoved = this.log.headSeq !== before?.headSeq || this.log.epoch !== before.epoch;
+    if (this.log.outboxDepth === 0 || hasMoved) this.#stuckSince = null;
+    if (this.log.outboxDepth > 0) this.#stuckSince ??= performance.now();
+    await this.#check();
+  }
+
+  async #check(): Promise<void> {
+    if (performance.now() - this.#checkedAt < checkEveryMs) return;
+    try {
+      const { rows } = await this.#pool.query<{ name: string; problem: string }>(
+        'select name, problem from plank.check()',
+      );
+      this.problems = rows.map(({ name, problem }) => `${name} is not captured as it should be: ${problem}`);
+      this.#checkedAt = performance.now();
+    } catch {
+      // asked again with the next figures
+    }
+  }
+
+  async #askFanout(): Promise<void> {
+    const late = setTimeout(() => {
+      this.stream = null;
+    }, patienceMs);
+    this.stream = await this.#tail.size().catch(() => null);
+    clearTimeout(late);
+  }
+}
+
+function figuresOf(row: LogRow): LogFigures {
+  return {
+    // as the listener writes it: name, process, start
+    leader: row.is_valid ? (row.holder?.split('/')[0] ?? null) : null,
+    term: Number(row.term),
+    headSeq: Number(row.head),
+    epoch: row.epoch,
+    outboxDepth: Number(row.outbox_depth),
+    outboxOldestSeconds: Math.round(row.outbox_oldest * 10) / 10,
+    logOldestSeconds: Math.round(row.log_oldest),
+    logEvents: Number(row.log_events),
+    logBytes: Number(row.log_bytes),
+  };
+}

@@ -1,0 +1,67 @@
+/** What a gateway tells only when somebody scrapes: whether it is ready, its connections, subscriptions, channels and what waits in its sockets. */
+import type { Catalog } from '../catalog/catalog.ts';
+import type { GatewayMetrics } from '#shared/process/metrics.ts';
+import { type Channel, TablesChannel } from '../channels/tables-channel.ts';
+import type { Clients } from '../clients/clients.ts';
+import type { FilteredChannel } from '../channels/rows-channel.ts';
+import type { Hub } from '../relay/hub.ts';
+
+/** what plain mode's subscriptions, to any set of tables, are counted as */
+const plain = '*';
+
+interface GaugesOptions {
+  metrics: GatewayMetrics;
+  hub: Hub;
+  catalog: Catalog;
+  clients: Clients;
+  sockets: { readonly count: number };
+  events: { readonly count: number };
+  /** the last seq that the leader gave, as far as is known here */
+  headSeq: () => number | null;
+  isReady: () => boolean;
+  isFresh: () => boolean;
+}
+
+export function showGauges({
+  metrics,
+  hub,
+  catalog,
+  clients,
+  sockets,
+  events,
+  headSeq,
+  isReady,
+  isFresh,
+}: GaugesOptions): void {
+  const { ready, fresh, connections, subscriptions, channels, behind, bufferedBytes, slowClients } = metrics;
+  ready.askedOf(() => ready.set(isReady() ? 1 : 0));
+  fresh.askedOf(() => fresh.set(isFresh() ? 1 : 0));
+  connections.askedOf(() => {
+    connections.set({ transport: 'websocket' }, sockets.count);
+    connections.set({ transport: 'sse' }, events.count);
+  });
+  /** By table, 0 for those that nobody asks for; a table that is detached is gone with its last subscription. */
+  const byTable = (count: (channel: Channel) => number) => {
+    const counts = new Map<string, number>([plain, ...catalog.tables.map(({ name }) => name)].map((name) => [name, 0]));
+    for (const channel of hub.channels()) {
+      const name = channel instanceof TablesChannel ? plain : (channel as FilteredChannel).words.table.name;
+      counts.set(name, (counts.get(name) ?? 0) + count(channel));
+    }
+    return counts;
+  };
+  subscriptions.askedOf(() => {
+    subscriptions.reset();
+    for (const [table, count] of byTable(({ users }) => users.size)) subscriptions.set({ table }, count);
+  });
+  channels.askedOf(() => {
+    channels.reset();
+    for (const [table, count] of byTable(() => 1)) channels.set({ table }, count);
+  });
+  behind.askedOf(() => {
+    const head = headSeq();
+    if (head === null) behind.remove();
+    else behind.set(Math.max(0, head - hub.seq));
+  });
+  bufferedBytes.askedOf(() => bufferedBytes.set(clients.survey(0).queuedBytes));
+  slowClients.askedOf(() => slowClients.set(clients.survey(0).slow));
+}

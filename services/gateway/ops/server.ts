@@ -1,0 +1,98 @@
+/**
+ * What operators see and do, on a port of its own (OPS_PORT): never among what clients can reach. Who may is in ops-access.ts; the
+ * console's files are for everybody who reaches the port.
+ */
+import { createServer, type IncomingMessage, type Server } from 'node:http';
+import type { AddressInfo, Server as TcpServer } from 'node:net';
+import type { Duplex } from 'node:stream';
+import express from 'express';
+import type { GatewayConfig } from '#shared/process/config.ts';
+import { close, listen } from '#shared/process/listen.ts';
+import type { Log } from '#shared/process/logger.ts';
+import { once } from '#shared/waiting.ts';
+import type { Roster } from '#shared/bus/roster.ts';
+import type { Console } from './console.ts';
+import { foreign, OpsAccess, tooMany } from './access.ts';
+import { drainRoutes } from './drain.ts';
+import { opsPages } from './pages.ts';
+import { methodNotAllowed, named, notFound, problemHandler, upgradeRequired } from '../http/problems.ts';
+import { refuse, type Sockets } from '../clients/sockets.ts';
+
+interface OperationsOptions {
+  config: Pick<GatewayConfig, 'OPS_PORT' | 'OPS_HOST' | 'OPS_TOKEN'>;
+  roster: Roster;
+  console: Console;
+  /** /ws is served here as well */
+  sockets: Pick<Sockets, 'upgrade'>;
+  log: Log;
+}
+
+export class Operations {
+  readonly #options: OperationsOptions;
+  readonly #access: OpsAccess;
+  readonly #server: Server;
+  #also: TcpServer[] = [];
+
+  constructor(options: OperationsOptions) {
+    this.#options = options;
+    this.#access = new OpsAccess(options.config.OPS_TOKEN);
+    const { roster, console, log } = options;
+    const app = express();
+    app.disable('x-powered-by');
+    app.set('query parser', 'simple');
+    app.use((_request, response, next) => {
+      response.set({
+        'Content-Security-Policy':
+          "default-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+        'Referrer-Policy': 'no-referrer',
+        'X-Content-Type-Options': 'nosniff',
+        'Cache-Control': 'no-store',
+      });
+      next();
+    });
+    app.use(opsPages());
+    app.use(this.#access.guard);
+    app.route('/ops/session').all(named('/ops/session')).post(this.#access.open).all(methodNotAllowed('POST'));
+    app.use(console.router());
+    app
+      .route('/ops/nodes')
+      .all(named('/ops/nodes'))
+      .get((_request, response) => void response.json(roster.nodes()))
+      .all(methodNotAllowed('GET, HEAD'));
+    for (const path of ['/ws', '/ops/ws'])
+      app.route(path).all(named(path)).get(upgradeRequired).all(methodNotAllowed('GET'));
+    app.use(drainRoutes(roster));
+    app.use(notFound);
+    app.use(problemHandler(log));
+    this.#server = createServer({ headersTimeout: 10_000, requestTimeout: 30_000 }, app);
+    this.#server.on('upgrade', (request, socket, head) => this.#upgrade(request, socket, head));
+  }
+
+  get port(): number {
+    return (this.#server.address() as AddressInfo).port;
+  }
+
+  readonly start = once(async () => {
+    const { OPS_PORT: port, OPS_HOST: host } = this.#options.config;
+    this.#also = await listen(this.#server, { host, port, settings: { host: 'OPS_HOST', port: 'OPS_PORT' } });
+    this.#options.console.start();
+  });
+
+  readonly stop = once(async () => {
+    await this.#options.console.stop();
+    this.#server.closeAllConnections();
+    await Promise.all([this.#server, ...this.#also].map(close));
+  });
+
+  #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    socket.on('error', () => socket.destroy());
+    if (!this.#access.isOwn(request)) return refuse(socket, '403 Forbidden', foreign);
+    const seconds = this.#access.secondsUntilJudged(request);
+    if (seconds > 0) return refuse(socket, '429 Too Many Requests', tooMany(seconds));
+    if (!this.#access.isAdmitted(request))
+      return refuse(socket, '401 Unauthorized', "this needs the operators' token (OPS_TOKEN), or a session");
+    const path = request.url?.split('?')[0];
+    if (path === '/ops/ws') this.#options.console.upgrade(request, socket, head);
+    else this.#options.sockets.upgrade(request, socket, head, { isOwn: true });
+  }
+}

@@ -1,0 +1,111 @@
+/**
+ * Changes that are no longer (or not yet) in the ring, for connections that catch up: from Redis, else from the log in
+ * Postgres. Readers at the same place share one read, the last pages read from Postgres are kept for those close behind (who
+ * then go on from where those end, all alike), and only a few reads run at once, so that what the database does grows with
+ * neither the number of clients nor their pace.
+ */
+import { type Batch, packBatches } from '#shared/log/batch.ts';
+import type { Tail } from '#shared/log/fanout.ts';
+import { type Extent, type LogReader, PositionGone } from '#shared/log/log-reader.ts';
+import type { GatewayMetrics } from '#shared/process/metrics.ts';
+import { Limiter } from '../bounds/limiter.ts';
+
+const pageChanges = 1_000;
+const maxReads = 4;
+/** of pages that are kept: to read one, Postgres sorts all that was drained with it */
+const maxPagesBytes = 16 * 1024 * 1024;
+
+export class History {
+  readonly #tail: Tail;
+  readonly #reader: LogReader;
+  readonly #metrics: GatewayMetrics;
+  readonly #reads = new Map<string, Promise<Batch[]>>();
+  readonly #limiter = new Limiter(maxReads);
+  /** the last used one is the last */
+  readonly #pages: (readonly Batch[])[] = [];
+  #pagesBytes = 0;
+  #extent: Promise<Extent> | undefined;
+  /** the epoch of which the fan-out has what the log has not: another history's */
+  distrusted = 0;
+
+  constructor(deps: { tail: Tail; reader: LogReader; metrics: GatewayMetrics }) {
+    this.#tail = deps.tail;
+    this.#reader = deps.reader;
+    this.#metrics = deps.metrics;
+  }
+
+  /**
+   * Batches of the epoch that go on from the seq `after` without a gap (the first may begin before it); none when it is
+   * the newest. Throws PositionGone; other failures mean that neither source answers at the moment.
+   */
+  read(after: number, epoch: number): Promise<Batch[]> {
+    const place = `${epoch}.${after}`;
+    let read = this.#reads.get(place);
+    if (!read) {
+      read = this.#limiter.run(() => this.#read(after, epoch)).finally(() => this.#reads.delete(place));
+      this.#reads.set(place, read);
+    }
+    return read;
+  }
+
+  /** Throws PositionGone where the log has not come to this seq. Failures to ask are let pass: the log will tell. */
+  async mustExist(seq: number): Promise<void> {
+    const extent = await this.#askExtent().catch(() => undefined);
+    if (extent && seq > extent.newest) throw new PositionGone(`the log has not come to ${seq}`);
+  }
+
+  /** Whether Postgres answers at the moment. */
+  async answers(): Promise<boolean> {
+    return this.#askExtent().then(
+      () => true,
+      () => false,
+    );
+  }
+
+  #askExtent(): Promise<Extent> {
+    this.#extent ??= this.#reader.extent().finally(() => {
+      this.#extent = undefined;
+    });
+    return this.#extent;
+  }
+
+  /** A later position that is as good, where all that is forgotten between the two is canaries; else null. */
+  lift(after: number): Promise<number | null> {
+    return this.#reader.lift(after);
+  }
+
+  async #read(after: number, epoch: number): Promise<Batch[]> {
+    const recent = this.distrusted === epoch ? [] : await this.#tail.history(after).catch((): Batch[] => []);
+    const first = recent[0];
+    if (first && first.firstSeq <= after + 1 && first.epoch === epoch)
+      return recent.filter((batch) => batch.epoch === epoch);
+    const kept = this.#kept(after, epoch);
+    if (kept) return kept;
+    this.#metrics.fallbackReads.inc();
+    const page = packBatches(epoch, await this.#reader.page(after, pageChanges));
+    // another epoch's changes under this one's name would be positions that nobody ever had
+    const now = await this.#reader.extent();
+    if (now.epoch !== epoch) throw new Error(`the log is of epoch ${now.epoch}`);
+    if (page.length > 0) {
+      this.#pages.push(page);
+      this.#pagesBytes += bytesOf(page);
+    }
+    while (this.#pagesBytes > maxPagesBytes) this.#pagesBytes -= bytesOf(this.#pages.shift()!);
+    return page;
+  }
+
+  /** What of a page that was read before lies behind the seq. */
+  #kept(after: number, epoch: number): Batch[] | undefined {
+    const at = this.#pages.findIndex(
+      (page) => page[0]!.epoch === epoch && page[0]!.firstSeq <= after + 1 && page.at(-1)!.lastSeq > after,
+    );
+    if (at < 0) return undefined;
+    const [page] = this.#pages.splice(at, 1);
+    this.#pages.push(page!);
+    return page!.filter(({ lastSeq }) => lastSeq > after);
+  }
+}
+
+function bytesOf(page: readonly Batch[]): number {
+  return page.reduce((sum, { buffer }) => sum + buffer.buffer.byteLength, 0);
+}

@@ -1,0 +1,21 @@
+/** `npm run migrate`: brings the database of DATABASE_URL up to date. With PLANK_SAMPLE=true it makes the sample table as well. */
+import { readFlags } from '../process/cli.ts';
+import { ConfigError, migrateSchema, misspelt, readConfig } from '../process/config.ts';
+import { migrate } from './migrate.ts';
+import { makeSample } from './sample.ts';
+
+try {
+  readFlags({});
+  const config = readConfig(migrateSchema);
+  for (const line of misspelt()) process.stderr.write(`plank migrate: ${line}\n`);
+  const say = (message: string) => process.stdout.write(`${message}\n`);
+  await migrate(config.DATABASE_URL, { log: say });
+  const problem = config.PLANK_SAMPLE === 'true' ? await makeSample(config.DATABASE_URL) : undefined;
+  if (problem) say(problem);
+} catch (error) {
+  const text = error instanceof Error ? error.message : String(error);
+  process.stderr.write(
+    `plank migrate: ${text}${error instanceof ConfigError ? ' (see the configuration table in README)' : ''}\n`,
+  );
+  process.exitCode = 1;
+}

@@ -1,0 +1,186 @@
+// I10: writes never fail, whatever DDL makes of an attached table; also where event triggers are missing, as they are for whoever is
+// no superuser.
+
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { admin } from '../../support/servers/admin.ts';
+import { Capture } from '../../support/truth/capture.ts';
+import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
+
+let database: TestDatabase;
+let capture: Capture;
+
+async function open(): Promise<void> {
+  database = await createDatabase();
+  capture = await Capture.start(database.url);
+}
+
+async function close(): Promise<void> {
+  await capture?.stop();
+  await database?.drop();
+}
+
+async function problems(): Promise<Record<string, string>[]> {
+  return admin(database.url, 'select name, problem from plank.check() order by 1, 2');
+}
+
+describe.each([
+  ['followed', true],
+  ['not followed, without event triggers', false],
+])('DDL %s', (_, followed) => {
+  beforeAll(async () => {
+    await open();
+    if (!followed)
+      await admin(
+        database.url,
+        'drop event trigger plank_ddl; drop event trigger plank_drop; drop event trigger plank_rewrite',
+      );
+  });
+  afterAll(close);
+
+  let number = 0;
+  /** A table with two rows, attached without `secret`; runs DDL, then writes, then what makes it right again. */
+  async function after(ddl: string, writes: string, options = "exclude => '{secret}'") {
+    const name = `d${++number}`;
+    const named = (sql: string) => sql.replaceAll('T', name);
+    await capture.run(
+      named(`create table T (id integer primary key, v text, secret text default 'hush');
+      insert into T values (1, 'a'), (2, 'b'); select plank.attach('T', ${options})`),
+    );
+    const changes = await capture.run(named(ddl)).catch(() => []);
+    // gateways are told of what they can see
+    expect(changes.some((change) => change.action === 'S')).toBe(followed && !ddl.includes('secret'));
+    const written = await capture.run(
+      named(writes) +
+        (followed
+          ? ''
+          : named(
+              "; select plank.attach('T', exclude => (select array(select attname::text from pg_attribute where attrelid = 'T'::regclass and attname like 'secret%')))",
+            )),
+    );
+    expect(await admin(database.url, "select * from plank.outbox o where o::text like '%hush%'")).toEqual([]);
+    return written
+      .filter(({ action }) => action !== 'S' && action !== 'R')
+      .map((change) => [change.action, change.key, change.old, change.new].filter((x) => x !== null).join(' '));
+  }
+
+  it('adds a column', async () => {
+    const changes = await after(
+      'alter table T add column w integer default 7',
+      "insert into T (id, v) values (3, 'c'); update T set w = 8 where id = 1",
+    );
+    expect(changes[0]).toBe(followed ? 'I 3 {"id":3,"v":"c","w":7}' : 'I 3 {"id":3,"v":"c"}');
+    expect(changes).toHaveLength(2);
+  });
+
+  it('drops a column', async () => {
+    const changes = await after(
+      'alter table T drop column v',
+      'insert into T (id) values (3); update T set id = 4 where id = 1; delete from T where id = 2',
+    );
+    expect(changes[0]).toBe(followed ? 'I 3 {"id":3}' : 'I 3 {"id":3,"v":null}');
+    expect(changes).toHaveLength(4);
+  });
+
+  it('renames a column', async () => {
+    const changes = await after('alter table T rename column v to w', "insert into T (id, w) values (3, 'c')");
+    expect(changes).toEqual([followed ? 'I 3 {"id":3,"w":"c"}' : 'I 3 {"id":3,"v":null}']);
+  });
+
+  it('renames an excluded column', async () => {
+    const changes = await after(
+      'alter table T rename column secret to secret2',
+      "insert into T values (3, 'c', 'hush'); update T set secret2 = 'hush!'",
+    );
+    expect(changes[0]).toBe('I 3 {"id":3,"v":"c"}');
+    expect(changes).toHaveLength(4);
+  });
+
+  it('changes a type', async () => {
+    const changes = await after(
+      'alter table T alter column v type integer using 5',
+      'insert into T values (3, 6); delete from T where id = 1',
+    );
+    expect(changes).toHaveLength(2);
+  });
+
+  it('renames the key', async () => {
+    const changes = await after(
+      'alter table T rename column id to nr',
+      "insert into T values (3, 'c'); update T set v = 'x'; delete from T where nr = 1",
+    );
+    expect(changes.length).toBeGreaterThanOrEqual(5);
+    if (followed) expect(changes[0]).toBe('I 3 {"nr":3,"v":"c"}');
+  });
+
+  it.each([
+    ['drops the primary key', 'id integer primary key', 'alter table T drop constraint T_pkey'],
+    ['drops the column of the primary key', 'id integer primary key', 'alter table T drop column id'],
+    [
+      'drops one column of the primary key',
+      'id integer default 1, k integer default 1, primary key (id, k)',
+      'alter table T drop column k',
+    ],
+    ['drops the type of the primary key', 'id T_id primary key', 'drop domain T_id cascade'],
+  ])('%s', async (_, columns, ddl) => {
+    const named = (sql: string) => sql.replaceAll('T', name);
+    const name = `d${++number}`;
+    await capture.run(
+      named(`create domain T_id as integer; create table T (${columns}, v text); select plank.attach('T')`),
+    );
+    // (not read meanwhile: rows have no key)
+    const insert = `insert into T ${ddl.includes('constraint') ? "(id, v) values (1, 'a')" : "(v) values ('a')"}`;
+    await capture.writer.query(named(ddl));
+    await capture.writer.query(named(`${insert}; update T set v = 'b'; delete from T`));
+    const changes = await capture.run(named('drop table T'));
+    expect(changes.map(({ action }) => action).join('')).toMatch(/I(U|DI)D/);
+  });
+
+  it('renames the table', async () => {
+    await capture.run("create table before (id integer primary key); select plank.attach('before')");
+    const changes = await capture.run('alter table before rename to behind');
+    expect(changes.map((change) => change.action)).toEqual(followed ? ['S'] : []);
+    expect(
+      (await capture.run('insert into behind values (1); truncate behind')).map((change) => change.action),
+    ).toEqual(['I', 'T']);
+    expect(await admin(database.url, "select name from plank.attached where relation = 'behind'::regclass")).toEqual([
+      { name: 'behind' },
+    ]);
+    await capture.run(
+      'create schema if not exists other; alter table behind set schema other; insert into other.behind values (2)',
+    );
+    await capture.run("select plank.attach('other.behind')");
+    expect(
+      await admin(database.url, "select name from plank.attached where relation = 'other.behind'::regclass"),
+    ).toEqual([{ name: 'other.behind' }]);
+  });
+
+  it('drops the table', async () => {
+    await capture.run("create table fleeting (id integer primary key); select plank.attach('fleeting')");
+    const [{ id }] = (await admin(database.url, "select id from plank.attached where name = 'fleeting'")) as [
+      { id: string },
+    ];
+    expect(
+      (await capture.run('insert into fleeting values (1); drop table fleeting')).map((change) => change.action),
+    ).toEqual(followed ? ['I', 'S'] : ['I']);
+    const problem = {
+      name: 'fleeting',
+      problem: `the table was dropped; run: delete from plank.attached where id = ${id}`,
+    };
+    expect((await problems()).filter((each) => each.name === 'fleeting')).toEqual(followed ? [] : [problem]);
+    // a new one of that name is another table
+    await capture.run('create table fleeting (id integer primary key); insert into fleeting values (1)');
+    await capture.run(`delete from plank.attached where id = ${id}`);
+    await capture.run("select plank.attach('fleeting')");
+    expect(await capture.brief('insert into fleeting values (2)')).toEqual(['I 2 {"id":2}']);
+  });
+
+  it('undoes what is rolled back', async () => {
+    await capture.run("create table kept (id integer primary key, v text); select plank.attach('kept')");
+    expect(
+      await capture.brief(
+        "begin; alter table kept add column w text; alter table kept rename to lost; rollback; insert into kept values (1, 'a')",
+      ),
+    ).toEqual(['I 1 {"id":1,"v":"a"}']);
+    expect(await capture.brief('begin; drop table kept; rollback; delete from kept')).toEqual(['D 1 {"id":1,"v":"a"}']);
+  });
+});

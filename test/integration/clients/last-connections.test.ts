@@ -1,0 +1,33 @@
+// A gateway that stops answers those who had connected before.
+
+import { once } from 'node:events';
+import { connect } from 'node:net';
+import { text } from 'node:stream/consumers';
+import { expect, test } from 'vitest';
+import { startEmbedded } from '../../support/stage/embedded.ts';
+import { createDatabase } from '../../support/servers/servers.ts';
+
+test('requests on connections that wait to be accepted are answered', async () => {
+  await using stack = new AsyncDisposableStack();
+  const database = await createDatabase();
+  stack.defer(() => database.drop());
+  const embedded = await startEmbedded(database.url);
+  stack.defer(() => embedded.stop());
+  const body = JSON.stringify({ name: 'late', value: 1 });
+  const request = `POST /api/items HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
+
+  const sockets = Array.from({ length: 50 }, () => connect(Number(new URL(embedded.url).port), '127.0.0.1'));
+  const answers = sockets.map(async (socket) => {
+    await once(socket, 'connect');
+    socket.write(request);
+    return text(socket);
+  });
+  // they are on their way from the next tick on; then the kernel connects them, and nobody else does anything
+  await new Promise((resolve) => process.nextTick(resolve));
+  const busyUntil = performance.now() + 100;
+  while (performance.now() < busyUntil);
+  const stopped = embedded.stop();
+
+  for (const answer of await Promise.all(answers)) expect(answer).toMatch(/^HTTP\/1.1 201 /);
+  await stopped;
+});

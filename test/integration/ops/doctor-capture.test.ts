@@ -1,0 +1,135 @@
+// What the doctor says of a database at work: a drain that takes long, one leader after another, a burst that vacuum has yet to
+// clean up. None of it is a fault, unless it lasts.
+
+import type { Client } from 'pg';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { examineCapture } from '#deploy/doctor/capture.ts';
+import { examineOutbox } from '#deploy/doctor/outbox.ts';
+import { connectPlainly } from '#deploy/doctor/postgres.ts';
+import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
+
+let database: TestDatabase;
+let client: Client;
+let other: Client;
+
+beforeAll(async () => {
+  database = await createDatabase();
+  [client, other] = await Promise.all([connectPlainly(database.url), connectPlainly(database.url)]);
+});
+afterAll(async () => {
+  await Promise.all([client?.end(), other?.end()]);
+  await database?.drop();
+});
+
+async function saidBy(findings: AsyncGenerator<{ level: string; says: string }, unknown>): Promise<string[]> {
+  const said: string[] = [];
+  for await (const { level, says } of findings) said.push(`${level}: ${says}`);
+  return said;
+}
+
+const examine = () =>
+  saidBy(examineCapture(client, { retentionMs: 3_600_000, retentionBytes: 1e9, patient: false, say: () => {} }));
+
+describe('of a leader', () => {
+  /** Its lease is over since then. */
+  const expired = (ago: string) =>
+    client.query(
+      `update plank.leader set written_by = pg_current_xact_id(), holder = 'listener-1/x', term = 3, expires_at = clock_timestamp() - interval '${ago}'`,
+    );
+
+  beforeEach(() => client.query('delete from items'));
+
+  it('that drains for longer than its lease, that it leads and drains', async () => {
+    await expired('40 seconds');
+    await client.query(
+      `insert into items (name) values ('one'); update plank.outbox set at = at - interval '1 minute'`,
+    );
+    await other.query('begin');
+    try {
+      // too many to be drained at once, and not done yet
+      await other.query("select from plank.drain(3, 0, '3 seconds', false)");
+      const said = await examine();
+      expect(said).toContainEqual(
+        expect.stringMatching(/^note: \d+ changes wait to be told, .*: they are being drained$/),
+      );
+      expect(said).toContainEqual(
+        expect.stringMatching(
+          /^ok: listener-1 leads \(term 3\), and has been draining for \d+ m?s: its lease is renewed/,
+        ),
+      );
+    } finally {
+      await other.query('rollback');
+    }
+    const said = await examine();
+    expect(said).toContainEqual(expect.stringMatching(/^fault: \d+ changes wait to be told/));
+    expect(said).toContainEqual(expect.stringMatching(/^fault: no listener leads for 4\d s: .*listener-1$/));
+  });
+
+  it('that has just gone, that the next one leads', async () => {
+    await expired('100 ms');
+    const examined = examine();
+    await other.query('select pg_sleep(0.3)');
+    await other.query(`select plank.lead('listener-2/y', '10 seconds')`);
+    expect(await examined).toContain('ok: listener-2 leads (term 4)');
+  });
+});
+
+describe('of an outbox of which much was deleted', () => {
+  const tolerated = { toleratedBytes: 500_000, vacuumWithinMs: 1_000 };
+  const kept = { bytes: 1_000, most: 4_000 };
+
+  /** What the statistics say when the session that did it has ended. */
+  async function does(sql: string): Promise<void> {
+    const session = await connectPlainly(database.url);
+    await session.query(sql);
+    await session.end();
+  }
+
+  beforeEach(async () => {
+    // it comes by when the test says so
+    await does('alter table plank.outbox set (autovacuum_enabled = false)');
+    await does('vacuum plank.outbox');
+    await does(`insert into items (name) select repeat('x', 200) from generate_series(1, 3000)`);
+  });
+
+  const look = (patient: boolean, say: (text: string) => void = () => {}) =>
+    saidBy(examineOutbox(client, kept, { ...tolerated, patient, say }));
+
+  it('nothing while it is full of changes that are kept', async () => {
+    expect(await look(true)).toEqual([
+      expect.stringMatching(/^ok: the log holds 1000 B of at most 3.9 KiB, .* on disk$/),
+    ]);
+  });
+
+  it('nothing bad when vacuum comes by', async () => {
+    await does('delete from plank.outbox');
+    expect(await look(false)).toEqual([expect.stringMatching(/^note: vacuum has yet to clean up plank.outbox: about/)]);
+    let vacuumed: Promise<void> | undefined;
+    const said = await look(true, () => void (vacuumed = does('vacuum plank.outbox')));
+    await vacuumed;
+    expect(said).toEqual([expect.stringMatching(/^ok: (the log holds|vacuum is cleaning up)/)]);
+  });
+
+  it('that vacuum does not come by', async () => {
+    await does('delete from plank.outbox');
+    expect(await look(true)).toEqual([
+      expect.stringMatching(
+        /^warning: vacuum does not come by plank.outbox within 1 s: about .* of deleted changes of/,
+      ),
+    ]);
+  });
+
+  it('that vacuum came by and had to leave it', async () => {
+    await other.query('begin isolation level repeatable read');
+    await other.query('select from items');
+    try {
+      await does('delete from plank.outbox');
+      let vacuumed: Promise<void> | undefined;
+      const said = await look(true, () => void (vacuumed = does('vacuum plank.outbox')));
+      await vacuumed;
+      expect(said).toEqual([expect.stringMatching(/^warning: vacuum came by plank.outbox and had to leave about/)]);
+    } finally {
+      await other.query('rollback');
+    }
+  });
+});

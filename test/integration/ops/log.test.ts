@@ -1,0 +1,28 @@
+// What a process logs may be lost, as where the disk is full or nobody reads it any more. The process goes on.
+
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, openSync } from 'node:fs';
+import { expect, it } from 'vitest';
+
+it.each([
+  ['a full disk', '/dev/full'],
+  ['a pipe whose reader has gone', 'pipe'],
+  ['a file that may only be read', '/dev/null'],
+])('goes on where its output is %s', async (_where, output) => {
+  const fd = output === 'pipe' ? 'pipe' : openSync(output, output === '/dev/full' ? 'w' : 'r');
+  const program = new URL('../../support/stage/talker.ts', import.meta.url).pathname;
+  const child = spawn(process.execPath, [program], { stdio: ['ignore', fd, fd, 'ipc'] });
+  try {
+    child.stdout?.destroy();
+    child.stderr?.destroy();
+    const exited = once(child, 'exit');
+    const [first] = await Promise.race([once(child, 'message'), exited]);
+    expect(first).toBe('talked');
+    child.kill('SIGTERM');
+    expect(await exited).toEqual([0, null]);
+  } finally {
+    child.kill('SIGKILL');
+    if (typeof fd === 'number') closeSync(fd);
+  }
+});

@@ -1,0 +1,272 @@
+// The operations port: who is let in, what is taken from whom, and the tables that the console lives on, through the SDK.
+
+import { once } from 'node:events';
+import { get, type IncomingMessage } from 'node:http';
+import { connect } from 'node:net';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { WebSocket } from 'ws';
+import { createPlank, type Row } from '#client/plank-client.ts';
+import { type Embedded, startEmbedded } from '../../support/stage/embedded.ts';
+import { createDatabase } from '../../support/servers/servers.ts';
+import { Stage } from '../../support/stage/stage.ts';
+import { until } from '../../support/wait.ts';
+
+const token = 'a token of sixteen';
+const stage = Stage.of(`
+  create table todo (id integer primary key, status text);
+  select plank.attach('public.todo');
+`);
+const opsUrl = () => stage.embedded.opsUrl;
+
+/** 101, or what the upgrade was refused with. */
+async function upgrade(url: string, headers: Record<string, string> = {}): Promise<number> {
+  const ws = new WebSocket(url.replace('http', 'ws'), 'plank.v1', { headers });
+  return new Promise((resolve) => {
+    ws.on('open', () => resolve(101));
+    ws.on('unexpected-response', (_request, response) => resolve(response.statusCode ?? 0));
+    ws.on('error', () => {});
+  }).finally(() => ws.terminate()) as Promise<number>;
+}
+
+describe('the tables of the console', () => {
+  it('are live over the SDK: every process, the verdict, what clients subscribe to', async () => {
+    const plank = createPlank({ url: `${opsUrl()}/ops/ws` });
+    try {
+      const open = (name: string) => plank.table(name).live();
+      const [nodes, status, log, channels, tables] = ['nodes', 'status', 'log', 'channels', 'tables'].map(open);
+      await until('all is there', () => nodes!.rows.size === 2 && tables!.rows.size > 0, 5_000);
+      expect([...nodes!.rows.values()].map(({ node, role }) => `${String(node)} ${String(role)}`).sort()).toEqual([
+        'test gateway',
+        'test listener',
+      ]);
+      expect(new Set(tables!.rows.keys())).toEqual(new Set(['items', 'todo']));
+      await until('all is well', () => status!.rows.get(1)?.level === 'good', 10_000);
+      expect(log!.rows.get(1)).toMatchObject({ leader: 'test', postgres: 'answers', redis: 'answers', outboxDepth: 0 });
+
+      const peers = await Promise.all([stage.peer(), stage.peer()]);
+      for (const peer of peers) await stage.subscribe(peer, { table: 'todo', where: { status: 'open' } });
+      const found = () => [...channels!.rows.values()].find(({ table }) => table === 'todo');
+      await until('both are counted', () => found()?.subscribers === 2, 5_000);
+      expect(found()).toMatchObject({ filter: 'status = "open"', replicas: 1 });
+      const gateway = () => [...nodes!.rows.values()].find(({ role }) => role === 'gateway');
+      await until('their connections, too', () => gateway()?.connections === 2, 5_000);
+      for (const { ws } of peers) ws.terminate();
+      await until('they are gone', () => found() === undefined && gateway()?.connections === 0, 5_000);
+    } finally {
+      plank.close();
+    }
+  });
+
+  it('shows who reads nothing, and ends one', async () => {
+    const plank = createPlank({ url: `${opsUrl()}/ops/ws` });
+    const peer = await stage.peer();
+    await stage.subscribe(peer, { table: 'todo' });
+    try {
+      const clients = plank.table<Row & { id: string }>('clients').live();
+      peer.ws.pause();
+      for (let i = 0; i < 25; i++)
+        await stage.sql(`insert into todo select $1 + n, repeat('x', 2000) from generate_series(1, 500) n`, [i * 500]);
+      await until('it is shown', () => clients.rows.size === 1, 20_000);
+      const [client] = clients.rows.values();
+      expect(client).toMatchObject({ address: '127.0.0.1', mode: 'plank.v1', node: 'test' });
+      expect(client!.queuedBytes).toBeGreaterThan(60_000);
+      const url = `${opsUrl()}/ops/nodes/test/connections/${client!.id.split('/')[1]}/disconnect`;
+      expect((await fetch(url, { method: 'POST' })).status).toBe(204);
+      peer.ws.resume();
+      await until('it was closed', () => peer.code !== 0, 5_000);
+      await until('it is shown no more', () => clients.rows.size === 0, 5_000);
+      expect((await fetch(url, { method: 'POST' })).status).toBe(404);
+    } finally {
+      plank.close();
+    }
+  });
+
+  it.each([
+    ['an unknown table', { table: 'secrets' }, 'UNKNOWN_TABLE'],
+    ['a filter', { table: 'nodes', where: { node: 'test' } }, 'INVALID_FILTER'],
+  ])('refuses %s', async (_what, ask, code) => {
+    const frames: Record<string, unknown>[] = [];
+    const ws = new WebSocket(`${opsUrl().replace('http', 'ws')}/ops/ws`, 'plank.v1');
+    ws.on('message', (data) => frames.push(JSON.parse((data as Buffer).toString()) as Record<string, unknown>));
+    ws.on('open', () => {
+      ws.send('{"type":"hello"}');
+      ws.send(JSON.stringify({ type: 'subscribe', id: 1, ...ask }));
+    });
+    await until('it is answered', () => frames.some(({ type }) => type === 'error'), 5_000);
+    expect(frames.at(-1)).toMatchObject({ id: 1, code });
+    ws.terminate();
+  });
+
+  it('names the channel that is there already, and one that is not', async () => {
+    const frames: Record<string, unknown>[] = [];
+    const ws = new WebSocket(`${opsUrl().replace('http', 'ws')}/ops/ws`, 'plank.v1');
+    ws.on('message', (data) => frames.push(JSON.parse((data as Buffer).toString()) as Record<string, unknown>));
+    ws.on('open', () => {
+      ws.send('{"type":"hello"}');
+      for (const id of [1, 2]) ws.send(JSON.stringify({ type: 'subscribe', id, table: 'nodes' }));
+      for (const id of [3, 4]) ws.send(JSON.stringify({ type: 'unsubscribe', id, ch: 'nodes' }));
+    });
+    const answerTo = (id: number) => frames.find((frame) => frame['id'] === id);
+    await until('all is answered', () => answerTo(4) !== undefined, 5_000);
+    expect(answerTo(2)).toMatchObject({ type: 'error', code: 'ALREADY_SUBSCRIBED', ch: answerTo(1)!['ch'] });
+    expect(answerTo(3)).toEqual({ type: 'ok', id: 3 });
+    expect(answerTo(4)).toMatchObject({ type: 'error', code: 'UNKNOWN_CHANNEL' });
+    ws.terminate();
+  });
+
+  it('closes a page that says what is not in the protocol', async () => {
+    const ws = new WebSocket(`${opsUrl().replace('http', 'ws')}/ops/ws`, 'plank.v1');
+    let code = 0;
+    ws.on('close', (given) => {
+      code = given;
+    });
+    ws.on('open', () => ws.send('{"type":"subscribe","id":1,"table":"nodes"}'));
+    await until('it is closed', () => code !== 0, 5_000);
+    expect(code).toBe(4400);
+  });
+});
+
+describe('who is let in', () => {
+  let guarded: Embedded;
+
+  beforeAll(async () => {
+    const database = await createDatabase();
+    guarded = await startEmbedded(database.url, { OPS_TOKEN: token, CORS_ORIGINS: 'https://shop.example' });
+    return () => database.drop();
+  });
+
+  afterAll(() => guarded.stop());
+
+  it('the page to everybody, what it shows to nobody without the token', async () => {
+    const page = await fetch(`${guarded.opsUrl}/console`);
+    expect(page.status).toBe(200);
+    expect(page.headers.get('content-security-policy')).toMatch(/default-src 'self'/);
+    expect(page.headers.get('content-security-policy')).not.toMatch(/unsafe/);
+    const named = Array.from((await page.text()).matchAll(/(?:href|src)="([^"]+)"/g), ([, path]) => path!);
+    expect(named).toContain('console/page.css');
+    for (const path of named) expect([path, (await fetch(`${guarded.opsUrl}/${path}`)).status]).toEqual([path, 200]);
+    for (const path of ['/ops/nodes', '/ops/status', '/ops/explain?pos=e1.1']) {
+      const answer = await fetch(guarded.opsUrl + path);
+      expect([path, answer.status, answer.headers.get('www-authenticate')]).toEqual([path, 401, 'Bearer']);
+    }
+    expect(await upgrade(`${guarded.opsUrl}/ops/ws`)).toBe(401);
+    expect(await upgrade(`${guarded.opsUrl}/ws`)).toBe(401);
+  });
+
+  it.each(['Bearer another of sixteen', `Basic ${token}`, token, 'Bearer '])('not with %s', async (authorization) => {
+    expect((await fetch(`${guarded.opsUrl}/ops/nodes`, { headers: { authorization } })).status).toBe(401);
+    expect((await fetch(`${guarded.opsUrl}/ops/session`, { method: 'POST', headers: { authorization } })).status).toBe(
+      401,
+    );
+  });
+
+  it('with the token, and with the cookie that is given for it', async () => {
+    const headers = { authorization: `Bearer ${token}` };
+    expect((await fetch(`${guarded.opsUrl}/ops/nodes`, { headers })).status).toBe(200);
+    expect(await upgrade(`${guarded.opsUrl}/ops/ws`, headers)).toBe(101);
+    const session = await fetch(`${guarded.opsUrl}/ops/session`, { method: 'POST', headers });
+    expect(session.status).toBe(204);
+    const given = session.headers.get('set-cookie')!;
+    expect(given).toMatch(/; HttpOnly/i);
+    expect(given).toMatch(/; SameSite=Strict/i);
+    expect(given).not.toContain(token);
+    const cookie = given.split(';')[0]!;
+    expect((await fetch(`${guarded.opsUrl}/ops/nodes`, { headers: { cookie } })).status).toBe(200);
+    expect(await upgrade(`${guarded.opsUrl}/ops/ws`, { cookie })).toBe(101);
+    expect(await upgrade(`${guarded.opsUrl}/ws`, { cookie })).toBe(101);
+    // one that lasts longer than it was given for
+    const [name, value] = decodeURIComponent(cookie).split('=', 2);
+    const [until, mark] = value!.split('.');
+    for (const forged of [`${Number(until) + 1}.${mark}`, `${until}.`, '9999999999999.x', ''])
+      expect((await fetch(`${guarded.opsUrl}/ops/nodes`, { headers: { cookie: `${name}=${forged}` } })).status).toBe(
+        401,
+      );
+  });
+
+  it('with a cookie for TLS only, where the browser came over TLS, also where the nearest proxy did not', async () => {
+    const isSecure = async (headers: Record<string, string>) => {
+      const asking = { method: 'POST', headers: { authorization: `Bearer ${token}`, ...headers } };
+      return / Secure/.test((await fetch(`${guarded.opsUrl}/ops/session`, asking)).headers.get('set-cookie')!);
+    };
+    const { host } = new URL(guarded.opsUrl);
+    expect(await isSecure({ origin: `https://${host}`, 'x-forwarded-proto': 'http' })).toBe(true);
+    expect(await isSecure({ origin: `https://${host}` })).toBe(true);
+    expect(await isSecure({ origin: `http://${host}` })).toBe(false);
+    expect(await isSecure({})).toBe(false);
+  });
+
+  it('and no page of another origin changes anything, or opens a WebSocket', async () => {
+    const origin = 'http://elsewhere.example';
+    const foreign = await fetch(`${opsUrl()}/ops/nodes/test/drain`, { method: 'POST', headers: { origin } });
+    expect(foreign.status).toBe(403);
+    expect(await upgrade(`${opsUrl()}/ops/ws`, { origin })).toBe(403);
+    expect(await upgrade(`${opsUrl()}/ws`, { origin })).toBe(403);
+    expect(await upgrade(`${opsUrl()}/ops/ws`, { origin: new URL(opsUrl()).origin })).toBe(101);
+    expect(await upgrade(`${opsUrl()}/elsewhere`)).toBe(404);
+  });
+
+  it('nor makes a browser ask for something, or answers to a name that a page has made point here', async () => {
+    const status = async (url: string, headers: Record<string, string>) => {
+      const { hostname, port, pathname } = new URL(url);
+      const asking = get({ hostname, port, path: pathname, headers });
+      const [answer] = (await once(asking, 'response')) as [IncomingMessage];
+      return answer.resume().statusCode;
+    };
+    const nodes = `${opsUrl()}/ops/nodes`;
+    const image = { 'sec-fetch-site': 'cross-site', 'sec-fetch-mode': 'no-cors' };
+    expect(await status(nodes, image)).toBe(403);
+    expect(await status(nodes, { ...image, 'sec-fetch-site': 'same-site' })).toBe(403);
+    expect(await status(nodes, { ...image, 'sec-fetch-mode': 'navigate' })).toBe(200);
+    expect(await status(nodes, { ...image, 'sec-fetch-site': 'same-origin' })).toBe(200);
+    const rebound = { host: 'elsewhere.example:8002', origin: 'http://elsewhere.example:8002' };
+    expect(await status(nodes, { host: rebound.host })).toBe(403);
+    expect(await upgrade(`${opsUrl()}/ops/ws`, rebound)).toBe(403);
+    expect(await upgrade(`${opsUrl()}/ws`, rebound)).toBe(403);
+    for (const host of ['localhost:1', 'plank.localhost', 'gateway-1:8002', '10.1.2.3', '[::1]:8002'])
+      expect([host, await status(nodes, { host })]).toEqual([host, 200]);
+    // who brings the token is no page
+    const headers = { host: rebound.host, authorization: `Bearer ${token}` };
+    expect(await status(`${guarded.opsUrl}/ops/nodes`, headers)).toBe(200);
+  });
+
+  it('whatever CORS_ORIGINS says, the console follows changes', async () => {
+    expect(await upgrade(`${guarded.url}/ws`)).toBe(403);
+    const authorization = `Bearer ${token}`;
+    expect(await upgrade(`${guarded.opsUrl}/ws`, { authorization, origin: new URL(guarded.opsUrl).origin })).toBe(101);
+  });
+});
+
+it.each(['/console', '/', '/console/operator/main.js', '/console/plank.js', '/ops/status', '/ops/nothing', '/nothing'])(
+  'lets %s load and be framed by nothing else',
+  async (path) => {
+    const { headers } = await fetch(opsUrl() + path, { redirect: 'manual' });
+    const policy = headers.get('content-security-policy')?.split('; ');
+    expect(policy).toEqual(expect.arrayContaining(["default-src 'self'", "base-uri 'none'", "frame-ancestors 'none'"]));
+    expect(policy?.join()).not.toMatch(/unsafe|\*|https?:/);
+    expect(headers.get('referrer-policy')).toBe('no-referrer');
+    expect(headers.get('x-content-type-options')).toBe('nosniff');
+  },
+);
+
+it('is not on the port of clients', async () => {
+  for (const path of ['/console', '/ops/nodes', '/ops/explain', '/ops/session'])
+    expect([path, (await fetch(stage.embedded.url + path)).status]).toEqual([path, 404]);
+});
+
+it('ends with its gateway, also where a page says nothing more', async () => {
+  const database = await createDatabase();
+  const one = await startEmbedded(database.url);
+  const { port } = new URL(one.opsUrl);
+  const mute = connect(Number(port), '127.0.0.1');
+  const key = Buffer.alloc(16).toString('base64');
+  mute.write(
+    `GET /ops/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ${key}\r\nSec-WebSocket-Protocol: plank.v1\r\n\r\n`,
+  );
+  await new Promise((resolve) => mute.once('data', resolve));
+  mute.pause();
+  const started = performance.now();
+  await one.stop();
+  expect(performance.now() - started).toBeLessThan(5_000);
+  mute.destroy();
+  await database.drop();
+});

@@ -1,0 +1,59 @@
+// What operators are told of Postgres while it hangs: at once that it does not answer, and for how long.
+
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { Figures } from '#gateway/ops/figures.ts';
+import { LocalFanout } from '#shared/log/fanout-local.ts';
+import { createPool } from '#shared/postgres/postgres.ts';
+import { createDatabase } from '../../support/servers/servers.ts';
+import { TcpProxy } from '../../support/stage/tcp-proxy.ts';
+import { until } from '../../support/wait.ts';
+
+const stack = new AsyncDisposableStack();
+let proxy: TcpProxy;
+let figures: Figures;
+
+beforeAll(async () => {
+  const database = await createDatabase();
+  stack.defer(() => database.drop());
+  proxy = await TcpProxy.start(database.url);
+  stack.defer(() => proxy.stop());
+  const pool = createPool(proxy.through(database.url), {
+    applicationName: 'plank test',
+    statementTimeoutMs: 1_500,
+    max: 1,
+    onError: () => {},
+  });
+  stack.defer(() => pool.end());
+  figures = new Figures(pool, new LocalFanout());
+});
+
+afterAll(() => stack.disposeAsync());
+
+async function refreshed(): Promise<number> {
+  const startedAt = performance.now();
+  await figures.refresh(0);
+  return performance.now() - startedAt;
+}
+
+test('a Postgres that hangs is silent after two seconds, then longer and longer, until it answers', async () => {
+  await figures.refresh(0);
+  expect(figures.log).toMatchObject({ leader: null, term: 0 });
+  expect(figures.postgresSilentMs).toBe(0);
+  proxy.blackhole();
+  expect(await refreshed()).toBeLessThan(3_000);
+  expect(figures.log).toBe(null);
+  const silentMs = figures.postgresSilentMs;
+  expect(silentMs).toBeGreaterThan(1_000);
+  // the first connection is given up meanwhile, and the next one hangs for longer; nobody who asks waits for it
+  await until(
+    'it is silent for longer',
+    async () => {
+      expect(await refreshed()).toBeLessThan(1_500);
+      return figures.postgresSilentMs > silentMs + 3_000;
+    },
+    10_000,
+  );
+  proxy.pass();
+  await until('it answers', async () => (await refreshed(), figures.postgresSilentMs === 0), 10_000);
+  expect(figures.log).not.toBe(null);
+});

@@ -1,0 +1,70 @@
+// Owns a listener and a gateway within the test's own process, as in embedded mode, on a database of the test's.
+
+import { Gateway } from '#gateway/gateway.ts';
+import { Listener } from '#listener/listener.ts';
+import { LocalBus } from '#shared/bus/bus.ts';
+import { gatewaySchema, listenerSchema, readConfig } from '#shared/process/config.ts';
+import { LocalFanout } from '#shared/log/fanout-local.ts';
+import { createLog } from '#shared/process/logger.ts';
+import { createRegistry, gatewayMetrics, listenerMetrics } from '#shared/process/metrics.ts';
+
+export interface Embedded {
+  url: string;
+  /** where operators are served */
+  opsUrl: string;
+  registry: ReturnType<typeof createRegistry>;
+  /** Starts another gateway on the same fan-out, which is stopped with the others at the latest. */
+  startGateway(env?: Record<string, string>): Promise<Gateway>;
+  /** Ends the listener, and the gateway stays. */
+  stopListener(): Promise<void>;
+  startListener(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+/** `env`: settings by their names in README's configuration table. Without canaries unless it says so: tests count positions. */
+export async function startEmbedded(databaseUrl: string, env: Record<string, string> = {}): Promise<Embedded> {
+  const settings = {
+    NODE_NAME: 'test',
+    LOG_LEVEL: 'silent',
+    PORT: '0',
+    CANARY_INTERVAL_MS: '0',
+    ...env,
+    DATABASE_URL: databaseUrl,
+  };
+  const log = createLog(settings.LOG_LEVEL, 'test', settings.NODE_NAME);
+  const registry = createRegistry(settings.NODE_NAME);
+  const fanout = new LocalFanout();
+  const bus = new LocalBus();
+  const ofListener = listenerMetrics(registry);
+  const startListener = async () => {
+    const config = readConfig(listenerSchema, settings);
+    const started = new Listener({ config, publisher: fanout, bus, log, metrics: ofListener });
+    await started.start();
+    return started;
+  };
+  let listener = await startListener();
+  const gateways: Gateway[] = [];
+  const startGateway = async (own: Record<string, string> = {}, metrics = gatewayMetrics(createRegistry('other'))) => {
+    const config = readConfig(gatewaySchema, { ...settings, ...own });
+    const started = new Gateway({ config, tail: fanout, bus, log, metrics });
+    gateways.push(started);
+    await started.start();
+    return started;
+  };
+  const gateway = await startGateway({}, gatewayMetrics(registry));
+  return {
+    url: `http://127.0.0.1:${gateway.port}`,
+    opsUrl: `http://127.0.0.1:${gateway.opsPort}`,
+    registry,
+    startGateway: (own) => startGateway(own),
+    stopListener: () => listener.stop(),
+    async startListener() {
+      listener = await startListener();
+    },
+    async stop() {
+      await Promise.all(gateways.map((one) => one.stop()));
+      await listener.stop();
+      await fanout.stop();
+    },
+  };
+}

@@ -1,0 +1,21 @@
+// A service that does nothing but talk: run by a test whose output goes nowhere. It says by its channel that it has come so far.
+
+import { runService } from '#shared/process/lifecycle.ts';
+import { createLog } from '#shared/process/logger.ts';
+
+await runService(
+  'talker',
+  () => ({ STOP_TIMEOUT_MS: 5_000 }),
+  async (_config, stack) => {
+    // as a server would
+    const running = setInterval(() => {}, 1_000);
+    stack.defer(async () => clearInterval(running));
+    const log = createLog('info', 'talker', 'test');
+    for (let round = 0; round < 20; round++) {
+      for (let i = 0; i < 50; i++) log.info({ i, text: 'x'.repeat(200) }, 'talking');
+      process.stderr.write('talking\n');
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    process.send!('talked');
+  },
+);
