@@ -1,10 +1,10 @@
 /** What an application says to the SDK and gets from it. Types only. */
 import type { ChangeFrame, Filter, ResyncReason, Row } from '../shared/wire.ts';
 import type { PlankError } from './change-iterator.ts';
-import type { Link } from './state/model.ts';
 import type { LiveQuery } from './live/query.ts';
-import type { SubscriptionState } from './state/stream.ts';
 import type { SocketLike } from './socket.ts';
+import type { Link } from './state/model.ts';
+import type { SubscriptionState } from './state/stream.ts';
 
 export interface PlankOptions {
   /** ws(s):// or http(s)://…/ws; in a browser it may be relative, and is `ws` beside the page unless given */

@@ -16,16 +16,16 @@ import type {
   Subscription,
   Table,
 } from './api.ts';
-import { canonical, type Subject, subjectKey } from './values/canonical.ts';
 import { ChangeIterator, PlankError } from './change-iterator.ts';
 import { dateOf } from './clock.ts';
-import { type Effect, type Event, initialState, type Link, type State } from './state/model.ts';
-import { reduce } from './state/machine.ts';
 import { checkChanges, checkHandlers, checkLive, checkPlank, checkSubscribe, checkTable, subjectOf } from './input.ts';
 import { LiveHandle } from './live/handle.ts';
 import { defaultMaxRows, type LiveQuery, LiveStore } from './live/query.ts';
-import type { Delivery, SubscriptionState } from './state/stream.ts';
 import { Socket, socketUrl } from './socket.ts';
+import { reduce } from './state/machine.ts';
+import { type Effect, type Event, initialState, type Link, type State } from './state/model.ts';
+import type { Delivery, SubscriptionState } from './state/stream.ts';
+import { canonical, type Subject, subjectKey } from './values/canonical.ts';
 
 /** Connects with the first subscription. */
 export function createPlank(options: PlankOptions = {}): Plank {

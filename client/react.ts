@@ -2,9 +2,9 @@
 import { useMemo, useSyncExternalStore } from 'react';
 import type { Row } from '../shared/wire.ts';
 import type { LiveOptions, Table } from './api.ts';
-import { canonical } from './values/canonical.ts';
 import { checkLiveOptions } from './input.ts';
 import { createSource, createStill, type Live, nothing, type Source } from './live/source.ts';
+import { canonical } from './values/canonical.ts';
 
 export type { Live } from './live/source.ts';
 

@@ -3,9 +3,9 @@
  * once it is closed, and what one of them throws keeps nobody else from being called.
  */
 import type { Row } from '../../shared/wire.ts';
+import type { SubscriptionState } from '../state/stream.ts';
 import type { LiveQuery, LiveStore } from './query.ts';
 import type { RowKey } from './rows.ts';
-import type { SubscriptionState } from '../state/stream.ts';
 
 interface Owner {
   /** runs what is the application's */

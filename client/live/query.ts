@@ -5,8 +5,8 @@
 import type { Row } from '../../shared/wire.ts';
 import { PlankError } from '../change-iterator.ts';
 import { dateOf } from '../clock.ts';
-import { LiveRows, type RowKey } from './rows.ts';
 import { type Delivery, type SubscriptionState, tooManyRows } from '../state/stream.ts';
+import { LiveRows, type RowKey } from './rows.ts';
 
 /** More rows than a page should keep, and fewer than break it. */
 export const defaultMaxRows = 100_000;

@@ -4,9 +4,9 @@
  */
 import type { Row } from '../../shared/wire.ts';
 import type { LiveOptions, Table } from '../api.ts';
+import type { SubscriptionState } from '../state/stream.ts';
 import type { LiveQuery } from './query.ts';
 import type { RowKey } from './rows.ts';
-import type { SubscriptionState } from '../state/stream.ts';
 
 export interface Live<Item extends object = Row> {
   /** by key; another Map whenever something has changed */

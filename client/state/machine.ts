@@ -14,9 +14,9 @@
  */
 import type { ClientFrame, ServerFrame, WelcomeFrame } from '../../shared/wire.ts';
 import { subjectKey } from '../values/canonical.ts';
-import { isFinal, jitter } from './reconnect.ts';
-import { type Effect, type Event, type Link, limits, type State, type World } from './model.ts';
 import { beginFresh, type Freshness, judge, refresh } from './freshness.ts';
+import { type Effect, type Event, type Link, limits, type State, type World } from './model.ts';
+import { isFinal, jitter } from './reconnect.ts';
 import {
   ask,
   createGroup,

@@ -7,9 +7,9 @@
  *   --fresh         drops the data of an earlier run
  */
 import { join } from 'node:path';
+import { withoutPassword } from '#shared/postgres/database-problem.ts';
 import { readFlags } from '#shared/process/cli.ts';
 import { migrateSchema, readConfig } from '#shared/process/config.ts';
-import { withoutPassword } from '#shared/postgres/database-problem.ts';
 import { runService } from '#shared/process/lifecycle.ts';
 import { isLoopback, openWarning } from '#shared/process/listen.ts';
 import { Cluster } from './cluster.ts';

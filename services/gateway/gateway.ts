@@ -10,10 +10,10 @@ import { close, isLoopback, listen, openWarning } from '#shared/process/listen.t
 import type { Log } from '#shared/process/logger.ts';
 import { once } from '#shared/waiting.ts';
 import { formatPosition } from '#shared/wire.ts';
-import { allAccepted } from './balance/accepted.ts';
 import { assemble, type Drained, type GatewayDeps, type Parts, type Readiness } from './assemble.ts';
-import { type GatewayState, gatewayFigures } from './ops/gateway-state.ts';
+import { allAccepted } from './balance/accepted.ts';
 import type { Health } from './http/app.ts';
+import { type GatewayState, gatewayFigures } from './ops/gateway-state.ts';
 
 /** a proxy's idle connections are left open this long, longer than it keeps them itself (nginx.conf: 3 s) */
 const lingerMs = 3_500;

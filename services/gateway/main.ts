@@ -2,13 +2,13 @@
 
 import { setFlagsFromString } from 'node:v8';
 import { RedisBus } from '#shared/bus/bus-redis.ts';
+import { RedisTail } from '#shared/log/fanout-redis.ts';
+import { requireMigrated } from '#shared/postgres/migrate.ts';
 import { readFlags } from '#shared/process/cli.ts';
 import { gatewayProcessSchema, readConfig } from '#shared/process/config.ts';
-import { RedisTail } from '#shared/log/fanout-redis.ts';
 import { runService } from '#shared/process/lifecycle.ts';
 import { createLog } from '#shared/process/logger.ts';
 import { createRegistry, gatewayMetrics } from '#shared/process/metrics.ts';
-import { requireMigrated } from '#shared/postgres/migrate.ts';
 import { Gateway } from './gateway.ts';
 
 // Sockets come in five shapes here (to Postgres, to Redis, of HTTP, in an upgrade and behind it). V8 remembers four for each place in a

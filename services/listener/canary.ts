@@ -2,9 +2,10 @@
  * Commits a canary every few seconds while this listener leads: by a connection of its own, as any writer, so that what gateways
  * see of it is what they would see of a change.
  */
+
+import type { Pool } from '#shared/postgres/postgres.ts';
 import type { Log } from '#shared/process/logger.ts';
 import type { ListenerMetrics } from '#shared/process/metrics.ts';
-import type { Pool } from '#shared/postgres/postgres.ts';
 import { sleep } from '#shared/waiting.ts';
 
 /** Runs until the signal aborts; at once done with `everyMs` 0. A canary that could not be committed is counted, and not made up for. */

@@ -18,9 +18,10 @@
  * A connection that hears the notifications and one that holds the lock: a session waiting for a lock hears nothing.
  * Each is asked now and then whether it still is what it was; after each loss the owner drains once.
  */
+
+import { type Client, type Connection, connect, disconnect } from '#shared/postgres/postgres.ts';
 import type { Log } from '#shared/process/logger.ts';
 import type { ListenerMetrics } from '#shared/process/metrics.ts';
-import { type Client, type Connection, connect, disconnect } from '#shared/postgres/postgres.ts';
 import { Backoff, Bell, sleep, withDeadlineOr } from '#shared/waiting.ts';
 
 const busyPerSecond = 1_000;

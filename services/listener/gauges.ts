@@ -1,8 +1,8 @@
 /** Keeps the gauges up to date that only the leader knows: what waits in the outbox, what log and stream hold. */
 import type { Publisher } from '#shared/log/fanout.ts';
+import type { Pool } from '#shared/postgres/postgres.ts';
 import type { Log } from '#shared/process/logger.ts';
 import type { ListenerMetrics } from '#shared/process/metrics.ts';
-import type { Pool } from '#shared/postgres/postgres.ts';
 import { sleep } from '#shared/waiting.ts';
 import type { Publishing } from './publishing.ts';
 

@@ -1,7 +1,8 @@
 /** Looks, while this listener leads, whether attached tables are captured as they should be, and says what is wrong in words. */
+
+import { limited, type Pool } from '#shared/postgres/postgres.ts';
 import type { Log } from '#shared/process/logger.ts';
 import type { ListenerMetrics } from '#shared/process/metrics.ts';
-import { limited, type Pool } from '#shared/postgres/postgres.ts';
 import { sleep } from '#shared/waiting.ts';
 
 const everyMs = 60_000;

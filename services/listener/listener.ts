@@ -9,16 +9,16 @@
  * finds in the log.
  */
 import { type Bus, LocalBus } from '#shared/bus/bus.ts';
-import type { ListenerConfig } from '#shared/process/config.ts';
+import { Roster } from '#shared/bus/roster.ts';
 import type { Publisher } from '#shared/log/fanout.ts';
+import { LogReader } from '#shared/log/log-reader.ts';
+import { createPool, type Pool } from '#shared/postgres/postgres.ts';
+import type { ListenerConfig } from '#shared/process/config.ts';
 import type { Service } from '#shared/process/lifecycle.ts';
 import type { Log } from '#shared/process/logger.ts';
-import { LogReader } from '#shared/log/log-reader.ts';
 import type { ListenerMetrics } from '#shared/process/metrics.ts';
-import { createPool, type Pool } from '#shared/postgres/postgres.ts';
-import { Backoff, once, settlesWithin, sleep } from '#shared/waiting.ts';
-import { Roster } from '#shared/bus/roster.ts';
 import { version } from '#shared/process/version.ts';
+import { Backoff, once, settlesWithin, sleep } from '#shared/waiting.ts';
 import { sendCanaries } from './canary.ts';
 import { Doorbell, type Wake } from './doorbell.ts';
 import { DrainDeadline } from './drain-deadline.ts';

@@ -1,16 +1,16 @@
 /** The listener process: wiring only. */
 
 import { RedisBus } from '#shared/bus/bus-redis.ts';
+import { RedisPublisher } from '#shared/log/fanout-redis.ts';
+import { requireMigrated } from '#shared/postgres/migrate.ts';
 import { readFlags } from '#shared/process/cli.ts';
 import { listenerProcessSchema, readConfig } from '#shared/process/config.ts';
-import { RedisPublisher } from '#shared/log/fanout-redis.ts';
 import { runService } from '#shared/process/lifecycle.ts';
 import { createLog } from '#shared/process/logger.ts';
 import { createRegistry, listenerMetrics } from '#shared/process/metrics.ts';
-import { requireMigrated } from '#shared/postgres/migrate.ts';
 import { requireNoEviction } from '#shared/redis.ts';
-import { Listener } from './listener.ts';
 import { OpsServer } from './http.ts';
+import { Listener } from './listener.ts';
 
 await runService(
   'listener',

@@ -6,8 +6,8 @@
  */
 import { type Batch, batchesOf, packBatches } from '#shared/log/batch.ts';
 import type { Publisher } from '#shared/log/fanout.ts';
-import type { Log } from '#shared/process/logger.ts';
 import { type LogReader, PositionGone } from '#shared/log/log-reader.ts';
+import type { Log } from '#shared/process/logger.ts';
 import type { ListenerMetrics } from '#shared/process/metrics.ts';
 import { type Changes, Deposed, type Lead } from './sequencer.ts';
 

@@ -2,10 +2,11 @@
  * Forgets what is past the retention time or size, in batches with pauses, so that it never competes with a drain for long. A
  * round that the pool's server ends, as it takes too long, is begun again with a smaller batch, and never beside itself.
  */
+
+import type { Pool } from '#shared/postgres/postgres.ts';
 import type { ListenerConfig } from '#shared/process/config.ts';
 import type { Log } from '#shared/process/logger.ts';
 import type { ListenerMetrics } from '#shared/process/metrics.ts';
-import type { Pool } from '#shared/postgres/postgres.ts';
 import { sleep } from '#shared/waiting.ts';
 
 /** rows that go in one round; fewer where that takes too long */

@@ -1,9 +1,9 @@
 /** The bus through Redis pub/sub, on one Redis channel for each log. */
 import type { Redis } from 'ioredis';
-import type { Bus } from './bus.ts';
 import type { Log } from '../process/logger.ts';
 import { askRedis, commandTimeoutMs, openRedis } from '../redis.ts';
 import { once } from '../waiting.ts';
+import type { Bus } from './bus.ts';
 
 /** what is sent comes back at once; a connection that has brought nothing for so long is dead, whatever TCP says */
 const silentMs = 2_000;

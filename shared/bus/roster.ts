@@ -5,8 +5,8 @@
  */
 import { randomUUID } from 'node:crypto';
 import { z } from 'zod';
-import type { Bus } from './bus.ts';
 import type { Log } from '../process/logger.ts';
+import type { Bus } from './bus.ts';
 
 const everyMs = 1_000;
 /** who has been silent for so long is gone */

@@ -1,7 +1,8 @@
 /** Fan-out within one process, for embedded mode: holds the batches of the last moment for the one gateway that tails it. */
+
+import { Bell } from '../waiting.ts';
 import { type Batch, withOwnBuffer } from './batch.ts';
 import type { Publisher, PublishResult, StreamHead, Tail } from './fanout.ts';
-import { Bell } from '../waiting.ts';
 
 const maxBytes = 4 * 1024 * 1024;
 

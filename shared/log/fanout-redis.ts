@@ -3,11 +3,11 @@
  * refuses a repeat. Keys share one hash tag. Reads block for a second at most: a blocked one looks healthy on a dead connection.
  */
 import type { Redis } from 'ioredis';
-import { type Batch, openBatch, withOwnBuffer } from './batch.ts';
-import type { Publisher, PublishResult, StreamHead, Tail } from './fanout.ts';
 import type { Log } from '../process/logger.ts';
 import { askRedis, commandTimeoutMs, openRedis } from '../redis.ts';
 import { once } from '../waiting.ts';
+import { type Batch, openBatch, withOwnBuffer } from './batch.ts';
+import type { Publisher, PublishResult, StreamHead, Tail } from './fanout.ts';
 
 /** a blocked read's reply may come this much later than the time that it was to block */
 const slackMs = 500;

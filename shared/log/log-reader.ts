@@ -2,11 +2,12 @@
  * History out of plank.log: the same changes with the same seqs, at any time within the retention. Reads are checked to be
  * dense, so that a read which races with the retention fails instead of leaving something out.
  */
-import { type ChangeRow, changeColumns } from './batch.ts';
+
 import { asText, firstFetch, limited, nextFetch, type Pool } from '../postgres/postgres.ts';
-import { withDeadlineOr } from '../waiting.ts';
 import { RowCursor } from '../postgres/row-cursor.ts';
 import { answered } from '../postgres/silence.ts';
+import { withDeadlineOr } from '../waiting.ts';
+import { type ChangeRow, changeColumns } from './batch.ts';
 
 /** The position is past the retention, ahead of the log, or of a history that is no more. */
 export class PositionGone extends Error {

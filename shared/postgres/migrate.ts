@@ -4,9 +4,9 @@
  */
 import { createHash } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
+import { sleep } from '../waiting.ts';
 import { databaseProblem } from './database-problem.ts';
 import { type Client, connect, disconnect, isUnavailable } from './postgres.ts';
-import { sleep } from '../waiting.ts';
 
 const folder = new URL('../sql/', import.meta.url);
 const migrationLock = 0x706c6e6b; // "plnk"

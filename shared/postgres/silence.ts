@@ -3,8 +3,8 @@
  * from here. So another connection is asked what the server process of this one does.
  */
 import type { Socket } from 'node:net';
-import { type Client, limited, type Pool, type PoolClient } from './postgres.ts';
 import { settlesWithin, withDeadlineOr } from '../waiting.ts';
+import { type Client, limited, type Pool, type PoolClient } from './postgres.ts';
 
 const lookEveryMs = 1_000;
 const lookMs = 1_000;

@@ -7,10 +7,10 @@ import { Redis } from 'ioredis';
 import { Publishing } from '#listener/publishing.ts';
 import { Sequencer } from '#listener/sequencer.ts';
 import { RedisPublisher } from '#shared/log/fanout-redis.ts';
-import { createLog } from '#shared/process/logger.ts';
 import { LogReader } from '#shared/log/log-reader.ts';
-import { createRegistry, listenerMetrics } from '#shared/process/metrics.ts';
 import { asText, connect, createPool } from '#shared/postgres/postgres.ts';
+import { createLog } from '#shared/process/logger.ts';
+import { createRegistry, listenerMetrics } from '#shared/process/metrics.ts';
 import { serve } from './child.ts';
 
 export type DrainQuestion =

@@ -2,18 +2,18 @@
 // them wants it: it must not grow with those that do not. And against asking every compiled filter.
 
 import type { Socket } from 'node:net';
+import { Catalog, type Table } from '#gateway/catalog/catalog.ts';
 import { changesOf } from '#gateway/channels/change.ts';
 import { webSocketFraming } from '#gateway/channels/framing.ts';
+import { RowFilter } from '#gateway/filter/row-filter.ts';
+import { Subscription } from '#gateway/relay/cursor.ts';
 import type { History } from '#gateway/relay/history.ts';
 import { Hub } from '#gateway/relay/hub.ts';
 import { Outlet } from '#gateway/relay/outlet.ts';
-import { RowFilter } from '#gateway/filter/row-filter.ts';
-import { Subscription } from '#gateway/relay/cursor.ts';
 import { type Batch, type ChangeRow, packBatches } from '#shared/log/batch.ts';
-import { Catalog, type Table } from '#gateway/catalog/catalog.ts';
+import type { Pool } from '#shared/postgres/postgres.ts';
 import { createLog } from '#shared/process/logger.ts';
 import { createRegistry, gatewayMetrics } from '#shared/process/metrics.ts';
-import type { Pool } from '#shared/postgres/postgres.ts';
 import { type BenchOptions, type BenchResult, compared } from './report.ts';
 import { inRounds } from './rounds.ts';
 

@@ -7,18 +7,18 @@ import { createServer } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { setImmediate as yieldToIo } from 'node:timers/promises';
 import { type WebSocket, WebSocketServer } from 'ws';
+import { Catalog } from '#gateway/catalog/catalog.ts';
 import { webSocketFraming } from '#gateway/channels/framing.ts';
+import { Subscription } from '#gateway/relay/cursor.ts';
 import { History } from '#gateway/relay/history.ts';
 import { Hub } from '#gateway/relay/hub.ts';
 import { Outlet } from '#gateway/relay/outlet.ts';
-import { Subscription } from '#gateway/relay/cursor.ts';
 import { type ChangeRow, packBatches } from '#shared/log/batch.ts';
-import { Catalog } from '#gateway/catalog/catalog.ts';
 import { LocalFanout } from '#shared/log/fanout-local.ts';
-import { createLog } from '#shared/process/logger.ts';
 import { LogReader } from '#shared/log/log-reader.ts';
-import { createRegistry, gatewayMetrics } from '#shared/process/metrics.ts';
 import { createPool } from '#shared/postgres/postgres.ts';
+import { createLog } from '#shared/process/logger.ts';
+import { createRegistry, gatewayMetrics } from '#shared/process/metrics.ts';
 import { serve } from './child.ts';
 
 export interface FloorQuestion {

@@ -10,9 +10,9 @@ import type { Publisher, Tail } from '#shared/log/fanout.ts';
 import { LocalFanout } from '#shared/log/fanout-local.ts';
 import { RedisPublisher, RedisTail } from '#shared/log/fanout-redis.ts';
 import { requireNoEviction } from '#shared/redis.ts';
-import { batchOf, rowsOf } from '../support/truth/batches.ts';
 import { redisUrl } from '../support/servers/servers.ts';
 import { TcpProxy } from '../support/stage/tcp-proxy.ts';
+import { batchOf, rowsOf } from '../support/truth/batches.ts';
 import { until } from '../support/wait.ts';
 
 const log = pino({ level: 'silent' });

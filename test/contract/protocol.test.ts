@@ -5,10 +5,10 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Cluster } from '#deploy/local/cluster.ts';
 import type { Pool } from '#shared/postgres/postgres.ts';
-import { startEmbedded } from '../support/stage/embedded.ts';
-import { overEvents, overWebSocket, type Transport } from '../support/stage/frames.ts';
 import { testPool } from '../support/servers/pool.ts';
 import { createDatabase, type TestDatabase } from '../support/servers/servers.ts';
+import { startEmbedded } from '../support/stage/embedded.ts';
+import { overEvents, overWebSocket, type Transport } from '../support/stage/frames.ts';
 import { until } from '../support/wait.ts';
 
 interface Topology {

@@ -8,8 +8,8 @@ import { Cluster, type ClusterNode } from '#deploy/local/cluster.ts';
 import { type LocalRedis, startRedis } from '#deploy/local/redis.ts';
 import { admin } from '../support/servers/admin.ts';
 import { launchBrowser } from '../support/servers/browser.ts';
-import { leader } from '../support/stage/nodes.ts';
 import { createDatabase, type TestDatabase } from '../support/servers/servers.ts';
+import { leader } from '../support/stage/nodes.ts';
 import { until } from '../support/wait.ts';
 
 const token = 'sixteen characters';

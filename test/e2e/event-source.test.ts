@@ -8,8 +8,8 @@ import { type LocalNginx, startNginx } from '#deploy/local/nginx.ts';
 import { findProgram } from '#deploy/local/process.ts';
 import { admin } from '../support/servers/admin.ts';
 import { launchBrowser } from '../support/servers/browser.ts';
-import { startEmbedded } from '../support/stage/embedded.ts';
 import { createDatabase } from '../support/servers/servers.ts';
+import { startEmbedded } from '../support/stage/embedded.ts';
 import { TcpProxy } from '../support/stage/tcp-proxy.ts';
 import { until } from '../support/wait.ts';
 

@@ -5,11 +5,11 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { Cluster } from '#deploy/local/cluster.ts';
 import { type LocalPrometheus, startPrometheus } from '#deploy/local/prometheus.ts';
-import { connectAll, type TestClient } from '../support/stage/client.ts';
 import { expressions, readDashboard } from '../support/deploy/dashboard.ts';
 import { readResources, readYaml } from '../support/deploy/manifests.ts';
-import { leader, tellOnFailure } from '../support/stage/nodes.ts';
 import { createDatabase, redisUrl } from '../support/servers/servers.ts';
+import { connectAll, type TestClient } from '../support/stage/client.ts';
+import { leader, tellOnFailure } from '../support/stage/nodes.ts';
 import { until } from '../support/wait.ts';
 
 interface Sample {

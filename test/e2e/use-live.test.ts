@@ -9,8 +9,8 @@ import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { admin } from '../support/servers/admin.ts';
 import { launchBrowser } from '../support/servers/browser.ts';
-import { type Embedded, startEmbedded } from '../support/stage/embedded.ts';
 import { createDatabase, type TestDatabase } from '../support/servers/servers.ts';
+import { type Embedded, startEmbedded } from '../support/stage/embedded.ts';
 import { until } from '../support/wait.ts';
 
 const deadlineMs = 10_000;

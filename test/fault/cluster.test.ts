@@ -2,10 +2,10 @@
 
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { Cluster } from '#deploy/local/cluster.ts';
-import { connectAll, quantile, type TestClient } from '../support/stage/client.ts';
-import { Ledger } from '../support/truth/ledger.ts';
-import { health, metric, tellOnFailure } from '../support/stage/nodes.ts';
 import { createDatabase, redisUrl } from '../support/servers/servers.ts';
+import { connectAll, quantile, type TestClient } from '../support/stage/client.ts';
+import { health, metric, tellOnFailure } from '../support/stage/nodes.ts';
+import { Ledger } from '../support/truth/ledger.ts';
 import { until } from '../support/wait.ts';
 
 const stack = new AsyncDisposableStack();

@@ -4,10 +4,10 @@ import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { createPlank, type Link } from '#client/plank-client.ts';
 import { Cluster, type ClusterNode } from '#deploy/local/cluster.ts';
 import { admin } from '../support/servers/admin.ts';
+import { createDatabase, redisUrl } from '../support/servers/servers.ts';
 import { connectAll, type TestClient } from '../support/stage/client.ts';
 import { overEvents } from '../support/stage/frames.ts';
 import { health, tellOnFailure } from '../support/stage/nodes.ts';
-import { createDatabase, redisUrl } from '../support/servers/servers.ts';
 import { until } from '../support/wait.ts';
 
 const stack = new AsyncDisposableStack();

@@ -5,9 +5,9 @@ import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { Cluster } from '#deploy/local/cluster.ts';
 import { admin } from '../support/servers/admin.ts';
+import { createDatabase, redisUrl } from '../support/servers/servers.ts';
 import { TestClient } from '../support/stage/client.ts';
 import { tellOnFailure } from '../support/stage/nodes.ts';
-import { createDatabase, redisUrl } from '../support/servers/servers.ts';
 import { until } from '../support/wait.ts';
 
 const megabyte = 1024 ** 2;

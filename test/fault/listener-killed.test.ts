@@ -6,11 +6,11 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { Cluster, type ClusterNode } from '#deploy/local/cluster.ts';
 import { BatchReader, openBatch } from '#shared/log/batch.ts';
 import { admin } from '../support/servers/admin.ts';
-import { connectAll, type TestClient } from '../support/stage/client.ts';
-import { Ledger } from '../support/truth/ledger.ts';
-import { health, leader, metric, tellOnFailure } from '../support/stage/nodes.ts';
 import { createDatabase, redisUrl } from '../support/servers/servers.ts';
+import { connectAll, type TestClient } from '../support/stage/client.ts';
+import { health, leader, metric, tellOnFailure } from '../support/stage/nodes.ts';
 import { TcpProxy } from '../support/stage/tcp-proxy.ts';
+import { Ledger } from '../support/truth/ledger.ts';
 import { until } from '../support/wait.ts';
 
 const takeoverMs = 4_000;

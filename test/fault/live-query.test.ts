@@ -7,11 +7,11 @@ import { createPlank, type LiveQuery, type Plank } from '#client/plank-client.ts
 import { Cluster, type ClusterNode } from '#deploy/local/cluster.ts';
 import { startRedis } from '#deploy/local/redis.ts';
 import { admin } from '../support/servers/admin.ts';
-import { session } from '../support/truth/capture.ts';
+import { createDatabase } from '../support/servers/servers.ts';
 import { startEmbedded } from '../support/stage/embedded.ts';
 import { tellOnFailure } from '../support/stage/nodes.ts';
-import { createDatabase } from '../support/servers/servers.ts';
 import { TcpProxy } from '../support/stage/tcp-proxy.ts';
+import { session } from '../support/truth/capture.ts';
 import { until } from '../support/wait.ts';
 
 interface Task {

@@ -8,11 +8,11 @@ import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { Cluster } from '#deploy/local/cluster.ts';
 import { type LocalPostgres, startPostgres } from '#deploy/local/postgres.ts';
 import { admin } from '../support/servers/admin.ts';
-import { connectAll, type TestClient } from '../support/stage/client.ts';
-import { Ledger } from '../support/truth/ledger.ts';
-import { health, leader, tellOnFailure } from '../support/stage/nodes.ts';
 import { redisUrl } from '../support/servers/servers.ts';
+import { connectAll, type TestClient } from '../support/stage/client.ts';
+import { health, leader, tellOnFailure } from '../support/stage/nodes.ts';
 import { TcpProxy } from '../support/stage/tcp-proxy.ts';
+import { Ledger } from '../support/truth/ledger.ts';
 import { until } from '../support/wait.ts';
 
 const stack = new AsyncDisposableStack();

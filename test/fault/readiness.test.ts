@@ -4,8 +4,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { Cluster, type ClusterNode } from '#deploy/local/cluster.ts';
-import { health, metric, tellOnFailure } from '../support/stage/nodes.ts';
 import { createDatabase, redisUrl } from '../support/servers/servers.ts';
+import { health, metric, tellOnFailure } from '../support/stage/nodes.ts';
 import { TcpProxy } from '../support/stage/tcp-proxy.ts';
 import { until } from '../support/wait.ts';
 

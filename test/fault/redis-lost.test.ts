@@ -5,11 +5,11 @@ import { Redis } from 'ioredis';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { Cluster } from '#deploy/local/cluster.ts';
 import { type LocalRedis, startRedis } from '#deploy/local/redis.ts';
-import { connectAll, type TestClient } from '../support/stage/client.ts';
-import { Ledger } from '../support/truth/ledger.ts';
-import { health, metric, tellOnFailure } from '../support/stage/nodes.ts';
 import { createDatabase } from '../support/servers/servers.ts';
+import { connectAll, type TestClient } from '../support/stage/client.ts';
+import { health, metric, tellOnFailure } from '../support/stage/nodes.ts';
 import { TcpProxy } from '../support/stage/tcp-proxy.ts';
+import { Ledger } from '../support/truth/ledger.ts';
 import { until } from '../support/wait.ts';
 
 const longestGapMs = 2_000;

@@ -4,10 +4,10 @@ import { Redis } from 'ioredis';
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { Cluster, type ClusterNode } from '#deploy/local/cluster.ts';
 import { type LocalRedis, startRedis } from '#deploy/local/redis.ts';
-import { connectAll, type TestClient } from '../support/stage/client.ts';
-import { Ledger } from '../support/truth/ledger.ts';
-import { health, tellOnFailure } from '../support/stage/nodes.ts';
 import { createDatabase } from '../support/servers/servers.ts';
+import { connectAll, type TestClient } from '../support/stage/client.ts';
+import { health, tellOnFailure } from '../support/stage/nodes.ts';
+import { Ledger } from '../support/truth/ledger.ts';
 import { until } from '../support/wait.ts';
 
 const stack = new AsyncDisposableStack();

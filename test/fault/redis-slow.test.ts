@@ -6,9 +6,9 @@ import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { Cluster, type ClusterNode } from '#deploy/local/cluster.ts';
 import { startRedis } from '#deploy/local/redis.ts';
 import { admin } from '../support/servers/admin.ts';
+import { createDatabase } from '../support/servers/servers.ts';
 import { TestClient } from '../support/stage/client.ts';
 import { metric, tellOnFailure } from '../support/stage/nodes.ts';
-import { createDatabase } from '../support/servers/servers.ts';
 import { TcpProxy } from '../support/stage/tcp-proxy.ts';
 import { until } from '../support/wait.ts';
 

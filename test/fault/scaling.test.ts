@@ -4,11 +4,11 @@ import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { createPlank, type Link, type LiveQuery, type Plank } from '#client/plank-client.ts';
 import { Cluster, type ClusterNode } from '#deploy/local/cluster.ts';
 import { admin } from '../support/servers/admin.ts';
+import { createDatabase, redisUrl } from '../support/servers/servers.ts';
 import { connectAll, type TestClient } from '../support/stage/client.ts';
 import { overEvents } from '../support/stage/frames.ts';
-import { Ledger } from '../support/truth/ledger.ts';
 import { health, metric, tellOnFailure } from '../support/stage/nodes.ts';
-import { createDatabase, redisUrl } from '../support/servers/servers.ts';
+import { Ledger } from '../support/truth/ledger.ts';
 import { until } from '../support/wait.ts';
 
 const plainClients = 160;

@@ -5,9 +5,9 @@ import { Client } from 'pg';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { Cluster, type ClusterNode } from '#deploy/local/cluster.ts';
 import { admin } from '../support/servers/admin.ts';
+import { createDatabase, redisUrl } from '../support/servers/servers.ts';
 import { connectAll, quantile, TestClient } from '../support/stage/client.ts';
 import { metric, tellOnFailure } from '../support/stage/nodes.ts';
-import { createDatabase, redisUrl } from '../support/servers/servers.ts';
 import { until } from '../support/wait.ts';
 
 const megabyte = 1024 ** 2;

@@ -1,8 +1,8 @@
 // How long the SDK's brain waits for an answer: as long as what was sent before it is still coming, and no longer.
 
 import { expect, test } from 'vitest';
-import { type Effect, type Event, initialState, limits, type State } from '#client/state/model.ts';
 import { reduce } from '#client/state/machine.ts';
+import { type Effect, type Event, initialState, limits, type State } from '#client/state/model.ts';
 import type { ServerFrame } from '#shared/wire.ts';
 
 /** One brain on a clock of its own: `answer` is when the deadline of the second request is, in ms. */

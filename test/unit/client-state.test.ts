@@ -1,8 +1,8 @@
 // The SDK's brain: every state with every event, and the rules of opening, reconnecting, liveness and requests.
 
 import { describe, expect, test } from 'vitest';
-import { type Effect, type Event, initialState, limits, type State } from '#client/state/model.ts';
 import { reduce } from '#client/state/machine.ts';
+import { type Effect, type Event, initialState, limits, type State } from '#client/state/model.ts';
 import type { ServerFrame } from '#shared/wire.ts';
 import {
   asked,

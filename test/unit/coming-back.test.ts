@@ -1,9 +1,9 @@
 // When the SDK comes back, and how soon it notices that it has to.
 
 import { expect, test } from 'vitest';
-import { isFinal } from '#client/state/reconnect.ts';
-import { type Effect, type Event, initialState, limits, type State } from '#client/state/model.ts';
 import { reduce } from '#client/state/machine.ts';
+import { type Effect, type Event, initialState, limits, type State } from '#client/state/model.ts';
+import { isFinal } from '#client/state/reconnect.ts';
 
 test.each([
   [1000, false],

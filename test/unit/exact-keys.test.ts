@@ -2,8 +2,8 @@
 // one row meet, and equal numbers are one key however they are written. Values of rows stay JavaScript numbers.
 
 import { describe, expect, test } from 'vitest';
-import { exactMember, exactValue, parseExact } from '#client/values/exact.ts';
 import { LiveRows } from '#client/live/rows.ts';
+import { exactMember, exactValue, parseExact } from '#client/values/exact.ts';
 import type { ChangeFrame, Row } from '#shared/wire.ts';
 
 /** A row as it comes, and the id of a change of it, as the SDK's socket makes it. */

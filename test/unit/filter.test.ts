@@ -2,8 +2,8 @@
 
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { FilterError, parseFilter } from '#gateway/filter/parse.ts';
 import { filterSql } from '#gateway/filter/compile.ts';
+import { FilterError, parseFilter } from '#gateway/filter/parse.ts';
 import { admits, keyOf, nested, parse, refusal, table } from '../support/truth/filters.ts';
 
 describe('what is refused', () => {

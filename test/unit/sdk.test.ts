@@ -6,8 +6,8 @@ import { sdkFiles } from '#gateway/http/sdk.ts';
 
 test('serves every module of the SDK, without types, and all that they import', async () => {
   const files = sdkFiles();
-  const sources = await readdir(new URL('../../client/', import.meta.url));
-  const modules = sources.filter((name) => name.endsWith('.ts') && name !== 'build.ts');
+  const sources = await readdir(new URL('../../client/', import.meta.url), { recursive: true });
+  const modules = sources.filter((name) => name.endsWith('.ts') && name !== 'build.ts' && !name.startsWith('dist/'));
   const expected = modules.map((name) => `/client/${name.replace(/\.ts$/, '.js')}`);
   expect([...files.keys()].sort()).toEqual(['/plank.js', '/shared/wire.js', ...expected].sort());
   for (const [path, { type, body }] of files) {

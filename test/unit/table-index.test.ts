@@ -2,16 +2,16 @@
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import type { Column, Table } from '#gateway/catalog/catalog.ts';
 import { changesOf } from '#gateway/channels/change.ts';
-import { FilteredChannel } from '#gateway/channels/rows-channel.ts';
 import { webSocketFraming } from '#gateway/channels/framing.ts';
-import { Outlet } from '#gateway/relay/outlet.ts';
 import { Ring } from '#gateway/channels/ring.ts';
+import { FilteredChannel } from '#gateway/channels/rows-channel.ts';
+import { TableIndex } from '#gateway/channels/table-index.ts';
 import { RowFilter } from '#gateway/filter/row-filter.ts';
 import { Subscription } from '#gateway/relay/cursor.ts';
-import { TableIndex } from '#gateway/channels/table-index.ts';
+import { Outlet } from '#gateway/relay/outlet.ts';
 import { type ChangeRow, packBatches } from '#shared/log/batch.ts';
-import type { Column, Table } from '#gateway/catalog/catalog.ts';
 
 const column = (name: string, type: string, base: string): Column => ({
   name,

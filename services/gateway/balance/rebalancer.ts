@@ -3,9 +3,9 @@
  * them to. What must stay true: who is catching up is left alone, as is who knows no position to go on from.
  */
 import { z } from 'zod';
+import type { Roster } from '#shared/bus/roster.ts';
 import type { Log } from '#shared/process/logger.ts';
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
-import type { Roster } from '#shared/bus/roster.ts';
 import { depart, type Guest } from './departure.ts';
 import {
   askedFewer,

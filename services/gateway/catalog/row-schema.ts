@@ -7,8 +7,8 @@
  */
 import { z } from 'zod';
 import type { Column, Table } from './catalog.ts';
-import { parseSegment } from './row-address.ts';
 import { sourcesIn } from './json-source.ts';
+import { parseSegment } from './row-address.ts';
 
 /** A value for a column: SQL of it, see value-sql.ts, or of a read-only column what it must be already. */
 export interface Value {

@@ -4,8 +4,9 @@
  * cut silently); and a value that is what the row shows already leaves the column as it is, since of some values JSON does not say all
  * (the bounds of an array, a json null where null may be).
  */
-import type { Column, Table } from './catalog.ts';
+
 import { quoted } from '#shared/postgres/postgres.ts';
+import type { Column, Table } from './catalog.ts';
 import type { Value } from './row-schema.ts';
 
 /** The parameters of a statement, numbered as they come. */

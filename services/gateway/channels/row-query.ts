@@ -1,11 +1,11 @@
 /** From the words of a `subscribe` (or an event stream's URL) to a channel: what the catalog and the filter have to say to them. */
 import { hash } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
-import type { Catalog, Table } from '../catalog/catalog.ts';
 import { type Position, type ProtocolErrorCode, parsePosition } from '#shared/wire.ts';
+import type { Catalog, Table } from '../catalog/catalog.ts';
 import { FilterError } from '../filter/parse.ts';
-import type { ChannelWords } from './rows-channel.ts';
 import { RowFilter } from '../filter/row-filter.ts';
+import type { ChannelWords } from './rows-channel.ts';
 
 /** The request cannot be served; the connection can. */
 export class Refused extends Error {

@@ -3,17 +3,17 @@
  * leave it, so the filter is asked of the old and of the new image. Of a row that leaves, only the key is told.
  */
 import { actions, type Batch, BatchReader, isPartial } from '#shared/log/batch.ts';
-import type { Table } from '../catalog/catalog.ts';
 import type { Effect, RowAction } from '#shared/wire.ts';
-import { type Change, changesOf } from './change.ts';
-import { Channel } from './tables-channel.ts';
+import type { Table } from '../catalog/catalog.ts';
 import { ImageError } from '../filter/image.ts';
+import type { RowFilter } from '../filter/row-filter.ts';
+import type { Skip } from './already-seen.ts';
+import { type Change, changesOf } from './change.ts';
 import { type Framing, framed } from './framing.ts';
 import { project } from './projection.ts';
 import type { Frames, Ring, Torn } from './ring.ts';
-import type { RowFilter } from '../filter/row-filter.ts';
-import type { Skip } from './already-seen.ts';
 import type { Asked } from './row-query.ts';
+import { Channel } from './tables-channel.ts';
 
 const none: Frames = { buffer: Buffer.alloc(0), count: 0 };
 const actionNames: Readonly<Record<number, RowAction>> = {

@@ -4,10 +4,10 @@
  */
 import { actions } from '#shared/log/batch.ts';
 import type { Table } from '../catalog/catalog.ts';
-import type { Change } from './change.ts';
 import { ImageError } from '../filter/image.ts';
-import type { FilteredChannel } from './rows-channel.ts';
 import { type FilterColumn, rowKey } from '../filter/row-filter.ts';
+import type { Change } from './change.ts';
+import type { FilteredChannel } from './rows-channel.ts';
 
 export class TableIndex {
   readonly table: Table;

@@ -6,10 +6,10 @@
  */
 import type { Batch } from '#shared/log/batch.ts';
 import type { Catalog } from '../catalog/catalog.ts';
-import { buildFrames, type FrameHeads } from './table-frames.ts';
-import type { Frames, Recent, Ring } from './ring.ts';
-import type { Skip } from './already-seen.ts';
 import type { Subscription } from '../relay/cursor.ts';
+import type { Skip } from './already-seen.ts';
+import type { Frames, Recent, Ring } from './ring.ts';
+import { buildFrames, type FrameHeads } from './table-frames.ts';
 
 export abstract class Channel {
   abstract readonly key: string;

@@ -1,20 +1,20 @@
 /** Server-sent events: one subscription as a GET, resumed by the browser's own Last-Event-ID. */
 import type { Socket } from 'node:net';
 import type { Request, RequestHandler, Response } from 'express';
-import { PlankError } from '../http/errors.ts';
 import type { Position } from '#shared/wire.ts';
-import { parseSegment } from '../catalog/row-address.ts';
-import { addressOf, forwardedFor, nextPeerId, type Peer } from './connection.ts';
 import type { Guest } from '../balance/departure.ts';
-import type { ChannelWords } from '../channels/rows-channel.ts';
+import { parseSegment } from '../catalog/row-address.ts';
+import { parseExactJson } from '../catalog/row-schema.ts';
 import { eventFraming, eventIds } from '../channels/framing.ts';
+import { positionOf, Refused, wordsOf } from '../channels/row-query.ts';
+import type { ChannelWords } from '../channels/rows-channel.ts';
+import { PlankError } from '../http/errors.ts';
+import { invalidFields } from '../http/problems.ts';
 import { Outlet } from '../relay/outlet.ts';
+import { addressOf, forwardedFor, nextPeerId, type Peer } from './connection.ts';
 import { PingWheel } from './ping-wheel.ts';
 import { positionEveryMs } from './positions.ts';
-import { invalidFields } from '../http/problems.ts';
-import { parseExactJson } from '../catalog/row-schema.ts';
 import type { SessionDeps } from './session.ts';
-import { positionOf, Refused, wordsOf } from '../channels/row-query.ts';
 import { Subscriber } from './subscription.ts';
 
 /** after an end that nobody announced, browsers come back at some moment from here to its double … */

@@ -1,13 +1,14 @@
 /** Plain mode: one subscription to a set of tables, narrowed by the URL and by messages; nothing but changes is sent. */
-import type { Catalog } from '../catalog/catalog.ts';
+
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
-import { parsePlainMessage, parseTables } from './messages.ts';
 import { closeCodes, type Position, parsePosition } from '#shared/wire.ts';
+import type { Catalog } from '../catalog/catalog.ts';
 import type { TableSet, TablesChannel } from '../channels/tables-channel.ts';
-import type { Connection } from './connection.ts';
+import { type Gone, type Listeners, Subscription } from '../relay/cursor.ts';
 import type { Feed } from '../relay/feed.ts';
 import type { Hub } from '../relay/hub.ts';
-import { type Gone, type Listeners, Subscription } from '../relay/cursor.ts';
+import type { Connection } from './connection.ts';
+import { parsePlainMessage, parseTables } from './messages.ts';
 
 export interface PlainDeps {
   catalog: Catalog;

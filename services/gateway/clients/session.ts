@@ -1,11 +1,12 @@
 /** What is said on one WebSocket of plank.v1: hello first, then requests, each answered by `ok` or `error`. */
-import { type ClientMessage, parseClientMessage, type SubscribeMessage } from './messages.ts';
+
 import { closeCodes, formatPosition, type ServerFrame } from '#shared/wire.ts';
-import type { Connection } from './connection.ts';
-import { framed } from '../channels/framing.ts';
-import { type Positions, positionEveryMs } from './positions.ts';
 import { parseExactJson } from '../catalog/row-schema.ts';
+import { framed } from '../channels/framing.ts';
 import { isSame, positionOf, Refused, wordsOf } from '../channels/row-query.ts';
+import type { Connection } from './connection.ts';
+import { type ClientMessage, parseClientMessage, type SubscribeMessage } from './messages.ts';
+import { type Positions, positionEveryMs } from './positions.ts';
 import { type Owner, Subscriber, type SubscriberDeps } from './subscription.ts';
 
 const helloTimeoutMs = 5_000;

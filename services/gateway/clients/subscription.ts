@@ -3,22 +3,22 @@
  * behind a position, follows the log, and begins anew where that cannot go on.
  */
 import { isDeepStrictEqual } from 'node:util';
-import type { Catalog } from '../catalog/catalog.ts';
+import { DatabaseError, isUnavailable } from '#shared/postgres/postgres.ts';
 import type { Log } from '#shared/process/logger.ts';
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
-import { DatabaseError, isUnavailable } from '#shared/postgres/postgres.ts';
 import { Backoff, sleep } from '#shared/waiting.ts';
 import { formatPosition, type Position, type ProtocolErrorCode, type ResyncReason } from '#shared/wire.ts';
-import type { Feed } from '../relay/feed.ts';
-import type { ChannelWords, FilteredChannel } from '../channels/rows-channel.ts';
+import { TooSlow } from '../bounds/byte-budget.ts';
+import type { Catalog } from '../catalog/catalog.ts';
 import { eventIds, framed } from '../channels/framing.ts';
+import { type Asked, Refused, wordsOf } from '../channels/row-query.ts';
+import type { ChannelWords, FilteredChannel } from '../channels/rows-channel.ts';
+import { type Listeners, Subscription } from '../relay/cursor.ts';
+import type { Feed } from '../relay/feed.ts';
 import type { Hub } from '../relay/hub.ts';
 import type { Outlet } from '../relay/outlet.ts';
-import { TooSlow } from '../bounds/byte-budget.ts';
 import type { Snapshots } from '../relay/snapshot.ts';
 import { Altered } from '../relay/snapshot-transaction.ts';
-import { type Asked, Refused, wordsOf } from '../channels/row-query.ts';
-import { type Listeners, Subscription } from '../relay/cursor.ts';
 
 export interface SubscriberDeps {
   catalog: Catalog;

@@ -3,8 +3,8 @@
  * must agree for every row; test/integration/clients/filter.test.ts holds them against each other.
  */
 import { quoted } from '#shared/postgres/postgres.ts';
-import type { Filter, Order } from './parse.ts';
 import type { FilterColumn, ParsedRow } from './image.ts';
+import type { Filter, Order } from './parse.ts';
 import { type Comparable, compare, indexKey } from './types.ts';
 
 const sqlOrders = { gt: '>', gte: '>=', lt: '<', lte: '<=' } as const satisfies Record<Order, string>;

@@ -2,8 +2,9 @@
  * A row's image, read as far as filters ask for it and once for all of them. Images are what to_json renders; JSON.parse
  * rounds a bigint or a numeric, so their digits are taken from the text itself.
  */
-import type { Codec, Comparable } from './types.ts';
+
 import type { Torn } from '../channels/ring.ts';
+import type { Codec, Comparable } from './types.ts';
 
 export interface FilterColumn {
   readonly name: string;

@@ -4,9 +4,9 @@
  * (filter-compile.ts) judge alike for every row; input of any shape and depth costs a bounded effort and gets a clear error.
  */
 import type { Table } from '../catalog/catalog.ts';
+import { exactJson } from '../catalog/row-schema.ts';
 import type { FilterColumn } from './image.ts';
 import { type Comparable, codecOf, compare, indexKey } from './types.ts';
-import { exactJson } from '../catalog/row-schema.ts';
 
 const orders = ['gt', 'gte', 'lt', 'lte'] as const;
 export type Order = (typeof orders)[number];

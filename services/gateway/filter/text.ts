@@ -1,6 +1,7 @@
 /** A filter in words that people read: `value > 10 and not name = "Tea"`. For consoles and explanations, not for machines. */
-import type { Filter } from './parse.ts';
+
 import type { FilterColumn } from './image.ts';
+import type { Filter } from './parse.ts';
 import type { Comparable } from './types.ts';
 
 const signs = { gt: '>', gte: '≥', lt: '<', lte: '≤' } as const;

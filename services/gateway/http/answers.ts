@@ -3,9 +3,9 @@
  * one wait for longest loses its connection then.
  */
 import type { Response } from 'express';
+import { Room } from '../bounds/byte-budget.ts';
 import { PlankError } from './errors.ts';
 import { entityTag } from './precondition.ts';
-import { Room } from '../bounds/byte-budget.ts';
 
 const maxCharacters = 32 * 1024 * 1024;
 /** where others wait … */

@@ -4,8 +4,8 @@
  */
 import { createHash } from 'node:crypto';
 import type { Request } from 'express';
-import { PlankError } from './errors.ts';
 import type { Parameters } from '../catalog/value-sql.ts';
+import { PlankError } from './errors.ts';
 
 const digits = 32;
 

@@ -5,10 +5,10 @@
  */
 import type { ErrorRequestHandler, Request, RequestHandler, Response } from 'express';
 import type { z } from 'zod';
+import { DatabaseError, isUnavailable } from '#shared/postgres/postgres.ts';
+import type { Log } from '#shared/process/logger.ts';
 import type { Table } from '../catalog/catalog.ts';
 import { catalogue, type ErrorCode, type FieldError, PlankError } from './errors.ts';
-import type { Log } from '#shared/process/logger.ts';
-import { DatabaseError, isUnavailable } from '#shared/postgres/postgres.ts';
 
 const maxFields = 20; // a body can have more wrong fields than anyone wants to read
 const maxNameLength = 100;

@@ -4,9 +4,9 @@
  * them, the other tables are served.
  */
 import type { QueryResult, QueryResultRow } from 'pg';
-import { PlankError } from './errors.ts';
 import { isStatementError, type Pool, type PoolClient } from '#shared/postgres/postgres.ts';
 import { Limiter } from '../bounds/limiter.ts';
+import { PlankError } from './errors.ts';
 
 /** requests that may wait for one table, for each connection */
 const waitingEach = 10;

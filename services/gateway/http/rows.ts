@@ -2,15 +2,16 @@
  * Rows of attached tables for REST: the statements that read and write one, and what it means where Postgres gives none back. A write
  * is one statement, its conditions included, except where a rule of the table rewrites it: Postgres returns no row from those.
  */
-import type { Table } from '../catalog/catalog.ts';
-import { type FieldError, PlankError } from './errors.ts';
+
 import { type DatabaseError, isStatementError, quoted } from '#shared/postgres/postgres.ts';
+import type { Table } from '../catalog/catalog.ts';
+import type { Values } from '../catalog/row-schema.ts';
+import { changedValue, keyIs, newValue, Parameters, sameJson } from '../catalog/value-sql.ts';
+import { type FieldError, PlankError } from './errors.ts';
 import { conditionSql, type Precondition, requireCondition } from './precondition.ts';
 import { fromPostgres, invalidFields } from './problems.ts';
 import type { RestPool } from './rest-pool.ts';
-import type { Values } from '../catalog/row-schema.ts';
 import type { PageRow } from './table-page.ts';
-import { changedValue, keyIs, newValue, Parameters, sameJson } from '../catalog/value-sql.ts';
 
 /** The SQL fragments of a table, all about the alias t. */
 export function sqlOf(table: Table) {

@@ -4,6 +4,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { stripTypeScriptTypes } from 'node:module';
+import { posix } from 'node:path';
 
 export interface SdkFile {
   type: string;
@@ -11,39 +12,26 @@ export interface SdkFile {
 }
 
 const root = new URL('../../../', import.meta.url);
-/** What is served, by name. `client/react.js` imports `react`, which the page's import map has to name. */
-const modules = [
-  'client/api',
-  'client/canonical',
-  'client/change-iterator',
-  'client/client',
-  'client/clock',
-  'client/coming-back',
-  'client/connection-model',
-  'client/connection-state',
-  'client/exact',
-  'client/freshness',
-  'client/input',
-  'client/live-handle',
-  'client/live-query',
-  'client/live-rows',
-  'client/live-source',
-  'client/plank-client',
-  'client/react',
-  'client/shared-stream',
-  'client/socket',
-  'client/truncated',
-  'shared/wire',
-];
+/** What an application imports. `client/react.js` imports `react`, which the page's import map has to name. */
+const entries = ['client/plank-client', 'client/react'];
+const relativeImport = /from\s+'(\.[^']*)\.js'/g;
 const type = 'text/javascript; charset=utf-8';
 
-/** By path: `/plank.js`, `/client/….js`, `/shared/wire.js`. Relative imports only, so that a proxy may put them under a prefix. */
+/**
+ * By path: `/plank.js`, `/client/….js`, `/shared/wire.js`: the entries and all that they import, nothing else. Imports are relative, so that
+ * a proxy may serve them under a prefix.
+ */
 export function sdkFiles(): Map<string, SdkFile> {
-  const files = modules.map((name): [string, SdkFile] => {
-    const source = readFileSync(new URL(`${name}.ts`, root), 'utf8');
-    return [`/${name}.js`, { type, body: asJavaScript(source) }];
-  });
-  return new Map([['/plank.js', { type, body: `export * from './client/plank-client.js';\n` }], ...files]);
+  const files = new Map([['/plank.js', { type, body: `export * from './client/plank-client.js';\n` }]]);
+  const add = (name: string): void => {
+    const path = `/${name}.js`;
+    if (files.has(path)) return;
+    const body = asJavaScript(readFileSync(new URL(`${name}.ts`, root), 'utf8'));
+    files.set(path, { type, body });
+    for (const [, module = ''] of body.matchAll(relativeImport)) add(posix.join(posix.dirname(name), module));
+  };
+  for (const name of entries) add(name);
+  return files;
 }
 
 /** Types become blanks, so that lines and columns stay those of the source. */

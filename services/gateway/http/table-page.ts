@@ -1,7 +1,7 @@
 /** Reads one page of a table's rows for REST, bounded in rows and in bytes: rows of a megabyte each must not fill a gateway. */
 import { firstFetch, isStatementError, nextFetch, type PoolClient } from '#shared/postgres/postgres.ts';
-import { withDeadlineOr } from '#shared/waiting.ts';
 import { RowCursor } from '#shared/postgres/row-cursor.ts';
+import { withDeadlineOr } from '#shared/waiting.ts';
 import type { RestPool } from './rest-pool.ts';
 
 /** A page ends with the row that makes it at least this large. */

@@ -8,21 +8,21 @@ import { isUtf8 } from 'node:buffer';
 import type { IncomingMessage } from 'node:http';
 import express, { type Request, type RequestHandler, type Response, Router } from 'express';
 import { z } from 'zod';
-import type { Catalog, Table } from '../catalog/catalog.ts';
-import { PlankError } from './errors.ts';
 import type { Pool } from '#shared/postgres/postgres.ts';
-import { formatSegment, maxAddress, parseSegment } from '../catalog/row-address.ts';
-import { Answers, isTruncated, tellTruncated } from './answers.ts';
-import { type Filter, FilterError, parseFilter } from '../filter/parse.ts';
-import { filterSql } from '../filter/compile.ts';
+import type { Catalog, Table } from '../catalog/catalog.ts';
 import { keepText } from '../catalog/json-source.ts';
+import { formatSegment, maxAddress, parseSegment } from '../catalog/row-address.ts';
+import { keepDigits, parseExactJson, parseKey, readKey, rowSchemas } from '../catalog/row-schema.ts';
+import { keyIsBehind, Parameters } from '../catalog/value-sql.ts';
+import { filterSql } from '../filter/compile.ts';
+import { type Filter, FilterError, parseFilter } from '../filter/parse.ts';
+import { Answers, isTruncated, tellTruncated } from './answers.ts';
+import { PlankError } from './errors.ts';
 import { entityTag, preconditionOf, refusePrecondition, requireCondition } from './precondition.ts';
 import { fromPostgres, invalid, invalidFields, methodNotAllowed, named } from './problems.ts';
 import { RestPool } from './rest-pool.ts';
-import { keepDigits, parseExactJson, parseKey, readKey, rowSchemas } from '../catalog/row-schema.ts';
 import { Rows, sqlOf } from './rows.ts';
 import { readPage } from './table-page.ts';
-import { keyIsBehind, Parameters } from '../catalog/value-sql.ts';
 
 const listQuery = z.strictObject({
   limit: z

@@ -8,8 +8,8 @@ import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import { BlockList, isIP, isIPv6 } from 'node:net';
 import type { RequestHandler } from 'express';
-import { PlankError } from '../http/errors.ts';
 import { forwardedFor } from '../clients/connection.ts';
+import { PlankError } from '../http/errors.ts';
 import { Guesses } from './guesses.ts';
 
 const cookieName = 'plank_operator';

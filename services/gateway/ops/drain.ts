@@ -1,7 +1,7 @@
 /** `POST /ops/nodes/:node/drain` and `/undrain`: an operator's wish for any gateway, passed on over the roster. */
 import { type Request, Router } from 'express';
-import { PlankError } from '../http/errors.ts';
 import type { NodeStatus, Roster } from '#shared/bus/roster.ts';
+import { PlankError } from '../http/errors.ts';
 import { methodNotAllowed, named } from '../http/problems.ts';
 
 /** What an operator should know before this replica is drained; null: others take its clients. */

@@ -6,14 +6,14 @@ import { z } from 'zod';
 import { type Batch, BatchReader, isBreak } from '#shared/log/batch.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import { Change } from '../channels/change.ts';
+import { FilteredChannel } from '../channels/rows-channel.ts';
 import { type Channel, TablesChannel } from '../channels/tables-channel.ts';
 import type { Clients } from '../clients/clients.ts';
 import type { Peer } from '../clients/connection.ts';
 import { ImageError } from '../filter/image.ts';
-import { FilteredChannel } from '../channels/rows-channel.ts';
+import type { Subscription } from '../relay/cursor.ts';
 import type { History } from '../relay/history.ts';
 import type { Hub } from '../relay/hub.ts';
-import type { Subscription } from '../relay/cursor.ts';
 
 /** subscriptions that are asked about one change at most */
 const maxAsked = 20_000;

@@ -3,19 +3,19 @@
  * each replica, matched by a client's subscriptions or not, written to it. Each step in words, with the fields behind them.
  */
 import { z } from 'zod';
+import type { Answer, NodeStatus, Roster } from '#shared/bus/roster.ts';
 import { actions, isBreak } from '#shared/log/batch.ts';
-import type { Catalog, Table } from '../catalog/catalog.ts';
-import { PlankError } from '../http/errors.ts';
 import type { Tail } from '#shared/log/fanout.ts';
 import { isUnavailable, type Pool } from '#shared/postgres/postgres.ts';
-import type { Answer, NodeStatus, Roster } from '#shared/bus/roster.ts';
 import { formatPosition, type Position, parsePosition } from '#shared/wire.ts';
+import type { Catalog, Table } from '../catalog/catalog.ts';
+import { keepDigits, parseKey } from '../catalog/row-schema.ts';
+import { PlankError } from '../http/errors.ts';
+import { invalid, invalidFields } from '../http/problems.ts';
 import { type ReplicaAnswer, replicaAnswer } from './explain-replica.ts';
 import { clientSteps, endOf, type Step } from './explain-text.ts';
 import { extentOf, maxChanges, problemsOf, type Traced, traceRow, traceSeq } from './trace.ts';
 import { duration } from './verdict.ts';
-import { invalid, invalidFields } from '../http/problems.ts';
-import { keepDigits, parseKey } from '../catalog/row-schema.ts';
 
 const answerMs = 3_000;
 const once = z.string({ error: 'must be given once' });

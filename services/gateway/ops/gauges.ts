@@ -1,9 +1,10 @@
 /** What a gateway tells only when somebody scrapes: whether it is ready, its connections, subscriptions, channels and what waits in its sockets. */
-import type { Catalog } from '../catalog/catalog.ts';
+
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
+import type { Catalog } from '../catalog/catalog.ts';
+import type { FilteredChannel } from '../channels/rows-channel.ts';
 import { type Channel, TablesChannel } from '../channels/tables-channel.ts';
 import type { Clients } from '../clients/clients.ts';
-import type { FilteredChannel } from '../channels/rows-channel.ts';
 import type { Hub } from '../relay/hub.ts';
 
 /** what plain mode's subscriptions, to any set of tables, are counted as */

@@ -6,17 +6,17 @@ import { createServer, type IncomingMessage, type Server } from 'node:http';
 import type { AddressInfo, Server as TcpServer } from 'node:net';
 import type { Duplex } from 'node:stream';
 import express from 'express';
+import type { Roster } from '#shared/bus/roster.ts';
 import type { GatewayConfig } from '#shared/process/config.ts';
 import { close, listen } from '#shared/process/listen.ts';
 import type { Log } from '#shared/process/logger.ts';
 import { once } from '#shared/waiting.ts';
-import type { Roster } from '#shared/bus/roster.ts';
-import type { Console } from './console.ts';
+import { refuse, type Sockets } from '../clients/sockets.ts';
+import { methodNotAllowed, named, notFound, problemHandler, upgradeRequired } from '../http/problems.ts';
 import { foreign, OpsAccess, tooMany } from './access.ts';
+import type { Console } from './console.ts';
 import { drainRoutes } from './drain.ts';
 import { opsPages } from './pages.ts';
-import { methodNotAllowed, named, notFound, problemHandler, upgradeRequired } from '../http/problems.ts';
-import { refuse, type Sockets } from '../clients/sockets.ts';
 
 interface OperationsOptions {
   config: Pick<GatewayConfig, 'OPS_PORT' | 'OPS_HOST' | 'OPS_TOKEN'>;

@@ -3,7 +3,6 @@
  * does. Nothing is kept of the past: whoever comes back is told `resync` and gets the rows anew.
  */
 import type { RawData, WebSocket } from 'ws';
-import { parseClientMessage } from '../clients/messages.ts';
 import {
   type ChangeFrame,
   closeCodes,
@@ -12,6 +11,7 @@ import {
   type Row,
   type ServerFrame,
 } from '#shared/wire.ts';
+import { parseClientMessage } from '../clients/messages.ts';
 
 const helloTimeoutMs = 5_000;
 const pingMs = 25_000;

@@ -1,6 +1,7 @@
 /** Finds a change in the outbox and the log: by its position, or the latest of one row. SQL only; what it means is in ops-explain.ts. */
-import type { Table } from '../catalog/catalog.ts';
+
 import type { Pool } from '#shared/postgres/postgres.ts';
+import type { Table } from '../catalog/catalog.ts';
 
 export const maxChanges = 5;
 

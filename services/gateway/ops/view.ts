@@ -3,12 +3,12 @@
  * while somebody looks), from Postgres and the fan-out. As tables (ops-tables.ts), and in one sentence (ops-verdict.ts).
  */
 import { z } from 'zod';
-import type { Catalog } from '../catalog/catalog.ts';
 import type { NodeStatus, Roster } from '#shared/bus/roster.ts';
 import type { Row } from '#shared/wire.ts';
-import type { SeenGateway } from './gateway-state.ts';
+import type { Catalog } from '../catalog/catalog.ts';
 import { drainWarning } from './drain.ts';
 import type { Figures } from './figures.ts';
+import type { SeenGateway } from './gateway-state.ts';
 import { LiveTable } from './tables.ts';
 import { readingLongMs, type Verdict, verdict } from './verdict.ts';
 

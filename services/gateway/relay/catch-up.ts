@@ -13,15 +13,15 @@
  */
 import { setImmediate as yieldToIo } from 'node:timers/promises';
 import { type Batch, splitAtBreaks } from '#shared/log/batch.ts';
-import type { Log } from '#shared/process/logger.ts';
 import { PositionGone } from '#shared/log/log-reader.ts';
+import type { Log } from '#shared/process/logger.ts';
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
 import { Backoff, sleep } from '#shared/waiting.ts';
 import { type Break, breaksOf } from '../channels/change.ts';
-import { FilteredChannel } from '../channels/rows-channel.ts';
-import type { History } from './history.ts';
 import type { Frames, Ring } from '../channels/ring.ts';
+import { FilteredChannel } from '../channels/rows-channel.ts';
 import type { Gone, Subscription } from './cursor.ts';
+import type { History } from './history.ts';
 
 /** of memory that one subscription walks through before others get their turn; a batch holds 256 kB at most, or one large change */
 const batchesPerTurn = 16;

@@ -9,9 +9,10 @@
  *
  * Only the hub moves it (hub.ts).
  */
+
+import type { Skip } from '../channels/already-seen.ts';
 import type { Channel } from '../channels/tables-channel.ts';
 import type { Outlet } from './outlet.ts';
-import type { Skip } from '../channels/already-seen.ts';
 
 /** Why a subscription cannot go on where it is: that is not kept, not of this history, or the table or its rows are not what they were. */
 export type Gone = 'retention' | 'epoch' | 'shape' | 'rows';

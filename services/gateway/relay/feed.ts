@@ -10,19 +10,19 @@
  * the log ends before this gateway's own position within one epoch, the fan-out's batches of that epoch are another history's.
  */
 import { type Batch, packBatches, splitAtBreaks } from '#shared/log/batch.ts';
-import type { Catalog } from '../catalog/catalog.ts';
 import type { Tail } from '#shared/log/fanout.ts';
-import type { Log } from '#shared/process/logger.ts';
 import { type Epoch, type Extent, type LogReader, NotLed, PositionGone } from '#shared/log/log-reader.ts';
+import type { Log } from '#shared/process/logger.ts';
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
 import { Backoff, once, sleep, withDeadlineOr } from '#shared/waiting.ts';
 import type { Position } from '#shared/wire.ts';
-import type { CanaryWatch } from './canary.ts';
+import type { Catalog } from '../catalog/catalog.ts';
 import { breaksOf } from '../channels/change.ts';
+import type { CanaryWatch } from './canary.ts';
+import type { Subscription } from './cursor.ts';
 import type { Freshness } from './freshness.ts';
 import type { History } from './history.ts';
 import type { Hub } from './hub.ts';
-import type { Subscription } from './cursor.ts';
 
 const quietMs = 500;
 const askMs = 1_000;

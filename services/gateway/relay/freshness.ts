@@ -7,8 +7,8 @@
  * outage silences all: the lease in Postgres, what the leader says of itself over the bus, and each batch that a leader published.
  */
 import { type Batch, drainedAtOf } from '#shared/log/batch.ts';
-import type { Log } from '#shared/process/logger.ts';
 import type { Extent } from '#shared/log/log-reader.ts';
+import type { Log } from '#shared/process/logger.ts';
 
 const lookMs = 250;
 /** a claim this old is followed by a new question to Postgres, which a busy feed does not ask by itself */

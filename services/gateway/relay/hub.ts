@@ -5,22 +5,22 @@
  */
 import { getDefaultHighWaterMark } from 'node:stream';
 import { type Batch, BatchReader, canariesOf, drainedAtOf, isBreak } from '#shared/log/batch.ts';
-import type { Catalog } from '../catalog/catalog.ts';
 import type { Log } from '#shared/process/logger.ts';
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
-import { CatchUp } from './catch-up.ts';
+import type { Catalog } from '../catalog/catalog.ts';
 import { breaksOf, Change } from '../channels/change.ts';
-import { type Channel, type TableSet, TablesChannel, tablesKey } from '../channels/tables-channel.ts';
-import { type ChannelWords, channelKey, FilteredChannel } from '../channels/rows-channel.ts';
-import { readable } from './former-images.ts';
-import { FrameHeads } from '../channels/table-frames.ts';
 import type { Framing } from '../channels/framing.ts';
+import { type Frames, Ring } from '../channels/ring.ts';
+import { type ChannelWords, channelKey, FilteredChannel } from '../channels/rows-channel.ts';
+import { FrameHeads } from '../channels/table-frames.ts';
+import { TableIndex } from '../channels/table-index.ts';
+import { type Channel, type TableSet, TablesChannel, tablesKey } from '../channels/tables-channel.ts';
+import { CatchUp } from './catch-up.ts';
+import type { Subscription } from './cursor.ts';
+import { readable } from './former-images.ts';
 import type { History } from './history.ts';
 import { LagWindow } from './lag-window.ts';
 import type { Outlet } from './outlet.ts';
-import { type Frames, Ring } from '../channels/ring.ts';
-import type { Subscription } from './cursor.ts';
-import { TableIndex } from '../channels/table-index.ts';
 
 /** of sockets */
 const highWaterMark = getDefaultHighWaterMark(false);

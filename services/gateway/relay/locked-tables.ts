@@ -2,10 +2,11 @@
  * Waits for tables that somebody has locked, without a place among the snapshots that are read: all who wait for one table share
  * one wait, and all waits share one connection, which tries for a moment and lets go.
  */
-import type { Table } from '../catalog/catalog.ts';
+
 import { DatabaseError, type Pool } from '#shared/postgres/postgres.ts';
 import { Backoff, sleep } from '#shared/waiting.ts';
 import { Limiter } from '../bounds/limiter.ts';
+import type { Table } from '../catalog/catalog.ts';
 import { accessShare } from './snapshot-transaction.ts';
 
 const tryMs = 20;

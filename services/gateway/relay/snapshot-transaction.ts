@@ -3,14 +3,14 @@
  * where somebody has locked the table, or what the rows are made of. Its owner ends it in any case.
  */
 import type { QueryResult } from 'pg';
-import type { Table } from '../catalog/catalog.ts';
 import { asText, isStatementError, nextFetch, type Pool, type PoolClient, quoted } from '#shared/postgres/postgres.ts';
-import { withDeadlineOr } from '#shared/waiting.ts';
 import { RowCursor } from '#shared/postgres/row-cursor.ts';
 import { answered } from '#shared/postgres/silence.ts';
-import type { ChannelWords, FilteredChannel } from '../channels/rows-channel.ts';
-import { keyIn, project } from '../channels/projection.ts';
+import { withDeadlineOr } from '#shared/waiting.ts';
+import type { Table } from '../catalog/catalog.ts';
 import { Skip } from '../channels/already-seen.ts';
+import { keyIn, project } from '../channels/projection.ts';
+import type { ChannelWords, FilteredChannel } from '../channels/rows-channel.ts';
 
 const pageCharacters = 128 * 1024;
 /** of a fetch whose rows turn out to be larger than those before; with the row that passes it */

@@ -13,15 +13,16 @@
  * The queue has no bound of its own: in it are subscriptions of clients that are there, whose number is bounded, and each of
  * them is larger than its place in the queue. To send one away would only have it come back, behind those who came later.
  */
-import type { Table } from '../catalog/catalog.ts';
-import type { GatewayMetrics } from '#shared/process/metrics.ts';
+
 import type { Pool } from '#shared/postgres/postgres.ts';
+import type { GatewayMetrics } from '#shared/process/metrics.ts';
 import { Backoff, sleep } from '#shared/waiting.ts';
-import type { FilteredChannel } from '../channels/rows-channel.ts';
+import { Room, TooSlow } from '../bounds/byte-budget.ts';
 import { Limiter } from '../bounds/limiter.ts';
+import type { Table } from '../catalog/catalog.ts';
+import type { FilteredChannel } from '../channels/rows-channel.ts';
 import { isLocked, LockedTables } from './locked-tables.ts';
 import type { Outlet } from './outlet.ts';
-import { Room, TooSlow } from '../bounds/byte-budget.ts';
 import { type Page, type SnapshotStart, SnapshotTransaction } from './snapshot-transaction.ts';
 
 /** Postgres' time: how many transactions it works for at once */

@@ -3,8 +3,8 @@
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { admin } from '../../support/servers/admin.ts';
-import { Capture } from '../../support/truth/capture.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
+import { Capture } from '../../support/truth/capture.ts';
 
 let database: TestDatabase;
 let capture: Capture;

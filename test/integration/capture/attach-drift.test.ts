@@ -5,9 +5,9 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Catalog } from '#gateway/catalog/catalog.ts';
 import type { Pool } from '#shared/postgres/postgres.ts';
 import { admin } from '../../support/servers/admin.ts';
-import { Capture } from '../../support/truth/capture.ts';
 import { testPool } from '../../support/servers/pool.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
+import { Capture } from '../../support/truth/capture.ts';
 
 /** Of the schema S with the attached table T (of U and parts, if they are named) and what it is made of. `hush`: the excluded column then. */
 const cases: [what: string, ddl: string, more?: { name?: string; hush?: string; isFine?: true }][] = [

@@ -7,8 +7,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { examineCapture } from '#deploy/doctor/capture.ts';
 import { migrate } from '#shared/postgres/migrate.ts';
 import { admin } from '../../support/servers/admin.ts';
-import { Capture, session } from '../../support/truth/capture.ts';
 import { createDatabase, postgresUrl, type TestDatabase } from '../../support/servers/servers.ts';
+import { Capture, session } from '../../support/truth/capture.ts';
 
 const unique = randomBytes(6).toString('hex');
 const [owner, heir, stranger] = ['owner', 'heir', 'stranger'].map((name) => `plank_${name}_${unique}`) as [

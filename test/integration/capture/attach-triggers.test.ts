@@ -4,8 +4,8 @@
 import type { Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { admin } from '../../support/servers/admin.ts';
-import { Capture, session } from '../../support/truth/capture.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
+import { Capture, session } from '../../support/truth/capture.ts';
 
 let database: TestDatabase;
 let capture: Capture;

@@ -7,8 +7,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Catalog } from '#gateway/catalog/catalog.ts';
 import { createPool } from '#shared/postgres/postgres.ts';
 import { admin } from '../../support/servers/admin.ts';
-import { Capture, session } from '../../support/truth/capture.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
+import { Capture, session } from '../../support/truth/capture.ts';
 
 let database: TestDatabase;
 let capture: Capture;

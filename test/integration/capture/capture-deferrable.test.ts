@@ -2,8 +2,8 @@
 // in order, from what SELECT gave to what SELECT gives (Capture looks after that), and each event's old image is what was there.
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { Capture } from '../../support/truth/capture.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
+import { Capture } from '../../support/truth/capture.ts';
 
 let database: TestDatabase;
 let capture: Capture;

@@ -3,8 +3,8 @@
 
 import * as fc from 'fast-check';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { Capture } from '../../support/truth/capture.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
+import { Capture } from '../../support/truth/capture.ts';
 
 // What the triggers do is named by the setting test.rules, so that a test chooses it without DDL. Remainders make different
 // rows go different ways.

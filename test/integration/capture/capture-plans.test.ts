@@ -3,8 +3,8 @@
 
 import type { Client } from 'pg';
 import { expect, it } from 'vitest';
-import { session } from '../../support/truth/capture.ts';
 import { createDatabase } from '../../support/servers/servers.ts';
+import { session } from '../../support/truth/capture.ts';
 
 const rows = 2_000;
 

@@ -2,8 +2,8 @@
 // by an index or a scan of the outbox would lock what everybody writes to.
 
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
-import { Capture, session } from '../../support/truth/capture.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
+import { Capture, session } from '../../support/truth/capture.ts';
 
 const schema = `
   create table rows (id integer primary key, v integer not null, note text);

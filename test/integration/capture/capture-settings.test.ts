@@ -3,8 +3,8 @@
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { admin } from '../../support/servers/admin.ts';
-import { Capture } from '../../support/truth/capture.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
+import { Capture } from '../../support/truth/capture.ts';
 
 const moment = `'2024-02-29 23:59:59.123456+05:30'`;
 const values: [type: string, value: string][] = [

@@ -2,8 +2,8 @@
 // see support/capture.ts: the changes chain, and folded they are what the tables hold.
 
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { Capture } from '../../support/truth/capture.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
+import { Capture } from '../../support/truth/capture.ts';
 
 let database: TestDatabase;
 let capture: Capture;

@@ -5,10 +5,10 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { migrate } from '#shared/postgres/migrate.ts';
 import type { ServerFrame } from '#shared/wire.ts';
 import { admin } from '../../support/servers/admin.ts';
-import { session } from '../../support/truth/capture.ts';
+import { createDatabase, postgresUrl } from '../../support/servers/servers.ts';
 import { startEmbedded } from '../../support/stage/embedded.ts';
 import { type FrameReader, overWebSocket } from '../../support/stage/frames.ts';
-import { createDatabase, postgresUrl } from '../../support/servers/servers.ts';
+import { session } from '../../support/truth/capture.ts';
 import { until } from '../../support/wait.ts';
 
 type Default = [setting: string, value: string];

@@ -5,12 +5,12 @@ import { pino } from 'pino';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { examineCapture } from '#deploy/doctor/capture.ts';
 import { inspectCapture } from '#listener/inspection.ts';
-import { createRegistry, listenerMetrics } from '#shared/process/metrics.ts';
 import { migrate } from '#shared/postgres/migrate.ts';
+import { createRegistry, listenerMetrics } from '#shared/process/metrics.ts';
 import { admin } from '../../support/servers/admin.ts';
-import { Capture } from '../../support/truth/capture.ts';
 import { DistributionPostgres } from '../../support/servers/distribution-postgres.ts';
 import { testPool } from '../../support/servers/pool.ts';
+import { Capture } from '../../support/truth/capture.ts';
 import { until } from '../../support/wait.ts';
 
 let postgres: DistributionPostgres;

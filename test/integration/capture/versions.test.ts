@@ -4,9 +4,9 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { migrate, requireMigrated } from '#shared/postgres/migrate.ts';
 import { makeSample } from '#shared/postgres/sample.ts';
 import { admin } from '../../support/servers/admin.ts';
-import { Capture } from '../../support/truth/capture.ts';
 import { otherVersions, startVersion } from '../../support/servers/postgres-versions.ts';
 import { createDatabase } from '../../support/servers/servers.ts';
+import { Capture } from '../../support/truth/capture.ts';
 
 interface Server {
   url: string;

@@ -2,9 +2,9 @@
 // and REST and snapshots the same bytes. (Capture itself holds each change against what plank.catalog renders.)
 
 import { afterAll, beforeAll, describe, expect, it, test } from 'vitest';
-import { Capture } from '../../support/truth/capture.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
 import { Stage } from '../../support/stage/stage.ts';
+import { Capture } from '../../support/truth/capture.ts';
 
 interface Case {
   what: string;

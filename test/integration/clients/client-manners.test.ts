@@ -4,8 +4,8 @@
 import { afterAll, afterEach, beforeAll, expect, it, vi } from 'vitest';
 import { createPlank, type Plank, type PlankOptions } from '#client/plank-client.ts';
 import { admin } from '../../support/servers/admin.ts';
-import { type Embedded, startEmbedded } from '../../support/stage/embedded.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
+import { type Embedded, startEmbedded } from '../../support/stage/embedded.ts';
 import { TcpProxy } from '../../support/stage/tcp-proxy.ts';
 import { until } from '../../support/wait.ts';
 

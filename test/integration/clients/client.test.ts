@@ -9,11 +9,11 @@ import { createPlank, type Plank, type PlankOptions, type Table } from '#client/
 import { useLive } from '#client/react.ts';
 import { Gateway } from '#gateway/gateway.ts';
 import { Listener } from '#listener/listener.ts';
-import { gatewaySchema, listenerSchema, readConfig } from '#shared/process/config.ts';
 import { LocalFanout } from '#shared/log/fanout-local.ts';
+import type { Pool } from '#shared/postgres/postgres.ts';
+import { gatewaySchema, listenerSchema, readConfig } from '#shared/process/config.ts';
 import { createLog } from '#shared/process/logger.ts';
 import { createRegistry, gatewayMetrics, listenerMetrics } from '#shared/process/metrics.ts';
-import type { Pool } from '#shared/postgres/postgres.ts';
 import { testPool } from '../../support/servers/pool.ts';
 import { createDatabase } from '../../support/servers/servers.ts';
 import { TcpProxy } from '../../support/stage/tcp-proxy.ts';

@@ -1,10 +1,10 @@
 // What clients of each transport see of a drain by an operator, and what a drained gateway still does.
 
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { createDatabase } from '../../support/servers/servers.ts';
 import { TestClient } from '../../support/stage/client.ts';
 import { type Embedded, startEmbedded } from '../../support/stage/embedded.ts';
 import { overWebSocket } from '../../support/stage/frames.ts';
-import { createDatabase } from '../../support/servers/servers.ts';
 import { until } from '../../support/wait.ts';
 
 const stack = new AsyncDisposableStack();

@@ -4,10 +4,10 @@
 import { connect, type Socket } from 'node:net';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { Pool } from '#shared/postgres/postgres.ts';
-import { type Embedded, startEmbedded } from '../../support/stage/embedded.ts';
-import { overEvents, overWebSocket } from '../../support/stage/frames.ts';
 import { testPool } from '../../support/servers/pool.ts';
 import { createDatabase } from '../../support/servers/servers.ts';
+import { type Embedded, startEmbedded } from '../../support/stage/embedded.ts';
+import { overEvents, overWebSocket } from '../../support/stage/frames.ts';
 import { until } from '../../support/wait.ts';
 
 const stack = new AsyncDisposableStack();

@@ -2,16 +2,16 @@
 
 import * as fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type Filter, FilterError, parseFilter } from '#gateway/filter/parse.ts';
+import { Catalog, type Table } from '#gateway/catalog/catalog.ts';
+import { keepDigits } from '#gateway/catalog/row-schema.ts';
 import { compileFilter, equalityOf, filterSql } from '#gateway/filter/compile.ts';
 import { parseImage } from '#gateway/filter/image.ts';
+import { type Filter, FilterError, parseFilter } from '#gateway/filter/parse.ts';
 import { indexKey } from '#gateway/filter/types.ts';
-import { keepDigits } from '#gateway/catalog/row-schema.ts';
-import { Catalog, type Table } from '#gateway/catalog/catalog.ts';
 import type { Pool } from '#shared/postgres/postgres.ts';
-import { filters, kinds, memberName, names, refusedTypes } from '../../support/truth/filter-values.ts';
 import { testPool } from '../../support/servers/pool.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
+import { filters, kinds, memberName, names, refusedTypes } from '../../support/truth/filter-values.ts';
 
 let database: TestDatabase;
 let pool: Pool;

@@ -7,8 +7,8 @@ import type { LiveQuery, Plank, SubscriptionState } from '#client/plank-client.t
 import { createPlank } from '#client/plank-client.ts';
 import { Cluster, type ClusterNode } from '#deploy/local/cluster.ts';
 import { admin } from '../../support/servers/admin.ts';
-import { health, tellOnFailure } from '../../support/stage/nodes.ts';
 import { createDatabase, redisUrl } from '../../support/servers/servers.ts';
+import { health, tellOnFailure } from '../../support/stage/nodes.ts';
 import { TcpProxy } from '../../support/stage/tcp-proxy.ts';
 import { until } from '../../support/wait.ts';
 

@@ -4,8 +4,8 @@ import { once } from 'node:events';
 import { connect } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { expect, test } from 'vitest';
-import { startEmbedded } from '../../support/stage/embedded.ts';
 import { createDatabase } from '../../support/servers/servers.ts';
+import { startEmbedded } from '../../support/stage/embedded.ts';
 
 test('requests on connections that wait to be accepted are answered', async () => {
   await using stack = new AsyncDisposableStack();

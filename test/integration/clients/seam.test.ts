@@ -7,14 +7,15 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { startRedis } from '#deploy/local/redis.ts';
 import { Gateway } from '#gateway/gateway.ts';
 import { Listener } from '#listener/listener.ts';
-import { gatewaySchema, listenerSchema, readConfig } from '#shared/process/config.ts';
 import { RedisPublisher, RedisTail } from '#shared/log/fanout-redis.ts';
+import type { Pool } from '#shared/postgres/postgres.ts';
+import { gatewaySchema, listenerSchema, readConfig } from '#shared/process/config.ts';
 import { createLog } from '#shared/process/logger.ts';
 import { createRegistry, gatewayMetrics, listenerMetrics } from '#shared/process/metrics.ts';
-import type { Pool } from '#shared/postgres/postgres.ts';
 import { parsePosition } from '#shared/wire.ts';
-import { startEmbedded } from '../../support/stage/embedded.ts';
 import { testPool } from '../../support/servers/pool.ts';
+import { createDatabase } from '../../support/servers/servers.ts';
+import { startEmbedded } from '../../support/stage/embedded.ts';
 import {
   bigStatement,
   Client,
@@ -28,7 +29,6 @@ import {
   wishOf,
   write,
 } from '../../support/truth/seam.ts';
-import { createDatabase } from '../../support/servers/servers.ts';
 import { until } from '../../support/wait.ts';
 
 const writers = 4;

@@ -5,10 +5,10 @@
 import { afterAll, beforeAll, describe, expect, it, test } from 'vitest';
 import { createPlank, isTruncated } from '#client/plank-client.ts';
 import { admin } from '../../support/servers/admin.ts';
-import { Capture } from '../../support/truth/capture.ts';
-import { overEvents, overWebSocket } from '../../support/stage/frames.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
+import { overEvents, overWebSocket } from '../../support/stage/frames.ts';
 import { Stage } from '../../support/stage/stage.ts';
+import { Capture } from '../../support/truth/capture.ts';
 import { until } from '../../support/wait.ts';
 
 const bound = 65_536;

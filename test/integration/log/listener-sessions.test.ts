@@ -3,9 +3,9 @@
 import { pino } from 'pino';
 import { expect, test } from 'vitest';
 import { keepRetention } from '#listener/retention.ts';
+import { createPool } from '#shared/postgres/postgres.ts';
 import { listenerSchema, readConfig } from '#shared/process/config.ts';
 import { createRegistry, listenerMetrics } from '#shared/process/metrics.ts';
-import { createPool } from '#shared/postgres/postgres.ts';
 import { testPool } from '../../support/servers/pool.ts';
 import { createDatabase } from '../../support/servers/servers.ts';
 import { Stage } from '../../support/stage/stage.ts';

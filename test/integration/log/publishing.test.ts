@@ -6,11 +6,11 @@ import { Publishing } from '#listener/publishing.ts';
 import { type Changes, Deposed, type Lead, Sequencer } from '#listener/sequencer.ts';
 import { LocalFanout } from '#shared/log/fanout-local.ts';
 import { LogReader } from '#shared/log/log-reader.ts';
-import { createRegistry, listenerMetrics } from '#shared/process/metrics.ts';
 import type { Pool } from '#shared/postgres/postgres.ts';
-import { batchOf } from '../../support/truth/batches.ts';
+import { createRegistry, listenerMetrics } from '#shared/process/metrics.ts';
 import { testPool } from '../../support/servers/pool.ts';
 import { createDatabase } from '../../support/servers/servers.ts';
+import { batchOf } from '../../support/truth/batches.ts';
 
 const stack = new AsyncDisposableStack();
 const fanout = new LocalFanout();

@@ -6,12 +6,12 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { Sequencer } from '#listener/sequencer.ts';
 import { LogReader, PositionGone } from '#shared/log/log-reader.ts';
 import type { Pool } from '#shared/postgres/postgres.ts';
-import { drainedRows } from '../../support/truth/batches.ts';
-import { session } from '../../support/truth/capture.ts';
 import { testPool } from '../../support/servers/pool.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
-import { until } from '../../support/wait.ts';
+import { drainedRows } from '../../support/truth/batches.ts';
+import { session } from '../../support/truth/capture.ts';
 import { HotWriters, hotTables } from '../../support/truth/writers.ts';
+import { until } from '../../support/wait.ts';
 
 const nothing = { outbox: '0', log: '0', log_bytes: '0' };
 const plenty = 1_000_000_000_000;

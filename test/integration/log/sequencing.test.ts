@@ -8,9 +8,9 @@ import type { ChangeRow } from '#shared/log/batch.ts';
 import { LogReader } from '#shared/log/log-reader.ts';
 import type { Pool } from '#shared/postgres/postgres.ts';
 import { admin } from '../../support/servers/admin.ts';
-import { drainedRows } from '../../support/truth/batches.ts';
 import { testPool } from '../../support/servers/pool.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
+import { drainedRows } from '../../support/truth/batches.ts';
 import { HotWriters, hotTables } from '../../support/truth/writers.ts';
 
 const loadMs = 8_000;

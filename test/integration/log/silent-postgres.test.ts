@@ -10,9 +10,9 @@ import type { Pool, PoolClient } from '#shared/postgres/postgres.ts';
 import { RowCursor } from '#shared/postgres/row-cursor.ts';
 import { answered } from '#shared/postgres/silence.ts';
 import { admin } from '../../support/servers/admin.ts';
-import { type Embedded, startEmbedded } from '../../support/stage/embedded.ts';
 import { testPool } from '../../support/servers/pool.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
+import { type Embedded, startEmbedded } from '../../support/stage/embedded.ts';
 import { TcpProxy } from '../../support/stage/tcp-proxy.ts';
 import { until } from '../../support/wait.ts';
 

@@ -6,12 +6,12 @@ import { Deposed, Sequencer } from '#listener/sequencer.ts';
 import { LogReader, PositionGone } from '#shared/log/log-reader.ts';
 import type { Pool } from '#shared/postgres/postgres.ts';
 import { admin } from '../../support/servers/admin.ts';
-import { drainedRows } from '../../support/truth/batches.ts';
-import { session } from '../../support/truth/capture.ts';
 import { testPool } from '../../support/servers/pool.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
-import { until } from '../../support/wait.ts';
+import { drainedRows } from '../../support/truth/batches.ts';
+import { session } from '../../support/truth/capture.ts';
 import { hotTables } from '../../support/truth/writers.ts';
+import { until } from '../../support/wait.ts';
 
 /** as in a dump that was restored in another cluster */
 const moved = 'update plank.epochs set system_id = system_id - 1 where epoch = (select max(epoch) from plank.epochs)';

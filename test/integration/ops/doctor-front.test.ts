@@ -6,8 +6,8 @@ import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { WebSocketServer } from 'ws';
 import { examineFront } from '#deploy/doctor/front.ts';
-import { type Embedded, startEmbedded } from '../../support/stage/embedded.ts';
 import { createDatabase } from '../../support/servers/servers.ts';
+import { type Embedded, startEmbedded } from '../../support/stage/embedded.ts';
 
 const stack = new AsyncDisposableStack();
 let plank: Embedded;

@@ -9,8 +9,8 @@ import { OpsServer } from '#listener/http.ts';
 import { gatewaySchema, listenerSchema, readConfig } from '#shared/process/config.ts';
 import { close, listen } from '#shared/process/listen.ts';
 import { createRegistry } from '#shared/process/metrics.ts';
-import { startEmbedded } from '../../support/stage/embedded.ts';
 import { createDatabase } from '../../support/servers/servers.ts';
+import { startEmbedded } from '../../support/stage/embedded.ts';
 
 const addresses = Object.values(networkInterfaces()).flatMap((each) => each ?? []);
 const outer4 = addresses.find(({ family, internal }) => family === 'IPv4' && !internal)?.address;

@@ -2,8 +2,8 @@
 
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { z } from 'zod';
-import { createLog } from '#shared/process/logger.ts';
 import type { Pool } from '#shared/postgres/postgres.ts';
+import { createLog } from '#shared/process/logger.ts';
 import { testPool } from '../../support/servers/pool.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
 

@@ -5,8 +5,8 @@ import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { WebSocket } from 'ws';
 import { launchBrowser } from '../../support/servers/browser.ts';
-import { type Embedded, startEmbedded } from '../../support/stage/embedded.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
+import { type Embedded, startEmbedded } from '../../support/stage/embedded.ts';
 
 const token = 'a token of sixteen';
 let database: TestDatabase;

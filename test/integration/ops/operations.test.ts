@@ -6,8 +6,8 @@ import { connect } from 'node:net';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { WebSocket } from 'ws';
 import { createPlank, type Row } from '#client/plank-client.ts';
-import { type Embedded, startEmbedded } from '../../support/stage/embedded.ts';
 import { createDatabase } from '../../support/servers/servers.ts';
+import { type Embedded, startEmbedded } from '../../support/stage/embedded.ts';
 import { Stage } from '../../support/stage/stage.ts';
 import { until } from '../../support/wait.ts';
 

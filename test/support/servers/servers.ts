@@ -44,7 +44,8 @@ export async function createDatabase(): Promise<TestDatabase> {
 
 async function ask<Name extends keyof Answers>(name: Name): Promise<Answers[Name]> {
   const servers: string | undefined = inject('servers');
-  if (servers === undefined) throw new Error('this vitest project lacks globalSetup: test/support/servers/global-setup.ts');
+  if (servers === undefined)
+    throw new Error('this vitest project lacks globalSetup: test/support/servers/global-setup.ts');
   const response = await fetch(`${servers}/${name}`);
   const text = await response.text();
   if (!response.ok) throw new Error(text);

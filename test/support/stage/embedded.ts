@@ -3,8 +3,8 @@
 import { Gateway } from '#gateway/gateway.ts';
 import { Listener } from '#listener/listener.ts';
 import { LocalBus } from '#shared/bus/bus.ts';
-import { gatewaySchema, listenerSchema, readConfig } from '#shared/process/config.ts';
 import { LocalFanout } from '#shared/log/fanout-local.ts';
+import { gatewaySchema, listenerSchema, readConfig } from '#shared/process/config.ts';
 import { createLog } from '#shared/process/logger.ts';
 import { createRegistry, gatewayMetrics, listenerMetrics } from '#shared/process/metrics.ts';
 

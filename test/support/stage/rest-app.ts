@@ -6,10 +6,10 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { Registry } from 'prom-client';
 import { afterAll, beforeAll, beforeEach, expect } from 'vitest';
-import { createApp, type Health } from '#gateway/http/app.ts';
 import { Catalog } from '#gateway/catalog/catalog.ts';
-import { createLog } from '#shared/process/logger.ts';
+import { createApp, type Health } from '#gateway/http/app.ts';
 import type { Pool } from '#shared/postgres/postgres.ts';
+import { createLog } from '#shared/process/logger.ts';
 import { testPool } from '../servers/pool.ts';
 import { createDatabase, type TestDatabase } from '../servers/servers.ts';
 

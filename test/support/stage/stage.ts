@@ -6,12 +6,12 @@ import { afterAll, afterEach, beforeAll, expect } from 'vitest';
 import { WebSocket } from 'ws';
 import type { Pool } from '#shared/postgres/postgres.ts';
 import { type ChangeFrame, parsePosition, type ServerFrame } from '#shared/wire.ts';
-import { type ClientOptions, TestClient } from './client.ts';
-import { type Embedded, startEmbedded } from './embedded.ts';
-import { FrameReader, overEvents, type Transport } from './frames.ts';
 import { testPool } from '../servers/pool.ts';
 import { createDatabase } from '../servers/servers.ts';
 import { until } from '../wait.ts';
+import { type ClientOptions, TestClient } from './client.ts';
+import { type Embedded, startEmbedded } from './embedded.ts';
+import { FrameReader, overEvents, type Transport } from './frames.ts';
 
 export interface Peer {
   reader: FrameReader;

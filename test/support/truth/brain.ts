@@ -2,8 +2,8 @@
 // events that lead it from the beginning until it is live, each list one step longer than the one before. What must stay true: a
 // state that was handed to the reducer is frozen.
 
-import { type Effect, type Event, initialState, type State } from '#client/state/model.ts';
 import { reduce } from '#client/state/machine.ts';
+import { type Effect, type Event, initialState, type State } from '#client/state/model.ts';
 import type { ServerFrame } from '#shared/wire.ts';
 
 export const world = { now: 1_000, random: 0.5 };

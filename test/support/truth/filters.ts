@@ -1,10 +1,10 @@
 // Owns a table of every type that a filter may meet, and short words to ask filters about it.
 
-import { type Filter, FilterError, parseFilter } from '#gateway/filter/parse.ts';
+import type { Column, Table } from '#gateway/catalog/catalog.ts';
+import { keepDigits } from '#gateway/catalog/row-schema.ts';
 import { compileFilter } from '#gateway/filter/compile.ts';
 import { parseImage } from '#gateway/filter/image.ts';
-import { keepDigits } from '#gateway/catalog/row-schema.ts';
-import type { Column, Table } from '#gateway/catalog/catalog.ts';
+import { type Filter, FilterError, parseFilter } from '#gateway/filter/parse.ts';
 
 const types: Record<string, string> = {
   ok: 'boolean',

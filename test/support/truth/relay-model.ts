@@ -3,10 +3,10 @@
 // What must stay true of the model: it speaks plank.v1 as PROTOCOL.md says, in order, no frame twice.
 
 import assert from 'node:assert/strict';
-import { subjectKey } from '#client/values/canonical.ts';
-import { type Effect, type Event, initialState, type State } from '#client/state/model.ts';
 import { reduce } from '#client/state/machine.ts';
+import { type Effect, type Event, initialState, type State } from '#client/state/model.ts';
 import type { Delivery } from '#client/state/stream.ts';
+import { subjectKey } from '#client/values/canonical.ts';
 import type { ClientFrame, Row, ServerFrame, SubscribeFrame } from '#shared/wire.ts';
 import { ModelLog, tables } from './model-log.ts';
 
