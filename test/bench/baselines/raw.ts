@@ -1,5 +1,5 @@
 // The least that Node can do: a frame made once, written to each raw socket. Several changes of a flush are one write. It upgrades
-// whoever asks, and reads nothing.
+// every connection whose first request asks for it, and reads nothing more. Other requests are the health checks of nginx.
 
 import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { framed, webSocketFraming } from '#gateway/channels/framing.ts';
@@ -11,8 +11,14 @@ const members = new Members<Socket>();
 
 const server = createServer({ noDelay: true }, (socket) => {
   socket.on('error', () => {});
-  socket.once('data', (request) => {
-    members.add(socket, request.toString('latin1').split(' ')[1]!);
+  socket.on('data', function first(bytes) {
+    const request = bytes.toString('latin1');
+    if (!/\r\nupgrade: websocket\r\n/i.test(request)) {
+      socket.write('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n');
+      return;
+    }
+    socket.off('data', first);
+    members.add(socket, request.split(' ')[1]!);
     socket.resume();
     socket.write('HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n');
   });
