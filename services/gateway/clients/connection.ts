@@ -24,7 +24,7 @@ export interface Peer {
 }
 
 /**
- * What a connection may say, in points (PROTOCOL.md, "What a client may say"): so many at once, and so many a second later. A frame
+ * What a connection may say, in points (PROTOCOL.md, "What a client may send"): so many at once, and so many a second later. A frame
  * costs one, each kB of what comes another, and each piece in which the network delivers it a tenth.
  */
 const maxPoints = 1_000;

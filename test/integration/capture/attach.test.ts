@@ -1,5 +1,5 @@
-// I10 and §2 of capture: what can be attached, images that have the same bytes for every writer, and columns that never leave the
-// database.
+// I10, and the images of captured rows: what can be attached, images that have the same bytes for every writer, and columns that
+// never leave the database.
 
 import { randomBytes } from 'node:crypto';
 import type { Client } from 'pg';
