@@ -52,10 +52,10 @@ export function listenerMetrics(registry: Registry) {
   return {
     registry,
     leader: new Gauge({ name: 'plank_leader', help: '1 while this listener leads', registers }),
-    term: new Gauge({ name: 'plank_term', help: 'The term of the last lead of this listener', registers }),
+    term: new Gauge({ name: 'plank_term', help: 'The term in which this listener led last', registers }),
     heartbeat: new KnownGauge({
       name: 'plank_last_heartbeat_timestamp_seconds',
-      help: 'When Postgres last confirmed the lead of this listener, in seconds since 1970, by its own clock; absent while it stands by',
+      help: "When Postgres last confirmed that this listener leads, in seconds since 1970 by the listener's clock; absent while it stands by",
       registers,
     }),
     ringing: new Gauge({
@@ -66,7 +66,7 @@ export function listenerMetrics(registry: Registry) {
     rings: new Counter({ name: 'plank_doorbell_rings_total', help: 'Notifications received', registers }),
     safetyFinds: new Counter({
       name: 'plank_safety_finds_total',
-      help: 'Drains by the safety check that found changes which nothing had announced: the NOTIFY path is dead if this grows',
+      help: 'Drains by the safety check that found changes without a notification: the NOTIFY path is dead if this grows',
       registers,
     }),
     notifyQueue: new KnownGauge({
@@ -81,80 +81,92 @@ export function listenerMetrics(registry: Registry) {
     }),
     outboxOldest: new KnownGauge({
       name: 'plank_outbox_oldest_seconds',
-      help: 'Age of the oldest of them since its capture (that of a long transaction is old when it commits); 0 when there is none',
+      help: 'Age of the oldest change that is not drained, since its capture (a change of a long transaction is old when it commits); 0 when there is none; absent while this listener stands by',
       registers,
     }),
     drained: new Counter({
       name: 'plank_drained_events_total',
-      help: 'Events that got their seq: changes, changes of shape, canaries',
+      help: "Events that were given a seq: changes of rows, changes of a table's shape, canaries",
       registers,
     }),
     drainEvents: new Histogram({
       name: 'plank_drain_events',
-      help: 'Events in one drain that found any',
+      help: 'Events in one drain, of drains that found any',
       buckets: [1, 2, 5, 10, 50, 100, 500, 1_000, 5_000, 50_000],
       registers,
     }),
     drainSeconds: new Histogram({
       name: 'plank_drain_seconds',
-      help: 'One drain, round trip and commit',
+      help: 'Duration of one drain, with round trip and commit',
       buckets: latencyBuckets,
       registers,
     }),
     captureToDrain: new Histogram({
       name: 'plank_capture_to_drain_seconds',
-      help: 'From the capture of the first change of a drain until it was drained (a long transaction counts whole)',
+      help: 'From the capture of the first change of a drain until the drain (with a long transaction, its whole duration)',
       buckets: latencyBuckets,
       registers,
     }),
-    published: new Counter({ name: 'plank_published_events_total', help: 'Events handed to the fan-out', registers }),
+    published: new Counter({
+      name: 'plank_published_events_total',
+      help: 'Events published to the fan-out (the Redis stream)',
+      registers,
+    }),
     publishFailures: new Counter({
       name: 'plank_publish_failures_total',
-      help: 'Batches that the fan-out did not take',
+      help: 'Batches that could not be published; they are published later, from the log',
       registers,
     }),
     gaps: new Counter({
       name: 'plank_publish_gaps_total',
-      help: 'Times the fan-out answered GAP: it lacked events, and got them from the log',
+      help: 'Times the fan-out lacked the events before a batch; they were published from the log',
       registers,
     }),
-    headSeq: new Gauge({ name: 'plank_head_seq', help: 'The last seq that this leader gave', registers }),
+    headSeq: new Gauge({
+      name: 'plank_head_seq',
+      help: 'The last seq that this listener gave as the leader',
+      registers,
+    }),
     streamLag: new KnownGauge({
       name: 'plank_stream_lag_events',
-      help: 'Events with a seq that the stream does not hold yet; absent while this listener stands by',
+      help: 'Events with a seq that are not published yet; absent while this listener stands by',
       registers,
     }),
     streamEntries: new KnownGauge({
       name: 'plank_stream_entries',
-      help: 'Length of the stream in entries, each a batch; absent while this listener stands by or Redis does not answer',
+      help: 'Entries in the stream, each a batch; absent while this listener stands by or Redis does not answer',
       registers,
     }),
     streamBytes: new KnownGauge({
       name: 'plank_stream_bytes',
-      help: 'Memory that the stream takes in Redis, bounded by about STREAM_BYTES; absent as plank_stream_entries is',
+      help: 'Memory of the stream in Redis, limited to about STREAM_BYTES; absent while this listener stands by or Redis does not answer',
       registers,
     }),
     logOldest: new KnownGauge({
       name: 'plank_log_oldest_seconds',
-      help: 'Age of the oldest drain that the log still keeps: how far back clients can resume; absent while this listener stands by',
+      help: 'Age of the oldest drain in the log: how far back clients can resume; absent while this listener stands by',
       registers,
     }),
     logEvents: new KnownGauge({
       name: 'plank_log_events',
-      help: 'Events that the log keeps, as rows of plank.outbox; absent while this listener stands by',
+      help: 'Events in the log, as rows of plank.outbox; absent while this listener stands by',
       registers,
     }),
     logBytes: new KnownGauge({
       name: 'plank_log_bytes',
-      help: 'Size of their images, bounded by RETENTION_BYTES; absent while this listener stands by',
+      help: "Size of the log's events, limited by RETENTION_BYTES; absent while this listener stands by",
       registers,
     }),
     captureProblems: new Gauge({
       name: 'plank_capture_problems',
-      help: 'Attached tables whose changes are not captured as they should be, see select * from plank.check()',
+      help: 'Problems with the capture of attached tables, one for each row of select * from plank.check()',
       registers,
     }),
-    forgotten: new Counter({ name: 'plank_forgotten_rows_total', help: 'Outbox rows deleted by retention', registers }),
+    forgotten: new Counter({
+      name: 'plank_forgotten_rows_total',
+      help: 'Outbox rows purged because they are past the retention',
+      registers,
+    }),
     canaries: new Counter({
       name: 'plank_canaries_total',
       help: 'Canaries that this listener committed',
@@ -162,7 +174,7 @@ export function listenerMetrics(registry: Registry) {
     }),
     canaryFailures: new Counter({
       name: 'plank_canary_failures_total',
-      help: 'Canaries that could not be committed, or not in time',
+      help: 'Canaries that could not be committed in time',
       registers,
     }),
   };
@@ -175,12 +187,12 @@ export function gatewayMetrics(registry: Registry) {
     registry,
     ready: new AskedGauge({
       name: 'plank_ready',
-      help: '1 while this replica takes clients; 0 while it stops, is drained, can neither tail Redis nor read the log, or alone gets no changes',
+      help: '1 while this replica takes clients; 0 while it stops, is drained, can neither tail Redis nor read the log, or gets no changes while another replica does',
       registers,
     }),
     fresh: new AskedGauge({
       name: 'plank_fresh',
-      help: '1 while changes can reach this replica: a listener leads, and what it has numbered has been passed on',
+      help: '1 while changes can reach this replica: a listener leads, and this replica has passed on the positions that it gave until a moment ago',
       registers,
     }),
     connections: new AskedGauge({
@@ -191,34 +203,34 @@ export function gatewayMetrics(registry: Registry) {
     }),
     connectionsLimit: new Gauge({
       name: 'plank_connections_limit',
-      help: 'Connections that this replica accepts, of every transport',
+      help: 'The most connections that this replica accepts, of all transports',
       registers,
     }),
     opened: new Counter({
       name: 'plank_connections_opened_total',
-      help: 'Connections accepted, of every transport',
+      help: 'Connections accepted, of all transports',
       registers,
     }),
     shed: new Counter({
       name: 'plank_connections_shed_total',
-      help: 'Connections asked to go elsewhere, because this replica had more than its share',
+      help: 'Connections asked to move to another replica, because this one had more than its share',
       registers,
     }),
     disconnects: new Counter({
       name: 'plank_disconnects_total',
-      help: 'Connections ended, by WebSocket close code; sse: event streams, which have none',
+      help: 'Connections ended, by WebSocket close code; event streams, which have none, count as sse',
       labelNames: ['code'],
       registers,
     }),
     subscriptions: new AskedGauge({
       name: 'plank_subscriptions',
-      help: 'Open subscriptions by table; *: those of plain mode, to any set of tables',
+      help: "Open subscriptions by table; plain mode's, to any set of tables, count as *",
       labelNames: ['table'],
       registers,
     }),
     channels: new AskedGauge({
       name: 'plank_channels',
-      help: 'What subscriptions have asked for in different words, by table; *: the sets of tables of plain mode',
+      help: "Channels (distinct filters and columns that subscriptions share) by table; plain mode's sets of tables count as *",
       labelNames: ['table'],
       registers,
     }),
@@ -230,7 +242,7 @@ export function gatewayMetrics(registry: Registry) {
     deliveries: new Counter({ name: 'plank_deliveries_total', help: 'Change frames written to sockets', registers }),
     lag: new Histogram({
       name: 'plank_commit_to_socket_seconds',
-      help: 'From the capture of a change until it was written to sockets, of the first change of each batch, by stage: capture (captured → drained), publish (drained → received by this replica), fanout (received → written), total (captured → written). Skew between the clocks of Postgres, listener and gateway moves all but fanout; what would be negative is 0. Batches read from the log have no capture and publish',
+      help: 'From the capture of a change until it was written to sockets, for the first change of each batch, by stage: capture (captured → drained), publish (drained → received by this replica), fanout (received → written), total (captured → written). Skew between the clocks of Postgres, listener and gateway shifts all stages but fanout; a negative value counts as 0. Batches read from the log have no stages capture and publish',
       labelNames: ['stage'],
       buckets: latencyBuckets,
       registers,
@@ -238,7 +250,7 @@ export function gatewayMetrics(registry: Registry) {
     seq: new Gauge({ name: 'plank_gateway_seq', help: 'The last seq that this replica has passed on', registers }),
     behind: new AskedGauge({
       name: 'plank_gateway_lag_events',
-      help: 'Events that the leader has given a seq and this replica has not passed on, by what the leader said within the last second',
+      help: 'Events that the leader has given a seq and this replica has not passed on; the leader reports its seq once a second',
       registers,
     }),
     fallbackReads: new Counter({
@@ -248,61 +260,61 @@ export function gatewayMetrics(registry: Registry) {
     }),
     gaps: new Counter({
       name: 'plank_stream_gaps_total',
-      help: 'Times the stream went on behind events that this replica had not got; it read them in the log',
+      help: 'Times the stream lacked events before its next batch; this replica read them from the log',
       registers,
     }),
     resumes: new Counter({
       name: 'plank_resumes_total',
-      help: 'Subscriptions (in plain mode: connections) that asked to go on behind a position, by result: ok (live again), gone (no longer kept, of another history, or the table was altered since)',
+      help: 'Subscriptions (in plain mode: connections) that resumed after a position, by result: ok (live again), gone (the position is no longer kept or of another history, or the table was altered since)',
       labelNames: ['result'],
       registers,
     }),
     catchingUp: new Gauge({
       name: 'plank_catching_up',
-      help: 'Subscriptions that read on at their own pace',
+      help: 'Subscriptions that are catching up, at the pace at which their clients read',
       registers,
     }),
     snapshots: new Counter({ name: 'plank_snapshots_total', help: 'Snapshots read from Postgres', registers }),
     snapshotsWaiting: new AskedGauge({
       name: 'plank_snapshots_waiting',
-      help: 'Subscriptions whose snapshot has not begun: Postgres works for as many others as it does at once, or its table is locked',
+      help: 'Subscriptions whose snapshot has not begun: the limit of snapshots read at once is reached, or the table is locked',
       registers,
     }),
     resyncs: new Counter({
       name: 'plank_resyncs_total',
-      help: 'Subscriptions told that their picture is void, by reason: retention (too far behind), epoch (another history), shape (the table was altered), rows (rows changed without changes of their own)',
+      help: 'Resyncs sent to subscriptions, by reason: retention (too far behind), epoch (another history), shape (the table was altered), rows (rows changed without changes of their own)',
       labelNames: ['reason'],
       registers,
     }),
     catchUpsGivenUp: new Counter({
       name: 'plank_catch_ups_given_up_total',
-      help: 'Subscriptions that could not catch up although Postgres answered, and were told to begin anew',
+      help: 'Subscriptions that could not catch up although Postgres answered, and were sent a resync',
       registers,
     }),
     bufferedBytes: new AskedGauge({
       name: 'plank_buffered_bytes',
-      help: 'Bytes written to sockets that the kernel has not taken yet, of all connections',
+      help: 'Bytes in the send buffers of this process, of all connections: written, and not yet taken by the kernel',
       registers,
     }),
     slowClients: new AskedGauge({
       name: 'plank_slow_clients',
-      help: 'Connections that have taken nothing for 3 s while bytes wait for them, or that catch up with 64 kB or more unsent',
+      help: 'Connections that have read nothing for 3 s while bytes wait for them, or that are catching up with 64 kB or more unsent',
       registers,
     }),
     ringBytes: new Gauge({
       name: 'plank_ring_bytes',
-      help: 'Bytes of the recent log and its frames in memory, bounded by RING_BYTES: whole buffers and the objects around them',
+      help: 'Memory of the recent log and its frames, limited by RING_BYTES: whole buffers and the objects around them',
       registers,
     }),
     canarySeconds: new Histogram({
       name: 'plank_canary_seconds',
-      help: "From the commit of a canary, by Postgres' clock, until this replica would have written it to a socket, by its own: skew between the two clocks adds to it or, down to 0, takes from it",
+      help: "From the commit of a canary, by Postgres' clock, until this replica would have written it to sockets, by its own clock; skew between the two clocks shifts it, a negative value counts as 0",
       buckets: latencyBuckets,
       registers,
     }),
     canariesMissed: new Counter({
       name: 'plank_canary_missed_total',
-      help: 'Canaries that should have come and did not in time: changes do not arrive while this grows',
+      help: 'Canaries that did not arrive in time: changes do not arrive while this grows',
       registers,
     }),
   };
