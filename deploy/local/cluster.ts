@@ -35,7 +35,7 @@ export interface ClusterOptions {
   redisUrl?: string;
   /** makes the sample table; without it, where the Postgres is a new one */
   sample?: boolean;
-  /** further settings of listeners and gateways (README's configuration table) */
+  /** further settings of listeners and gateways (docs/configuration.md) */
   env?: Record<string, string>;
   /** settings of one kind only; they go before all others, so that a proxy may stand before its database or Redis */
   listenerEnv?: Record<string, string>;

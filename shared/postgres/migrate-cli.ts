@@ -15,7 +15,7 @@ try {
 } catch (error) {
   const text = error instanceof Error ? error.message : String(error);
   process.stderr.write(
-    `plank migrate: ${text}${error instanceof ConfigError ? ' (see the configuration table in README)' : ''}\n`,
+    `plank migrate: ${text}${error instanceof ConfigError ? ' (see docs/configuration.md)' : ''}\n`,
   );
   process.exitCode = 1;
 }

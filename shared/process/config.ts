@@ -1,6 +1,6 @@
 /**
  * Environment → typed, frozen configuration. The only place that reads the environment. All problems are reported at once,
- * by name; README's table is generated from these descriptions and a test keeps it equal.
+ * by name; the tables of docs/configuration.md hold these descriptions, and a test keeps them equal.
  */
 import { hostname } from 'node:os';
 import { z } from 'zod';

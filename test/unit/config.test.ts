@@ -1,4 +1,4 @@
-// Configuration: everything that is wrong is said at once, by name; and README's table is what the schemas say.
+// Configuration: all problems are reported at once, by name; the tables of docs/configuration.md are what the schemas say.
 
 import { readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
@@ -216,28 +216,34 @@ describe('what is taken', () => {
   });
 });
 
-describe("README's table", () => {
-  it('is what the schemas say', async () => {
-    const readme = await readFile(new URL('../../README.md', import.meta.url), 'utf8');
-    const block = /<!-- configuration -->\n(.*)<!-- \/configuration -->/s.exec(readme)?.[1]?.trim();
-    const expected = table();
-    expect(block, `between the two marks README should say:\n\n${expected}\n`).toBe(expected);
+describe('the tables of docs/configuration.md', () => {
+  it('have a row for each setting, as the schemas say', async () => {
+    const text = await readFile(new URL('../../docs/configuration.md', import.meta.url), 'utf8');
+    const tables = [...text.matchAll(/<!-- settings: [\w ]+ -->\n(.*?)\n<!-- \/settings -->/gs)].map((match) =>
+      match[1]!.split('\n'),
+    );
+    const rows = tables.flatMap((lines) => lines.slice(2));
+    const expected = rowsOfSettings();
+    expect(rows.toSorted(), `the two tables together should have:\n\n${expected.join('\n')}\n`).toEqual(expected.toSorted());
+    expect(tables.map((lines) => lines.slice(0, 2))).toEqual([head, head]);
+    expect(tables[0]).toHaveLength(head.length + 10);
   });
 });
 
-/** A row for each variable: name, default, who uses it, what it is. */
-function table(): string {
+const line = (cells: string[]) => `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`;
+const head = [line(['variable', 'default', 'used by', 'what it is']), line(['---', '---', '---', '---'])];
+
+/** Of each variable: name, default, who uses it, what it is. */
+function rowsOfSettings(): string[] {
   const shapes = { migrate: migrateSchema.shape, listener: listenerSchema.shape, gateway: gatewaySchema.shape };
   const names = [...new Set(Object.values(shapes).flatMap((shape) => Object.keys(shape)))];
-  const rows = names.map((name) => {
+  return names.map((name) => {
     const users = Object.entries(shapes).flatMap(([user, shape]) => (name in shape ? [user] : []));
     const field = Object.values(shapes)
       .map((shape) => (shape as Record<string, z.ZodType>)[name])
       .find((found) => found !== undefined)!;
-    return [`\`${name}\``, defaultOf(name, field), users.join(', '), field.description ?? ''];
+    return line([`\`${name}\``, defaultOf(name, field), users.join(', '), field.description ?? '']);
   });
-  const lines = [['variable', 'default', 'used by', 'what it is'], ['---', '---', '---', '---'], ...rows];
-  return lines.map((cells) => `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`).join('\n');
 }
 
 function defaultOf(name: string, field: z.ZodType): string {

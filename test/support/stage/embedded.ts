@@ -21,7 +21,7 @@ export interface Embedded {
   stop(): Promise<void>;
 }
 
-/** `env`: settings by their names in README's configuration table. Without canaries unless it says so: tests count positions. */
+/** `env`: settings by their names in docs/configuration.md. Without canaries unless it says so: tests count positions. */
 export async function startEmbedded(databaseUrl: string, env: Record<string, string> = {}): Promise<Embedded> {
   const settings = {
     NODE_NAME: 'test',
