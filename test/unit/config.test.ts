@@ -224,7 +224,9 @@ describe('the tables of docs/configuration.md', () => {
     );
     const rows = tables.flatMap((lines) => lines.slice(2));
     const expected = rowsOfSettings();
-    expect(rows.toSorted(), `the two tables together should have:\n\n${expected.join('\n')}\n`).toEqual(expected.toSorted());
+    expect(rows.toSorted(), `the two tables together should have:\n\n${expected.join('\n')}\n`).toEqual(
+      expected.toSorted(),
+    );
     expect(tables.map((lines) => lines.slice(0, 2))).toEqual([head, head]);
     expect(tables[0]).toHaveLength(head.length + 10);
   });
