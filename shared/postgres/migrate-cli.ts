@@ -14,8 +14,6 @@ try {
   if (problem) say(problem);
 } catch (error) {
   const text = error instanceof Error ? error.message : String(error);
-  process.stderr.write(
-    `plank migrate: ${text}${error instanceof ConfigError ? ' (see docs/configuration.md)' : ''}\n`,
-  );
+  process.stderr.write(`plank migrate: ${text}${error instanceof ConfigError ? ' (see docs/configuration.md)' : ''}\n`);
   process.exitCode = 1;
 }

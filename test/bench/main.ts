@@ -17,7 +17,7 @@
 // benchmark that lost, doubled or disordered a change ends with an error. Missing a target is no error.
 //
 // All targets are in the table at the end. Everything measured goes to .plank/bench/<name>.json, the table to summary.json beside
-// it, and plots as SVG; --save puts table and plots into test/bench/results/ as well, for README. --quick makes few and
+// it, and plots as SVG; --save puts table and plots into test/bench/results/ as well, for docs/performance.md. --quick makes few and
 // short rounds of all: it shows that everything works, and measures nothing.
 
 import { mkdir, rm, writeFile } from 'node:fs/promises';
