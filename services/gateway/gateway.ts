@@ -13,7 +13,7 @@ import { formatPosition } from '#shared/wire.ts';
 import { assemble, type Drained, type GatewayDeps, type Parts, type Readiness } from './assemble.ts';
 import { allAccepted } from './balance/accepted.ts';
 import type { Health } from './http/app.ts';
-import { type GatewayState, gatewayFigures } from './ops/gateway-state.ts';
+import { type GatewayState, gatewayFigures } from './ops/gateway-figures.ts';
 
 /** a proxy's idle connections are left open this long, longer than it keeps them itself (nginx.conf: 3 s) */
 const lingerMs = 3_500;

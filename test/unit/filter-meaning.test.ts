@@ -2,7 +2,7 @@
 // test/integration/clients/filter.test.ts.
 
 import { describe, expect, it } from 'vitest';
-import { equalityOf, filterSql } from '#gateway/filter/compile.ts';
+import { equalityOf, filterSql } from '#gateway/filter/judge.ts';
 import { ImageError, parseImage } from '#gateway/filter/image.ts';
 import { indexKey } from '#gateway/filter/types.ts';
 import { admits, parse } from '../support/truth/filters.ts';

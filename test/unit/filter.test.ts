@@ -2,7 +2,7 @@
 
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { filterSql } from '#gateway/filter/compile.ts';
+import { filterSql } from '#gateway/filter/judge.ts';
 import { FilterError, parseFilter } from '#gateway/filter/parse.ts';
 import { admits, keyOf, nested, parse, refusal, table } from '../support/truth/filters.ts';
 

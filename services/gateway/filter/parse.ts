@@ -4,7 +4,7 @@
  * (filter-compile.ts) judge alike for every row; input of any shape and depth costs a bounded effort and gets a clear error.
  */
 import type { Table } from '../catalog/catalog.ts';
-import { exactJson } from '../catalog/row-schema.ts';
+import { exactJson } from '../http/row-values.ts';
 import type { FilterColumn } from './image.ts';
 import { type Comparable, codecOf, compare, indexKey } from './types.ts';
 

@@ -1,6 +1,6 @@
 /** A filter made ready for use: what the hub's index, a channel and a snapshot ask of it. */
 import type { Table } from '../catalog/catalog.ts';
-import { compileFilter, type Equality, equalityOf, filterSql } from './compile.ts';
+import { compileFilter, type Equality, equalityOf, filterSql } from './judge.ts';
 import { type FilterColumn, type ParsedRow, parseImage } from './image.ts';
 import { type Filter, parseFilter } from './parse.ts';
 import { filterText } from './text.ts';

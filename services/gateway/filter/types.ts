@@ -4,7 +4,7 @@
  * that could not promise it is not here, and parseFilter refuses its columns.
  */
 import type { Column } from '../catalog/catalog.ts';
-import { exactJson } from '../catalog/row-schema.ts';
+import { exactJson } from '../http/row-values.ts';
 import { formatMoment, type Moment, parseMoment, type TimeType } from './moment.ts';
 
 /** ±0.<digits> × 10^exponent, digits without zeros at either end. The infinities and NaN have an infinite exponent. */

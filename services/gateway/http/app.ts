@@ -11,7 +11,7 @@ import type { GatewayConfig } from '#shared/process/config.ts';
 import type { Log } from '#shared/process/logger.ts';
 import { httpMetrics } from '#shared/process/metrics.ts';
 import type { Catalog } from '../catalog/catalog.ts';
-import { isChanges } from '../catalog/row-address.ts';
+import { isChanges } from './row-address.ts';
 import type { EventStreams } from '../clients/event-streams.ts';
 import { methodNotAllowed, named, notFound, problemHandler, routeOf, upgradeRequired } from './problems.ts';
 import { sdkFiles } from './sdk.ts';

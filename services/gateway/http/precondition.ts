@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import type { Request } from 'express';
-import type { Parameters } from '../catalog/value-sql.ts';
+import type { Parameters } from './value-sql.ts';
 import { PlankError } from './errors.ts';
 
 const digits = 32;

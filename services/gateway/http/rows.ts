@@ -5,8 +5,8 @@
 
 import { type DatabaseError, isStatementError, quoted } from '#shared/postgres/postgres.ts';
 import type { Table } from '../catalog/catalog.ts';
-import type { Values } from '../catalog/row-schema.ts';
-import { changedValue, keyIs, newValue, Parameters, sameJson } from '../catalog/value-sql.ts';
+import type { Values } from './row-values.ts';
+import { changedValue, keyIs, newValue, Parameters, sameJson } from './value-sql.ts';
 import { type FieldError, PlankError } from './errors.ts';
 import { conditionSql, type Precondition, requireCondition } from './precondition.ts';
 import { fromPostgres, invalidFields } from './problems.ts';

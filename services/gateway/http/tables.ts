@@ -10,11 +10,11 @@ import express, { type Request, type RequestHandler, type Response, Router } fro
 import { z } from 'zod';
 import type { Pool } from '#shared/postgres/postgres.ts';
 import type { Catalog, Table } from '../catalog/catalog.ts';
-import { keepText } from '../catalog/json-source.ts';
-import { formatSegment, maxAddress, parseSegment } from '../catalog/row-address.ts';
-import { keepDigits, parseExactJson, parseKey, readKey, rowSchemas } from '../catalog/row-schema.ts';
-import { keyIsBehind, Parameters } from '../catalog/value-sql.ts';
-import { filterSql } from '../filter/compile.ts';
+import { keepText } from './json-source.ts';
+import { formatSegment, maxAddress, parseSegment } from './row-address.ts';
+import { keepDigits, parseExactJson, parseKey, readKey, rowSchemas } from './row-values.ts';
+import { keyIsBehind, Parameters } from './value-sql.ts';
+import { filterSql } from '../filter/judge.ts';
 import { type Filter, FilterError, parseFilter } from '../filter/parse.ts';
 import { Answers, isTruncated, tellTruncated } from './answers.ts';
 import { PlankError } from './errors.ts';

@@ -10,7 +10,7 @@ import { BlockList, isIP, isIPv6 } from 'node:net';
 import type { RequestHandler } from 'express';
 import { forwardedFor } from '../clients/connection.ts';
 import { PlankError } from '../http/errors.ts';
-import { Guesses } from './guesses.ts';
+import { Guesses } from './token-guesses.ts';
 
 const cookieName = 'plank_operator';
 const sessionMs = 12 * 3_600_000;

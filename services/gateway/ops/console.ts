@@ -16,8 +16,8 @@ import type { Clients } from '../clients/clients.ts';
 import { PlankError } from '../http/errors.ts';
 import { invalidFields, methodNotAllowed, named } from '../http/problems.ts';
 import { explain, type OpsExplainDeps } from './explain.ts';
-import { type ExplainDeps, explainHere, question, wordsOf } from './explain-replica.ts';
-import { Figures } from './figures.ts';
+import { type ExplainDeps, explainHere, question, wordsOf } from './explain-gateway.ts';
+import { Figures } from './log-figures.ts';
 import { serveTables } from './tables.ts';
 import { type ChannelsAnswer, OpsView } from './view.ts';
 

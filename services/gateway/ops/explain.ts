@@ -9,11 +9,11 @@ import type { Tail } from '#shared/log/fanout.ts';
 import { isUnavailable, type Pool } from '#shared/postgres/postgres.ts';
 import { formatPosition, type Position, parsePosition } from '#shared/wire.ts';
 import type { Catalog, Table } from '../catalog/catalog.ts';
-import { keepDigits, parseKey } from '../catalog/row-schema.ts';
+import { keepDigits, parseKey } from '../http/row-values.ts';
 import { PlankError } from '../http/errors.ts';
 import { invalid, invalidFields } from '../http/problems.ts';
-import { type ReplicaAnswer, replicaAnswer } from './explain-replica.ts';
-import { clientSteps, endOf, type Step } from './explain-text.ts';
+import { type ReplicaAnswer, replicaAnswer } from './explain-gateway.ts';
+import { clientSteps, endOf, type Step } from './explain-steps.ts';
 import { extentOf, maxChanges, problemsOf, type Traced, traceRow, traceSeq } from './trace.ts';
 import { duration } from './verdict.ts';
 

@@ -7,8 +7,8 @@ import type { NodeStatus, Roster } from '#shared/bus/roster.ts';
 import type { Row } from '#shared/wire.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import { drainWarning } from './drain.ts';
-import type { Figures } from './figures.ts';
-import type { SeenGateway } from './gateway-state.ts';
+import type { Figures } from './log-figures.ts';
+import type { SeenGateway } from './gateway-figures.ts';
 import { LiveTable } from './tables.ts';
 import { readingLongMs, type Verdict, verdict } from './verdict.ts';
 

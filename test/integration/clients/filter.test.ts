@@ -3,8 +3,8 @@
 import * as fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Catalog, type Table } from '#gateway/catalog/catalog.ts';
-import { keepDigits } from '#gateway/catalog/row-schema.ts';
-import { compileFilter, equalityOf, filterSql } from '#gateway/filter/compile.ts';
+import { keepDigits } from '#gateway/http/row-values.ts';
+import { compileFilter, equalityOf, filterSql } from '#gateway/filter/judge.ts';
 import { parseImage } from '#gateway/filter/image.ts';
 import { type Filter, FilterError, parseFilter } from '#gateway/filter/parse.ts';
 import { indexKey } from '#gateway/filter/types.ts';

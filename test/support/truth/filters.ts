@@ -1,8 +1,8 @@
 // Owns a table of every type that a filter may meet, and short words to ask filters about it.
 
 import type { Column, Table } from '#gateway/catalog/catalog.ts';
-import { keepDigits } from '#gateway/catalog/row-schema.ts';
-import { compileFilter } from '#gateway/filter/compile.ts';
+import { keepDigits } from '#gateway/http/row-values.ts';
+import { compileFilter } from '#gateway/filter/judge.ts';
 import { parseImage } from '#gateway/filter/image.ts';
 import { type Filter, FilterError, parseFilter } from '#gateway/filter/parse.ts';
 

@@ -6,7 +6,7 @@
  * enum, a check constraint) is left to it and translated by problems.ts.
  */
 import { z } from 'zod';
-import type { Column, Table } from './catalog.ts';
+import type { Column, Table } from '../catalog/catalog.ts';
 import { sourcesIn } from './json-source.ts';
 import { parseSegment } from './row-address.ts';
 

@@ -1,6 +1,6 @@
 /** What a client's replica says of a change and that client, in words: matched or why not, written or what it waits for. */
 import { actions, isBreak } from '#shared/log/batch.ts';
-import type { Judged, ReplicaAnswer } from './explain-replica.ts';
+import type { Judged, ReplicaAnswer } from './explain-gateway.ts';
 
 export interface Step {
   step: 'captured' | 'sequenced' | 'published' | 'received' | 'matched' | 'written';

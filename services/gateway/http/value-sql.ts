@@ -6,8 +6,8 @@
  */
 
 import { quoted } from '#shared/postgres/postgres.ts';
-import type { Column, Table } from './catalog.ts';
-import type { Value } from './row-schema.ts';
+import type { Column, Table } from '../catalog/catalog.ts';
+import type { Value } from './row-values.ts';
 
 /** The parameters of a statement, numbered as they come. */
 export class Parameters {

@@ -1,7 +1,7 @@
 // Which step of an explained change is its summary.
 
 import { expect, it } from 'vitest';
-import { endOf, type Step } from '#gateway/ops/explain-text.ts';
+import { endOf, type Step } from '#gateway/ops/explain-steps.ts';
 
 const steps = (...states: [Step['step'], Step['state']][]): Step[] =>
   states.map(([step, state]) => ({ step, state, text: `${step} ${state}` }));

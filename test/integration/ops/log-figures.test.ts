@@ -1,7 +1,7 @@
 // What operators are told of Postgres while it hangs: at once that it does not answer, and for how long.
 
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { Figures } from '#gateway/ops/figures.ts';
+import { Figures } from '#gateway/ops/log-figures.ts';
 import { LocalFanout } from '#shared/log/fanout-local.ts';
 import { createPool } from '#shared/postgres/postgres.ts';
 import { createDatabase } from '../../support/servers/servers.ts';
