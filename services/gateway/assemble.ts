@@ -1,5 +1,6 @@
 /** Makes the parts of a gateway and connects them. gateway.ts owns, starts and stops them. */
 import { type Bus, LocalBus } from '#shared/bus/bus.ts';
+import { type GatewayState, leaderIn } from '#shared/bus/node-state.ts';
 import { Roster } from '#shared/bus/roster.ts';
 import type { Tail } from '#shared/log/fanout.ts';
 import { LogReader } from '#shared/log/log-reader.ts';
@@ -19,9 +20,8 @@ import { Sockets } from './clients/sockets.ts';
 import { createApp, type Health } from './http/app.ts';
 import { Console } from './ops/console.ts';
 import { DatabaseCheck } from './ops/database-check.ts';
-import type { GatewayState } from './ops/gateway-figures.ts';
 import { showGauges } from './ops/gauges.ts';
-import { freshMsOfOthers, leaderOf, toldByLeader } from './ops/other-processes.ts';
+import { freshMsOfOthers, leaderOf } from './ops/other-processes.ts';
 import { Operations } from './ops/server.ts';
 import { CanaryWatch } from './relay/canary.ts';
 import { Feed } from './relay/feed.ts';
@@ -105,7 +105,7 @@ export function assemble({ config, tail, bus = new LocalBus(), log, metrics }: G
     log,
     metrics,
   });
-  const canaries = new CanaryWatch({ told: () => toldByLeader(roster, 'canaryEveryMs'), log, metrics });
+  const canaries = new CanaryWatch({ told: () => leaderIn(roster.nodes())?.state.canaryEveryMs ?? null, log, metrics });
   const freshness = new Freshness({
     place: () => hub,
     leader: () => leaderOf(roster),
@@ -153,7 +153,7 @@ export function assemble({ config, tail, bus = new LocalBus(), log, metrics }: G
     clients: clients,
     sockets: sockets,
     events: events,
-    headSeq: () => toldByLeader(roster, 'headSeq'),
+    headSeq: () => leaderIn(roster.nodes())?.state.headSeq ?? null,
     isReady: () => own.ready().ready,
     isFresh: () => freshness.isFresh,
   });

@@ -4,6 +4,7 @@
  */
 import { createServer, type Server } from 'node:http';
 import { type AddressInfo, Server as TcpServer } from 'node:net';
+import type { GatewayState } from '#shared/bus/node-state.ts';
 import type { GatewayConfig } from '#shared/process/config.ts';
 import type { Service } from '#shared/process/lifecycle.ts';
 import { close, isLoopback, listen, openWarning } from '#shared/process/listen.ts';
@@ -13,7 +14,8 @@ import { formatPosition } from '#shared/wire.ts';
 import { assemble, type Drained, type GatewayDeps, type Parts, type Readiness } from './assemble.ts';
 import { allAccepted } from './balance/accepted.ts';
 import type { Health } from './http/app.ts';
-import { type GatewayState, gatewayFigures } from './ops/gateway-figures.ts';
+import { onUpgrade } from './http/upgrades.ts';
+import { gatewayFigures } from './ops/gateway-figures.ts';
 
 /** a proxy's idle connections are left open this long, longer than it keeps them itself (nginx.conf: 3 s) */
 const lingerMs = 3_500;
@@ -40,7 +42,7 @@ export class Gateway implements Service {
       drain: () => this.#drainAsAsked(),
       undrain: () => this.#undrainAsAsked(),
     });
-    const { app, sockets, events } = this.#parts;
+    const { app, sockets } = this.#parts;
     this.#server = createServer(
       {
         headersTimeout: 10_000,
@@ -55,10 +57,7 @@ export class Gateway implements Service {
       if (request.headers['x-forwarded-for'] !== undefined) this.#isProxied = true;
       if (this.#stopping) response.setHeader('Connection', 'close');
     });
-    this.#server.on('upgrade', (request, socket, head) => {
-      if (events.isOn(request.socket)) socket.destroy();
-      else sockets.upgrade(request, socket, head);
-    });
+    onUpgrade(this.#server, (request, socket, head) => sockets.upgrade(request, socket, head));
   }
 
   get port(): number {

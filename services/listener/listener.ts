@@ -9,6 +9,7 @@
  * finds in the log.
  */
 import { type Bus, LocalBus } from '#shared/bus/bus.ts';
+import type { ListenerState } from '#shared/bus/node-state.ts';
 import { Roster } from '#shared/bus/roster.ts';
 import type { Publisher } from '#shared/log/fanout.ts';
 import { LogReader } from '#shared/log/log-reader.ts';
@@ -36,20 +37,6 @@ const publishPatienceMs = 200;
 const contactGraceMs = 1_000;
 /** what runs beside the drains gets this long to end with the lead: on a silent connection it may take minutes */
 const endingMs = 2_000;
-
-/** A listener's own part of its status in the roster. */
-export type ListenerState = Record<string, unknown> & {
-  state: string;
-  /** of its lead, while it leads */
-  term: number | null;
-  /** the last seq that it gave, and of which epoch, while it leads */
-  headSeq: number | null;
-  epoch: number | null;
-  /** for how long Postgres has owed it an answer, in ms, while it leads: what it says of its lead is as old as that */
-  owedMs: number | null;
-  /** how often it commits a canary, in ms, while it leads; 0: never */
-  canaryEveryMs: number | null;
-};
 
 export class Listener implements Service {
   readonly #config: ListenerConfig;

@@ -148,7 +148,7 @@ it('says so while Redis is down', async () => {
   await redis.kill();
   await says(page, 'wait', /Redis does not answer: changes come from the log in Postgres/);
   // of the other gateway and of the listeners, nothing is claimed, and nothing can be wished
-  await poll(() => page.locator('#status-also').innerText()).toContain('gateway-1 hears nothing of the others');
+  await poll(() => page.locator('#status-also').innerText()).toContain('gateway-1 cannot hear the others');
   await poll(() => page.locator('#channels-note').innerText()).toBe('Not known while Redis does not answer.');
   await poll(() => rowOf(page, 'gateway-1').locator('.share').innerText()).toBe('–');
   expect(await page.getByRole('button', { name: 'Drain gateway-1' }).isDisabled()).toBe(true);
@@ -221,7 +221,7 @@ it('drains a gateway and takes it back, by the keyboard', async () => {
   await poll(() => button.innerText()).toBe('Sure?');
   expect(await page.locator('#gateways-warning').isVisible()).toBe(false);
   await page.keyboard.press('Enter');
-  await says(page, 'wait', /gateway-2 is drained and takes no clients/);
+  await says(page, 'wait', /gateway-2 is drained and accepts no clients/);
   await poll(() => rowOf(page, 'gateway-2').locator('.pill').innerText()).toBe('drained');
   await poll(() => button.innerText()).toBe('Undrain');
   // the other is the last one now: asked whether one is sure, one is told so

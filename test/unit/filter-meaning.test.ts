@@ -2,8 +2,9 @@
 // test/integration/clients/filter.test.ts.
 
 import { describe, expect, it } from 'vitest';
-import { equalityOf, filterSql } from '#gateway/filter/judge.ts';
 import { ImageError, parseImage } from '#gateway/filter/image.ts';
+import { equalityOf } from '#gateway/filter/judge.ts';
+import { filterSql } from '#gateway/filter/sql.ts';
 import { indexKey } from '#gateway/filter/types.ts';
 import { admits, parse } from '../support/truth/filters.ts';
 

@@ -2,8 +2,8 @@
 
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { filterSql } from '#gateway/filter/judge.ts';
 import { FilterError, parseFilter } from '#gateway/filter/parse.ts';
+import { filterSql } from '#gateway/filter/sql.ts';
 import { admits, keyOf, nested, parse, refusal, table } from '../support/truth/filters.ts';
 
 describe('what is refused', () => {
@@ -20,7 +20,7 @@ describe('what is refused', () => {
     [{ constructor: 1 }, 'where.constructor is not a column of things'],
     [{ or: [{ n: 1 }, { toString: 1 }] }, 'where.or.1.toString is not a column of things'],
     [{ n: {} }, 'where.n must be a value, null, or an object with an operator'],
-    [{ n: { like: 1 } }, 'where.n.like is no operator: there are eq, ne, gt, gte, lt, lte, in and is'],
+    [{ n: { like: 1 } }, 'where.n.like is no operator: use eq, ne, gt, gte, lt, lte, in or is'],
     ['{"n":{"__proto__":1}}', /^where\.n\.__proto__ is no operator/],
     [{ n: { constructor: 1 } }, /^where\.n\.constructor is no operator/],
     [{ n: { length: 2, 0: 1, 1: 2 } }, /^where\.n\.0 is no operator/],
@@ -83,7 +83,7 @@ describe('what is refused', () => {
 
   it.each(['ok', 'id', 'mood'])('order of %s', (name) => {
     for (const operator of ['gt', 'gte', 'lt', 'lte'])
-      expect(refusal({ [name]: { [operator]: 'x' } }).message).toMatch(/ is not for this type of column/);
+      expect(refusal({ [name]: { [operator]: 'x' } }).message).toMatch(/ cannot compare this type of column/);
   });
 
   it.each<[string, string[]]>([

@@ -71,7 +71,7 @@ describe('the sentence', () => {
       'a canary is missing',
       { gateways: [gateway('gateway-1'), gateway('gateway-2', { canaryLate: true })] },
       'bad',
-      'Changes are late or do not come to gateway-2: a canary is missing',
+      'Changes are late or do not reach gateway-2: a canary is missing',
     ],
     [
       'a replica is stale',
@@ -181,7 +181,7 @@ describe('the sentence', () => {
     const gateways = [gateway('gateway-1'), gateway('gateway-2', { draining: true, ready: false, connections: 0 })];
     expect(verdict(picture({ gateways }))).toEqual({
       level: 'wait',
-      text: 'gateway-2 is drained and takes no clients',
+      text: 'gateway-2 is drained and accepts no clients',
       todo: 'Stop it, or undrain it below.',
       also: ['Changes arrive all the same, within 4 ms'],
     });
@@ -210,7 +210,7 @@ describe('the sentence', () => {
 
   it('says whose the numbers are, while nobody else is heard', () => {
     const { also } = verdict(picture({ deafMs: 8_000, listeners: [], gateways: [gateway('gateway-1')] }));
-    expect(also[0]).toMatch(/^gateway-1 hears nothing of the others/);
+    expect(also[0]).toMatch(/^gateway-1 cannot hear the others/);
   });
 });
 
@@ -238,7 +238,7 @@ describe('what to do', () => {
           { ...standby, node: 'listener-1' },
         ],
       },
-      /^listener-1 leads meanwhile. Start listener-2 again, .* nobody stands by/,
+      /^listener-1 leads. Start listener-2 again, .* there is no standby/,
     ],
     [
       'a former leader is gone, and others are there',
@@ -246,7 +246,7 @@ describe('what to do', () => {
         log: { leader: 'listener-2', waitingMs: 0, waiting: 0 },
         listeners: [gone, standby, { node: 'listener-3', silentMs: 0 }],
       },
-      /^listener-2 leads meanwhile. Start listener-1 again, or look at its log.$/,
+      /^listener-2 leads. Start listener-1 again, or look at its log.$/,
     ],
     ['Redis is down', { deafMs: 9_000 }, /^Bring Redis back.* Nothing is lost/],
     ['Postgres is down', postgresIsDown, /^Bring Postgres back/],

@@ -4,7 +4,9 @@ import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { Column, Table } from '#gateway/catalog/catalog.ts';
 import { formatSegment } from '#gateway/http/row-address.ts';
-import { keepDigits, parseKey, type RowSchemas, rowSchemas } from '#gateway/http/row-values.ts';
+import { parseKey } from '#gateway/http/row-key.ts';
+import { type RowSchemas, rowSchemas } from '#gateway/http/row-values.ts';
+import { keepDigits } from '#shared/exact-json.ts';
 
 function column(name: string, base: string, over: Partial<Column> = {}): Column {
   return { name, type: base, base, nullable: false, optional: false, writable: true, ...over };

@@ -2,7 +2,7 @@
  * Gives connections away while this replica has more than its share (shedding.ts says how many): picks who moves best, and asks
  * them to. What must stay true: who is catching up is left alone, as is who knows no position to go on from.
  */
-import { z } from 'zod';
+import { gatewaysIn } from '#shared/bus/node-state.ts';
 import type { Roster } from '#shared/bus/roster.ts';
 import type { Log } from '#shared/process/logger.ts';
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
@@ -21,15 +21,6 @@ import {
 const everyMs = 1_000;
 /** those asked in one second leave within this part of it */
 const overMs = 800;
-
-/** Of a gateway's state in the roster; another version may say it otherwise, and then does not count. */
-const replicaSchema = z.object({
-  ready: z.boolean(),
-  draining: z.boolean(),
-  connections: z.number(),
-  limit: z.number(),
-  moving: z.number(),
-});
 
 interface ShedderOptions {
   roster: Roster;
@@ -102,11 +93,9 @@ export class Shedder {
 
   #others(): Replica[] {
     const { roster } = this.#options;
-    return roster.nodes().flatMap(({ instance, role, state }) => {
-      if (role !== 'gateway' || instance === roster.instance) return [];
-      const { data } = replicaSchema.safeParse(state);
-      return data ? [{ instance, ...data }] : [];
-    });
+    return gatewaysIn(roster.nodes())
+      .filter(({ instance }) => instance !== roster.instance)
+      .map(({ instance, state }) => ({ ...state, instance }));
   }
 }
 

@@ -1,67 +1,78 @@
 /**
- * What is attached: the tables that clients may name, their columns and keys. Read from plank.catalog; read again when an
- * event of action S says that a table changed its shape. Identifiers in SQL come only from here.
+ * The attached tables with their columns and keys, as plank.catalog has them. Loaded again after
+ * each event with action S: a table was altered, attached or detached. Identifiers in SQL come only
+ * from here.
  */
 import { limited, type Pool } from '#shared/postgres/postgres.ts';
 
-/** A question that is lost with its connection holds up all changes behind it: it is asked again after this time. 500 tables take 0.3 s. */
+/**
+ * All later changes wait for the catalog, so a query that a dead connection swallowed is given up
+ * after this time. 500 tables take 0.3 s.
+ */
 const loadMs = 4_000;
 
 export interface Column {
   name: string;
-  /** as Postgres prints it: "character varying(20)", "integer[]" */
+  /** as format_type prints it: "character varying(20)", "integer[]" */
   type: string;
-  /** pg_type.typname, without domains: "varchar", "_int4"; a type of users has its schema before it */
+  /** pg_type.typname, with domains resolved: "varchar", "_int4"; types of users come with their schema */
   base: string;
   /**
-   * The type as SQL, under any search_path and without a modifier, where its JSON is neither its text nor a number: a composite type, an
-   * array of users' types, a type with a cast to json.
+   * For types whose JSON is neither their text nor a number (a composite type, an array of users'
+   * types, a type with a cast to json): the type as SQL, independent of search_path and without a
+   * modifier.
    */
   structured?: string | null;
-  /** operators of the primary key as SQL; null where the column is not in it */
+  /** operators of the primary key as SQL; null if the column is not in the key */
   equals?: string | null;
   above?: string | null;
   nullable: boolean;
   /** an INSERT may leave it out */
   optional: boolean;
   writable: boolean;
-  /** its values are labels */
+  /** the type is an enum */
   enum?: boolean;
-  /** texts that differ may be equal */
+  /** the collation is non-deterministic: different texts can be equal */
   nondeterministic?: boolean;
-  /** SQL for its value in the row `t` as images have it, where that is not the column itself */
+  /** SQL for its value in images, over the row with the alias t, unless that is the column itself */
   value?: string | null;
-  /** generated when it is read; `value` gives JSON */
+  /** GENERATED … VIRTUAL, computed when it is read; `value` gives JSON */
   virtual?: boolean;
 }
 
 export interface Table {
-  /** names the table inside events */
+  /** identifies the table in events */
   id: number;
   /** what clients call it: "items", or "sales.orders" outside the schema public */
   name: string;
   schema: string;
   table: string;
   keyColumns: string[];
-  /** without the excluded ones */
+  /** without excluded columns */
   columns: Column[];
-  /** SQL for the JSON image of the row `t`: the same bytes that capture makes, partial where the row is above the bound */
+  /**
+   * SQL for the JSON image of the row with the alias t: the same bytes as capture makes, partial if
+   * the row is above the size bound
+   */
   imageSql: string;
-  /** SQL for the partial image of the row `t`, null where the row is not above the bound; null where none can be */
+  /**
+   * SQL for the partial image of the row, which is null for a row within the bound; null if no row
+   * can be above it
+   */
   largeSql: string | null;
-  /** the bound, in bytes */
+  /** the size bound of a row's image, in bytes */
   rowBytes: number;
-  /** another one where anything of the above is */
+  /** changes whenever anything above changes */
   version: string;
 }
 
-/** A table of which columns were excluded after they had been captured. */
+/** A table with columns that were excluded after they had been captured: older images still contain them. */
 export interface Former {
-  /** what transactions before this one captured is meant */
+  /** images of transactions before this one are concerned */
   xid: bigint;
-  /** the members of such images that may be read */
+  /** the columns of those images that may be sent */
   columns: ReadonlySet<string>;
-  /** whether their keys may be */
+  /** whether their keys may be sent */
   key: boolean;
 }
 
@@ -91,7 +102,7 @@ export class Catalog {
   #byName = new Map<string, Table>();
   #former: ReadonlyMap<number, Former> = new Map();
   #formerRows = '[]';
-  /** ends with the load before: what is read later counts */
+  /** loads run one after the other, so that the result of the last one stays */
   #loading: Promise<unknown> = Promise.resolve();
 
   constructor(pool: Pool) {
@@ -99,8 +110,8 @@ export class Catalog {
   }
 
   /**
-   * Reads everything anew. Returns the ids of tables that are not what they were; the others stay the same objects. Throws when
-   * Postgres does not answer; what was known stays.
+   * Loads all tables again. Returns the ids of tables that changed or are gone; the others stay the
+   * same objects. Throws if Postgres does not answer, and keeps the tables as they were.
    */
   load(): Promise<Set<number>> {
     const loaded = this.#loading.then(() => this.#load());
@@ -127,14 +138,14 @@ export class Catalog {
       const known = before.get(row.id);
       return known && JSON.stringify(known) === JSON.stringify(table) ? known : table;
     });
-    // after the tables: whoever knows that a column is excluded knows what of before may be read
+    // after the tables: a reader that sees a column excluded must also find out what older images may show
     await this.loadFormer();
     this.#byId = new Map(tables.map((table) => [table.id, table]));
     this.#byName = new Map(tables.map((table) => [table.name, table]));
     return new Set([...before].filter(([id, table]) => this.#byId.get(id) !== table).map(([id]) => id));
   }
 
-  /** Reads anew what was excluded after it had been captured. Resolves with whether that is more, or other, than was known. */
+  /** Loads `former` again. Resolves with whether it changed. */
   async loadFormer(): Promise<boolean> {
     const { rows } = await this.#pool.query<FormerRow>(limited(loadMs, 'select * from plank.former order by id'));
     const text = JSON.stringify(rows);
@@ -149,7 +160,7 @@ export class Catalog {
     return true;
   }
 
-  /** By Table.id. */
+  /** Tables with columns excluded after capture, by Table.id. */
   get former(): ReadonlyMap<number, Former> {
     return this.#former;
   }

@@ -1,7 +1,7 @@
 /** Cuts columns out of an image without parsing their values, so that they stay the bytes that Postgres rendered. */
 
 import { isPartial } from '#shared/log/batch.ts';
-import { ImageError } from '../filter/image.ts';
+import { ImageError } from '../filter/row-filter.ts';
 
 const quote = 0x22;
 const backslash = 0x5c;

@@ -3,8 +3,7 @@ import { hash } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { type Position, type ProtocolErrorCode, parsePosition } from '#shared/wire.ts';
 import type { Catalog, Table } from '../catalog/catalog.ts';
-import { FilterError } from '../filter/parse.ts';
-import { RowFilter } from '../filter/row-filter.ts';
+import { FilterError, RowFilter } from '../filter/row-filter.ts';
 import type { ChannelWords } from './rows-channel.ts';
 
 /** The request cannot be served; the connection can. */

@@ -5,8 +5,8 @@
 import { actions, type Batch, BatchReader, isPartial } from '#shared/log/batch.ts';
 import type { Effect, RowAction } from '#shared/wire.ts';
 import type { Table } from '../catalog/catalog.ts';
-import { ImageError } from '../filter/image.ts';
 import type { RowFilter } from '../filter/row-filter.ts';
+import { ImageError } from '../filter/row-filter.ts';
 import type { Skip } from './already-seen.ts';
 import { type Change, changesOf } from './change.ts';
 import { type Framing, framed } from './framing.ts';

@@ -4,8 +4,7 @@
  */
 import { actions } from '#shared/log/batch.ts';
 import type { Table } from '../catalog/catalog.ts';
-import { ImageError } from '../filter/image.ts';
-import { type FilterColumn, rowKey } from '../filter/row-filter.ts';
+import { type FilterColumn, ImageError, rowKey } from '../filter/row-filter.ts';
 import type { Change } from './change.ts';
 import type { FilteredChannel } from './rows-channel.ts';
 

@@ -1,15 +1,14 @@
 /** Server-sent events: one subscription as a GET, resumed by the browser's own Last-Event-ID. */
 import type { Socket } from 'node:net';
 import type { Request, RequestHandler, Response } from 'express';
+import { parseExactJson } from '#shared/exact-json.ts';
 import type { Position } from '#shared/wire.ts';
 import type { Guest } from '../balance/departure.ts';
-import { parseSegment } from '../http/row-address.ts';
-import { parseExactJson } from '../http/row-values.ts';
 import { eventFraming, eventIds } from '../channels/framing.ts';
 import { positionOf, Refused, wordsOf } from '../channels/row-query.ts';
 import type { ChannelWords } from '../channels/rows-channel.ts';
-import { PlankError } from '../http/errors.ts';
-import { invalidFields } from '../http/problems.ts';
+import { invalidFields, PlankError } from '../http/errors.ts';
+import { parseSegment } from '../http/row-address.ts';
 import { Outlet } from '../relay/outlet.ts';
 import { addressOf, forwardedFor, nextPeerId, type Peer } from './connection.ts';
 import { PingWheel } from './ping-wheel.ts';
@@ -96,14 +95,9 @@ export class EventStreams {
    * connection ends instead.
    */
   readonly guard: RequestHandler = (request, _response, next) => {
-    if (this.isOn(request.socket)) request.socket.destroy();
+    if (this.#taken.has(request.socket)) request.socket.destroy();
     else next();
   };
-
-  /** Whether this connection is for a stream, which nothing may follow. */
-  isOn(socket: Socket): boolean {
-    return this.#taken.has(socket);
-  }
 
   /** For `GET /api/:table/changes`. */
   readonly handler: RequestHandler = async (request, response) => {

@@ -1,7 +1,7 @@
 /** What is said on one WebSocket of plank.v1: hello first, then requests, each answered by `ok` or `error`. */
 
+import { parseExactJson } from '#shared/exact-json.ts';
 import { closeCodes, formatPosition, type ServerFrame } from '#shared/wire.ts';
-import { parseExactJson } from '../http/row-values.ts';
 import { framed } from '../channels/framing.ts';
 import { isSame, positionOf, Refused, wordsOf } from '../channels/row-query.ts';
 import type { Connection } from './connection.ts';

@@ -1,27 +1,29 @@
 /**
- * A row's image, read as far as filters ask for it and once for all of them. Images are what to_json renders; JSON.parse
- * rounds a bigint or a numeric, so their digits are taken from the text itself.
+ * A row's image: parsed once for all filters, its columns only as filters need them. Images are
+ * what to_json renders. JSON.parse would round a bigint or a numeric, so their digits are taken
+ * from the text itself.
  */
 
-import type { Torn } from '../channels/ring.ts';
 import type { Codec, Comparable } from './types.ts';
 
 export interface FilterColumn {
   readonly name: string;
   readonly codec: Codec;
-  /** SQL for it in the row `t`, where it is not what the name says */
+  /** SQL for the column's value in the row with the alias t, unless that is the column itself */
   readonly value?: string;
 }
 
 /**
- * The image does not say what it is asked: it is of another shape of the table, and the column had another type then; or of a row above the
- * bound, and the column was left out. Or it is none: who owns a table can make up its changes.
+ * The image does not have the value of a column.
+ * shape: it was captured before the column had its type; or it is no image at all, as the owner of
+ * a table can forge its changes.
+ * left out: the row is above the size bound, and the image lacks the column.
  */
 export class ImageError extends Error {
   override readonly name = 'ImageError';
-  readonly why: Torn;
+  readonly why: 'shape' | 'left out';
 
-  constructor(message: string, { why = 'shape', ...options }: ErrorOptions & { why?: Torn } = {}) {
+  constructor(message: string, { why = 'shape', ...options }: ErrorOptions & { why?: ImageError['why'] } = {}) {
     super(message, options);
     this.why = why;
   }
@@ -29,7 +31,7 @@ export class ImageError extends Error {
 
 export class ParsedRow {
   readonly #text: string;
-  /** of a row above the bound: columns that are not in it are not null */
+  /** the row is above the size bound: a column that the image lacks is not null */
   readonly #isPartial: boolean;
   readonly #values: Readonly<Record<string, unknown>>;
   #sources: Map<string, string> | undefined;
@@ -42,7 +44,7 @@ export class ParsedRow {
     this.#values = objectOf(text);
   }
 
-  /** Null where the column is null, or is not in an image of before it was added. Throws ImageError. */
+  /** Null if the column is null, or was added after the image was captured. Throws ImageError. */
   read({ name, codec }: FilterColumn): Comparable | null {
     let value = this.#read.get(name);
     if (value === undefined) {
@@ -51,7 +53,7 @@ export class ParsedRow {
         throw new ImageError(`the column ${name} was left out of an image`, { why: 'left out' });
       const parsed = isThere ? this.#values[name] : null;
       value = parsed === null ? null : codec.read(parsed, () => this.#source(name));
-      // to go on would be to misjudge
+      // to go on would admit or refuse the row wrongly
       if (value === undefined) throw new ImageError(`the column ${name} of an image is no ${codec.cast}`);
       this.#read.set(name, value);
     }
@@ -75,14 +77,14 @@ function objectOf(text: string): Record<string, unknown> {
   return values as Record<string, unknown>;
 }
 
-/** `text` is one JSON object, as Postgres rendered it; else this throws ImageError. */
+/** Throws ImageError if `text` is no JSON object. */
 export function parseImage(text: string): ParsedRow {
   return new ParsedRow(text);
 }
 
 /**
- * The texts of the numbers among an object's own members. Not by JSON.parse's reviver: it descends by recursion, and a json
- * column may be nested more deeply than the stack.
+ * The texts of the numbers among an object's own members. A reviver of JSON.parse descends by
+ * recursion, and a json column may be nested more deeply than the stack allows.
  */
 function sourcesOf(text: string): Map<string, string> {
   const sources = new Map<string, string>();

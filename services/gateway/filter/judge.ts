@@ -1,56 +1,19 @@
 /**
- * What a filter means: as SQL, as a function of an image, and as the keys under which an index may hold it. The first two
- * must agree for every row; test/integration/clients/filter.test.ts holds them against each other.
+ * A filter as a function of a row's image, and as the keys under which an index may hold it. sql.ts
+ * decides the same in Postgres. The two must agree for every row;
+ * test/integration/clients/filter.test.ts compares them.
  */
-import { quoted } from '#shared/postgres/postgres.ts';
 import type { FilterColumn, ParsedRow } from './image.ts';
 import type { Filter, Order } from './parse.ts';
 import { type Comparable, compare, indexKey } from './types.ts';
 
-const sqlOrders = { gt: '>', gte: '>=', lt: '<', lte: '<=' } as const satisfies Record<Order, string>;
-
-/**
- * A boolean expression over the row `t`, and the values of its parameters, the first of which is $`firstParameter`.
- * True, false or null as PROTOCOL.md has it: a row is admitted where it is true.
- */
-export function filterSql(filter: Filter, firstParameter: number): { text: string; values: (string | string[])[] } {
-  const values: (string | string[])[] = [];
-  // nothing is looked for along search_path
-  const parameter = (value: string | string[], cast: string) =>
-    `$${firstParameter + values.push(value) - 1}::pg_catalog.${cast}`;
-
-  const write = (node: Filter): string => {
-    switch (node.kind) {
-      case 'and':
-      case 'or':
-        if (node.filters.length === 0) return String(node.kind === 'and');
-        return `(${node.filters.map(write).join(` ${node.kind} `)})`;
-      case 'not':
-        return `(not ${write(node.filter)})`;
-      case 'null':
-        return `(${columnSql(node.column)} is null)`;
-      case 'equal': {
-        const { cast, text, equalSql } = node.column.codec;
-        const texts = node.values.map(text);
-        const column = columnSql(node.column);
-        const operand = texts.length === 1 ? parameter(texts[0]!, cast) : `any (${parameter(texts, `${cast}[]`)})`;
-        return `(${equalSql?.(column) ?? column} operator(pg_catalog.=) ${operand})`;
-      }
-      default: {
-        const { cast, text, orderSql } = node.column.codec;
-        const column = columnSql(node.column);
-        return `(${orderSql?.(column) ?? column} operator(pg_catalog.${sqlOrders[node.order]}) ${parameter(text(node.value), cast)})`;
-      }
-    }
-  };
-  const columnSql = ({ name, value }: FilterColumn) => value ?? `t.${quoted(name)}`;
-  return { text: write(filter), values };
-}
-
-/** Null is unknown. */
+/** SQL's three values: null is unknown. */
 type Judge = (row: ParsedRow) => boolean | null;
 
-/** Whether a row is admitted. Throws ImageError where the image is of before a column had its type. */
+/**
+ * Whether a row is admitted. The function throws ImageError if the image is older than the type of
+ * a column.
+ */
 export function compileFilter(filter: Filter): (row: ParsedRow) => boolean {
   const judge = compile(filter);
   return (row) => judge(row) === true;
@@ -83,7 +46,7 @@ function compile(filter: Filter): Judge {
   }
 }
 
-/** One that is `decisive` decides; else one that is unknown. */
+/** One part with the value `decisive` decides. Otherwise one unknown part makes the whole unknown. */
 function junction(judges: readonly Judge[], decisive: boolean): Judge {
   return (row) => {
     let verdict: boolean | null = !decisive;
@@ -123,13 +86,14 @@ const orders: Record<Order, (value: Comparable, bound: Comparable) => boolean> =
 
 export interface Equality {
   column: FilterColumn;
-  /** index keys of the values that the column may have */
+  /** index keys of the values that the filter admits */
   values: string[];
 }
 
 /**
- * What a row must equal to be admitted, by the column with the fewest values: the filter need only be asked about rows
- * where indexKey(row.read(column)) is among them. Null where the filter does not say such a thing of every row.
+ * A condition that every admitted row meets: a column equals one of some values. An index then asks
+ * the filter only about rows where indexKey(row.read(column)) is among them. Of several such
+ * columns, the one with the fewest values. Null if the filter has none.
  */
 export function equalityOf(filter: Filter): Equality | null {
   let best: (Filter & { kind: 'equal' }) | undefined;

@@ -1,6 +1,7 @@
 /**
- * Dates and timestamps of Postgres as numbers that compare as Postgres compares: days and microseconds since 1970, exactly,
- * from 4714 BC to the year 294276 (dates: 5874897), with the infinities. Reads what to_json renders and what filters may say.
+ * Dates and timestamps of Postgres as numbers with the same order: exact days or microseconds since
+ * 1970, from 4714 BC to the year 294276 (dates: 5874897), and the infinities. Reads what to_json
+ * renders and what filters may contain.
  */
 
 export type TimeType = 'date' | 'timestamp' | 'timestamptz';
@@ -21,7 +22,7 @@ const firstDay = daysOf(-4713, 11, 24)!;
 const endDay = daysOf(294_277, 1, 1)!;
 const endDayOfDates = daysOf(5_874_898, 1, 1)!;
 
-/** Undefined where the text is no such date or timestamp, or out of the range of Postgres. */
+/** Undefined if the text is no date or timestamp of this type, or out of Postgres' range. */
 export function parseMoment(type: TimeType, text: string): Moment | undefined {
   if (text === 'infinity') return Infinity;
   if (text === '-infinity') return -Infinity;
@@ -39,7 +40,7 @@ export function parseMoment(type: TimeType, text: string): Moment | undefined {
   return micros >= BigInt(firstDay) * microsPerDay && micros < BigInt(endDay) * microsPerDay ? micros : undefined;
 }
 
-/** The text that Postgres reads, one for each moment. */
+/** A text that Postgres reads. Equal moments give equal texts. */
 export function formatMoment(type: TimeType, moment: Moment): string {
   if (moment === Infinity) return 'infinity';
   if (moment === -Infinity) return '-infinity';
@@ -54,7 +55,7 @@ export function formatMoment(type: TimeType, moment: Moment): string {
 
 const pad = (number: number, length: number): string => String(number).padStart(length, '0');
 
-/** Minutes east of Greenwich; Postgres knows none of 16 hours. */
+/** Minutes east of Greenwich. Postgres' offsets end before 16 hours. */
 function offsetOf(text: string): number | undefined {
   if (text === '' || text === 'Z') return 0;
   const [hours, minutes] = [Number(text.slice(1, 3)), Number(text.slice(3).replace(':', ''))];
@@ -62,8 +63,9 @@ function offsetOf(text: string): number | undefined {
   return (text.startsWith('-') ? -1 : 1) * (hours * 60 + minutes);
 }
 
-// The two algorithms count years from March on, in eras of 400, so that leap days come last: Howard Hinnant,
-// "chrono-Compatible Low-Level Date Algorithms". Like Postgres they take the Gregorian calendar back beyond its beginning.
+// These two algorithms count years from March on, in eras of 400 years, so that a leap day is the
+// last of its year: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms". Like Postgres
+// they extend the Gregorian calendar to the time before it began.
 
 /** Year 0 is 1 BC. */
 function daysOf(year: number, month: number, date: number): number | undefined {

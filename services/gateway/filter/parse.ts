@@ -1,22 +1,27 @@
 /**
- * Filters: parsed from a client's JSON into a normal form, in which filters that say the same in another order or another
- * way of writing are one, with one `key`. What must stay true: whatever is accepted here, compileFilter and filterSql
- * (filter-compile.ts) judge alike for every row; input of any shape and depth costs a bounded effort and gets a clear error.
+ * Parses filters from a client's JSON into a normal form: filters that differ only in order or
+ * notation have one `key`. Invariants:
+ * - For every filter that is accepted here, judge.ts and sql.ts agree on every row.
+ * - Input of any shape and depth costs a bounded effort and gets a clear error.
  */
+
+import { exactJson } from '#shared/exact-json.ts';
 import type { Table } from '../catalog/catalog.ts';
-import { exactJson } from '../http/row-values.ts';
 import type { FilterColumn } from './image.ts';
 import { type Comparable, codecOf, compare, indexKey } from './types.ts';
 
 const orders = ['gt', 'gte', 'lt', 'lte'] as const;
 export type Order = (typeof orders)[number];
 
-/** In normal form. `key` is one text for equal filters of one table. An `and` of nothing is true, an `or` of nothing false. */
+/**
+ * In normal form. Equal filters of one table have equal keys. An empty `and` is true, an empty `or`
+ * is false.
+ */
 export type Filter = { readonly key: string } & (
   | { readonly kind: 'and' | 'or'; readonly filters: readonly Filter[] }
   | { readonly kind: 'not'; readonly filter: Filter }
   | { readonly kind: 'null'; readonly column: FilterColumn }
-  /** equal to one of them; at least one */
+  /** equal to one of the values; there is at least one */
   | { readonly kind: 'equal'; readonly column: FilterColumn; readonly values: readonly Comparable[] }
   | { readonly kind: 'order'; readonly column: FilterColumn; readonly order: Order; readonly value: Comparable }
 );
@@ -26,7 +31,7 @@ const maxNodes = 100;
 const maxValues = 100;
 const maxNameLength = 100;
 
-/** What is wrong with a filter. `path` is the place in it: "where.or.1.price.gt". The message begins with it. */
+/** A mistake in a filter. `path` is its place: "where.or.1.price.gt". The message begins with the path. */
 export class FilterError extends Error {
   override readonly name = 'FilterError';
   readonly code: 'INVALID_FILTER' | 'UNKNOWN_COLUMN';
@@ -43,8 +48,8 @@ export class FilterError extends Error {
 }
 
 /**
- * `where` is parsed JSON, best with keepDigits for a reviver: numbers beyond 2^53 are refused otherwise, and a numeric's digits
- * beyond the 17th lost. Throws FilterError.
+ * `where` is JSON, best parsed by parseExactJson: otherwise numbers beyond 2^53 are refused, and a
+ * numeric loses its digits beyond the 17th. Throws FilterError.
  */
 export function parseFilter(table: Table, where: unknown): Filter {
   let nodes = 0;
@@ -116,7 +121,8 @@ function parseComparison(column: FilterColumn, operator: string, operand: unknow
     case 'gte':
     case 'lt':
     case 'lte': {
-      if (!column.codec.ordered) throw new FilterError(path, 'is not for this type of column, which has no order here');
+      if (!column.codec.ordered)
+        throw new FilterError(path, 'cannot compare this type of column, which has no order in filters');
       const value = valueOf(column, operand, path);
       return {
         kind: 'order',
@@ -127,7 +133,7 @@ function parseComparison(column: FilterColumn, operator: string, operand: unknow
       };
     }
     default:
-      throw new FilterError(path, `is no operator: there are eq, ne, ${orders.join(', ')}, in and is`);
+      throw new FilterError(path, `is no operator: use eq, ne, ${orders.join(', ')}, in or is`);
   }
 }
 
@@ -135,14 +141,15 @@ function columnOf(table: Table, name: string, path: string): FilterColumn {
   const column = table.columns.find((candidate) => candidate.name === name);
   if (!column) throw new FilterError(path, `is not a column of ${table.name}`, 'UNKNOWN_COLUMN');
   const codec = codecOf(column);
-  // (Postgres' own fails the query where its expression fails for one row)
+  // not Postgres' own value of a virtual column: its expression may fail for one row, and would
+  // fail the query
   const value = column.virtual ? `(${column.value} operator(pg_catalog.#>>) '{}')::${column.type}` : undefined;
   if (codec) return value === undefined ? { name, codec } : { name, codec, value };
   const why = column.nondeterministic ? 'has a non-deterministic collation' : `is of type ${column.type}`;
   throw new FilterError(path, `${why}, which filters cannot compare`);
 }
 
-/** `index`: of one among several, whose path is only made where it is needed. */
+/** `index`: the value's place among several. Its path is made only if there is an error. */
 function valueOf(column: FilterColumn, value: unknown, path: string, index?: number): Comparable {
   const parsed = value === null ? undefined : column.codec.parse(value);
   if (parsed !== undefined) return parsed;
@@ -157,13 +164,13 @@ const isObject = (value: unknown): value is object =>
 const within = (path: string, name: string): string =>
   `${path}.${name.length > maxNameLength ? `${name.slice(0, maxNameLength)}…` : name}`;
 
-// The normal form is made from here up.
+// The functions below build the normal form, from the leaves up.
 
 function isNull(column: FilterColumn): Filter {
   return { kind: 'null', column, key: JSON.stringify(['null', column.name]) };
 }
 
-/** Of no values it is false, also for null: as Postgres has it. */
+/** Without values it is false, also for null, as in Postgres. */
 function equal(column: FilterColumn, values: readonly Comparable[]): Filter {
   if (values.length === 0) return junction('or', []);
   const distinct = distinctOf(values);
@@ -175,9 +182,9 @@ function equal(column: FilterColumn, values: readonly Comparable[]): Filter {
   };
 }
 
-/** In order, each once. */
+/** Sorted, without repetitions. */
 function distinctOf(values: readonly Comparable[]): Comparable[] {
-  // the usual ones, without a call for each comparison
+  // the usual case: numbers, sorted without a call for each comparison
   if (values.every((value) => typeof value === 'number' && !Number.isNaN(value)))
     return Array.from(new Set(Float64Array.from(values as number[]).sort()));
   return [...new Map(values.map((value) => [indexKey(value), value])).values()].sort(compare);
@@ -190,7 +197,10 @@ function negation(filter: Filter): Filter {
   return { kind: 'not', filter, key: `not(${filter.key})` };
 }
 
-/** Flat, sorted, each once; holds no true or false but its own of nothing. All of it keeps the value also where one is unknown. */
+/**
+ * Flat, sorted, without repetitions, without constant parts. Each of these steps keeps the value of
+ * the whole, also where a part is unknown (null).
+ */
 function junction(kind: 'and' | 'or', filters: readonly Filter[]): Filter {
   const parts = new Map<string, Filter>();
   for (const filter of filters) {

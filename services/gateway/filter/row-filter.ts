@@ -1,18 +1,22 @@
-/** A filter made ready for use: what the hub's index, a channel and a snapshot ask of it. */
+/**
+ * A filter, ready for use by an index, a channel, a snapshot or a REST page. The only door to this
+ * folder.
+ */
 import type { Table } from '../catalog/catalog.ts';
-import { compileFilter, type Equality, equalityOf, filterSql } from './judge.ts';
-import { type FilterColumn, type ParsedRow, parseImage } from './image.ts';
-import { type Filter, parseFilter } from './parse.ts';
+import { type FilterColumn, ImageError, type ParsedRow, parseImage } from './image.ts';
+import { compileFilter, type Equality, equalityOf } from './judge.ts';
+import { type Filter, FilterError, parseFilter } from './parse.ts';
+import { filterSql } from './sql.ts';
 import { filterText } from './text.ts';
 import { indexKey } from './types.ts';
 
-export { type FilterColumn, type ParsedRow, parseImage };
+export { type FilterColumn, FilterError, ImageError, type ParsedRow, parseImage };
 
 export class RowFilter {
-  /** the same for filters that mean the same in other words */
+  /** equal for filters with the same meaning, however they are written */
   readonly key: string;
   readonly admits: (row: ParsedRow) => boolean;
-  /** a column that must have one of these values; null: every row must be looked at */
+  /** a column that must have one of these values; null: every row must be tested */
   readonly equality: Equality | null;
   readonly #filter: Filter;
 
@@ -29,18 +33,21 @@ export class RowFilter {
     return this.#filter.kind === 'and' && this.#filter.filters.length === 0;
   }
 
-  /** In words that people read. */
+  /** For people: `value > 10`. */
   get text(): string {
     return filterText(this.#filter);
   }
 
-  /** For a WHERE over the row `t`, its values from $1 on. */
-  sql(): { text: string; values: unknown[] } {
-    return filterSql(this.#filter, 1);
+  /**
+   * For the WHERE of a statement, over the row with the alias t. The first parameter is
+   * $`firstParameter`.
+   */
+  sql(firstParameter = 1): { text: string; values: unknown[] } {
+    return filterSql(this.#filter, firstParameter);
   }
 }
 
-/** What an index knows a row by; null where the column is null. */
+/** The key of a row in an index by `column`; null if the column is null. */
 export function rowKey(row: ParsedRow, column: FilterColumn): string | null {
   const value = row.read(column);
   return value === null ? null : indexKey(value);

@@ -1,4 +1,7 @@
-/** A filter in words that people read: `value > 10 and not name = "Tea"`. For consoles and explanations, not for machines. */
+/**
+ * A filter as text for people, in the console and in explanations:
+ * `value > 10 and not name = "Tea"`. Not to be parsed.
+ */
 
 import type { FilterColumn } from './image.ts';
 import type { Filter } from './parse.ts';

@@ -1,44 +1,58 @@
 /**
- * The types that filters compare: how a filter says a value, how an image holds it, how Postgres is given it, and its order.
- * What must stay true: for each type here JavaScript and Postgres judge alike, for every value that a row can hold. A type
- * that could not promise it is not here, and parseFilter refuses its columns.
+ * The types that filters compare. For each: how a filter writes a value, how an image holds it, how
+ * a parameter passes it to Postgres, and the order. Invariant: JavaScript and Postgres compare
+ * alike, for every value that a row can hold. A type for which that cannot be promised is missing
+ * here, and parseFilter refuses its columns.
  */
+
+import { exactJson } from '#shared/exact-json.ts';
 import type { Column } from '../catalog/catalog.ts';
-import { exactJson } from '../http/row-values.ts';
 import { formatMoment, type Moment, parseMoment, type TimeType } from './moment.ts';
 
-/** ±0.<digits> × 10^exponent, digits without zeros at either end. The infinities and NaN have an infinite exponent. */
+/**
+ * ±0.<digits> × 10^exponent, digits without zeros at either end. The infinities and NaN have an
+ * infinite exponent.
+ */
 interface Decimal {
   readonly sign: -1 | 0 | 1;
   readonly exponent: number;
   readonly digits: string;
 }
 
-/** A value of a row or of a filter, in the form in which it compares. Values of one column are of one form. */
+/**
+ * A value of a row or of a filter, in the form that is compared. All values of one column have the
+ * same form.
+ */
 export type Comparable = boolean | number | bigint | string | Decimal;
 
 export interface Codec {
   /** completes "must be …" */
   readonly expected: string;
-  /** the type of Postgres' own that a parameter is cast to */
+  /** the type of pg_catalog that a parameter is cast to */
   readonly cast: string;
-  /** whether gt, gte, lt and lte are for it */
+  /** whether gt, gte, lt and lte are allowed */
   readonly ordered: boolean;
-  /** a value out of a filter's JSON; undefined where it is none of this type */
+  /** reads a value of a filter; undefined if it is not of this type */
   readonly parse: (value: unknown) => Comparable | undefined;
-  /** a value of an image, not null, `source` being the text of a JSON number; undefined where it is none of this type */
+  /**
+   * reads a value of an image, which is not null; `source` gives the text of a JSON number.
+   * Undefined if it is not of this type.
+   */
   readonly read: (value: unknown, source: () => string) => Comparable | undefined;
   /** the text that Postgres reads */
   readonly text: (value: Comparable) => string;
-  /** SQL of a column as it is compared for equality and for order, where that is not the column itself */
+  /** SQL that compares in place of the column itself, for equality and for order */
   readonly equalSql?: (column: string) => string;
   readonly orderSql?: (column: string) => string;
 }
 
-/** A number of a filter as it was written, where its parser kept that (keepDigits), else as JavaScript writes it. */
+/**
+ * The digits of a filter's number: as written if the parser kept them (keepDigits), else as
+ * JavaScript writes them.
+ */
 function digitsOf(value: unknown): string | undefined {
   if (exactJson.isRawJSON(value)) return value.rawJSON;
-  // a whole number so large may have been another one before it was parsed
+  // a whole number this large may have been rounded when it was parsed
   if (typeof value !== 'number' || (Number.isInteger(value) && !Number.isSafeInteger(value))) return undefined;
   return String(value);
 }
@@ -89,8 +103,9 @@ const float: Codec = {
   text: indexKey,
 };
 
-// A real compares as the decimal that it is shown as: rounding the filter's number to 32 bits could end elsewhere in
-// JavaScript (by way of 64 bits) than in Postgres, and 0.1 is to equal 0.1.
+// A real compares as the decimal number that Postgres prints for it, so that 0.1 equals 0.1. To
+// round the filter's number to 32 bits is no alternative: JavaScript rounds by way of 64 bits, and
+// can end at another number than Postgres.
 const real: Codec = {
   ...float,
   equalSql: (column) => `${column}::pg_catalog.text::pg_catalog.float8`,
@@ -105,7 +120,8 @@ function parseDecimal(text: string): Decimal | undefined {
   if (!match) return undefined;
   const [, minus, integer, fraction = '', e = '0'] = match;
   const all = integer! + fraction;
-  // loops, as a regular expression for zeros at the end takes time squared over a long run of zeros elsewhere
+  // loops: a regular expression for zeros at the end takes quadratic time where a long run of zeros
+  // is elsewhere
   let start = 0;
   while (all[start] === '0') start++;
   let end = all.length;
@@ -115,7 +131,7 @@ function parseDecimal(text: string): Decimal | undefined {
 }
 
 const specialDecimals: Readonly<Record<string, Decimal>> = {
-  NaN: { sign: 1, exponent: Infinity, digits: 'NaN' }, // above Infinity, as in Postgres
+  NaN: { sign: 1, exponent: Infinity, digits: 'NaN' }, // greater than Infinity, as in Postgres
   Infinity: { sign: 1, exponent: Infinity, digits: '' },
   '-Infinity': { sign: -1, exponent: Infinity, digits: '' },
 };
@@ -154,7 +170,7 @@ const text: Codec = {
   orderSql: (column) => `${column} collate pg_catalog."C"`,
 };
 
-/** Blanks at the end of a char(n) are no part of it for Postgres, but of its image. */
+/** Postgres ignores blanks at the end of a char(n), but renders them in the image. */
 function withoutBlanks(value: string): string {
   let end = value.length;
   while (value[end - 1] === ' ') end--;
@@ -168,7 +184,8 @@ const padded: Codec = {
   read: (value) => (typeof value === 'string' ? withoutBlanks(value) : undefined),
 };
 
-// Compared as text: a label that the type lacks is equal to none, instead of an error of Postgres.
+// Compared as text: a label that the enum lacks then equals no value. Compared as the enum, it
+// would be an error.
 const label: Codec = { ...text, ordered: false, equalSql: (column) => `${column}::pg_catalog.text` };
 
 const boolean: Codec = {
@@ -203,7 +220,10 @@ function time(cast: TimeType, expected: string): Codec {
   };
 }
 
-/** By the name that format_type prints, without a length: no type of a user's can have one of these unqualified. */
+/**
+ * By the name that format_type prints, without a length. Types of users never have one of these
+ * names without a schema.
+ */
 const codecs = new Map<string, Codec>([
   ['boolean', boolean],
   ['smallint', whole(16n, 'int2')],
@@ -222,23 +242,26 @@ const codecs = new Map<string, Codec>([
   ['timestamp with time zone', time('timestamptz', 'a date and time with its offset, like 2026-01-31T12:00:00.5Z')],
 ]);
 
-/** Undefined where filters cannot compare the column. */
+/** Undefined if filters cannot compare the column. */
 export function codecOf(column: Column): Codec | undefined {
   if (column.enum) return label;
   return column.nondeterministic ? undefined : codecs.get(column.type.replace(/\(\d+(,-?\d+)?\)/, ''));
 }
 
-/** Less than, equal to or greater than 0, as Postgres orders two values of a column. */
+/** Less than, equal to or greater than 0, in Postgres' order of two values of one column. */
 export function compare(a: Comparable, b: Comparable): number {
   if (typeof a === 'string') return compareText(a, b as string);
   if (typeof a === 'object') return compareDecimals(a, b as Decimal);
   if (a === b) return 0;
   if (a < b) return -1;
   if (a > b) return 1;
-  return Number(Number.isNaN(a)) - Number(Number.isNaN(b)); // NaN is above all, and equal to itself
+  return Number(Number.isNaN(a)) - Number(Number.isNaN(b)); // NaN is the greatest value, and equal to itself
 }
 
-/** By code point, as UTF-8 orders bytes; UTF-16 puts what is beyond U+FFFF before U+E000. */
+/**
+ * By code point, which is the order of UTF-8 bytes. UTF-16 units would put U+10000 and above before
+ * U+E000.
+ */
 function compareText(a: string, b: string): number {
   const length = Math.min(a.length, b.length);
   for (let index = 0; index < length; index++) {
@@ -257,7 +280,7 @@ function compareDecimals(a: Decimal, b: Decimal): number {
   return a.digits < b.digits ? -a.sign : a.sign;
 }
 
-/** One text for all values of a column that Postgres takes for equal. */
+/** Values of a column have the same text if Postgres takes them for equal. */
 export function indexKey(value: Comparable): string {
   return typeof value === 'object' ? `${value.sign < 0 ? '-' : ''}${value.digits}e${value.exponent}` : String(value);
 }

@@ -1,6 +1,7 @@
 /**
- * Answers of REST on their way to clients, in characters: large ones are refused while too many wait to be taken, and the client that has let
- * one wait for longest loses its connection then.
+ * Bounds the memory of REST answers that clients have not read yet. While more than 32 M characters
+ * wait, large answers are refused with BUSY, and the client that has not read for longest loses its
+ * connection.
  */
 import type { Response } from 'express';
 import { Room } from '../bounds/byte-budget.ts';
@@ -8,41 +9,44 @@ import { PlankError } from './errors.ts';
 import { entityTag } from './precondition.ts';
 
 const maxCharacters = 32 * 1024 * 1024;
-/** where others wait … */
+/** a client has this long to read an answer while others need the memory … */
 const patienceMs = 1_500;
-/** … and at most */
+/** … and this long otherwise */
 const takeMs = 5 * 60_000;
-/** what need not be refused */
+/** answers up to this size are never refused */
 const smallCharacters = 64 * 1024;
 
 export class Answers {
   readonly #room = new Room(maxCharacters, patienceMs);
 
-  /** A row that was written, with a tag that it can be written by: of all of it, or none. */
+  /** Sends a row that was written. A truncated row gets no ETag, as a tag stands for the whole row. */
   sendWritten(response: Response, row: string): void {
-    if (isTruncated(row)) tellTruncated(response, 1);
+    if (isTruncated(row)) setTruncated(response, 1);
     else response.set('ETag', entityTag(row));
     this.#send(response, row);
   }
 
-  /** What was read, a row with its tag: a large one is refused where there is no room for it. Throws PlankError BUSY. */
+  /**
+   * Sends what was read, a single row with its tag. Throws PlankError BUSY if the answer is large
+   * and there is no room.
+   */
   sendRead(response: Response, json: string, tag?: string): void {
     if (json.length > smallCharacters && !this.#room.makeRoom())
-      throw new PlankError('BUSY', 'Too many answers wait for their clients here: try again');
+      throw new PlankError('BUSY', 'Too many answers of this replica wait to be read: try again');
     if (tag !== undefined) response.set('ETag', tag);
     this.#send(response, json);
   }
 
-  /** `json` is sent byte for byte. */
+  /** Sends `json` unchanged. */
   #send(response: Response, json: string): void {
     response.set('Cache-Control', 'no-cache').type('application/json').send(json);
     void this.#wait(response, json.length);
   }
 
-  /** Without the answer itself, which is kept no longer than the socket keeps it. */
+  /** Takes only the size: a reference to the answer would keep it in memory after the socket has sent it. */
   async #wait(response: Response, characters: number): Promise<void> {
     const { socket } = response.req;
-    // nothing more is heard of a client that has left
+    // there will be no event of a client that has left
     if (socket.destroyed) return;
     const taken = new Promise<boolean>((resolve) => {
       response.once('finish', () => resolve(true));
@@ -52,7 +56,7 @@ export class Answers {
     try {
       await this.#room.taken(taken, response, takeMs);
     } catch {
-      // half of it cannot be taken back; an answer that waits behind another has no socket of its own yet
+      // part of the answer has been sent; a pipelined answer has no socket yet, so use the request's
       response.req.socket.destroy();
     } finally {
       this.#room.free(characters);
@@ -60,10 +64,10 @@ export class Answers {
   }
 }
 
-/** It is above the bound, and lacks its large columns. */
+/** The row is above the size bound and comes without its large columns: such images begin with a blank. */
 export const isTruncated = (row: string) => row.startsWith(' ');
 
-/** Says how many rows are. */
-export function tellTruncated(response: Response, rows: number): void {
+/** Tells the client how many rows of the answer are truncated. */
+export function setTruncated(response: Response, rows: number): void {
   if (rows > 0) response.set('Plank-Truncated', String(rows));
 }

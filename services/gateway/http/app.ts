@@ -1,6 +1,7 @@
 /**
- * The express app of a gateway: health, metrics, the REST tables, the test page and the SDK for pages
- * without a bundler. It owns no sockets: gateway.ts puts it on a server, and the same server's upgrades go to the WebSocket side.
+ * The express app on the gateway's public port: health, metrics, tables over REST, the test page
+ * and the SDK for pages without a bundler. It owns no sockets: gateway.ts gives it a server, and
+ * passes upgrades of the same server to the WebSocket side.
  */
 import { fileURLToPath } from 'node:url';
 import cors from 'cors';
@@ -11,9 +12,9 @@ import type { GatewayConfig } from '#shared/process/config.ts';
 import type { Log } from '#shared/process/logger.ts';
 import { httpMetrics } from '#shared/process/metrics.ts';
 import type { Catalog } from '../catalog/catalog.ts';
+import { problemHandler } from './problems.ts';
+import { methodNotAllowed, named, notFound, routeOf, upgradeRequired } from './routes.ts';
 import { isChanges } from './row-address.ts';
-import type { EventStreams } from '../clients/event-streams.ts';
-import { methodNotAllowed, named, notFound, problemHandler, routeOf, upgradeRequired } from './problems.ts';
 import { sdkFiles } from './sdk.ts';
 import { tablesRouter } from './tables.ts';
 
@@ -33,10 +34,10 @@ export interface AppDeps {
   pool: Pool;
   health: () => Promise<Health>;
   ready: () => { ready: boolean; reason?: string };
-  /** whether a new client should come to this replica */
+  /** whether new clients should come to this replica */
   room: () => boolean;
-  /** `GET /api/:table/changes`: the table's changes as server-sent events */
-  changes?: Pick<EventStreams, 'guard' | 'handler'>;
+  /** `handler` serves `GET /api/:table/changes`, server-sent events; `guard` runs before every request */
+  changes?: { guard: RequestHandler; handler: RequestHandler };
   registry: Registry;
 }
 
@@ -110,7 +111,8 @@ export function createApp({ config, log, catalog, pool, health, ready, room, cha
         .json(state);
     })
     .all(readOnly);
-  // a balancer's question before each new client. 403: of all that mean "not here", nginx never takes it for a failure
+  // nginx asks this before each new client. 403 is the one refusal that nginx never counts as a
+  // failure of the replica.
   app
     .route('/health/room')
     .all(named('/health/room'))
@@ -134,7 +136,7 @@ export function createApp({ config, log, catalog, pool, health, ready, room, cha
     .all(readOnly);
 
   if (changes) {
-    // express answers HEAD by GET: a stream without end
+    // express would answer HEAD by running GET: a stream without end
     const route = app.route('/api/:table/:segment');
     route.all((request, _response, next) => next(isChanges(request.params.segment) ? undefined : 'route'));
     route

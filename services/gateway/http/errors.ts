@@ -1,7 +1,9 @@
 /**
- * The catalogue of errors: every failure that a client can see, with its code, status and text.
- * An error thrown as `PlankError` reaches the client as it is; anything else is a fault of ours and reaches it as INTERNAL.
+ * The catalogue of REST errors: every failure that a client can see, with its code, status and
+ * title. A thrown PlankError reaches the client as it is. Any other error is a fault of ours, and
+ * the client gets INTERNAL (problems.ts).
  */
+import type { z } from 'zod';
 
 interface CatalogueEntry {
   /** HTTP status of the problem document */
@@ -14,30 +16,33 @@ interface CatalogueEntry {
 export const catalogue = {
   MALFORMED: { status: 400, title: 'The request could not be read', retry: false },
   INVALID: { status: 400, title: 'The request has invalid fields', retry: false },
-  UNAUTHORIZED: { status: 401, title: 'This needs a token', retry: false },
+  UNAUTHORIZED: { status: 401, title: 'A token is required', retry: false },
   FORBIDDEN: { status: 403, title: 'This is not allowed', retry: false },
   FORBIDDEN_ORIGIN: { status: 403, title: 'This origin is not allowed', retry: false },
   NOT_FOUND: { status: 404, title: 'There is nothing here', retry: false },
   METHOD_NOT_ALLOWED: { status: 405, title: 'The method is not allowed here', retry: false },
   CONFLICT: { status: 409, title: 'The row is in conflict with another', retry: false },
-  PRECONDITION_FAILED: { status: 412, title: 'The row is not what the request is about', retry: false },
+  PRECONDITION_FAILED: { status: 412, title: 'The row does not meet the precondition', retry: false },
   TOO_LARGE: { status: 413, title: 'The request is too large', retry: false },
   ROW_TOO_LARGE: { status: 422, title: 'The row is too large to be sent', retry: false },
   UNSUPPORTED_MEDIA_TYPE: { status: 415, title: 'The body must be application/json', retry: false },
-  REFUSED: { status: 422, title: 'The database refuses this', retry: false },
+  REFUSED: { status: 422, title: 'The database refuses the request', retry: false },
   TOO_MANY: { status: 429, title: 'Too many connections', retry: true },
   TOO_MANY_GUESSES: { status: 429, title: 'Too many wrong tokens', retry: false },
-  UPGRADE_REQUIRED: { status: 426, title: 'This is served to WebSockets', retry: false },
+  UPGRADE_REQUIRED: { status: 426, title: 'This address serves only WebSockets', retry: false },
   INTERNAL: { status: 500, title: 'Something went wrong here', retry: true },
-  PEER: { status: 502, title: 'Another process did not do it', retry: true },
-  LEAVING: { status: 503, title: 'This replica takes no more clients', retry: true },
+  PEER: { status: 502, title: 'Another process did not carry out the request', retry: true },
+  LEAVING: { status: 503, title: 'This replica accepts no clients now', retry: true },
   BUSY: { status: 503, title: 'Too many requests wait for the database', retry: true },
   UNAVAILABLE: { status: 503, title: 'The database does not answer', retry: true },
 } as const satisfies Record<string, CatalogueEntry>;
 
 export type ErrorCode = keyof typeof catalogue;
 
-/** One field that is wrong: `path` is its name in the body or query ("value", "limit"). */
+/**
+ * One wrong field. `path` is its name in the body or query ("value", "limit"); empty for the body
+ * as a whole.
+ */
 export interface FieldError {
   path: string;
   message: string;
@@ -57,4 +62,29 @@ export class PlankError extends Error {
   get status(): number {
     return catalogue[this.code].status;
   }
+}
+
+/** a body can have more wrong fields than anyone wants to read */
+const maxFields = 20;
+const maxNameLength = 100;
+
+/** Names that clients send are cut to 100 characters in answers. */
+export const shorten = (name: string): string =>
+  name.length > maxNameLength ? `${name.slice(0, maxNameLength)}…` : name;
+
+/** INVALID, with the fields both in the text and as `errors`. */
+export function invalidFields(fields: readonly FieldError[], cause?: unknown): PlankError {
+  const shown = fields.slice(0, maxFields).map(({ path, message }) => ({ path: shorten(path), message }));
+  const sentences = shown.map(({ path, message }) => (path === '' ? message : `${path} ${message}`));
+  const rest = fields.length > shown.length ? [`and ${fields.length - shown.length} more`] : [];
+  return new PlankError('INVALID', [...sentences, ...rest].join('; '), { fields: shown, cause });
+}
+
+/** INVALID from zod's issues. `unknown` is the message for an unknown key: "is not a column of items". */
+export function fromZod(error: z.ZodError, unknown: string): PlankError {
+  const fields = error.issues.flatMap((issue): FieldError[] => {
+    if (issue.code === 'unrecognized_keys') return issue.keys.map((key) => ({ path: key, message: unknown }));
+    return [{ path: issue.path.join('.'), message: issue.message }];
+  });
+  return invalidFields(fields, error);
 }

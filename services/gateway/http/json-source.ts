@@ -1,19 +1,25 @@
-/** The text of a JSON object's own members, as it was written: a column of type json keeps its blanks, its digits and keys that are there twice. */
+/**
+ * The text of each member of a request body, exactly as it was sent: a json column keeps blanks,
+ * digits and repeated keys, which a parsed value has lost.
+ */
 
 const texts = new WeakMap<object, string>();
 
-/** Remembers what a body was parsed from. */
+/** Remembers the text from which a body was parsed. */
 export function keepText(body: object, text: string): void {
   texts.set(body, text);
 }
 
-/** The texts of a body's members; undefined where its own is not known. */
+/** The texts of a body's members; undefined if the body's text is not known. */
 export function sourcesIn(body: object): Map<string, string> | undefined {
   const text = texts.get(body);
   return text === undefined ? undefined : sourcesOf(text);
 }
 
-/** `text` is a JSON object that JSON.parse has accepted. Of members with one name it is the last, as with JSON.parse. */
+/**
+ * `text` is a JSON object that JSON.parse has accepted. Of repeated members the last one counts, as
+ * with JSON.parse.
+ */
 function sourcesOf(text: string): Map<string, string> {
   const sources = new Map<string, string>();
   let name: string | undefined;

@@ -1,19 +1,21 @@
 /**
- * If-Match and If-None-Match (RFC 9110, 13.1) of a request for one row. A row's entity tag is made of its bytes and nothing else, so that
- * every replica gives the same and Postgres can compare it in the statement that writes.
+ * If-Match and If-None-Match (RFC 9110, 13.1) of a request for one row. A row's entity tag depends
+ * only on the row's bytes: every replica makes the same tag, and Postgres can compare it within the
+ * statement that writes.
  */
 import { createHash } from 'node:crypto';
 import type { Request } from 'express';
-import type { Parameters } from './value-sql.ts';
 import { PlankError } from './errors.ts';
+import type { Parameters } from './value-sql.ts';
 
+/** of the hash, in hex */
 const digits = 32;
 
-/** The tags that a header names, without quotes; any: `*`. */
+/** The tags that a header lists, without quotes. any: `*`. */
 type Tags = 'any' | readonly string[];
 
 export interface Precondition {
-  /** it must be one of these … */
+  /** the row's tag must be one of these … */
   match: Tags | null;
   /** … and none of these */
   noneMatch: Tags | null;
@@ -37,26 +39,28 @@ export function preconditionOf(request: Request): Precondition {
   };
 }
 
-/** A collection has no tag to write by. */
+/** Refuses both headers where the address is a collection, which has no tag. */
 export function refusePrecondition(request: Request): void {
   for (const name of ['If-Match', 'If-None-Match'])
     if (request.get(name) !== undefined)
-      throw new PlankError('MALFORMED', `${name} is for the address of one row, and this is none`);
+      throw new PlankError('MALFORMED', `${name} needs the address of one row, /api/<table>/<key>`);
 }
 
 function tagsOf(request: Request, name: string, counts: (weak: boolean) => boolean): Tags | null {
   const text = request.get(name);
   if (text === undefined) return null;
   if (text.trim() === '*') return 'any';
-  if (!list.test(text)) throw new PlankError('MALFORMED', `${name} must be * or entity tags, as ETag has them`);
+  if (!list.test(text))
+    throw new PlankError('MALFORMED', `${name} must be * or a list of entity tags, each as ETag gave it`);
   return Array.from(text.matchAll(new RegExp(tag, 'g')), ([found]) => found)
     .filter((found) => counts(found.startsWith('W/')))
     .map((found) => found.slice(found.indexOf('"') + 1, -1));
 }
 
-/** SQL of whether the row whose image is `imageSql` may be written. */
+/** SQL conditions: the row whose image is `imageSql` meets the precondition. */
 export function conditionSql({ match, noneMatch }: Precondition, imageSql: string, parameters: Parameters): string[] {
-  const hash = `pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to((${imageSql})::pg_catalog.text, 'UTF8')), 'hex'), ${digits})`;
+  const bytes = `pg_catalog.convert_to((${imageSql})::pg_catalog.text, 'UTF8')`;
+  const hash = `pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(${bytes}), 'hex'), ${digits})`;
   const isAmong = (tags: readonly string[]) =>
     `${hash} operator(pg_catalog.=) any (${parameters.add([...tags])}::pg_catalog.text[])`;
   const conditions: string[] = [];
@@ -65,11 +69,14 @@ export function conditionSql({ match, noneMatch }: Precondition, imageSql: strin
   return conditions;
 }
 
-/** The same of a row that was read. Throws PRECONDITION_FAILED. */
+/** The same check for a row that was read. Throws PRECONDITION_FAILED. */
 export function requireCondition({ match, noneMatch }: Precondition, row: string): void {
   const hash = hashOf(row);
   if (match !== null && match !== 'any' && !match.includes(hash))
-    throw new PlankError('PRECONDITION_FAILED', 'The row is not what If-Match names: read it anew');
+    throw new PlankError(
+      'PRECONDITION_FAILED',
+      'The row has changed since the version that If-Match names: read it again',
+    );
   if (noneMatch !== null && (noneMatch === 'any' || noneMatch.includes(hash)))
-    throw new PlankError('PRECONDITION_FAILED', 'The row is what If-None-Match excludes');
+    throw new PlankError('PRECONDITION_FAILED', 'The row exists in a version that If-None-Match excludes');
 }

@@ -1,22 +1,39 @@
 /**
- * The connections of REST, and who waits for one: a bounded number of requests, each for a bounded time. A request that would
- * wait for longer is told that this replica is busy. The requests of one table never take all connections: while a lock stops
- * them, the other tables are served.
+ * REST's connections to Postgres, and the queue for them. Invariants:
+ * - A bounded number of requests waits, each for a bounded time. A request that would wait longer gets BUSY.
+ * - The requests of one table never hold all connections: while a lock stops them, other tables are served.
+ * - A client that has left holds nothing: its waiting statement is dropped, its running one is cancelled.
  */
+import type { Socket } from 'node:net';
 import type { QueryResult, QueryResultRow } from 'pg';
+import { cancel } from '#shared/postgres/cancel.ts';
 import { isStatementError, type Pool, type PoolClient } from '#shared/postgres/postgres.ts';
 import { Limiter } from '../bounds/limiter.ts';
 import { PlankError } from './errors.ts';
 
-/** requests that may wait for one table, for each connection */
+/** requests that may wait for one table, for each connection of the pool */
 const waitingEach = 10;
 const waitMs = 2_000;
+
+/** What a request does with a connection. */
+export interface Lease {
+  client: PoolClient;
+  /** The connection cannot be used again. */
+  giveUp: (why: Error) => void;
+  /** Throws if the client has left: work of several statements calls it between them. */
+  requireClient: () => void;
+}
+
+interface TableQueue {
+  limiter: Limiter;
+  waiting: number;
+}
 
 export class RestPool {
   readonly #pool: Pool;
   readonly #all: Limiter;
   /** by the table's name; as many as there are tables */
-  readonly #byTable = new Map<string, { limiter: Limiter; waiting: number }>();
+  readonly #byTable = new Map<string, TableQueue>();
   readonly #maxOfTable: number;
   readonly #maxWaiting: number;
 
@@ -28,12 +45,18 @@ export class RestPool {
     this.#maxWaiting = waitingEach * max;
   }
 
-  /** Runs `work` with a connection. `giveUp` says that the connection is not whole. Throws PlankError BUSY. */
-  async use<T>(table: string, work: (client: PoolClient, giveUp: (why: Error) => void) => Promise<T>): Promise<T> {
+  /** The pool for one request: `socket` is the client's connection. */
+  for(socket: Socket): RestQueries {
+    return new RestQueries(this, socket);
+  }
+
+  /** Runs `work` with a connection, for the client at the other end of `socket`. Throws PlankError BUSY. */
+  async use<T>(socket: Socket, table: string, work: (lease: Lease) => Promise<T>): Promise<T> {
     const own = this.#of(table);
     if (own.waiting >= this.#maxWaiting) throw busy();
-    const late = new AbortController();
-    const timer = setTimeout(() => late.abort(busy()), waitMs);
+    const over = new AbortController();
+    const timer = setTimeout(() => over.abort(busy()), waitMs);
+    const unwatch = onLeave(socket, () => over.abort(left()));
     own.waiting++;
     let begun = false;
     const begin = () => {
@@ -44,37 +67,42 @@ export class RestPool {
     };
     const run = async () => {
       begin();
-      const client = await this.#pool.connect();
-      let broken: Error | undefined;
-      try {
-        return await work(client, (why) => {
-          broken = why;
-        });
-      } finally {
-        client.release(broken);
-      }
+      return await this.#run(over.signal, work);
     };
     try {
-      return await own.limiter.run(() => this.#all.run(run, late.signal), late.signal);
+      return await own.limiter.run(() => this.#all.run(run, over.signal), over.signal);
     } finally {
       begin();
+      unwatch();
     }
   }
 
-  /** One statement. */
-  query<R extends QueryResultRow>(table: string, text: string, values: unknown[]): Promise<QueryResult<R>> {
-    return this.use(table, async (client, giveUp) => {
-      try {
-        return await client.query<R>(text, values);
-      } catch (error) {
-        // what Postgres refuses leaves the connection whole; after silence it may still answer the former query
-        if (!isStatementError(error)) giveUp(error as Error);
-        throw error;
-      }
-    });
+  async #run<T>(signal: AbortSignal, work: (lease: Lease) => Promise<T>): Promise<T> {
+    const client = await this.#pool.connect();
+    let broken: Error | undefined;
+    let cancelled: Promise<void> | undefined;
+    const onAbort = () => {
+      cancelled = cancel(client);
+    };
+    signal.addEventListener('abort', onAbort, { once: true });
+    try {
+      signal.throwIfAborted();
+      return await work({
+        client,
+        giveUp: (why) => {
+          broken = why;
+        },
+        requireClient: () => signal.throwIfAborted(),
+      });
+    } finally {
+      signal.removeEventListener('abort', onAbort);
+      // a request to cancel that is still on its way would hit the next statement on this connection
+      await cancelled;
+      client.release(broken);
+    }
   }
 
-  #of(table: string): { limiter: Limiter; waiting: number } {
+  #of(table: string): TableQueue {
     let own = this.#byTable.get(table);
     if (!own) {
       own = { limiter: new Limiter(this.#maxOfTable), waiting: 0 };
@@ -84,4 +112,60 @@ export class RestPool {
   }
 }
 
-const busy = () => new PlankError('BUSY', 'Too many requests wait for the database here: try again');
+/** What one request asks of Postgres. */
+export class RestQueries {
+  readonly #pool: RestPool;
+  readonly #socket: Socket;
+
+  constructor(pool: RestPool, socket: Socket) {
+    this.#pool = pool;
+    this.#socket = socket;
+  }
+
+  /**
+   * Runs `work` with a connection, when it is this request's turn among those for the table. Throws
+   * PlankError BUSY.
+   */
+  use<T>(table: string, work: (lease: Lease) => Promise<T>): Promise<T> {
+    return this.#pool.use(this.#socket, table, work);
+  }
+
+  /** One statement. */
+  query<R extends QueryResultRow>(table: string, text: string, values: unknown[]): Promise<QueryResult<R>> {
+    return this.use(table, async ({ client, giveUp }) => {
+      try {
+        return await client.query<R>(text, values);
+      } catch (error) {
+        // after an error of the statement itself the connection can be used; after a silence it may
+        // still answer this query
+        if (!isStatementError(error)) giveUp(error as Error);
+        throw error;
+      }
+    });
+  }
+}
+
+const busy = () => new PlankError('BUSY', 'Too many requests of this replica wait for the database: try again');
+/** Nobody reads this answer. */
+const left = () => new PlankError('UNAVAILABLE', 'The client has left');
+
+/**
+ * By connection of a client: what to do when it closes. One listener serves all requests that are
+ * pipelined on it.
+ */
+const leaving = new WeakMap<Socket, Set<() => void>>();
+
+/** Calls back when the connection closes. Returns how to stop that. */
+function onLeave(socket: Socket, callback: () => void): () => void {
+  if (socket.destroyed) callback();
+  let callbacks = leaving.get(socket);
+  if (!callbacks) {
+    const all = new Set<() => void>();
+    socket.once('close', () => {
+      for (const each of all) each();
+    });
+    leaving.set(socket, (callbacks = all));
+  }
+  callbacks.add(callback);
+  return () => void callbacks.delete(callback);
+}

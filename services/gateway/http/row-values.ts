@@ -1,19 +1,27 @@
 /**
- * What a REST client may write into a row: zod schemas made from an attached table, and keys as URLs write them.
+ * What a REST client may write into a row: zod schemas of request bodies, made from the columns of
+ * a table.
  *
- * Every value leaves here as the text that Postgres reads for it, or null, so that nothing depends on how a driver renders
- * JavaScript values. A field is refused by its name before Postgres sees it; what only Postgres can judge (the label of an
- * enum, a check constraint) is left to it and translated by problems.ts.
+ * Every value leaves here as the text that Postgres reads, or null, so that nothing depends on how
+ * pg renders JavaScript values. A wrong field is refused by name before Postgres sees it. What only
+ * Postgres can check (the label of an enum, a check constraint) is left to Postgres, whose errors
+ * postgres-problems.ts translates.
  */
 import { z } from 'zod';
+import { exactJson } from '#shared/exact-json.ts';
 import type { Column, Table } from '../catalog/catalog.ts';
 import { sourcesIn } from './json-source.ts';
-import { parseSegment } from './row-address.ts';
 
-/** A value for a column: SQL of it, see value-sql.ts, or of a read-only column what it must be already. */
+/**
+ * A value for a column. value-sql.ts makes SQL of it. For a read-only column it is the value that
+ * the row must have already.
+ */
 export interface Value {
   column: Column;
-  /** what Postgres reads: text, for a structured type and for a read-only column JSON; null is SQL's null */
+  /**
+   * the text that Postgres reads; JSON for a structured type and for a read-only column; null is
+   * SQL's null
+   */
   text: string | null;
   /** the value as it was sent */
   json: string;
@@ -24,57 +32,20 @@ export type Values = readonly Value[];
 export interface RowSchemas {
   /** POST: every column that has no default and may not be null */
   create: z.ZodType<Values>;
-  /** PUT: the same, except that the key may be left out because the URL names it; read-only columns may be there */
+  /** PUT: the same, but the key may be left out, as the URL names it, and read-only columns may be sent */
   replace: z.ZodType<Values>;
   /** PATCH: at least one column */
   patch: z.ZodType<Values>;
 }
 
-// In lib.d.ts from es2026 on; Node has them.
-interface ExactJson {
-  rawJSON(text: string): { readonly rawJSON: string };
-  isRawJSON(value: unknown): value is { readonly rawJSON: string };
-}
-/** Numbers with their digits, as keepDigits makes them. */
-export const exactJson = JSON as unknown as ExactJson;
-
-/** For JSON.parse: a number that JavaScript would round or respell, or may have, keeps its digits: numeric, bigint and jsonb store what was sent. */
-export function keepDigits(_key: string, value: unknown, context?: { source?: string }): unknown {
-  if (typeof value !== 'number' || context?.source === undefined) return value;
-  const exact = String(value) === context.source && (Number.isSafeInteger(value) || !Number.isInteger(value));
-  return exact ? value : exactJson.rawJSON(context.source);
-}
+export const numberPattern = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,5})?$/i;
+/** Postgres' limit */
+const maxArrayDepth = 6;
 
 /**
- * JSON.parse with keepDigits, which costs ten times as much as without: only where a number of the text may be one that JavaScript would
- * round or respell, or what looks like it in a string.
- */
-export function parseExactJson(text: string): unknown {
-  return isExact(text) ? JSON.parse(text) : JSON.parse(text, keepDigits);
-}
-
-/** Whether all digits of a text are those of whole numbers that are safe, as far as they are of numbers. */
-function isExact(text: string): boolean {
-  let digits = 0;
-  for (let i = 0; i < text.length; i++) {
-    const code = text.charCodeAt(i);
-    if (code >= 0x30 && code <= 0x39) {
-      if (++digits > 15 || (code === 0x30 && text.charCodeAt(i - 1) === 0x2d)) return false;
-    } else {
-      // . e E
-      if (digits > 0 && (code === 0x2e || code === 0x65 || code === 0x45)) return false;
-      digits = 0;
-    }
-  }
-  return true;
-}
-
-const numberPattern = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,5})?$/i;
-const maxArrayDepth = 6; // of Postgres
-
-/**
- * A schema of text. `prepare` turns other JSON values into text where the type allows it; `ofType` is said to a value that is
- * no text after it, `expected` to text that is not accepted.
+ * A schema of text. `prepare` turns other JSON values into text where the type allows it. The error
+ * is `must be ${ofType}` for a value that is no text even then, and `must be ${expected}` for a
+ * text that is not accepted.
  */
 function readable(
   expected: string,
@@ -99,7 +70,7 @@ function readable(
 
 const isSpecialNumber = (text: string): boolean => /^(NaN|-?Infinity)$/.test(text);
 
-/** For types whose JSON is no string: text then fails as any other wrong type does. */
+/** For types whose JSON is no string: makes a string fail as any other wrong type does. */
 const refuseText = (value: unknown): unknown => (typeof value === 'string' ? {} : value);
 
 const digits = (value: unknown): unknown => {
@@ -107,7 +78,7 @@ const digits = (value: unknown): unknown => {
   return typeof value === 'number' ? String(value) : value;
 };
 
-/** 1.0 and 1e3 are whole; a number past 2^53 counts only if its own digits were kept. */
+/** 1.0 and 1e3 are whole numbers. A number beyond 2^53 is accepted only if its own digits were kept. */
 const wholeDigits = (value: unknown): unknown => {
   const text = digits(value);
   if (typeof value === 'string' || typeof text !== 'string' || /^-?\d+$/.test(text)) return text;
@@ -122,7 +93,7 @@ function wholeNumber(bits: bigint, fromText: boolean): z.ZodType<string> {
   );
 }
 
-/** Strings only where to_json writes strings: NaN and the infinities. */
+/** Accepts strings only where to_json writes strings: NaN and the infinities. */
 function float(bits: 32 | 64): z.ZodType<string> {
   const fits = (number: number) => Number.isFinite(bits === 32 ? Math.fround(number) : number);
   return readable(
@@ -154,7 +125,7 @@ function dated(expected: string, pattern: string): z.ZodType<string> {
 function text(column: Column): z.ZodType<string> {
   const limit = /^character(?: varying)?\((\d+)\)/.exec(column.type)?.[1];
   if (limit === undefined) return readable('text', () => true);
-  // Postgres counts characters, JavaScript's length counts UTF-16 units
+  // Postgres counts characters; JavaScript's length counts UTF-16 units
   return readable(`text of at most ${limit} characters`, (value) => Array.from(value).length <= Number(limit));
 }
 
@@ -168,7 +139,10 @@ const jsonDocument = z.unknown().transform((value, context) => {
   return z.NEVER;
 });
 
-/** Postgres' array text. Elements may be null; arrays of arrays are dimensions, unless the elements are JSON themselves. */
+/**
+ * An array as Postgres' text. Elements may be null. Nested arrays are dimensions, unless the
+ * elements are JSON themselves.
+ */
 function arrayOf(element: z.ZodType<string>, type: string, ofJson: boolean, depth = 1): z.ZodType<string> {
   const error = (issue: { input?: unknown }) => {
     if (issue.input === undefined) return 'is required';
@@ -188,23 +162,23 @@ function arrayOf(element: z.ZodType<string>, type: string, ofJson: boolean, dept
   });
 }
 
-/** As JSON, for Postgres' json_to_record; a string is the text of the type itself. */
+/** A value of a structured type, as JSON for json_to_record. A string is the type's own text. */
 const structured = z.unknown().transform((value, context): string => {
   const read = (typeof value === 'string' ? anyText : jsonDocument).safeParse(value);
   if (read.success) return typeof value === 'string' ? JSON.stringify(value) : read.data;
   for (const { message } of read.error.issues) context.addIssue({ code: 'custom', message });
   return z.NEVER;
 });
-const anyText = readable('text', () => true);
+export const anyText = readable('text', () => true);
 
-/** int2vector and oidvector: arrays whose text is another. */
+/** int2vector and oidvector: arrays whose text has blanks instead of braces and commas. */
 const vector = z
   .array(z.preprocess(digits, z.string().regex(/^-?\d{1,10}$/, { error: 'must be a whole number' })), {
     error: 'must be an array of whole numbers',
   })
   .transform((items) => items.join(' '));
 
-function valueSchema(column: Column): z.ZodType<string> {
+export function valueSchema(column: Column): z.ZodType<string> {
   if (column.structured) return structured;
   switch (column.base) {
     case 'int2vector':
@@ -251,7 +225,7 @@ function valueSchema(column: Column): z.ZodType<string> {
         const element = valueSchema({ ...column, base, type: column.type.slice(0, -2) });
         return arrayOf(element, column.type, base === 'json' || base === 'jsonb');
       }
-      // an enum, a network address, a domain over a number: Postgres knows its own text
+      // an enum, a network address, a domain over a number: Postgres reads the text
       return readable(
         `text that Postgres reads as ${column.type}`,
         () => true,
@@ -260,7 +234,10 @@ function valueSchema(column: Column): z.ZodType<string> {
   }
 }
 
-/** Not as zod's own objects: those take a column "constructor" that was left out for a member of Object.prototype. */
+/**
+ * Not zod's own objects: if a column "constructor" is left out, they find the one of
+ * Object.prototype instead.
+ */
 function objectOf(table: Table, required: (column: Column) => boolean, repeatsReadOnly: boolean): z.ZodType<Values> {
   const fields = new Map(table.columns.map((column) => [column.name, { column, schema: valueSchema(column) }]));
   return z.unknown().transform((body, context) => {
@@ -304,7 +281,7 @@ function objectOf(table: Table, required: (column: Column) => boolean, repeatsRe
 
 const made = new WeakMap<Table, RowSchemas>();
 
-/** The schemas of a table, made once for each state of the catalogue. */
+/** The schemas of a table, made once for each version of the table. */
 export function rowSchemas(table: Table): RowSchemas {
   const known = made.get(table);
   if (known) return known;
@@ -317,43 +294,4 @@ export function rowSchemas(table: Table): RowSchemas {
   };
   made.set(table, schemas);
   return schemas;
-}
-
-/** What a URL's text is as JSON, for the schemas above. */
-function fromUrl(column: Column, value: string): unknown {
-  if (/^(int[24]|float[48])$/.test(column.base)) return numberPattern.test(value) ? Number(value) : value;
-  if (column.base === 'bool') return { true: true, false: false }[value] ?? value;
-  return value;
-}
-
-/**
- * The key of a row, as the path of its URL writes it: `/api/items/7`, and for a key of several columns their values in the
- * order of the key, each percent-encoded, with commas between them: `/api/sales.lines/A%2C1,7` is a = "A,1", b = 7.
- * Returns the values as Postgres reads them, in key order, or what is wrong, by column.
- */
-export function parseKey(
-  table: Table,
-  segment: string,
-): { ok: true; values: string[] } | { ok: false; fields: { path: string; message: string }[] } {
-  const parts = parseSegment(segment, table.keyColumns.length > 1);
-  if (parts.length !== table.keyColumns.length) {
-    const message = `must be ${table.keyColumns.length} values with commas between them: ${table.keyColumns.join(',')}`;
-    return { ok: false, fields: [{ path: 'id', message }] };
-  }
-  return readKey(table, parts);
-}
-
-/** The same for values that are already apart, as a cursor carries them. */
-export function readKey(table: Table, texts: readonly string[]): ReturnType<typeof parseKey> {
-  const values: string[] = [];
-  const fields: { path: string; message: string }[] = [];
-  for (const [index, name] of table.keyColumns.entries()) {
-    const column = table.columns.find((candidate) => candidate.name === name)!;
-    // an array or a document in a key is in Postgres' own text already
-    const schema = column.structured || /^(json|_)|vector$/.test(column.base) ? anyText : valueSchema(column);
-    const read = schema.safeParse(fromUrl(column, texts[index]!));
-    if (read.success) values.push(read.data);
-    else fields.push({ path: name, message: read.error.issues[0]!.message });
-  }
-  return fields.length === 0 ? { ok: true, values } : { ok: false, fields };
 }

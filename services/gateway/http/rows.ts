@@ -1,43 +1,46 @@
 /**
- * Rows of attached tables for REST: the statements that read and write one, and what it means where Postgres gives none back. A write
- * is one statement, its conditions included, except where a rule of the table rewrites it: Postgres returns no row from those.
+ * Reads and writes one row for REST, and explains why a write returned no row. A write is one
+ * statement that includes its conditions. The exception are tables whose rules rewrite the
+ * statement: Postgres allows no RETURNING there, so a transaction reads the row afterwards.
  */
 
 import { type DatabaseError, isStatementError, quoted } from '#shared/postgres/postgres.ts';
 import type { Table } from '../catalog/catalog.ts';
-import type { Values } from './row-values.ts';
-import { changedValue, keyIs, newValue, Parameters, sameJson } from './value-sql.ts';
-import { type FieldError, PlankError } from './errors.ts';
+import { type FieldError, invalidFields, PlankError } from './errors.ts';
+import { fromPostgres } from './postgres-problems.ts';
 import { conditionSql, type Precondition, requireCondition } from './precondition.ts';
-import { fromPostgres, invalidFields } from './problems.ts';
-import type { RestPool } from './rest-pool.ts';
+import type { RestQueries } from './rest-pool.ts';
+import type { Values } from './row-values.ts';
 import type { PageRow } from './table-page.ts';
+import { changedValue, keyIs, newValue, Parameters, sameJson } from './value-sql.ts';
 
-/** The SQL fragments of a table, all about the alias t. */
+/** SQL fragments for the rows of a table, under the alias t. */
 export function sqlOf(table: Table) {
   const key = table.keyColumns.map((name) => `t.${quoted(name)}`);
+  const image = `(${table.imageSql})::pg_catalog.text as row`;
   return {
     relation: `${quoted(table.schema)}.${quoted(table.table)}`,
     keyList: key.join(', '),
-    image: `(${table.imageSql})::pg_catalog.text as row`,
-    imageAndKey: `(${table.imageSql})::pg_catalog.text as row, array[${key.map((column) => `${column}::pg_catalog.text`).join(', ')}] as key`,
+    image,
+    imageAndKey: `${image}, array[${key.map((column) => `${column}::pg_catalog.text`).join(', ')}] as key`,
   };
 }
 
 type Query = <R extends object>(text: string, parameters: Parameters, deletes?: boolean) => Promise<R[]>;
 type Row = Pick<PageRow, 'row'>;
 
-/** A statement that writes: with RETURNING, unless a rule forbids it. */
+/** A statement that writes, with or without RETURNING. */
 interface Write {
   text: (returning: boolean) => string;
   parameters: Parameters;
 }
 
+/** For one request. */
 export class Rows {
-  readonly #connections: RestPool;
+  readonly #queries: RestQueries;
 
-  constructor(connections: RestPool) {
-    this.#connections = connections;
+  constructor(queries: RestQueries) {
+    this.#queries = queries;
   }
 
   /** Throws NOT_FOUND. */
@@ -60,7 +63,7 @@ export class Rows {
       if (!key)
         throw new PlankError(
           'REFUSED',
-          'A rule of the table rewrites INSERT, so that Postgres does not say what became of the row: send its whole key',
+          'A rule of the table rewrites INSERT, so that Postgres cannot return the row: send the whole key with the row',
         );
       await run();
       const [row] = await readRow(query, table, key);
@@ -69,12 +72,12 @@ export class Rows {
     if (!made)
       throw new PlankError(
         'REFUSED',
-        'The database did not keep the row: a trigger or a rule of the table is in the way',
+        'The database did not insert the row: a trigger or a rule of the table prevents it',
       );
     return made;
   }
 
-  /** Sets columns of one row; `reset` go back to their default. */
+  /** Sets columns of one row. The columns in `reset` get their defaults. */
   async update(
     table: Table,
     key: readonly string[],
@@ -95,7 +98,8 @@ export class Rows {
     const text = (returning: boolean) =>
       sets.length === 0
         ? `select ${image} from ${relation} t where ${where.join(' and ')}`
-        : `update ${relation} as t set ${sets.join(', ')} where ${where.join(' and ')}${returning ? ` returning ${image}` : ''}`;
+        : `update ${relation} as t set ${sets.join(', ')} where ${where.join(' and ')}` +
+          (returning ? ` returning ${image}` : '');
     const [row] = await this.#write<Row>(table, { text, parameters }, async (query, run) => {
       await this.#explain(query, table, key, precondition, readOnly);
       await run();
@@ -106,7 +110,7 @@ export class Rows {
     await this.#explain(this.#query(table), table, key, precondition, readOnly);
     throw new PlankError(
       'REFUSED',
-      'The database left the row as it was: a trigger or a rule of the table is in the way',
+      'The database did not change the row: a trigger or a rule of the table prevents it',
     );
   }
 
@@ -120,16 +124,19 @@ export class Rows {
     const rows = await this.#write<Row>(table, write, async (query, run) => {
       const before = await this.#explain(query, table, key, precondition, []);
       await run();
-      // a rule may keep it as a row that is marked as deleted
+      // a rule may keep the row, marked as deleted
       const [after] = await readRow(query, table, key);
       return after === before ? [] : [{ row: '' }];
     });
     if (rows.length > 0) return;
     await this.#explain(this.#query(table), table, key, precondition, []);
-    throw new PlankError('REFUSED', 'The database kept the row: a trigger or a rule of the table is in the way');
+    throw new PlankError(
+      'REFUSED',
+      'The database did not delete the row: a trigger or a rule of the table prevents it',
+    );
   }
 
-  /** Resolves with the row, where nothing that was asked speaks against writing it. */
+  /** Throws the reason why the request cannot write this row. Resolves with the row where there is none. */
   async #explain(
     query: Query,
     table: Table,
@@ -154,19 +161,23 @@ export class Rows {
     return found.row;
   }
 
-  /** `rewritten` does without RETURNING, in a transaction; `run` is the statement. */
+  /**
+   * Runs the statement. Where a rule forbids RETURNING, `rewritten` does the work in a transaction;
+   * its `run` is the statement.
+   */
   async #write<R extends object>(
     table: Table,
     { text, parameters, deletes = false }: Write & { deletes?: boolean },
     rewritten: (query: Query, run: () => Promise<unknown>) => Promise<R[]>,
   ): Promise<R[]> {
     try {
-      return (await this.#connections.query<R>(table.name, text(true), parameters.values)).rows;
+      return (await this.#queries.query<R>(table.name, text(true), parameters.values)).rows;
     } catch (error) {
       if (!isOfRule(error)) throw fromPostgres(error, { table, parameters: parameters.columns, deletes });
     }
-    return this.#connections.use(table.name, async (client, giveUp) => {
+    return this.#queries.use(table.name, async ({ client, giveUp, requireClient }) => {
       const query: Query = async <T extends object>(statement: string, { values, columns }: Parameters) => {
+        requireClient();
         try {
           return (await client.query<T>(statement, values)).rows;
         } catch (error) {
@@ -190,7 +201,7 @@ export class Rows {
   #query(table: Table): Query {
     return async <R extends object>(text: string, { values, columns }: Parameters) => {
       try {
-        return (await this.#connections.query<R>(table.name, text, values)).rows;
+        return (await this.#queries.query<R>(table.name, text, values)).rows;
       } catch (error) {
         throw fromPostgres(error, { table, parameters: columns, deletes: false, reads: true });
       }
@@ -206,7 +217,10 @@ async function readRow(query: Query, table: Table, key: readonly string[]): Prom
   return rows.map(({ row }) => row);
 }
 
-/** The key that a row has with these values, which had another before; null where that is not known. */
+/**
+ * The key of a row after these values were written; `before` is its key until then. Null where the
+ * key is not known.
+ */
 function keyIn(table: Table, values: Values, before?: readonly string[]): string[] | null {
   const key = table.keyColumns.map((name, index) => {
     const value = values.find(({ column }) => column.name === name && !column.structured);
@@ -215,7 +229,10 @@ function keyIn(table: Table, values: Values, before?: readonly string[]): string
   return key.every((text) => text !== undefined) ? key : null;
 }
 
-/** "cannot perform DELETE RETURNING on relation": known by its place in Postgres, as its words are in any language. */
+/**
+ * "cannot perform DELETE RETURNING on relation". Recognised by the place in Postgres' source, as
+ * the text depends on the language.
+ */
 function isOfRule(error: unknown): error is DatabaseError {
   return isStatementError(error) && error.code === '0A000' && error.routine === 'RewriteQuery';
 }

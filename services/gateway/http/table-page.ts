@@ -1,10 +1,13 @@
-/** Reads one page of a table's rows for REST, bounded in rows and in bytes: rows of a megabyte each must not fill a gateway. */
-import { firstFetch, isStatementError, nextFetch, type PoolClient } from '#shared/postgres/postgres.ts';
+/**
+ * Reads one page of a table's rows for REST, bounded in rows and in size: 1,000 rows of a megabyte
+ * each would fill a gateway's memory.
+ */
+import { firstFetch, isStatementError, nextFetch } from '#shared/postgres/postgres.ts';
 import { RowCursor } from '#shared/postgres/row-cursor.ts';
 import { withDeadlineOr } from '#shared/waiting.ts';
-import type { RestPool } from './rest-pool.ts';
+import type { Lease, RestQueries } from './rest-pool.ts';
 
-/** A page ends with the row that makes it at least this large. */
+/** A page ends with the row with which it reaches this size. */
 const pageCharacters = 4 * 1024 * 1024;
 const fetchDeadlineMs = 11_000;
 
@@ -14,34 +17,34 @@ export interface PageRow {
   key: string[];
 }
 
-/** `text` selects rows and one more than `limit` of them at most. Rejects with Postgres' own errors. */
+/** `text` must select at most `limit` + 1 rows. Rejects with Postgres' own errors. */
 export async function readPage(
-  connections: RestPool,
+  queries: RestQueries,
   table: string,
   { text, values, limit }: { text: string; values: readonly unknown[]; limit: number },
 ): Promise<{ rows: PageRow[]; more: boolean }> {
-  return connections.use(table, async (client, giveUp) => {
+  return queries.use(table, async (lease) => {
     try {
-      return await pageOf(client, { text, values, limit }, giveUp);
+      return await pageOf(lease, { text, values, limit });
     } catch (error) {
-      // what Postgres refuses leaves the connection whole
-      if (!isStatementError(error)) giveUp(error as Error);
+      // after an error of the statement itself the connection can be used again
+      if (!isStatementError(error)) lease.giveUp(error as Error);
       throw error;
     }
   });
 }
 
 async function pageOf(
-  client: PoolClient,
+  { client, giveUp, requireClient }: Lease,
   { text, values, limit }: { text: string; values: readonly unknown[]; limit: number },
-  giveUp: (why: Error) => void,
 ): Promise<{ rows: PageRow[]; more: boolean }> {
   const cursor = new RowCursor<PageRow>(client, { text, values }, pageCharacters, ({ row }) => row.length);
   const rows: PageRow[] = [];
-  /** of them, how many are the page */
+  /** how many of the rows belong to the page */
   let taken = 0;
   let size = 0;
   for (let count = firstFetch; ; ) {
+    requireClient();
     const { rows: fetched, more } = await withDeadlineOr(cursor.fetch(count), fetchDeadlineMs, silent);
     const characters = fetched.reduce((sum, { row }) => sum + row.length, 0);
     for (const { row } of fetched) {
@@ -53,9 +56,9 @@ async function pageOf(
     if (!more || taken < rows.length) break;
     count = nextFetch(count, fetched.length, characters, pageCharacters);
   }
-  // the page is whole, also where the connection is not
+  // the page is complete, even if the connection fails now
   await withDeadlineOr(cursor.close(), fetchDeadlineMs, silent).catch(giveUp);
   return { rows: rows.slice(0, taken), more: taken < rows.length };
 }
 
-const silent = () => new Error('timeout: Postgres is silent');
+const silent = () => new Error('timeout: Postgres does not answer');

@@ -1,28 +1,31 @@
 /**
- * CRUD over the attached tables: /api/<table> and /api/<table>/<key>.
+ * REST over the attached tables: /api/<table> and /api/<table>/<key>.
  *
- * A row's JSON is the text that Postgres renders (Table.imageSql), the same bytes that capture makes and the WebSocket
- * sends: it is passed on as it is, never parsed. Identifiers in SQL come only from the catalogue, values only as parameters.
+ * A row's JSON is the text that Postgres renders (Table.imageSql): the same bytes that capture
+ * stores and WebSockets send. It is passed on unchanged and never parsed. Identifiers in SQL come
+ * only from the catalog, values only as parameters.
  */
 import { isUtf8 } from 'node:buffer';
 import type { IncomingMessage } from 'node:http';
 import express, { type Request, type RequestHandler, type Response, Router } from 'express';
 import { z } from 'zod';
+import { keepDigits, parseExactJson } from '#shared/exact-json.ts';
 import type { Pool } from '#shared/postgres/postgres.ts';
 import type { Catalog, Table } from '../catalog/catalog.ts';
+import { FilterError, RowFilter } from '../filter/row-filter.ts';
+import { Answers, isTruncated, setTruncated } from './answers.ts';
+import { fromZod, invalidFields, PlankError } from './errors.ts';
 import { keepText } from './json-source.ts';
-import { formatSegment, maxAddress, parseSegment } from './row-address.ts';
-import { keepDigits, parseExactJson, parseKey, readKey, rowSchemas } from './row-values.ts';
-import { keyIsBehind, Parameters } from './value-sql.ts';
-import { filterSql } from '../filter/judge.ts';
-import { type Filter, FilterError, parseFilter } from '../filter/parse.ts';
-import { Answers, isTruncated, tellTruncated } from './answers.ts';
-import { PlankError } from './errors.ts';
+import { fromPostgres } from './postgres-problems.ts';
 import { entityTag, preconditionOf, refusePrecondition, requireCondition } from './precondition.ts';
-import { fromPostgres, invalid, invalidFields, methodNotAllowed, named } from './problems.ts';
 import { RestPool } from './rest-pool.ts';
+import { methodNotAllowed, named } from './routes.ts';
+import { formatSegment, maxAddress, parseSegment } from './row-address.ts';
+import { parseKey, readKey } from './row-key.ts';
+import { rowSchemas } from './row-values.ts';
 import { Rows, sqlOf } from './rows.ts';
 import { readPage } from './table-page.ts';
+import { keyIsAfter, Parameters } from './value-sql.ts';
 
 const listQuery = z.strictObject({
   limit: z
@@ -49,12 +52,12 @@ function parseCursor(table: Table, cursor: string): string[] {
     const key = texts.length === table.keyColumns.length ? readKey(table, texts) : undefined;
     if (key?.ok) return key.values;
   } catch {
-    // fails below, the same for every way of being wrong
+    // every kind of malformed cursor gets the same error, below
   }
   throw invalidFields([{ path: 'cursor', message: `is not a cursor of ${table.name}` }]);
 }
 
-function parseWhere(table: Table, where: string): Filter {
+function parseWhere(table: Table, where: string): RowFilter {
   let json: unknown;
   try {
     json = parseExactJson(where);
@@ -65,7 +68,7 @@ function parseWhere(table: Table, where: string): Filter {
     );
   }
   try {
-    return parseFilter(table, json);
+    return new RowFilter(table, json);
   } catch (error) {
     if (error instanceof FilterError) throw invalidFields([{ path: error.path, message: error.problem }], error);
     throw error;
@@ -80,9 +83,11 @@ export interface TablesOptions {
 
 export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Router {
   const connections = new RestPool(pool);
-  const rowsOf = new Rows(connections);
   const answers = new Answers();
   const router = Router();
+
+  const queriesOf = (request: Request) => connections.for(request.socket);
+  const rowsOf = (request: Request) => new Rows(queriesOf(request));
 
   const tableOf = (request: Request): Table => {
     const [name] = parseSegment(request.path.split('/')[1]!, false);
@@ -103,25 +108,31 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
     const { limit, cursor, where } = parse(listQuery, request.query, 'is not a parameter of this address');
     const sql = sqlOf(table);
     const parameters = new Parameters();
-    const after = cursor === undefined ? null : keyIsBehind(table, parseCursor(table, cursor), parameters);
-    const filter = filterSql(parseWhere(table, where ?? '{}'), parameters.values.length + 1);
+    const after = cursor === undefined ? null : keyIsAfter(table, parseCursor(table, cursor), parameters);
+    const filter = parseWhere(table, where ?? '{}').sql(parameters.values.length + 1);
     const conditions = after === null ? filter.text : `${after} and ${filter.text}`;
-    // one more than asked for tells whether there is another page
-    const text = `select ${sql.imageAndKey} from ${sql.relation} t where ${conditions} order by ${sql.keyList} limit ${limit + 1}`;
+    // one row more than the limit shows whether there is another page
+    const text = `select ${sql.imageAndKey} from ${sql.relation} t where ${conditions}
+                  order by ${sql.keyList} limit ${limit + 1}`;
     const values = [...parameters.values, ...filter.values];
-    const { rows, more } = await readPage(connections, table.name, { text, values, limit }).catch((error: unknown) => {
-      throw fromPostgres(error, { table, parameters: parameters.columns, deletes: false, reads: true });
-    });
+    const { rows, more } = await readPage(queriesOf(request), table.name, { text, values, limit }).catch(
+      (error: unknown) => {
+        throw fromPostgres(error, { table, parameters: parameters.columns, deletes: false, reads: true });
+      },
+    );
     if (more) {
       const next = formatCursor(rows.at(-1)!.key);
       const filtered = where === undefined ? '' : `&where=${encodeURIComponent(where)}`;
       const address = `${addressOf(request, table)}?limit=${limit}${filtered}&cursor=${next}`;
       if (next.length > maxAddress)
-        throw new PlankError('REFUSED', 'The key of the last row here is too long to ask for those behind it');
+        throw new PlankError(
+          'REFUSED',
+          'The key of the last row on this page is too long for the address of the next page',
+        );
       response.set('Plank-Next-Cursor', next);
       if (address.length <= maxAddress) response.set('Link', `<${address}>; rel="next"`);
     }
-    tellTruncated(response, rows.filter(({ row }) => isTruncated(row)).length);
+    setTruncated(response, rows.filter(({ row }) => isTruncated(row)).length);
     answers.sendRead(response, `[${rows.map(({ row }) => row).join(',')}]`);
   };
 
@@ -130,13 +141,13 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
     const key = keyOf(request, table);
     parse(noQuery, request.query, 'is not a parameter of this address');
     const precondition = preconditionOf(request);
-    const row = await rowsOf.read(table, key);
+    const row = await rowsOf(request).read(table, key);
     if (isTruncated(row))
       throw new PlankError(
         'ROW_TOO_LARGE',
         `The row ${formatSegment(key)} of ${table.name} is larger than ${table.rowBytes} bytes`,
       );
-    // the other one is answered by 304, as express does for each answer
+    // express itself answers If-None-Match, by a 304
     requireCondition({ ...precondition, noneMatch: null }, row);
     answers.sendRead(response, row, entityTag(row));
   };
@@ -146,10 +157,10 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
     parse(noQuery, request.query, 'is not a parameter of this address');
     refusePrecondition(request);
     const values = parse(rowSchemas(table).create, bodyOf(request), `is not a column of ${table.name}`);
-    const made = await rowsOf.create(table, values);
+    const made = await rowsOf(request).create(table, values);
     const address = `${addressOf(request, table)}/${formatSegment(made.key)}`;
     response.status(201);
-    // one that is too long to be asked for leads nowhere
+    // an address above the bound could not be requested
     if (address.length <= maxAddress) response.location(address);
     answers.sendWritten(response, made.row);
   };
@@ -164,7 +175,7 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
     const reset = table.columns
       .filter(({ name, writable }) => writable && !given.has(name) && !table.keyColumns.includes(name))
       .map(({ name }) => name);
-    answers.sendWritten(response, await rowsOf.update(table, key, values, reset, precondition));
+    answers.sendWritten(response, await rowsOf(request).update(table, key, values, reset, precondition));
   };
 
   const patch = async (request: Request, response: Response) => {
@@ -173,18 +184,18 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
     parse(noQuery, request.query, 'is not a parameter of this address');
     const precondition = preconditionOf(request);
     const values = parse(rowSchemas(table).patch, bodyOf(request), `is not a column of ${table.name}`);
-    answers.sendWritten(response, await rowsOf.update(table, key, values, [], precondition));
+    answers.sendWritten(response, await rowsOf(request).update(table, key, values, [], precondition));
   };
 
   const remove = async (request: Request, response: Response) => {
     const table = tableOf(request);
     const key = keyOf(request, table);
     parse(noQuery, request.query, 'is not a parameter of this address');
-    await rowsOf.remove(table, key, preconditionOf(request));
+    await rowsOf(request).remove(table, key, preconditionOf(request));
     response.status(204).end();
   };
 
-  // before the body is read: nobody uploads to a table that is not there
+  // before the body is read: a table that does not exist is refused without the upload
   const findTable: RequestHandler = (request, _response, next) => {
     tableOf(request);
     next();
@@ -210,13 +221,13 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
 
 const addressOf = (request: Request, table: Table) => `${request.baseUrl}/${formatSegment([table.name])}`;
 
-/** Of requests in UTF-8. */
+/** The bodies of requests in UTF-8, as text. */
 const texts = new WeakMap<IncomingMessage, string>();
 
 function jsonBody(limit: number): RequestHandler {
   return express.json({
     limit,
-    strict: false, // whatever is no object is refused with the fields, by one kind of answer
+    strict: false, // a body that is no object is refused later, in the same form as wrong fields
     reviver: keepDigits,
     verify: (request, _response, bytes, encoding) => {
       if (encoding !== 'utf-8') return;
@@ -239,6 +250,6 @@ function bodyOf(request: Request): unknown {
 
 function parse<T>(schema: z.ZodType<T>, value: unknown, unknown: string): T {
   const result = schema.safeParse(value);
-  if (!result.success) throw invalid(result.error, unknown);
+  if (!result.success) throw fromZod(result.error, unknown);
   return result.data;
 }

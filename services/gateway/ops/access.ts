@@ -1,8 +1,11 @@
 /**
- * Who may use the operations port. Where OPS_TOKEN is set, a request brings it (`Authorization: Bearer …`), or the cookie that a
- * browser gets for it: a page cannot put a header on its WebSockets. Whatever is set, nothing is taken from a page of another
- * origin: a browser on this machine reaches this port, and so do the pages in it. Without a token that has to include pages whose
- * own name was made to point here (DNS rebinding).
+ * Who may use the operations port. If OPS_TOKEN is set, a request must bring it
+ * (`Authorization: Bearer …`) or the cookie that a browser gets in exchange, as a page cannot set
+ * headers on its WebSockets.
+ *
+ * Requests from pages of other origins are refused in any case: a browser on this machine reaches
+ * the port, and with it every page that the browser shows. Without a token, pages whose own host
+ * name resolves to this machine (DNS rebinding) must be refused as well.
  */
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
@@ -15,9 +18,9 @@ import { Guesses } from './token-guesses.ts';
 const cookieName = 'plank_operator';
 const sessionMs = 12 * 3_600_000;
 
-/** Why something is not taken. */
+/** The text of the refusal. */
 export const foreign =
-  'pages of other origins may not do this; under a name with dots in it, operators are served with OPS_TOKEN only';
+  'pages of other origins may not do this; a host name with dots is served only where OPS_TOKEN is set';
 
 export class OpsAccess {
   readonly #token: string | undefined;
@@ -27,57 +30,68 @@ export class OpsAccess {
     this.#token = token;
   }
 
-  /** So long no token of the asker's is judged, after too many that were wrong; 0: it is. To be asked before isAdmitted. */
-  secondsUntilJudged(request: IncomingMessage): number {
-    const isJudged = this.#token === undefined || request.headers.authorization === undefined;
-    return isJudged ? 0 : this.#guesses.waitSeconds(askerOf(request));
+  /**
+   * For how long tokens from this address are not checked, after too many wrong ones; 0: they are.
+   * Call it before isAdmitted.
+   */
+  secondsUntilChecked(request: IncomingMessage): number {
+    const hasToken = this.#token !== undefined && request.headers.authorization !== undefined;
+    return hasToken ? this.#guesses.waitSeconds(addressOf(request)) : 0;
   }
 
-  /** Brings the token or a cookie that was given for it, or none is needed. */
+  /** The request brings the token or a valid cookie, or no token is set. */
   isAdmitted(request: IncomingMessage): boolean {
     if (this.#token === undefined) return true;
     const { authorization, cookie } = request.headers;
     if (authorization !== undefined) {
       const isRight = isSame(authorization, `Bearer ${this.#token}`);
-      this.#guesses.count(askerOf(request), isRight);
+      this.#guesses.count(addressOf(request), isRight);
       return isRight;
     }
     return this.#isValid(cookieOf(cookie ?? ''));
   }
 
-  /** Comes from a page of this port, or from no page at all. */
+  /** The request comes from a page of this port, or from no page. */
   isOwn({ headers, method }: IncomingMessage): boolean {
     const { origin, host = '', 'content-type': type = '' } = headers;
-    // a name of the page's own choice would be its origin as well; no such page has a cookie
+    // DNS rebinding: the page's host name is also its origin. With a token, such a page is refused
+    // for lack of a cookie.
     if (this.#token === undefined && !isNear(host)) return false;
     if (origin !== undefined) return URL.canParse(origin) && new URL(origin).host === host;
-    // an image, say, for which browsers name no origin; a link is another matter
+    // browsers send no Origin for an image, for example; following a link is allowed
     const isForeign = /^(cross|same)-site$/.test(String(headers['sec-fetch-site']));
     if (method === 'GET' || method === 'HEAD') return !isForeign || headers['sec-fetch-mode'] === 'navigate';
-    // a browser that says neither still says what a form of another page is sent as
+    // an old browser sends neither header, but a form of another page can only have these types
     return !isForeign && !/^(application\/x-www-form-urlencoded|multipart\/form-data|text\/plain)\b/i.test(type);
   }
 
-  /** For everything but the page itself. */
+  /** For everything except the page's files. */
   readonly guard: RequestHandler = (request, response, next) => {
     if (!this.isOwn(request)) throw new PlankError('FORBIDDEN_ORIGIN', foreign);
-    const seconds = this.secondsUntilJudged(request);
+    const seconds = this.secondsUntilChecked(request);
     if (seconds > 0) {
       response.set('Retry-After', String(seconds));
       throw new PlankError('TOO_MANY_GUESSES', tooMany(seconds));
     }
     if (this.isAdmitted(request)) return next();
     response.set('WWW-Authenticate', 'Bearer');
-    throw new PlankError('UNAUTHORIZED', "this needs the operators' token (OPS_TOKEN)");
+    throw new PlankError(
+      'UNAUTHORIZED',
+      "this needs the operators' token (OPS_TOKEN), sent as Authorization: Bearer …",
+    );
   };
 
-  /** Gives a browser that brought the token a cookie for its WebSockets and what follows. Behind `guard`. */
+  /**
+   * Gives a browser that brought the token a cookie, for WebSockets and later requests. Runs after
+   * `guard`.
+   */
   readonly open: RequestHandler = (request, response) => {
     if (this.#token !== undefined) {
       response.cookie(cookieName, this.#sign(Date.now() + sessionMs), {
         httpOnly: true,
         sameSite: 'strict',
-        // the browser's own word for how it came, however many proxies are in front, the first of which ends TLS
+        // whether the browser came over TLS, by its own account: the first of several proxies may
+        // have ended TLS
         secure: request.headers.origin?.startsWith('https:') ?? false,
         maxAge: sessionMs,
       });
@@ -85,7 +99,7 @@ export class OpsAccess {
     response.status(204).end();
   };
 
-  /** All replicas have the same token, so any of them knows the cookie. */
+  /** Signed with the token, which all replicas share: each of them accepts the cookie of another. */
   #sign(until: number): string {
     const mark = createHmac('sha256', this.#token!).update(`${cookieName} ${until}`).digest('base64url');
     return `${until}.${mark}`;
@@ -97,10 +111,14 @@ export class OpsAccess {
   }
 }
 
-export const tooMany = (seconds: number): string => `too many wrong tokens came from here: try again in ${seconds} s`;
+export const tooMany = (seconds: number): string =>
+  `too many wrong tokens came from your address: try again in ${seconds} s`;
 
-/** Where the request is from. What a proxy says of it counts where the proxy is near: anybody else could say what he likes. */
-function askerOf(request: IncomingMessage): string {
+/**
+ * The client's address. X-Forwarded-For counts only from a proxy in a private network: anybody else
+ * could forge it.
+ */
+function addressOf(request: IncomingMessage): string {
   const peer = (request.socket.remoteAddress ?? '').replace(/^::ffff:/, '');
   return (near.check(peer, isIPv6(peer) ? 'ipv6' : 'ipv4') ? forwardedFor(request) : null) ?? peer;
 }
@@ -118,7 +136,7 @@ near.addAddress('::1', 'ipv6');
 near.addSubnet('fc00::', 7, 'ipv6');
 near.addSubnet('fe80::', 10, 'ipv6');
 
-/** An address, localhost, or a name without dots, none of which somebody else's DNS answers for. */
+/** An IP address, localhost, or a name without dots: names that no foreign DNS server can resolve. */
 function isNear(host: string): boolean {
   if (!URL.canParse(`http://${host}`)) return false;
   const { hostname } = new URL(`http://${host}`);
@@ -133,7 +151,7 @@ function cookieOf(header: string): string {
   return '';
 }
 
-/** Compared by digests of equal length, so that the comparison tells nothing by its time. */
+/** Compares digests of equal length in constant time, so that the time of an answer reveals nothing. */
 function isSame(given: string, wanted: string): boolean {
   const digest = (text: string) => createHash('sha256').update(text).digest();
   return timingSafeEqual(digest(given), digest(wanted));

@@ -1,6 +1,7 @@
 /**
- * The operators' side of this replica: what its console shows and does, and what it answers to the consoles of the others. The
- * page's data come over /ops/ws, in Plank's own protocol; /ws is served here as well, for the tail of changes.
+ * The operators' console on this replica: its data and actions, and this replica's answers to the
+ * consoles of other replicas. The page gets its data over /ops/ws, as tables in Plank's own
+ * protocol.
  */
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
@@ -13,22 +14,22 @@ import { closeCodes, subprotocol } from '#shared/wire.ts';
 import { Limiter } from '../bounds/limiter.ts';
 import { FilteredChannel } from '../channels/rows-channel.ts';
 import type { Clients } from '../clients/clients.ts';
-import { PlankError } from '../http/errors.ts';
-import { invalidFields, methodNotAllowed, named } from '../http/problems.ts';
+import { invalidFields, PlankError } from '../http/errors.ts';
+import { methodNotAllowed, named } from '../http/routes.ts';
 import { explain, type OpsExplainDeps } from './explain.ts';
 import { type ExplainDeps, explainHere, question, wordsOf } from './explain-gateway.ts';
-import { Figures } from './log-figures.ts';
+import { LogFigures } from './log-figures.ts';
 import { serveTables } from './tables.ts';
 import { type ChannelsAnswer, OpsView } from './view.ts';
 
 const maxPayload = 16 * 1024;
 const defaultLimit = 100;
 const goodbyeMs = 500;
-/** searches of the outbox, each of which may read all of it: as many as the pool for them has connections */
+/** searches of the outbox at a time, each of which may read all of it; their pool has as many connections */
 const maxExplains = 1;
 
 interface ConsoleOptions extends ExplainDeps, OpsExplainDeps {
-  /** for what is asked every second while a page is open, whatever is searched for meanwhile */
+  /** for queries of every second while a page is open, so that they do not wait behind a search */
   watchPool: Pool;
   node: string;
   roster: Roster;
@@ -49,7 +50,7 @@ export class Console {
   constructor(options: ConsoleOptions) {
     this.#options = options;
     const { roster, watchPool, tail, catalog, node, clients } = options;
-    this.#view = new OpsView({ roster, figures: new Figures(watchPool, tail), catalog, node });
+    this.#view = new OpsView({ roster, figures: new LogFigures(watchPool, tail), catalog, node });
     roster.handle('clients', ({ limit }) => ({ clients: clients.survey(Number(limit) || defaultLimit).clients }));
     roster.handle('channels', ({ limit }) => ({ channels: this.#channels(Number(limit) || defaultLimit) }));
     roster.handle('explain', (args) => explainHere(question.parse(args), options));
@@ -64,7 +65,7 @@ export class Console {
     this.#view.start();
   }
 
-  /** Says goodbye; who does not answer is cut off. */
+  /** Closes all pages, and cuts off those that do not answer within half a second. */
   readonly stop = once(async () => {
     this.#view.stop();
     const { clients } = this.#server;
@@ -75,7 +76,7 @@ export class Console {
     this.#server.close();
   });
 
-  /** For those who were let in. */
+  /** Must come after the access check. */
   router(): Router {
     const router = Router();
     router
@@ -101,11 +102,11 @@ export class Console {
     return router;
   }
 
-  /** A WebSocket of the page, for its tables. */
+  /** Serves the page's WebSocket, /ops/ws. */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     this.#server.handleUpgrade(request, socket, head, (ws) => {
       ws.on('error', () => ws.terminate());
-      if (ws.protocol !== subprotocol) ws.close(closeCodes.malformed, `this is served as ${subprotocol}`);
+      if (ws.protocol !== subprotocol) ws.close(closeCodes.malformed, `use the subprotocol ${subprotocol}`);
       else serveTables(ws, this.#view.tables, this.#options.node);
     });
   }
@@ -114,24 +115,24 @@ export class Console {
     const { roster } = this.#options;
     const { node: name, id } = request.params;
     if (!/^\d{1,15}$/.test(id)) throw invalidFields([{ path: 'id', message: 'is not the number of a connection' }]);
-    // of one name, the last to start: a restarted process may be there twice for a moment
+    // the last to start: for a moment a restarted process is listed twice under its name
     const node = roster.nodes().findLast(({ role, ...status }) => role === 'gateway' && status.node === name);
-    if (!node) throw new PlankError('NOT_FOUND', `There is no replica ${name} that answers`);
+    if (!node) throw new PlankError('NOT_FOUND', `No replica ${name} is running, or it does not answer`);
     const [answer] = await roster.ask(node.instance, 'disconnect', { id: Number(id) });
     if (!answer) throw new PlankError('UNAVAILABLE', `${name} does not answer`);
     const { found } = (answer.body ?? {}) as { found?: boolean };
-    if (!found) throw new PlankError('NOT_FOUND', `${name} has no connection ${id}: it may be gone already`);
+    if (!found) throw new PlankError('NOT_FOUND', `${name} has no connection ${id}: it may have closed already`);
   }
 
   /** The most subscribed first. */
   #channels(limit: number): ChannelsAnswer['channels'] {
     const channels = Array.from(this.#options.hub.channels(), (channel) => ({
-      // the same for the same words on every replica, over whatever transport
+      // equal for equal requests, on every replica and over every transport
       name: channel instanceof FilteredChannel ? channel.name : channel.key,
       subscribers: channel.users.size,
       channel,
     }));
     channels.sort((a, b) => b.subscribers - a.subscribers);
-    return channels.slice(0, limit).map(({ channel, ...said }) => ({ ...said, ...wordsOf(channel) }));
+    return channels.slice(0, limit).map(({ channel, ...counted }) => ({ ...counted, ...wordsOf(channel) }));
   }
 }

@@ -1,13 +1,14 @@
 /**
- * What `/health` says of Postgres. What must stay true: any number of probes share one question, and each gets its answer at once, whether
- * Postgres answers or not, as many probes wait for no more than a second.
+ * Whether Postgres answers, for `/health`. Invariants: any number of probes share one query, and
+ * each probe is answered within 300 ms even if Postgres is silent, as many probes wait for less
+ * than a second.
  */
 import { limited, type Pool } from '#shared/postgres/postgres.ts';
 import { withDeadlineOr } from '#shared/waiting.ts';
 
-/** the question is given up after this time … */
+/** the query is given up after this time … */
 const timeoutMs = 2_000;
-/** … and probes are answered after this one, by what is known otherwise */
+/** … and probes are answered after this time, by what other queries found */
 const answerMs = 300;
 
 type Reach = 'connected' | 'unreachable';
@@ -15,18 +16,18 @@ type Reach = 'connected' | 'unreachable';
 export class DatabaseCheck {
   readonly #pool: Pool;
   readonly #hearsPostgres: () => boolean;
-  #asked: { at: number; reach: Promise<Reach> } | undefined;
+  #query: { startedAt: number; reach: Promise<Reach> } | undefined;
 
-  /** `hearsPostgres`: it has answered something else a moment ago. */
+  /** `hearsPostgres`: whether Postgres answered any other query a moment ago. */
   constructor(pool: Pool, hearsPostgres: () => boolean) {
     this.#pool = pool;
     this.#hearsPostgres = hearsPostgres;
   }
 
   answer(): Promise<Reach> {
-    this.#asked ??= { at: performance.now(), reach: this.#ask() };
-    const { at, reach } = this.#asked;
-    const leftMs = Math.max(0, at + answerMs - performance.now());
+    this.#query ??= { startedAt: performance.now(), reach: this.#ask() };
+    const { startedAt, reach } = this.#query;
+    const leftMs = Math.max(0, startedAt + answerMs - performance.now());
     return withDeadlineOr(reach, leftMs, () => new Error('Postgres takes long')).catch(() =>
       this.#hearsPostgres() ? 'connected' : 'unreachable',
     );
@@ -40,7 +41,7 @@ export class DatabaseCheck {
         () => 'unreachable' as const,
       )
       .finally(() => {
-        this.#asked = undefined;
+        this.#query = undefined;
       });
   }
 }

@@ -1,6 +1,8 @@
 /**
- * What this replica knows of one change: whether it has it, which of its subscriptions the change concerns, and, of one client,
- * for each of its subscriptions whether it got it and if not, why. One process of each log is asked by another (ops-explain.ts).
+ * What this gateway knows about one change: whether it has the change, how many of its
+ * subscriptions the change concerns, and for each subscription of one client, whether the client
+ * got the change and why not. The gateway that serves the console asks all others this over the bus
+ * (explain.ts).
  */
 import { z } from 'zod';
 import { type Batch, BatchReader, isBreak } from '#shared/log/batch.ts';
@@ -10,18 +12,18 @@ import { FilteredChannel } from '../channels/rows-channel.ts';
 import { type Channel, TablesChannel } from '../channels/tables-channel.ts';
 import type { Clients } from '../clients/clients.ts';
 import type { Peer } from '../clients/connection.ts';
-import { ImageError } from '../filter/image.ts';
+import { ImageError } from '../filter/row-filter.ts';
 import type { Subscription } from '../relay/cursor.ts';
 import type { History } from '../relay/history.ts';
 import type { Hub } from '../relay/hub.ts';
 
-/** subscriptions that are asked about one change at most */
-const maxAsked = 20_000;
+/** at most so many subscriptions are tested for one change */
+const maxTested = 20_000;
 
 export const question = z.object({
   epoch: z.number(),
   seq: z.number(),
-  /** the id of a client of the replica that is asked */
+  /** the id of one of this gateway's clients */
   client: z.number().optional(),
 });
 export type Question = z.infer<typeof question>;
@@ -32,11 +34,11 @@ const judged = z.object({
   filter: z.string().nullable(),
   columns: z.array(z.string()).nullable(),
   state: z.string(),
-  /** the seq behind which it began */
+  /** the seq after which the subscription began */
   began: z.number(),
-  /** it has been given everything up to here */
+  /** everything up to this seq has been sent */
   cursor: z.number(),
-  /** what the change does to its rows; null: nothing */
+  /** what the change does to the subscription's rows; null: nothing */
   effect: z.string().nullable(),
   why: z.enum(['matched', 'other-table', 'filter', 'began-later', 'in-rows', 'not-yet', 'shape']),
 });
@@ -46,7 +48,7 @@ export const replicaAnswer = z.object({
   epoch: z.number(),
   seq: z.number(),
   mode: z.string(),
-  /** subscriptions of all clients that cover the table, and those of them that the change concerns */
+  /** subscriptions of all clients to the table, and how many of them the change concerns */
   subscriptions: z.number(),
   matched: z.number(),
   client: z
@@ -63,7 +65,7 @@ export interface ExplainDeps {
   mode: () => string;
 }
 
-/** Rejects where the change can be read neither from memory, nor from Redis, nor from Postgres. */
+/** Rejects if the change cannot be read from memory, Redis or Postgres. */
 export async function explainHere(asked: Question, deps: ExplainDeps): Promise<ReplicaAnswer> {
   const { hub, catalog, clients } = deps;
   const peer = asked.client === undefined ? undefined : clients.find(asked.client);
@@ -72,7 +74,7 @@ export async function explainHere(asked: Question, deps: ExplainDeps): Promise<R
   let subscriptions = 0;
   let matched = 0;
   for (const channel of hub.channels()) {
-    if (!isAbout(channel, table) || subscriptions > maxAsked) continue;
+    if (!isAbout(channel, table) || subscriptions > maxTested) continue;
     subscriptions += channel.users.size;
     if (effectOn(channel, change) !== null) matched += channel.users.size;
   }
@@ -93,7 +95,7 @@ async function findChange({ epoch, seq }: Question, { hub, history }: ExplainDep
     const reader = new BatchReader(batch);
     while (reader.next()) if (reader.seq === seq) return new Change(reader);
   }
-  throw new Error(`the change ${seq} is not to be found`);
+  throw new Error(`the change ${seq} was not found in memory, Redis or the log`);
 }
 
 function judgeClient(peer: Peer, change: Change, table: string | undefined, seq: number): ReplicaAnswer['client'] {
@@ -105,13 +107,13 @@ function judgeClient(peer: Peer, change: Change, table: string | undefined, seq:
 function judge(subscription: Subscription, change: Change, table: string | undefined, seq: number): Judged {
   const { channel, state, began, keepsRows } = subscription;
   const cursor = state === 'live' ? seq : subscription.cursor;
-  const said = { ...wordsOf(channel), state, began, cursor };
-  if (!isAbout(channel, table)) return { ...said, effect: null, why: 'other-table' };
+  const base = { ...wordsOf(channel), state, began, cursor };
+  if (!isAbout(channel, table)) return { ...base, effect: null, why: 'other-table' };
   const effect = effectOn(channel, change);
-  if (effect === 'shape') return { ...said, effect: null, why: 'shape' };
-  if (change.seq <= began) return { ...said, effect, why: keepsRows ? 'in-rows' : 'began-later' };
-  if (effect === null) return { ...said, effect, why: 'filter' };
-  return { ...said, effect, why: change.seq <= cursor ? 'matched' : 'not-yet' };
+  if (effect === 'shape') return { ...base, effect: null, why: 'shape' };
+  if (change.seq <= began) return { ...base, effect, why: keepsRows ? 'in-rows' : 'began-later' };
+  if (effect === null) return { ...base, effect, why: 'filter' };
+  return { ...base, effect, why: change.seq <= cursor ? 'matched' : 'not-yet' };
 }
 
 function isAbout(channel: Channel, table: string | undefined): boolean {
@@ -120,10 +122,13 @@ function isAbout(channel: Channel, table: string | undefined): boolean {
   return channel instanceof TablesChannel && (channel.tables === null || channel.tables.includes(table));
 }
 
-/** Null: none. `shape`: it cannot be told, the row's image is of another shape of the table. */
+/**
+ * What the change does on a channel; null: nothing. `shape`: unknown, as the image is from before
+ * the table was altered.
+ */
 function effectOn(channel: Channel, change: Change): string | null {
   if (isBreak(change.action)) return null;
-  if (!(channel instanceof FilteredChannel)) return 'told';
+  if (!(channel instanceof FilteredChannel)) return 'sent';
   try {
     return channel.effectOf(change);
   } catch (error) {
@@ -132,7 +137,7 @@ function effectOn(channel: Channel, change: Change): string | null {
   }
 }
 
-/** What a channel is about, in words. */
+/** A channel's table, filter and columns, as text. */
 export function wordsOf(channel: Channel): { table: string; filter: string | null; columns: string[] | null } {
   if (channel instanceof FilteredChannel) {
     const { table, filter, columns } = channel.words;

@@ -1,17 +1,18 @@
 /**
- * "Why did I not get it?": for one change, or the latest of one row, where it went: captured, sequenced, published, received by
- * each replica, matched by a client's subscriptions or not, written to it. Each step in words, with the fields behind them.
+ * "Why did I not get it?": follows one change, or the latest changes of a row, through all
+ * processes: captured, sequenced, published, received by each replica, matched by a client's
+ * subscriptions, written to the client. Each step is a sentence with the fields behind it.
  */
 import { z } from 'zod';
 import type { Answer, NodeStatus, Roster } from '#shared/bus/roster.ts';
+import { keepDigits } from '#shared/exact-json.ts';
 import { actions, isBreak } from '#shared/log/batch.ts';
 import type { Tail } from '#shared/log/fanout.ts';
 import { isUnavailable, type Pool } from '#shared/postgres/postgres.ts';
 import { formatPosition, type Position, parsePosition } from '#shared/wire.ts';
 import type { Catalog, Table } from '../catalog/catalog.ts';
-import { keepDigits, parseKey } from '../http/row-values.ts';
-import { PlankError } from '../http/errors.ts';
-import { invalid, invalidFields } from '../http/problems.ts';
+import { fromZod, invalidFields, PlankError } from '../http/errors.ts';
+import { parseKey } from '../http/row-key.ts';
 import { type ReplicaAnswer, replicaAnswer } from './explain-gateway.ts';
 import { clientSteps, endOf, type Step } from './explain-steps.ts';
 import { extentOf, maxChanges, problemsOf, type Traced, traceRow, traceSeq } from './trace.ts';
@@ -19,7 +20,7 @@ import { duration } from './verdict.ts';
 
 const answerMs = 3_000;
 const once = z.string({ error: 'must be given once' });
-const asked = z.strictObject({
+const request = z.strictObject({
   pos: once.optional(),
   table: once.optional(),
   id: once.optional(),
@@ -37,13 +38,13 @@ const actionNames: Readonly<Record<number, string>> = {
 };
 
 interface Explained {
-  /** null: it has none yet */
+  /** null: the change has no position yet */
   pos: string | null;
   table: string;
   action: string;
-  /** numbers as they were captured, to the last digit */
+  /** the key; numbers keep all captured digits */
   id: unknown;
-  /** the end of the matter, in one sentence */
+  /** the outcome, in one sentence */
   summary: string;
   steps: Step[];
 }
@@ -66,11 +67,14 @@ interface Who {
   id: number;
 }
 
-/** Answers a query `?pos=…`, `?table=…&id=…`, either with `&connection=…`. Throws PlankError that names the field. */
+/**
+ * Answers `?pos=…` or `?table=…&id=…`, both optionally with `&connection=…`. Throws a PlankError
+ * that names the wrong field.
+ */
 export async function explain(query: unknown, deps: OpsExplainDeps): Promise<Explanation> {
-  const parsed = asked.safeParse(query);
+  const parsed = request.safeParse(query);
   if (!parsed.success)
-    throw invalid(parsed.error, 'is not a parameter of this: there are pos, table, id and connection');
+    throw fromZod(parsed.error, 'is not a parameter of this address: use pos, table, id and connection');
   const { pos, table: name, id, connection } = parsed.data;
   const table = name === undefined ? undefined : deps.catalog.byName(name);
   if (name !== undefined && !table) throw wrong('table', `is not attached: there is no table ${JSON.stringify(name)}`);
@@ -89,18 +93,18 @@ export async function explain(query: unknown, deps: OpsExplainDeps): Promise<Exp
     return { asked: parsed.data as Record<string, string>, summary: found.summary ?? changes[0]!.summary, changes };
   } catch (error) {
     if (isUnavailable(error))
-      throw new PlankError('UNAVAILABLE', 'Postgres does not answer, or not in time', { cause: error });
+      throw new PlankError('UNAVAILABLE', 'Postgres does not answer in time: try again', { cause: error });
     throw error;
   }
 }
 
 const wrong = (path: string, message: string) => invalidFields([{ path, message }]);
 
-/** `gateway-1/17`, as the console shows it. */
+/** A client by its name in the console: `gateway-1/17`. */
 function whoIs(connection: string, roster: Roster): Who {
   const match = /^([\w.-]{1,64})\/(\d{1,15})$/.exec(connection);
   if (!match) throw wrong('connection', 'is not the name of one, which looks like gateway-1/17');
-  // of one name, the last to start
+  // the last to start: for a moment a restarted process is listed twice under its name
   const node = roster.nodes().findLast((status) => status.role === 'gateway' && status.node === match[1]);
   if (!node) throw wrong('connection', `names a replica that does not answer: ${match[1]}`);
   return { node, id: Number(match[2]) };
@@ -114,7 +118,7 @@ function keyOf(table: Table, id: string): string[] {
 
 interface Found {
   traced: Traced[];
-  /** where there is nothing more to say */
+  /** in place of the summary of the first change */
   summary?: string;
 }
 
@@ -126,8 +130,8 @@ async function byPosition(
   const extent = await extentOf(pool);
   const { epoch, seq } = position;
   const none = (summary: string): Found => ({ traced: [], summary });
-  // positions of earlier epochs stay valid up to where a later one forked off
-  if (epoch > extent.epoch) return none('This position is of a history that this database does not have.');
+  // positions of earlier epochs stay valid up to the seq at which the next epoch began
+  if (epoch > extent.epoch) return none('This position belongs to a history that this database does not have.');
   if (seq > extent.newest)
     return none(
       `No change has this position yet: the log ends at ${formatPosition({ ...extent, seq: extent.newest })}.`,
@@ -137,7 +141,7 @@ async function byPosition(
       `This position is no longer kept: the log begins at ${formatPosition({ ...extent, seq: extent.oldest })}.`,
     );
   const traced = await traceSeq(pool, seq);
-  if (!traced) return none('The log has this position, and the outbox no longer has its change.');
+  if (!traced) return none('The log still has this position, but the outbox no longer has the change.');
   const of = catalog.byId(traced.relation);
   if (table && of !== table)
     throw wrong('table', `does not fit: the change at this position is one of ${of?.name ?? 'no table'}`);
@@ -156,7 +160,8 @@ async function byRow(table: Table, key: readonly string[], id: string, { pool }:
   const why =
     problems.length > 0
       ? `The table is not captured as it should be: ${problems.join('; ')}.`
-      : 'Either it has not changed within the retention, or what changed it has not committed, or was done with disabled triggers or session_replication_role = replica.';
+      : 'Either the row has not changed within the retention, or the transaction has not committed, or it ran with disabled ' +
+        'triggers or session_replication_role = replica.';
   return { traced: [], summary: `No change of ${table.name} ${id} was captured. ${why}` };
 }
 
@@ -185,7 +190,9 @@ async function explainOne(traced: Traced, who: Who | null, deps: OpsExplainDeps)
     }));
     steps.push(step, received(read, seq));
     if (who)
-      steps.push(...clientSteps(read.find(({ instance }) => instance === who.node.instance)?.said, who, { code, seq }));
+      steps.push(
+        ...clientSteps(read.find(({ instance }) => instance === who.node.instance)?.answer, who, { code, seq }),
+      );
     else steps.push(matched(read, code));
   }
   return {
@@ -212,7 +219,7 @@ function captured({ outboxId, xid, capturedAt }: Traced): Step {
 
 function sequenced({ drain, capturedAt }: Traced, pos: string | null): Step {
   if (!drain) {
-    const text = 'It waits in the outbox: no listener has given it a position yet. If that lasts, none leads.';
+    const text = 'It waits in the outbox: no listener has given it a position yet. If that lasts, no listener leads.';
     return { step: 'sequenced', state: 'waiting', text };
   }
   const { seq, firstSeq, lastSeq, drainedAt } = drain;
@@ -230,10 +237,10 @@ async function published(seq: number, epoch: number, tail: Tail): Promise<Step> 
       return {
         step,
         state: 'waiting',
-        text: 'Not in the Redis stream yet, or no longer: gateways read it in Postgres.',
+        text: 'Not in the Redis stream yet, or no longer. Gateways read it from Postgres.',
       };
     if (first.firstSeq > seq) {
-      const text = `Published and trimmed since: the Redis stream begins at seq ${first.firstSeq}. Who needs it reads it in Postgres.`;
+      const text = `Published and trimmed since: the Redis stream begins at seq ${first.firstSeq}. Gateways that need it read it from Postgres.`;
       return { step, state: 'done', text };
     }
     return {
@@ -243,37 +250,38 @@ async function published(seq: number, epoch: number, tail: Tail): Promise<Step> 
       entry: `${first.lastSeq}-0`,
     };
   } catch {
-    return { step, state: 'unknown', text: 'Redis does not answer: gateways read changes in Postgres.' };
+    return { step, state: 'unknown', text: 'Redis does not answer: gateways read changes from Postgres.' };
   }
 }
 
 interface Read {
   node: string;
-  said: ReplicaAnswer | null;
+  /** null: it did not answer, or not in a form that is known */
+  answer: ReplicaAnswer | null;
   error?: string;
 }
 
 function readAnswer(answer: Answer | undefined): Omit<Read, 'node'> {
-  if (!answer) return { said: null, error: 'does not answer' };
+  if (!answer) return { answer: null, error: 'does not answer' };
   const { data } = replicaAnswer.safeParse(answer.body);
-  return data ? { said: data } : { said: null, error: answer.error ?? 'answers in another way' };
+  return data ? { answer: data } : { answer: null, error: answer.error ?? 'answers in the form of another version' };
 }
 
 function received(answers: readonly Read[], seq: number): Step {
-  const replicas = answers.map(({ node, said, error }) => ({
+  const replicas = answers.map(({ node, answer, error }) => ({
     node,
-    received: said ? said.seq >= seq : null,
-    ...(said ? { position: formatPosition(said), reads: said.mode === 'tailing' ? 'stream' : 'log' } : { error }),
+    received: answer ? answer.seq >= seq : null,
+    ...(answer ? { position: formatPosition(answer), reads: answer.mode === 'tailing' ? 'stream' : 'log' } : { error }),
   }));
   const lacking = replicas.filter((replica) => replica.received !== true);
   const has = replicas.filter((replica) => replica.received === true).map(({ node }) => node);
-  const told = has.length > 0 ? `Received by ${has.join(', ')}.` : 'Received by no replica that answers.';
+  const first = has.length > 0 ? `Received by ${has.join(', ')}.` : 'Received by no replica that answers.';
   const rest = lacking.map(({ node, received }) =>
-    received === false ? `${node} has not come to it yet.` : `${node} could not say.`,
+    received === false ? `${node} has not reached it yet.` : `${node} gave no answer.`,
   );
   const isWaiting = lacking.some((replica) => replica.received === false);
   const state = has.length === 0 || isWaiting ? 'waiting' : lacking.length > 0 ? 'unknown' : 'done';
-  return { step: 'received', state, text: [told, ...rest].join(' '), replicas };
+  return { step: 'received', state, text: [first, ...rest].join(' '), replicas };
 }
 
 function matched(answers: readonly Read[], code: number): Step {
@@ -281,13 +289,17 @@ function matched(answers: readonly Read[], code: number): Step {
     const text = 'It is no change of a row: no client gets it.';
     return { step: 'matched', state: 'no', text };
   }
-  const known = answers.flatMap(({ node, said }) => (said ? [{ node, said }] : []));
-  const count = (of: 'matched' | 'subscriptions') => known.reduce((sum, { said }) => sum + said[of], 0);
+  const known = answers.flatMap(({ node, answer }) => (answer ? [{ node, answer }] : []));
+  const count = (of: 'matched' | 'subscriptions') => known.reduce((sum, { answer }) => sum + answer[of], 0);
   const [matching, all] = [count('matched'), count('subscriptions')];
-  const replicas = known.map(({ node, said }) => ({ node, subscriptions: said.subscriptions, matched: said.matched }));
+  const replicas = known.map(({ node, answer }) => ({
+    node,
+    subscriptions: answer.subscriptions,
+    matched: answer.matched,
+  }));
   const text =
     all === 0
       ? 'Nobody is subscribed to its table at the moment.'
-      : `Of the ${all} subscriptions to its table that there are now, it concerns ${matching}. Name a connection to see what one got.`;
+      : `Of the ${all} subscriptions that its table has now, it concerns ${matching}. Name a connection to see what that client got.`;
   return { step: 'matched', state: matching > 0 ? 'done' : 'no', text, replicas };
 }

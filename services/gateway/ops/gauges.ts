@@ -1,4 +1,7 @@
-/** What a gateway tells only when somebody scrapes: whether it is ready, its connections, subscriptions, channels and what waits in its sockets. */
+/**
+ * Gauges whose values are computed at each scrape: readiness, connections, subscriptions, channels,
+ * and bytes in send buffers.
+ */
 
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
 import type { Catalog } from '../catalog/catalog.ts';
@@ -7,7 +10,7 @@ import { type Channel, TablesChannel } from '../channels/tables-channel.ts';
 import type { Clients } from '../clients/clients.ts';
 import type { Hub } from '../relay/hub.ts';
 
-/** what plain mode's subscriptions, to any set of tables, are counted as */
+/** the label of subscriptions in plain mode, whatever their tables are */
 const plain = '*';
 
 interface GaugesOptions {
@@ -17,7 +20,7 @@ interface GaugesOptions {
   clients: Clients;
   sockets: { readonly count: number };
   events: { readonly count: number };
-  /** the last seq that the leader gave, as far as is known here */
+  /** the leader's last seq, as the roster has it; null: no leader is heard */
   headSeq: () => number | null;
   isReady: () => boolean;
   isFresh: () => boolean;
@@ -41,7 +44,7 @@ export function showGauges({
     connections.set({ transport: 'websocket' }, sockets.count);
     connections.set({ transport: 'sse' }, events.count);
   });
-  /** By table, 0 for those that nobody asks for; a table that is detached is gone with its last subscription. */
+  /** By table, 0 for tables without subscriptions. A detached table disappears with its last subscription. */
   const byTable = (count: (channel: Channel) => number) => {
     const counts = new Map<string, number>([plain, ...catalog.tables.map(({ name }) => name)].map((name) => [name, 0]));
     for (const channel of hub.channels()) {

@@ -1,25 +1,29 @@
 /**
- * What the database and the fan-out say of the log, asked by the replica that somebody looks at: also while no listener leads,
- * and Redis or Postgres do not answer.
+ * The state of the log for the console, queried from Postgres and the fan-out by the replica that
+ * serves the page. It works also while no listener leads, and while Redis or Postgres does not
+ * answer.
  */
 import type { Tail } from '#shared/log/fanout.ts';
 import type { Pool } from '#shared/postgres/postgres.ts';
 import { settlesWithin } from '#shared/waiting.ts';
 
 const checkEveryMs = 20_000;
-/** who has not answered by then is silent, though it may be waited for in the meantime: a server that hangs does not even refuse */
+/**
+ * a server that has not answered by then counts as silent, though its answer may still come: a
+ * server that hangs never refuses
+ */
 const patienceMs = 2_000;
-/** who is silent already is waited for no longer than this */
-const recallMs = 500;
+/** a caller waits this long for a server that is silent already */
+const silentPatienceMs = 500;
 const keptHeads = 10;
 
-interface LogFigures {
-  /** who holds a valid lease */
+interface Log {
+  /** the listener with a valid lease; null: none */
   leader: string | null;
   term: number;
   headSeq: number;
   epoch: number;
-  /** committed changes that have no seq yet (counted up to 100,000), and the age of the oldest since its capture */
+  /** committed changes without a seq (counted up to 100,000), and the age of the oldest since its capture */
   outboxDepth: number;
   outboxOldestSeconds: number;
   logOldestSeconds: number;
@@ -40,26 +44,26 @@ interface LogRow {
   log_bytes: string;
 }
 
-export class Figures {
+export class LogFigures {
   readonly #pool: Pool;
   readonly #tail: Tail;
   #asking: Promise<void> | undefined;
   #answered: Promise<unknown> = Promise.resolve();
   #checkedAt = Number.NEGATIVE_INFINITY;
   #silentSince: number | null = null;
-  /** since when the log has not grown while something waited */
+  /** since when the log has not grown although changes waited */
   #stuckSince: number | null = null;
   #askedAt = Number.NEGATIVE_INFINITY;
-  /** the last answers: a replica's status is some moments old, and is held against what the log was then */
+  /** the last answers: a replica's report is some moments old, and is compared with the log at that time */
   #heads: { at: number; seq: number }[] = [];
   /** null: Postgres does not answer */
-  log: LogFigures | null = null;
+  log: Log | null = null;
   /** null: Redis does not answer */
   stream: { entries: number; bytes: number } | null = null;
-  /** what is wrong with the capture of tables, in words */
+  /** tables that are not captured as they should be, a sentence each */
   problems: readonly string[] = [];
 
-  /** The pool's server must end what takes long: it is asked again. */
+  /** The pool needs a statement timeout, as its queries are repeated. */
   constructor(pool: Pool, tail: Tail) {
     this.#pool = pool;
     this.#tail = tail;
@@ -69,25 +73,25 @@ export class Figures {
     return this.#silentSince === null ? 0 : Math.max(1, performance.now() - this.#silentSince);
   }
 
-  /** For how long nothing has been drained while something waits. */
+  /** For how long nothing has been drained although changes wait. */
   get waitingMs(): number {
     return this.#stuckSince === null ? 0 : performance.now() - this.#stuckSince;
   }
 
-  /** How far the log was at a time, in ms since 1970, at least; null: not known. */
+  /** The seq that the log had reached at a time, in ms since 1970, at least; null: not known. */
   headAt(at: number): number | null {
     return this.#heads.findLast((head) => head.at <= at)?.seq ?? null;
   }
 
   /**
-   * Asks, unless the answers are younger than `maxAgeMs` or are being asked for, and waits for the answers as long as there is patience
-   * left. Never rejects.
+   * Queries both again, unless the answers are younger than `maxAgeMs` or on their way. Waits for
+   * the answers for a bounded time. Never rejects.
    */
   async refresh(maxAgeMs: number): Promise<void> {
     if (!this.#asking) {
       if (performance.now() - this.#askedAt < maxAgeMs) return;
       this.#asking = this.#askAll();
-      this.#answered = settlesWithin(this.#asking, this.#silentSince === null ? patienceMs : recallMs);
+      this.#answered = settlesWithin(this.#asking, this.#silentSince === null ? patienceMs : silentPatienceMs);
     }
     await this.#answered;
   }
@@ -112,7 +116,7 @@ export class Figures {
                   g.outbox_depth, g.outbox_oldest, g.log_oldest, g.log_events, g.log_bytes
            from plank.leader l, plank.gauges() g`,
       );
-      this.log = figuresOf(rows[0]!);
+      this.log = logOf(rows[0]!);
       this.#silentSince = null;
       this.#heads = [...this.#heads, { at: Date.now(), seq: this.log.headSeq }].slice(-keptHeads);
     } catch {
@@ -135,7 +139,7 @@ export class Figures {
       this.problems = rows.map(({ name, problem }) => `${name} is not captured as it should be: ${problem}`);
       this.#checkedAt = performance.now();
     } catch {
-      // asked again with the next figures
+      // repeated with the next figures
     }
   }
 
@@ -148,9 +152,9 @@ export class Figures {
   }
 }
 
-function figuresOf(row: LogRow): LogFigures {
+function logOf(row: LogRow): Log {
   return {
-    // as the listener writes it: name, process, start
+    // the listener writes name/process/start
     leader: row.is_valid ? (row.holder?.split('/')[0] ?? null) : null,
     term: Number(row.term),
     headSeq: Number(row.head),

@@ -1,33 +1,28 @@
-/** What other processes say of themselves in the roster, for what a gateway says of itself. */
+/**
+ * What this gateway learns from the roster about the leader and the other gateways: freshness.ts
+ * judges its own state by that.
+ */
+import { gatewaysIn, leaderIn } from '#shared/bus/node-state.ts';
 import type { Roster } from '#shared/bus/roster.ts';
 import type { LeaderSaid } from '../relay/freshness.ts';
 
-/** A number that the leader says of itself; null where no leader is heard. */
-export function toldByLeader(roster: Roster, field: string): number | null {
-  for (const { role, state } of roster.nodes()) {
-    const value = state[field];
-    if (role === 'listener' && state.state === 'leading' && typeof value === 'number') return value;
-  }
-  return null;
-}
-
-/** What the leading listener says of itself; null where none is heard. */
+/** Where the leading listener is in the log; null if none is heard. */
 export function leaderOf(roster: Roster): LeaderSaid | null {
-  for (const { role, node, instance, state } of roster.nodes()) {
-    const { headSeq, epoch, owedMs } = state;
-    const heardAt = roster.heardAt(instance);
-    if (role !== 'listener' || state['state'] !== 'leading' || heardAt === null) continue;
-    if (typeof headSeq !== 'number' || typeof epoch !== 'number') continue;
-    return { node, epoch, headSeq, at: heardAt - (typeof owedMs === 'number' ? owedMs : 0) };
-  }
-  return null;
+  const leader = leaderIn(roster.nodes());
+  if (!leader) return null;
+  const { node, instance, state } = leader;
+  const { headSeq, epoch, owedMs } = state;
+  const heardAt = roster.heardAt(instance);
+  if (heardAt === null || headSeq === null || epoch === null) return null;
+  return { node, epoch, headSeq, at: heardAt - (owedMs ?? 0) };
 }
 
-/** For how long changes can reach each of the other replicas that are ready. */
+/**
+ * For each other replica that is ready: for how long it has been certain that changes can reach it,
+ * in ms.
+ */
 export function freshMsOfOthers(roster: Roster): number[] {
-  return roster.nodes().flatMap(({ role, instance, state }) => {
-    const { freshMs } = state;
-    const isOther = role === 'gateway' && instance !== roster.instance;
-    return isOther && state['ready'] === true && typeof freshMs === 'number' ? [freshMs] : [];
-  });
+  return gatewaysIn(roster.nodes())
+    .filter(({ instance, state }) => instance !== roster.instance && state.ready)
+    .map(({ state }) => state.freshMs);
 }

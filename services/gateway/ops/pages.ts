@@ -2,7 +2,7 @@
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type RequestHandler, Router } from 'express';
-import { methodNotAllowed, named } from '../http/problems.ts';
+import { methodNotAllowed, named } from '../http/routes.ts';
 import { sdkFiles } from '../http/sdk.ts';
 
 const consoleFolder = fileURLToPath(new URL('../../../console/', import.meta.url));

@@ -1,6 +1,6 @@
 /**
- * What operators see and do, on a port of its own (OPS_PORT): never among what clients can reach. Who may is in ops-access.ts; the
- * console's files are for everybody who reaches the port.
+ * The operators' HTTP server, on a port of its own (OPS_PORT): the public port serves none of this.
+ * access.ts decides who may use it. Only the files of the console need no permission.
  */
 import { createServer, type IncomingMessage, type Server } from 'node:http';
 import type { AddressInfo, Server as TcpServer } from 'node:net';
@@ -12,7 +12,9 @@ import { close, listen } from '#shared/process/listen.ts';
 import type { Log } from '#shared/process/logger.ts';
 import { once } from '#shared/waiting.ts';
 import { refuse, type Sockets } from '../clients/sockets.ts';
-import { methodNotAllowed, named, notFound, problemHandler, upgradeRequired } from '../http/problems.ts';
+import { problemHandler } from '../http/problems.ts';
+import { methodNotAllowed, named, notFound, upgradeRequired } from '../http/routes.ts';
+import { onUpgrade } from '../http/upgrades.ts';
 import { foreign, OpsAccess, tooMany } from './access.ts';
 import type { Console } from './console.ts';
 import { drainRoutes } from './drain.ts';
@@ -22,7 +24,7 @@ interface OperationsOptions {
   config: Pick<GatewayConfig, 'OPS_PORT' | 'OPS_HOST' | 'OPS_TOKEN'>;
   roster: Roster;
   console: Console;
-  /** /ws is served here as well */
+  /** serves /ws here as well: the console shows the tail of changes */
   sockets: Pick<Sockets, 'upgrade'>;
   log: Log;
 }
@@ -65,7 +67,7 @@ export class Operations {
     app.use(notFound);
     app.use(problemHandler(log));
     this.#server = createServer({ headersTimeout: 10_000, requestTimeout: 30_000 }, app);
-    this.#server.on('upgrade', (request, socket, head) => this.#upgrade(request, socket, head));
+    onUpgrade(this.#server, (request, socket, head) => this.#upgrade(request, socket, head));
   }
 
   get port(): number {
@@ -87,10 +89,14 @@ export class Operations {
   #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     socket.on('error', () => socket.destroy());
     if (!this.#access.isOwn(request)) return refuse(socket, '403 Forbidden', foreign);
-    const seconds = this.#access.secondsUntilJudged(request);
+    const seconds = this.#access.secondsUntilChecked(request);
     if (seconds > 0) return refuse(socket, '429 Too Many Requests', tooMany(seconds));
     if (!this.#access.isAdmitted(request))
-      return refuse(socket, '401 Unauthorized', "this needs the operators' token (OPS_TOKEN), or a session");
+      return refuse(
+        socket,
+        '401 Unauthorized',
+        "this needs the operators' token (OPS_TOKEN), or the cookie of a session",
+      );
     const path = request.url?.split('?')[0];
     if (path === '/ops/ws') this.#options.console.upgrade(request, socket, head);
     else this.#options.sockets.upgrade(request, socket, head, { isOwn: true });

@@ -1,14 +1,15 @@
 /**
- * How often the operators' token may be guessed. Wrong tokens are counted for each address and in all, a minute long: an address that
- * has used up its share is not judged until the minute is over, not even with the right one. Where many addresses guess, those without a
- * success in it are judged no more; who holds a cookie is not concerned.
+ * Limits how often the operators' token can be guessed. Wrong tokens are counted each minute, by
+ * address and in total. An address with 10 wrong tokens is refused until the minute is over, even
+ * with the right token. After 1,000 wrong tokens in total, every address is refused that has not
+ * brought the right one before. Cookies are not concerned.
  */
 import { isIPv6 } from 'node:net';
 
 const windowMs = 60_000;
 const maxOfAddress = 10;
 const maxOfAll = 1_000;
-/** of addresses that are remembered: the counts of one minute, at most as many as there may be guesses */
+/** addresses that are remembered */
 const maxKnown = 10_000;
 
 export class Guesses {
@@ -16,14 +17,14 @@ export class Guesses {
   #windowEnds = 0;
   #all = 0;
   #wrong = new Map<string, number>();
-  /** addresses that have brought the token */
+  /** addresses that have brought the right token */
   readonly #right = new Set<string>();
 
   constructor(now: () => number = () => performance.now()) {
     this.#now = now;
   }
 
-  /** In so many seconds a token of this address is judged; 0: now. */
+  /** Seconds until a token from this address is checked again; 0: now. */
   waitSeconds(address: string): number {
     const now = this.#now();
     if (now >= this.#windowEnds) {
@@ -47,7 +48,7 @@ export class Guesses {
   }
 }
 
-/** Of IPv6 the first 64 bits: who has one address there has all of them. */
+/** IPv6 addresses count by their first 64 bits: a client has that whole network at its disposal. */
 function networkOf(address: string): string {
   if (!isIPv6(address) || address.startsWith('::')) return address;
   const groups = address.split('::')[0]!.split(':');

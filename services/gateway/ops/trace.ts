@@ -1,20 +1,23 @@
-/** Finds a change in the outbox and the log: by its position, or the latest of one row. SQL only; what it means is in ops-explain.ts. */
+/**
+ * Finds a change in the outbox and the log: by its position, or the latest ones of a row. Only SQL;
+ * explain.ts interprets the result.
+ */
 
 import type { Pool } from '#shared/postgres/postgres.ts';
 import type { Table } from '../catalog/catalog.ts';
 
 export const maxChanges = 5;
 
-/** A captured change, with the drain that gave it its seq; that is null while it waits. */
+/** A captured change. `drain` is the one that gave it its seq; null while the change waits. */
 export interface Traced {
-  /** of its outbox row */
+  /** the id of its outbox row */
   outboxId: string;
   xid: string;
   /** ISO 8601 */
   capturedAt: string;
   relation: number;
   action: string;
-  /** JSON; null of a TRUNCATE */
+  /** JSON; null for a TRUNCATE */
   key: string | null;
   drain: { seq: number; firstSeq: number; lastSeq: number; drainedAt: string } | null;
 }
@@ -32,7 +35,7 @@ interface TracedRow {
   drained_at: Date | null;
 }
 
-/** An outbox row in the log row whose drain saw it first: its place in that drain's order is its seq. */
+/** The outbox rows of a drain, in its order: the place of a row in that order gives its seq. */
 const inDrain = `
   select l.first_seq - 1 + n.place as seq, n.id, l.first_seq, l.last_seq, l.drained_at
   from (select b.id, row_number() over (order by b.last_id, b.id) as place
@@ -51,8 +54,8 @@ export async function traceSeq(pool: Pool, seq: number): Promise<Traced | null> 
 }
 
 /**
- * The latest changes of a row that are kept, newest first. `key`: its values as Postgres reads them. Looks at all changes that are
- * kept: there is no index by row.
+ * The latest kept changes of a row, newest first. `key`: its values as Postgres reads them. Scans
+ * all kept changes of the table, as there is no index by row.
  */
 export async function traceRow(pool: Pool, table: Table, key: readonly string[]): Promise<Traced[]> {
   const isComposite = table.keyColumns.length > 1;
@@ -76,7 +79,8 @@ export async function traceRow(pool: Pool, table: Table, key: readonly string[])
         `select ${columns} from plank.outbox o
            left join lateral (
              select d.* from plank.log l cross join lateral (${inDrain}) d
-             where not pg_visible_in_snapshot(o.xid, l.before_snap) and pg_visible_in_snapshot(o.xid, l.upto_snap) and d.id = o.id
+             where not pg_visible_in_snapshot(o.xid, l.before_snap)
+               and pg_visible_in_snapshot(o.xid, l.upto_snap) and d.id = o.id
            ) d on true
            where o.xid = $1::xid8 and o.id = $2`,
         [row.xid, row.id],
@@ -86,13 +90,13 @@ export async function traceRow(pool: Pool, table: Table, key: readonly string[])
   );
 }
 
-/** What the log can tell of, and how long it is kept behind the outbox. */
+/** The epoch of the log, and the seqs of its oldest and newest change. */
 export async function extentOf(pool: Pool): Promise<{ epoch: number; oldest: number; newest: number }> {
   const { rows } = await pool.query<{ epoch: number; oldest: string; newest: string }>('select * from plank.extent()');
   return { epoch: rows[0]!.epoch, oldest: Number(rows[0]!.oldest), newest: Number(rows[0]!.newest) };
 }
 
-/** What is wrong with the capture of a table, in words. */
+/** Problems with the capture of a table, a sentence each. */
 export async function problemsOf(pool: Pool, table: Table): Promise<string[]> {
   const { rows } = await pool.query<{ problem: string }>('select problem from plank.check() where name = $1', [
     table.name,

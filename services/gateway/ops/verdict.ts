@@ -1,24 +1,26 @@
 /**
- * Whether changes arrive, in one sentence, and what else an operator should look at. Pure: from what is known of all processes to
- * words. `bad`: changes do not arrive, somewhere. `wait`: they do, and something is not as it should be.
+ * Whether changes arrive, in one sentence, and what else needs an operator. A pure function of what
+ * is known about all processes. `bad`: somewhere changes do not arrive. `wait`: changes arrive, but
+ * something is not as it should be.
  */
 
 export interface Picture {
-  /** the replica that looks */
+  /** the replica that gathered this */
   self: string;
-  /** for how long it has heard nobody over the bus; 0: it hears */
+  /** for how long it has heard nothing over the bus, in ms; 0: it hears */
   deafMs: number;
-  /** for how long Postgres has not answered it; 0: it answers */
+  /** for how long Postgres has not answered it, in ms; 0: it answers */
   postgresSilentMs: number;
-  /** what Postgres says, where it answers */
+  /** the state of the log; null: Postgres does not answer */
   log: {
-    /** who holds a valid lease */
+    /** the listener with a valid lease */
     leader: string | null;
-    /** for how long nothing has been drained while something waits */
+    /** for how long nothing has been drained although changes wait, in ms */
     waitingMs: number;
+    /** how many changes wait */
     waiting: number;
   } | null;
-  /** what is wrong with the capture of tables, in words */
+  /** tables that are not captured as they should be, a sentence each */
   problems: readonly string[];
   listeners: readonly { node: string; silentMs: number }[];
   gateways: readonly {
@@ -27,17 +29,17 @@ export interface Picture {
     ready: boolean;
     reason?: string | undefined;
     draining: boolean;
-    /** for how long it has read the log instead of the stream */
+    /** for how long it has read the log instead of the stream, in ms */
     readingMs: number;
-    /** a marker that the leader committed has not come in time */
+    /** a canary of the leader has not come in time */
     canaryLate: boolean;
-    /** why changes may not reach it, as its /health says (freshness.ts); null: they can */
+    /** why changes may not reach it, as in its /health (freshness.ts); null: they can */
     staleReason: string | null;
     connections: number;
     slow: number;
-    /** of the last seconds, in ms; null: nothing has changed */
+    /** from capture to the socket over the last ten seconds, in ms; null: no changes came */
     p99: number | null;
-    /** how long the last canary took */
+    /** how long the last canary took, in ms; null: none has come */
     canaryMs: number | null;
   }[];
 }
@@ -47,9 +49,9 @@ type Level = 'good' | 'wait' | 'bad';
 export interface Verdict {
   level: Level;
   text: string;
-  /** what to do about it; null: nothing */
+  /** what to do; null: nothing */
   todo: string | null;
-  /** what else is to be said, the worst first */
+  /** other findings, the worst first */
   also: string[];
 }
 
@@ -60,19 +62,19 @@ interface Finding {
 
 const stuckMs = 1_500;
 const lateMs = 1_000;
-/** longer than a replica stays fresh without a confirmation (freshness.ts) */
+/** longer than a replica counts as fresh without a confirmation (freshness.ts) */
 const knownMs = 5_000;
-/** who reads the log for longer is not just filling a gap */
+/** a replica that reads the log for longer is not just filling a gap */
 export const readingLongMs = 2_500;
 
 export function verdict(picture: Picture): Verdict {
   const bad = [...wholly(picture), ...badly(picture)];
   const wait = waiting(picture);
-  const said = [...bad, ...wait, ...speed(picture, bad.length + wait.length > 0)];
-  const [first] = said;
+  const findings = [...bad, ...wait, ...speed(picture, bad.length + wait.length > 0)];
+  const [first] = findings;
   if (first) {
     const { text, todo = null } = first;
-    return { level: bad.length > 0 ? 'bad' : 'wait', text, todo, also: said.slice(1).map((one) => one.text) };
+    return { level: bad.length > 0 ? 'bad' : 'wait', text, todo, also: findings.slice(1).map((one) => one.text) };
   }
   const late = latest(picture);
   if (late !== null) return well(`changes arrive within ${duration(late)}`);
@@ -82,77 +84,77 @@ export function verdict(picture: Picture): Verdict {
 
 const well = (how: string): Verdict => ({ level: 'good', text: `All is well: ${how}`, todo: null, also: [] });
 
-/** Whether changes can reach anybody, whoever answers the replica that looks. */
+/** Changes can reach some replica, even if Postgres does not answer the one that gathered this. */
 const isFresh = ({ gateways }: Picture) =>
   gateways.some(({ silentMs, staleReason }) => silentMs === 0 && staleReason === null);
 
-/** Nothing arrives anywhere; one of these at most. */
+/** Changes arrive nowhere. At most one finding. */
 function wholly(picture: Picture): Finding[] {
   const { log, deafMs, postgresSilentMs, listeners } = picture;
   if (postgresSilentMs > 0 && !isFresh(picture)) {
     return [
       {
         text: `Postgres does not answer: nobody can write, nothing changes (${duration(postgresSilentMs)})`,
-        todo: 'Bring Postgres back, or the network between it and Plank. Everything else goes on by itself then.',
+        todo: 'Bring Postgres back, or the network between it and Plank. Everything else recovers by itself.',
       },
     ];
   }
   if (log && log.leader === null) {
     const there = listeners.filter(({ silentMs }) => silentMs === 0).map(({ node }) => node);
-    const look = 'what keeps a listener from Postgres or Redis?';
+    const look = 'what keeps a listener from reaching Postgres or Redis?';
     let todo = `Look at the log of ${listed(there)}: ${look}`;
     if (deafMs > 0) todo = `Look whether listeners are running, and at their logs: ${look}`;
     else if (there.length === 0) todo = 'Start a listener: none is running.';
     const text = `No listener leads: changes wait${log.waitingMs > 0 ? ` (${duration(log.waitingMs)})` : ''}`;
-    return [{ text, todo: `${todo} Nothing is lost: what waits arrives as soon as one leads.` }];
+    return [{ text, todo: `${todo} Nothing is lost: waiting changes arrive as soon as a listener leads.` }];
   }
   if (log && log.waitingMs > stuckMs) {
     return [
       {
         text: `${log.leader} leads and drains nothing: ${number(log.waiting)} changes wait (${duration(log.waitingMs)})`,
-        todo: `A standby takes over within seconds where ${log.leader} is dead. Otherwise look at its log and at locks in Postgres, and restart it.`,
+        todo: `If ${log.leader} is dead, a standby takes over within seconds. Otherwise look at its log and at locks in Postgres, and restart it.`,
       },
     ];
   }
   return [];
 }
 
-/** Changes do not arrive somewhere, or not those of some table. */
+/** Changes do not reach some replica, or those of some table are not captured. */
 function badly(picture: Picture): Finding[] {
   const found: Finding[] = [];
   const heard = picture.gateways.filter(({ silentMs }) => silentMs === 0);
   for (const { node, ready, draining, reason, staleReason } of heard) {
     if (ready || draining) continue;
-    // where it is not ready for being stale, that is said shorter
+    // a replica that is not ready because it is stale: the shorter reason is enough
     const why = staleReason !== null && reason?.endsWith(staleReason) ? staleReason : reason;
     found.push({
-      text: `${node} gets no changes: ${why ?? 'it says not why'}`,
-      todo: `Look at its log, and at its way to Redis and to Postgres. While others are well, drain it: they take its clients.`,
+      text: `${node} gets no changes: ${why ?? 'no reason given'}`,
+      todo: `Look at its log, and at its network to Redis and Postgres. While others are well, drain it: they take its clients.`,
     });
   }
-  // where nothing arrives anywhere, that says it
-  const isSaid = wholly(picture).length > 0;
-  if (!isSaid) found.push(...stale(heard));
+  // a finding that changes arrive nowhere covers these
+  const isCovered = wholly(picture).length > 0;
+  if (!isCovered) found.push(...stale(heard));
   const missing = heard.filter(({ canaryLate, ready }) => canaryLate && ready).map(({ node }) => node);
-  if (missing.length > 0 && found.length === 0 && !isSaid) {
+  if (missing.length > 0 && found.length === 0 && !isCovered) {
     found.push({
-      text: `Changes are late or do not come to ${missing.join(', ')}: a canary is missing`,
+      text: `Changes are late or do not reach ${missing.join(', ')}: a canary is missing`,
       todo:
         missing.length === heard.length
           ? 'If it stays so, look at the log of the leading listener, at Postgres and at Redis.'
           : `If it stays so, look at the log of ${listed(missing)}, and drain what is not well: others take its clients.`,
     });
   }
-  const todo = 'What is written meanwhile is lost to clients. Attach the table anew: select plank.attach(…).';
+  const todo = 'Clients miss what is written meanwhile. Attach the table again: select plank.attach(…).';
   return [...found, ...picture.problems.map((text) => ({ text, todo }))];
 }
 
-/** Replicas that take clients, or still have some, and may not get changes: a sentence for each reason. */
+/** Replicas with clients that may not get changes: a sentence for each reason. */
 function stale(heard: Picture['gateways']): Finding[] {
   const nodes = new Map<string, string[]>();
   for (const { node, ready, draining, connections, staleReason } of heard) {
     if (staleReason === null || !(draining ? connections > 0 : ready)) continue;
-    // two replicas count the seconds of one trouble differently
+    // replicas count the seconds of the same outage differently
     const reason = staleReason.replace(/ \(\d+ s\)$/, '');
     nodes.set(reason, [...(nodes.get(reason) ?? []), node]);
   }
@@ -165,14 +167,14 @@ function stale(heard: Picture['gateways']): Finding[] {
   }));
 }
 
-/** Changes arrive, and something is not as it should be. */
+/** Changes arrive, but something is not as it should be. */
 function waiting(picture: Picture): Finding[] {
   const { self, log, deafMs, postgresSilentMs, listeners, gateways } = picture;
   const found: Finding[] = [];
   if (postgresSilentMs > 0 && isFresh(picture)) {
     found.push({
       text: `Postgres does not answer ${self}: it serves no REST calls and no snapshots (${duration(postgresSilentMs)})`,
-      todo: `Look at the way between ${self} and Postgres. If others reach it, drain ${self}: they take its clients.`,
+      todo: `Look at the network between ${self} and Postgres. If others reach Postgres, drain ${self}: they take its clients.`,
     });
   }
   if (deafMs > 0) {
@@ -181,19 +183,19 @@ function waiting(picture: Picture): Finding[] {
         text: `Redis does not answer: changes come from the log in Postgres (${duration(deafMs)})`,
         todo: `Bring Redis back, or the network between it and ${self}. Nothing is lost meanwhile, but it costs Postgres more.`,
       },
-      { text: `${self} hears nothing of the others meanwhile: what is counted here is its own` },
+      { text: `${self} cannot hear the others meanwhile: the counts here are its own` },
     );
   }
   for (const { node, silentMs } of listeners) {
     if (silentMs === 0) continue;
-    const leads = log?.leader && log.leader !== node ? `${log.leader} leads meanwhile. ` : '';
+    const leads = log?.leader && log.leader !== node ? `${log.leader} leads. ` : '';
     const hasStandby = listeners.some((other) => other.silentMs === 0 && other.node !== log?.leader);
-    const todo = `${leads}Start ${node} again, or look at its log.${hasStandby ? '' : ' Until then nobody stands by.'}`;
+    const todo = `${leads}Start ${node} again, or look at its log.${hasStandby ? '' : ' Until then there is no standby.'}`;
     found.push({ text: `${node} does not answer (${duration(silentMs)})`, todo });
   }
   for (const { node, silentMs } of gateways) {
     if (silentMs === 0) continue;
-    const todo = 'Start it again, or look at its log. Clients that notice go to the others, and miss nothing.';
+    const todo = 'Start it again, or look at its log. Its clients connect to the others, and miss nothing.';
     found.push({ text: `${node} does not answer (${duration(silentMs)})`, todo });
   }
   const reading = gateways.filter(({ silentMs, readingMs }) => silentMs === 0 && readingMs >= readingLongMs);
@@ -207,32 +209,32 @@ function waiting(picture: Picture): Finding[] {
   for (const { node, draining, connections, silentMs } of gateways) {
     if (!draining || silentMs > 0) continue;
     if (connections > 0) found.push({ text: `${node} drains: ${counted(connections, 'client')} left` });
-    else found.push({ text: `${node} is drained and takes no clients`, todo: 'Stop it, or undrain it below.' });
+    else found.push({ text: `${node} is drained and accepts no clients`, todo: 'Stop it, or undrain it below.' });
   }
   for (const { node, slow } of gateways) {
     if (slow === 0) continue;
     const text = `${counted(slow, 'client')} of ${node} ${slow === 1 ? 'reads' : 'read'} too slowly`;
-    found.push({ text, todo: 'Those of all gateways are listed below. Nobody else waits for them.' });
+    found.push({ text, todo: 'The slow clients of all gateways are listed below. No other client waits for them.' });
   }
   return found;
 }
 
-/** How fast changes arrive, where that is to be said besides. */
+/** How fast changes arrive: a finding if they are late, or a reassurance if something else is wrong. */
 function speed(picture: Picture, isSomethingWrong: boolean): Finding[] {
   const late = latest(picture);
   if (late === null || wholly(picture).length > 0) return [];
   if (late > lateMs) {
     const todo =
-      'It passes if something just came back. Otherwise plank_commit_to_socket_seconds, by stage, says where the time goes.';
+      'This passes if something has just come back. Otherwise plank_commit_to_socket_seconds, by stage, shows where the time goes.';
     return [{ text: `Changes arrive late: within ${duration(late)}`, todo }];
   }
   if (!isSomethingWrong || badly(picture).length > 0) return [];
-  // whether they do without Postgres is not known before its silence would have made the replica stale
+  // whether changes arrive without Postgres is only known once its silence would have made replicas stale
   if (picture.postgresSilentMs > 0 && picture.postgresSilentMs < knownMs) return [];
   return [{ text: `Changes arrive all the same, within ${duration(late)}` }];
 }
 
-/** The slowest replica's. */
+/** The p99 of the slowest replica. */
 function latest({ gateways }: Picture): number | null {
   const known = gateways.flatMap(({ p99, silentMs }) => (p99 === null || silentMs > 0 ? [] : [p99]));
   return known.length === 0 ? null : Math.max(...known);

@@ -1,26 +1,27 @@
 /**
- * What operators see of the whole, gathered by the replica that they look at: from the roster, from all replicas (asked only
- * while somebody looks), from Postgres and the fan-out. As tables (ops-tables.ts), and in one sentence (ops-verdict.ts).
+ * The whole system as operators see it, gathered by the replica that serves the page: from the
+ * roster, from Postgres and the fan-out, and while a page is open also from all replicas. Shown as
+ * tables (tables.ts) and summed up in one sentence (verdict.ts).
  */
 import { z } from 'zod';
-import type { NodeStatus, Roster } from '#shared/bus/roster.ts';
+import { gatewayStateOf, gatewaysIn } from '#shared/bus/node-state.ts';
+import type { Roster } from '#shared/bus/roster.ts';
 import type { Row } from '#shared/wire.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import { drainWarning } from './drain.ts';
-import type { Figures } from './log-figures.ts';
-import type { SeenGateway } from './gateway-figures.ts';
+import type { LogFigures } from './log-figures.ts';
 import { LiveTable } from './tables.ts';
 import { readingLongMs, type Verdict, verdict } from './verdict.ts';
 
 const everyMs = 1_000;
-/** others are asked for clients and channels each so many turns */
+/** clients and channels are requested from all replicas in every second turn */
 const askEvery = 2;
 const answerMs = 900;
-/** seconds of throughput that are kept */
+/** seconds of throughput to keep */
 const maxHistory = 300;
 const maxRows = 100;
 
-/** What replicas answer to `clients` and `channels`. */
+/** The answers of replicas to `clients` and `channels`. */
 const clientsAnswer = z.object({ clients: z.array(z.looseObject({ id: z.number(), queuedBytes: z.number() })) });
 const channelsAnswer = z.object({
   channels: z.array(
@@ -37,13 +38,13 @@ export type ChannelsAnswer = z.infer<typeof channelsAnswer>;
 
 interface OpsViewOptions {
   roster: Roster;
-  figures: Figures;
+  figures: LogFigures;
   catalog: Catalog;
-  /** of this replica */
+  /** this replica's name */
   node: string;
 }
 
-/** What is remembered of a gateway from one status to the next. */
+/** Of a gateway's last report: rates are the difference to the next one. */
 interface Pace {
   at: number;
   passed: number;
@@ -89,7 +90,7 @@ export class OpsView {
     clearInterval(this.#timer);
   }
 
-  /** Whether changes arrive, in words, with what it is judged by. */
+  /** Whether changes arrive, in one sentence. */
   async status(): Promise<Verdict & { node: string }> {
     await this.#options.figures.refresh(everyMs);
     return { node: this.#options.node, ...this.#verdict() };
@@ -99,10 +100,13 @@ export class OpsView {
     return [...this.tables.values()].some(({ isWatched }) => isWatched);
   }
 
-  /** Keeps count of what each gateway says, watched or not: whoever comes sees the last minutes. */
+  /**
+   * Records the pace of each gateway, also while no page is open: a page that opens then shows the
+   * last minutes.
+   */
   #pace(): void {
     const now = Date.now();
-    const gateways = gatewaysOf(this.#options.roster.nodes());
+    const gateways = gatewaysIn(this.#options.roster.nodes());
     const known = new Set(gateways.map(({ instance }) => instance));
     for (const instance of this.#paces.keys()) if (!known.has(instance)) this.#paces.delete(instance);
     for (const { instance, state } of gateways) {
@@ -124,7 +128,7 @@ export class OpsView {
     const lags = gateways.flatMap(({ state }) => (state.lag ? [state.lag] : []));
     this.#history.push({
       at: Math.round(now / 1_000),
-      // every gateway passes on every change
+      // every gateway broadcasts every change
       events: Math.max(0, ...paces.map(({ eventsPerSecond }) => eventsPerSecond)),
       deliveries: sum(paces.map(({ deliveriesPerSecond }) => deliveriesPerSecond)),
       connections: sum(gateways.map(({ state }) => state.connections)),
@@ -134,13 +138,13 @@ export class OpsView {
     if (this.#history.length > maxHistory) this.#history = this.#history.slice(-maxHistory);
   }
 
-  /** `all`: also what others must be asked for. */
+  /** `all`: also the tables for which other replicas are asked. */
   async #show(all: boolean): Promise<void> {
     if (!this.#isWatched) return;
     const { figures, roster } = this.#options;
     const table = (name: string) => this.tables.get(name)!;
     await figures.refresh(everyMs - 100);
-    // the time: a page that does not see it go on is looking at a replica that hangs
+    // the time, so that a page notices when this replica hangs
     table('status').set([{ id: 1, at: Math.floor(Date.now() / 1_000), node: this.#options.node, ...this.#verdict() }]);
     table('nodes').set(this.#nodes());
     table('log').set([this.#log()]);
@@ -183,7 +187,7 @@ export class OpsView {
       listeners: all
         .filter(({ role }) => role === 'listener')
         .map(({ node, instance }) => ({ node, silentMs: silentMs.get(instance) ?? 0 })),
-      gateways: gatewaysOf(all).map(({ node, instance, state }) => {
+      gateways: gatewaysIn(all).map(({ node, instance, state }) => {
         return {
           node,
           silentMs: silentMs.get(instance) ?? 0,
@@ -191,7 +195,7 @@ export class OpsView {
           reason: state.reason,
           draining: state.draining,
           canaryLate: state.canaryLate,
-          staleReason: state.staleReason ?? null,
+          staleReason: state.staleReason,
           readingMs: this.#readingMs(instance),
           connections: state.connections,
           slow: state.slow,
@@ -202,7 +206,7 @@ export class OpsView {
     });
   }
 
-  /** For how long it has read the log instead of the stream. */
+  /** For how long a gateway has read the log instead of the stream. */
   #readingMs(instance: string): number {
     const { readingSince = null } = this.#paces.get(instance) ?? {};
     return readingSince === null ? 0 : Date.now() - readingSince;
@@ -214,28 +218,29 @@ export class OpsView {
     const silent = new Map(roster.silent().map(({ status, silentMs }) => [status.instance, { status, silentMs }]));
     const lost = [...silent.values()].map(({ status }) => status);
     const all = [...heard, ...lost.filter(({ instance }) => !heard.some((is) => is.instance === instance))];
-    const total = sum(gatewaysOf(heard).map(({ state }) => state.connections));
+    const total = sum(gatewaysIn(heard).map(({ state }) => state.connections));
     const alone = roster.deafMs > 0;
-    return all.map(({ instance, node, role, version, startedAt, state }) => {
+    return all.map((status) => {
+      const { instance, node, role, version, startedAt, state } = status;
       const silentMs = silent.get(instance)?.silentMs ?? 0;
       const common = { instance, node, role, version, startedAt, silentSeconds: Math.floor(silentMs / 1_000) };
       if (role === 'listener') return { ...common, state: state['state'], term: state['term'] };
       const { eventsPerSecond = 0, deliveriesPerSecond = 0 } = this.#paces.get(instance) ?? {};
       const readingMs = this.#readingMs(instance);
-      const own = state as unknown as SeenGateway;
+      const known = gatewayStateOf(status);
       return {
         ...common,
-        ...own,
+        ...state,
         at: undefined,
-        /** hears no other, nor is heard by them: of the whole it knows nothing, and nothing can be asked of it over the bus */
+        /** this replica neither hears others nor is heard over the bus: it only knows about itself */
         alone,
         drainWarning: drainWarning(heard, instance),
-        share: alone ? null : total > 0 ? own.connections / total : 0,
+        share: alone || !known ? null : total > 0 ? known.connections / total : 0,
         eventsPerSecond,
         deliveriesPerSecond,
-        // for a moment each does so now and then
+        // each replica reads the log for a moment now and then
         changes: readingMs >= readingLongMs ? 'reading' : 'tailing',
-        behind: Math.max(0, (figures.headAt(own.at) ?? 0) - own.seq),
+        behind: known ? Math.max(0, (figures.headAt(known.at) ?? 0) - known.seq) : null,
       };
     });
   }
@@ -255,20 +260,12 @@ export class OpsView {
   }
 }
 
-function gatewaysOf(nodes: readonly NodeStatus[]): (NodeStatus & { state: SeenGateway })[] {
-  // one of an older version says less
-  return nodes.filter(
-    (status): status is NodeStatus & { state: SeenGateway } =>
-      status.role === 'gateway' && typeof status.state['passed'] === 'number',
-  );
-}
-
 function clientRows(node: string, body: unknown): Row[] {
   const { data } = clientsAnswer.safeParse(body);
   return (data?.clients ?? []).map((client) => ({ ...client, id: `${node}/${client.id}`, node }));
 }
 
-/** Those of all replicas, the most subscribed first. */
+/** The channels of all replicas, those with most subscriptions first. */
 function channelRows(bodies: readonly unknown[]): Row[] {
   const rows = new Map<string, { name: string; subscribers: number; replicas: number }>();
   for (const body of bodies) {

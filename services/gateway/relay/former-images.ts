@@ -5,7 +5,7 @@
 import { type Batch, type BatchReader, mapTexts, type Texts } from '#shared/log/batch.ts';
 import type { Former } from '../catalog/catalog.ts';
 import { project } from '../channels/projection.ts';
-import { ImageError } from '../filter/image.ts';
+import { ImageError } from '../filter/row-filter.ts';
 
 /** The batch without what must not be read any more: the same object, where there is nothing of it. */
 export function readable(batch: Batch, former: ReadonlyMap<number, Former>): Batch {

@@ -3,11 +3,12 @@
 import * as fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Catalog, type Table } from '#gateway/catalog/catalog.ts';
-import { keepDigits } from '#gateway/http/row-values.ts';
-import { compileFilter, equalityOf, filterSql } from '#gateway/filter/judge.ts';
 import { parseImage } from '#gateway/filter/image.ts';
+import { compileFilter, equalityOf } from '#gateway/filter/judge.ts';
 import { type Filter, FilterError, parseFilter } from '#gateway/filter/parse.ts';
+import { filterSql } from '#gateway/filter/sql.ts';
 import { indexKey } from '#gateway/filter/types.ts';
+import { keepDigits } from '#shared/exact-json.ts';
 import type { Pool } from '#shared/postgres/postgres.ts';
 import { testPool } from '../../support/servers/pool.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';

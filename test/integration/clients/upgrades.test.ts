@@ -84,6 +84,30 @@ describe('upgrades', () => {
     expect(client.isOpen).toBe(true);
   });
 
+  it('after a request that is not answered yet end the connection, and after an answered one succeed', async () => {
+    const holder = await stage.pool.connect();
+    const request = ['GET /api/items HTTP/1.1', 'Host: test'];
+    const both = `${request.join('\r\n')}\r\n\r\n${upgrade('/ws', ['Sec-WebSocket-Protocol: plank.v1']).join('\r\n')}`;
+    try {
+      await holder.query('begin; lock table items in access exclusive mode');
+      expect(await ask([both])).toBe('');
+    } finally {
+      await holder.query('rollback');
+      holder.release();
+    }
+    const socket = connect({ port: gatewayPort(), host: '127.0.0.1' });
+    stage.afterwards(() => socket.destroy());
+    let answers = '';
+    socket.on('data', (bytes: Buffer) => {
+      answers += bytes.toString();
+    });
+    socket.write(`${request.join('\r\n')}\r\n\r\n`);
+    await until('the rows', () => answers.endsWith(']'), 3_000);
+    answers = '';
+    socket.write(`${upgrade('/ws').join('\r\n')}\r\n\r\n`);
+    await until('the upgrade', () => answers.startsWith('HTTP/1.1 101'), 3_000);
+  });
+
   it('beyond MAX_CONNECTIONS are refused with 503, until one leaves', async () => {
     const clients = await Promise.all(Array.from({ length: maxConnections }, () => stage.plain()));
     await expect(stage.plain()).rejects.toThrow('refused with 503');

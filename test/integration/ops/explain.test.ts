@@ -167,7 +167,7 @@ describe('a client', () => {
     expect(left.changes[0]!.steps.at(-2)!.text).toMatch(/the row left it/);
     // without a name, how many it concerns
     expect((await explain({ pos: left.changes[0]!.pos! })).changes[0]!.steps.at(-1)!.text).toMatch(
-      /^Of the 2 subscriptions to its table that there are now, it concerns 2\./,
+      /^Of the 2 subscriptions that its table has now, it concerns 2\./,
     );
   });
 
@@ -175,7 +175,7 @@ describe('a client', () => {
     [
       'its filter admits it neither before nor after',
       { table: 'todo', where: { owner: { gt: 100 } } },
-      /admits neither .*: owner > 100\.$/,
+      /admits the row neither .*: owner > 100\.$/,
     ],
     ['it is not subscribed to that table', { table: 'parts' }, /^It is not subscribed to this table, only to parts\.$/],
   ])('did not get it where %s', async (_why, subscription, words) => {
@@ -194,7 +194,7 @@ describe('a client', () => {
   it('did not get what was before its subscription, or is in its rows', async () => {
     await stage.sql(`insert into todo values (12, 'open', 7)`);
     await stage.arrived();
-    expect((await ofClient(12, await live({ table: 'todo' }))).text).toMatch(/began behind this change/);
+    expect((await ofClient(12, await live({ table: 'todo' }))).text).toMatch(/began after this change/);
     expect((await ofClient(12, await live({ table: 'todo', snapshot: true }))).text).toMatch(
       /began with rows that hold this change/,
     );

@@ -1,7 +1,7 @@
 // What operators are told of Postgres while it hangs: at once that it does not answer, and for how long.
 
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { Figures } from '#gateway/ops/log-figures.ts';
+import { LogFigures } from '#gateway/ops/log-figures.ts';
 import { LocalFanout } from '#shared/log/fanout-local.ts';
 import { createPool } from '#shared/postgres/postgres.ts';
 import { createDatabase } from '../../support/servers/servers.ts';
@@ -10,7 +10,7 @@ import { until } from '../../support/wait.ts';
 
 const stack = new AsyncDisposableStack();
 let proxy: TcpProxy;
-let figures: Figures;
+let figures: LogFigures;
 
 beforeAll(async () => {
   const database = await createDatabase();
@@ -24,7 +24,7 @@ beforeAll(async () => {
     onError: () => {},
   });
   stack.defer(() => pool.end());
-  figures = new Figures(pool, new LocalFanout());
+  figures = new LogFigures(pool, new LocalFanout());
 });
 
 afterAll(() => stack.disposeAsync());

@@ -1,10 +1,10 @@
 // Owns a table of every type that a filter may meet, and short words to ask filters about it.
 
 import type { Column, Table } from '#gateway/catalog/catalog.ts';
-import { keepDigits } from '#gateway/http/row-values.ts';
-import { compileFilter } from '#gateway/filter/judge.ts';
 import { parseImage } from '#gateway/filter/image.ts';
+import { compileFilter } from '#gateway/filter/judge.ts';
 import { type Filter, FilterError, parseFilter } from '#gateway/filter/parse.ts';
+import { keepDigits } from '#shared/exact-json.ts';
 
 const types: Record<string, string> = {
   ok: 'boolean',

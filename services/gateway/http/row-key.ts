@@ -1,0 +1,47 @@
+/**
+ * Keys of rows, parsed from the path of a URL or from a page cursor into the texts that Postgres
+ * reads, in key order. row-address.ts has the way back.
+ */
+import type { Column, Table } from '../catalog/catalog.ts';
+import type { FieldError } from './errors.ts';
+import { parseSegment } from './row-address.ts';
+import { anyText, numberPattern, valueSchema } from './row-values.ts';
+
+/** The key's values, or what is wrong with each column. */
+export type ParsedKey = { ok: true; values: string[] } | { ok: false; fields: FieldError[] };
+
+/**
+ * Parses the segment of a URL: `/api/items/7`. A key of several columns has its values in key
+ * order, each percent-encoded, with commas between them: `/api/sales.lines/A%2C1,7` is a = "A,1", b
+ * = 7.
+ */
+export function parseKey(table: Table, segment: string): ParsedKey {
+  const parts = parseSegment(segment, table.keyColumns.length > 1);
+  if (parts.length !== table.keyColumns.length) {
+    const message = `must be ${table.keyColumns.length} values with commas between them: ${table.keyColumns.join(',')}`;
+    return { ok: false, fields: [{ path: 'id', message }] };
+  }
+  return readKey(table, parts);
+}
+
+/** The same for values that are separate already, as in a page cursor. */
+export function readKey(table: Table, texts: readonly string[]): ParsedKey {
+  const values: string[] = [];
+  const fields: FieldError[] = [];
+  for (const [index, name] of table.keyColumns.entries()) {
+    const column = table.columns.find((candidate) => candidate.name === name)!;
+    // an array or a document in a key is in Postgres' own text already
+    const schema = column.structured || /^(json|_)|vector$/.test(column.base) ? anyText : valueSchema(column);
+    const read = schema.safeParse(jsonOf(column, texts[index]!));
+    if (read.success) values.push(read.data);
+    else fields.push({ path: name, message: read.error.issues[0]!.message });
+  }
+  return fields.length === 0 ? { ok: true, values } : { ok: false, fields };
+}
+
+/** A text as the JSON value that the column's schema expects. */
+function jsonOf(column: Column, value: string): unknown {
+  if (/^(int[24]|float[48])$/.test(column.base)) return numberPattern.test(value) ? Number(value) : value;
+  if (column.base === 'bool') return { true: true, false: false }[value] ?? value;
+  return value;
+}
