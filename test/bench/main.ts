@@ -16,9 +16,9 @@
 // is the median of the rounds' ratios with its bootstrap 95 % interval, and a target holds if the worse end of that holds. A
 // benchmark that lost, doubled or disordered a change ends with an error. Missing a target is no error.
 //
-// All targets are in the table at the end. Everything measured goes to .plank/bench/<name>.json, the table to summary.json beside
-// it, and plots as SVG; --save puts table and plots into test/bench/results/ as well, for docs/performance.md. --quick makes few and
-// short rounds of all: it shows that everything works, and measures nothing.
+// All targets are in the table at the end. Everything measured goes to .plank/bench/<name>.json, the table to summary.json
+// beside it, and plots as SVG; --save puts table and plots into test/bench/results/ as well, for docs/performance.md.
+// --quick makes few and short rounds of all: it shows that everything works, and measures nothing.
 
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { availableParallelism, cpus, totalmem } from 'node:os';

@@ -1,0 +1,70 @@
+// The papers point at things that exist: every link leads to a file and a heading, every file that CONTRIBUTING.md sends to is there,
+// every invariant of ARCHITECTURE.md names tests by their titles, and code cites sections of PROTOCOL.md that it has.
+
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+
+const root = join(import.meta.dirname, '../..');
+const read = (path: string) => readFileSync(join(root, path), 'utf8');
+const filesOf = (folder: string, ending: string) =>
+  readdirSync(join(root, folder), { recursive: folder !== '.', encoding: 'utf8' })
+    .filter((name) => name.endsWith(ending) && !name.includes('node_modules'))
+    .map((name) => join(folder, name));
+
+const papers = ['.', 'docs', 'client', 'examples'].flatMap((folder) => filesOf(folder, '.md'));
+
+/** As GitHub makes anchors of headings. */
+const anchorsOf = (markdown: string) =>
+  [...markdown.matchAll(/^#+ (.+)$/gm)].map(([, heading]) =>
+    heading!
+      .toLowerCase()
+      .replaceAll(/[^\p{L}\p{N} _-]/gu, '')
+      .replaceAll(' ', '-'),
+  );
+
+describe('links', () => {
+  it.each(papers)('of %s lead somewhere', (paper) => {
+    const links = [...read(paper).matchAll(/\]\((?!\w+:)([^)\s]*)\)/g)].map(([, link]) => link!);
+    const broken = links.filter((link) => {
+      const [path, anchor] = link.split('#');
+      const target = path ? join(dirname(paper), path) : paper;
+      if (!existsSync(join(root, target))) return true;
+      return anchor !== undefined && target.endsWith('.md') && !anchorsOf(read(target)).includes(anchor);
+    });
+    expect(broken).toEqual([]);
+  });
+});
+
+it('files that CONTRIBUTING.md sends to are there', () => {
+  const [, table] = /^## Where is it\?$(.*?)^## /ms.exec(read('CONTRIBUTING.md'))!;
+  const paths = [...table!.matchAll(/`([\w./-]+\.(?:ts|sql|yml|md|example))`/g)].map(([, path]) => path!);
+  expect(paths.length).toBeGreaterThan(40);
+  const missing = paths.filter((path) => !['', 'services/gateway'].some((room) => existsSync(join(root, room, path))));
+  expect(missing).toEqual([]);
+});
+
+describe('invariants', () => {
+  const rows = [...read('ARCHITECTURE.md').matchAll(/^\| \*\*(I\d+)\*\* \| .* \| (.*) \|$/gm)];
+
+  it('are I1 to I10', () => {
+    expect(rows.map(([, name]) => name)).toEqual(Array.from({ length: 10 }, (_, i) => `I${i + 1}`));
+  });
+
+  it.each(rows.map(([, name, tests]) => [name!, tests!]))('%s names tests that exist', (_, tests) => {
+    const cited = [...tests.matchAll(/\]\((test\/[^)]+)\): ((?:"[^"]+"(?:, )?)+)/g)];
+    expect(cited.length).toBe(tests.match(/\]\(/g)!.length);
+    for (const [, path, titles] of cited)
+      for (const [, title] of titles!.matchAll(/"([^"]+)"/g)) expect(read(path!)).toContain(`'${title}'`);
+  });
+});
+
+it('sections of PROTOCOL.md that code cites are there', () => {
+  const sources = ['services', 'shared', 'client', 'test/support'].flatMap((folder) => filesOf(folder, '.ts'));
+  const cited = sources.flatMap((path) =>
+    [...read(path).matchAll(/PROTOCOL\.md, "([^"]+)"/g)].map(([, name]) => name!),
+  );
+  expect(cited.length).toBeGreaterThan(0);
+  const headings = [...read('PROTOCOL.md').matchAll(/^#+ (.+)$/gm)].map(([, heading]) => heading);
+  for (const name of cited) expect(headings).toContain(name);
+});
