@@ -72,6 +72,42 @@ language sql stable as $$
   select case when not coalesce(bool_or(is_lost), false) then coalesce(array_agg(distinct attnum) filter (where attnum is not null), '{}') end from meant
 $$;
 
+-- The generated columns that are computed from columns of p_hidden, and are not among these themselves.
+create function plank.showing(relation regclass, p_hidden smallint[]) returns text[] language sql stable
+set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
+  select array_agg(distinct c.attname::text) from pg_attribute c
+  left join pg_attrdef e on e.adrelid = c.attrelid and e.adnum = c.attnum
+  -- (up to PostgreSQL 14 the column depends on what it is computed from, from 15 on its expression does)
+  join pg_depend d on d.refclassid = 'pg_class'::regclass and d.refobjid = c.attrelid and d.refobjsubid = any (p_hidden)
+    and (d.classid = 'pg_attrdef'::regclass and d.objid = e.oid
+         or d.classid = 'pg_class'::regclass and d.objid = c.attrelid and d.objsubid = c.attnum)
+  where c.attrelid = relation and c.attgenerated <> '' and c.attnum <> all (p_hidden)
+$$;
+
+-- Locks a table and its partitions. Waits p_ms milliseconds at most, because later writers queue behind this request. A shorter
+-- lock_timeout of the session holds. The lock is taken before any row of Plank's tables, as ALTER TABLE does: the two cannot deadlock.
+-- A role that may only create triggers may not lock a table. The timeout holds to the end of its transaction then, for CREATE TRIGGER.
+create function plank.lock_table(relation regclass, p_mode text, p_ms integer) returns void
+language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
+declare
+  was_ms integer := (select setting from pg_settings where name = 'lock_timeout');
+begin
+  if was_ms = 0 or was_ms > p_ms then
+    perform set_config('lock_timeout', p_ms::text, true);
+  end if;
+  if not (has_table_privilege(relation, 'update') or has_table_privilege(relation, 'delete') or has_table_privilege(relation, 'truncate')) then
+    return;
+  end if;
+  execute format('lock table %s in %s mode', relation, p_mode);
+  perform set_config('lock_timeout', was_ms::text, true);
+exception when lock_not_available then
+  raise exception 'plank: % is in use by other transactions, and could not be locked in time', relation
+    using errcode = 'lock_not_available', hint = format('Try again when these sessions have ended their transactions: %s.', (
+      select string_agg(distinct pid::text, ', ') from pg_locks l
+      where locktype = 'relation' and granted and pid <> pg_backend_pid() and database = (select oid from pg_database where datname = current_database())
+        and l.relation in (select relid from pg_partition_tree(lock_table.relation) union select lock_table.relation)));
+end $$;
+
 create function plank.column_names(relation regclass, p_numbers smallint[]) returns text[] language sql stable as $$
   select case when p_numbers is not null then coalesce(array_agg(attname::text order by attnum), '{}') end
   from pg_attribute where attrelid = relation and attnum = any (p_numbers) and not attisdropped

@@ -227,6 +227,7 @@ declare
   a    plank.attached;
   was  plank.attached;
   keys text[];
+  shown text;
   t    record;
   seen record;
 begin
@@ -239,6 +240,11 @@ begin
   keys := plank.key_columns(a.relation);
   if exists (select from pg_attribute where attrelid = a.relation and attnum = any (a.excluded) and attname = any (keys)) then
     raise exception 'plank: a column of the primary key of % cannot be excluded', a.relation using errcode = 'invalid_parameter_value';
+  end if;
+  select string_agg(quote_ident(g), ', ') into shown from unnest(plank.showing(a.relation, a.excluded)) g;
+  if shown is not null then
+    raise notice 'plank: generated columns of % are sent to clients, and are computed from excluded columns: %', a.relation, shown
+      using hint = 'Exclude them too if that is not intended.';
   end if;
   update plank.attachments set key_columns = keys where id = p_id and keys is not null;
   perform plank.remember(p_id);
@@ -265,7 +271,8 @@ end $$;
 --   select plank.attach('public.orders');
 --   select plank.attach('public.users', exclude => '{password_hash}', read_only => '{created_at}');
 -- What is left out stays as it was set before; '{}' clears it, and a notice names the columns that are shown, or writable, from then on.
--- Returns the name that clients use. Errors: not a table, no primary key, an excluded column that does not exist or is in the key.
+-- Returns the name that clients use. Errors: not a table, no primary key, an excluded column that does not exist or is in the key, a
+-- table that could not be locked within five seconds. A notice names generated columns that are computed from excluded ones.
 create function plank.attach(relation regclass, exclude text[] default null, read_only text[] default null) returns text
 language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off set datestyle = 'ISO, YMD' set intervalstyle = 'iso_8601' set timezone = 'UTC'
   set extra_float_digits = 1 set bytea_output = 'hex' set lc_monetary = 'C' as $$
@@ -276,6 +283,7 @@ declare
   was      plank.attached;
   a        plank.attached;
   is_unsure boolean;
+  has_triggers boolean;
 begin
   select u.problem, u.repair into wrong, repair from plank.unfit(attach.relation) u limit 1;
   if found then
@@ -295,11 +303,17 @@ begin
     raise exception 'plank: another attached table is called % as well', plank.public_name(attach.relation) using errcode = 'duplicate_object';
   end if;
   select * into was from plank.attached o where o.relation = attach.relation;
-  -- Where nothing follows DDL, or something is repaired, rows may have changed without a word.
-  is_unsure := not plank.follows_ddl() or was.code is distinct from (select * from plank.code(was.id)) or exists (
+  has_triggers := found and not exists (
     select from plank.triggers(was.id, attach.relation) w left join pg_trigger g on g.tgrelid = w.relation and g.tgname = w.name
     where g.oid is null or pg_get_triggerdef(g.oid) <> 'CREATE ' || w.definition or g.tgenabled in ('D', 'R'));
-  if not found then
+  -- Where neither triggers nor exclusions change, nobody's writes are waited for.
+  if was.excluded is null or not has_triggers or not array(select name from unnest(plank.column_names(attach.relation, was.excluded)) name) @> coalesce(exclude, '{}') then
+    perform plank.lock_table(attach.relation, 'share row exclusive', 5000);
+    select * into was from plank.attached o where o.relation = attach.relation;
+  end if;
+  -- Where nothing follows DDL, or something is repaired, rows may have changed without a word.
+  is_unsure := not plank.follows_ddl() or was.code is distinct from (select * from plank.code(was.id)) or not has_triggers;
+  if was.id is null then
     insert into plank.attachments (catalog, relation, schema_name, table_name, key_columns)
     select plank.this_catalog(), attach.relation, n.nspname, c.relname, keys from pg_class c join pg_namespace n on n.oid = c.relnamespace
     where c.oid = attach.relation
@@ -336,13 +350,12 @@ begin
 end $$;
 
 -- Keeps what was captured of columns that are excluded now from being read: for images of before, it says which members may be, by
--- what they have been called. Waits for writers, so that those who come later capture as plank.refresh generates it.
+-- what they have been called. The caller has locked the table, so that those who write later capture as plank.refresh generates it.
 create function plank.hide(a plank.attached) returns void language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 declare
   own   numeric := pg_current_xact_id()::text;
   newer numeric;
 begin
-  execute format('lock table %s in share row exclusive mode', a.relation);
   begin
     update plank.attachments t set
       former_columns = array(
@@ -369,6 +382,8 @@ begin
   if a.id is null then
     raise exception 'plank: table % is not attached', detach.relation using errcode = 'undefined_object';
   end if;
+  -- (dropping its triggers takes this lock)
+  perform plank.lock_table(a.relation, 'access exclusive', 5000);
   delete from plank.attachments where id = a.id;
   if cardinality(a.excluded) > 0 then
     raise notice 'plank: that columns of % were excluded is forgotten: %', a.relation, array_to_string(plank.column_names(a.relation, a.excluded), ', ');

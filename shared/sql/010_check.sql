@@ -62,7 +62,10 @@ create function plank.check() returns table (name text, problem text) language s
   select of, format('trigger %s is disabled on %s; run: alter table %s enable trigger %s', t.name, t.relation, t.relation, t.name)
   from triggers t where tgenabled in ('D', 'R')
   union all
-  select f.name, format('changes of %s are captured as %s, who may not do what it takes; run: %s', f.relation, f.proowner::regrole, f.again)
+  select f.name, format('changes of %s are captured as %s, who may not do what it takes; run: %s', f.relation, f.proowner::regrole,
+                        case when has_table_privilege(f.proowner, f.relation, 'select')
+                                  or f.proowner <> (select relowner from pg_class where oid = f.relation) then f.again
+                             else format('grant select on %s to %s', f.relation, f.proowner::regrole) end)
   from (select distinct id, name, relation, again, proowner from functions) f
   where not coalesce(has_schema_privilege(f.proowner, 'plank', 'usage')
                      and has_any_column_privilege(f.proowner, to_regclass(format('plank.%I', 'outbox_' || f.id)), 'insert')

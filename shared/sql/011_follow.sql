@@ -3,13 +3,6 @@
 -- Event triggers are for superusers; where the migrating role is none, plank.attach must be called again after such DDL
 -- (capture goes on meanwhile, see 004_capture.sql) and plank.check() says so. A user's DDL never fails because of Plank.
 
--- Waits for who has written to a table, so that what they captured comes before what is told next. Not for long: writers wait behind it.
-create function plank.await_writers(relation regclass) returns void
-language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off set lock_timeout = '2s' as $$
-begin
-  execute format('lock table %s in share row exclusive mode', relation);
-end $$;
-
 create function plank.on_ddl() returns event_trigger language plpgsql security definer set search_path = pg_catalog, pg_temp set quote_all_identifiers = off set datestyle = 'ISO, YMD' set intervalstyle = 'iso_8601' set timezone = 'UTC'
   set extra_float_digits = 1 set bytea_output = 'hex' set lc_monetary = 'C' as $$
 declare
@@ -57,9 +50,9 @@ begin
     from plank.attached a where a.id = any (themselves || made_of)
   loop
     begin
-      -- what changes a table itself has locked it
+      -- What writers have captured comes before what is told next. (A command that changes the table itself has locked it.)
       if touched.itself is not true then
-        perform plank.await_writers(touched.relation);
+        perform plank.lock_table(touched.relation, 'share row exclusive', 2000);
       end if;
     exception when lock_not_available then
       raise warning 'plank: % is being written to, so that clients may be shown of some rows what they were before; run later: select plank.attach(%)',
