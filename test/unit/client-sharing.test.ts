@@ -16,7 +16,7 @@ import {
   sends,
   subject,
   subscribe,
-} from '../support/truth/brain.ts';
+} from '../support/truth/machine.ts';
 
 describe('more rows than a subscription takes', () => {
   const bounded = (member: number, maxRows: number): Event => ({

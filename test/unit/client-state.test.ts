@@ -26,7 +26,7 @@ import {
   timer,
   welcome,
   world,
-} from '../support/truth/brain.ts';
+} from '../support/truth/machine.ts';
 
 const states: Record<string, Event[]> = {
   idle: [subscribe(1)],
