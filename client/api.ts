@@ -1,109 +1,167 @@
-/** What an application says to the SDK and gets from it. Types only. */
+/** The types of the SDK's API: what an application passes in and gets back. */
 import type { ChangeFrame, Filter, ResyncReason, Row } from '../shared/wire.ts';
-import type { PlankError } from './change-iterator.ts';
 import type { LiveQuery } from './live/query.ts';
+import type { RowKey } from './live/rows.ts';
 import type { SocketLike } from './socket.ts';
+import type { SubscriptionState } from './state/delivery.ts';
 import type { Link } from './state/model.ts';
-import type { SubscriptionState } from './state/stream.ts';
+import type { PlankError } from './values/plank-error.ts';
 
+/** `createPlank` throws a TypeError where one of these is invalid or unknown. */
 export interface PlankOptions {
-  /** ws(s):// or http(s)://…/ws; in a browser it may be relative, and is `ws` beside the page unless given */
+  /**
+   * The address of a gateway's WebSocket: `ws(s)://…/ws` or `http(s)://…/ws`. In a browser it may
+   * be relative to the page; `ws` unless given. Required in Node.
+   */
   url?: string | URL;
-  /** sent with each hello; a function is asked anew before each connection */
+  /** Sent with each hello. A function is called before each connection. */
   token?: string | (() => string | Promise<string>);
-  /** how long a request may stay unanswered, while nothing else comes either, before the connection is given up for another; 30,000 unless given */
+  /**
+   * How long a request may stay unanswered, in ms, while no rows or changes arrive either. Then the
+   * SDK opens another connection. 30,000 unless given.
+   */
   answerTimeoutMs?: number;
-  /** instead of the global one */
+  /** A class to use instead of the global `WebSocket`. */
   WebSocket?: new (
     url: string,
     protocol: string,
   ) => SocketLike;
   /**
-   * Problems of no subscription (UNREACHABLE, once for each time that no connection can be had; CLOSED), errors that end a subscription without
-   * a handler or a live query, and what handlers throw. Unless given, these go to the console, and what handlers throw is thrown where nobody
-   * catches it.
+   * Gets
+   * - problems of no subscription: a PlankError `UNREACHABLE`, once until a connection was open
+   *   again, or
+   *   `CLOSED`; an Error where the server does not answer or breaks the protocol
+   * - the error that ends a live query, or a subscription without `onError`
+   * - what a handler or a callback of the application throws
+   *
+   * Without `onError`, problems go to `console.error`, and what a handler throws becomes an
+   * uncaught error.
    */
   onError?: (error: Error) => void;
 }
 
-/** One row change as a subscription sees it. Where it is `truncated`, `data` has the key columns only. */
+/**
+ * A row change as a subscription sees it. `data` is the row; absent where `effect` is `remove`.
+ * Where `truncated` is true, the row is too large to be sent, and `data` has its key columns only.
+ */
 export type Change<Item extends object = Row> = Omit<ChangeFrame, 'type' | 'ch' | 'data'> & { data?: Item };
 
+/** An unknown or invalid option throws a TypeError, and so does an option that is `undefined`. */
 export interface SubscribeOptions {
+  /** only rows that this filter admits; every row unless given */
   where?: Filter;
+  /** only these columns, and those of the primary key; every column unless given */
   columns?: readonly string[];
-  /** begin with the rows, and read them anew where changes were lost */
+  /** Begins with the rows (`onSnapshot`), and reads them again where changes were lost. */
   snapshot?: boolean;
-  /** begin behind this position; it wins over the rows while it is kept. Null, as without it: there is none */
+  /**
+   * Begins with the changes after this position. With `snapshot`, the rows are read only where the
+   * position is no longer kept. Null: no position.
+   */
   from?: string | null;
 }
 
+/** What a handler throws goes to `onError` of `createPlank`, and stops no other handler. */
 export interface Handlers<Item extends object = Row> {
   onChange?: (change: Change<Item>) => void;
-  /** every row there is: replaces what was known, at first and after each resync */
+  /** All rows, instead of all that came before: at the beginning, and after each resync. */
   onSnapshot?: (rows: readonly Item[]) => void;
-  /** changes are missing here; rows follow where a snapshot was asked for */
+  /** Changes are missing. With `snapshot` the rows follow, otherwise the changes from now on. */
   onResync?: (reason: ResyncReason) => void;
-  /** `staleSince`: while the state is `stale`, when something last said that changes can arrive */
+  /**
+   * `staleSince`: while the state is `stale`, when the server last confirmed that changes can
+   * arrive; otherwise null.
+   */
   onState?: (state: SubscriptionState, staleSince: Date | null) => void;
-  /** the subscription has ended */
+  /** The server has refused or ended the subscription; `error.code` tells why. */
   onError?: (error: PlankError) => void;
 }
 
 export interface Subscription {
-  /** of the last change that was handled, or that everything up to has come; null before that. Give it as `from` to go on. */
+  /**
+   * The position up to which all changes have been handled; pass it as `from` to go on there. Null
+   * where there is none: before the first, between a snapshot and what follows, and after a resync.
+   */
   position(): string | null;
   readonly state: SubscriptionState;
-  /** while the state is `stale`, when something last said that changes can arrive; else null */
+  /**
+   * while `state` is `stale`: when the server last confirmed that changes can arrive; otherwise
+   * null
+   */
   readonly staleSince: Date | null;
+  /** No handler is called after this. */
   unsubscribe(): void;
 }
 
+/** An unknown or invalid option throws a TypeError, and so does an option that is `undefined`. */
 export interface ChangesOptions {
+  /** only rows that this filter admits; every row unless given */
   where?: Filter;
+  /** only these columns, and those of the primary key; every column unless given */
   columns?: readonly string[];
-  /** begin behind this position; null, as without it: now */
+  /**
+   * Begins with the changes after this position. Null, or not given: with the changes from now on.
+   */
   from?: string | null;
-  /** changes that may wait for the consumer, 1,000 unless given */
+  /**
+   * How many changes may wait for the consumer; 1,000 unless given. At this bound the subscription
+   * pauses.
+   */
   bufferSize?: number;
+  /** Its abort ends the iteration. */
   signal?: AbortSignal;
 }
 
-/** Changes in order. Pauses at `bufferSize`; throws PlankError RESYNC where changes are missing. */
+/**
+ * Changes in the order of their positions. The iteration throws a PlankError: `RESYNC` where
+ * changes are missing, `CLOSED` where the server closed the connection for good, or the code of a
+ * refusal. It waits while there is no connection.
+ */
 export interface Changes<Item extends object = Row> extends AsyncIterableIterator<Change<Item>, undefined> {
   /**
-   * Everything up to here is handled: a change is when the next one is asked for. Moves on while nothing that concerns it happens,
-   * so that storing it now and then keeps a quiet consumer's place within the retention. Null before there is one.
+   * The position up to which all changes are handled; a change is handled when the next one is
+   * requested. It advances also where no change of these rows happens: store it now and then, so
+   * that the place of a quiet consumer stays within the retention. Null before there is one.
    */
   position(): string | null;
 }
 
 export interface LiveOptions {
+  /** only rows that this filter admits; every row unless given */
   where?: Filter;
+  /** only these columns, and those of the primary key; every column unless given */
   columns?: readonly string[];
-  /** the columns of the primary key, where the server does not say them; `id` unless given */
+  /** The columns of the primary key, where the server does not send them; `['id']` unless given. */
   key?: readonly string[];
-  /** with more rows it ends with the error TOO_MANY_ROWS, 100,000 unless given */
+  /** With more rows, the query ends with the error `TOO_MANY_ROWS`; 100,000 unless given. */
   maxRows?: number;
 }
 
+/** An attached table. Each method throws a TypeError where an argument is invalid. */
 export interface Table<Item extends object = Row> {
   readonly name: string;
   subscribe(options: SubscribeOptions, handlers: Handlers<Item>): Subscription;
-  /** Subscribes at once. */
+  /** Subscribes at once, before the first `next`. */
   changes(options?: ChangesOptions): Changes<Item>;
   /**
-   * An object with a `where` object, a `columns` or a `key` array counts as options, any other as the filter. Calls back whenever the
-   * rows, their state or their error may have changed.
+   * The rows that a filter admits, kept current; every row without a filter.
+   * @param where the filter. An object with a `where` object, a `columns` array or a `key` array is
+   * taken as
+   *   options.
+   * @param callback called whenever the rows, their state or their error may have changed
    */
-  live(where?: Filter | LiveOptions, callback?: (rows: ReadonlyMap<unknown, Item>) => void): LiveQuery<Item>;
+  live(where?: Filter | LiveOptions, callback?: (rows: ReadonlyMap<RowKey, Item>) => void): LiveQuery<Item>;
 }
 
+/** One connection, and the subscriptions that share it. It connects with the first subscription. */
 export interface Plank {
   table<Item extends object = Row>(name: string): Table<Item>;
   readonly state: Link['status'];
-  /** Calls back with each state, not with the present one; the answer ends that. */
+  /**
+   * Calls back with each state of the connection from now on. Returns a function that ends the
+   * calls.
+   */
   onState(callback: (link: Link) => void): () => void;
-  /** For good. */
+  /** Ends the connection and all subscriptions for good. */
   close(): void;
 }

@@ -1,4 +1,7 @@
-/** `npm run build:client`: JavaScript and types of the SDK into client/dist, for `npm pack ./client`. Nothing of it is bundled. */
+/**
+ * `npm run build:client`: compiles the SDK to JavaScript and types in client/dist, for `npm pack
+ * ./client`. No bundling.
+ */
 import { execFileSync } from 'node:child_process';
 import { rmSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';

@@ -1,25 +1,17 @@
 /**
- * Changes as an async iterator, for a consumer that takes its time. What must stay true: at most `bufferSize` changes wait. At the
- * bound the subscription is given up, and asked for again from the last change that was taken in when half of them are consumed:
- * no memory fills, and nothing is lost unless the consumer is slower than the log's retention, which ends it with RESYNC.
- * `position()` never passes a change that the consumer still has in hand: it is done with one when it asks for the next.
+ * Changes as an async iterator, for a consumer that takes its time. What must stay true: at most
+ * `bufferSize` changes wait. At that bound the iterator unsubscribes. When half of the changes are
+ * consumed, it subscribes again after the last change that it received. So memory stays bounded,
+ * and nothing is lost unless the consumer falls behind by more than the log's retention; then the
+ * iteration ends with RESYNC. `position()` never passes a change that the consumer still works on:
+ * a change is handled when the next one is requested.
  */
-import type { ChangeFrame } from '../shared/wire.ts';
-import type { Delivery } from './state/stream.ts';
+import type { ChangeFrame, ResyncReason } from '../shared/wire.ts';
+import type { Delivery } from './state/delivery.ts';
+import { PlankError } from './values/plank-error.ts';
 
-export class PlankError extends Error {
-  override readonly name = 'PlankError';
-  /** one of the protocol's, or UNREACHABLE (no connection yet, or none any more; it is tried on), RESYNC (there is a gap), CLOSED (the connection is, for good) */
-  readonly code: string;
-
-  constructor(code: string, message: string) {
-    super(message);
-    this.code = code;
-  }
-}
-
-/** Subscribes from `from` on; the answer unsubscribes. */
-export type Attach = (from: string | null, take: (delivery: Delivery) => void) => () => void;
+/** Subscribes after `from`; null: from now on. Returns a function that unsubscribes. */
+export type Attach = (from: string | null, receive: (delivery: Delivery) => void) => () => void;
 
 interface Options {
   from: string | null;
@@ -29,69 +21,70 @@ interface Options {
 
 type Waiting = { resolve: (result: IteratorResult<ChangeFrame, undefined>) => void; reject: (error: Error) => void };
 
-const over = { done: true as const, value: undefined };
+const done = { done: true as const, value: undefined };
 
 export class ChangeIterator implements AsyncIterableIterator<ChangeFrame, undefined> {
   readonly #attach: Attach;
   readonly #size: number;
   #buffer: ChangeFrame[] = [];
+  /** calls of `next` without a change yet */
   #waiting: Waiting[] = [];
-  /** everything up to here was taken in */
-  #position: string | null;
-  /** the change that the consumer has in hand */
-  #inHand: string | null = null;
+  /** everything up to here was received */
+  #received: string | null;
+  /** the position of the change that the consumer works on */
+  #current: string | null = null;
+  /** everything up to here was handled */
   #handled: string | null;
-  /** null: paused, or over */
+  /** unsubscribes; null: paused, or ended */
   #detach: (() => void) | null = null;
   #end: { error?: Error } | null = null;
-  /** ends it; one signal may be that of many, so it is let go of at the end */
+  /** the same signal may end many iterators, so its listener is removed at the end */
   readonly #signal: AbortSignal | undefined;
-  readonly #stop = () => void this.return();
+  readonly #abort = () => void this.return();
 
   constructor(attach: Attach, { from, bufferSize, signal }: Options) {
     this.#attach = attach;
     this.#size = bufferSize;
-    this.#position = from;
+    this.#received = from;
     this.#handled = from;
     this.#signal = signal;
     if (signal?.aborted) this.#finish({});
     else this.#resume();
-    if (!this.#end) signal?.addEventListener('abort', this.#stop);
+    if (!this.#end) signal?.addEventListener('abort', this.#abort);
   }
 
   [Symbol.asyncIterator](): this {
     return this;
   }
 
-  /** Everything up to here is handled; null: there is no position yet. */
   position(): string | null {
-    return this.#waiting.length > 0 ? this.#position : this.#handled;
+    return this.#waiting.length > 0 ? this.#received : this.#handled;
   }
 
   next(): Promise<IteratorResult<ChangeFrame, undefined>> {
-    this.#handled = this.#inHand ?? this.#handled;
+    this.#handled = this.#current ?? this.#handled;
     const value = this.#buffer.shift();
     if (value) {
-      this.#inHand = value.pos;
+      this.#current = value.pos;
       if (!this.#end && !this.#detach && this.#buffer.length <= this.#size / 2) this.#resume();
       return Promise.resolve({ done: false, value });
     }
     if (!this.#end) return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
     const { error } = this.#end;
-    this.#end = {};
-    return error ? Promise.reject(error) : Promise.resolve(over);
+    this.#end = {}; // an error is thrown once
+    return error ? Promise.reject(error) : Promise.resolve(done);
   }
 
   return(): Promise<IteratorResult<ChangeFrame, undefined>> {
     this.#buffer = [];
     this.#finish({});
     this.#end = {};
-    return Promise.resolve(over);
+    return Promise.resolve(done);
   }
 
   #resume(): void {
-    this.#detach = this.#attach(this.#position, (delivery) => this.#take(delivery));
-    if (this.#end) this.#pause(); // refused on the spot
+    this.#detach = this.#attach(this.#received, (delivery) => this.#receive(delivery));
+    if (this.#end) this.#pause(); // the subscription was refused within `attach`
   }
 
   #pause(): void {
@@ -99,39 +92,42 @@ export class ChangeIterator implements AsyncIterableIterator<ChangeFrame, undefi
     this.#detach = null;
   }
 
-  #take(delivery: Delivery): void {
-    if (delivery.kind === 'position') this.#position = delivery.pos;
+  #receive(delivery: Delivery): void {
+    if (delivery.kind === 'position') this.#received = delivery.pos;
     else if (delivery.kind === 'change') this.#push(delivery.change);
     else if (delivery.kind === 'error') this.#finish({ error: new PlankError(delivery.code, delivery.message) });
-    else if (delivery.kind === 'resync')
-      this.#finish({
-        error: new PlankError('RESYNC', `changes are missing here (${delivery.reason}): read the rows anew`),
-      });
+    else if (delivery.kind === 'resync') this.#finish({ error: resyncError(delivery.reason) });
     else if (delivery.kind === 'state' && delivery.state === 'ended') this.#finish({});
   }
 
   #push(change: ChangeFrame): void {
-    const before = this.#position;
-    this.#position = change.pos;
+    const before = this.#received;
+    this.#received = change.pos;
     const waiting = this.#waiting.shift();
     if (waiting) {
       this.#handled = before;
-      this.#inHand = change.pos;
+      this.#current = change.pos;
       return waiting.resolve({ done: false, value: change });
     }
     this.#buffer.push(change);
     if (this.#buffer.length >= this.#size) this.#pause();
   }
 
+  /** Changes in the buffer are still given to the consumer, then the error. */
   #finish(end: { error?: Error }): void {
     if (this.#end) return;
     this.#pause();
-    this.#signal?.removeEventListener('abort', this.#stop);
+    this.#signal?.removeEventListener('abort', this.#abort);
     const [first, ...rest] = this.#waiting;
     this.#waiting = [];
     this.#end = first ? {} : end;
     if (end.error) first?.reject(end.error);
-    else first?.resolve(over);
-    for (const { resolve } of rest) resolve(over);
+    else first?.resolve(done);
+    for (const { resolve } of rest) resolve(done);
   }
+}
+
+function resyncError(reason: ResyncReason): PlankError {
+  const todo = 'read the rows again, and begin without a position';
+  return new PlankError('RESYNC', `changes are missing (${reason}): ${todo}`);
 }

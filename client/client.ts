@@ -1,7 +1,8 @@
 /**
- * The SDK's shell: sockets, timers and the application's handlers around the pure brain (connection-state.ts). It owns one
- * connection. What must stay true: effects run in order, and an event that a handler causes waits until they have; a handler that
- * has unsubscribed is called no more; `position()` moves after the handler has returned.
+ * The SDK's shell: the socket, timers and the application's handlers around the pure state machine
+ * (state/machine.ts). It owns one connection. What must stay true: effects run in order, and an
+ * event that a handler causes waits until they have run; a handler is not called after its
+ * subscription has unsubscribed; `position()` moves after the handler has returned.
  */
 import type { Row } from '../shared/wire.ts';
 import type {
@@ -16,26 +17,33 @@ import type {
   Subscription,
   Table,
 } from './api.ts';
-import { ChangeIterator, PlankError } from './change-iterator.ts';
-import { dateOf } from './clock.ts';
-import { checkChanges, checkHandlers, checkLive, checkPlank, checkSubscribe, checkTable, subjectOf } from './input.ts';
+import { ChangeIterator } from './change-iterator.ts';
+import { checkChanges, checkHandlers, checkLive, checkPlank, checkSubscribe, checkTable, rowQueryOf } from './input.ts';
 import { LiveHandle } from './live/handle.ts';
 import { defaultMaxRows, type LiveQuery, LiveStore } from './live/query.ts';
+import type { RowKey } from './live/rows.ts';
 import { Socket, socketUrl } from './socket.ts';
+import type { Delivery, SubscriptionState } from './state/delivery.ts';
 import { reduce } from './state/machine.ts';
 import { type Effect, type Event, initialState, type Link, type State } from './state/model.ts';
-import type { Delivery, SubscriptionState } from './state/stream.ts';
-import { canonical, type Subject, subjectKey } from './values/canonical.ts';
+import { canonical } from './values/canonical.ts';
+import { dateOf } from './values/clock.ts';
+import { PlankError } from './values/plank-error.ts';
+import { queryKey, type RowQuery } from './values/row-query.ts';
 
-/** Connects with the first subscription. */
+/**
+ * A client of one Plank. It connects with the first subscription. Throws a TypeError where an
+ * option is invalid.
+ */
 export function createPlank(options: PlankOptions = {}): Plank {
   return new Client(checkPlank(options));
 }
 
-/** How long a live query that nobody watches is kept: components come and go. */
+/** How long a live query without handles is kept: components come and go. */
 const lingerMs = 1_000;
 
-interface Store {
+/** A live query that its handles share. */
+interface Shared {
   store: LiveStore;
   handles: number;
   linger?: ReturnType<typeof setTimeout>;
@@ -50,11 +58,13 @@ class Client implements Plank {
   #isRunning = false;
   readonly #timers = new Map<string, ReturnType<typeof setTimeout>>();
   #members = 0;
-  readonly #takers = new Map<number, (delivery: Delivery) => void>();
+  /** by member of the state machine */
+  readonly #receivers = new Map<number, (delivery: Delivery) => void>();
   readonly #watchers = new Set<(link: Link) => void>();
-  /** the same object for the same name, so that a React hook may depend on it */
+  /** the same object for the same name: React hooks compare their dependencies by identity */
   readonly #tables = new Map<string, Table>();
-  readonly #stores = new Map<string, Store>();
+  readonly #stores = new Map<string, Shared>();
+  /** removes the listeners of the page */
   readonly #ends = new AbortController();
 
   constructor(options: PlankOptions) {
@@ -94,7 +104,7 @@ class Client implements Plank {
         checkHandlers(handlers);
         return this.#subscribe(name, checkSubscribe(options), handlers);
       },
-      // what was left out is not what was given as `undefined`
+      // an argument that is `undefined` is refused, a missing one is not
       changes: (...given) => this.#changes(name, checkChanges(given.length === 0 ? {} : given[0])) as Changes<Item>,
       live: (...given) => this.#live(name, checkLive(given.length === 0 ? {} : given[0], given[1]), given[1]),
     };
@@ -109,16 +119,16 @@ class Client implements Plank {
   // ------------------------------------------------------------------------------------------ subscriptions
 
   #attach(
-    ask: { subject: Subject; snapshot: boolean; from: string | null; maxRows?: number },
-    take: (delivery: Delivery) => void,
+    request: { query: RowQuery; snapshot: boolean; from: string | null; maxRows?: number },
+    receive: (delivery: Delivery) => void,
   ): () => void {
     this.#socket.check();
     const member = ++this.#members;
-    this.#takers.set(member, take);
-    this.#dispatch({ type: 'subscribe', member, ...ask });
+    this.#receivers.set(member, receive);
+    this.#dispatch({ type: 'subscribe', member, ...request });
     this.#dispatch({ type: 'start' });
     return () => {
-      if (this.#takers.delete(member)) this.#dispatch({ type: 'unsubscribe', member });
+      if (this.#receivers.delete(member)) this.#dispatch({ type: 'unsubscribe', member });
     };
   }
 
@@ -127,22 +137,22 @@ class Client implements Plank {
     let position: string | null = from;
     let state: SubscriptionState = 'offline';
     let staleSince: Date | null = null;
-    const take = (delivery: Delivery) => {
+    const handle = (delivery: Delivery) => {
       if (delivery.kind === 'change') handlers.onChange?.(delivery.change as Change as Change<never>);
       else if (delivery.kind === 'snapshot') handlers.onSnapshot?.(delivery.rows as never[]);
       else if (delivery.kind === 'resync') handlers.onResync?.(delivery.reason);
       else if (delivery.kind === 'error' && handlers.onError)
         handlers.onError(new PlankError(delivery.code, delivery.message));
-      else if (delivery.kind === 'error') this.#tellEnd(table, delivery);
+      else if (delivery.kind === 'error') this.#reportEnd(table, delivery);
       else if (delivery.kind === 'state') {
         state = delivery.state;
         staleSince = delivery.since === undefined ? null : dateOf(delivery.since);
         handlers.onState?.(state, staleSince);
       }
     };
-    const unsubscribe = this.#attach({ subject: subjectOf(table, options), snapshot, from }, (delivery) => {
+    const unsubscribe = this.#attach({ query: rowQueryOf(table, options), snapshot, from }, (delivery) => {
       try {
-        take(delivery);
+        handle(delivery);
       } finally {
         if (delivery.kind === 'change') position = delivery.change.pos;
         else if (delivery.kind === 'position') position = delivery.pos;
@@ -162,53 +172,54 @@ class Client implements Plank {
   }
 
   #changes(table: string, { from, bufferSize = 1_000, signal, ...options }: ChangesOptions): ChangeIterator {
-    const of = subjectOf(table, options);
-    const attach = (at: string | null, take: (delivery: Delivery) => void) =>
-      this.#attach({ subject: of, snapshot: false, from: at }, take);
+    const query = rowQueryOf(table, options);
+    const attach = (at: string | null, receive: (delivery: Delivery) => void) =>
+      this.#attach({ query, snapshot: false, from: at }, receive);
     return new ChangeIterator(attach, { from: from ?? null, bufferSize, signal });
   }
 
   #live<Item extends object>(
     table: string,
     options: LiveOptions,
-    callback?: (rows: ReadonlyMap<unknown, Item>) => void,
+    callback?: (rows: ReadonlyMap<RowKey, Item>) => void,
   ): LiveQuery<Item> {
-    const of = subjectOf(table, options);
-    const { maxRows = defaultMaxRows } = options;
-    const key = canonical([subjectKey(of), options.key ?? null, maxRows]);
-    let shared = this.#stores.get(key);
-    if (!shared) {
-      const store = new LiveStore({ key: options.key, maxRows });
-      const made: Store = { store, handles: 0, detach: () => {} };
-      shared = made;
-      made.detach = this.#attach({ subject: of, snapshot: true, from: null, maxRows }, (delivery) => {
-        store.take(delivery);
-        if (delivery.kind === 'error') this.#tellEnd(table, delivery);
-        if (store.state !== 'ended') return;
-        // the next one who asks may try again
-        if (this.#stores.get(key) === made) this.#stores.delete(key);
-        made.detach();
-      });
-      // not one that was refused on the spot
-      if (store.state !== 'ended') this.#stores.set(key, made);
-    }
-    const { store } = shared;
+    const query = rowQueryOf(table, options);
+    const { key, maxRows = defaultMaxRows } = options;
+    const storeKey = canonical([queryKey(query), key ?? null, maxRows]);
+    const shared = this.#stores.get(storeKey) ?? this.#open(storeKey, query, { key, maxRows });
     clearTimeout(shared.linger);
     shared.handles++;
     const guard = (call: () => void) => this.#guard(call);
-    const query = new LiveHandle<Item>(store, { guard, release: () => this.#release(key, shared) });
-    if (callback) query.callBack(callback);
-    return query;
+    const handle = new LiveHandle<Item>(shared.store, { guard, release: () => this.#release(storeKey, shared) });
+    if (callback) handle.callBack(callback);
+    return handle;
   }
 
-  #release(key: string, shared: Store): void {
+  #open(storeKey: string, query: RowQuery, options: { key: readonly string[] | undefined; maxRows: number }): Shared {
+    const { maxRows } = options;
+    const store = new LiveStore(options);
+    const shared: Shared = { store, handles: 0, detach: () => {} };
+    shared.detach = this.#attach({ query, snapshot: true, from: null, maxRows }, (delivery) => {
+      store.receive(delivery);
+      if (delivery.kind === 'error') this.#reportEnd(query.table, delivery);
+      if (store.state !== 'ended') return;
+      // the next call of `live` tries again
+      if (this.#stores.get(storeKey) === shared) this.#stores.delete(storeKey);
+      shared.detach();
+    });
+    // it may have been refused within `attach`
+    if (store.state !== 'ended') this.#stores.set(storeKey, shared);
+    return shared;
+  }
+
+  #release(storeKey: string, shared: Shared): void {
     shared.handles--;
     if (shared.handles > 0) return;
     const drop = () => {
-      if (this.#stores.get(key) === shared) this.#stores.delete(key);
+      if (this.#stores.get(storeKey) === shared) this.#stores.delete(storeKey);
       shared.detach();
     };
-    if (this.#stores.get(key) !== shared) return drop();
+    if (this.#stores.get(storeKey) !== shared) return drop();
     shared.linger = setTimeout(drop, lingerMs);
     (shared.linger as { unref?: () => void }).unref?.();
   }
@@ -241,7 +252,7 @@ class Client implements Plank {
       case 'close-socket':
         return this.#socket.close();
       case 'get-token':
-        return void this.#token(effect.socket);
+        return void this.#getToken(effect.socket);
       case 'set-timer':
         return this.#setTimer(effect.name, effect.ms);
       case 'clear-timer':
@@ -252,17 +263,17 @@ class Client implements Plank {
         for (const watcher of this.#watchers) this.#guard(() => watcher(effect.link));
         return;
       case 'report':
-        this.#tell(effect.code ? new PlankError(effect.code, effect.message) : new Error(effect.message));
+        this.#report(effect.code ? new PlankError(effect.code, effect.message) : new Error(effect.message));
     }
   }
 
   #deliver(member: number, delivery: Delivery): void {
-    const take = this.#takers.get(member);
-    if (delivery.kind === 'state' && delivery.state === 'ended') this.#takers.delete(member);
-    this.#guard(() => take?.(delivery));
+    const receive = this.#receivers.get(member);
+    if (delivery.kind === 'state' && delivery.state === 'ended') this.#receivers.delete(member);
+    this.#guard(() => receive?.(delivery));
   }
 
-  async #token(socket: number): Promise<void> {
+  async #getToken(socket: number): Promise<void> {
     const { token } = this.#options;
     if (typeof token !== 'function') {
       this.#dispatch({ type: 'token', socket, ...(token === undefined ? {} : { token }) });
@@ -287,26 +298,32 @@ class Client implements Plank {
     this.#timers.set(name, timer);
   }
 
-  /** What the application throws must not stop the frames behind it. */
+  /** Runs code of the application. What it throws must not stop the effects that follow. */
   #guard(call: () => void): void {
     try {
       call();
     } catch (error) {
-      if (this.#options.onError) this.#tell(error as Error);
+      if (this.#options.onError) this.#report(error as Error);
       else throwLater(error);
     }
   }
 
-  /** A subscription has ended whose application may not look. That the connection is closed for good is told once, for all. */
-  #tellEnd(table: string, { code, message }: { code: string; message: string }): void {
-    if (code !== 'CLOSED') this.#tell(new PlankError(code, `the subscription to ${table} has ended: ${message}`));
+  /**
+   * A subscription has ended, and the application may not look at its state. CLOSED ends all of
+   * them, and is reported once for the connection.
+   */
+  #reportEnd(table: string, { code, message }: { code: string; message: string }): void {
+    if (code !== 'CLOSED') this.#report(new PlankError(code, `the subscription to ${table} has ended: ${message}`));
   }
 
-  /** What it throws in turn goes where nobody catches it. Without it, the console is told: nothing goes wrong in silence. */
-  #tell(error: Error): void {
+  /**
+   * To `onError`, or else to the console: no problem is silent. What `onError` throws becomes an
+   * uncaught error.
+   */
+  #report(error: Error): void {
     try {
       if (this.#options.onError) this.#options.onError(error);
-      // oxlint-disable-next-line no-console -- an application that gave no handler has no other place to find it
+      // oxlint-disable-next-line no-console -- without a handler, there is no other place for it
       else console.error(`plank: ${error.message}`);
     } catch (other) {
       throwLater(other);

@@ -1,4 +1,7 @@
-/** Live queries as a React hook. What must stay true: nothing is subscribed while rendering, so that a render may be thrown away. */
+/**
+ * Live queries as a React hook. What must stay true: rendering subscribes to nothing, so React may
+ * discard a render.
+ */
 import { useMemo, useSyncExternalStore } from 'react';
 import type { Row } from '../shared/wire.ts';
 import type { LiveOptions, Table } from './api.ts';
@@ -9,15 +12,24 @@ import { canonical } from './values/canonical.ts';
 export type { Live } from './live/source.ts';
 
 /**
- * The rows of a table that the options admit, kept current: `const { rows } = useLive(plank.table<Item>('items'), {where})`. The
- * options may be written inline. Draws at most once in 16 ms. Components with the same options share one subscription. Without a table
- * (null) nothing is asked for: a filter may have to wait for its value. What cannot be asked for is the `error`.
+ * The rows of a table that the options admit, kept current:
+ *
+ *     const { rows, isReady } = useLive(plank.table<Item>('items'), { where: { done: false } });
+ *
+ * Options may be written inline: they are compared by value. Components with equal options share
+ * one subscription, which ends 1 s after the last of them has gone. A component is drawn at most
+ * once in 16 ms.
+ * @param table null: no subscription yet, such as while a value of the filter is missing
+ * @returns `error` where the options are invalid (a TypeError), or the server has ended the query
+ * (a PlankError)
  */
 export function useLive<Item extends object = Row>(table: Table<Item> | null, options: LiveOptions = {}): Live<Item> {
   const problem = table === null ? null : problemOf(options);
   const source = useMemo(
     (): Source<Item> =>
-      table === null || problem ? (createStill(problem) as Source<never>) : createSource(table, options),
+      table === null || problem
+        ? (createStill(problem) as Source<never>)
+        : createSource(() => table.live({ ...options, where: options.where ?? {} })),
     [table, problem ? problem.message : canonical(options)],
   );
   return useSyncExternalStore(source.subscribe, source.current, () => nothing as Live<Item>);

@@ -1,19 +1,22 @@
 /**
- * One WebSocket at a time, as the brain's events. What must stay true: one that was closed here says nothing more, and what comes
- * that is no frame of ours closes it.
+ * One WebSocket at a time, as events of the state machine. What must stay true: a socket that was
+ * closed here causes no more events; a message that is not a frame of plank.v1 counts as a close.
  */
 import { type ServerFrame, subprotocol } from '../shared/wire.ts';
 import type { Event } from './state/model.ts';
 import { exactMember, exactValue, parseExact } from './values/exact.ts';
 
-/** What is used of a WebSocket: the browser's and Node's have it. (So has that of `ws`, whose types say it in another way.) */
+/**
+ * What the SDK uses of a WebSocket. Those of browsers and Node have it. So has that of the package
+ * `ws`, though its types differ.
+ */
 export interface SocketLike {
   addEventListener(type: 'open' | 'message' | 'close' | 'error', listener: (event: SocketEvent) => void): void;
   send(text: string): void;
   close(code?: number, reason?: string): void;
 }
 
-/** A message has `data`, a close `code` and `reason`. */
+/** A message event has `data`, a close event `code` and `reason`. */
 interface SocketEvent {
   readonly data?: unknown;
   readonly code?: number;
@@ -34,13 +37,13 @@ export class Socket {
     this.#dispatch = dispatch;
   }
 
-  /** Throws where there is no WebSocket to be had: coming back would not help. */
+  /** Throws a TypeError where there is no WebSocket: other attempts would fail as well. */
   check(): void {
     if (this.#given === undefined && typeof WebSocket === 'undefined')
-      throw new TypeError('there is no WebSocket here (Node has one from 22 on): give createPlank one');
+      throw new TypeError('there is no global WebSocket: use Node 22 or newer, or createPlank({ WebSocket: … })');
   }
 
-  /** `number` names the attempt in its events. */
+  /** @param number of the socket, in its events */
   connect(number: number): void {
     let socket: SocketLike;
     try {
@@ -59,17 +62,17 @@ export class Socket {
     on('message', ({ data }) => {
       const frame = parseFrame(data);
       if (frame) return { type: 'frame', socket: number, frame };
-      return { type: 'socket-close', socket: number, code: 1007, reason: 'what came was no frame' };
+      return { type: 'socket-close', socket: number, code: 1007, reason: 'a message was not a frame of plank.v1' };
     });
     on('close', ({ code = 1006, reason = '' }) => ({ type: 'socket-close', socket: number, code, reason }));
-    on('error', () => null); // a close follows
+    on('error', () => null); // a close event follows
   }
 
   send(text: string): void {
     this.#socket?.send(text);
   }
 
-  /** Forgets it, and closes it if it is there. */
+  /** Without a socket, does nothing. */
   close(): void {
     const socket = this.#socket;
     this.#socket = null;
@@ -77,18 +80,21 @@ export class Socket {
   }
 }
 
-/** Where to connect to; beside the page unless given. Throws TypeError where that is no address of a WebSocket. */
+/**
+ * The address to connect to: `ws` beside the page unless given. Throws a TypeError where that is
+ * not the address of a WebSocket.
+ */
 export function socketUrl(given: string | URL | undefined): string {
   const base = typeof document === 'undefined' ? undefined : document.baseURI;
-  if (given === undefined && base === undefined) throw new TypeError('createPlank needs a url here');
+  if (given === undefined && base === undefined) throw new TypeError('createPlank needs a url where there is no page');
   const url = new URL(given ?? 'ws', base);
   url.protocol = url.protocol.replace('http', 'ws');
   if (!/^wss?:$/.test(url.protocol))
-    throw new TypeError(`createPlank needs a url of ws(s):// or http(s)://, not ${url.href}`);
+    throw new TypeError(`the url of createPlank must begin with ws(s):// or http(s)://: ${url.href}`);
   return url.href;
 }
 
-/** Null: no frame. What is a key is exact, as rounded, two rows might have one. */
+/** Null: not a frame. Keys are exact: rounded, two rows might have the same one. */
 function parseFrame(data: unknown): ServerFrame | null {
   if (typeof data !== 'string') return null;
   try {

@@ -1,14 +1,15 @@
 /**
- * What one application part holds of a live query that others may hold as well. What must stay true: its callbacks are called no more
- * once it is closed, and what one of them throws keeps nobody else from being called.
+ * What one part of an application holds of a live query that others may hold as well. What must
+ * stay true: after `close` its callbacks are called no more; a callback that throws stops no other
+ * one.
  */
 import type { Row } from '../../shared/wire.ts';
-import type { SubscriptionState } from '../state/stream.ts';
+import type { SubscriptionState } from '../state/delivery.ts';
 import type { LiveQuery, LiveStore } from './query.ts';
 import type { RowKey } from './rows.ts';
 
 interface Owner {
-  /** runs what is the application's */
+  /** runs code of the application */
   guard: (call: () => void) => void;
   /** this handle is closed */
   release: () => void;
@@ -45,7 +46,7 @@ export class LiveHandle<Item extends object = Row> implements LiveQuery<Item> {
     return this.#store.error;
   }
 
-  /** Needs no `this`, as `close`: React's hooks and others pass them on as they are. */
+  // needs no `this`, and neither does `close`: hooks pass such functions on by themselves
   readonly subscribe = (callback: () => void): (() => void) => {
     const unwatch = this.#store.watch(() => this.#owner.guard(callback));
     const end = () => {
@@ -56,7 +57,9 @@ export class LiveHandle<Item extends object = Row> implements LiveQuery<Item> {
     return end;
   };
 
-  /** As `subscribe`, and soon with what there is already. */
+  /**
+   * As `subscribe`. Where there are rows already, the first call follows at once, in a microtask.
+   */
   callBack(callback: (rows: ReadonlyMap<RowKey, Item>) => void): void {
     const end = this.subscribe(() => callback(this.rows));
     if (this.version === 0) return;

@@ -1,56 +1,74 @@
 /**
- * One live query's rows and everyone who watches them. Owned by the client, which hands the same store to all who ask for the
- * same rows. What must stay true: watchers are called between transactions, never within one; an error ends it for all.
+ * The rows of a live query, and everyone who watches them. The client gives one store to all who
+ * ask for the same rows. What must stay true: watchers are called between transactions, never
+ * within one; an error ends the store for all of them.
  */
 import type { Row } from '../../shared/wire.ts';
-import { PlankError } from '../change-iterator.ts';
-import { dateOf } from '../clock.ts';
-import { type Delivery, type SubscriptionState, tooManyRows } from '../state/stream.ts';
+import { type Delivery, type SubscriptionState, tooManyRows } from '../state/delivery.ts';
+import { dateOf } from '../values/clock.ts';
+import { PlankError } from '../values/plank-error.ts';
 import { LiveRows, type RowKey } from './rows.ts';
 
-/** More rows than a page should keep, and fewer than break it. */
+/** More rows than a page should keep, and few enough not to break the page. */
 export const defaultMaxRows = 100_000;
 
 export interface LiveQuery<Item extends object = Row> {
-  /** the current rows by key (of a composite one: its canonical JSON); this Map itself changes as they do */
+  /**
+   * The current rows by primary key. The key of a composite one is its canonical JSON,
+   * `{"a":1,"b":"x"}`. This Map itself changes as the rows do, by whole transactions.
+   */
   readonly rows: ReadonlyMap<RowKey, Item>;
-  /** counts up whenever `rows`, `state` or `error` may have changed */
+  /** grows whenever `rows`, `state` or `error` may have changed */
   readonly version: number;
   readonly state: SubscriptionState;
-  /** while the state is `stale`, when something last said that changes can arrive: the rows are those of then, or newer; else null */
+  /**
+   * While `state` is `stale`: when the server last confirmed that changes can arrive. The rows are
+   * as of then, or newer. Otherwise null.
+   */
   readonly staleSince: Date | null;
+  /**
+   * Why the query has ended: a PlankError, or an Error where a row has no key. The rows stay as
+   * they were. Null while the query runs, and after `close`.
+   */
   readonly error: Error | null;
-  /** Resolves when the rows are there and current for the first time; rejects where the query is refused or closed before. */
+  /**
+   * Resolves when the rows are complete for the first time. Rejects with `error`, or with a
+   * PlankError `CLOSED` where the client is closed before that. Stays pending while there is no
+   * connection, and may do so for ever after `close`.
+   */
   readonly ready: Promise<void>;
-  /** Calls back whenever `version` has moved; the answer ends that. */
+  /** Calls back whenever `version` has grown. Returns a function that ends the calls. */
   subscribe(callback: () => void): () => void;
-  /** Ends this handle; the server subscription ends shortly after the last one. */
+  /**
+   * Ends the calls of this query. With the last of the same rows, the subscription ends 1 s later.
+   */
   close(): void;
 }
 
 export class LiveStore {
   readonly #rows: LiveRows;
-  readonly #given: readonly string[] | undefined;
+  readonly #key: readonly string[] | undefined;
   readonly #maxRows: number;
   readonly #watchers = new Set<() => void>();
   readonly ready: Promise<void>;
   #resolve!: () => void;
   #reject!: (error: Error) => void;
-  /** of states and errors */
+  /** how often the state or the error has changed */
   #turns = 0;
   state: SubscriptionState = 'offline';
   staleSince: Date | null = null;
   error: Error | null = null;
 
+  /** @param key the columns of the primary key, where the server does not send them */
   constructor({ key, maxRows }: { key: readonly string[] | undefined; maxRows: number }) {
-    this.#given = key;
+    this.#key = key;
     this.#maxRows = maxRows;
     this.#rows = new LiveRows(key);
     this.ready = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
     });
-    this.ready.catch(() => {}); // whoever awaits it is told
+    this.ready.catch(() => {}); // an application may never look at it
   }
 
   get rows(): ReadonlyMap<RowKey, Row> {
@@ -67,11 +85,11 @@ export class LiveStore {
     return () => void this.#watchers.delete(watcher);
   }
 
-  take(delivery: Delivery): void {
+  receive(delivery: Delivery): void {
     const before = this.version;
     if (delivery.kind === 'change') this.#rows.apply(delivery.change);
-    else if (delivery.kind === 'position') this.#rows.passed(delivery.pos);
-    else if (delivery.kind === 'snapshot') this.#replace(delivery.rows, delivery.key ?? this.#given);
+    else if (delivery.kind === 'position') this.#rows.reach(delivery.pos);
+    else if (delivery.kind === 'snapshot') this.#replace(delivery.rows, delivery.key ?? this.#key);
     else if (delivery.kind === 'state') this.#turn(delivery.state, delivery.since);
     else if (delivery.kind === 'error') this.#fail(new PlankError(delivery.code, delivery.message));
     if (this.rows.size > this.#maxRows) {
@@ -81,7 +99,7 @@ export class LiveStore {
     if (this.version !== before) for (const watcher of this.#watchers) watcher();
   }
 
-  /** The rows stay what they were, and follow nothing any more. */
+  /** The rows stay as they are, and follow the table no longer. */
   #fail(error: Error): void {
     if (this.error !== null) return;
     this.error = error;

@@ -1,28 +1,31 @@
 /**
- * Owns the current rows of a live query, by key. What must stay true: the rows are those of some moment at which no transaction
- * was half done. So the changes of a transaction wait for its `last`, for a change of another one, or for a position behind
- * them; only one of more than `maxHeldChanges` is applied in parts, as its size would have no bound otherwise.
+ * The current rows of a live query, by key. What must stay true: the rows are those of a moment at
+ * which no transaction was half done. So the changes of a transaction are held until its `last`, a
+ * change of another transaction, or a position after them. Only a transaction of more than
+ * `maxHeldChanges` is applied in parts: without that bound it could fill the memory.
  */
-import { type ChangeFrame, parsePosition, type Row } from '../../shared/wire.ts';
+import type { ChangeFrame, Row } from '../../shared/wire.ts';
 import { canonical } from '../values/canonical.ts';
 import { exactMember, exactValue } from '../values/exact.ts';
+import { isUpTo } from '../values/positions.ts';
 
 /**
- * A key's value, the `id` of its changes; of a composite key, its canonical JSON: `{"a":1,"b":2}`. A number that JavaScript would round is a
- * bigint, or the string of its digits where it has a fraction.
+ * The value of the primary key, as in the `id` of a change. Of a composite key, its canonical JSON:
+ * `{"a":1,"b":2}`. A number that JavaScript would round is a bigint, or with a fraction the string
+ * of its digits.
  */
 export type RowKey = string | number | bigint | boolean;
 
 export const maxHeldChanges = 10_000;
 
-/** The Map key of the `id` of a change. */
+/** @param id of a change */
 export function rowKey(id: unknown): RowKey {
   return id !== null && typeof id === 'object' ? canonical(id) : (id as RowKey);
 }
 
 export class LiveRows<Item extends object = Row> {
   readonly rows = new Map<RowKey, Item>();
-  /** counts up whenever the rows may have changed */
+  /** grows whenever the rows may have changed */
   version = 0;
   #key: readonly string[];
   #held: ChangeFrame[] = [];
@@ -32,7 +35,9 @@ export class LiveRows<Item extends object = Row> {
     this.#key = key;
   }
 
-  /** A snapshot: every row. Voids what was held. */
+  /**
+   * Takes a snapshot instead of all rows and held changes. Throws where a row lacks a key column.
+   */
   replace(rows: readonly Item[], key: readonly string[] = this.#key): void {
     const entries = rows.map((row) => [keyOf(row as Row, key), row] as const);
     this.#key = key;
@@ -42,7 +47,7 @@ export class LiveRows<Item extends object = Row> {
     this.version++;
   }
 
-  /** Answers whether the rows may have changed. */
+  /** Returns whether the rows may have changed. */
   apply(change: ChangeFrame): boolean {
     const [held] = this.#held;
     const isOver = held !== undefined && held.tx !== change.tx && this.#flush();
@@ -51,10 +56,10 @@ export class LiveRows<Item extends object = Row> {
     return isOver;
   }
 
-  /** Everything up to `pos` has come, so that a transaction before it is complete. */
-  passed(pos: string): boolean {
+  /** Everything up to `pos` has come: a transaction before it is complete. Returns as `apply`. */
+  reach(pos: string): boolean {
     const last = this.#held.at(-1);
-    return last !== undefined && isBehind(pos, last.pos) && this.#flush();
+    return last !== undefined && !isUpTo(pos, last.pos) && this.#flush();
   }
 
   #flush(): boolean {
@@ -72,14 +77,8 @@ export class LiveRows<Item extends object = Row> {
 function keyOf(row: Row, key: readonly string[]): RowKey {
   for (const column of key) {
     if (!Object.hasOwn(row, column))
-      throw new Error(`a row has no "${column}": say which columns are its key, {key: […]}`);
+      throw new Error(`a row has no column "${column}": name the columns of its primary key, {key: […]}`);
   }
   const exact = (name: string) => exactValue(exactMember(row, name));
   return rowKey(key.length === 1 ? exact(key[0]!) : Object.fromEntries(key.map((name) => [name, exact(name)])));
-}
-
-/** `pos` lies behind `other`, or in another epoch. */
-function isBehind(pos: string, other: string): boolean {
-  const [a, b] = [parsePosition(pos), parsePosition(other)];
-  return a === null || b === null || a.epoch !== b.epoch || a.seq > b.seq;
 }

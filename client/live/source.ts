@@ -1,25 +1,30 @@
 /**
- * A live query as React wants its sources: something to subscribe to, and a picture that is the same object until it has changed. What
- * must stay true: nothing is asked for before somebody watches, nor after the last one has gone.
+ * A live query as `useSyncExternalStore` needs it: a snapshot that stays the same object until
+ * something has changed. What must stay true: the query is opened for the first subscriber, and
+ * closed after the last one.
  */
 import type { Row } from '../../shared/wire.ts';
-import type { LiveOptions, Table } from '../api.ts';
-import type { SubscriptionState } from '../state/stream.ts';
+import type { SubscriptionState } from '../state/delivery.ts';
 import type { LiveQuery } from './query.ts';
 import type { RowKey } from './rows.ts';
 
+/** What `useLive` returns. */
 export interface Live<Item extends object = Row> {
-  /** by key; another Map whenever something has changed */
+  /** by primary key, as in `LiveQuery`; a new Map whenever something has changed */
   rows: ReadonlyMap<RowKey, Item>;
-  /** the rows are there and current */
+  /** the rows were complete once; `state` tells whether they are now */
   isReady: boolean;
   state: SubscriptionState;
-  /** while the state is `stale`, when something last said that changes can arrive; else null */
+  /**
+   * while `state` is `stale`: when the server last confirmed that changes can arrive; otherwise
+   * null
+   */
   staleSince: Date | null;
+  /** why the query has ended, or a TypeError where the options are invalid; null while it runs */
   error: Error | null;
 }
 
-/** As useSyncExternalStore wants it. */
+/** The arguments of `useSyncExternalStore`. */
 export interface Source<Item extends object> {
   current: () => Live<Item>;
   subscribe: (draw: () => void) => () => void;
@@ -28,16 +33,16 @@ export interface Source<Item extends object> {
 const frameMs = 16;
 export const nothing: Live = { rows: new Map(), isReady: false, state: 'offline', staleSince: null, error: null };
 
-/** What a part is shown that asks for nothing, or for nothing that can be asked for. */
+/** A source without a query: there is no table yet, or the options are invalid. */
 export function createStill(error: Error | null): Source<Row> {
   const live: Live = error ? { ...nothing, state: 'ended', error } : nothing;
   return { current: () => live, subscribe: () => () => {} };
 }
 
-/** Opens the query with the first watcher and closes it with the last. */
-export function createSource<Item extends object>(table: Table<Item>, options: LiveOptions): Source<Item> {
+/** Draws at most once in 16 ms. */
+export function createSource<Item extends object>(open: () => LiveQuery<Item>): Source<Item> {
   let query: LiveQuery<Item> | null = null;
-  let watchers = 0;
+  let subscribers = 0;
   let drawn: { version: number; live: Live<Item> } = { version: -1, live: nothing as Live<Item> };
 
   const current = (): Live<Item> => drawn.live;
@@ -48,8 +53,8 @@ export function createSource<Item extends object>(table: Table<Item>, options: L
     drawn = { version, live: { rows: new Map(rows), isReady, state, staleSince, error } };
   };
   const subscribe = (draw: () => void) => {
-    query ??= table.live({ ...options, where: options.where ?? {} });
-    watchers++;
+    query ??= open();
+    subscribers++;
     let timer: ReturnType<typeof setTimeout> | undefined;
     const flush = () => {
       timer = undefined;
@@ -63,10 +68,10 @@ export function createSource<Item extends object>(table: Table<Item>, options: L
     return () => {
       clearTimeout(timer);
       end();
-      if (--watchers > 0) return;
+      if (--subscribers > 0) return;
       query?.close();
       query = null;
-      // whoever comes back later (a part that was hidden) must not be shown what has been since as the present
+      // a component that was hidden and comes back must not show old rows as if they were current
       drawn = { version: -1, live: nothing as Live<Item> };
     };
   };

@@ -1,29 +1,18 @@
-/** What the SDK's brain knows, is told and asks for: the words between the reducer (connection-state.ts) and its shell. Pure. */
+/**
+ * The types between the state machine (machine.ts) and its shell (client.ts): its state, the events
+ * that it takes, its effects.
+ */
 import type { ClientFrame, ServerFrame } from '../../shared/wire.ts';
-import type { Subject } from '../values/canonical.ts';
+import type { RowQuery } from '../values/row-query.ts';
+import type { Delivery } from './delivery.ts';
 import type { Freshness } from './freshness.ts';
-import type { Delivery, Group } from './stream.ts';
+import { limits } from './limits.ts';
+import type { Group } from './stream.ts';
 
-export const limits = {
-  /** from the token to `welcome` */
-  connectMs: 10_000,
-  minWaitMs: 500,
-  maxWaitMs: 20_000,
-  stableMs: 30_000,
-  /** a peer is dead after so many times `ping_ms` without a frame */
-  silence: 2.5,
-  /** after so many times `pos_ms` without a change or a position, changes may not arrive */
-  stale: 1.6,
-  /** a timer that comes later than this was held up together with what it waits for: a hidden page, a machine that slept */
-  heldUpMs: 1_000,
-  /** how long a probe waits for its answer */
-  probeMs: 5_000,
-  /** a `drain` holds until so long after its time; then it was called off, and all who were told would come back at once */
-  drainMs: 5_000,
-  /** how long a request waits for its own, and for what comes before that, unless told otherwise */
-  answerMs: 30_000,
-};
-
+/**
+ * The state of the connection; machine.ts describes each `status`. Moments (`…At`) are in ms on the
+ * clock of `performance.now()`; `socket` counts the sockets of this client, from 1.
+ */
 export type Link =
   | { readonly status: 'idle' }
   | { readonly status: 'connecting'; readonly socket: number; readonly hasSocket: boolean; readonly token?: string }
@@ -31,51 +20,65 @@ export type Link =
   | {
       readonly status: 'open';
       readonly socket: number;
+      /** the name of the gateway */
       readonly node: string;
-      /** what operators call this connection: "gateway-2/17" */
+      /**
+       * the name of this connection for operators: "gateway-2/17"; null where the server gave none
+       */
       readonly connection: string | null;
+      /** how often the server pings */
       readonly pingMs: number;
       readonly openedAt: number;
-      readonly heardAt: number;
-      /** when the last frame came that was more than a sign of life; null: none has */
-      readonly broughtAt: number | null;
+      /** when the last frame came, of any kind */
+      readonly receivedAt: number;
+      /**
+       * when the last frame came that was neither a `pong` nor a `pos`; null before there was one
+       */
+      readonly contentAt: number | null;
       readonly freshness: Freshness;
-      /** a ping is out, and the peer is dead if nothing comes until then */
+      /**
+       * a ping was sent, and the server is given up if no frame comes until then; null: no ping
+       * waits for an answer
+       */
       readonly deadAt: number | null;
-      /** the replica leaves: when to come back */
+      /** the server sent `drain`: when to come back; null: it did not */
       readonly returnAt: number | null;
     }
+  /** `waitMs`: from now until the next attempt */
   | { readonly status: 'waiting'; readonly waitMs: number }
+  /** `code`: the server's close code; null: closed by the application */
   | { readonly status: 'closed'; readonly code: number | null; readonly reason: string };
 
 export interface State {
   readonly link: Link;
   /** failed attempts since a connection was stable */
   readonly attempts: number;
-  /** the application has been told that the server cannot be reached, and no connection has been open since */
+  /** the application got UNREACHABLE, and no connection has been open since */
   readonly isUnreachable: boolean;
-  /** the number of the last socket and the last request */
+  /** the numbers of the last socket and of the last request */
   readonly sockets: number;
   readonly requests: number;
+  /** by the key of their row query */
   readonly groups: ReadonlyMap<string, Group>;
-  /** how long a request may stay unanswered while nothing else is brought */
+  /** how long a request may stay unanswered while the server sends no content either */
   readonly answerMs: number;
 }
 
 export type Event =
+  /** there is a subscription: connect, unless that has been done */
   | { type: 'start' }
   | { type: 'token'; socket: number; token?: string }
   | { type: 'token-failed'; socket: number; message: string }
   | { type: 'socket-open'; socket: number }
-  /** none could be made */
+  /** no WebSocket could be made */
   | { type: 'socket-failed'; socket: number; message: string }
   | { type: 'frame'; socket: number; frame: ServerFrame }
-  /** it has closed, or what came was no frame (1007) */
+  /** the socket has closed, or a message was not a frame (1007) */
   | { type: 'socket-close'; socket: number; code: number; reason: string }
   | { type: 'timer'; name: string }
-  /** the network came back, or the machine woke */
+  /** the network is back, or the page is visible again */
   | { type: 'wake' }
-  | { type: 'subscribe'; member: number; subject: Subject; from: string | null; snapshot: boolean; maxRows?: number }
+  | { type: 'subscribe'; member: number; query: RowQuery; from: string | null; snapshot: boolean; maxRows?: number }
   | { type: 'unsubscribe'; member: number }
   | { type: 'close' };
 
@@ -83,16 +86,22 @@ export type Effect =
   | { type: 'get-token'; socket: number }
   | { type: 'connect'; socket: number }
   | { type: 'send'; frame: ClientFrame }
-  /** forget the current socket, and close it if it is there */
+  /** ignore the current socket from now on, and close it where there is one */
   | { type: 'close-socket' }
-  /** replaces the one of that name */
+  /** replaces the timer of that name */
   | { type: 'set-timer'; name: string; ms: number }
   | { type: 'clear-timer'; name: string }
+  /** to one subscription of the application */
   | { type: 'deliver'; member: number; delivery: Delivery }
+  /** the connection's state has changed */
   | { type: 'notify'; link: Link }
-  /** something that concerns no subscription; with a code where an application may want to tell it apart */
+  /**
+   * a problem that belongs to no subscription; with a code where an application may want to react
+   * to it
+   */
   | { type: 'report'; message: string; code?: 'UNREACHABLE' | 'CLOSED' };
 
+/** What differs each time that `reduce` is called. */
 export interface World {
   /** ms, of any clock that only goes forward */
   now: number;

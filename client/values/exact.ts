@@ -1,27 +1,32 @@
 /**
- * JSON of the server, with every key exact. JavaScript rounds numbers: two rows whose numeric keys differ in the 20th digit would have one. So
- * integers beyond 2^53 become bigints, and of other numbers that are rounded the digits are kept beside the value, for keys only. What must
- * stay true: equal numbers have equal digits (1.0 and 1.00 are one key in Postgres), and a frame without such numbers costs nothing.
+ * JSON of the server with exact keys. JavaScript rounds numbers: two rows whose numeric keys differ
+ * in the 20th digit would have the same key. So integers beyond 2^53 become bigints. Of other
+ * rounded numbers the value stays rounded, and the exact digits are kept beside it, for keys only.
+ * What must stay true: equal numbers have equal digits (1.0 and 1.00 are one key in Postgres); a
+ * frame without such numbers costs nothing.
  */
 
-/** what may be rounded has 16 characters or more; positions and the like stand in quotes */
+/** matches every number that may be rounded: 16 characters or more, not in quotes */
 const mayRound = /[:,[-]\s*\d[\d.]{15}/;
 
-/** by the object or array that holds them, and the member's name: what a rounded number was, a string of digits where it has a fraction */
+/**
+ * The exact values of rounded numbers, by the object or array that holds the number, and the name
+ * of the member: a bigint, or with a fraction a string of digits.
+ */
 const rounded = new WeakMap<object, Map<string, string | bigint>>();
-/** a decimal of so many digits is what its number is written as again */
+/** a decimal of so many significant digits survives as a JavaScript number */
 const exactDigits = 15;
 
 export function parseExact(text: string): unknown {
   return mayRound.test(text) ? JSON.parse(text, keep) : JSON.parse(text);
 }
 
-/** A member as it was before its number was rounded. */
+/** The exact value of a member. */
 export function exactMember(holder: object, name: string): unknown {
   return rounded.get(holder)?.get(name) ?? (holder as Record<string, unknown>)[name];
 }
 
-/** A copy in which no number is rounded. */
+/** A copy with exact values only. */
 export function exactValue(value: unknown): unknown {
   if (value === null || typeof value !== 'object') return value;
   if (Array.isArray(value)) return value.map((_, i) => exactValue(exactMember(value, String(i))));
@@ -40,10 +45,10 @@ function keep(this: object, name: string, value: unknown, context?: { source?: s
   return value;
 }
 
-/** The same for equal numbers: 1.0 and 1.00 are 1, as they are one key in Postgres. */
+/** Equal for equal numbers: 1.0 and 1.00 are both 1. */
 function exactNumber(source: string, value: number): number | string | bigint {
   const [, sign = '', whole, fraction] = /^(-?)(\d+)\.(\d+)$/.exec(source) ?? [];
-  // with an exponent it is a float, of which Postgres writes what gives the same one again
+  // an exponent means a float, and Postgres writes floats so that they parse to the same value
   if (whole === undefined || fraction === undefined) return value;
   const places = fraction.replace(/0+$/, '');
   if (places === '') return Number.isSafeInteger(value) ? value : BigInt(sign + whole);

@@ -1,49 +1,50 @@
-// The iterator and its signal: one that outlives many iterators keeps none of them, however they end.
+// The iterator and its signal: a signal that outlives many iterators keeps none of them in memory,
+// however they end.
 
 import { getEventListeners } from 'node:events';
 import { expect, test } from 'vitest';
 import { type Attach, ChangeIterator } from '#client/change-iterator.ts';
-import type { Delivery } from '#client/state/stream.ts';
+import type { Delivery } from '#client/state/delivery.ts';
 
-/** An iterator whose subscription is told by hand. */
+/** An iterator whose subscription a test feeds. */
 function begin(signal: AbortSignal, atOnce?: Delivery) {
-  let take: ((delivery: Delivery) => void) | null = null;
+  let receive: ((delivery: Delivery) => void) | null = null;
   const attach: Attach = (_from, given) => {
-    take = given;
+    receive = given;
     if (atOnce) given(atOnce);
     return () => {
-      take = null;
+      receive = null;
     };
   };
   const changes = new ChangeIterator(attach, { from: null, bufferSize: 10, signal });
-  return { changes, tell: (delivery: Delivery) => take!(delivery), isAttached: () => take !== null };
+  return { changes, deliver: (delivery: Delivery) => receive!(delivery), isAttached: () => receive !== null };
 }
 
 const listeners = (signal: AbortSignal) => getEventListeners(signal, 'abort').length;
 const over = { done: true, value: undefined };
 const refusal: Delivery = { kind: 'error', code: 'UNKNOWN_TABLE', message: 'no' };
 
-test('lets go of its signal however it ends', async () => {
+test('the iterator removes its listener from the signal however it ends', async () => {
   const { signal } = new AbortController();
   const [returned, refused, resynced, closed] = [begin(signal), begin(signal), begin(signal), begin(signal)];
   expect(listeners(signal)).toBe(4);
   await returned.changes.return();
-  refused.tell(refusal);
-  resynced.tell({ kind: 'resync', reason: 'retention' });
-  closed.tell({ kind: 'state', state: 'ended' });
+  refused.deliver(refusal);
+  resynced.deliver({ kind: 'resync', reason: 'retention' });
+  closed.deliver({ kind: 'state', state: 'ended' });
   expect(listeners(signal)).toBe(0);
   const onTheSpot = begin(signal, refusal);
   expect(listeners(signal)).toBe(0);
   await expect(onTheSpot.changes.next()).rejects.toMatchObject({ code: 'UNKNOWN_TABLE' });
 });
 
-test('what ended it is not told any more to one who has left it', async () => {
-  const { changes, tell } = begin(new AbortController().signal);
-  tell({ kind: 'resync', reason: 'retention' });
+test('a consumer that has left the iteration does not get its error', async () => {
+  const { changes, deliver } = begin(new AbortController().signal);
+  deliver({ kind: 'resync', reason: 'retention' });
   expect([await changes.return(), await changes.next()]).toEqual([over, over]);
 });
 
-test('ends with its signal, and subscribes to nothing where that was before', async () => {
+test('the iterator ends with its signal, and does not subscribe where the signal was aborted before', async () => {
   const end = new AbortController();
   const { changes, isAttached } = begin(end.signal);
   const waiting = changes.next();

@@ -1,8 +1,10 @@
-// `position()` of the iterator: never beyond what the consumer has handled, wherever it pauses, goes on or ends.
+// `position()` of the iterator never passes what the consumer has handled, wherever the iterator
+// pauses, goes on or ends.
 
 import { expect, test } from 'vitest';
-import { ChangeIterator, type PlankError } from '#client/change-iterator.ts';
-import type { Delivery } from '#client/state/stream.ts';
+import { ChangeIterator } from '#client/change-iterator.ts';
+import type { Delivery } from '#client/state/delivery.ts';
+import type { PlankError } from '#client/values/plank-error.ts';
 import type { ChangeFrame } from '#shared/wire.ts';
 
 const at = (n: number) => `e1.${n}`;
@@ -19,44 +21,46 @@ const change = (n: number): ChangeFrame => ({
   last: true,
 });
 
-/** A subscription that is told by hand: `from` of each time that it was asked for. */
+/** A subscription that a test feeds. `from` has the position of each time that it was requested. */
 class Source {
   readonly from: (string | null)[] = [];
-  #take: ((delivery: Delivery) => void) | null = null;
+  #receive: ((delivery: Delivery) => void) | null = null;
   readonly changes: ChangeIterator;
 
   constructor(from: string | null, bufferSize: number) {
-    const attach = (position: string | null, take: (delivery: Delivery) => void) => {
+    const attach = (position: string | null, receive: (delivery: Delivery) => void) => {
       this.from.push(position);
-      this.#take = take;
+      this.#receive = receive;
       return () => {
-        if (this.#take === take) this.#take = null;
+        if (this.#receive === receive) this.#receive = null;
       };
     };
     this.changes = new ChangeIterator(attach, { from, bufferSize });
   }
 
   get isAttached(): boolean {
-    return this.#take !== null;
+    return this.#receive !== null;
   }
 
-  /** As the server would: behind the position that was asked for, as long as somebody listens. Returns the last. */
+  /**
+   * Changes as from a server, while the iterator is subscribed. Returns the last one that was sent.
+   */
   send(first: number, last: number): number {
     for (let n = first; n <= last; n++) {
-      if (!this.#take) return n - 1;
-      this.#take({ kind: 'change', change: change(n) });
+      if (!this.#receive) return n - 1;
+      this.#receive({ kind: 'change', change: change(n) });
     }
     return last;
   }
 
-  tell(delivery: Delivery): void {
-    this.#take!(delivery);
+  deliver(delivery: Delivery): void {
+    this.#receive!(delivery);
   }
 }
 
 const next = async ({ changes }: Source) => (await changes.next()).value?.id;
 
-test('pauses at its bound, and goes on behind what it took in when half is consumed', async () => {
+test('the iterator pauses at its bound, and goes on after what it received when half is consumed', async () => {
   const source = new Source(at(0), 4);
   expect(source.send(1, 10)).toBe(4);
   expect(source.isAttached).toBe(false);
@@ -65,7 +69,7 @@ test('pauses at its bound, and goes on behind what it took in when half is consu
   for (let n = 1; n <= 4; n++) {
     positions.push([await next(source), source.changes.position(), source.isAttached]);
   }
-  // one that is in hand is not handled
+  // the change that the consumer works on is not handled yet
   expect(positions).toEqual([
     [1, at(0), false],
     [2, at(1), true],
@@ -77,28 +81,28 @@ test('pauses at its bound, and goes on behind what it took in when half is consu
   expect(source.isAttached).toBe(false);
 });
 
-test('a position that comes while changes wait is not handled before they are', async () => {
+test('a position that comes while changes wait is not handled before these changes', async () => {
   const source = new Source(at(0), 4);
   source.send(1, 2);
-  source.tell({ kind: 'position', pos: at(90) });
+  source.deliver({ kind: 'position', pos: at(90) });
   expect(source.changes.position()).toBe(at(0));
   expect(await next(source)).toBe(1);
   expect(await next(source)).toBe(2);
   expect(source.changes.position()).toBe(at(1));
   const waiting = source.changes.next();
-  // all is handled, and nothing concerned it since
+  // all is handled, and no change of these rows has come since
   expect(source.changes.position()).toBe(at(90));
-  source.tell({ kind: 'position', pos: at(95) });
+  source.deliver({ kind: 'position', pos: at(95) });
   expect(source.changes.position()).toBe(at(95));
   source.send(96, 96);
   expect((await waiting).value!.id).toBe(96);
   expect(source.changes.position()).toBe(at(95));
 });
 
-test('paused at its bound by a consumer that stops, it says where another would go on', async () => {
+test('an iterator that is left at its bound still gives the position for the next one', async () => {
   const source = new Source(null, 2);
   expect(source.changes.position()).toBeNull();
-  source.tell({ kind: 'position', pos: at(3) });
+  source.deliver({ kind: 'position', pos: at(3) });
   source.send(4, 9);
   expect(await next(source)).toBe(4);
   expect(source.changes.position()).toBeNull();
@@ -109,10 +113,10 @@ test('paused at its bound by a consumer that stops, it says where another would 
   expect(source.isAttached).toBe(false);
 });
 
-test('what was taken in before a gap is handed out before the gap is told', async () => {
+test('changes before a gap are delivered before the error of the gap', async () => {
   const source = new Source(at(0), 10);
   source.send(1, 2);
-  source.tell({ kind: 'resync', reason: 'retention' });
+  source.deliver({ kind: 'resync', reason: 'retention' });
   expect([await next(source), await next(source)]).toEqual([1, 2]);
   await expect(source.changes.next()).rejects.toMatchObject({ code: 'RESYNC' } satisfies Partial<PlankError>);
   expect(source.changes.position()).toBe(at(2));

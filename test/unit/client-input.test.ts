@@ -1,5 +1,6 @@
-// What an application gives to the SDK: everything that JSON would drop or change in silence is refused at once, with the place named, at
-// every entry that takes input; and what can be said is sent as it was meant.
+// Input of the SDK: whatever JSON would drop or change in silence is refused at once by every
+// function that takes input, with an error that names the place. Everything else is sent as the
+// application meant it.
 
 import { describe, expect, it } from 'vitest';
 import { createPlank, type Plank } from '#client/plank-client.ts';
@@ -48,8 +49,8 @@ const values: [string, unknown, string][] = [
   ['bytes', new Uint8Array([1]), 'a Uint8Array'],
   ['an object with toJSON', { toJSON: () => 7 }, 'an object'],
   ['an object with a prototype of its own', Object.create({ eq: 7 }), 'an object'],
-  ['a list with a gap', gap, 'a list'],
-  ['a list with a name', Object.assign(['a'], { b: 1 }), 'a list'],
+  ['an array with a gap', gap, 'an array'],
+  ['an array with a name', Object.assign(['a'], { b: 1 }), 'an array'],
 ];
 const places: [string, (value: unknown) => unknown, string][] = [
   ['as a value', (value) => ({ owner: value }), 'where.owner'],
@@ -96,7 +97,7 @@ describe.each(entries)('%s refuses', (_entry, ask) => {
   it.each([
     ['undefined', undefined],
     ['null', null],
-    ['a list', []],
+    ['an array', []],
     ['a text', 'owner = 1'],
     ['a Map', new Map()],
     ['a symbol for a name', { [Symbol('owner')]: 1 }],
@@ -109,11 +110,9 @@ describe.each(entries)('%s refuses', (_entry, ask) => {
   });
 });
 
-it('says plainly what is wrong', () => {
+it('an error names the place, the value and the problem', () => {
   const { plank } = rig();
-  expect(() => plank.table('t').live({ owner: undefined })).toThrow(
-    'where.owner is undefined: it is nothing that JSON can say',
-  );
+  expect(() => plank.table('t').live({ owner: undefined })).toThrow('where.owner is undefined: JSON has no such value');
 });
 
 describe('refuses', () => {
@@ -132,7 +131,7 @@ describe('refuses', () => {
     [
       'an unknown option of live',
       (plank) => t(plank).live({ where: {}, owner: 7 }),
-      /^owner is no option; there are where, columns, key, maxRows$/,
+      /^owner is unknown: use one of where, columns, key, maxRows$/,
     ],
     [
       'maxRows of 0',
@@ -146,11 +145,11 @@ describe('refuses', () => {
       (plank) => t(plank).live({ columns: [undefined] as never }),
       /^columns\[0\] is undefined/,
     ],
-    ['no column', (plank) => t(plank).subscribe({ columns: [] }, {}), /^columns is a list: it is empty/],
+    ['no column', (plank) => t(plank).subscribe({ columns: [] }, {}), /^columns is an array: it must not be empty/],
     [
       'columns in one text',
       (plank) => t(plank).subscribe({ columns: 'id,name' as never }, {}),
-      /^columns is "id,name": it must be a list/,
+      /^columns is "id,name": it must be an array/,
     ],
     [
       'columns that are undefined',
@@ -165,24 +164,24 @@ describe('refuses', () => {
     [
       'a position that is none',
       (plank) => t(plank).subscribe({ from: 'yesterday' }, {}),
-      /^from is "yesterday": it is no position$/,
+      /^from is "yesterday": it must be a position, such as the `pos` of a change$/,
     ],
     [
       'a position as a number',
       (plank) => t(plank).subscribe({ from: 17 as never }, {}),
-      /^from is 17: it is no position$/,
+      /^from is 17: it must be a position/,
     ],
     ['a snapshot in words', (plank) => t(plank).subscribe({ snapshot: 'true' as never }, {}), /^snapshot is "true"/],
     [
       'an unknown option of subscribe',
       (plank) => t(plank).subscribe({ filter: {} } as never, {}),
-      /^filter is no option/,
+      /^filter is unknown/,
     ],
-    ['an unknown option of changes', (plank) => t(plank).changes({ since: 'e1.1' } as never), /^since is no option/],
+    ['an unknown option of changes', (plank) => t(plank).changes({ since: 'e1.1' } as never), /^since is unknown/],
     [
       'a member of Object.prototype as an option',
       (plank) => t(plank).changes({ constructor: 1 } as never),
-      /^constructor is no option/,
+      /^constructor is unknown/,
     ],
     ['no options', (plank) => t(plank).subscribe(undefined as never, {}), /^options is undefined/],
     ['no handlers', (plank) => t(plank).subscribe({}, undefined as never), /^handlers is undefined/],
@@ -194,7 +193,7 @@ describe('refuses', () => {
     [
       'a handler that nobody calls',
       (plank) => t(plank).subscribe({}, { onchange: () => {} } as never),
-      /^handlers\.onchange is no option/,
+      /^handlers\.onchange is unknown/,
     ],
     ['a buffer of no size', (plank) => t(plank).changes({ bufferSize: Number.NaN }), /^bufferSize is NaN/],
     ['a signal that is none', (plank) => t(plank).changes({ signal: {} as never }), /^signal is an object/],
@@ -209,7 +208,7 @@ describe('refuses', () => {
     [
       'an unknown option of createPlank',
       () => createPlank({ url: 'ws://x/ws', tokn: 'x' } as never),
-      /^tokn is no option/,
+      /^tokn is unknown/,
     ],
     ['options that are null', () => createPlank(null as never), /^options is null/],
   ])('%s', (_what, ask, message) => {
@@ -220,7 +219,7 @@ describe('refuses', () => {
   });
 });
 
-describe('sends as it was meant', () => {
+describe('sends', () => {
   it.each([
     ['nothing', undefined, undefined],
     ['every row', {}, {}],
@@ -244,7 +243,7 @@ describe('sends as it was meant', () => {
     plank.close();
   });
 
-  it('what it was when it was asked for', async () => {
+  it('the filter as it was at the call', async () => {
     const { plank, sent } = rig();
     const where = { owner: { in: [1] } };
     plank.table('t').live(where);
@@ -254,7 +253,7 @@ describe('sends as it was meant', () => {
     plank.close();
   });
 
-  it('a position that is null as none', () => {
+  it('a position of null as no position', () => {
     const { plank } = rig();
     void plank.table('t').changes({ from: null });
     plank.table('t').subscribe({ from: null }, {});

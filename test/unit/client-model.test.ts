@@ -1,4 +1,4 @@
-// The SDK's brain against a model of the whole protocol.
+// The SDK's state machine against a model of the whole protocol.
 
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
@@ -6,7 +6,7 @@ import { type Action, actions, RelayModel } from '../support/truth/relay-model.t
 
 const action: fc.Arbitrary<Action> = fc.tuple(fc.constantFrom(...actions), fc.nat(1_000), fc.nat(1_000));
 
-test('whatever the network does, every picture is what the log says, nothing comes twice and nothing is missed', () => {
+test('subscriptions have the rows of the log, miss no change and get none twice, whatever the network does', () => {
   const seen: Record<string, number> = {};
   fc.assert(
     fc.property(fc.array(action, { maxLength: 400, size: 'max' }), (steps) => {

@@ -1,35 +1,35 @@
-// The SDK's brain, where several subscriptions are one on the wire: how they become one, what each of them gets, and how they part
-// where one wants rows, lost changes, or takes no more rows.
+// Subscriptions that share one on the server: how they come to share it, what each of them gets,
+// and how one leaves that needs rows, has lost changes, or has too many rows.
 
 import { describe, expect, test } from 'vitest';
 import type { Effect, Event } from '#client/state/model.ts';
 import {
-  asked,
   change,
   deliveries,
   frame,
   isLive,
   live,
   ok,
+  query,
+  requested,
   rows,
   run,
   sends,
-  subject,
   subscribe,
 } from '../support/truth/machine.ts';
 
-describe('more rows than a subscription takes', () => {
+describe('more rows than maxRows', () => {
   const bounded = (member: number, maxRows: number): Event => ({
     type: 'subscribe',
     member,
-    subject,
+    query,
     from: null,
     snapshot: true,
     maxRows,
   });
 
-  test('end it before they are all there, and no other', () => {
-    const both = run([bounded(1, 1), bounded(2, 2), ...asked.slice(1), ok(1), rows(true), rows(true)]);
+  test('end that subscription before the last page, and no other', () => {
+    const both = run([bounded(1, 1), bounded(2, 2), ...requested.slice(1), ok(1), rows(true), rows(true)]);
     expect(deliveries(both.effects, 1).slice(-2)).toEqual([
       { kind: 'error', code: 'TOO_MANY_ROWS', message: expect.stringContaining('more than 1 rows') },
       { kind: 'state', state: 'ended' },
@@ -41,10 +41,10 @@ describe('more rows than a subscription takes', () => {
     expect(run([rows(false), frame({ type: 'ok', id: 2 })], rest.state).state.groups.size).toBe(0);
   });
 
-  test('leave what began elsewhere to begin again', () => {
+  test('leave a subscription from another position to be requested again', () => {
     const { state, effects } = run([
       bounded(1, 1),
-      ...asked.slice(1),
+      ...requested.slice(1),
       ok(1),
       subscribe(2, false, 'e1.3'),
       rows(true),
@@ -59,13 +59,13 @@ describe('more rows than a subscription takes', () => {
 describe('sharing', () => {
   const subscribes = (effects: readonly Effect[]) => sends(effects).filter(({ type }) => type === 'subscribe');
 
-  test('two that begin together have one server subscription', () => {
+  test('two subscriptions that begin together are one on the server', () => {
     const { effects } = run([subscribe(1), subscribe(2), ...isLive.slice(1)]);
     expect(subscribes(effects)).toHaveLength(1);
     expect(deliveries(effects, 2)).toEqual(deliveries(effects, 1));
   });
 
-  test('filters that mean the same are the same', () => {
+  test('subscriptions with equivalent filters are one', () => {
     const where = [
       { a: 1, b: { is: null } },
       { b: null, a: { eq: 1 } },
@@ -74,7 +74,7 @@ describe('sharing', () => {
       (where, i): Event => ({
         type: 'subscribe',
         member: i,
-        subject: { table: 't', where },
+        query: { table: 't', where },
         from: null,
         snapshot: true,
       }),
@@ -82,11 +82,11 @@ describe('sharing', () => {
     expect(run(same).state.groups.size).toBe(1);
   });
 
-  test('what the server alone knows to be the same becomes one', () => {
+  test('subscriptions that only the server knows to be equal become one', () => {
     const other: Event = {
       type: 'subscribe',
       member: 2,
-      subject: { table: 'items', columns: ['id'] },
+      query: { table: 'items', columns: ['id'] },
       from: null,
       snapshot: false,
     };
@@ -96,7 +96,7 @@ describe('sharing', () => {
     expect(deliveries(effects, 2).at(-1)).toEqual({ kind: 'state', state: 'live' });
   });
 
-  test('one that begins now joins a live one at its position', () => {
+  test('a subscription that begins now joins a live one at its position', () => {
     const { effects } = run([...isLive, subscribe(2, false)]);
     expect(subscribes(effects)).toHaveLength(1);
     expect(deliveries(effects, 2)).toEqual([
@@ -105,10 +105,10 @@ describe('sharing', () => {
     ]);
   });
 
-  test('one that wants rows later gets them, and the other gets no change twice and none too few', () => {
+  test('a later subscription gets its rows, and the earlier one misses no change and gets none twice', () => {
     const first = run([...isLive, change('e1.6'), subscribe(2)]);
     expect(sends(first.effects).at(-1)).toEqual({ type: 'unsubscribe', id: 2, ch: 'a' });
-    const second = run([change('e1.7'), frame({ type: 'ok', id: 2 })], first.state); // 7 comes on the way: it will come again
+    const second = run([change('e1.7'), frame({ type: 'ok', id: 2 })], first.state); // 7 arrives meanwhile, and will come again
     expect(sends(second.effects)).toEqual([{ type: 'subscribe', id: 3, table: 'items', snapshot: true }]);
     const third = run([ok(3), rows(false), change('e1.8'), live('e1.8')], second.state);
     expect(deliveries(third.effects, 1)).toEqual([]);
@@ -124,7 +124,7 @@ describe('sharing', () => {
     expect(deliveries(fourth.effects, 2)).toEqual([{ kind: 'state', state: 'live' }]);
   });
 
-  test('a resync is for those whose changes are lost', () => {
+  test('a resync goes to the subscriptions whose changes are lost', () => {
     const joined = run([subscribe(1, false, 'e1.2'), subscribe(2, false, 'e1.9'), ...isLive.slice(1, 5), ok(1)]);
     const { effects, state } = run([frame({ type: 'resync', ch: 'a', reason: 'retention' })], joined.state);
     expect(deliveries(effects, 1)).toEqual([{ kind: 'resync', reason: 'retention' }]);

@@ -1,12 +1,13 @@
-// The SDK's brain: every state with every event, and the rules of opening, reconnecting, liveness and requests.
+// The SDK's state machine: every state with every event, and the rules of opening, reconnecting,
+// liveness and requests.
 
 import { describe, expect, test } from 'vitest';
+import { limits } from '#client/state/limits.ts';
 import { reduce } from '#client/state/machine.ts';
-import { type Effect, type Event, initialState, limits, type State } from '#client/state/model.ts';
+import { type Effect, type Event, initialState, type State } from '#client/state/model.ts';
 import type { ServerFrame } from '#shared/wire.ts';
 import {
-  asked,
-  behind,
+  catchingUp,
   change,
   close,
   connecting,
@@ -19,6 +20,7 @@ import {
   ok,
   opening,
   reading,
+  requested,
   rows,
   run,
   sends,
@@ -33,12 +35,12 @@ const states: Record<string, Event[]> = {
   'connecting, token': connecting,
   'connecting, socket': dialing,
   opening,
-  'open, asked': asked,
+  'open, requested': requested,
   'open, rows': reading,
-  'open, behind': behind,
+  'open, catching up': catchingUp,
   'open, live': isLive,
-  'open, leaving': [...isLive, { type: 'unsubscribe', member: 1 }, subscribe(1)],
-  'open, pausing': [...asked, frame({ type: 'error', id: 1, code: 'UNAVAILABLE', message: '', retry: true })],
+  'open, ending': [...isLive, { type: 'unsubscribe', member: 1 }, subscribe(1)],
+  'open, retrying': [...requested, frame({ type: 'error', id: 1, code: 'UNAVAILABLE', message: '', retry: true })],
   'open, draining': [...isLive, frame({ type: 'drain', after_ms: 4_200 })],
   'open, probing': [...isLive, { type: 'wake' }],
   waiting: [...isLive, close(1006)],
@@ -56,7 +58,7 @@ const events: Record<string, Event> = {
   'socket-close 4400': close(4400),
   'socket-close 4499': close(4499),
   'socket-close 1009': close(1009),
-  'socket-close, another one': { ...close(4400), socket: 99 } as Event,
+  'socket-close of an earlier socket': { ...close(4400), socket: 99 } as Event,
   'timer reconnect': { type: 'timer', name: 'reconnect' },
   'timer connect': { type: 'timer', name: 'connect' },
   'timer liveness': { type: 'timer', name: 'liveness' },
@@ -69,30 +71,33 @@ const events: Record<string, Event> = {
   'subscribe now': subscribe(2, false),
   'subscribe from': subscribe(2, true, 'e1.2'),
   unsubscribe: { type: 'unsubscribe', member: 1 },
-  'unsubscribe nobody': { type: 'unsubscribe', member: 77 },
+  'unsubscribe an unknown member': { type: 'unsubscribe', member: 77 },
   close: { type: 'close' },
   welcome,
   ok: ok(1),
   'ok of the unsubscribe': frame({ type: 'ok', id: 2 }),
-  'ok of nothing': ok(88),
+  'ok of an unknown request': ok(88),
   'rows, more': rows(true),
   'rows, last': rows(false),
   live: live(),
   change: change('e1.6'),
-  'change of nothing': frame({ ...(change('e1.6') as { frame: ServerFrame }).frame, ch: 'z' } as ServerFrame),
+  'change of an unknown channel': frame({
+    ...(change('e1.6') as { frame: ServerFrame }).frame,
+    ch: 'z',
+  } as ServerFrame),
   pos: frame({ type: 'pos', pos: 'e1.9' }),
   resync: frame({ type: 'resync', ch: 'a', reason: 'retention' }),
   drain: frame({ type: 'drain', after_ms: 10 }),
   pong: frame({ type: 'pong' }),
   'error of a request': frame({ type: 'error', id: 1, code: 'UNKNOWN_TABLE', message: 'no', retry: false }),
   'error of a channel': frame({ type: 'error', ch: 'a', code: 'UNAVAILABLE', message: 'no', retry: true }),
-  'error of nothing': frame({ type: 'error', code: 'MALFORMED', message: 'no', retry: false }),
-  'a frame of later': frame({ type: 'later' } as unknown as ServerFrame),
+  'error of neither': frame({ type: 'error', code: 'MALFORMED', message: 'no', retry: false }),
+  'a frame of a later version': frame({ type: 'later' } as unknown as ServerFrame),
 };
 
 const hasSocket = (status: string) => status === 'connecting' || status === 'opening' || status === 'open';
 
-/** The status that follows, where it is another one. */
+/** The status after the event. */
 function expected(stateName: string, eventName: string): string {
   const status = stateName.split(',')[0]!;
   if (status === 'closed') return 'closed';
@@ -105,8 +110,8 @@ function expected(stateName: string, eventName: string): string {
   if (eventName === 'welcome' && status === 'opening') return 'open';
   if (eventName === 'timer connect' && (status === 'connecting' || status === 'opening')) return 'waiting';
   if ((eventName === 'timer reconnect' || eventName === 'wake') && status === 'waiting') return 'connecting';
-  if (eventName === 'timer answer' && (stateName === 'opening' || stateName === 'open, asked')) return 'waiting';
-  // what would corrupt a picture: a change or live within the rows
+  if (eventName === 'timer answer' && (stateName === 'opening' || stateName === 'open, requested')) return 'waiting';
+  // a change or live before the last of the rows would corrupt them
   if (stateName === 'open, rows' && (eventName === 'change' || eventName === 'live')) return 'waiting';
   return status;
 }
@@ -124,30 +129,30 @@ describe.each(Object.keys(states))('%s', (stateName) => {
 });
 
 describe('opening', () => {
-  test('says hello with the token, and subscribes without waiting for the welcome', () => {
+  test('sends hello with the token, and subscribes without waiting for the welcome', () => {
     expect(sends(run(opening).effects)).toEqual([
       { type: 'hello', token: 'secret' },
       { type: 'subscribe', id: 1, table: 'items', snapshot: true },
     ]);
   });
 
-  test('gives up what takes too long', () => {
+  test('is given up after 10 s', () => {
     expect(timer(run(connecting).effects, 'connect')).toMatchObject({ ms: limits.connectMs });
   });
 
-  test('asks for a token before each connection', () => {
+  test('gets a token before each connection', () => {
     const { effects } = run([...isLive, close(1006), { type: 'timer', name: 'reconnect' }]);
     expect(effects.filter(({ type }) => type === 'get-token')).toHaveLength(2);
   });
 });
 
-describe('coming back', () => {
+describe('the next connection', () => {
   const wait = (state: State, now: number, random: number) => {
     const { effects } = reduce(state, close(1006), { now, random });
     return timer(effects, 'reconnect')!.ms;
   };
 
-  test('after 0.5 to 20 s, with full jitter, longer each time', () => {
+  test('follows after 0.5 to 20 s, with full jitter, later each time', () => {
     const { state } = run(isLive);
     for (const [attempts, ceiling] of [
       [0, 1_000],
@@ -164,21 +169,21 @@ describe('coming back', () => {
     }
   });
 
-  test('begins anew with the waits once a connection was stable for 30 s', () => {
+  test('follows as soon as at first once a connection was stable for 30 s', () => {
     const { state } = run(isLive);
     const failed = { ...state, attempts: 6 };
     expect(wait(failed, 30_999, 0.999_999)).toBe(20_000);
     expect(wait(failed, 31_000, 0.999_999)).toBe(1_000);
   });
 
-  test('after a drain as late as the server said', () => {
+  test('follows a drain exactly when the server said', () => {
     const { state } = run([...isLive, frame({ type: 'drain', after_ms: 4_200 })]);
     expect(wait(state, 1_200, 0.5)).toBe(4_000);
-    // the close may be some time on its way
+    // the close may arrive late
     expect(wait(state, 1_000 + 4_200 + 3_000, 0.5)).toBe(0);
   });
 
-  test('with jitter after a drain that was called off', () => {
+  test('follows a cancelled drain with jitter', () => {
     const { state } = run([...isLive, frame({ type: 'drain', after_ms: 4_200 })]);
     const [low, high] = [wait(state, 20_000, 0), wait(state, 20_000, 0.999_999)];
     expect([low, high]).toEqual([limits.minWaitMs, limits.minWaitMs * 2]);
@@ -193,14 +198,14 @@ describe('coming back', () => {
     ];
     const { effects } = run([...isLive, change('e1.8'), ...again]);
     expect(sends(effects).at(-1)).toEqual({ type: 'subscribe', id: 2, table: 'items', from: 'e1.8', snapshot: true });
-    const { effects: withoutPosition } = run([...behind, ...again]);
+    const { effects: withoutPosition } = run([...catchingUp, ...again]);
     expect(sends(withoutPosition).at(-1)).toEqual({ type: 'subscribe', id: 2, table: 'items', snapshot: true });
   });
 
-  test('ends for good, and says why, with a code that says so', () => {
+  test('does not follow a final close code, which subscriptions get as an error', () => {
     const { state, effects } = run([...isLive, close(4400)]);
     expect(deliveries(effects, 1).slice(-2)).toEqual([
-      { kind: 'error', code: 'CLOSED', message: 'the server closed the connection with 4400: so' },
+      { kind: 'error', code: 'CLOSED', message: 'the server closed the connection for good with 4400: so' },
       { kind: 'state', state: 'ended' },
     ]);
     expect(deliveries(run([subscribe(5)], state).effects, 5)).toMatchObject([{ code: 'CLOSED' }, { state: 'ended' }]);
@@ -219,7 +224,7 @@ describe('silence', () => {
     expect(run([{ type: 'timer', name: 'liveness' }], pinged.state, 50_000).state.link.status).toBe('waiting');
   });
 
-  test('of a machine that slept is asked about before it counts', () => {
+  test('of a machine that slept is followed by a ping before it counts', () => {
     const opened = run(isLive, initialState, 0);
     const woken = run([{ type: 'timer', name: 'liveness' }], opened.state, 3_600_000);
     expect(sends(woken.effects)).toEqual([{ type: 'ping' }]);
@@ -231,10 +236,10 @@ describe('a request', () => {
   const cleared = (effects: readonly Effect[]) =>
     effects.flatMap((effect) => (effect.type === 'clear-timer' ? [effect.name] : []));
 
-  test('that is not answered in time ends the connection, and is made on the next one', () => {
-    const opened = run(asked);
+  test('that is not answered in time ends the connection, and is repeated on the next one', () => {
+    const opened = run(requested);
     expect(timer(opened.effects, 'answer 1')).toMatchObject({ ms: limits.answerMs });
-    // alive, but of no use
+    // the server is alive, but of no use
     const late = run([frame({ type: 'pong' }), { type: 'timer', name: 'answer 1' }], opened.state);
     expect(late.state.link.status).toBe('waiting');
     expect(late.effects).toContainEqual({ type: 'report', message: 'a request was not answered within 30000 ms' });
@@ -246,14 +251,14 @@ describe('a request', () => {
     expect(sends(run(again, late.state).effects).at(-1)).toMatchObject({ type: 'subscribe', id: 2 });
   });
 
-  test('has as long as the application says', () => {
-    const { effects } = run(asked, { ...initialState, answerMs: 5 });
+  test('has as long as `answerTimeoutMs`', () => {
+    const { effects } = run(requested, { ...initialState, answerMs: 5 });
     expect(timer(effects, 'answer 1')).toMatchObject({ ms: 5 });
   });
 
-  test('is waited for no more once it is answered, or its connection is gone', () => {
+  test('has no deadline once it is answered, or its connection is gone', () => {
     const refusal = frame({ type: 'error', id: 1, code: 'UNKNOWN_TABLE', message: 'no', retry: false });
     for (const end of [ok(1), refusal, close(1006), { type: 'close' } as Event])
-      expect(cleared(run([...asked, end]).effects)).toContain('answer 1');
+      expect(cleared(run([...requested, end]).effects)).toContain('answer 1');
   });
 });

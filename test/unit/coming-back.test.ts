@@ -1,8 +1,9 @@
-// When the SDK comes back, and how soon it notices that it has to.
+// After which close codes the SDK connects again, and how soon it notices that it has to.
 
 import { expect, test } from 'vitest';
+import { limits } from '#client/state/limits.ts';
 import { reduce } from '#client/state/machine.ts';
-import { type Effect, type Event, initialState, limits, type State } from '#client/state/model.ts';
+import { type Effect, type Event, initialState, type State } from '#client/state/model.ts';
 import { isFinal } from '#client/state/reconnect.ts';
 
 test.each([
@@ -12,12 +13,12 @@ test.each([
   [1012, false],
   [4400, true],
   [4403, true],
-  // a page that is frozen as its socket opens says hello when it is thawed
+  // a page that was frozen while its socket opened sends hello when it is thawed
   [4408, false],
   [4429, true],
   [4500, false],
   [4508, false],
-])('after %i it stays away: %s', (code, stays) => {
+])('close code %i is final: %s', (code, stays) => {
   expect(isFinal(code)).toBe(stays);
 });
 
@@ -43,13 +44,13 @@ const liveness: Event = { type: 'timer', name: 'liveness' };
 const watch = (effects: readonly Effect[]) =>
   effects.findLast((effect) => effect.type === 'set-timer' && effect.name === 'liveness');
 
-test('another network is tried at once, also where a ping is out that has long to be answered', () => {
+test('a wake is followed by a ping with a short deadline, also where an earlier ping has a long one', () => {
   const pinged = run([liveness], 20_000, run(opened, 0).state);
   expect(watch(pinged.effects)).toMatchObject({ ms: 30_000 });
   const woken = run([{ type: 'wake' }], 21_000, pinged.state);
   expect(woken.effects).toContainEqual({ type: 'send', frame: { type: 'ping' } });
   expect(watch(woken.effects)).toMatchObject({ ms: limits.probeMs });
-  // and again and again puts nothing off
+  // repeated wakes do not postpone the deadline
   const again = run([{ type: 'wake' }], 21_000 + limits.probeMs - 1, woken.state);
   expect(watch(again.effects)).toMatchObject({ ms: 1 });
   expect(run([liveness], 21_000 + limits.probeMs, again.state).state.link.status).toBe('waiting');

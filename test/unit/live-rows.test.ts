@@ -40,21 +40,21 @@ describe('rows', () => {
     expect(Object.fromEntries(live.rows)).toEqual({ 1: { id: 1, name: 'new' }, 3: { id: 3, name: 'new' } });
   });
 
-  test('all go with a removal of no id', () => {
+  test('are all removed by a removal without an id', () => {
     const live = liveRows(1, 2);
     live.apply(change('remove', null));
     expect(keys(live)).toEqual([]);
   });
 
-  test('are replaced by a snapshot, and what was held is void', () => {
+  test('are replaced by a snapshot, which voids held changes', () => {
     const live = liveRows(1, 2);
     live.apply(change('add', 3, { last: false }));
     live.replace([{ id: 9, name: 'fresh' }]);
-    live.passed('e1.999999');
+    live.reach('e1.999999');
     expect(keys(live)).toEqual([9]);
   });
 
-  test('of a composite key are found whatever the order of its columns', () => {
+  test('with a composite key are found whatever the order of its columns', () => {
     const live = new LiveRows<{ a: number; b: string; name: string }>();
     live.replace([{ name: 'old', b: 'x', a: 1 }], ['b', 'a']);
     live.apply(change('change', { b: 'x', a: 1 }));
@@ -69,9 +69,9 @@ describe('rows', () => {
     expect(rowKey({ a: 9007199254740993n })).toBe('{"a":9007199254740993}');
   });
 
-  test('without the key say so, and leave the picture as it is', () => {
+  test('without the key column throw, and leave the rows as they were', () => {
     const live = liveRows(1);
-    expect(() => live.replace([{ name: 'no id' } as Item])).toThrow('a row has no "id"');
+    expect(() => live.replace([{ name: 'no id' } as Item])).toThrow('a row has no column "id"');
     expect(keys(live)).toEqual([1]);
   });
 });
@@ -86,23 +86,23 @@ describe('a transaction', () => {
     expect([keys(live), live.version]).toEqual([[2], version + 1]);
   });
 
-  test('that lacks one is applied when another begins', () => {
+  test('without a last change is applied when another transaction begins', () => {
     const live = liveRows();
     live.apply(change('add', 1, { tx: 'one', last: false }));
     expect(live.apply(change('add', 2, { tx: 'two', last: false }))).toBe(true);
     expect(keys(live)).toEqual([1]);
   });
 
-  test('that lacks one is applied by a position behind it, not by its own', () => {
+  test('without a last change is applied by a position after it, not by its own', () => {
     const live = liveRows();
     live.apply(change('add', 1, { last: false, pos: 'e1.50' }));
-    expect(live.passed('e1.50')).toBe(false);
-    expect(live.passed('e1.51')).toBe(true);
-    expect(live.passed('e1.52')).toBe(false);
+    expect(live.reach('e1.50')).toBe(false);
+    expect(live.reach('e1.51')).toBe(true);
+    expect(live.reach('e1.52')).toBe(false);
     expect(keys(live)).toEqual([1]);
   });
 
-  test('without bounds is applied in parts', () => {
+  test('of more than maxHeldChanges is applied in parts', () => {
     const live = liveRows();
     for (let id = 1; id < maxHeldChanges; id++) live.apply(change('add', id, { last: false }));
     expect(live.rows.size).toBe(0);
@@ -133,7 +133,7 @@ describe('a transaction', () => {
             seen.push(JSON.stringify([...live.rows]));
           }
         }
-        live.passed(`e1.${seq + 1}`);
+        live.reach(`e1.${seq + 1}`);
         expect(seen.filter((picture) => !moments.has(picture))).toEqual([]);
         expect([...live.rows]).toEqual([...folded]);
       }),

@@ -1,27 +1,27 @@
-// A subscription that began with rows and was cut before its first `live` has no position to go on from: a change that the rows
-// hold already may come behind one that they do not.
+// A subscription that began with rows and lost its connection before its first `live` has no
+// position to go on from: a change that the rows already contain may come after one that they do
+// not.
 
 import { expect, test } from 'vitest';
 import {
-  ask,
+  addMember,
   createGroup,
   disconnect,
   type Group,
-  join,
-  type Out,
+  type Output,
   onChange,
   onError,
   onOk,
   onPosition,
   onRows,
+  type Request,
+  requestStream,
 } from '#client/state/stream.ts';
 import type { ChangeFrame } from '#shared/wire.ts';
 
-type Request = Parameters<Out['request']>[0];
-
-function begun(): { group: Group; out: Out; requests: Request[] } {
+function begun(): { group: Group; output: Output; requests: Request[] } {
   const requests: Request[] = [];
-  const out: Out = { request: (request) => requests.push(request), deliver: () => {}, pause: () => {} };
+  const output: Output = { request: (request) => requests.push(request), deliver: () => {}, retryLater: () => {} };
   const change: ChangeFrame = {
     type: 'change',
     ch: 'c',
@@ -34,27 +34,28 @@ function begun(): { group: Group; out: Out; requests: Request[] } {
     tx: '7',
     last: true,
   };
-  let group = join(createGroup('k', { table: 'items' }), { id: 1, snapshot: true, position: null }, out);
-  if (requests.length === 0) group = ask(group, out);
-  group = onOk(group, 'c', ['id'], out);
-  group = onRows(group, { type: 'rows', ch: 'c', rows: [{ id: 1 }], more: false }, out);
-  return { group: onChange(group, change, out), out, requests };
+  let group = addMember(createGroup('k', { table: 'items' }), { id: 1, snapshot: true, position: null }, output);
+  if (requests.length === 0) group = requestStream(group, output);
+  group = onOk(group, { ch: 'c', key: ['id'] }, output);
+  group = onRows(group, { type: 'rows', ch: 'c', rows: [{ id: 1 }], more: false }, output);
+  return { group: onChange(group, change, output), output, requests };
 }
 
-test('asks for rows anew when it was cut before the first live', () => {
-  const { group, out, requests } = begun();
-  ask(disconnect(group), out);
+test('a connection lost before the first live makes the rows be read again', () => {
+  const { group, output, requests } = begun();
+  requestStream(disconnect(group), output);
   expect(requests.at(-1)).toMatchObject({ type: 'subscribe', from: null, snapshot: true });
 });
 
-test('asks for rows anew when the server ended it before the first live', () => {
-  const { group, out, requests } = begun();
-  ask(onError(group, { type: 'error', ch: 'c', code: 'UNAVAILABLE', message: 'not now', retry: true }, out), out);
+test('an error before the first live makes the rows be read again', () => {
+  const { group, output, requests } = begun();
+  const error = { type: 'error', ch: 'c', code: 'UNAVAILABLE', message: 'not now', retry: true } as const;
+  requestStream(onError(group, error, output), output);
   expect(requests.at(-1)).toMatchObject({ type: 'subscribe', from: null, snapshot: true });
 });
 
-test('goes on behind its position when it was cut later', () => {
-  const { group, out, requests } = begun();
-  ask(disconnect(onPosition(group, 'e1.11', true, out)), out);
+test('a connection lost later makes the subscription go on after its position', () => {
+  const { group, output, requests } = begun();
+  requestStream(disconnect(onPosition(group, 'e1.11', true, output)), output);
   expect(requests.at(-1)).toMatchObject({ type: 'subscribe', from: 'e1.11', snapshot: true });
 });

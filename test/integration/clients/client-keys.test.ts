@@ -1,5 +1,5 @@
-// The SDK where a table gets another key, live and while it is away, to come back to the same gateway or to another one: its rows are
-// those that SELECT gives, each once and under its new key.
+// The SDK where a table gets another key, live and while it is away, to come back to the same
+// gateway or to another one: its rows are those that SELECT gives, each once and under its new key.
 
 import { expect, test } from 'vitest';
 import { createSource } from '#client/live/source.ts';
@@ -68,7 +68,7 @@ test.each(situations)('another key, %s', async (situation) => {
         of.live({ columns: ['v'] }),
         of.live({ where: { v: { is: 'not null' } } }),
       ];
-      const source = createSource(of, {});
+      const source = createSource(() => of.live());
       source.subscribe(() => {});
       return { table, ...cases[name]!, queries, source };
     });

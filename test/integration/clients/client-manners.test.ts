@@ -1,5 +1,5 @@
-// What an application may do to the SDK without harm to itself: throw wherever it is called, let go at any moment, ask with dates
-// and bigints, change its objects later.
+// What an application may do to the SDK without harm to itself: throw wherever it is called, let go
+// at any moment, ask with dates and bigints, change its objects later.
 
 import { afterAll, afterEach, beforeAll, expect, it, vi } from 'vitest';
 import { createPlank, type Plank, type PlankOptions } from '#client/plank-client.ts';
@@ -62,7 +62,7 @@ it('a key beyond 2^53 may be asked for as it came', async () => {
   const some = table.live({ id: { in: [large, 1n] } });
   await Promise.all([one.ready, some.ready]);
   expect([names(one.rows), names(some.rows)]).toEqual([['more'], ['more', 'old']]);
-  expect(() => table.live({ id: Number.NaN })).toThrow('where.id is NaN: it is nothing that JSON can say');
+  expect(() => table.live({ id: Number.NaN })).toThrow('where.id is NaN: JSON has no such value');
 });
 
 it('a filter that is changed later stays what it was, also on the next connection', async () => {
@@ -137,5 +137,5 @@ it('a token that is refused without a word is reported', async () => {
   });
   table.live({});
   await until('it is reported', () => errors.length > 0, 5_000);
-  expect(errors[0]).toMatch(/^no connection to Plank \(the token could not be had: undefined\), attempt 1; /);
+  expect(errors[0]).toMatch(/^no connection to Plank \(no token: undefined\): attempt 1 failed/);
 });

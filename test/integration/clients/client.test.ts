@@ -1,5 +1,6 @@
-// The SDK against a real gateway and listener in this process, through a proxy that cuts: live queries, subscriptions and the
-// iterator see what the database committed, each change once, whatever becomes of the connection.
+// The SDK against a real gateway and listener in this process, through a proxy that cuts: live
+// queries, subscriptions and the iterator see what the database committed, each change once,
+// whatever becomes of the connection.
 
 import { createElement } from 'react';
 import { renderToString } from 'react-dom/server';
@@ -67,7 +68,10 @@ beforeAll(async () => {
   await marks.ready;
 });
 
-/** The gateway has passed on whatever has been committed so far: positions that are given from now on lie behind it. */
+/**
+ * The gateway has passed on whatever has been committed so far: positions that are given from now
+ * on lie behind it.
+ */
 async function passedOn(): Promise<void> {
   const { rows } = await pool.query<{ id: number }>(`insert into marks default values returning id`);
   await until('the gateway is beyond what was done', () => mark === rows[0]!.id, 5_000);
@@ -378,7 +382,7 @@ describe('the hook', () => {
 
   it('has another Map for each drawing, and the same between', async () => {
     await insert(1, 1);
-    const source = createSource(stockOf(connect()), {});
+    const source = createSource(() => stockOf(connect()).live());
     let draws = 0;
     const end = source.subscribe(() => draws++);
     await until('it is ready', () => source.current().isReady && source.current().rows.size === 1, 5_000);

@@ -1,13 +1,14 @@
-// Owns what tests tell the SDK's brain, and what they read of its effects: the frames of one subscription of the channel `a`, and the
-// events that lead it from the beginning until it is live, each list one step longer than the one before. What must stay true: a
-// state that was handed to the reducer is frozen.
+// Events for the SDK's state machine, and what tests read of its effects: the frames of one
+// subscription with the channel `a`, and the events that lead it from the beginning until it is
+// live, each list one step longer than the one before. What must stay true: each state is frozen
+// before it is passed to the reducer.
 
 import { reduce } from '#client/state/machine.ts';
 import { type Effect, type Event, initialState, type State } from '#client/state/model.ts';
 import type { ServerFrame } from '#shared/wire.ts';
 
 export const world = { now: 1_000, random: 0.5 };
-export const subject = { table: 'items' };
+export const query = { table: 'items' };
 
 export function run(
   events: readonly Event[],
@@ -33,7 +34,7 @@ export function freeze<T>(value: T): T {
 
 export const frame = (content: ServerFrame): Event => ({ type: 'frame', socket: 1, frame: content });
 export const subscribe = (member: number, snapshot = true, from: string | null = null): Event => {
-  return { type: 'subscribe', member, subject, from, snapshot };
+  return { type: 'subscribe', member, query, from, snapshot };
 };
 export const welcome = frame({ type: 'welcome', node: 'gateway-1', ping_ms: 20_000, pos: 'e1.5' });
 export const ok = (id: number) => frame({ type: 'ok', id, ch: 'a', key: ['id'] });
@@ -57,10 +58,10 @@ export const close = (code: number): Event => ({ type: 'socket-close', socket: 1
 export const connecting: Event[] = [subscribe(1), { type: 'start' }];
 export const dialing: Event[] = [...connecting, { type: 'token', socket: 1, token: 'secret' }];
 export const opening: Event[] = [...dialing, { type: 'socket-open', socket: 1 }];
-export const asked = [...opening, welcome];
-export const reading = [...asked, ok(1), rows(true)];
-export const behind = [...reading, rows(false)];
-export const isLive = [...behind, live()];
+export const requested = [...opening, welcome];
+export const reading = [...requested, ok(1), rows(true)];
+export const catchingUp = [...reading, rows(false)];
+export const isLive = [...catchingUp, live()];
 
 export const sends = (effects: readonly Effect[]) =>
   effects.flatMap((effect) => (effect.type === 'send' ? [effect.frame] : []));

@@ -1,12 +1,13 @@
-// Owns a model of Plank for tests of the SDK's brain: replicas that lag behind a log, one network that may break anywhere, and
-// members that check what reaches them against the log. Nothing here waits: `act` does one step, which a test chooses.
-// What must stay true of the model: it speaks plank.v1 as PROTOCOL.md says, in order, no frame twice.
+// A model of Plank for tests of the SDK's state machine: replicas that lag behind a log, a network
+// that may break anywhere, and members that check their deliveries against the log. Nothing here
+// waits: `act` does one step, which a test chooses. What must stay true: the model speaks plank.v1
+// as PROTOCOL.md says, in order, no frame twice.
 
 import assert from 'node:assert/strict';
+import type { Delivery } from '#client/state/delivery.ts';
 import { reduce } from '#client/state/machine.ts';
 import { type Effect, type Event, initialState, type State } from '#client/state/model.ts';
-import type { Delivery } from '#client/state/stream.ts';
-import { subjectKey } from '#client/values/canonical.ts';
+import { queryKey } from '#client/values/row-query.ts';
 import type { ClientFrame, Row, ServerFrame, SubscribeFrame } from '#shared/wire.ts';
 import { ModelLog, tables } from './model-log.ts';
 
@@ -20,7 +21,9 @@ interface Channel {
   isLive: boolean;
 }
 
-/** One subscription of the application. `at` counts the log's entries that it has, null: unknown. */
+/**
+ * One subscription of the application. `at` counts the log's entries that it has, null: unknown.
+ */
 interface Member {
   id: number;
   table: string;
@@ -213,7 +216,7 @@ export class RelayModel {
 
   #open(frame: SubscribeFrame): void {
     const { id, table, from, snapshot = false } = frame;
-    const ch = subjectKey(frame);
+    const ch = queryKey(frame);
     assert(!this.#channels.has(ch), 'ALREADY_SUBSCRIBED');
     if (this.#isUnavailable) {
       this.#isUnavailable = false;
@@ -296,14 +299,15 @@ export class RelayModel {
     if (this.#members.size >= 5) return;
     const snapshot = a % 2 === 0;
     const count = this.#log.floor + ((a >> 3) % Math.max(1, this.#log.length - this.#log.floor + 1));
-    // from somewhere: only members that need no rows know what they have without having had a picture
+    // from somewhere: only members that need no rows know what they have without having had a
+    // picture
     const from = b % 3 === 0 ? this.#log.posAt(Math.min(this.#log.length, count)) : null;
     const at = from === null ? null : Math.min(this.#log.length, count);
     const table = tables[b % 2]!;
     const picture = at !== null && snapshot ? this.#log.fold(table, at) : null;
     const id = this.#nextMember++;
     this.#members.set(id, { id, table, snapshot, at, picture, settled: false, state: 'offline' });
-    this.#event({ type: 'subscribe', member: id, subject: { table }, from, snapshot });
+    this.#event({ type: 'subscribe', member: id, query: { table }, from, snapshot });
     this.#event({ type: 'start' });
   }
 

@@ -1,0 +1,123 @@
+/**
+ * Making, losing and ending the connection. What must stay true: one socket at a time; the next
+ * attempt never comes without a wait; the waits grow until a connection was stable.
+ */
+import type { WelcomeFrame } from '../../shared/wire.ts';
+import { beginFresh } from './freshness.ts';
+import { limits } from './limits.ts';
+import { jitter } from './reconnect.ts';
+import { disconnect, requestStream } from './stream.ts';
+import { answerTimer, retryTimer, type Transition } from './transition.ts';
+
+/** idle, waiting → connecting */
+export function connect(to: Transition): void {
+  const socket = to.state.sockets + 1;
+  to.set({ sockets: socket });
+  to.move({ status: 'connecting', socket, hasSocket: false });
+  to.setTimer('connect', limits.connectMs);
+  to.effects.push({ type: 'get-token', socket });
+}
+
+/** connecting → connecting, now with a socket */
+export function openSocket(to: Transition, token: string | undefined): void {
+  const { link } = to.state;
+  if (link.status !== 'connecting' || link.hasSocket) return;
+  to.set({ link: { ...link, hasSocket: true, ...(token === undefined ? {} : { token }) } });
+  to.effects.push({ type: 'connect', socket: link.socket });
+}
+
+/**
+ * connecting → opening. Subscribes follow the hello at once, without a round trip for the
+ * `welcome`.
+ */
+export function sendHello(to: Transition): void {
+  const { link } = to.state;
+  if (link.status !== 'connecting' || !link.hasSocket) return;
+  const { socket, token } = link;
+  to.move({ status: 'opening', socket });
+  to.send(token === undefined ? { type: 'hello' } : { type: 'hello', token });
+  to.putAll((group) => requestStream(group, to));
+}
+
+/** opening → open */
+export function openConnection(to: Transition, socket: number, frame: WelcomeFrame): void {
+  const { now } = to.world;
+  to.clearTimer('connect');
+  to.set({ isUnreachable: false });
+  to.move({
+    status: 'open',
+    socket,
+    node: frame.node,
+    connection: frame.connection ?? null,
+    pingMs: frame.ping_ms,
+    openedAt: now,
+    receivedAt: now,
+    contentAt: null,
+    freshness: beginFresh(frame.pos_ms, now),
+    deadAt: null,
+    returnAt: null,
+  });
+}
+
+/**
+ * connecting, opening, open → waiting. After a `drain`, exactly as long as the server said;
+ * otherwise with jitter.
+ */
+export function reconnectLater(to: Transition, why = 'no answer'): void {
+  const { link } = to.state;
+  const { now, random } = to.world;
+  const isStable = link.status === 'open' && now - link.openedAt >= limits.stableMs;
+  const attempts = isStable ? 0 : to.state.attempts;
+  const isDrained = link.status === 'open' && link.returnAt !== null && now < link.returnAt + limits.drainMs;
+  const returnAt = isDrained ? link.returnAt : null;
+  const waitMs = returnAt === null ? jitter(attempts, random) : Math.max(0, returnAt - now);
+  dropSocket(to);
+  to.set({ attempts: returnAt === null ? attempts + 1 : attempts });
+  if (link.status !== 'open' && !to.state.isUnreachable) {
+    to.set({ isUnreachable: true });
+    const attempts = `attempt ${to.state.attempts} failed, the next one is in ${waitMs} ms`;
+    to.report(`no connection to Plank (${why}): ${attempts}`, 'UNREACHABLE');
+  }
+  to.move({ status: 'waiting', waitMs });
+  to.setTimer('reconnect', waitMs);
+  to.putAll((group) => group); // their members are offline now
+}
+
+/** any → closed. `code`: the server's close code; null: the application closed the client. */
+export function closeForGood(to: Transition, code: number | null, reason: string): void {
+  dropSocket(to);
+  to.clearTimer('reconnect');
+  to.move({ status: 'closed', code, reason });
+  if (code !== null) to.report(closedBy(code, reason), 'CLOSED');
+  for (const group of to.state.groups.values()) {
+    for (const { id } of group.members.values()) endMember(to, id);
+  }
+  to.set({ groups: new Map() });
+}
+
+/**
+ * Ends a subscription of a closed client: with an error, unless the application itself closed the
+ * client.
+ */
+export function endMember(to: Transition, member: number): void {
+  const { link } = to.state;
+  if (link.status !== 'closed') return;
+  if (link.code === null) to.deliver(member, { kind: 'state', state: 'ended' });
+  else to.deliver(member, { kind: 'error', code: 'CLOSED', message: closedBy(link.code, link.reason) });
+}
+
+function closedBy(code: number, reason: string): string {
+  return `the server closed the connection for good with ${code}${reason ? `: ${reason}` : ''}`;
+}
+
+/** Everything that belonged to the socket is over: timers, requests and streams. */
+function dropSocket(to: Transition): void {
+  for (const name of ['connect', 'liveness', 'stale']) to.clearTimer(name);
+  for (const { key, stream } of to.state.groups.values()) {
+    if (stream.phase === 'retrying') to.clearTimer(retryTimer + key);
+    if ('request' in stream) to.clearTimer(answerTimer + stream.request);
+  }
+  to.effects.push({ type: 'close-socket' });
+  const groups = new Map([...to.state.groups].map(([key, group]) => [key, disconnect(group)]));
+  to.set({ groups });
+}

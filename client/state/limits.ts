@@ -1,0 +1,33 @@
+/** The times that the state machine goes by. Pure constants. */
+
+export const limits = {
+  /** from asking for the token to `welcome`; then the attempt is given up */
+  connectMs: 10_000,
+  /** the shortest and the longest wait before another attempt */
+  minWaitMs: 500,
+  maxWaitMs: 20_000,
+  /** a connection that was open for so long starts the waits again from the shortest */
+  stableMs: 30_000,
+  /** a server is given up after `ping_ms` times this without a frame */
+  silence: 2.5,
+  /** a subscription is stale after `pos_ms` times this without a change or a position */
+  stale: 1.6,
+  /**
+   * a timer that fires later than this was held up together with what it waits for: a hidden page,
+   * a machine that slept
+   */
+  heldUpMs: 1_000,
+  /** how long a ping waits for an answer where there is a reason for doubt */
+  probeMs: 5_000,
+  /**
+   * How long after its moment a `drain` still counts. A connection that is open even then was
+   * spared: the drain was cancelled. Should it close later, all clients that got the `drain` close
+   * with it, so they come back with jitter and not at once.
+   */
+  drainMs: 5_000,
+  /**
+   * how long a request waits for its answer, and for what the server sends before that;
+   * `answerTimeoutMs` changes it
+   */
+  answerMs: 30_000,
+};

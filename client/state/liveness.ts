@@ -1,0 +1,123 @@
+/**
+ * Whether the server still answers, and whether changes can still arrive. Three timers ask:
+ *
+ *   liveness   no frame for `ping_ms`: send a ping; still no frame: give the connection up
+ *   stale      no change and no `pos` when one was due: subscriptions are `stale` (freshness.ts)
+ *   answer n   no answer to request n, and no other content either: give the connection up
+ *
+ * What must stay true: a timer may be late (a hidden page, a machine that slept), so no server is
+ * given up before a ping had its time.
+ */
+import type { ServerFrame } from '../../shared/wire.ts';
+import { connect, reconnectLater } from './connection.ts';
+import { type Freshness, judge, refresh } from './freshness.ts';
+import { limits } from './limits.ts';
+import { answerTimer, type Transition } from './transition.ts';
+
+/** Starts the timers of a connection that has just opened. */
+export function watch(to: Transition): void {
+  const { link } = to.state;
+  if (link.status !== 'open') return;
+  to.setTimer('liveness', link.pingMs);
+  awaitPosition(to);
+}
+
+/** Any frame is a sign of life. */
+export function onSignOfLife(to: Transition, frame: ServerFrame): void {
+  const { link } = to.state;
+  if (link.status !== 'open') return;
+  const { now } = to.world;
+  const contentAt = frame.type === 'pong' || frame.type === 'pos' ? link.contentAt : now;
+  to.set({ link: { ...link, receivedAt: now, contentAt, deadAt: null } });
+  if (frame.type === 'change' || frame.type === 'pos' || frame.type === 'live')
+    setFreshness(to, refresh(link.freshness, now));
+}
+
+/** The timer `liveness`. */
+export function checkLiveness(to: Transition): void {
+  const { link } = to.state;
+  if (link.status !== 'open') return;
+  const { now } = to.world;
+  if (link.deadAt !== null) {
+    if (now >= link.deadAt) return reconnectLater(to);
+    return to.setTimer('liveness', link.deadAt - now);
+  }
+  const silenceMs = now - link.receivedAt;
+  if (silenceMs < link.pingMs) return to.setTimer('liveness', link.pingMs - silenceMs);
+  ping(to, Math.max(link.receivedAt + limits.silence * link.pingMs, now + limits.probeMs));
+}
+
+/**
+ * The network is back, or the page is visible again: a connection may be dead without a sign, and a
+ * wait may be over.
+ */
+export function onWake(to: Transition): void {
+  if (to.state.link.status === 'open') probe(to);
+  if (to.state.link.status !== 'waiting') return;
+  to.clearTimer('reconnect');
+  connect(to);
+}
+
+/** The timer `stale`. */
+export function checkFreshness(to: Transition): void {
+  const { link, groups } = to.state;
+  if (link.status !== 'open') return;
+  const isExpected = [...groups.values()].some(({ stream }) => stream.phase === 'live');
+  const freshness = judge(link.freshness, to.world.now, isExpected);
+  setFreshness(to, freshness);
+  if (!freshness.isStale) return awaitPosition(to);
+  // another replica may be no better, so this connection is kept; the ping finds out whether this
+  // replica hangs
+  probe(to);
+}
+
+/**
+ * The timer `answer <request>`. The server answers requests at once and in order. On a slow
+ * network, an answer may still queue behind rows that were sent before it. But a server that sends
+ * only signs of life instead of the answer is of no use.
+ */
+export function checkAnswer(to: Transition, request: number): void {
+  const isPending = [...to.state.groups.values()].some(
+    ({ stream }) => 'request' in stream && stream.request === request,
+  );
+  if (!isPending) return;
+  const { link, answerMs } = to.state;
+  const contentAt = link.status === 'open' ? link.contentAt : null;
+  const restMs = contentAt === null ? 0 : contentAt + answerMs - to.world.now;
+  if (restMs > 0) return to.setTimer(answerTimer + request, restMs);
+  to.report(`a request was not answered within ${answerMs} ms`);
+  reconnectLater(to);
+}
+
+/** A ping that must be answered soon, also where an earlier one has longer. */
+function probe(to: Transition): void {
+  const { link } = to.state;
+  const soon = to.world.now + limits.probeMs;
+  if (link.status === 'open') ping(to, Math.min(link.deadAt ?? soon, soon));
+}
+
+function ping(to: Transition, deadAt: number): void {
+  const { link } = to.state;
+  if (link.status !== 'open') return;
+  to.send({ type: 'ping' });
+  to.set({ link: { ...link, deadAt } });
+  to.setTimer('liveness', deadAt - to.world.now);
+}
+
+function awaitPosition(to: Transition): void {
+  const { link } = to.state;
+  if (link.status !== 'open' || link.freshness.staleMs === null) return;
+  to.setTimer('stale', Math.max(0, link.freshness.dueAt - to.world.now));
+}
+
+/**
+ * Where the connection becomes stale, or fresh again, the states of all its subscriptions change.
+ */
+function setFreshness(to: Transition, freshness: Freshness): void {
+  const { link } = to.state;
+  if (link.status !== 'open') return;
+  if (link.freshness.isStale === freshness.isStale) return to.set({ link: { ...link, freshness } });
+  to.move({ ...link, freshness });
+  if (!freshness.isStale) awaitPosition(to);
+  to.putAll((group) => group);
+}

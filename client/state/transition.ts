@@ -1,0 +1,127 @@
+/**
+ * One event's work: the next state, replaced piece by piece, and the effects in the order in which
+ * the shell runs them. The state before the event stays as it was. Here are the steps that all
+ * other files of this folder share; they decide nothing.
+ */
+import type { ClientFrame } from '../../shared/wire.ts';
+import type { Delivery } from './delivery.ts';
+import type { Effect, Link, State, World } from './model.ts';
+import { jitter } from './reconnect.ts';
+import { deliverStates, type Group, isRunning, type Output, type Request } from './stream.ts';
+
+/** The name of the timer that requests a group's stream again. */
+export const retryTimer = 'retry ';
+/** The name of the timer of a request's answer. */
+export const answerTimer = 'answer ';
+
+export class Transition implements Output {
+  state: State;
+  readonly effects: Effect[] = [];
+  readonly world: World;
+
+  constructor(state: State, world: World) {
+    this.state = state;
+    this.world = world;
+  }
+
+  set(part: Partial<State>): void {
+    this.state = { ...this.state, ...part };
+  }
+
+  /** Sets the connection's state, and notifies the application. */
+  move(link: Link): void {
+    this.set({ link });
+    this.effects.push({ type: 'notify', link });
+  }
+
+  send(frame: ClientFrame): void {
+    this.effects.push({ type: 'send', frame });
+  }
+
+  setTimer(name: string, ms: number): void {
+    this.effects.push({ type: 'set-timer', name, ms });
+  }
+
+  clearTimer(name: string): void {
+    this.effects.push({ type: 'clear-timer', name });
+  }
+
+  report(message: string, code?: 'UNREACHABLE' | 'CLOSED'): void {
+    this.effects.push({ type: 'report', message, ...(code && { code }) });
+  }
+
+  // ------------------------------------------------------------------------------------------ groups
+
+  /** Requests can be sent: a hello was. */
+  get isConnected(): boolean {
+    const { status } = this.state.link;
+    return status === 'opening' || status === 'open';
+  }
+
+  /**
+   * Stores a group after a change, and delivers its members' states. Drops it without members,
+   * unless its stream has yet to end.
+   */
+  put(group: Group): void {
+    const groups = new Map(this.state.groups);
+    const isOver = group.members.size === 0 && (group.stream.phase === 'none' || group.stream.phase === 'retrying');
+    if (isOver) groups.delete(group.key);
+    else groups.set(group.key, deliverStates(group, this.#freshness, this));
+    this.set({ groups });
+  }
+
+  putAll(change: (group: Group) => Group): void {
+    for (const group of this.state.groups.values()) this.put(change(group));
+  }
+
+  /** Changes the group whose request has this id, if it still waits for the answer. */
+  putOfRequest(id: number, change: (group: Group) => Group): void {
+    for (const group of this.state.groups.values()) {
+      if ('request' in group.stream && group.stream.request === id) return this.put(change(group));
+    }
+  }
+
+  /** Changes the group whose stream has this channel, if it still runs. */
+  putOfChannel(ch: string, change: (group: Group) => Group): void {
+    for (const group of this.state.groups.values()) {
+      if (isRunning(group.stream) && group.stream.ch === ch) return this.put(change(group));
+    }
+  }
+
+  /**
+   * Null: not connected. `staleSince` is null while the server confirms that changes can arrive.
+   */
+  get #freshness(): { staleSince: number | null } | null {
+    if (!this.isConnected) return null;
+    const { link } = this.state;
+    return { staleSince: link.status === 'open' && link.freshness.isStale ? link.freshness.freshAt : null };
+  }
+
+  // ------------------------------------------------------------------------------------------ the
+  // output of streams
+
+  request(request: Request): number {
+    const id = this.state.requests + 1;
+    this.set({ requests: id });
+    if (request.type === 'unsubscribe') {
+      this.send({ type: 'unsubscribe', id, ch: request.ch });
+    } else {
+      const { query, from, snapshot } = request;
+      const begin = { ...(from === null ? {} : { from }), ...(snapshot ? { snapshot } : {}) };
+      this.send({ type: 'subscribe', id, ...query, ...begin });
+    }
+    this.setTimer(answerTimer + id, this.state.answerMs);
+    return id;
+  }
+
+  /** After an error, also the state `ended`: an error ends a subscription. */
+  deliver(member: number, delivery: Delivery): void {
+    this.effects.push({ type: 'deliver', member, delivery });
+    if (delivery.kind === 'error')
+      this.effects.push({ type: 'deliver', member, delivery: { kind: 'state', state: 'ended' } });
+  }
+
+  retryLater(group: Group): void {
+    this.setTimer(retryTimer + group.key, jitter(group.failures, this.world.random));
+  }
+}

@@ -1,0 +1,18 @@
+/** The errors of the SDK that an application may want to react to, by their `code`. */
+
+export class PlankError extends Error {
+  override readonly name = 'PlankError';
+  /**
+   * An error code of the protocol (PROTOCOL.md, "Errors"), or
+   * - `UNREACHABLE`: there is no connection to the server; attempts go on
+   * - `CLOSED`: the connection is closed for good
+   * - `RESYNC`: changes are missing; read the rows again
+   * - `TOO_MANY_ROWS`: a live query has more rows than its `maxRows`
+   */
+  readonly code: string;
+
+  constructor(code: string, message: string) {
+    super(message);
+    this.code = code;
+  }
+}
