@@ -1,6 +1,7 @@
 /**
- * `npm run example:todo`: serves the to-do list on http://localhost:8080 (PORT), for a Plank at http://localhost:8000 (PLANK_URL).
- * With DATABASE_URL, it creates and attaches the list's table first.
+ * `npm run example:todo`: serves the to-do list on http://localhost:8080 (PORT), for a gateway at
+ * http://localhost:8000 (PLANK_URL). With DATABASE_URL, it first creates and attaches the list's
+ * table.
  */
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -14,9 +15,10 @@ const types = new Map([
   ['todo.js', 'text/javascript; charset=utf-8'],
 ]);
 const { DATABASE_URL, PORT = '8080', PLANK_URL = 'http://localhost:8000' } = process.env;
-// the page runs Plank's script: whose that is, whoever serves the page says, and never the address that somebody has clicked on
+// the page runs the gateway's script, so the gateway's address comes from this server. From the
+// page's own URL, a link could make the page run anybody's script.
 const plank = new URL(PLANK_URL);
-if (!/^https?:$/.test(plank.protocol)) throw new Error(`PLANK_URL is no address of http(s): ${PLANK_URL}`);
+if (!/^https?:$/.test(plank.protocol)) throw new Error(`PLANK_URL must begin with http:// or https://: ${PLANK_URL}`);
 const policy = [
   "default-src 'none'",
   `script-src 'self' ${plank.origin}`,
@@ -47,7 +49,7 @@ const server = createServer(({ url = '/' }, response) => {
   response.setHeader('Content-Security-Policy', policy);
   response.setHeader('X-Content-Type-Options', 'nosniff');
   response.statusCode = type ? 200 : 404;
-  response.end(type ? pageText(name) : 'There is nothing here.');
+  response.end(type ? pageText(name) : 'not found');
 });
 server.listen(Number(PORT), 'localhost', () => {
   const { port } = server.address() as AddressInfo;

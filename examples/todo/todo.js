@@ -1,11 +1,13 @@
-// A to-do list that all its windows share. What is shown is the live query and nothing else: a click writes through REST, and the
-// list follows when the change comes back, here as everywhere.
+// A to-do list that all its windows share. The page shows the rows of a live query and nothing
+// else: a click writes through REST, and the list follows when the change arrives, in this window
+// as in all.
 
-// written into the page by whoever serves it: a script from an address in the URL would be anybody's
+// the server writes the gateway's address into the page: from the URL, a link could name anybody's
+// script
 const plankUrl = new URL(document.documentElement.dataset.plank);
 const byId = (id) => document.getElementById(id);
 const { createPlank } = await import(new URL('/plank.js', plankUrl).href).catch((error) => {
-  byId('note').textContent = 'Plank does not answer. Load this page again when it does.';
+  byId('note').textContent = 'Plank does not answer. Reload this page when it runs.';
   throw error;
 });
 const plank = createPlank({ url: new URL('/ws', plankUrl) });
@@ -37,9 +39,9 @@ function draw() {
 
 function note() {
   if (todos.error) return todos.error.message;
-  if (todos.state === 'stale') return `Changes may not have arrived since ${todos.staleSince.toLocaleTimeString()}.`;
+  if (todos.state === 'stale') return `Changes since ${todos.staleSince.toLocaleTimeString()} may be missing.`;
   if (todos.state === 'live') return todos.rows.size === 0 ? 'Nothing to do.' : '';
-  return todos.rows.size === 0 ? 'Connecting…' : 'Connecting again…';
+  return todos.rows.size === 0 ? 'Connecting…' : 'Reconnecting…';
 }
 
 const byAge = (a, b) => compare(a.created_at, b.created_at) || compare(a.id, b.id);
@@ -48,9 +50,9 @@ const compare = (a, b) => (a < b ? -1 : Number(a > b));
 function itemOf({ id, text, done }) {
   const box = Object.assign(document.createElement('input'), { type: 'checkbox', checked: done });
   box.addEventListener('change', () => void write('PATCH', `/${id}`, { done: box.checked }));
-  const words = Object.assign(document.createElement('span'), { textContent: text });
+  const caption = Object.assign(document.createElement('span'), { textContent: text });
   const label = document.createElement('label');
-  label.append(box, words);
+  label.append(box, caption);
   const remove = Object.assign(document.createElement('button'), { textContent: '✕', title: 'Remove' });
   remove.setAttribute('aria-label', `Remove ${text}`);
   remove.addEventListener('click', () => void write('DELETE', `/${id}`));
@@ -68,7 +70,10 @@ byId('add').addEventListener('submit', (event) => {
   text.value = '';
 });
 
-/** Until it is done: each of these writes may be repeated, as a new item's id is ours. A repeated POST is told 409, which is fine. */
+/**
+ * Repeats the write until the server has answered. Each of these writes may be repeated: the page
+ * chooses the id of a new item, so a repeated POST gets 409 and adds nothing.
+ */
 async function write(method, path, body) {
   for (let waitMs = 200; ; waitMs = Math.min(2 * waitMs, 5_000)) {
     const response = await fetch(new URL(`/api/todo${path}`, plankUrl), {

@@ -1,25 +1,27 @@
 /**
- * `npm run example:worker`: handles each change of a table at least once, also those that came while it was down. Settings: PLANK_URL
- * (http://localhost:8000), TABLE (items), FOLDER (where its position and what it made are kept; .plank/worker).
+ * `npm run example:worker`: handles each change of a table at least once, also changes that were
+ * committed while the worker was down. Settings: PLANK_URL (http://localhost:8000), TABLE (items),
+ * FOLDER (for its position and its results; .plank/worker).
  */
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Change, createPlank, PlankError } from '#client/plank-client.ts'; // yours: from 'plank-client'
+import { type Change, createPlank, PlankError } from '#client/plank-client.ts'; // in an application: from 'plank-client'
 
 const { PLANK_URL = 'http://localhost:8000', TABLE = 'items', FOLDER = '.plank/worker' } = process.env;
 const positionFile = join(FOLDER, 'position');
-const made = join(FOLDER, 'made');
+const results = join(FOLDER, 'made');
 const storeEveryMs = 500;
 
 /**
- * A kill between this and `store` makes it happen again. So it is written to be repeated: what it makes is named by the change's position,
- * and a second time replaces the first. A mail or a payment would carry the position as its idempotency key.
+ * After a kill between `handle` and `store`, the same change is handled again. So repeating must be
+ * harmless: a result is named by the change's position, and a second one replaces the first. A mail
+ * or a payment would carry the position as its idempotency key.
  */
 function handle({ action, id, data, pos }: Change): void {
-  writeWhole(join(made, `${pos}.json`), JSON.stringify({ action, id, data }));
+  writeWhole(join(results, `${pos}.json`), JSON.stringify({ action, id, data }));
 }
 
-/** All of it or nothing, whenever the process is killed. */
+/** Writes the whole file or nothing, whenever the process is killed. */
 function writeWhole(file: string, text: string): void {
   writeFileSync(`${file}.new`, text);
   renameSync(`${file}.new`, file);
@@ -34,7 +36,7 @@ function stored(): string | undefined {
   }
 }
 
-mkdirSync(made, { recursive: true });
+mkdirSync(results, { recursive: true });
 const plank = createPlank({ url: new URL('/ws', PLANK_URL) });
 const from = stored();
 const changes = plank.table(TABLE).changes(from === undefined ? {} : { from });
@@ -46,7 +48,8 @@ function store(position: string | null): void {
   if (last === undefined) process.stdout.write(`begins at ${position}\n`);
   last = position;
 }
-// where nothing happens for longer than Plank keeps history, the last change's position would be worth nothing
+// a table may be quiet for longer than the retention; then the position of its last change is no
+// longer kept
 const timer = setInterval(() => store(changes.position()), storeEveryMs);
 process.once('SIGTERM', () => void changes.return?.());
 
@@ -57,7 +60,8 @@ try {
   }
 } catch (error) {
   if (!(error instanceof PlankError)) throw error;
-  // RESYNC: it was away for too long. What it knows is to be compared with the rows, then the position file removed.
+  // RESYNC: the worker was down for longer than the retention. Compare its results with the rows,
+  // then remove the position file.
   process.stderr.write(`${error.code}: ${error.message}\n`);
   process.exitCode = 1;
 } finally {

@@ -1,11 +1,33 @@
-// Owns the clients of a torture run. They share no code with Plank's SDK, but for those that are to try the SDK itself. What must stay
-// true: each comes back by itself after a jittered pause, as PROTOCOL.md says, and what it got is looked at as it comes.
+// The clients of a torture run. They share no code with Plank's SDK, except for SdkClient, which
+// tries the SDK itself. What must stay true: each client connects and subscribes again by itself
+// after a pause with jitter, as PROTOCOL.md says, and checks each frame.
 
 import { WebSocket } from 'ws';
 import { createPlank, type LiveQuery } from '#client/plank-client.ts';
 import { keyText, type Observed, seqOf } from './observed.ts';
 import { type Ask, Picture } from './picture.ts';
 import type { Random } from './random.ts';
+
+/**
+ * Full jitter: the ceiling doubles with each failure, as in the SDK. It ends at 1 s, as all must
+ * agree within seconds after the last fault.
+ */
+class Pauses {
+  readonly #random: Random;
+  #failures = 0;
+
+  constructor(random: Random) {
+    this.#random = random;
+  }
+
+  next(): number {
+    return this.#random.next() * Math.min(1_000, 100 * 2 ** this.#failures++);
+  }
+
+  reset(): void {
+    this.#failures = 0;
+  }
+}
 
 /** What all clients can be asked at the end of a round. */
 export interface TortureClient {
@@ -24,15 +46,14 @@ abstract class SocketClient implements TortureClient {
   readonly name: string;
   protected readonly observed: Observed;
   protected ws: WebSocket | undefined;
-  readonly #random: Random;
+  readonly #pauses: Pauses;
   #retry: NodeJS.Timeout | undefined;
   #over = false;
-  #failures = 0;
 
   constructor(name: string, observed: Observed, random: Random) {
     this.name = name;
     this.observed = observed;
-    this.#random = random;
+    this.#pauses = new Pauses(random);
   }
 
   protected abstract dial(): WebSocket;
@@ -48,7 +69,7 @@ abstract class SocketClient implements TortureClient {
     const ws = this.dial();
     this.ws = ws;
     let alive: NodeJS.Timeout | undefined;
-    // a connection that is open and dead: the server pings each second here
+    // finds a connection that is open and dead: the server pings each second here
     const sign = () => {
       clearTimeout(alive);
       alive = setTimeout(() => ws.isPaused || ws.terminate(), 6_000);
@@ -59,7 +80,7 @@ abstract class SocketClient implements TortureClient {
       this.#again();
     });
     ws.on('open', () => {
-      this.#failures = 0;
+      this.#pauses.reset();
       sign();
       this.opened();
     });
@@ -83,8 +104,7 @@ abstract class SocketClient implements TortureClient {
   #again(): void {
     if (this.#over) return;
     clearTimeout(this.#retry);
-    const most = Math.min(1_000, 100 * 2 ** this.#failures++);
-    this.#retry = setTimeout(() => this.start(), this.#random.next() * most);
+    this.#retry = setTimeout(() => this.start(), this.#pauses.next());
   }
 
   drop(): void {
@@ -106,12 +126,12 @@ abstract class SocketClient implements TortureClient {
   }
 }
 
-/** The first users' client: every table, and nothing but frames. */
+/** The first users' client in plain mode: every table, and nothing but change frames. */
 export class PlainClient extends SocketClient {
   /** in the order in which they came */
   readonly seqs: number[] = [];
   readonly #url: string;
-  /** of `accounts`: version by key; only where it was there from the start */
+  /** of `accounts`: version by key; complete only for a client that was there from the start */
   readonly #rows = new Map<string, number>();
   #pos: string | undefined;
 
@@ -163,6 +183,7 @@ export class PlainClient extends SocketClient {
 export class FramesClient extends SocketClient {
   readonly #url: string;
   readonly #pictures: Picture[];
+  readonly #pauses: Map<Picture, Pauses>;
   readonly #byChannel = new Map<string, Picture>();
   readonly #asked = new Map<number, Picture>();
   #requests = 0;
@@ -171,6 +192,7 @@ export class FramesClient extends SocketClient {
     super(name, observed, random);
     this.#url = url;
     this.#pictures = asks.map((ask) => new Picture(name, ask, observed));
+    this.#pauses = new Map(this.#pictures.map((picture) => [picture, new Pauses(random)]));
   }
 
   protected override dial(): WebSocket {
@@ -206,11 +228,21 @@ export class FramesClient extends SocketClient {
       if (frame.code !== 'UNAVAILABLE')
         this.observed.problem(`${picture?.who ?? this.name}: ${frame.code} ${frame.message}`);
       picture?.clear();
-      const ws = this.ws;
-      if (picture)
-        setTimeout(() => ws === this.ws && ws?.readyState === WebSocket.OPEN && this.#subscribe(picture), 300);
-    } else if (frame.type === 'pos') for (const picture of this.#pictures) picture.apply(frame);
-    else if (frame.ch !== undefined) this.#byChannel.get(frame.ch)?.apply(frame);
+      if (picture) this.#subscribeLater(picture);
+    } else if (frame.type === 'pos') {
+      for (const picture of this.#pictures) picture.apply(frame);
+    } else if (frame.ch !== undefined) {
+      const picture = this.#byChannel.get(frame.ch);
+      picture?.apply(frame);
+      if (picture && frame.type === 'live') this.#pauses.get(picture)!.reset();
+    }
+  }
+
+  /** On this connection: the next one subscribes to everything at once. */
+  #subscribeLater(picture: Picture): void {
+    const { ws } = this;
+    const isCurrent = () => ws === this.ws && ws?.readyState === WebSocket.OPEN;
+    setTimeout(() => isCurrent() && this.#subscribe(picture), this.#pauses.get(picture)!.next());
   }
 
   override pictures() {
@@ -224,7 +256,7 @@ export class EventsClient implements TortureClient {
   readonly #url: string;
   readonly #picture: Picture;
   readonly #observed: Observed;
-  readonly #random: Random;
+  readonly #pauses: Pauses;
   readonly #over = new AbortController();
   #drop = new AbortController();
   #lastId: string | undefined;
@@ -234,7 +266,7 @@ export class EventsClient implements TortureClient {
     this.#url = url;
     this.#picture = new Picture(name, ask, observed);
     this.#observed = observed;
-    this.#random = random;
+    this.#pauses = new Pauses(random);
   }
 
   start(): this {
@@ -247,7 +279,7 @@ export class EventsClient implements TortureClient {
       this.#drop = new AbortController();
       await this.#read(AbortSignal.any([this.#over.signal, this.#drop.signal])).catch(() => {});
       this.#observed.reconnects++;
-      await new Promise((resolve) => setTimeout(resolve, this.#random.next() * 500));
+      await new Promise((resolve) => setTimeout(resolve, this.#pauses.next()));
     }
   }
 
@@ -283,7 +315,8 @@ export class EventsClient implements TortureClient {
     if (id !== undefined) this.#lastId = id;
     const frame = JSON.parse(data) as { type: string; code?: string };
     if (frame.type === 'error' && frame.code !== 'UNAVAILABLE') this.#observed.problem(`${this.#picture.who}: ${data}`);
-    // by the id alone a client knows from where it goes on
+    if (frame.type === 'live') this.#pauses.reset();
+    // a client goes on by the event's id alone, never by the frame's `pos`
     this.#picture.apply(frame);
     this.#picture.position = id === undefined || id === 'anew' || id === 'end' ? undefined : id;
   }
