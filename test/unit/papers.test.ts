@@ -62,7 +62,7 @@ describe('invariants', () => {
 it('sections of PROTOCOL.md that code cites are there', () => {
   const sources = ['services', 'shared', 'client', 'test/support'].flatMap((folder) => filesOf(folder, '.ts'));
   const cited = sources.flatMap((path) =>
-    [...read(path).matchAll(/PROTOCOL\.md, "([^"]+)"/g)].map(([, name]) => name!),
+    [...read(path).matchAll(/PROTOCOL\.md, "([^"]+)"/g)].map(([, name]) => name!.replaceAll(/\s+\*?\s*/g, ' ')),
   );
   expect(cited.length).toBeGreaterThan(0);
   const headings = [...read('PROTOCOL.md').matchAll(/^#+ (.+)$/gm)].map(([, heading]) => heading);
