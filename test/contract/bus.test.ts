@@ -2,7 +2,7 @@
 
 import { randomBytes } from 'node:crypto';
 import { pino } from 'pino';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type Bus, LocalBus } from '#shared/bus/bus.ts';
 import { RedisBus } from '#shared/bus/bus-redis.ts';
 import { Roster } from '#shared/bus/roster.ts';
@@ -58,7 +58,7 @@ describe.each(Object.entries(buses))('a bus %s', (_name, open) => {
     return made;
   }
 
-  it('brings a message to everybody, as it was', async () => {
+  test('brings a message to everybody, as it was', async () => {
     const heard: { text?: string }[] = [];
     there.listen((message) => heard.push(message as { text?: string }));
     here.send({ text: 'größer 🦉', list: [1, null, { deep: true }] });
@@ -67,7 +67,7 @@ describe.each(Object.entries(buses))('a bus %s', (_name, open) => {
     expect(spoken()).toEqual([{ text: 'größer 🦉', list: [1, null, { deep: true }] }]);
   });
 
-  it('brings nothing to who listens no more', async () => {
+  test('brings nothing to who listens no more', async () => {
     const heard: unknown[] = [];
     const others: unknown[] = [];
     const off = there.listen((message) => heard.push(message));
@@ -78,7 +78,7 @@ describe.each(Object.entries(buses))('a bus %s', (_name, open) => {
     expect(heard).toEqual([]);
   });
 
-  it('tells each process who is there, and at once who has gone', async () => {
+  test('tells each process who is there, and at once who has gone', async () => {
     const one = roster(here, 'gateway-10');
     const two = roster(there, 'gateway-2');
     roster(there, 'listener-1', 'listener');
@@ -92,7 +92,7 @@ describe.each(Object.entries(buses))('a bus %s', (_name, open) => {
     await until('it has gone', () => one.nodes().length === 2, 1_000);
   });
 
-  it('brings a question to one, or to everybody, and the answers back', async () => {
+  test('brings a question to one, or to everybody, and the answers back', async () => {
     const one = roster(here, 'gateway-1');
     const two = roster(there, 'gateway-2');
     await until('both know each other', () => one.nodes().length === 2 && two.nodes().length === 2, 5_000);
@@ -112,14 +112,14 @@ describe.each(Object.entries(buses))('a bus %s', (_name, open) => {
     expect(await one.ask(two.instance, 'nonsense')).toMatchObject([{ error: 'a gateway knows nothing of nonsense' }]);
   });
 
-  it('waits for nobody who does not answer', async () => {
+  test('waits for nobody who does not answer', async () => {
     const one = roster(here, 'gateway-1');
     const started = performance.now();
     expect(await one.ask('nobody', 'double', {}, 100)).toEqual([]);
     expect(performance.now() - started).toBeLessThan(1_000);
   });
 
-  it('survives what is no message of ours', async () => {
+  test('survives what is no message of ours', async () => {
     const one = roster(here, 'gateway-1');
     for (const message of [{ type: 'status' }, { type: 'answer', id: 7 }, { type: 'ask' }, { type: 'later' }, []])
       there.send(message);
@@ -152,7 +152,7 @@ describe('a bus whose Redis', () => {
     await proxy.stop();
   });
 
-  it('falls silent works again when Redis does', async () => {
+  test('falls silent works again when Redis does', async () => {
     proxy.blackhole();
     heard = 0;
     const before = proxy.accepted;
@@ -169,7 +169,7 @@ describe('a bus whose Redis', () => {
   });
 
   // a rejection that nobody hears would end the run
-  it('ends connections as they subscribe goes on, and works again when Redis does', async () => {
+  test('ends connections as they subscribe goes on, and works again when Redis does', async () => {
     const before = proxy.accepted;
     proxy.cutAt('subscribe');
     await until('it has subscribed again and again', () => proxy.accepted >= before + 6, 10_000);

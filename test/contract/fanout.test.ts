@@ -4,7 +4,7 @@
 import { randomBytes } from 'node:crypto';
 import { Redis } from 'ioredis';
 import { pino } from 'pino';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { Batch } from '#shared/log/batch.ts';
 import type { Publisher, Tail } from '#shared/log/fanout.ts';
 import { LocalFanout } from '#shared/log/fanout-local.ts';
@@ -92,7 +92,7 @@ describe.each([
     ({ publisher, tail } = await start());
   });
 
-  it('takes the first batch wherever it begins, and then only what follows', async () => {
+  test('takes the first batch wherever it begins, and then only what follows', async () => {
     expect(await publisher.lastSeq(1)).toBeNull();
     expect(await publisher.publish(batchOf(11, 15), 1)).toEqual({ status: 'published' });
     expect(await publisher.publish(batchOf(16, 16), 1)).toEqual({ status: 'published' });
@@ -105,7 +105,7 @@ describe.each([
     expect(seqs(await tail.history(0))).toEqual(['11-15', '16-16']);
   });
 
-  it('gives batches that keep nothing alive but themselves', async () => {
+  test('gives batches that keep nothing alive but themselves', async () => {
     for (let seq = 1; seq <= 40; seq++) {
       // as a drain's come: a view of what the socket read
       const { buffer, ...batch } = batchOf(seq, seq, { bytes: [2, 900, 5_000][seq % 3]! });
@@ -116,7 +116,7 @@ describe.each([
       expect(buffer.buffer.byteLength).toBeLessThan(buffer.length * 1.1);
   });
 
-  it('turns away a term that is over, and changes nothing for it', async () => {
+  test('turns away a term that is over, and changes nothing for it', async () => {
     await publisher.publish(batchOf(1, 2), 7);
     expect(await publisher.publish(batchOf(3, 3), 6)).toEqual({ status: 'deposed' });
     expect(await publisher.lastSeq(1)).toBe(2);
@@ -126,7 +126,7 @@ describe.each([
     expect(seqs(await tail.history(0))).toEqual(['1-2', '3-3', '4-4']);
   });
 
-  it('begins a new epoch empty, whatever its terms are, and turns away the one before', async () => {
+  test('begins a new epoch empty, whatever its terms are, and turns away the one before', async () => {
     await publisher.publish(batchOf(1, 9), 5);
     expect(await publisher.lastSeq(2)).toBeNull();
     expect(await publisher.publish(batchOf(7, 8, { epoch: 2 }), 1)).toEqual({ status: 'published' });
@@ -138,7 +138,7 @@ describe.each([
     expect(only).toMatchObject({ epoch: 2, firstSeq: 7, lastSeq: 8 });
   });
 
-  it('begins anew where it is told to, and not by a term that is over', async () => {
+  test('begins anew where it is told to, and not by a term that is over', async () => {
     await publisher.publish(batchOf(1, 9), 5);
     expect(await publisher.publish(batchOf(20, 21), 4, true)).toEqual({ status: 'deposed' });
     expect(await publisher.publish(batchOf(20, 21), 5, true)).toEqual({ status: 'published' });
@@ -148,7 +148,7 @@ describe.each([
     expect(await publisher.lastSeq(1)).toBe(22);
   });
 
-  it('gives a reader the same bytes, densely, from where it is', async () => {
+  test('gives a reader the same bytes, densely, from where it is', async () => {
     const batches = [batchOf(1, 3), batchOf(4, 4, { bytes: 100_000 }), batchOf(5, 9)];
     for (const batch of batches) await publisher.publish(batch, 1);
     let after = 0;
@@ -167,7 +167,7 @@ describe.each([
     expect(await tail.history(9)).toEqual([]);
   });
 
-  it('waits for the next batch, and wakes with it', async () => {
+  test('waits for the next batch, and wakes with it', async () => {
     await publisher.publish(batchOf(1, 1), 1);
     const started = performance.now();
     expect(await tail.read(1, 200, never)).toEqual([]);
@@ -180,7 +180,7 @@ describe.each([
     expect(performance.now() - published).toBeLessThan(900);
   });
 
-  it('gives history while a read waits', async () => {
+  test('gives history while a read waits', async () => {
     await publisher.publish(batchOf(1, 2), 1);
     let waiting = true;
     const reading = tail.read(2, 1_000, never).finally(() => {
@@ -192,7 +192,7 @@ describe.each([
     expect(seqs(await reading)).toEqual(['3-3']);
   });
 
-  it('keeps a bounded stretch, and shows a reader behind it that there is a gap', async () => {
+  test('keeps a bounded stretch, and shows a reader behind it that there is a gap', async () => {
     // more than either of them keeps
     const each = 50_000;
     for (let seq = 1; seq <= 120; seq++) await publisher.publish(batchOf(seq, seq, { bytes: each }), 1);
@@ -209,7 +209,7 @@ describe.each([
     }
   });
 
-  it('stops twice', async () => {
+  test('stops twice', async () => {
     await publisher.publish(batchOf(1, 1), 1);
     await Promise.all([publisher.stop(), publisher.stop(), tail.stop(), tail.stop()]);
     await publisher.stop();
@@ -218,7 +218,7 @@ describe.each([
 });
 
 describe('Redis', () => {
-  it('uses no more memory than it may, also where a publisher follows another', async () => {
+  test('uses no more memory than it may, also where a publisher follows another', async () => {
     const name = ownName();
     const redis = await redisClient();
     const used = async () => (await redis.memory('USAGE', `{${name}}:stream`)) ?? 0;
@@ -235,7 +235,7 @@ describe('Redis', () => {
     }
   });
 
-  it('goes on from whatever is left when the stream or what belongs to it is deleted', async () => {
+  test('goes on from whatever is left when the stream or what belongs to it is deleted', async () => {
     const name = ownName();
     const redis = await redisClient();
     const { publisher, tail } = await overRedis(await redisUrl(), name);
@@ -252,7 +252,7 @@ describe('Redis', () => {
     expect(await publisher.lastSeq(1)).toBeNull();
   });
 
-  it('answers within two seconds when Redis falls silent, on every path, and recovers', async () => {
+  test('answers within two seconds when Redis falls silent, on every path, and recovers', async () => {
     const proxy = await TcpProxy.start(await redisUrl());
     cleanups.push(() => proxy.stop());
     const { publisher, tail } = await overRedis(proxy.through(await redisUrl()), ownName());
@@ -280,7 +280,7 @@ describe('Redis', () => {
     expect(seqs(await tail.read(1, 1_000, never))).toEqual(['2-2']);
   });
 
-  it('takes a batch twice whose answer was lost', async () => {
+  test('takes a batch twice whose answer was lost', async () => {
     const proxy = await TcpProxy.start(await redisUrl());
     cleanups.push(() => proxy.stop());
     const { publisher, tail } = await overRedis(proxy.through(await redisUrl()), ownName());
@@ -297,7 +297,7 @@ describe('Redis', () => {
     expect(seqs(await tail.history(0))).toEqual(['1-1', '2-2', '3-3']);
   });
 
-  it('is one stream to publishers that do not know of each other', async () => {
+  test('is one stream to publishers that do not know of each other', async () => {
     const name = ownName();
     const pairs = await Promise.all(
       [1, 2, 3].map(async (term) => ({ term, ...(await overRedis(await redisUrl(), name)) })),
@@ -318,7 +318,7 @@ describe('Redis', () => {
     expect(await tail.read(100, 1, never)).toEqual([]);
   });
 
-  it('is not waited for at the start when it does not answer', async () => {
+  test('is not waited for at the start when it does not answer', async () => {
     const proxy = await TcpProxy.start(await redisUrl());
     cleanups.push(() => proxy.stop());
     await requireNoEviction(proxy.through(await redisUrl()));
@@ -330,7 +330,7 @@ describe('Redis', () => {
 });
 
 describe('batchOf', () => {
-  it('makes what the others rely on', () => {
+  test('makes what the others rely on', () => {
     expect(rowsOf(3, 5).map(([seq]) => seq)).toEqual(['3', '4', '5']);
     expect(batchOf(3, 5)).toMatchObject({ epoch: 1, firstSeq: 3, lastSeq: 5 });
   });

@@ -3,7 +3,7 @@
 
 import { spawn } from 'node:child_process';
 import type { Browser, Page } from 'playwright-core';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type LocalNginx, startNginx } from '#deploy/local/nginx.ts';
 import { findProgram } from '#deploy/local/process.ts';
 import { admin } from '../support/servers/admin.ts';
@@ -63,7 +63,7 @@ async function listen(page: Page, path: string): Promise<() => Promise<Event[]>>
   return () => page.evaluate<Event[]>('events');
 }
 
-it('an EventSource goes on by itself, once for each change', async () => {
+test('an EventSource goes on by itself, once for each change', async () => {
   await insert('before', 10);
   await insert('not for it', 1);
   const page = await browser.newPage();
@@ -89,7 +89,7 @@ it('an EventSource goes on by itself, once for each change', async () => {
   await page.close();
 });
 
-it('an EventSource comes back where no gateway was there for a while', async () => {
+test('an EventSource comes back where no gateway was there for a while', async () => {
   const page = await browser.newPage();
   await page.goto(url);
   const events = await listen(page, `/api/items/changes?where=${where}`);
@@ -114,7 +114,7 @@ it('an EventSource comes back where no gateway was there for a while', async () 
   await page.close();
 });
 
-it('an EventSource stays away where its table is gone', async () => {
+test('an EventSource stays away where its table is gone', async () => {
   const page = await browser.newPage();
   await page.goto(url);
   const events = await listen(page, '/api/gone/changes?snapshot=true');
@@ -128,7 +128,7 @@ it('an EventSource stays away where its table is gone', async () => {
 // not on every machine
 const curlProgram = findProgram('curl');
 
-it.skipIf(!curlProgram)('curl -N shows each change as it comes', async () => {
+test.skipIf(!curlProgram)('curl -N shows each change as it comes', async () => {
   const curl = spawn(curlProgram!, ['-sN', `${url}api/items/changes?where=${where}`], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });

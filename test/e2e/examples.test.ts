@@ -7,7 +7,7 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Browser, BrowserContext, Page } from 'playwright-core';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 import { Cluster } from '#deploy/local/cluster.ts';
 import { type Child, startChild } from '#deploy/local/process.ts';
 import { type LocalRedis, startRedis } from '#deploy/local/redis.ts';
@@ -93,7 +93,7 @@ async function expectSame(pages: Page[]): Promise<void> {
   for (const page of pages) await until('a page shows what the table holds', () => same(page), deadlineMs);
 }
 
-it('a to-do list in two windows, through the death of each gateway', async () => {
+test('a to-do list in two windows, through the death of each gateway', async () => {
   await add(1, 20);
   const context = await browser.newContext();
   const pages = await Promise.all([openList(context), openList(context)]);
@@ -129,7 +129,7 @@ it('a to-do list in two windows, through the death of each gateway', async () =>
   await context.close();
 });
 
-it('a worker, killed and started again, handles every change', async () => {
+test('a worker, killed and started again, handles every change', async () => {
   const made = join(folder, 'worker/made');
   const env = { PLANK_URL: cluster.url, TABLE: 'items', FOLDER: join(folder, 'worker') };
   let worker = await run('examples/worker/worker.ts', env);
@@ -179,7 +179,7 @@ it('a worker, killed and started again, handles every change', async () => {
 
 const seq = (position: string) => Number(position.split('.')[1]);
 
-it('the list runs no script from an address in its URL, nor from anywhere but its Plank', async () => {
+test('the list runs no script from an address in its URL, nor from anywhere but its Plank', async () => {
   const asked: string[] = [];
   const elsewhere = createServer((request, response) => {
     asked.push(request.url!);

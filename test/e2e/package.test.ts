@@ -5,7 +5,7 @@ import { mkdir, mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/promise
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 
 const run = promisify(execFile);
 const root = join(import.meta.dirname, '../..');
@@ -26,7 +26,7 @@ beforeAll(async () => {
 
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
-it('is imported by Node', async () => {
+test('is imported by Node', async () => {
   const script = `import * as sdk from 'plank-client'; import * as hook from 'plank-client/react';
     const plank = sdk.createPlank({ url: 'ws://localhost:1/ws' });
     console.log(typeof plank.table('items').live, new sdk.PlankError('X', 'y').code, Object.keys({ ...sdk, ...hook }).join()); plank.close();`;
@@ -35,7 +35,7 @@ it('is imported by Node', async () => {
   expect(stdout).toBe('function X PlankError,createPlank,isTruncated,useLive\n');
 });
 
-it('says its types', async () => {
+test('says its types', async () => {
   const tsc = [join(root, 'node_modules/typescript/bin/tsc'), '--noEmit', '--strict', '--skipLibCheck', 'false'];
   const options = ['--module', 'nodenext', '--target', 'es2022', '--types', ''];
   const check = (file: string) =>

@@ -6,7 +6,7 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { promisify } from 'node:util';
 import type { Browser } from 'playwright-core';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { WebSocket as WsSocket } from 'ws';
 import { Cluster } from '#deploy/local/cluster.ts';
 import { findProgram } from '#deploy/local/process.ts';
@@ -67,7 +67,7 @@ function asKnown(text: string): Notification {
 
 describe('curl', () => {
   // exactly the line of the README; its answer is what curl prints
-  it('creates an item', async () => {
+  test('creates an item', async () => {
     const curl = findProgram('curl');
     const url = `${cluster.url}/api/items`;
     const body = '{"name": "Test Item", "value": 42}';
@@ -115,7 +115,7 @@ describe('a page of another origin', () => {
     await new Promise((resolve) => site?.close(resolve));
   });
 
-  it('listens, and writes', async () => {
+  test('listens, and writes', async () => {
     const page = await browser.newPage();
     await page.goto(`http://127.0.0.1:${(site.address() as AddressInfo).port}/`);
     await page.getByText('connected').waitFor({ timeout: deadlineMs });
@@ -144,7 +144,7 @@ describe('a page of another origin', () => {
 });
 
 describe('Node', () => {
-  it("listens with Node's own WebSocket", async () => {
+  test("listens with Node's own WebSocket", async () => {
     const ws = new WebSocket(cluster.webSocketUrl);
     const texts: string[] = [];
     ws.addEventListener('message', ({ data }) => texts.push(data as string));
@@ -159,7 +159,7 @@ describe('Node', () => {
   });
 
   // with its defaults: it offers compression
-  it('listens with ws', async () => {
+  test('listens with ws', async () => {
     const ws = new WsSocket(cluster.webSocketUrl);
     const texts: string[] = [];
     ws.on('message', (data: Buffer) => texts.push(data.toString()));
@@ -172,7 +172,7 @@ describe('Node', () => {
 });
 
 describe('Python', () => {
-  it('listens with websockets', async () => {
+  test('listens with websockets', async () => {
     const script = `
 import asyncio, json, sys, websockets
 

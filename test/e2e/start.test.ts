@@ -7,7 +7,7 @@ import { createServer } from 'node:net';
 import { networkInterfaces, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { type Child, freePort, startChild } from '#deploy/local/process.ts';
 import { until } from '../support/wait.ts';
 
@@ -90,7 +90,7 @@ async function postgresPid(): Promise<number> {
 const listOf = async ({ url }: Started): Promise<unknown> => (await fetch(`${url}/api/items`)).json();
 
 describe('npm start', () => {
-  it('prints a URL and a curl line that work', async () => {
+  test('prints a URL and a curl line that work', async () => {
     const running = await startUntilReady();
     expect(running.output()).toContain(`test page   ${running.url}/`);
     const outer = Object.values(networkInterfaces()).flatMap((all) =>
@@ -119,7 +119,7 @@ describe('npm start', () => {
     await ctrlC(running);
   });
 
-  it('keeps its data over a Ctrl-C, which leaves no process behind, and drops it with --fresh', async () => {
+  test('keeps its data over a Ctrl-C, which leaves no process behind, and drops it with --fresh', async () => {
     const first = await startUntilReady({ args: ['--fresh'] });
     const postgres = await postgresPid();
     expect(isThere(postgres)).toBe(true);
@@ -159,7 +159,7 @@ describe('npm start', () => {
   });
 
   // npm itself ends by the signal; how the process below it ends, only its own parent sees
-  it.each([
+  test.each([
     ['one SIGINT', 1],
     ['the two SIGINTs that arrive where npm passes on what the terminal sent already', 2],
   ])('ends with exit code 0 on %s', async (_, times) => {
@@ -175,7 +175,7 @@ describe('npm start', () => {
     expect(isThere(postgres)).toBe(false);
   });
 
-  it('says in one line that the port is taken, and ends with exit code 1', async () => {
+  test('says in one line that the port is taken, and ends with exit code 1', async () => {
     const taken = createServer();
     await new Promise<void>((resolve) => taken.listen(0, resolve));
     try {

@@ -6,7 +6,7 @@ import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
 import type { AddressInfo } from 'node:net';
 import type { Browser, Page } from 'playwright-core';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 import { admin } from '../support/servers/admin.ts';
 import { launchBrowser } from '../support/servers/browser.ts';
 import { createDatabase, type TestDatabase } from '../support/servers/servers.ts';
@@ -139,7 +139,7 @@ async function openPage(): Promise<{ page: Page; errors: string[] }> {
   return { page, errors };
 }
 
-it('shares, draws and ends', async () => {
+test('shares, draws and ends', async () => {
   await admin(database.url, `insert into items (name, value) values ('few', 1), ('ten', 10), ('many', 100)`);
   const { page, errors } = await openPage();
 
@@ -171,7 +171,7 @@ it('shares, draws and ends', async () => {
   await page.close();
 });
 
-it('unmounted, hidden and back while changes come, draws only what the table was', async () => {
+test('unmounted, hidden and back while changes come, draws only what the table was', async () => {
   // of each pair one is in sight, after each transaction
   const pairs = ['a', 'b', 'c'];
   for (const pair of pairs)

@@ -2,7 +2,7 @@
 // history that was given up once it has begun anew, or comes back with a position of it; and nobody begins anew more than once. A mere
 // restart, or a crash, makes nobody begin anew.
 
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 import { migrate } from '#shared/postgres/migrate.ts';
 import type { ServerFrame } from '#shared/wire.ts';
 import { admin } from '../support/servers/admin.ts';
@@ -151,7 +151,7 @@ const table = cases.flatMap((one) => [
   ...(one.keeps === 'all' ? [] : [{ ...one, redis: 'emptied' }]),
 ]);
 
-it.each(table)('$name, with Redis $redis', async ({ save, restore, keeps, redis }) => {
+test.each(table)('$name, with Redis $redis', async ({ save, restore, keeps, redis }) => {
   await using own = new AsyncDisposableStack();
   await server('drop database if exists app with (force)');
   await server('create database app');

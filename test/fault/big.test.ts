@@ -1,7 +1,7 @@
 // What is large: a row of 1 MB full of emoji, and one statement over 100,000 rows. The writes succeed, everything arrives
 // once and in order, live and on a resume from before it, and the gateways' memory stays bounded.
 
-import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
 import { Cluster, type ClusterNode } from '#deploy/local/cluster.ts';
 import { admin } from '../support/servers/admin.ts';
@@ -57,7 +57,7 @@ async function framesOf(url: string, count: number): Promise<{ data: Record<stri
   return frames;
 }
 
-it('a row of 1 MB full of emoji arrives as it is, live and on a resume', async () => {
+test('a row of 1 MB full of emoji arrives as it is, live and on a resume', async () => {
   const url = cluster.webSocketUrl;
   const body = '😀é\u0001"\\'.repeat(120_000);
   expect(Buffer.byteLength(body)).toBeGreaterThan(megabyte);
@@ -84,7 +84,7 @@ function escape(text: string): string {
   return `E'${text.replaceAll('\\', '\\\\').replaceAll("'", "''").replaceAll('\u0001', '\\u0001')}'`;
 }
 
-it('one statement over 100,000 rows arrives once and in order, live and on a resume', async () => {
+test('one statement over 100,000 rows arrives once and in order, live and on a resume', async () => {
   const url = cluster.webSocketUrl;
   const live = await TestClient.connect({ url, tables: 'items' });
   await admin(databaseUrl, `insert into items (name, value) values ('first', 1)`);

@@ -1,6 +1,6 @@
 // Four gateways behind a real nginx: 200 clients are spread evenly, and each gets each change exactly once and in order.
 
-import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { Cluster } from '#deploy/local/cluster.ts';
 import { createDatabase, redisUrl } from '../support/servers/servers.ts';
 import { connectAll, quantile, type TestClient } from '../support/stage/client.ts';
@@ -28,7 +28,7 @@ beforeEach(() => tellOnFailure(() => [...cluster.listeners, ...cluster.gateways]
 
 afterAll(() => stack.disposeAsync());
 
-it('spreads 200 clients over four gateways, each within 20 % of a fair share', async () => {
+test('spreads 200 clients over four gateways, each within 20 % of a fair share', async () => {
   const counts = await Promise.all(cluster.gateways.map((node) => metric(node, 'plank_connections', 'websocket')));
   console.log(`connections of the replicas: ${counts.join(', ')}`);
   expect(counts.reduce((sum, count) => sum + count)).toBe(200);
@@ -39,7 +39,7 @@ it('spreads 200 clients over four gateways, each within 20 % of a fair share', a
   expect(answers.map((answer) => answer.http)).toEqual([200, 200, 200, 200]);
 });
 
-it('gives each client each change exactly once and in order', async () => {
+test('gives each client each change exactly once and in order', async () => {
   const ledger = new Ledger({ databaseUrl, restUrl: cluster.url, sqlWriters: 2, restWriters: 2 }).start();
   await ledger.more(500);
   await ledger.finish(clients);
@@ -54,7 +54,7 @@ it('gives each client each change exactly once and in order', async () => {
   );
 });
 
-it('forgets clients that leave', async () => {
+test('forgets clients that leave', async () => {
   for (const client of clients) client.stop();
   const left = async () => {
     const answers = await Promise.all(cluster.gateways.map((node) => health(node)));

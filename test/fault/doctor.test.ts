@@ -5,7 +5,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Redis } from 'ioredis';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { verdict } from '#deploy/doctor/clock.ts';
 import type { Finding } from '#deploy/doctor/finding.ts';
 import { Cluster } from '#deploy/local/cluster.ts';
@@ -78,7 +78,7 @@ const gateway = () => new URL(cluster.gateways[0]!.url).host;
 const quick = (url: string) => doctor({ args: ['--quick', '--url', url] });
 
 describe('the doctor', () => {
-  it('finds nothing wrong where nothing is', async () => {
+  test('finds nothing wrong where nothing is', async () => {
     const report = await doctor({ args: ['--url', cluster.url] });
     expect(troubles(report)).toEqual([]);
     expect(report.status).toBe(0);
@@ -100,7 +100,7 @@ describe('the doctor', () => {
       expect(well, String(words)).toContainEqual(expect.stringMatching(words));
   });
 
-  it('says in one line what it needs', async () => {
+  test('says in one line what it needs', async () => {
     const report = await doctor({ env: { DATABASE_URL: '' } });
     expect(report).toMatchObject({
       status: 2,
@@ -112,7 +112,7 @@ describe('the doctor', () => {
     });
   });
 
-  it('says what cannot be reached', async () => {
+  test('says what cannot be reached', async () => {
     const nowhere = '127.0.0.1:2';
     const report = await doctor({
       args: ['--url', `http://${nowhere}`],
@@ -128,7 +128,7 @@ describe('the doctor', () => {
 });
 
 describe('the doctor on a broken database', () => {
-  it('says that PostgreSQL is too old', async () => {
+  test('says that PostgreSQL is too old', async () => {
     const old = await startVersion(13);
     try {
       const report = await doctor({ env: { DATABASE_URL: old.url } });
@@ -138,7 +138,7 @@ describe('the doctor on a broken database', () => {
     }
   });
 
-  it('says that it was not migrated', async () => {
+  test('says that it was not migrated', async () => {
     await admin(cluster.databaseUrl, 'create database empty');
     const url = new URL(cluster.databaseUrl);
     url.pathname = '/empty';
@@ -147,7 +147,7 @@ describe('the doctor on a broken database', () => {
     ]);
   });
 
-  it('says that a pooler stands in the way of LISTEN', async () => {
+  test('says that a pooler stands in the way of LISTEN', async () => {
     const pooler = await startPgBouncer(cluster.databaseUrl, 'transaction');
     try {
       const found = troubles(await doctor({ env: { DATABASE_URL: pooler.url } }));
@@ -160,7 +160,7 @@ describe('the doctor on a broken database', () => {
     }
   });
 
-  it('says which triggers are disabled or missing', async () => {
+  test('says which triggers are disabled or missing', async () => {
     // as where nothing follows the DDL, since the role that migrated is no superuser
     await admin(
       cluster.databaseUrl,
@@ -178,7 +178,7 @@ describe('the doctor on a broken database', () => {
     expect(troubles(await doctor())).toEqual([]);
   });
 
-  it('says which settings make commits unsafe', async () => {
+  test('says which settings make commits unsafe', async () => {
     const settings = { synchronous_commit: 'off', full_page_writes: 'off', autovacuum: 'off' };
     const unsafe = await startPostgres({ dataDir: join(folder, 'unsafe'), fsync: false, settings });
     try {
@@ -193,7 +193,7 @@ describe('the doctor on a broken database', () => {
     }
   });
 
-  it('says for whom triggers are off', async () => {
+  test('says for whom triggers are off', async () => {
     await admin(
       cluster.databaseUrl,
       'create role importer; alter role importer set session_replication_role = replica',
@@ -207,7 +207,7 @@ describe('the doctor on a broken database', () => {
     }
   });
 
-  it('says that nobody leads, and how long changes have been waiting', async () => {
+  test('says that nobody leads, and how long changes have been waiting', async () => {
     await cluster.listeners[0]!.stop();
     try {
       await admin(cluster.databaseUrl, "insert into items (name, value) values ('waits', 1)");
@@ -231,7 +231,7 @@ describe('the doctor on a broken Redis', () => {
   });
   afterAll(() => redis.disconnect());
 
-  it('says that it would forget', async () => {
+  test('says that it would forget', async () => {
     await redis.config('SET', 'maxmemory-policy', 'allkeys-lru');
     await redis.config('SET', 'maxmemory', '20mb');
     try {
@@ -245,7 +245,7 @@ describe('the doctor on a broken Redis', () => {
     }
   });
 
-  it('says that the stream is another one, or behind', async () => {
+  test('says that the stream is another one, or behind', async () => {
     const named = { env: { PLANK_LOG_NAME: 'another' } };
     expect(troubles(await doctor(named))).toEqual(['warning: there is no stream of the log "another"']);
     await redis.hset('{another}:meta', { epoch: 1, last: 1 });
@@ -256,13 +256,13 @@ describe('the doctor on a broken Redis', () => {
 });
 
 describe('the doctor on what clients meet', () => {
-  it('says that what is for operators is open', async () => {
+  test('says that what is for operators is open', async () => {
     const report = await quick(cluster.gateways[0]!.url);
     expect(troubles(report)).toEqual([expect.stringMatching(/^warning: \/metrics can be read by everybody/)]);
     expect(report.status).toBe(0);
   });
 
-  it('says that no gateway is behind the balancer', () =>
+  test('says that no gateway is behind the balancer', () =>
     withNginx(
       (conf) => conf,
       '127.0.0.1:1',
@@ -273,7 +273,7 @@ describe('the doctor on what clients meet', () => {
       },
     ));
 
-  it('says that the balancer does not pass the upgrade on', () =>
+  test('says that the balancer does not pass the upgrade on', () =>
     withNginx(
       (conf) => conf.replace(/^ *proxy_set_header Upgrade .*\n/m, ''),
       gateway(),
@@ -284,7 +284,7 @@ describe('the doctor on what clients meet', () => {
       },
     ));
 
-  it('says that the balancer cuts silent connections before their ping', () =>
+  test('says that the balancer cuts silent connections before their ping', () =>
     withNginx(
       (conf) => conf.replace(/proxy_read_timeout \d+s/, 'proxy_read_timeout 1s'),
       gateway(),
@@ -295,7 +295,7 @@ describe('the doctor on what clients meet', () => {
       },
     ));
 
-  it('says that the balancer holds event streams back', () =>
+  test('says that the balancer holds event streams back', () =>
     withNginx(
       (conf) => conf.replaceAll('proxy_buffering off;', 'proxy_buffering on; proxy_ignore_headers X-Accel-Buffering;'),
       gateway(),
@@ -306,7 +306,7 @@ describe('the doctor on what clients meet', () => {
 });
 
 describe('the doctor on a machine', () => {
-  it('says that too few files may be open', async () => {
+  test('says that too few files may be open', async () => {
     const report = await doctor({ prefix: ['sh', '-c', 'ulimit -n 1024 && exec "$@"', 'sh'] });
     expect(report.findings.filter(({ part, level }) => part === 'host' && level === 'warning')).toEqual([
       expect.objectContaining({
@@ -315,7 +315,7 @@ describe('the doctor on a machine', () => {
     ]);
   });
 
-  it.each([
+  test.each([
     [0, 1, 'ok'],
     [90, 10, 'ok'],
     [-5_000, 3, 'warning'],

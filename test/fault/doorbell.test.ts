@@ -2,7 +2,7 @@
 // directions, connections of the doorbell are ended, and NOTIFY is forbidden.
 
 import { Client } from 'pg';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { sleep } from '#shared/waiting.ts';
 import { admin } from '../support/servers/admin.ts';
 import { type Commit, DoorbellRig, pidOf, safetyIntervalMs } from '../support/stage/doorbell-rig.ts';
@@ -60,7 +60,7 @@ describe('WAKE=auto', () => {
     await ringing();
   });
 
-  it('leaves no change to the safety check while the load comes and goes', async () => {
+  test('leaves no change to the safety check while the load comes and goes', async () => {
     await trickle(clients, 20, 2_000);
     await burst(clients, 3_000, 4_000);
     await trickle(clients, 20, 2_000);
@@ -108,7 +108,7 @@ describe('WAKE=auto', () => {
     }
   });
 
-  it('polls for a long transaction that did not announce itself, and the others go on', async () => {
+  test('polls for a long transaction that did not announce itself, and the others go on', async () => {
     const long = clients.pop()!;
     const held = Promise.withResolvers<void>();
     // it begins in the middle of a burst, so that it holds the lock shared
@@ -145,7 +145,7 @@ describe('WAKE=auto', () => {
     expect(await rig.metric('safetyFinds')).toBe(0);
   });
 
-  it.each(['bell', 'lock'])('recovers when its %s connection is ended', async (name) => {
+  test.each(['bell', 'lock'])('recovers when its %s connection is ended', async (name) => {
     for (let i = 0; i < 8; i++) {
       const ended = await admin(
         rig.url,
@@ -170,7 +170,7 @@ describe('WAKE=auto', () => {
     await until('the bell is heard', async () => (await rig.metric('rings')) > rings, lateMs);
   });
 
-  it('gets the lock although the session of a former leader holds it', async () => {
+  test('gets the lock although the session of a former leader holds it', async () => {
     await admin(
       rig.url,
       "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'plank listener (lock)'",
@@ -194,7 +194,7 @@ describe('WAKE=auto', () => {
 });
 
 describe('WAKE=poll', () => {
-  it('finds everything without a single announcement, also what two-phase commit prepared', async () => {
+  test('finds everything without a single announcement, also what two-phase commit prepared', async () => {
     const clients = await startRig({ WAKE: 'poll' });
     await rig.hearAnnouncements();
     await trickle(clients, 100, 1_000);

@@ -1,7 +1,7 @@
 // Gateways behind nginx are killed, or stopped one after the other, under load: their clients come back to another one with
 // their position and miss nothing; a stop is told with 1012, and REST answers all the while.
 
-import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { Cluster } from '#deploy/local/cluster.ts';
 import { createDatabase, redisUrl } from '../support/servers/servers.ts';
 import { connectAll, quantile, seqOf, type TestClient } from '../support/stage/client.ts';
@@ -43,7 +43,7 @@ function expectResumed(client: TestClient): void {
     if (first !== undefined) expect(seqOf(first)).toBeGreaterThan(seqOf(since));
 }
 
-it('a killed gateway: its clients resume at the others', async () => {
+test('a killed gateway: its clients resume at the others', async () => {
   await connect(60);
   const ledger = new Ledger({ databaseUrl, restUrl: cluster.url }).start();
   await ledger.more(60);
@@ -71,7 +71,7 @@ it('a killed gateway: its clients resume at the others', async () => {
   await victim!.start();
 });
 
-it('SIGTERM to all gateways in turn: closes are 1012 only, REST gives no 5xx', async () => {
+test('SIGTERM to all gateways in turn: closes are 1012 only, REST gives no 5xx', async () => {
   await connect(60);
   const ledger = new Ledger({
     databaseUrl,
@@ -101,7 +101,7 @@ it('SIGTERM to all gateways in turn: closes are 1012 only, REST gives no 5xx', a
   expect([...ledger.statuses.keys()].filter((status) => status === 0 || status >= 500)).toEqual([]);
 });
 
-it('a gateway that hangs: operators who come through nginx are answered by another', async () => {
+test('a gateway that hangs: operators who come through nginx are answered by another', async () => {
   const [hanging] = cluster.gateways;
   hanging!.signal('SIGSTOP');
   try {

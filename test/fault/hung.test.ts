@@ -1,6 +1,6 @@
 // A gateway that hangs (SIGSTOP: its kernel still accepts connections) behind a real nginx: whoever comes is served by the others.
 
-import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { createPlank, type Link } from '#client/plank-client.ts';
 import { Cluster, type ClusterNode } from '#deploy/local/cluster.ts';
 import { admin } from '../support/servers/admin.ts';
@@ -46,7 +46,7 @@ async function call(method: string, path: string, body?: unknown): Promise<numbe
   return answer.status;
 }
 
-it('the others serve whoever comes, from the first moment, and no request is repeated', async () => {
+test('the others serve whoever comes, from the first moment, and no request is repeated', async () => {
   const before = await connectAll(30, { url: cluster.webSocketUrl });
   await admin(databaseUrl, "insert into items (name) values ('first')");
   await until('everybody knows a position', () => before.every(({ pos }) => pos !== undefined), 5_000);

@@ -2,7 +2,7 @@
 // else's come whole, and no process dies or grows; nor do processes that start with such rows in the log.
 
 import { readFile } from 'node:fs/promises';
-import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { Cluster } from '#deploy/local/cluster.ts';
 import { admin } from '../support/servers/admin.ts';
 import { createDatabase, redisUrl } from '../support/servers/servers.ts';
@@ -63,7 +63,7 @@ const writes: [what: string, sql: string, changes: string][] = [
   ['a delete', 'delete from files where id = 2', 'D'],
 ]; // prettier-ignore
 
-it('rows of hundreds of megabytes come with their keys, and harm nobody', async () => {
+test('rows of hundreds of megabytes come with their keys, and harm nobody', async () => {
   const url = cluster.webSocketUrl;
   const files = await TestClient.connect({ url, tables: 'files', keepsFrames: true });
   const others = await TestClient.connect({ url, tables: 'items' });
@@ -111,7 +111,7 @@ it('rows of hundreds of megabytes come with their keys, and harm nobody', async 
   for (const client of [files, others, resumed, again]) client.stop();
 }, 120_000);
 
-it('an image of before there was a bound harms nobody either', async () => {
+test('an image of before there was a bound harms nobody either', async () => {
   const url = cluster.webSocketUrl;
   const files = await TestClient.connect({ url, tables: 'files', keepsFrames: true });
   await admin(

@@ -2,7 +2,7 @@
 // each change exactly once.
 
 import { Redis } from 'ioredis';
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { Cluster, type ClusterNode } from '#deploy/local/cluster.ts';
 import { BatchReader, openBatch } from '#shared/log/batch.ts';
 import { admin } from '../support/servers/admin.ts';
@@ -111,7 +111,7 @@ async function expectAllGot(ledger: Ledger): Promise<void> {
 }
 
 describe('a leader that is killed', () => {
-  it('while nothing happens is followed by the standby, which delivers', async () => {
+  test('while nothing happens is followed by the standby, which delivers', async () => {
     const first = await leader(cluster.listeners);
     const killedAt = performance.now();
     await kill(first);
@@ -124,7 +124,7 @@ describe('a leader that is killed', () => {
     await first.start();
   });
 
-  it('under load is followed by the standby, and nothing is lost, doubled or out of order', async () => {
+  test('under load is followed by the standby, and nothing is lost, doubled or out of order', async () => {
     const first = await leader(cluster.listeners);
     const ledger = write({ restUrl: cluster.url, perSecond: 100 });
     await ledger.more(100);
@@ -140,7 +140,7 @@ describe('a leader that is killed', () => {
     await first.start();
   });
 
-  it('with changes drained and not yet published leaves them to the next', async () => {
+  test('with changes drained and not yet published leaves them to the next', async () => {
     const first = await leader(cluster.listeners);
     const ledger = write({ perSecond: 30 });
     await ledger.more(20);
@@ -160,7 +160,7 @@ describe('a leader that is killed', () => {
     await first.start();
   });
 
-  it('with a batch that Redis took and whose reply did not come does not get it published twice', async () => {
+  test('with a batch that Redis took and whose reply did not come does not get it published twice', async () => {
     const first = await leader(cluster.listeners);
     const ledger = write({ perSecond: 30 });
     await ledger.more(20);
@@ -183,7 +183,7 @@ describe('a leader that is killed', () => {
 });
 
 describe('a leader that is paused', () => {
-  it('for longer than its lease drains no more when it goes on, and stands by', async () => {
+  test('for longer than its lease drains no more when it goes on, and stands by', async () => {
     const first = await leader(cluster.listeners);
     const second = cluster.listeners.find((node) => node !== first)!;
     const ledger = write({ perSecond: 60 });

@@ -2,7 +2,7 @@
 // back, and in the end is what SELECT says.
 
 import { Redis } from 'ioredis';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { createPlank, type LiveQuery, type Plank } from '#client/plank-client.ts';
 import { Cluster, type ClusterNode } from '#deploy/local/cluster.ts';
 import { startRedis } from '#deploy/local/redis.ts';
@@ -204,7 +204,7 @@ function serving(): ClusterNode {
   return found;
 }
 
-it('while nothing fails: filters, keys and TRUNCATE', async () => {
+test('while nothing fails: filters, keys and TRUNCATE', async () => {
   await writers.more(200);
   for (let i = 0; i < 3; i++) {
     await admin(
@@ -218,7 +218,7 @@ it('while nothing fails: filters, keys and TRUNCATE', async () => {
   await admin(databaseUrl, `delete from task where id > 10000`);
 });
 
-it('its gateway is killed', async () => {
+test('its gateway is killed', async () => {
   await writers.more(100);
   const victim = serving();
   await victim.kill();
@@ -227,7 +227,7 @@ it('its gateway is killed', async () => {
   await victim.start();
 });
 
-it('all gateways are restarted in turn', async () => {
+test('all gateways are restarted in turn', async () => {
   for (const gateway of cluster.gateways) {
     await gateway.stop();
     await gateway.start();
@@ -237,7 +237,7 @@ it('all gateways are restarted in turn', async () => {
   await expectRight();
 });
 
-it('Redis loses everything', async () => {
+test('Redis loses everything', async () => {
   await writers.more(100);
   await redis.flushall();
   await writers.more(100);
@@ -247,7 +247,7 @@ it('Redis loses everything', async () => {
 
 const touchAll = (url: string) => admin(url, `update task set ver = ver + 1 where id between 101 and ${100 + crowd}`);
 
-it('its network is cut for longer than the log is kept', async () => {
+test('its network is cut for longer than the log is kept', async () => {
   const database = await createDatabase();
   stack.defer(() => database.drop());
   await admin(database.url, tasks);
@@ -283,7 +283,7 @@ it('its network is cut for longer than the log is kept', async () => {
   expect(pictures.wrong).toEqual([]);
 });
 
-it('its network was cut for a minute, while thousands of changes and all of the above went by', async () => {
+test('its network was cut for a minute, while thousands of changes and all of the above went by', async () => {
   const pictures = new Witness(far.open);
   for (let i = 0; i < 5; i++) await touchAll(databaseUrl);
   await writers.more(1_000);

@@ -4,7 +4,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { Cluster } from '#deploy/local/cluster.ts';
 import { type LocalPostgres, startPostgres } from '#deploy/local/postgres.ts';
 import { admin } from '../support/servers/admin.ts';
@@ -81,7 +81,7 @@ async function flowingMs(deadlineMs: number): Promise<number> {
   return until('changes reach every client', () => clients.every(({ count }, i) => count > counts[i]!), deadlineMs);
 }
 
-it('a crash of Postgres under load loses nothing, and changes flow within 3 s of its return', async () => {
+test('a crash of Postgres under load loses nothing, and changes flow within 3 s of its return', async () => {
   for (let round = 0; round < 2; round++) {
     await postgres.restart('immediate');
     const ms = await flowingMs(3_000);
@@ -91,7 +91,7 @@ it('a crash of Postgres under load loses nothing, and changes flow within 3 s of
   await expectAllGot();
 });
 
-it('silence towards the listener is noticed within 5 s, hinders no writer, and heals', async () => {
+test('silence towards the listener is noticed within 5 s, hinders no writer, and heals', async () => {
   const [listener] = cluster.listeners;
   await leader(cluster.listeners);
   listenersPostgres.blackhole();
@@ -115,7 +115,7 @@ it('silence towards the listener is noticed within 5 s, hinders no writer, and h
   await expectAllGot();
 });
 
-it('silence towards the gateways does not keep the stream from them', async () => {
+test('silence towards the gateways does not keep the stream from them', async () => {
   gatewaysPostgres.blackhole();
   await ledger.more(100);
   const write = () =>
@@ -137,7 +137,7 @@ it('silence towards the gateways does not keep the stream from them', async () =
   await expectAllGot();
 });
 
-it('a gateway without Redis and Postgres is not ready within about 5 s, and recovers', async () => {
+test('a gateway without Redis and Postgres is not ready within about 5 s, and recovers', async () => {
   const answers = () => Promise.all(cluster.gateways.map((node) => health(node, '/health/ready')));
   const all = (status: number) => async () => (await answers()).every(({ http }) => http === status);
   gatewaysRedis.blackhole();

@@ -2,7 +2,7 @@
 // do neither, and ready again; and whether it misses the canaries that do not come.
 
 import { setTimeout as delay } from 'node:timers/promises';
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { Cluster, type ClusterNode } from '#deploy/local/cluster.ts';
 import { createDatabase, redisUrl } from '../support/servers/servers.ts';
 import { health, metric, tellOnFailure } from '../support/stage/nodes.ts';
@@ -65,21 +65,21 @@ async function expectRecovered(): Promise<void> {
 }
 
 describe('a gateway', () => {
-  it('stays ready without Redis', async () => {
+  test('stays ready without Redis', async () => {
     toRedis.blackhole();
     await expectServed();
     toRedis.pass();
     await expectRecovered();
   });
 
-  it('stays ready without Postgres', async () => {
+  test('stays ready without Postgres', async () => {
     toPostgres.blackhole();
     await expectServed();
     toPostgres.pass();
     await expectRecovered();
   });
 
-  it.each(['silent', 'refusing'])(
+  test.each(['silent', 'refusing'])(
     'is not ready within five seconds without both, %s, and then is again',
     async (how) => {
       await until('it tails Redis', async () => (await health(gateway)).changes === 'tailing', deadlineMs);
@@ -106,7 +106,7 @@ describe('a gateway', () => {
     },
   );
 
-  it('misses canaries while nobody leads, and is ready all the same', async () => {
+  test('misses canaries while nobody leads, and is ready all the same', async () => {
     const before = await missed();
     await cluster.listeners[0]!.stop();
     await until('it misses them', async () => (await missed()) > before + 1, deadlineMs);

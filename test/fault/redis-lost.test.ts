@@ -2,7 +2,7 @@
 // reconnects, and none waits longer than two seconds.
 
 import { Redis } from 'ioredis';
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { Cluster } from '#deploy/local/cluster.ts';
 import { type LocalRedis, startRedis } from '#deploy/local/redis.ts';
 import { createDatabase } from '../support/servers/servers.ts';
@@ -90,7 +90,7 @@ async function expectUnharmed(what: string): Promise<void> {
 }
 
 describe('Redis loses data', () => {
-  it('by FLUSHALL', async () => {
+  test('by FLUSHALL', async () => {
     for (let round = 0; round < 5; round++) {
       await redis.flushall();
       await ledger.more(10);
@@ -99,17 +99,17 @@ describe('Redis loses data', () => {
     expect(await redis.hget('{plank}:meta', 'last')).not.toBeNull();
   });
 
-  it('by DEL of the stream only', async () => {
+  test('by DEL of the stream only', async () => {
     await redis.del('{plank}:stream');
     await expectUnharmed('DEL of the stream');
   });
 
-  it('by DEL of the meta key only', async () => {
+  test('by DEL of the meta key only', async () => {
     await redis.del('{plank}:meta');
     await expectUnharmed('DEL of meta');
   });
 
-  it('behind its last entries, so that the listener has to fill a gap', async () => {
+  test('behind its last entries, so that the listener has to fill a gap', async () => {
     const [listener] = cluster.listeners;
     const before = await metric(listener!, 'plank_publish_gaps_total');
     await redis.multi().del('{plank}:stream').hincrby('{plank}:meta', 'last', -3).exec();
@@ -121,7 +121,7 @@ describe('Redis loses data', () => {
     await expectUnharmed('a gap before what comes next');
   });
 
-  it('that a gateway has not read yet', async () => {
+  test('that a gateway has not read yet', async () => {
     const [gateway] = cluster.gateways;
     const before = await metric(gateway!, 'plank_stream_gaps_total');
     gateway!.signal('SIGSTOP');
@@ -137,7 +137,7 @@ describe('Redis loses data', () => {
 });
 
 describe('Redis is away', () => {
-  it('killed, gone for a while and restarted empty', async () => {
+  test('killed, gone for a while and restarted empty', async () => {
     const before = await fallbackReads();
     await server.kill();
     const counts = clients.map(({ count }) => count);
@@ -151,7 +151,7 @@ describe('Redis is away', () => {
     await expectUnharmed('killed');
   });
 
-  it('silent towards the gateways, with both ends open', async () => {
+  test('silent towards the gateways, with both ends open', async () => {
     const counts = clients.map(({ count }) => count);
     toGateways.blackhole();
     const { accepted } = toGateways;
@@ -167,7 +167,7 @@ describe('Redis is away', () => {
     await expectUnharmed('silent towards the gateways');
   });
 
-  it('silent towards the listener, with both ends open', async () => {
+  test('silent towards the listener, with both ends open', async () => {
     toListener.blackhole();
     const { accepted } = toListener;
     await until('the listener has tried again', () => toListener.accepted > accepted, 8_000);

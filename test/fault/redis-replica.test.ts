@@ -1,7 +1,7 @@
 // A gateway that reads changes from a replica of Redis burdens the primary with nothing, and outlives the replica.
 
 import { Redis } from 'ioredis';
-import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { Cluster, type ClusterNode } from '#deploy/local/cluster.ts';
 import { type LocalRedis, startRedis } from '#deploy/local/redis.ts';
 import { createDatabase } from '../support/servers/servers.ts';
@@ -58,7 +58,7 @@ async function readsOf(redis: LocalRedis): Promise<number> {
 
 const tails = async () => (await health(gateway)).changes === 'tailing';
 
-it('changes come from the replica, without it from the log, and from the replica again', async () => {
+test('changes come from the replica, without it from the log, and from the replica again', async () => {
   await until('the gateway tails', tails, 10_000);
   const ledger = new Ledger({ databaseUrl, restUrl: cluster.url }).start();
   const before = await readsOf(replica);

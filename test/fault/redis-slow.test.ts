@@ -2,7 +2,7 @@
 // and not in the listener's memory.
 
 import { Client } from 'pg';
-import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { Cluster, type ClusterNode } from '#deploy/local/cluster.ts';
 import { startRedis } from '#deploy/local/redis.ts';
 import { admin } from '../support/servers/admin.ts';
@@ -90,7 +90,7 @@ async function eventsADrain(): Promise<number> {
   return (after.events - before.events) / (after.count - before.count);
 }
 
-it('drains wait for the batch before theirs, and find the more', async () => {
+test('drains wait for the batch before theirs, and find the more', async () => {
   await eventsADrain();
   const quick = await eventsADrain();
   toRedis.delay(40);
@@ -100,7 +100,7 @@ it('drains wait for the batch before theirs, and find the more', async () => {
   expect(slow).toBeGreaterThan(2 * quick);
 });
 
-it('what Redis does not take in time is not kept in memory, and arrives', async () => {
+test('what Redis does not take in time is not kept in memory, and arrives', async () => {
   await write(20, 100);
   await arrived(10_000);
   const before = await metric(listener, 'process_resident_memory_bytes');

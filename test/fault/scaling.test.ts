@@ -1,6 +1,6 @@
 // Replicas come, go and are drained under load, behind a real nginx: nobody misses anything, and connections end spread evenly.
 
-import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { createPlank, type Link, type LiveQuery, type Plank } from '#client/plank-client.ts';
 import { Cluster, type ClusterNode } from '#deploy/local/cluster.ts';
 import { admin } from '../support/servers/admin.ts';
@@ -95,7 +95,7 @@ async function operate(path: string): Promise<{ status: number; body: Record<str
   return { status: answer.status, body: (await answer.json()) as Record<string, unknown> };
 }
 
-it('2 replicas, then 4, then 2, under load: 0 lost, 0 doubled, and even each time', async () => {
+test('2 replicas, then 4, then 2, under load: 0 lost, 0 doubled, and even each time', async () => {
   const ledger = new Ledger({ databaseUrl, restUrl: cluster.url, sqlWriters: 2, restWriters: 2 }).start();
   // who has got nothing yet knows no position, and is not asked to go
   await ledger.more(20);
@@ -125,7 +125,7 @@ it('2 replicas, then 4, then 2, under load: 0 lost, 0 doubled, and even each tim
   expect(clients.flatMap(({ refusals }) => refusals)).toEqual([]);
 });
 
-it('a drained replica runs without clients, none is sent to it, and it gets its share when that is undone', async () => {
+test('a drained replica runs without clients, none is sent to it, and it gets its share when that is undone', async () => {
   const [drained, other] = cluster.gateways as [ClusterNode, ClusterNode];
   // those of the test before, which are verified
   for (const { rows } of clients) rows.clear();
@@ -153,14 +153,14 @@ it('a drained replica runs without clients, none is sent to it, and it gets its 
   expect([...ledger.statuses.keys()].filter((code) => code === 0 || code >= 500)).toEqual([]);
 });
 
-it('says what cannot be drained', async () => {
+test('says what cannot be drained', async () => {
   expect(await operate('nobody/drain')).toMatchObject({ status: 404, body: { code: 'NOT_FOUND' } });
   expect(await operate('listener-1/drain')).toMatchObject({ status: 400, body: { code: 'INVALID' } });
   const reading = await fetch(`${cluster.nginx!.operationsUrl}/ops/nodes/gateway-3/drain`);
   expect([reading.status, reading.headers.get('allow')]).toEqual([405, 'POST']);
 });
 
-it('an address that dials too often is refused with 429, and an SDK behind it comes back', async () => {
+test('an address that dials too often is refused with 429, and an SDK behind it comes back', async () => {
   const dial = async () => (await fetch(`${cluster.url}/ws`)).status;
   let refused = 0;
   await until(

@@ -2,7 +2,7 @@
 // are told that what came next is gone.
 
 import { Client } from 'pg';
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { Cluster, type ClusterNode } from '#deploy/local/cluster.ts';
 import { admin } from '../support/servers/admin.ts';
 import { createDatabase, redisUrl } from '../support/servers/servers.ts';
@@ -72,7 +72,7 @@ function expectRows(client: TestClient, table: string, from: number, to: number)
 }
 
 describe('a client that reads nothing', () => {
-  it('costs no memory and no time of others, and then gets all of it in order', async () => {
+  test('costs no memory and no time of others, and then gets all of it in order', async () => {
     const others = await connectAll(3, { url, tables: 'big' });
     const slow = await TestClient.connect({ url, tables: 'big' });
     // what a process of this size needs with such rows and no slow client
@@ -113,7 +113,7 @@ describe('a client that reads nothing', () => {
     for (const client of [slow, ...others]) client.stop();
   });
 
-  it('and then reads in sips, catches up', async () => {
+  test('and then reads in sips, catches up', async () => {
     const from = lastId + 1;
     const client = await TestClient.connect({ url, tables: 'big' });
     const watcher = await TestClient.connect({ url, tables: 'big' });
@@ -133,7 +133,7 @@ describe('a client that reads nothing', () => {
 });
 
 describe('a client that is behind the retention', () => {
-  it('is closed with 4508 when it was too slow', async () => {
+  test('is closed with 4508 when it was too slow', async () => {
     const slow = await TestClient.connect({ url, tables: 'big', reconnects: false });
     // what the gateway itself has not read yet must not be forgotten: it would begin anew, with all its clients
     const watcher = await TestClient.connect({ url, tables: 'big' });
@@ -161,7 +161,7 @@ describe('a client that is behind the retention', () => {
     watcher.stop();
   });
 
-  it('is closed with 4410 when it resumes from too far back', async () => {
+  test('is closed with 4410 when it resumes from too far back', async () => {
     const { epoch } = (await admin(databaseUrl, 'select epoch from plank.extent()'))[0]!;
     const client = await TestClient.connect({ url, since: `e${epoch}.1`, reconnects: false });
     expect(await client.closed()).toBe(4410);

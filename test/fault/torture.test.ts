@@ -1,9 +1,9 @@
 // One round of the torture run, so that the run itself stays sound. The long runs are made by hand: `npm run torture`.
 
-import { expect, it } from 'vitest';
+import { expect, test } from 'vitest';
 import { torture } from '../torture/run.ts';
 
-it('a torture run of one round finds nothing wrong', async () => {
+test('a torture run of one round finds nothing wrong', async () => {
   const lines: string[] = [];
   const result = await torture({ seed: 3, seconds: 1, say: (line) => lines.push(line) });
   expect(result.problems, lines.join('\n')).toEqual([]);

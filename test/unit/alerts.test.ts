@@ -5,7 +5,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
 import { findPromtool } from '#deploy/local/prometheus.ts';
 import { readYaml } from '../support/deploy/manifests.ts';
 import { knownSeries, misnamed, selectors } from '../support/deploy/promql.ts';
@@ -40,17 +40,17 @@ describe('the alert rules', () => {
     promtool = await findPromtool();
   });
 
-  it('are accepted by promtool', async () => {
+  test('are accepted by promtool', async () => {
     const { stdout } = await run(promtool, ['check', 'rules', '--lint=all', '--lint-fatal', rulesFile]);
     expect(stdout).toContain(`SUCCESS: ${rules.length} rules found`);
   });
 
-  it('fire when they should, and only then', async () => {
+  test('fire when they should, and only then', async () => {
     const { stdout } = await run(promtool, ['test', 'rules', testsFile]);
     expect(stdout).toContain('SUCCESS');
   }, 30_000);
 
-  it('are loaded by the configuration of docker-compose, which promtool accepts', async () => {
+  test('are loaded by the configuration of docker-compose, which promtool accepts', async () => {
     const config = join(root, 'deploy/prometheus.yml');
     const { stdout } = await run(promtool, ['check', 'config', config]);
     expect(stdout).toContain(`SUCCESS: ${rules.length} rules found`);
@@ -60,7 +60,7 @@ describe('the alert rules', () => {
       expect(services.prometheus.volumes).toContain(`./deploy/${file}:/etc/prometheus/${file}:ro`);
   });
 
-  it('have the jobs that they name in Kubernetes, too', async () => {
+  test('have the jobs that they name in Kubernetes, too', async () => {
     const { scrape_configs: jobs } = readYaml(join(root, 'deploy/kubernetes/monitoring/scrape-configs.yaml'));
     const inCompose = readYaml(join(root, 'deploy/prometheus.yml')).scrape_configs;
     const names = (configs: { job_name: string }[]) => new Set(configs.map(({ job_name }) => job_name));
@@ -82,11 +82,11 @@ describe('the alert rules', () => {
 });
 
 describe('each alert', () => {
-  it('has a name of its own', () => {
+  test('has a name of its own', () => {
     expect(new Set(rules.map(({ alert }) => alert)).size).toBe(rules.length);
   });
 
-  it.each(rules)('$alert fires in its own test, alone and not at once', ({ alert, labels: { severity } }) => {
+  test.each(rules)('$alert fires in its own test, alone and not at once', ({ alert, labels: { severity } }) => {
     const [test, ...more] = testsOf(alert);
     expect(more).toEqual([]);
     const [before, after] = test!.promql_expr_test;
@@ -97,11 +97,11 @@ describe('each alert', () => {
     );
   });
 
-  it.each(rules)('$alert asks for metrics that exist', ({ expr }) => {
+  test.each(rules)('$alert asks for metrics that exist', ({ expr }) => {
     expect(misnamed(expr, known)).toEqual([]);
   });
 
-  it.each(rules)('$alert tells an operator what to do', ({ alert, labels, annotations, ...rule }) => {
+  test.each(rules)('$alert tells an operator what to do', ({ alert, labels, annotations, ...rule }) => {
     expect(['critical', 'warning']).toContain(labels.severity);
     expect(annotations.description.length).toBeGreaterThan(60);
     expect(annotations.summary.length).toBeLessThan(100);
@@ -115,7 +115,7 @@ describe('each alert', () => {
 });
 
 describe('the tests of the rules', () => {
-  it('know a healthy system, in which nothing fires', () => {
+  test('know a healthy system, in which nothing fires', () => {
     const [healthy] = tests;
     expect(samples(healthy!)).toEqual([]);
     const there = new Set(healthy!.input_series.map(({ series }) => selectors(series)[0]!.metric));
@@ -123,12 +123,12 @@ describe('the tests of the rules', () => {
     for (const { expr } of rules) for (const { metric } of selectors(expr)) expect(there).toContain(metric);
   });
 
-  it('feed series that exist, with their labels', () => {
+  test('feed series that exist, with their labels', () => {
     for (const { input_series } of tests)
       for (const { series } of input_series) expect(misnamed(series, known)).toEqual([]);
   });
 
-  it('would notice a metric or a label that does not exist', () => {
+  test('would notice a metric or a label that does not exist', () => {
     expect(misnamed('sum(rate(plank_events_total{node="a"}[5m])) by (node) > 1', known)).toEqual([]);
     expect(misnamed('rate(plank_evnts_total[5m])', known)).toEqual(['no metric plank_evnts_total']);
     expect(misnamed('plank_canary_seconds > 1', known)).toEqual(['no metric plank_canary_seconds']);

@@ -1,7 +1,7 @@
 // Packed batches: whatever Postgres renders comes out of them as it went in, and they are split where they are large.
 
 import * as fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import {
   batchesOf,
   type ChangeRow,
@@ -36,7 +36,7 @@ const change = fc.tuple(
 );
 
 describe('packBatches', () => {
-  it('gives back what it got, through bytes, whatever it was and however it was split', () => {
+  test('gives back what it got, through bytes, whatever it was and however it was split', () => {
     fc.assert(
       fc.property(
         fc.integer({ min: 1, max: 2 ** 32 - 1 }),
@@ -66,18 +66,18 @@ describe('packBatches', () => {
     );
   });
 
-  it('says the same of a batch as its bytes do', () => {
+  test('says the same of a batch as its bytes do', () => {
     for (const batch of packBatches(3, rowsOf(7, 900, { bytes: 1_000 }))) {
       const { epoch, firstSeq, lastSeq } = openBatch(batch.buffer);
       expect({ epoch, firstSeq, lastSeq }).toEqual({ epoch: 3, firstSeq: batch.firstSeq, lastSeq: batch.lastSeq });
     }
   });
 
-  it('makes nothing of nothing', () => {
+  test('makes nothing of nothing', () => {
     expect(packBatches(1, [])).toEqual([]);
   });
 
-  it('ends a batch at the first change that makes it large', () => {
+  test('ends a batch at the first change that makes it large', () => {
     const batches = packBatches(1, rowsOf(1, 1_000, { bytes: 2_000 }));
     expect(batches.length).toBeGreaterThan(5);
     for (const batch of batches.slice(0, -1)) {
@@ -89,13 +89,13 @@ describe('packBatches', () => {
     expect([first!.lastSeq, second!.firstSeq]).toEqual([2, 3]);
   });
 
-  it('ends a batch where it has as many changes as its header can count with ease', () => {
+  test('ends a batch where it has as many changes as its header can count with ease', () => {
     const batches = packBatches(1, rowsOf(1, 12_001, { bytes: 2 }));
     for (const batch of batches) expect(batch.lastSeq - batch.firstSeq + 1).toBeLessThanOrEqual(5_000);
     expect(batches.flatMap(rowsIn)).toHaveLength(12_001);
   });
 
-  it('refuses rows that are not consecutive', () => {
+  test('refuses rows that are not consecutive', () => {
     expect(() => packBatches(1, [...rowsOf(1, 2), ...rowsOf(4, 4)])).toThrow('seq 4 where 3 was expected');
   });
 });
@@ -103,7 +103,7 @@ describe('packBatches', () => {
 describe('batchesOf', () => {
   const room = Buffer.alloc(24);
 
-  it('makes the same of what is packed already', () => {
+  test('makes the same of what is packed already', () => {
     const canary: ChangeRow = ['901', '7', '1', '0', 'C', null, '{"every_ms":250}', null, 't'];
     for (const rows of [
       rowsOf(7, 7),
@@ -121,7 +121,7 @@ describe('batchesOf', () => {
     }
   });
 
-  it('makes nothing of nothing', () => {
+  test('makes nothing of nothing', () => {
     expect(batchesOf(3, 1, room, 0)).toEqual([]);
   });
 });
@@ -139,14 +139,14 @@ describe('canaries', () => {
     't',
   ];
 
-  it('are found where there are any', () => {
+  test('are found where there are any', () => {
     const [batch] = packBatches(1, [...rowsOf(1, 3), canary(4), ...rowsOf(5, 6)]);
     const found = [{ atMs: 1_700_000_000_000.5, everyMs: 250 }];
     expect(canariesOf(openBatch(batch!.buffer))).toEqual(found);
     expect(canariesOf(packBatches(1, rowsOf(1, 3))[0]!)).toEqual([]);
   });
 
-  it('and the time of the drain, are still there when a batch is split', () => {
+  test('and the time of the drain, are still there when a batch is split', () => {
     const shape: ChangeRow = ['3', '8', '0', '1', 'S', null, null, null, 't'];
     const [batch] = packBatches(1, [...rowsOf(1, 2), shape, canary(4)], 1_234.5);
     const parts = splitAtBreaks(batch!);
@@ -157,7 +157,7 @@ describe('canaries', () => {
 });
 
 describe('openBatch', () => {
-  it('refuses what is no batch', () => {
+  test('refuses what is no batch', () => {
     const [batch] = packBatches(1, rowsOf(1, 1));
     const other = Buffer.from(batch!.buffer);
     other[0] = 99;

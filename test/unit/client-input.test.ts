@@ -2,7 +2,7 @@
 // function that takes input, with an error that names the place. Everything else is sent as the
 // application meant it.
 
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { createPlank, type Plank } from '#client/plank-client.ts';
 import { subprotocol } from '#shared/wire.ts';
 
@@ -74,7 +74,7 @@ const entries: [string, (plank: Plank, where: unknown) => unknown][] = [
 ];
 
 describe.each(entries)('%s refuses', (_entry, ask) => {
-  it.each(
+  test.each(
     places.flatMap(([place, put, path]) =>
       values.map(([what, value, said]) => ({ what, place, where: put(value), path, said })),
     ),
@@ -94,7 +94,7 @@ describe.each(entries)('%s refuses', (_entry, ask) => {
     expect(sent).toEqual([]);
   });
 
-  it.each([
+  test.each([
     ['undefined', undefined],
     ['null', null],
     ['an array', []],
@@ -110,14 +110,14 @@ describe.each(entries)('%s refuses', (_entry, ask) => {
   });
 });
 
-it('an error names the place, the value and the problem', () => {
+test('an error names the place, the value and the problem', () => {
   const { plank } = rig();
   expect(() => plank.table('t').live({ owner: undefined })).toThrow('where.owner is undefined: JSON has no such value');
 });
 
 describe('refuses', () => {
   const t = (plank: Plank) => plank.table('t');
-  it.each<[string, (plank: Plank) => unknown, RegExp]>([
+  test.each<[string, (plank: Plank) => unknown, RegExp]>([
     [
       'live(undefined)',
       (plank) => t(plank).live(undefined),
@@ -220,7 +220,7 @@ describe('refuses', () => {
 });
 
 describe('sends', () => {
-  it.each([
+  test.each([
     ['nothing', undefined, undefined],
     ['every row', {}, {}],
     ['null', { owner: null }, { owner: null }],
@@ -243,7 +243,7 @@ describe('sends', () => {
     plank.close();
   });
 
-  it('the filter as it was at the call', async () => {
+  test('the filter as it was at the call', async () => {
     const { plank, sent } = rig();
     const where = { owner: { in: [1] } };
     plank.table('t').live(where);
@@ -253,7 +253,7 @@ describe('sends', () => {
     plank.close();
   });
 
-  it('a position of null as no position', () => {
+  test('a position of null as no position', () => {
     const { plank } = rig();
     void plank.table('t').changes({ from: null });
     plank.table('t').subscribe({ from: null }, {});

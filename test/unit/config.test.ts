@@ -2,7 +2,7 @@
 
 import { readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import type { z } from 'zod';
 import {
   ConfigError,
@@ -26,7 +26,7 @@ function problems(schema: z.ZodObject, env: NodeJS.ProcessEnv): string {
 }
 
 describe('readConfig', () => {
-  it('needs nothing but the database', () => {
+  test('needs nothing but the database', () => {
     const listener = readConfig(listenerSchema, { DATABASE_URL });
     expect(listener).toMatchObject({
       DATABASE_URL,
@@ -46,7 +46,7 @@ describe('readConfig', () => {
     });
   });
 
-  it('reads what is given, as what it is', () => {
+  test('reads what is given, as what it is', () => {
     const env = { DATABASE_URL, PORT: '0', CORS_ORIGINS: ' https://a.example, https://b.example ,', UNRELATED: 'x' };
     const config = readConfig(gatewaySchema, env);
     expect(config.PORT).toBe(0);
@@ -55,12 +55,12 @@ describe('readConfig', () => {
     expect(Object.isFrozen(config)).toBe(true);
   });
 
-  it('takes an empty variable for one that is not set', () => {
+  test('takes an empty variable for one that is not set', () => {
     expect(readConfig(listenerSchema, { DATABASE_URL, REDIS_URL: '', LISTENER_PORT: '' }).LISTENER_PORT).toBe(8001);
     expect(problems(listenerSchema, { DATABASE_URL: '' })).toContain('DATABASE_URL is not set');
   });
 
-  it('names all that is wrong at once', () => {
+  test('names all that is wrong at once', () => {
     const wrong = {
       DATABASE_URL: 'mysql://localhost/d',
       REDIS_URL: 'localhost:6379',
@@ -88,14 +88,14 @@ describe('readConfig', () => {
     );
   });
 
-  it('says which settings do not fit each other', () => {
+  test('says which settings do not fit each other', () => {
     const said = problems(gatewaySchema, { DATABASE_URL, STOP_TIMEOUT_MS: '8000' });
     expect(said).toMatch(/DRAIN_WINDOW_MS must be at least 4000 below STOP_TIMEOUT_MS \(8000\), and is 5000/);
     expect(problems(gatewaySchema, { DATABASE_URL, DRAIN_WINDOW_MS: '6001' })).toContain('STOP_TIMEOUT_MS');
     expect(readConfig(gatewaySchema, { DATABASE_URL, DRAIN_WINDOW_MS: '6000' }).DRAIN_WINDOW_MS).toBe(6_000);
   });
 
-  it.each([
+  test.each([
     ['RETENTION_MS', '604800000'],
     ['LEASE_MS', '500'],
     ['LISTENER_PORT', '65535'],
@@ -103,7 +103,7 @@ describe('readConfig', () => {
     expect(readConfig(listenerSchema, { DATABASE_URL, [name]: value })).toHaveProperty(name, Number(value));
   });
 
-  it('does not repeat what may be secret', () => {
+  test('does not repeat what may be secret', () => {
     const said = problems(listenerSchema, {
       DATABASE_URL: 'postgre://user:hunter2@host/d',
       REDIS_URL: 'http://:hunter2@h',
@@ -117,7 +117,7 @@ const whole = 'must be a whole number';
 const urlSaid = 'DATABASE_URL must be a URL as postgres://user:password@host:port/database';
 
 describe('what is refused', () => {
-  it.each([
+  test.each([
     ...['ten', 'NaN', '-1', '1.5', '1e3', '0x10', '10s', '10 000', '9'.repeat(30), 'Infinity', '٣'].flatMap((value) => [
       ['STOP_TIMEOUT_MS', value, `${whole} of milliseconds, without a unit, from 1 to 86400000`],
       ['PORT', value, `${whole}, from 0 to 65535`],
@@ -158,7 +158,7 @@ describe('what is refused', () => {
     expect(said).not.toMatch(/expected|received|invalid|\n/i);
   });
 
-  it.each([
+  test.each([
     ['DATABASE_URL', 'localhost:5432/hunter2', urlSaid],
     ['DATABASE_URL', 'mysql://u:hunter2@h/d', urlSaid],
     ['DATABASE_URL', 'postgres://u:hunter2#@h:x/d', urlSaid],
@@ -173,7 +173,7 @@ describe('what is refused', () => {
 });
 
 describe('what is taken', () => {
-  it.each([
+  test.each([
     ['CORS_ORIGINS', '*', ['*']],
     ['CORS_ORIGINS', 'https://Example.com:443', ['https://example.com']],
     ['CORS_ORIGINS', 'http://localhost:3000,http://[::1]:3000', ['http://localhost:3000', 'http://[::1]:3000']],
@@ -195,7 +195,7 @@ describe('what is taken', () => {
     expect(readConfig(gatewaySchema, { DATABASE_URL, [name]: value })[name as 'PORT']).toEqual(expected);
   });
 
-  it('names what is misspelt, and nothing else of the environment', () => {
+  test('names what is misspelt, and nothing else of the environment', () => {
     const others = {
       PATH: '',
       HOME: '',
@@ -217,7 +217,7 @@ describe('what is taken', () => {
 });
 
 describe('the tables of docs/configuration.md', () => {
-  it('have a row for each setting, as the schemas say', async () => {
+  test('have a row for each setting, as the schemas say', async () => {
     const text = await readFile(new URL('../../docs/configuration.md', import.meta.url), 'utf8');
     const tables = [...text.matchAll(/<!-- settings: [\w ]+ -->\n(.*?)\n<!-- \/settings -->/gs)].map((match) =>
       match[1]!.split('\n'),

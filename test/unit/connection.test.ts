@@ -2,7 +2,7 @@
 
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { WebSocket } from 'ws';
 import { Connection, closeReason } from '#gateway/clients/connection.ts';
 import { until } from '../support/wait.ts';
@@ -36,7 +36,7 @@ function clog(): void {
 }
 
 describe('check', () => {
-  it('pings, and goes on as long as something comes back', async () => {
+  test('pings, and goes on as long as something comes back', async () => {
     for (let turn = 1; turn <= 3; turn++) {
       expect(connection.check(turn * 100, stallMs)).toBe('ok');
       const [ping] = (await once(far, 'data')) as [Buffer];
@@ -45,12 +45,12 @@ describe('check', () => {
     }
   });
 
-  it('is dead when nothing has come since the last ping', () => {
+  test('is dead when nothing has come since the last ping', () => {
     expect(connection.check(0, stallMs)).toBe('ok');
     expect(connection.check(1, stallMs)).toBe('dead');
   });
 
-  it('does not ping somebody who reads nothing, and gives up in time', () => {
+  test('does not ping somebody who reads nothing, and gives up in time', () => {
     far.pause();
     clog();
     connection.alive = false;
@@ -61,7 +61,7 @@ describe('check', () => {
     expect(connection.check(5_001 + stallMs, stallMs)).toBe('stalled');
   });
 
-  it('has patience with somebody who reads slowly', async () => {
+  test('has patience with somebody who reads slowly', async () => {
     far.pause();
     clog();
     let now = 1_000;
@@ -77,7 +77,7 @@ describe('check', () => {
     }
   });
 
-  it('begins to measure anew after everything was taken', async () => {
+  test('begins to measure anew after everything was taken', async () => {
     far.pause();
     clog();
     expect(connection.check(1_000, stallMs)).toBe('ok');
@@ -99,7 +99,7 @@ describe('what it may say', () => {
     return said;
   };
 
-  it.each<[string, () => boolean, number]>([
+  test.each<[string, () => boolean, number]>([
     ['frames', () => connection.countFrame(), 1_000],
     ['pieces of a byte', () => connection.countPiece(1), 9_900],
     ['messages of 54 kB', () => connection.countPiece(54 * 1024) && connection.countFrame(), 18],
@@ -110,7 +110,7 @@ describe('what it may say', () => {
     expect(said).toBeLessThan(most * 1.2);
   });
 
-  it('comes back with time, in the event loop as well', async () => {
+  test('comes back with time, in the event loop as well', async () => {
     count(() => connection.countFrame());
     connection.took(41);
     expect([connection.countFrame(), connection.hasCredit]).toEqual([false, false]);
@@ -120,7 +120,7 @@ describe('what it may say', () => {
 });
 
 describe('closeReason', () => {
-  it('fits into a close frame, and stays text', () => {
+  test('fits into a close frame, and stays text', () => {
     expect(closeReason('short')).toBe('short');
     for (const letter of ['x', 'ß', '€', '🦀']) {
       for (let length = 1; length < 130; length++) {

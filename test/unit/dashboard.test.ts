@@ -2,7 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { expressions, type Panel, readDashboard } from '../support/deploy/dashboard.ts';
 import { readYaml } from '../support/deploy/manifests.ts';
 import { knownSeries, misnamed } from '../support/deploy/promql.ts';
@@ -14,7 +14,7 @@ const panels = dashboard.panels.filter(({ type }) => type !== 'row');
 const known = knownSeries();
 
 describe('the dashboard', () => {
-  it('answers at a glance, then explains', () => {
+  test('answers at a glance, then explains', () => {
     expect(rows.map(({ title }) => title)).toEqual([
       'At a glance',
       'Connections per replica',
@@ -39,11 +39,11 @@ describe('the dashboard', () => {
     );
   });
 
-  it.each(expressions(dashboard))('$title asks for metrics that exist: $expr', ({ expr }) => {
+  test.each(expressions(dashboard))('$title asks for metrics that exist: $expr', ({ expr }) => {
     expect(misnamed(expr, known)).toEqual([]);
   });
 
-  it.each(panels)('$title says what it shows, in a unit, from the chosen Prometheus', (panel) => {
+  test.each(panels)('$title says what it shows, in a unit, from the chosen Prometheus', (panel) => {
     expect(panel.description.length).toBeGreaterThan(20);
     expect(panel.datasource).toEqual({ type: 'prometheus', uid: '${datasource}' });
     expect(panel.targets!.length).toBeGreaterThan(0);
@@ -51,14 +51,14 @@ describe('the dashboard', () => {
     if (panel.type === 'timeseries') expect(panel.fieldConfig.defaults.unit).toBeTypeOf('string');
   });
 
-  it('has titles and ids that occur once', () => {
+  test('has titles and ids that occur once', () => {
     for (const key of ['id', 'title'] as const) {
       const values = dashboard.panels.map((panel) => panel[key]);
       expect(new Set(values).size).toBe(values.length);
     }
   });
 
-  it('covers its grid: no panel lies over another, and no line has a hole', () => {
+  test('covers its grid: no panel lies over another, and no line has a hole', () => {
     const cells = new Set<string>();
     for (const { title, gridPos } of dashboard.panels) {
       for (const cell of cellsOf(gridPos)) {
@@ -70,7 +70,7 @@ describe('the dashboard', () => {
     expect(cells.size).toBe(24 * height);
   });
 
-  it('can be narrowed to some replicas', () => {
+  test('can be narrowed to some replicas', () => {
     const variable = dashboard.templating.list.find(({ name }) => name === 'node')!;
     expect(variable).toMatchObject({ multi: true, includeAll: true });
     expect(misnamed(/label_values\((.*), node\)/.exec(variable.definition!)![1]!, known)).toEqual([]);
@@ -83,13 +83,13 @@ describe('docker-compose', () => {
   const compose = readYaml(join(root, 'docker-compose.yml'));
   const { grafana, prometheus } = compose.services;
 
-  it('brings Grafana with --profile observability only, and Prometheus always', () => {
+  test('brings Grafana with --profile observability only, and Prometheus always', () => {
     expect(grafana.profiles).toEqual(['observability']);
     expect(grafana.image).toMatch(/^grafana\/grafana:\d+\.\d+\.\d+$/);
     expect(prometheus).not.toHaveProperty('profiles');
   });
 
-  it('keeps Grafana on this machine, behind a password', () => {
+  test('keeps Grafana on this machine, behind a password', () => {
     expect(grafana.ports).toEqual(['${GRAFANA_ADDRESS:-127.0.0.1}:${GRAFANA_PORT:-3000}:3000']);
     expect(grafana.environment.GF_AUTH_ANONYMOUS_ENABLED).toBe('false');
     const example = readFileSync(join(root, '.env.example'), 'utf8');
@@ -99,7 +99,7 @@ describe('docker-compose', () => {
     }
   });
 
-  it('gives it the dashboard and the Prometheus of the same network', () => {
+  test('gives it the dashboard and the Prometheus of the same network', () => {
     const mounted = (inside: string) =>
       grafana.volumes.map((volume: string) => volume.split(':')).find(([, path]: string[]) => path === inside)?.[0];
     const [datasource] = readYaml(

@@ -2,7 +2,7 @@
 
 import type { Socket } from 'node:net';
 import { PassThrough } from 'node:stream';
-import { expect, it } from 'vitest';
+import { expect, test } from 'vitest';
 import { depart, type Guest } from '#gateway/balance/departure.ts';
 import { Draining } from '#gateway/balance/draining.ts';
 import { webSocketFraming } from '#gateway/channels/framing.ts';
@@ -37,7 +37,7 @@ class Client implements Guest {
 
 const crowd = (count: number) => Array.from({ length: count }, () => new Client());
 
-it('closes each at the moment that it was told, spread over the time given', async () => {
+test('closes each at the moment that it was told, spread over the time given', async () => {
   const clients = crowd(1_200);
   await depart(clients, { overMs: 300, why: '', signal: new AbortController().signal });
   const told = clients.map(({ afterMs }) => afterMs);
@@ -50,14 +50,14 @@ it('closes each at the moment that it was told, spread over the time given', asy
   expect(clients[600]!.closedAt - clients[0]!.closedAt).toBeGreaterThan(100);
 });
 
-it('tells nobody who has gone already', async () => {
+test('tells nobody who has gone already', async () => {
   const clients = crowd(2);
   clients[0]!.outlet.end();
   await depart(clients, { overMs: 10, why: '', signal: new AbortController().signal });
   expect(clients.map(({ afterMs }) => afterMs)).toEqual([Number.NaN, 10]);
 });
 
-it('leaves the rest where it is called off', async () => {
+test('leaves the rest where it is called off', async () => {
   const clients = crowd(100);
   const abort = new AbortController();
   const done = depart(clients, { overMs: 60_000, why: '', signal: abort.signal });
@@ -67,7 +67,7 @@ it('leaves the rest where it is called off', async () => {
   expect(clients.filter(({ isClosed }) => isClosed).length).toBeLessThan(50);
 });
 
-it('tells nobody any more where it is called off while they are told', async () => {
+test('tells nobody any more where it is called off while they are told', async () => {
   const clients = crowd(2_000);
   const abort = new AbortController();
   const done = depart(clients, { overMs: 60_000, why: '', signal: abort.signal });
@@ -78,7 +78,7 @@ it('tells nobody any more where it is called off while they are told', async () 
   expect(told).toBeLessThan(1_000);
 });
 
-it('drains once, says each change, and is undone', async () => {
+test('drains once, says each change, and is undone', async () => {
   const clients = crowd(50);
   const states: string[] = [];
   const draining = new Draining({
@@ -98,14 +98,14 @@ it('drains once, says each change, and is undone', async () => {
   expect(states).toEqual(['draining', 'drained', 'serving', 'draining', 'drained']);
 });
 
-it('takes no whole window for few clients', async () => {
+test('takes no whole window for few clients', async () => {
   const draining = new Draining({ guests: () => [crowd(10)], windowMs: 60_000, log, onChange: () => {} });
   const startedAt = performance.now();
   await draining.drain();
   expect(performance.now() - startedAt).toBeLessThan(2_000);
 });
 
-it('keeps those that are left where it is undone in the middle', async () => {
+test('keeps those that are left where it is undone in the middle', async () => {
   const clients = crowd(1_000);
   const draining = new Draining({ guests: () => [clients], windowMs: 60_000, log, onChange: () => {} });
   const done = draining.drain();

@@ -1,11 +1,11 @@
 // The event loop's lag: none while there is nothing to do, and what a busy moment held up, until it has been told.
 
 import { Registry } from 'prom-client';
-import { it } from 'vitest';
+import { test } from 'vitest';
 import { watchEventLoop } from '#shared/process/event-loop.ts';
 import { until } from '../support/wait.ts';
 
-it('is what a busy moment held up, once', async () => {
+test('is what a busy moment held up, once', async () => {
   const registry = new Registry();
   watchEventLoop(registry);
   const told = async (which: string) => {

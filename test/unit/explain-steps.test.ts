@@ -1,12 +1,12 @@
 // Which step of an explained change is its summary.
 
-import { expect, it } from 'vitest';
+import { expect, test } from 'vitest';
 import { endOf, type Step } from '#gateway/ops/explain-steps.ts';
 
 const steps = (...states: [Step['step'], Step['state']][]): Step[] =>
   states.map(([step, state]) => ({ step, state, text: `${step} ${state}` }));
 
-it.each([
+test.each([
   [
     'a client got it, whatever another replica lacks',
     steps(['received', 'waiting'], ['matched', 'done'], ['written', 'done']),

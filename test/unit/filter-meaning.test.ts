@@ -1,7 +1,7 @@
 // What a filter means for a row's image, as SQL, and for the index. That Postgres judges alike is shown against a real one, in
 // test/integration/clients/filter.test.ts.
 
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { ImageError, parseImage } from '#gateway/filter/image.ts';
 import { equalityOf } from '#gateway/filter/judge.ts';
 import { filterSql } from '#gateway/filter/sql.ts';
@@ -9,7 +9,7 @@ import { indexKey } from '#gateway/filter/types.ts';
 import { admits, parse } from '../support/truth/filters.ts';
 
 describe('SQL', () => {
-  it.each<[unknown, string, unknown[]]>([
+  test.each<[unknown, string, unknown[]]>([
     [{}, 'true', []],
     [{ or: [] }, 'false', []],
     [{ n: 1 }, '(t."n" operator(pg_catalog.=) $3::pg_catalog.int4)', ['1']],
@@ -56,13 +56,13 @@ describe('three values', () => {
   };
   const order: Verdict[] = ['false', 'unknown', 'true'];
 
-  it.each(order.flatMap((a) => order.map((b): [Verdict, Verdict] => [a, b])))('%s and, or %s', (a, b) => {
+  test.each(order.flatMap((a) => order.map((b): [Verdict, Verdict] => [a, b])))('%s and, or %s', (a, b) => {
     const [low, high] = [order.indexOf(a), order.indexOf(b)].sort((x, y) => x - y);
     expect(verdictOf({ and: [atoms[a], atoms[b]] })).toBe(order[low!]);
     expect(verdictOf({ or: [atoms[a], atoms[b]] })).toBe(order[high!]);
   });
 
-  it('not, ne and in', () => {
+  test('not, ne and in', () => {
     expect(order.map((a) => verdictOf({ not: atoms[a] }))).toEqual(['true', 'unknown', 'false']);
     expect(verdictOf({ k: { ne: 1 } })).toBe('unknown');
     expect(verdictOf({ k: { in: [1, 2] } })).toBe('unknown');
@@ -74,7 +74,7 @@ describe('three values', () => {
 });
 
 describe('values of images', () => {
-  it.each<[unknown, string, boolean]>([
+  test.each<[unknown, string, boolean]>([
     ['{"big":9007199254740993}', '{"big":9007199254740993}', true],
     ['{"big":9007199254740992}', '{"big":9007199254740993}', false],
     ['{"big":{"gt":9007199254740992}}', '{"big":9007199254740993}', true],
@@ -120,7 +120,7 @@ describe('values of images', () => {
     expect(admits(where, image)).toBe(admitted);
   });
 
-  it('of another type, from before the column was altered, are not judged', () => {
+  test('of another type, from before the column was altered, are not judged', () => {
     const values: Record<string, [unknown, string[]]> = {
       n: [1, ['"1"', 'true', '{}']],
       big: [1, ['"1"', '1.5', '1e30']],
@@ -138,13 +138,13 @@ describe('values of images', () => {
       for (const image of images) expect(() => admits({ [name]: value }, `{"${name}":${image}}`)).toThrow(ImageError);
   });
 
-  it('beside a document nested more deeply than the stack', () => {
+  test('beside a document nested more deeply than the stack', () => {
     const deep = 100_000;
     const image = `{"meta":${'['.repeat(deep)}${']'.repeat(deep)},"big":9007199254740993}`;
     expect(admits({ big: '9007199254740993' }, image)).toBe(true);
   });
 
-  it('of any length, in time that grows no faster', () => {
+  test('of any length, in time that grows no faster', () => {
     const started = performance.now();
     const zeros = '0'.repeat(100_000);
     expect(admits({ amount: 1 }, `{"name":"${'\\"'.repeat(100_000)}","amount":1${zeros}1.${zeros}1}`)).toBe(false);
@@ -154,7 +154,7 @@ describe('values of images', () => {
 });
 
 describe('the index', () => {
-  it.each<[unknown, [string, string[]] | null]>([
+  test.each<[unknown, [string, string[]] | null]>([
     [{ n: 1 }, ['n', ['1']]],
     [{ n: { in: [3, 1] }, m: 2, k: { gt: 1 } }, ['m', ['2']]],
     [{ n: { in: [3, 1] }, or: [{ m: 2 }, { k: 2 }] }, ['n', ['1', '3']]],
@@ -170,7 +170,7 @@ describe('the index', () => {
     expect(found && [found.column.name, found.values]).toEqual(expected);
   });
 
-  it('finds a row by its own value', () => {
+  test('finds a row by its own value', () => {
     const { column, values } = equalityOf(parse({ amount: { in: ['1.50', '-2'] } }))!;
     expect(values).toContain(indexKey(parseImage('{"amount":1.500}').read(column)!));
     expect(values).toContain(indexKey(parseImage('{"amount":-2.0}').read(column)!));

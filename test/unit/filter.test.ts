@@ -1,13 +1,13 @@
 // What a filter may say, what is refused, and which filters are the same. What they mean is in filter-meaning.test.ts.
 
 import * as fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { FilterError, parseFilter } from '#gateway/filter/parse.ts';
 import { filterSql } from '#gateway/filter/sql.ts';
 import { admits, keyOf, nested, parse, refusal, table } from '../support/truth/filters.ts';
 
 describe('what is refused', () => {
-  it.each<[unknown, string | RegExp]>([
+  test.each<[unknown, string | RegExp]>([
     [null, 'where must be an object'],
     ['[]', 'where must be an object'],
     ['7', 'where must be an object'],
@@ -52,7 +52,7 @@ describe('what is refused', () => {
     expect(error.message).toBe(`${error.path} ${error.problem}`);
   });
 
-  it.each<[string, () => unknown, RegExp]>([
+  test.each<[string, () => unknown, RegExp]>([
     [
       '101 values',
       () => ({ n: { in: Array.from({ length: 101 }, () => 1) } }),
@@ -81,12 +81,12 @@ describe('what is refused', () => {
     expect(error.message.length).toBeLessThan(300);
   });
 
-  it.each(['ok', 'id', 'mood'])('order of %s', (name) => {
+  test.each(['ok', 'id', 'mood'])('order of %s', (name) => {
     for (const operator of ['gt', 'gte', 'lt', 'lte'])
       expect(refusal({ [name]: { [operator]: 'x' } }).message).toMatch(/ cannot compare this type of column/);
   });
 
-  it.each<[string, string[]]>([
+  test.each<[string, string[]]>([
     ['ok', ['"true"', '1', '0']],
     ['small', ['32768', '-32769', '1.5', '"1"', 'true', '1e400']],
     ['n', ['2147483648', '"1"', '1e10', '0.5', '-1.5e-3']],
@@ -185,17 +185,17 @@ describe('what is refused', () => {
     expect(refusal(`{"${name}":{"in":[${values[0]}]}}`).path).toBe(`where.${name}.in.0`);
   });
 
-  it('a number that JavaScript has rounded already', () => {
+  test('a number that JavaScript has rounded already', () => {
     for (const name of ['big', 'amount']) expect(refusal({ [name]: 2 ** 53 }).path).toBe(`where.${name}`);
     expect(keyOf({ big: '9007199254740993' })).toBe(keyOf('{"big":9007199254740993}'));
   });
 
-  it('tells an unknown column from the rest', () => {
+  test('tells an unknown column from the rest', () => {
     expect(refusal({ nope: 1 }).code).toBe('UNKNOWN_COLUMN');
     expect(refusal({ n: 'x' }).code).toBe('INVALID_FILTER');
   });
 
-  it('nothing but by a FilterError, whatever comes', () => {
+  test('nothing but by a FilterError, whatever comes', () => {
     const anything = fc.anything({ withNullPrototype: true, withSparseArray: true });
     const names = fc.constantFrom('and', 'or', 'not', 'n', 'name', 'amount', 'at', 'eq', 'in', 'is', '__proto__');
     const shaped = fc.letrec<{ filter: unknown }>((tie) => ({
@@ -220,7 +220,7 @@ describe('what is refused', () => {
 });
 
 describe('the normal form', () => {
-  it.each<[string, unknown[]]>([
+  test.each<[string, unknown[]]>([
     [
       'eq',
       [
@@ -267,7 +267,7 @@ describe('the normal form', () => {
     expect(new Set(filters.map(keyOf)).size).toBe(1);
   });
 
-  it('keeps apart what differs', () => {
+  test('keeps apart what differs', () => {
     const filters: unknown[] = [
       {},
       { or: [] },
@@ -309,7 +309,7 @@ describe('the normal form', () => {
     expect(new Set(filters.map(keyOf)).size).toBe(filters.length);
   });
 
-  it('takes as much as is allowed', () => {
+  test('takes as much as is allowed', () => {
     const terms = Array.from({ length: 99 }, (_, index) => ({ n: index }));
     const where = { or: terms.slice(1), m: { in: Array.from({ length: 100 }, (_, index) => index) } };
     expect(filterSql(parse(where), 1).values).toHaveLength(99);

@@ -2,7 +2,7 @@
 
 import type { Writable } from 'node:stream';
 import * as fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import * as ws from 'ws';
 import { buildFrames, FrameHeads } from '#gateway/channels/table-frames.ts';
 import { type ChangeRow, packBatches } from '#shared/log/batch.ts';
@@ -43,7 +43,7 @@ function row(
 const batch = (...rows: ChangeRow[]) => packBatches(5, rows)[0]!;
 
 describe('buildFrames', () => {
-  it('makes the message that README promises, for each action', async () => {
+  test('makes the message that README promises, for each action', async () => {
     const { buffer, count } = buildFrames(
       batch(
         row(8, 'I', { new: '{"id":1,"name":"a"}' }),
@@ -65,7 +65,7 @@ describe('buildFrames', () => {
     ]);
   });
 
-  it('gets the header right on both sides of each of its sizes', async () => {
+  test('gets the header right on both sides of each of its sizes', async () => {
     const rest = '{"table":"items","action":"INSERT","id":1,"data":"","pos":"e5.1"}'.length;
     for (const size of [125, 126, 127, 65_535, 65_536, 65_537, 200_000]) {
       const { buffer } = buildFrames(batch(row(1, 'I', { new: `"${'x'.repeat(size - rest)}"` })), heads(), all);
@@ -77,7 +77,7 @@ describe('buildFrames', () => {
     }
   });
 
-  it('leaves out what the reader has, what it does not want, and what clients do not know', async () => {
+  test('leaves out what the reader has, what it does not want, and what clients do not know', async () => {
     const rows = [
       row(1, 'I', { new: '1' }),
       row(2, 'I', { new: '2', relation: '2' }),
@@ -100,7 +100,7 @@ describe('buildFrames', () => {
     expect(await seqs((relation) => relation === 99)).toEqual([]);
   });
 
-  it('names a table by what it is called now, once it was told to forget', async () => {
+  test('names a table by what it is called now, once it was told to forget', async () => {
     const names = { ...tables };
     const own = new FrameHeads((relation) => names[relation]);
     const insert = batch(row(1, 'I', { new: '1' }));
@@ -111,7 +111,7 @@ describe('buildFrames', () => {
     expect(await name()).toBe('things');
   });
 
-  it('carries any JSON unchanged', async () => {
+  test('carries any JSON unchanged', async () => {
     const json = fc.oneof(
       fc.json(),
       fc.string({ unit: 'grapheme' }).map((text) => JSON.stringify(text)),

@@ -3,7 +3,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseEnv } from 'node:util';
 import { Registry } from 'prom-client';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { findProgram } from '#deploy/local/process.ts';
 import { gatewaySchema, listenerSchema, migrateSchema, readConfig } from '#shared/process/config.ts';
 import { gatewayMetrics } from '#shared/process/metrics.ts';
@@ -33,7 +33,7 @@ const matches = (selector: Manifest, labels: Manifest): boolean =>
   Object.entries(selector.matchLabels).every(([name, value]) => labels[name] === value);
 
 describe('the files', () => {
-  it('are all named by their kustomization', () => {
+  test('are all named by their kustomization', () => {
     const { resources, configMapGenerator } = readYaml(join(base, 'kustomization.yaml'));
     const envs: string[] = configMapGenerator.flatMap(({ envs }: Manifest) => envs);
     expect(new Set(readdirSync(base))).toEqual(new Set(['kustomization.yaml', ...resources, ...envs]));
@@ -44,12 +44,12 @@ describe('the files', () => {
     expect(new Set(readdirSync(join(folder, 'example')))).toEqual(named.add('kustomization.yaml'));
   });
 
-  it.each([...manifests, ...readResources(join(folder, 'example'))])(
+  test.each([...manifests, ...readResources(join(folder, 'example'))])(
     '$kind $metadata.name is valid by the schema of its kind',
     (manifest) => checkSchema(manifest),
   );
 
-  it('would be refused with a misspelt field, a wrong value, or a kind that is not there', () => {
+  test('would be refused with a misspelt field, a wrong value, or a kind that is not there', () => {
     const changed = (change: (copy: Manifest) => void): Manifest => {
       const copy = structuredClone(deployment('gateway'));
       change(copy);
@@ -64,7 +64,7 @@ describe('the files', () => {
   });
 
   const kubectl = findProgram('kubectl');
-  it.runIf(kubectl !== undefined)('are put together by kustomize, and valid as a whole', () => {
+  test.runIf(kubectl !== undefined)('are put together by kustomize, and valid as a whole', () => {
     const built = (name: string) =>
       parseManifests(execFileSync(kubectl!, ['kustomize', join(folder, name)], { encoding: 'utf8' }));
     for (const manifest of [...built('base'), ...built('example')]) checkSchema(manifest);
@@ -83,7 +83,7 @@ describe('the files', () => {
 });
 
 describe('settings', () => {
-  it('are variables that Plank knows, with values that it takes', () => {
+  test('are variables that Plank knows, with values that it takes', () => {
     const known = new Set(Object.values(schemas).flatMap((schema) => Object.keys(schema.shape)));
     for (const { container } of workloads) {
       for (const { name } of container.env) expect(known).toContain(name);
@@ -96,7 +96,7 @@ describe('settings', () => {
       ).not.toThrow();
   });
 
-  it.each(workloads)('$component gets what it requires, and runs a file that exists', ({ component, container }) => {
+  test.each(workloads)('$component gets what it requires, and runs a file that exists', ({ component, container }) => {
     const given = Object.fromEntries(container.env.map(({ name }: Manifest) => [name, 'postgres://given']));
     expect(() => readConfig(schemas[component], { DATABASE_URL: given.DATABASE_URL })).not.toThrow();
     expect(existsSync(join(root, container.command.at(-1)))).toBe(true);
@@ -110,13 +110,13 @@ describe('settings', () => {
     expect(container.envFrom).toEqual([{ configMapRef: { name: 'plank' } }]);
   });
 
-  it('leave operators to those who forward a port', () => {
+  test('leave operators to those who forward a port', () => {
     const config = readConfig(gatewaySchema, { DATABASE_URL: 'postgres://given', ...settings });
     expect(config.OPS_HOST).toBe('127.0.0.1');
     expect(config.OPS_PORT).toBeGreaterThan(0);
   });
 
-  it('give each replica connections of the database that a Postgres of the compose file would have', () => {
+  test('give each replica connections of the database that a Postgres of the compose file would have', () => {
     const compose = readFileSync(join(root, 'docker-compose.yml'), 'utf8');
     const allowed = Number(/POSTGRES_MAX_CONNECTIONS:-(\d+)/.exec(compose)?.[1]);
     const { maxReplicas } = only('HorizontalPodAutoscaler')[0].spec;
@@ -126,7 +126,7 @@ describe('settings', () => {
 });
 
 describe('each pod', () => {
-  it.each(workloads)('of $component is restricted, and has no token of the cluster', ({ pod, container }) => {
+  test.each(workloads)('of $component is restricted, and has no token of the cluster', ({ pod, container }) => {
     expect(pod).toMatchObject({
       serviceAccountName: only('ServiceAccount')[0].metadata.name,
       automountServiceAccountToken: false,
@@ -143,7 +143,7 @@ describe('each pod', () => {
     });
   });
 
-  it.each(['listener', 'gateway'] as const)('of %s has the port that it serves, and probes there', (component) => {
+  test.each(['listener', 'gateway'] as const)('of %s has the port that it serves, and probes there', (component) => {
     const { container } = workloads.find((workload) => workload.component === component)!;
     const port = Number(settings[component === 'gateway' ? 'PORT' : 'LISTENER_PORT']);
     expect(container.ports).toEqual([{ name: 'http', containerPort: port }]);
@@ -153,7 +153,7 @@ describe('each pod', () => {
     expect(container.startupProbe.httpGet).toEqual({ path: '/health/live', port: 'http' });
   });
 
-  it.each(['listener', 'gateway'] as const)('of %s has time to stop before it is killed', (component) => {
+  test.each(['listener', 'gateway'] as const)('of %s has time to stop before it is killed', (component) => {
     const { pod, container } = workloads.find((workload) => workload.component === component)!;
     const pause = Number(container.lifecycle?.preStop.exec.command[1] ?? 0);
     const stopMs = Number(settings.STOP_TIMEOUT_MS);
@@ -163,7 +163,7 @@ describe('each pod', () => {
 });
 
 describe('what goes together', () => {
-  it('names pods, services and deployments that are there', () => {
+  test('names pods, services and deployments that are there', () => {
     for (const { spec } of only('Deployment')) expect(matches(spec.selector, spec.template.metadata.labels)).toBe(true);
     const pods = workloads.map(({ template }) => template.metadata.labels);
     const chosen = (selector: Manifest) => pods.filter((labels) => matches(selector, labels)).length;
@@ -181,7 +181,7 @@ describe('what goes together', () => {
     expect(deployment('gateway').spec).not.toHaveProperty('replicas');
   });
 
-  it('lets Prometheus and the ingress controller in at the port that is served, and nobody else', () => {
+  test('lets Prometheus and the ingress controller in at the port that is served, and nobody else', () => {
     for (const { component, container } of workloads) {
       const policy = only('NetworkPolicy').find(
         ({ metadata }) => metadata.labels['app.kubernetes.io/component'] === component,
@@ -198,7 +198,7 @@ describe('what goes together', () => {
     }
   });
 
-  it('shows the outside neither operations nor health nor metrics', () => {
+  test('shows the outside neither operations nor health nor metrics', () => {
     const paths: Manifest[] = only('Ingress').flatMap(({ spec }) => spec.rules[0].http.paths);
     const served = (path: string) =>
       paths.some(({ path: shown, pathType }) =>
@@ -210,7 +210,7 @@ describe('what goes together', () => {
       expect(served(path)).toBe(false);
   });
 
-  it('holds silent sockets for longer than the ping', () => {
+  test('holds silent sockets for longer than the ping', () => {
     const pingMs = readConfig(gatewaySchema, { DATABASE_URL: 'postgres://given', ...settings }).PING_INTERVAL_MS;
     for (const { metadata } of only('Ingress')) {
       for (const name of ['read', 'send']) {
@@ -220,7 +220,7 @@ describe('what goes together', () => {
     }
   });
 
-  it('scales by a metric that gateways have and the adapter hands on', () => {
+  test('scales by a metric that gateways have and the adapter hands on', () => {
     const [pods] = only('HorizontalPodAutoscaler')[0].spec.metrics;
     const { name } = pods.pods.metric;
     const registry = new Registry();
@@ -232,7 +232,7 @@ describe('what goes together', () => {
     expect(Number(pods.pods.target.averageValue)).toBeLessThanOrEqual(Number(settings.MAX_CONNECTIONS) / 2);
   });
 
-  it('is found by the scrape configuration', () => {
+  test('is found by the scrape configuration', () => {
     const { scrape_configs: jobs } = readYaml(join(folder, 'monitoring/scrape-configs.yaml'));
     const { labels } = readYaml(join(base, 'kustomization.yaml'));
     expect(labels[0]).toMatchObject({ pairs: { 'app.kubernetes.io/part-of': 'plank' }, includeTemplates: true });

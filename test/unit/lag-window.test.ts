@@ -1,10 +1,10 @@
 // The quantiles of the last ten seconds: never below the true ones, never a quarter above, and forgetful.
 
 import * as fc from 'fast-check';
-import { expect, it } from 'vitest';
+import { expect, test } from 'vitest';
 import { LagWindow } from '#gateway/relay/lag-window.ts';
 
-it('is at most a quarter above what was recorded', () => {
+test('is at most a quarter above what was recorded', () => {
   fc.assert(
     fc.property(fc.array(fc.double({ min: 0.1, max: 50_000, noNaN: true }), { minLength: 1 }), (lags) => {
       const window = new LagWindow();
@@ -23,7 +23,7 @@ it('is at most a quarter above what was recorded', () => {
   );
 });
 
-it('knows nothing where nothing came, and forgets within ten seconds', () => {
+test('knows nothing where nothing came, and forgets within ten seconds', () => {
   const window = new LagWindow();
   expect(window.quantiles([0.5], 0)).toBeNull();
   window.record(5, 100_000);

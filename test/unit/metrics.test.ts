@@ -2,7 +2,7 @@
 
 import { readFile } from 'node:fs/promises';
 import { type Metric, Registry } from 'prom-client';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { createRegistry, gatewayMetrics, httpMetrics, listenerMetrics } from '#shared/process/metrics.ts';
 
 /** all that a label may be named: each has a bounded set of values */
@@ -22,7 +22,7 @@ const declared = {
 };
 
 describe('metrics', () => {
-  it('are what METRICS.md says', async () => {
+  test('are what METRICS.md says', async () => {
     const text = await readFile(new URL('../../METRICS.md', import.meta.url), 'utf8');
     for (const [by, metrics] of Object.entries(declared)) {
       const block = new RegExp(`<!-- ${by} -->\n(.*)<!-- /${by} -->`, 's').exec(text)?.[1]?.trim();
@@ -31,7 +31,7 @@ describe('metrics', () => {
     }
   });
 
-  it('of every process are among the default ones', async () => {
+  test('of every process are among the default ones', async () => {
     const text = await readFile(new URL('../../METRICS.md', import.meta.url), 'utf8');
     const named = text
       .slice(text.indexOf('## Every process'))
@@ -44,7 +44,7 @@ describe('metrics', () => {
     expect(named.length).toBeGreaterThan(5);
   });
 
-  it('are of different names, in the units of Prometheus', () => {
+  test('are of different names, in the units of Prometheus', () => {
     const metrics = Object.values(declared).flat();
     expect(new Set(metrics.map(({ name }) => name)).size).toBe(metrics.length);
     for (const { name, constructor } of metrics) {
@@ -54,12 +54,12 @@ describe('metrics', () => {
     }
   });
 
-  it('have labels with few values only', () => {
+  test('have labels with few values only', () => {
     for (const { name, labelNames } of Object.values(declared).flat())
       for (const label of labelNames) expect(labels, `${name}{${label}}`).toContain(label);
   });
 
-  it('that nobody knows are not there', async () => {
+  test('that nobody knows are not there', async () => {
     const registry = new Registry();
     const metrics = listenerMetrics(registry);
     expect(await registry.getSingleMetricAsString('plank_outbox_depth')).not.toMatch(/^plank_outbox_depth/m);

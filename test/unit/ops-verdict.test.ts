@@ -1,6 +1,6 @@
 // What the console says first, for each way in which something can be wrong, and which of two is said first.
 
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { duration, type Picture, verdict } from '#gateway/ops/verdict.ts';
 
 type Seen = Picture['gateways'][number];
@@ -39,7 +39,7 @@ const postgresIsDown = { postgresSilentMs: 3_000, log: null, gateways: [stale('g
 const nobodyLeads = { leader: null, waitingMs: 12_400, waiting: 30 };
 
 describe('the sentence', () => {
-  it.each<[string, Partial<Picture>, string, string]>([
+  test.each<[string, Partial<Picture>, string, string]>([
     ['all is well', {}, 'good', 'All is well: changes arrive within 4 ms'],
     [
       'the slowest replica counts',
@@ -167,7 +167,7 @@ describe('the sentence', () => {
     expect(verdict(picture(own))).toMatchObject({ level, text });
   });
 
-  it('says the worst first and the rest behind it', () => {
+  test('says the worst first and the rest behind it', () => {
     const gateways = [gateway('gateway-1', { slow: 2 }), gateway('gateway-2', { silentMs: 4_000 })];
     expect(verdict(picture({ log: nobodyLeads, gateways }))).toEqual({
       level: 'bad',
@@ -177,7 +177,7 @@ describe('the sentence', () => {
     });
   });
 
-  it('says that changes arrive all the same, where they do', () => {
+  test('says that changes arrive all the same, where they do', () => {
     const gateways = [gateway('gateway-1'), gateway('gateway-2', { draining: true, ready: false, connections: 0 })];
     expect(verdict(picture({ gateways }))).toEqual({
       level: 'wait',
@@ -187,7 +187,7 @@ describe('the sentence', () => {
     });
   });
 
-  it.each([
+  test.each([
     [3_000, []],
     [6_000, ['Changes arrive all the same, within 4 ms']],
   ])('says so without Postgres only where that is known: after %i ms', (postgresSilentMs, also) => {
@@ -195,7 +195,7 @@ describe('the sentence', () => {
   });
 
   const isLate = [gateway('gateway-1', { p99: 1_800 })];
-  it.each<[string, Partial<Picture>, Seen[]?]>([
+  test.each<[string, Partial<Picture>, Seen[]?]>([
     ['nobody leads', { log: nobodyLeads }],
     ['the leader hangs', { log: { leader: 'listener-1', waitingMs: 2_200, waiting: 3 } }],
     ['Postgres is down', { postgresSilentMs: 3_000, log: null }, [{ ...isLate[0]!, staleReason: unconfirmed }]],
@@ -204,11 +204,11 @@ describe('the sentence', () => {
     expect(verdict(picture({ ...own, problems: ['x'], gateways })).also).toEqual(['x']);
   });
 
-  it('says that they arrive late, where others do not arrive at all', () => {
+  test('says that they arrive late, where others do not arrive at all', () => {
     expect(verdict(picture({ problems: ['x'], gateways: isLate })).also).toEqual(['Changes arrive late: within 1.8 s']);
   });
 
-  it('says whose the numbers are, while nobody else is heard', () => {
+  test('says whose the numbers are, while nobody else is heard', () => {
     const { also } = verdict(picture({ deafMs: 8_000, listeners: [], gateways: [gateway('gateway-1')] }));
     expect(also[0]).toMatch(/^gateway-1 cannot hear the others/);
   });
@@ -217,7 +217,7 @@ describe('the sentence', () => {
 describe('what to do', () => {
   const gone = { node: 'listener-1', silentMs: 8_000 };
   const standby = { node: 'listener-2', silentMs: 0 };
-  it.each<[string, Partial<Picture>, RegExp | null]>([
+  test.each<[string, Partial<Picture>, RegExp | null]>([
     ['all is well', {}, null],
     ['no listener is there', { log: nobodyLeads, listeners: [gone] }, /^Start a listener: none is running/],
     [
@@ -263,7 +263,7 @@ describe('what to do', () => {
   });
 });
 
-it.each([
+test.each([
   [0, '1 ms'],
   [999, '999 ms'],
   [1_240, '1.2 s'],

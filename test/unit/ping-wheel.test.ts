@@ -1,6 +1,6 @@
 // One timer for all: everybody is looked at once a turn, spread over it.
 
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { PingWheel } from '#gateway/clients/ping-wheel.ts';
 
 beforeEach(() => {
@@ -12,7 +12,7 @@ afterEach(() => {
 });
 
 describe('PingWheel', () => {
-  it('looks at each one once in an interval, and at few at a time', () => {
+  test('looks at each one once in an interval, and at few at a time', () => {
     const seen = new Map<number, number>();
     let atOnce = 0;
     const wheel = new PingWheel<number>(10_000, (one) => {
@@ -34,7 +34,7 @@ describe('PingWheel', () => {
     wheel.stop();
   });
 
-  it('leaves out who was taken off, also while it looks at the others', () => {
+  test('leaves out who was taken off, also while it looks at the others', () => {
     const seen: string[] = [];
     const slots = new Map<string, number>();
     const wheel = new PingWheel<string>(250, (one) => {
@@ -49,7 +49,7 @@ describe('PingWheel', () => {
     wheel.stop();
   });
 
-  it('looks at nobody before its start and after its stop, and starts once', () => {
+  test('looks at nobody before its start and after its stop, and starts once', () => {
     let looks = 0;
     const wheel = new PingWheel<string>(1_000, () => looks++);
     wheel.add('a');
@@ -66,7 +66,7 @@ describe('PingWheel', () => {
     expect(looks).toBe(1);
   });
 
-  it.each([1, 100, 250, 26_000, 86_400_000])('turns once in an interval of %i ms', (interval) => {
+  test.each([1, 100, 250, 26_000, 86_400_000])('turns once in an interval of %i ms', (interval) => {
     let looks = 0;
     const wheel = new PingWheel<string>(interval, () => looks++);
     wheel.add('a');

@@ -1,7 +1,7 @@
 // The recent log in memory: what it holds, how much of it, and that its count of bytes is true whatever is done to it.
 
 import * as fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { type Recent, Ring } from '#gateway/channels/ring.ts';
 import { batchOf } from '../support/truth/batches.ts';
 
@@ -9,7 +9,7 @@ const framesOf = (bytes: number) => ({ buffer: Buffer.alloc(bytes), count: 1 });
 const batch = (firstSeq: number, lastSeq = firstSeq, bytes = 100) => batchOf(firstSeq, lastSeq, { bytes });
 
 describe('Ring', () => {
-  it('finds the batch that holds a seq, and nothing outside of what it has', () => {
+  test('finds the batch that holds a seq, and nothing outside of what it has', () => {
     const ring = new Ring(1_000_000);
     expect(ring.find(1)).toBeUndefined();
     for (const [first, last] of [
@@ -26,7 +26,7 @@ describe('Ring', () => {
     for (const seq of [-1, 0, 4, 31, 1_000]) expect(ring.find(seq)).toBeUndefined();
   });
 
-  it('drops the oldest when batches are too large together, but never the newest', () => {
+  test('drops the oldest when batches are too large together, but never the newest', () => {
     const ring = new Ring(5_000);
     for (let seq = 1; seq <= 50; seq++) {
       ring.push(batch(seq));
@@ -39,7 +39,7 @@ describe('Ring', () => {
     expect(ring.find(50)).toBeUndefined();
   });
 
-  it('counts frames that were made of a batch, and drops them with it', () => {
+  test('counts frames that were made of a batch, and drops them with it', () => {
     const ring = new Ring(4_000);
     const first = ring.push(batch(1));
     const before = ring.bytes;
@@ -54,7 +54,7 @@ describe('Ring', () => {
     expect(ring.bytes).toBe(second.bytes);
   });
 
-  it('counts nothing for frames of a batch that is gone', () => {
+  test('counts nothing for frames of a batch that is gone', () => {
     const ring = new Ring(5_000);
     const first = ring.push(batch(1));
     for (let seq = 2; seq <= 20; seq++) ring.push(batch(seq));
@@ -65,7 +65,7 @@ describe('Ring', () => {
     expect(ring.bytes).toBeLessThanOrEqual(5_000);
   });
 
-  it('is empty after clear, and goes on anywhere', () => {
+  test('is empty after clear, and goes on anywhere', () => {
     const ring = new Ring(10_000);
     const old = ring.push(batch(100));
     ring.keep(old, 'a', framesOf(50));
@@ -81,7 +81,7 @@ describe('Ring', () => {
     expect(ring.find(100)).toBeUndefined();
   });
 
-  it('goes on for long', () => {
+  test('goes on for long', () => {
     const ring = new Ring(200_000);
     for (let seq = 1; seq <= 20_000; seq++) ring.push(batch(seq));
     expect(ring.bytes).toBeLessThanOrEqual(200_000);
@@ -90,7 +90,7 @@ describe('Ring', () => {
     expect(ring.find(1)).toBeUndefined();
   });
 
-  it('holds an unbroken stretch up to the newest, and knows how large it is', () => {
+  test('holds an unbroken stretch up to the newest, and knows how large it is', () => {
     const step = fc.oneof(
       {
         weight: 4,

@@ -1,7 +1,7 @@
 // What REST accepts of a value for each type of column, with the message for what it refuses; and keys in URLs.
 
 import * as fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import type { Column, Table } from '#gateway/catalog/catalog.ts';
 import { formatSegment } from '#gateway/http/row-address.ts';
 import { parseKey } from '#gateway/http/row-key.ts';
@@ -136,17 +136,17 @@ const refused: [string, string, string, string][] = [
 ];
 
 describe('values', () => {
-  it.each(accepted)('%s (%s) takes %s', (base, type, json, text) => {
+  test.each(accepted)('%s (%s) takes %s', (base, type, json, text) => {
     const table = tableOf([column('v', base, { type })]);
     expect(read(rowSchemas(table).create, `{"v":${json}}`)).toEqual({ values: { v: text } });
   });
 
-  it.each(refused)('%s (%s) refuses %s', (base, type, json, message) => {
+  test.each(refused)('%s (%s) refuses %s', (base, type, json, message) => {
     const table = tableOf([column('v', base, { type })]);
     expect(read(rowSchemas(table).create, `{"v":${json}}`)).toEqual({ problems: [message] });
   });
 
-  it.each([...new Set(accepted.map(([base, type]) => `${base} ${type}`))])(
+  test.each([...new Set(accepted.map(([base, type]) => `${base} ${type}`))])(
     '%s: required, nullable, optional',
     (pair) => {
       const [base, ...type] = pair.split(' ');
@@ -168,7 +168,7 @@ describe('objects', () => {
   ]);
   const pairs = tableOf([column('a', 'text'), column('b', 'int4'), column('note', 'text')], ['a', 'b']);
 
-  it.each([
+  test.each([
     ['create', '{"name":"x"}', { values: { name: 'x' } }],
     ['create', '{}', { problems: ['name is required'] }],
     ['create', '{"name":"x","nmae":1,"toString":1}', { problems: ['nmae unknown', 'toString unknown'] }],
@@ -186,7 +186,7 @@ describe('objects', () => {
     expect(read(rowSchemas(items)[kind], json)).toEqual(expected);
   });
 
-  it('replace takes the key from the URL', () => {
+  test('replace takes the key from the URL', () => {
     expect(read(rowSchemas(pairs).replace, '{"note":"n"}')).toEqual({ values: { note: 'n' } });
     expect(read(rowSchemas(pairs).create, '{"note":"n"}')).toEqual({ problems: ['a is required', 'b is required'] });
   });
@@ -197,7 +197,7 @@ describe('keys', () => {
   const byText = tableOf([column('id', 'text')]);
   const pairs = tableOf([column('a', 'text'), column('b', 'int4')], ['a', 'b']);
 
-  it.each([
+  test.each([
     [byId, '7', ['7']],
     [byId, '9223372036854775807', ['9223372036854775807']],
     [byText, 'a,b%2Fc', ['a,b/c']],
@@ -209,7 +209,7 @@ describe('keys', () => {
     expect(parseKey(table, segment)).toEqual({ ok: true, values });
   });
 
-  it.each([
+  test.each([
     [byId, 'abc', 'id', 'must be a whole number between -9223372036854775808 and 9223372036854775807'],
     [byId, '9223372036854775808', 'id', 'must be a whole number between -9223372036854775808 and 9223372036854775807'],
     [byId, '1.0', 'id', 'must be a whole number between -9223372036854775808 and 9223372036854775807'],
@@ -223,7 +223,7 @@ describe('keys', () => {
     expect(parseKey(table, segment)).toEqual({ ok: false, fields: [{ path, message }] });
   });
 
-  it('reads what it wrote', () => {
+  test('reads what it wrote', () => {
     const printable = fc.string({ unit: 'grapheme' }).filter((text) => !text.includes('\0'));
     fc.assert(
       fc.property(printable, fc.integer({ min: -(2 ** 31), max: 2 ** 31 - 1 }), (a, b) => {

@@ -2,7 +2,7 @@
 // and the balancer is a good one or not. What must hold: it ends even, nobody gives below the fair share, and it comes to rest.
 
 import * as fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import {
   askedFewer,
   freshMemory,
@@ -147,7 +147,7 @@ const clusters = fc.record({
 });
 
 describe('with a balancer that looks for the fewest', () => {
-  it('ends even, in the time that the rate allows, moves each at most once, and rests', () => {
+  test('ends even, in the time that the rate allows, moves each at most once, and rests', () => {
     fc.assert(
       fc.property(clusters, ({ counts, seed }) => {
         const simulation = new Simulation(counts, { balancer: 'least_conn', perSecond: 20, seed });
@@ -163,14 +163,14 @@ describe('with a balancer that looks for the fewest', () => {
     );
   });
 
-  it('spreads 2,000 over two new replicas within a minute, to within 10 %', () => {
+  test('spreads 2,000 over two new replicas within a minute, to within 10 %', () => {
     const simulation = new Simulation([1_000, 1_000, 0, 0], { balancer: 'least_conn', perSecond: 20, seed: 1 });
     simulation.run(45);
     for (const count of simulation.counts) expect(Math.abs(count - 500)).toBeLessThanOrEqual(50);
     expect(simulation.lastGiven).toBeGreaterThan(20_000);
   });
 
-  it('begins a few seconds after a replica has come', () => {
+  test('begins a few seconds after a replica has come', () => {
     const simulation = new Simulation([100, 0], { balancer: 'least_conn', perSecond: 20, seed: 1 });
     simulation.run(5);
     expect(simulation.given).toBe(0);
@@ -180,7 +180,7 @@ describe('with a balancer that looks for the fewest', () => {
 });
 
 describe('with a balancer that spreads at random', () => {
-  it('comes to rest, and nobody is far above the fair share', () => {
+  test('comes to rest, and nobody is far above the fair share', () => {
     fc.assert(
       fc.property(clusters, ({ counts, seed }) => {
         const simulation = new Simulation(counts, { balancer: 'random', perSecond: 20, seed });
@@ -200,7 +200,7 @@ describe('with a balancer that spreads at random', () => {
 });
 
 describe('with a balancer that sends each back where it was', () => {
-  it('gives up soon, for minutes', () => {
+  test('gives up soon, for minutes', () => {
     const simulation = new Simulation([500, 0], { balancer: 'sticky', perSecond: 20, seed: 7 });
     simulation.run(60);
     const { given } = simulation;
@@ -209,7 +209,7 @@ describe('with a balancer that sends each back where it was', () => {
     expect(simulation.given).toBe(given);
   });
 
-  it.each<[Balancer, number[]]>([
+  test.each<[Balancer, number[]]>([
     ['sticky', [500, 0]],
     ['two', [1_000, 100, 1_000, 100]],
   ])('tries ever more seldom, down to once an hour (%s)', (balancer, counts) => {
@@ -222,7 +222,7 @@ describe('with a balancer that sends each back where it was', () => {
     expect(simulation.given).toBeGreaterThan(given);
   });
 
-  it('rests as briefly as at first once it has been of use', () => {
+  test('rests as briefly as at first once it has been of use', () => {
     const simulation = new Simulation([500, 0], { balancer: 'sticky', perSecond: 20, seed: 7 });
     const [node] = simulation.nodes;
     simulation.run(3_600);
@@ -233,7 +233,7 @@ describe('with a balancer that sends each back where it was', () => {
     expect(node!.memory.restMs).toBe(freshMemory.restMs);
   });
 
-  it('tries anew soon after a replica has come', () => {
+  test('tries anew soon after a replica has come', () => {
     const simulation = new Simulation([500, 0, 0], { balancer: 'sticky', perSecond: 20, seed: 7 });
     const late = simulation.nodes[2]!;
     late.there = false;
@@ -265,7 +265,7 @@ describe('gives nothing', () => {
     return count;
   }
 
-  it.each<[string, Replica[]]>([
+  test.each<[string, Replica[]]>([
     ['alone', [replica('a', { connections: 900 })]],
     [
       'where the other is draining',
@@ -281,14 +281,14 @@ describe('gives nothing', () => {
     expect(given(replicas)).toBe(0);
   });
 
-  it('at a rate of 0', () => {
+  test('at a rate of 0', () => {
     const replicas = [replica('a', { connections: 900 }), replica('b')];
     expect(given(replicas, 0)).toBe(0);
     expect(given(replicas)).toBe(20);
   });
 });
 
-it('does not take those for come back whom it could not ask to go', () => {
+test('does not take those for come back whom it could not ask to go', () => {
   const there = (instance: string, connections: number): Replica => {
     return { instance, ready: true, draining: false, connections, limit: 50_000, moving: 0 };
   };
@@ -305,7 +305,7 @@ it('does not take those for come back whom it could not ask to go', () => {
   expect(rests(false)).toBe(false);
 });
 
-it('a replica that dies leaves the mean, and counts again when it is back', () => {
+test('a replica that dies leaves the mean, and counts again when it is back', () => {
   const simulation = new Simulation([400, 400, 400], { balancer: 'least_conn', perSecond: 20, seed: 3 });
   simulation.run(10);
   const [, , dying] = simulation.nodes;

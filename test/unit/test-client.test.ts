@@ -2,7 +2,7 @@
 
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, test } from 'vitest';
 import { WebSocketServer } from 'ws';
 import { TestClient } from '../support/stage/client.ts';
 import { until } from '../support/wait.ts';
@@ -29,7 +29,7 @@ function send(action: string, value: number, agoMs: number): void {
     socket.send(JSON.stringify({ table: 'items', action, id: 7, data, pos: `e1.${++seq}` }));
 }
 
-it('takes the time from INSERT and UPDATE, and none from the old row that comes with a DELETE', async () => {
+test('takes the time from INSERT and UPDATE, and none from the old row that comes with a DELETE', async () => {
   send('INSERT', 1, 60_000);
   send('UPDATE', 2, 30_000);
   send('DELETE', 2, 30_000);

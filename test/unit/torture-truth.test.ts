@@ -1,6 +1,6 @@
 // The torture run's verdict: what it must find, planted into a recording that is right.
 
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import type { Seen } from '../torture/observed.ts';
 import { type Entry, judge } from '../torture/truth.ts';
 
@@ -67,12 +67,12 @@ const planted: [fault: string, plant: (to: Recording) => void, finding: RegExp][
 ];
 
 describe('the verdict of a torture run', () => {
-  it('finds nothing in a recording that is right', () => {
+  test('finds nothing in a recording that is right', () => {
     const { ledger, bySeq, clients } = recording();
     expect(judge(ledger, bySeq, clients)).toEqual([]);
   });
 
-  it.each(planted)('finds %s', (_, plant, finding) => {
+  test.each(planted)('finds %s', (_, plant, finding) => {
     const to = recording();
     // one list each, so that what is planted into one client is not in the other
     for (const client of to.clients) client.seqs = [...client.seqs];

@@ -1,7 +1,7 @@
 // What a server sends, cut where its messages end, however it comes in pieces.
 
 import * as fc from 'fast-check';
-import { expect, it } from 'vitest';
+import { expect, test } from 'vitest';
 import { wholeMessages } from '#shared/postgres/whole-messages.ts';
 
 function messageOf(type: string, body: Uint8Array): Buffer {
@@ -15,7 +15,7 @@ const message = fc
   .tuple(fc.constantFrom('d', 'D', 'Z', 'C'), fc.uint8Array({ maxLength: 40 }))
   .map(([type, body]) => messageOf(type, body));
 
-it('come whole and in order, and as soon as they are there', () => {
+test('come whole and in order, and as soon as they are there', () => {
   fc.assert(
     fc.property(
       fc.array(message, { maxLength: 12 }),
@@ -42,7 +42,7 @@ it('come whole and in order, and as soon as they are there', () => {
   );
 });
 
-it('copy nothing of what is whole, and one in pieces once, into a buffer of its size', () => {
+test('copy nothing of what is whole, and one in pieces once, into a buffer of its size', () => {
   const passed: Buffer[] = [];
   const feed = wholeMessages((bytes) => passed.push(bytes));
   const large = messageOf('d', Buffer.alloc(100_000, 7));

@@ -1,11 +1,11 @@
 // Positions as text: what clients keep and send back.
 
 import * as fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { closeCodes, formatPosition, parsePosition } from '#shared/wire.ts';
 
 describe('positions', () => {
-  it('come back as they went', () => {
+  test('come back as they went', () => {
     fc.assert(
       fc.property(
         fc.integer({ min: 0, max: 2 ** 32 - 1 }),
@@ -17,7 +17,7 @@ describe('positions', () => {
     );
   });
 
-  it.each([
+  test.each([
     '',
     'e',
     'e1',
@@ -43,7 +43,7 @@ describe('positions', () => {
     expect(parsePosition(text)).toBeNull();
   });
 
-  it('never are what arbitrary text happens to be, unless it is the very form', () => {
+  test('never are what arbitrary text happens to be, unless it is the very form', () => {
     fc.assert(
       fc.property(fc.oneof(fc.string(), fc.stringMatching(/^e\d*\.?\d*$/)), (text) => {
         const position = parsePosition(text);
@@ -56,7 +56,7 @@ describe('positions', () => {
 });
 
 describe('close codes', () => {
-  it('are different, and tell whose fault it was', () => {
+  test('are different, and tell whose fault it was', () => {
     const codes = Object.values(closeCodes);
     expect(new Set(codes).size).toBe(codes.length);
     for (const code of codes) expect(code === 1009 || code === 1012 || (code >= 4400 && code < 4600)).toBe(true);

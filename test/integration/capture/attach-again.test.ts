@@ -1,7 +1,7 @@
 // What attach is not told stays as it was; what is wider than before is said. What Plank cannot follow is refused, or found where a table
 // becomes so later. DDL is followed, and where it is not, plank.check() finds it, and the statement that it names repairs it.
 
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { admin } from '../../support/servers/admin.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
 import { Capture } from '../../support/truth/capture.ts';
@@ -44,7 +44,7 @@ describe('attaching again', () => {
 
   const shown = 'plank: of public.people these columns are sent to clients from now on: ';
   const writable = 'plank: of public.people these columns are writable over REST from now on: ';
-  it.each([
+  test.each([
     ['nothing', '', ['id', 'name', 'made'], ['made'], []],
     ['read_only', ", read_only => '{name}'", ['id', 'name', 'made'], ['name'], [`${writable}made`]],
     ['exclude', ", exclude => '{pass word,made}'", ['id', 'name'], ['name'], []],
@@ -76,7 +76,7 @@ describe('attaching again', () => {
     expect(await problems()).toEqual([]);
   });
 
-  it('keeps both over every kind of DDL that touches the columns', async () => {
+  test('keeps both over every kind of DDL that touches the columns', async () => {
     await capture.run(`alter table people rename column "pass word" to hash; alter table people rename column made to created;
       alter table people drop column name; alter table people add column name text`);
     notices.length = 0;
@@ -109,7 +109,7 @@ describe('what Plank cannot follow', () => {
   });
   afterAll(close);
 
-  it.each([
+  test.each([
     [
       'a foreign table',
       "create foreign table T (id integer) server files options (filename '/dev/null')",
@@ -160,7 +160,7 @@ describe('what Plank cannot follow', () => {
   });
   let number = 0;
 
-  it.each([
+  test.each([
     ['typed', 'create table T of shape_of (primary key (id))'],
     [
       'partitioned',
@@ -179,7 +179,7 @@ describe('what Plank cannot follow', () => {
     await capture.run(`select plank.detach('${table}')`);
   });
 
-  it.each([
+  test.each([
     [
       'unlogged',
       'alter table T set unlogged',
@@ -237,7 +237,7 @@ describe('what Plank cannot follow', () => {
     await capture.changes();
   });
 
-  it('finds a foreign partition, and captures the others', async () => {
+  test('finds a foreign partition, and captures the others', async () => {
     await capture.run(`create table mixed (id integer not null, v text) partition by range (id); alter table mixed add primary key (id);
       create table mixed_1 partition of mixed for values from (0) to (9); select plank.attach('mixed');
       alter table mixed drop constraint mixed_pkey;
@@ -252,7 +252,7 @@ describe('what Plank cannot follow', () => {
     await capture.run('drop table mixed cascade');
   });
 
-  it('serves one of two tables that clients call the same', async () => {
+  test('serves one of two tables that clients call the same', async () => {
     await capture.run(`create schema shop; create table shop.lines (id integer primary key); create table "shop.lines" (id integer primary key);
       select plank.attach('shop.lines')`);
     await expect(capture.writer.query(`select plank.attach('"shop.lines"')`)).rejects.toThrow(
@@ -273,7 +273,7 @@ describe('what Plank cannot follow', () => {
     await repair();
   });
 
-  it('fails no DDL where it cannot follow it', async () => {
+  test('fails no DDL where it cannot follow it', async () => {
     await capture.run(
       `create schema fragile; create table fragile.t (id integer primary key); select plank.attach('fragile.t')`,
     );

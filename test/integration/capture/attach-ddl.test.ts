@@ -1,7 +1,7 @@
 // I10: writes never fail, whatever DDL makes of an attached table; also where event triggers are missing, as they are for whoever is
 // no superuser.
 
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { admin } from '../../support/servers/admin.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
 import { Capture } from '../../support/truth/capture.ts';
@@ -63,7 +63,7 @@ describe.each([
       .map((change) => [change.action, change.key, change.old, change.new].filter((x) => x !== null).join(' '));
   }
 
-  it('adds a column', async () => {
+  test('adds a column', async () => {
     const changes = await after(
       'alter table T add column w integer default 7',
       "insert into T (id, v) values (3, 'c'); update T set w = 8 where id = 1",
@@ -72,7 +72,7 @@ describe.each([
     expect(changes).toHaveLength(2);
   });
 
-  it('drops a column', async () => {
+  test('drops a column', async () => {
     const changes = await after(
       'alter table T drop column v',
       'insert into T (id) values (3); update T set id = 4 where id = 1; delete from T where id = 2',
@@ -81,12 +81,12 @@ describe.each([
     expect(changes).toHaveLength(4);
   });
 
-  it('renames a column', async () => {
+  test('renames a column', async () => {
     const changes = await after('alter table T rename column v to w', "insert into T (id, w) values (3, 'c')");
     expect(changes).toEqual([followed ? 'I 3 {"id":3,"w":"c"}' : 'I 3 {"id":3,"v":null}']);
   });
 
-  it('renames an excluded column', async () => {
+  test('renames an excluded column', async () => {
     const changes = await after(
       'alter table T rename column secret to secret2',
       "insert into T values (3, 'c', 'hush'); update T set secret2 = 'hush!'",
@@ -95,7 +95,7 @@ describe.each([
     expect(changes).toHaveLength(4);
   });
 
-  it('changes a type', async () => {
+  test('changes a type', async () => {
     const changes = await after(
       'alter table T alter column v type integer using 5',
       'insert into T values (3, 6); delete from T where id = 1',
@@ -103,7 +103,7 @@ describe.each([
     expect(changes).toHaveLength(2);
   });
 
-  it('renames the key', async () => {
+  test('renames the key', async () => {
     const changes = await after(
       'alter table T rename column id to nr',
       "insert into T values (3, 'c'); update T set v = 'x'; delete from T where nr = 1",
@@ -112,7 +112,7 @@ describe.each([
     if (followed) expect(changes[0]).toBe('I 3 {"nr":3,"v":"c"}');
   });
 
-  it.each([
+  test.each([
     ['drops the primary key', 'id integer primary key', 'alter table T drop constraint T_pkey'],
     ['drops the column of the primary key', 'id integer primary key', 'alter table T drop column id'],
     [
@@ -135,7 +135,7 @@ describe.each([
     expect(changes.map(({ action }) => action).join('')).toMatch(/I(U|DI)D/);
   });
 
-  it('renames the table', async () => {
+  test('renames the table', async () => {
     await capture.run("create table before (id integer primary key); select plank.attach('before')");
     const changes = await capture.run('alter table before rename to behind');
     expect(changes.map((change) => change.action)).toEqual(followed ? ['S'] : []);
@@ -154,7 +154,7 @@ describe.each([
     ).toEqual([{ name: 'other.behind' }]);
   });
 
-  it('drops the table', async () => {
+  test('drops the table', async () => {
     await capture.run("create table fleeting (id integer primary key); select plank.attach('fleeting')");
     const [{ id }] = (await admin(database.url, "select id from plank.attached where name = 'fleeting'")) as [
       { id: string },
@@ -174,7 +174,7 @@ describe.each([
     expect(await capture.brief('insert into fleeting values (2)')).toEqual(['I 2 {"id":2}']);
   });
 
-  it('undoes what is rolled back', async () => {
+  test('undoes what is rolled back', async () => {
     await capture.run("create table kept (id integer primary key, v text); select plank.attach('kept')");
     expect(
       await capture.brief(

@@ -1,7 +1,7 @@
 // Names that are copies: whatever DDL makes of an attached table, or of what it is made of, Plank follows it; and where it may not (the
 // role that migrated is no superuser), plank.check() finds it, and the statements that it names make all as if it had been followed.
 
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Catalog } from '#gateway/catalog/catalog.ts';
 import type { Pool } from '#shared/postgres/postgres.ts';
 import { admin } from '../../support/servers/admin.ts';
@@ -97,7 +97,7 @@ describe.each([
     >;
 
   let number = 0;
-  it.each(cases)('where %s', async (_what, ddl, { name = 'S.T', hush = 'secret', isFine } = {}) => {
+  test.each(cases)('where %s', async (_what, ddl, { name = 'S.T', hush = 'secret', isFine } = {}) => {
     number += 1;
     const named = (sql: string) => sql.replaceAll(/\bS(?=\b|_)/g, `s${number}`).replaceAll(/\bT\b/g, `t${number}`);
     await capture.writer.query(

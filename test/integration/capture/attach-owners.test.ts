@@ -3,7 +3,7 @@
 
 import { randomBytes } from 'node:crypto';
 import type { Client } from 'pg';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { examineCapture } from '#deploy/doctor/capture.ts';
 import { migrate } from '#shared/postgres/migrate.ts';
 import { admin } from '../../support/servers/admin.ts';
@@ -80,7 +80,7 @@ async function capturedAs(table: string): Promise<string[]> {
 }
 
 describe('code of who owns a table', () => {
-  it('runs in the capture with his rights', async () => {
+  test('runs in the capture with his rights', async () => {
     await as(
       owner,
       `create type mood as enum ('low', 'high'); ${castSpy('mood')}
@@ -106,7 +106,7 @@ describe('code of who owns a table', () => {
     await capture.changes();
   });
 
-  it('does not run as another who uses his types, and their values are told as text', async () => {
+  test('does not run as another who uses his types, and their values are told as text', async () => {
     await as(
       stranger,
       `create type shade as enum ('dark', 'light'); create type shades as (one shade); ${castSpy('shade')}
@@ -137,7 +137,7 @@ describe('code of who owns a table', () => {
     expect(await spies()).toEqual({ vault: [], ran: [] });
   });
 
-  it('finds nothing of other tables in what Plank keeps', async () => {
+  test('finds nothing of other tables in what Plank keeps', async () => {
     await as(owner, 'create table his (id integer primary key); create table other (id integer primary key)');
     await admin(
       database.url,
@@ -191,7 +191,7 @@ describe('a table that is given away', () => {
       .run(`insert into ${name} values (1, 1), (2, 20); update ${name} set v = 5 where id = 2; delete from ${name}`)
       .then((changes) => changes.map((change) => change.action).join(''));
 
-  it('is captured as its new owner', async () => {
+  test('is captured as its new owner', async () => {
     await create('given');
     await capture.run("select plank.attach('given')");
     expect(await write('given')).toBe('IUIUUDD');
@@ -209,7 +209,7 @@ describe('a table that is given away', () => {
     ).toEqual([]);
   });
 
-  it('goes on by "reassign owned", of which nothing tells', async () => {
+  test('goes on by "reassign owned", of which nothing tells', async () => {
     await create('passed');
     await capture.run("select plank.attach('passed')");
     await capture.writer.query(`reassign owned by ${owner} to ${heir}; drop owned by ${owner}`);
@@ -233,7 +233,7 @@ describe('a table that is given away', () => {
     await capture.run('drop table passed');
   });
 
-  it('leaves nobody with what its former owner let him do', async () => {
+  test('leaves nobody with what its former owner let him do', async () => {
     await create('lent');
     await capture.run("select plank.attach('lent')");
     const [row] = await admin(database.url, "select id from plank.attached where name = 'lent'");
@@ -250,7 +250,7 @@ describe('a table that is given away', () => {
     await capture.run('drop table lent');
   });
 
-  it('goes on where a policy that is forced on its owner fails', async () => {
+  test('goes on where a policy that is forced on its owner fails', async () => {
     await create('policed');
     await capture.run(`select plank.attach('policed'); alter table policed enable row level security, force row level security;
       create policy tenants on policed using (v = current_setting('app.tenant')::integer)`);
@@ -263,7 +263,7 @@ describe('a table that is given away', () => {
     await capture.writer.query('drop table policed');
   });
 
-  it('goes on, and is found, where DDL is not followed', async () => {
+  test('goes on, and is found, where DDL is not followed', async () => {
     await as(owner, 'create table unseen (id integer primary key, v integer)');
     await capture.run("select plank.attach('unseen')");
     await admin(database.url, 'alter event trigger plank_ddl disable');
@@ -281,7 +281,7 @@ describe('a table that is given away', () => {
     await capture.run('drop table unseen');
   });
 
-  it('goes on where its owner may not look into its schema', async () => {
+  test('goes on where its owner may not look into its schema', async () => {
     await capture.run(`create schema closed; create table closed.box (id integer primary key, v integer);
       create function closed.touch() returns trigger language plpgsql security definer as $$
         begin if new.v < 10 then update closed.box set v = v + 10 where id = new.id; end if; return null; end $$;
@@ -296,7 +296,7 @@ describe('a table that is given away', () => {
     await capture.writer.query("select plank.detach('closed.box'); drop schema closed cascade");
   });
 
-  it('is found where who captures may not write any more', async () => {
+  test('is found where who captures may not write any more', async () => {
     await create('barred');
     await capture.run("select plank.attach('barred')");
     const advice = `changes of public.barred are captured as ${owner}, who may not do what it takes; run: select plank.attach('public.barred')`;
@@ -313,7 +313,7 @@ describe('a table that is given away', () => {
   });
 });
 
-it('is captured as the role that attached it where that is no superuser, and the doctor says so', async () => {
+test('is captured as the role that attached it where that is no superuser, and the doctor says so', async () => {
   const url = new URL(await postgresUrl());
   const name = `plank_plain_${unique}`;
   await admin(url.href, `create database ${name} owner ${heir}`);

@@ -2,7 +2,7 @@
 // do not wait for writers where nothing is to be changed.
 
 import type { Client } from 'pg';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { admin } from '../../support/servers/admin.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
 import { Capture, session } from '../../support/truth/capture.ts';
@@ -33,7 +33,7 @@ async function enabled(table: string): Promise<Record<string, string>> {
   return Object.fromEntries(rows.map((row) => [row['tgname'], row['tgenabled']]));
 }
 
-it('finds triggers that are disabled, for replicas only, or missing', async () => {
+test('finds triggers that are disabled, for replicas only, or missing', async () => {
   await capture.run("create table watched (id integer primary key); select plank.attach('watched')");
   expect(await problems()).toEqual([]);
   await admin(database.url, 'set session_replication_role = replica; drop trigger plank_delete on watched');
@@ -62,7 +62,7 @@ it('finds triggers that are disabled, for replicas only, or missing', async () =
   expect(await capture.brief('insert into watched values (1); delete from watched')).toHaveLength(2);
 });
 
-it('leaves triggers disabled, or enabled always, over DDL and when it attaches again', async () => {
+test('leaves triggers disabled, or enabled always, over DDL and when it attaches again', async () => {
   await capture.run("create table quiet (id integer primary key, v text); select plank.attach('quiet')");
   await capture.run(`alter table quiet disable trigger plank_delete; alter table quiet enable always trigger plank_insert;
     alter table quiet enable replica trigger plank_truncate`);
@@ -83,7 +83,7 @@ it('leaves triggers disabled, or enabled always, over DDL and when it attaches a
   await capture.run('drop table still');
 });
 
-it('makes a trigger anew that is not its own, and leaves it as it was enabled', async () => {
+test('makes a trigger anew that is not its own, and leaves it as it was enabled', async () => {
   await capture.run("create table taken (id integer primary key); select plank.attach('taken')");
   await capture.run(`create function nothing() returns trigger language plpgsql as 'begin return null; end';
     create or replace trigger plank_insert after insert on taken for each statement execute function nothing();
@@ -95,7 +95,7 @@ it('makes a trigger anew that is not its own, and leaves it as it was enabled', 
   expect(await capture.brief('delete from taken')).toEqual(['D 1 {"id":1}']);
 });
 
-it('does not wait for writers where no trigger is to be made, of partitions either', async () => {
+test('does not wait for writers where no trigger is to be made, of partitions either', async () => {
   await capture.run(`create table busy (id integer primary key, v text);
     create table split (id integer primary key) partition by range (id);
     create table split_1 partition of split for values from (0) to (10);
@@ -123,14 +123,14 @@ describe('where many tables are attached', () => {
     end $$`);
   });
 
-  it('finds nothing soon', async () => {
+  test('finds nothing soon', async () => {
     // gateways ask with this deadline
     await capture.writer.query("set statement_timeout = '1500ms'");
     expect((await capture.writer.query('select * from plank.check()')).rows).toEqual([]);
   });
 
   // (each call of a function that has a query of its own costs 0.01 to 0.3 ms)
-  it.each([
+  test.each([
     ['plank.check', 'select * from plank.check()', 20],
     ['plank.catalog', 'select * from plank.catalog', 10],
     ['attaching one again', "select plank.attach('many_1')", 2],

@@ -3,7 +3,7 @@
 
 import { randomBytes } from 'node:crypto';
 import type { Client } from 'pg';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Catalog } from '#gateway/catalog/catalog.ts';
 import { createPool } from '#shared/postgres/postgres.ts';
 import { admin } from '../../support/servers/admin.ts';
@@ -27,7 +27,7 @@ describe('attaching', () => {
   beforeAll(open);
   afterAll(close);
 
-  it.each([
+  test.each([
     [
       'a table without a primary key',
       'create table keyless (id integer unique)',
@@ -75,7 +75,7 @@ describe('attaching', () => {
     expect(await capture.changes()).toEqual([]);
   });
 
-  it('attaches once, however often it is asked, and takes new options', async () => {
+  test('attaches once, however often it is asked, and takes new options', async () => {
     await capture.run(`create schema sales; create table sales.lines (id integer primary key, v text, w text);
       select plank.attach('sales.lines')`);
     const id = () =>
@@ -95,7 +95,7 @@ describe('attaching', () => {
     expect(await id()).toEqual([{ ...first, excluded: '{3}' }]);
   });
 
-  it('captures nothing of a detached table, and all again of one attached anew', async () => {
+  test('captures nothing of a detached table, and all again of one attached anew', async () => {
     await capture.run(
       "create table come (id integer primary key); select plank.attach('come'); insert into come values (1)",
     );
@@ -165,7 +165,7 @@ describe('bytes', () => {
     }
   }
 
-  it.each(odd)('are the same for a writer with %s, who has no right on what Plank keeps', async (_, settings) => {
+  test.each(odd)('are the same for a writer with %s, who has no right on what Plank keeps', async (_, settings) => {
     await capture.run(`truncate kinds; insert into public.kinds values (1, ${values})`);
     const expected = (await capture.content('kinds')).get('1')!;
     await asWriter(async (client) => {
@@ -187,7 +187,7 @@ describe('bytes', () => {
     });
   });
 
-  it('are those that REST answers with', async () => {
+  test('are those that REST answers with', async () => {
     const [change] = await capture
       .run(`truncate kinds; insert into kinds values (2, ${values})`)
       .then((all) => all.slice(1));
@@ -215,7 +215,7 @@ describe('bytes', () => {
     });
   });
 
-  it('hold no excluded column, also when it was renamed and others came', async () => {
+  test('hold no excluded column, also when it was renamed and others came', async () => {
     await asWriter(async (client) => {
       await capture.run(
         "insert into secrets (id, name) values (1, 'a'); update secrets set hash = 'changed secret', name = 'b'",

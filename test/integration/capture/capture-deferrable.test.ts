@@ -1,7 +1,7 @@
 // Keys whose uniqueness is checked late: two rows may have one key for a while. Whatever a transaction does to them, what it is told as leads,
 // in order, from what SELECT gave to what SELECT gives (Capture looks after that), and each event's old image is what was there.
 
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
 import { Capture } from '../../support/truth/capture.ts';
 
@@ -56,7 +56,7 @@ const settings = Object.entries(kinds).flatMap(([kind, made]) => [
 ]) as [string, string, string][];
 
 describe.each(settings)('%s', (kind, made, isolation) => {
-  it.each(Object.entries(cases))('%s', async (name, sql) => {
+  test.each(Object.entries(cases))('%s', async (name, sql) => {
     const table = `${isolation[0]}${Object.keys(kinds).indexOf(kind)}_${Object.keys(cases).indexOf(name)}`;
     const named = (text: string) => text.replaceAll(/\bT(?=_|\b)/g, table);
     await capture.run(
@@ -74,7 +74,7 @@ describe.each(settings)('%s', (kind, made, isolation) => {
   });
 });
 
-it('tells every step where there is an order, and the outcome where there is none', async () => {
+test('tells every step where there is an order, and the outcome where there is none', async () => {
   await capture.run(
     `create table told (id int primary key deferrable, v text); insert into told values (1, 'a'), (2, 'b'); select plank.attach('told')`,
   );

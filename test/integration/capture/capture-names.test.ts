@@ -2,7 +2,7 @@
 // images must be right. Also where a column went away behind Plank's back, as without event triggers.
 
 import { randomBytes } from 'node:crypto';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { admin } from '../../support/servers/admin.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
 import { Capture } from '../../support/truth/capture.ts';
@@ -56,14 +56,14 @@ async function writeAll(table: string, change: string): Promise<string[]> {
 }
 
 describe('column names', () => {
-  it.each(names.filter((name) => name !== 'id'))('has no trouble with a key called %s', async (name) => {
+  test.each(names.filter((name) => name !== 'id'))('has no trouble with a key called %s', async (name) => {
     const columns = names.map((each) => `${quoted(each)} integer${each === name ? ' primary key' : ''}`).join(', ');
     await capture.run(`create table named (${columns}); select plank.attach('named')`);
     expect(await writeAll('named', name === 'xid' ? 'depth' : 'xid')).toEqual(['III', 'U', 'UUU', 'U', 'DDD']);
     await capture.run('drop table named');
   });
 
-  it('has none with all of them in one key, nor where a column is excluded', async () => {
+  test('has none with all of them in one key, nor where a column is excluded', async () => {
     const columns = names.map((each) => `${quoted(each)} integer`).join(', ');
     await capture.run(`
       create table wide (${columns}, primary key (${names.map(quoted).join(', ')}));
@@ -76,7 +76,7 @@ describe('column names', () => {
     expect(Object.keys(JSON.parse(change!.new!))).toEqual(names.filter((name) => name !== 'key'));
   });
 
-  it('runs nothing that a name holds, with the rights of whoever migrated', async () => {
+  test('runs nothing that a name holds, with the rights of whoever migrated', async () => {
     const role = `owner_${randomBytes(6).toString('hex')}`;
     await admin(
       database.url,
@@ -100,7 +100,7 @@ describe('column names', () => {
     }
   });
 
-  it('goes on when a column was renamed or dropped and nobody told Plank', async () => {
+  test('goes on when a column was renamed or dropped and nobody told Plank', async () => {
     await capture.run(`
       create table moving (a integer, b integer, c text, d text, primary key (a, b));
       select plank.attach('moving', exclude => '{d}');

@@ -2,7 +2,7 @@
 // them. The order in the log must be that in which it happened; support/capture.ts checks each run for it.
 
 import * as fc from 'fast-check';
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
 import { Capture } from '../../support/truth/capture.ts';
 
@@ -104,7 +104,7 @@ async function story(rules: string, sql: string): Promise<string[]> {
 describe('a trigger that changes the row again', () => {
   beforeEach(() => capture.run('insert into a values (1, 10), (2, 20)'));
 
-  it.each([
+  test.each([
     ['updates it', 'again', ['U1 10>11', 'U1 11>12']],
     ['updates it back', 'undo', ['U1 10>13', 'U1 13>10'], 13],
     ['updates it twice', 'twice', ['U1 10>12', 'U1 12>13', 'U1 13>15'], 12],
@@ -118,7 +118,7 @@ describe('a trigger that changes the row again', () => {
     expect(await story(rules, `update a set v = ${v} where id = 1`)).toEqual(expected);
   });
 
-  it('inserts it again when it is deleted', async () => {
+  test('inserts it again when it is deleted', async () => {
     expect(await story('back', 'delete from a where id = 1')).toEqual(['D1 10>', 'I1 >11']);
     expect(await story('same', 'update a set v = 12 where id = 1; delete from a where id = 1')).toEqual([
       'U1 11>12',
@@ -127,12 +127,12 @@ describe('a trigger that changes the row again', () => {
     ]);
   });
 
-  it('updates and deletes what is inserted', async () => {
+  test('updates and deletes what is inserted', async () => {
     expect(await story('again', 'insert into a values (3, 31)')).toEqual(['I3 >31', 'U3 31>32']);
     expect(await story('gone', 'insert into a values (4, 30)')).toEqual(['I4 >30', 'D4 30>']);
   });
 
-  it('in statements of many rows, each its own way', async () => {
+  test('in statements of many rows, each its own way', async () => {
     await capture.run('insert into a select g, g * 3 from generate_series(10, 90) g');
     for (const rules of [
       'again gone',
@@ -147,13 +147,13 @@ describe('a trigger that changes the row again', () => {
     await capture.run("set test.rules = 'back same other return'; delete from a where id % 2 = 0");
   });
 
-  it('in transactions with savepoints', async () => {
+  test('in transactions with savepoints', async () => {
     await capture.run(`set test.rules = 'again other return'; begin; update a set v = 11; savepoint s; update a set v = 21;
       rollback to s; update a set v = 31 where id = 1; savepoint t; delete from a where id = 2; release t; insert into a values (3, 6);
       savepoint u; update a set v = 41; set local test.rules = 'gone'; update a set v = 16; rollback to u; update a set v = v + 5; commit`);
   });
 
-  it('in a trigger that is deferred to the commit', async () => {
+  test('in a trigger that is deferred to the commit', async () => {
     await capture.run(`create table later (id integer primary key, v integer);
       create function later() returns trigger language plpgsql as $$
         begin if new.v < 5 then update later set v = v + 1 where id = new.id; end if; return null; end $$;
@@ -176,7 +176,7 @@ describe('time', () => {
   }
 
   // Ten times the rows take ten times the time, and a hundred times where it is quadratic.
-  it.each([
+  test.each([
     ['again', 20_000],
     ['other return', 6_000],
   ])('grows with the rows: %s, %i rows', async (rules, rows) => {
@@ -261,7 +261,7 @@ describe('any transaction', () => {
     await writer.query(commits ? 'commit' : 'rollback');
   }
 
-  it(
+  test(
     'chains, and folds to what the tables hold',
     async () => {
       await fc.assert(
@@ -288,7 +288,7 @@ describe('any transaction', () => {
 });
 
 // Postgres takes them for the same key, and clients for two.
-it.each([
+test.each([
   ['citext', 'id citext primary key', 'upper(new.id::text)', ['a', 'b']],
   ['numeric', 'id numeric primary key', "(new.id::text || '0')::numeric", ['1.0', '2.0']],
   ['numeric, deferrable', 'id numeric primary key deferrable', "(new.id::text || '0')::numeric", ['1.0', '2.0']],

@@ -2,7 +2,7 @@
 // must serve a statement of thousands.
 
 import type { Client } from 'pg';
-import { expect, it } from 'vitest';
+import { expect, test } from 'vitest';
 import { createDatabase } from '../../support/servers/servers.ts';
 import { session } from '../../support/truth/capture.ts';
 
@@ -19,7 +19,7 @@ async function timed(client: Client, statement: string): Promise<number> {
   return Math.min(...times);
 }
 
-it('large statements behind many small ones cost what they cost alone', async () => {
+test('large statements behind many small ones cost what they cost alone', async () => {
   const database = await createDatabase();
   const [fresh, used] = [await session(database.url), await session(database.url)];
   try {

@@ -1,7 +1,7 @@
 // I10 for serializable transactions: capture reads nothing that other writers write, so that it makes none of them fail. Whatever it read
 // by an index or a scan of the outbox would lock what everybody writes to.
 
-import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
 import { Capture, session } from '../../support/truth/capture.ts';
 
@@ -98,7 +98,7 @@ afterAll(async () => {
 const locked = `select c.relname, l.page, l.tuple from pg_locks l join pg_class c on c.oid = l.relation
   where l.mode = 'SIReadLock' and l.pid = pg_backend_pid() and c.relnamespace = 'plank'::regnamespace`;
 
-it.each(kinds)('locks nothing of Plank, and captures what happened: %s', async (_kind, sql) => {
+test.each(kinds)('locks nothing of Plank, and captures what happened: %s', async (_kind, sql) => {
   const { writer } = capture;
   await capture.run(`truncate rows, parents, children, parts, told, quiet, nests; ${rows}`);
   await writer.query(sql.startsWith('begin') ? sql : `begin; ${sql}`);
@@ -108,12 +108,12 @@ it.each(kinds)('locks nothing of Plank, and captures what happened: %s', async (
   expect(locks).toEqual([]);
 });
 
-it('captures what happened also where there is more of it than is kept in mind', async () => {
+test('captures what happened also where there is more of it than is kept in mind', async () => {
   await capture.run('truncate nests, told; insert into nests select g, 0 from generate_series(1, 150) g');
   await capture.run('begin; update nests set v = 0 where id < 10; update nests set v = 1; commit');
 });
 
-it('makes no writer fail that shares nothing with the others', async () => {
+test('makes no writer fail that shares nothing with the others', async () => {
   const writers = Array.from({ length: 6 }, (_, i) => i);
   const tables = writers.map(
     (i) => `create table own_${i} (id integer primary key, v integer not null); insert into own_${i} values (1, 0);

@@ -1,7 +1,7 @@
 // A capture function fixes only those settings which the images of its table depend on. So each type is tried alone in a table:
 // whatever the writer's session is set to, its images must be those that a gateway reads.
 
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { admin } from '../../support/servers/admin.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
 import { Capture } from '../../support/truth/capture.ts';
@@ -94,7 +94,7 @@ async function fixed(table: string): Promise<string[]> {
 }
 
 describe('an image is the same whatever the session is set to', () => {
-  it.each(values)('%s %s', async (type, value) => {
+  test.each(values)('%s %s', async (type, value) => {
     await capture.run(
       `drop table if exists typed; create table typed (id integer primary key, v ${type}); select plank.attach('typed')`,
     );
@@ -111,7 +111,7 @@ describe('an image is the same whatever the session is set to', () => {
     await capture.writer.query('reset all');
   });
 
-  it('and the types of keys', async () => {
+  test('and the types of keys', async () => {
     await capture.run(
       `create table keyed (at timestamptz, f float8, primary key (at, f)); select plank.attach('keyed'); insert into keyed values (${moment}, 0.1)`,
     );
@@ -125,7 +125,7 @@ describe('an image is the same whatever the session is set to', () => {
 describe('the settings that a capture fixes', () => {
   const all = ['bytea_output', 'datestyle', 'extra_float_digits', 'intervalstyle', 'lc_monetary', 'timezone'];
 
-  it('follow the types of the columns that are not excluded', async () => {
+  test('follow the types of the columns that are not excluded', async () => {
     await capture.run(`create table kinds (id integer primary key, v text); select plank.attach('kinds')`);
     expect(await fixed('kinds')).toEqual([]);
     await capture.run('alter table kinds alter column v type moments using now()');
@@ -138,7 +138,7 @@ describe('the settings that a capture fixes', () => {
     expect(await fixed('kinds')).toEqual(['extra_float_digits']);
   });
 
-  it('are all of them where nothing tells of a changed type', async () => {
+  test('are all of them where nothing tells of a changed type', async () => {
     await admin(database.url, 'alter event trigger plank_ddl disable');
     await capture.run(`create table untold (id integer primary key, v text); select plank.attach('untold')`);
     expect((await fixed('untold')).sort()).toEqual(all);

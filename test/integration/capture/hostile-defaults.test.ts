@@ -1,7 +1,7 @@
 // Whatever a role or a database has as defaults for its sessions, Plank does what it does without them: what it depends on is pinned in
 // its own sessions, and by the functions that run in those of users.
 
-import { beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
 import { migrate } from '#shared/postgres/migrate.ts';
 import type { ServerFrame } from '#shared/wire.ts';
 import { admin } from '../../support/servers/admin.ts';
@@ -195,15 +195,15 @@ beforeAll(async () => {
   ordinary = await story([]);
 });
 
-it('works as ever where all of them are hostile', async () => {
+test('works as ever where all of them are hostile', async () => {
   expect(await story([...defaults, ...noPlans], { migrateAnew: true })).toEqual(ordinary);
 });
 
-it('works as ever where the planner is kept from everything', async () => {
+test('works as ever where the planner is kept from everything', async () => {
   expect(await story(noPlans)).toEqual(ordinary);
 });
 
-it('works as ever where the address of the database has options of its own', async () => {
+test('works as ever where the address of the database has options of its own', async () => {
   const options = '-c default_transaction_read_only=on -c bytea_output=escape -c array_nulls=off';
   expect(await story([], { options })).toEqual(ordinary);
 });

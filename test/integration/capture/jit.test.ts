@@ -1,7 +1,7 @@
 // On a Postgres that was built with LLVM, as distributions build it, none of what reads the log is compiled: that takes a hundred times as
 // long as the read itself. The one that comes along has no JIT, so this needs another.
 
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 import { Sequencer } from '#listener/sequencer.ts';
 import { LogReader } from '#shared/log/log-reader.ts';
 import { migrate } from '#shared/postgres/migrate.ts';
@@ -41,7 +41,7 @@ beforeAll(async () => {
 
 afterAll(() => stack.disposeAsync());
 
-it('is there at all, and would compile such reads', async () => {
+test('is there at all, and would compile such reads', async () => {
   const { rows } = await pool.query('select pg_jit_available() as is_there');
   expect(rows).toEqual([{ is_there: false }]);
   const client = await pool.connect();
@@ -57,7 +57,7 @@ it('is there at all, and would compile such reads', async () => {
   }
 });
 
-it.each([
+test.each([
   ['the end', () => newest - 1],
   ['the last thousand', () => newest - 1_000],
   ['the middle', () => newest - changes / 2],

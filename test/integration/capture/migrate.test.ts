@@ -3,7 +3,7 @@
 import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { promisify } from 'node:util';
-import { afterEach, expect, it } from 'vitest';
+import { afterEach, expect, test } from 'vitest';
 import { migrate, requireMigrated } from '#shared/postgres/migrate.ts';
 import { admin } from '../../support/servers/admin.ts';
 import { postgresUrl } from '../../support/servers/servers.ts';
@@ -44,7 +44,7 @@ async function runMigrate(env: Record<string, string>): Promise<{ code: number; 
   }
 }
 
-it('lets four processes migrate an empty database at once: one does it, the others find it done', async () => {
+test('lets four processes migrate an empty database at once: one does it, the others find it done', async () => {
   const url = await emptyDatabase();
   const ran = await Promise.all(Array.from({ length: 4 }, () => runMigrate({ DATABASE_URL: url })));
   expect(ran.map((each) => [each.code, each.stderr])).toEqual(ran.map(() => [0, '']));
@@ -55,7 +55,7 @@ it('lets four processes migrate an empty database at once: one does it, the othe
   expect(await admin(url, 'select name from plank.attached')).toEqual([]);
 });
 
-it('does nothing the second time', async () => {
+test('does nothing the second time', async () => {
   const url = await emptyDatabase();
   await migrate(url);
   const before = await applied(url);
@@ -64,7 +64,7 @@ it('does nothing the second time', async () => {
   expect(await applied(url)).toEqual(before);
 });
 
-it('refuses a database of another release, and leaves it as it is', async () => {
+test('refuses a database of another release, and leaves it as it is', async () => {
   const url = await emptyDatabase();
   await migrate(url);
   await admin(url, "update plank.migrations set checksum = 'another' where number = 3");
@@ -76,7 +76,7 @@ it('refuses a database of another release, and leaves it as it is', async () => 
   expect(await applied(url)).toEqual(before);
 });
 
-it('undoes a migration that fails, names it, and goes on there the next time', async () => {
+test('undoes a migration that fails, names it, and goes on there the next time', async () => {
   const url = await emptyDatabase();
   await admin(
     url,
@@ -94,14 +94,14 @@ it('undoes a migration that fails, names it, and goes on there the next time', a
   await requireMigrated(url);
 });
 
-it('says what to do about a database that is not migrated', async () => {
+test('says what to do about a database that is not migrated', async () => {
   const url = await emptyDatabase();
   await expect(requireMigrated(url)).rejects.toThrow(/no schema "plank".*run "npm run migrate"/);
   await admin(url, 'create schema plank; create table plank.leader ()');
   await expect(requireMigrated(url)).rejects.toThrow(/run "npm run migrate"/);
 });
 
-it('says in one line what is wrong with the address of the database', async () => {
+test('says in one line what is wrong with the address of the database', async () => {
   const missing = await runMigrate({});
   expect(missing.code).toBe(1);
   expect(missing.stderr).toMatch(/^plank migrate: .*DATABASE_URL.*\n$/s);

@@ -2,7 +2,7 @@
 // excluded columns stay excluded, all is captured as before, and Plank says that this is another database, and what to run.
 
 import { pino } from 'pino';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { examineCapture } from '#deploy/doctor/capture.ts';
 import { inspectCapture } from '#listener/inspection.ts';
 import { migrate } from '#shared/postgres/migrate.ts';
@@ -116,7 +116,7 @@ async function writesAreCaptured(name: string): Promise<void> {
 describe('a dump that is restored', () => {
   const visible = { 'my app.users': ['id', 'email', 'made', 'At'], items: ['id', 'note'], 'early.parts': ['id', 'v'] };
 
-  it.each([
+  test.each([
     ['as it is', 'postgres', [[]]],
     ['to another owner', 'restorer', [['--no-owner']]],
     ['to another owner, without privileges', 'restorer', [['--no-owner', '--no-privileges']]],
@@ -145,7 +145,7 @@ describe('a dump that is restored', () => {
     await writesAreCaptured(name);
   });
 
-  it('follows what DDL makes of it before it is attached again', async () => {
+  test('follows what DDL makes of it before it is attached again', async () => {
     const name = await restore(await dumpOfSource(), 'postgres', []);
     await admin(
       url(name),
@@ -161,7 +161,7 @@ describe('a dump that is restored', () => {
     expect(await problems(name)).toEqual([]);
   });
 
-  it('is told by the doctor, and by a listener that starts', async () => {
+  test('is told by the doctor, and by a listener that starts', async () => {
     const name = await restore(await dumpOfSource(), 'postgres', []);
     const pool = testPool(url(name), 2);
     const client = await pool.connect();
@@ -193,7 +193,7 @@ describe('a dump that is restored', () => {
     }
   });
 
-  it('is none where the files or a template were copied', async () => {
+  test('is none where the files or a template were copied', async () => {
     await admin(postgres.url(), 'create database copied template source');
     expect(await problems('copied')).toEqual([]);
     expect(await served('copied')).toEqual(visible);
@@ -201,7 +201,7 @@ describe('a dump that is restored', () => {
 });
 
 describe('what cannot be told after a restore', () => {
-  it('is not served: a column that was renamed where DDL is not followed', async () => {
+  test('is not served: a column that was renamed where DDL is not followed', async () => {
     await admin(postgres.url(), 'create database unfollowed template source');
     await admin(
       url('unfollowed'),
@@ -229,7 +229,7 @@ describe('what cannot be told after a restore', () => {
     await admin(postgres.url(), 'drop database unfollowed');
   });
 
-  it('is not another table that has the number of one which was dropped', async () => {
+  test('is not another table that has the number of one which was dropped', async () => {
     await admin(postgres.url(), 'create database dropped template source');
     await admin(url('dropped'), 'drop event trigger plank_ddl; drop event trigger plank_drop; drop table items');
     expect(await problems('dropped')).toEqual(['the table was dropped; run: delete from plank.attached where id = 2']);
@@ -247,7 +247,7 @@ describe('what cannot be told after a restore', () => {
     await admin(postgres.url(), 'drop database dropped');
   });
 
-  it('is found: captured tables whose attachment the dump had not', async () => {
+  test('is found: captured tables whose attachment the dump had not', async () => {
     const name = await restore(await dump('source', '--schema-only'), 'postgres', []);
     expect(await problems(name)).toEqual(
       all.map(

@@ -4,7 +4,7 @@
 import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { promisify } from 'node:util';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, test } from 'vitest';
 import { migrate } from '#shared/postgres/migrate.ts';
 import { makeSample } from '#shared/postgres/sample.ts';
 import { admin } from '../../support/servers/admin.ts';
@@ -123,7 +123,7 @@ const shapes: [shape: string, sql: string, named: string][] = [
 ];
 
 describe('a database of an application', () => {
-  it('stays as it is, whatever its items are, with and without PLANK_SAMPLE', async () => {
+  test('stays as it is, whatever its items are, with and without PLANK_SAMPLE', async () => {
     const url = await emptyDatabase();
     cleanups.unshift(async () => admin(await postgresUrl(), `drop role if exists sample_owner_${unique}`));
     await admin(url, application);
@@ -156,7 +156,7 @@ describe('a database of an application', () => {
     expect(await admin(url, "select to_regproc('plank.touch_updated_at') as f")).toEqual([{ f: null }]);
   });
 
-  it.each([
+  test.each([
     ['a table', 'create schema plank; create table plank.boards (id integer primary key)'],
     ['migrations of its own', 'create schema plank; create table plank.migrations (version text primary key)'],
     ['a function', 'create schema plank; create function plank.f() returns integer language sql as $$ select 1 $$'],
@@ -172,7 +172,7 @@ describe('a database of an application', () => {
   });
 });
 
-it('writes to attached tables go on under a publication for all tables', async () => {
+test('writes to attached tables go on under a publication for all tables', async () => {
   const url = await emptyDatabase();
   await admin(url, 'create publication everything for all tables');
   await migrate(url);
@@ -203,7 +203,7 @@ describe('the sample', () => {
   const attached = (url: string) => admin(url, 'select name, read_only::text from plank.attached');
   const whole = [{ name: 'items', read_only: '{created_at,updated_at}' }];
 
-  it('is made once: dropped or detached, it stays so; a new schema "plank" takes it up with its rows', async () => {
+  test('is made once: dropped or detached, it stays so; a new schema "plank" takes it up with its rows', async () => {
     const url = await emptyDatabase();
     expect(await runMigrate({ DATABASE_URL: url, PLANK_SAMPLE: 'true' })).not.toContain('sample');
     expect(await attached(url)).toEqual(whole);
@@ -229,7 +229,7 @@ describe('the sample', () => {
     expect(await admin(url, "select to_regclass('items') as t")).toEqual([{ t: null }]);
   });
 
-  it.each([
+  test.each([
     [
       'has lost a column that it needs',
       'alter table items drop column updated_at',

@@ -1,7 +1,7 @@
 // A database whose search_path finds operators, functions and types that hide Postgres' own: REST, filters, snapshots and changes mean
 // what they mean elsewhere.
 
-import { expect, it } from 'vitest';
+import { expect, test } from 'vitest';
 import { Stage } from '../../support/stage/stage.ts';
 
 // `same` for each type: every "=" is false, every ">" true
@@ -38,7 +38,7 @@ const stage = Stage.of(`
   do $$ begin execute format('alter database %I set search_path = hostile, pg_catalog, public', pg_catalog.current_database()); end $$;
 `);
 
-it('whatever search_path hides', async () => {
+test('whatever search_path hides', async () => {
   const address = `${stage.embedded.url}/api/things`;
   const call = async (path: string, method = 'GET', body?: unknown, headers: Record<string, string> = {}) => {
     const answer = await fetch(address + path, {

@@ -1,6 +1,6 @@
 // Every PostgreSQL from 14 on: the migrations apply, and changes are captured, ordered, read again and forgotten.
 
-import { afterAll, describe, expect, it } from 'vitest';
+import { afterAll, describe, expect, test } from 'vitest';
 import { migrate, requireMigrated } from '#shared/postgres/migrate.ts';
 import { makeSample } from '#shared/postgres/sample.ts';
 import { admin } from '../../support/servers/admin.ts';
@@ -27,7 +27,7 @@ describe.each(servers)('PostgreSQL %s', (_, start) => {
     await server?.stop();
   });
 
-  it('captures, orders, gives again and forgets', async () => {
+  test('captures, orders, gives again and forgets', async () => {
     server = await start();
     await migrate(server.url);
     await migrate(server.url);

@@ -1,7 +1,7 @@
 // Virtual generated columns (PostgreSQL 18): computed when they are read, null in transition tables. Changes carry what SELECT gives,
 // and REST and snapshots the same bytes. (Capture itself holds each change against what plank.catalog renders.)
 
-import { afterAll, beforeAll, describe, expect, it, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
 import { Stage } from '../../support/stage/stage.ts';
 import { Capture } from '../../support/truth/capture.ts';
@@ -123,7 +123,7 @@ describe('capture', () => {
     await database?.drop();
   });
 
-  it.each(cases)('tells $what', async ({ columns, attach, image }) => {
+  test.each(cases)('tells $what', async ({ columns, attach, image }) => {
     const drop = columns.startsWith('d ') ? 'alter table t drop column d;' : '';
     await capture.run(
       `create table t (id integer primary key, a integer, b text, ${columns}); ${drop} select plank.attach('t'${attach ? `, ${attach}` : ''})`,
@@ -142,7 +142,7 @@ describe('capture', () => {
     await capture.run('drop table t');
   });
 
-  it('tells them of partitions in other orders, and of those altered', async () => {
+  test('tells them of partitions in other orders, and of those altered', async () => {
     await capture.run(`
       create table parts (id integer, a integer, v integer generated always as (a * 2), primary key (id)) partition by range (id);
       create table low partition of parts for values from (0) to (10);

@@ -1,7 +1,7 @@
 // What an application may do to the SDK without harm to itself: throw wherever it is called, let go
 // at any moment, ask with dates and bigints, change its objects later.
 
-import { afterAll, afterEach, beforeAll, expect, it, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest';
 import { createPlank, type Plank, type PlankOptions } from '#client/plank-client.ts';
 import { admin } from '../../support/servers/admin.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
@@ -48,7 +48,7 @@ function parts(options: PlankOptions = {}) {
 
 const names = (rows: ReadonlyMap<unknown, Item>) => [...rows.values()].map(({ name }) => name).sort();
 
-it('dates ask for what they say, each for its own', async () => {
+test('dates ask for what they say, each for its own', async () => {
   const { table } = parts();
   const since = (year: string) => table.live({ at: { gt: new Date(`${year}-03-01Z`) as unknown as string } });
   const [early, late] = [since('2019'), since('2026')];
@@ -56,7 +56,7 @@ it('dates ask for what they say, each for its own', async () => {
   expect([names(early.rows), names(late.rows)]).toEqual([['less', 'more', 'old'], ['more']]);
 });
 
-it('a key beyond 2^53 may be asked for as it came', async () => {
+test('a key beyond 2^53 may be asked for as it came', async () => {
   const { table } = parts();
   const one = table.live({ id: large });
   const some = table.live({ id: { in: [large, 1n] } });
@@ -65,7 +65,7 @@ it('a key beyond 2^53 may be asked for as it came', async () => {
   expect(() => table.live({ id: Number.NaN })).toThrow('where.id is NaN: JSON has no such value');
 });
 
-it('a filter that is changed later stays what it was, also on the next connection', async () => {
+test('a filter that is changed later stays what it was, also on the next connection', async () => {
   const { client, table } = parts();
   const where = { name: 'old' };
   const ids: unknown[] = [];
@@ -82,7 +82,7 @@ it('a filter that is changed later stays what it was, also on the next connectio
   expect(ids).toEqual([1]);
 });
 
-it('whatever throws, and be it the handler of errors, keeps nobody else from being called', async () => {
+test('whatever throws, and be it the handler of errors, keeps nobody else from being called', async () => {
   const thrown: unknown[] = [];
   const inTurn = queueMicrotask;
   // where nobody catches it: the runner would
@@ -118,7 +118,7 @@ it('whatever throws, and be it the handler of errors, keeps nobody else from bei
   }
 });
 
-it('a live query that is closed at once calls back no more', async () => {
+test('a live query that is closed at once calls back no more', async () => {
   const { table } = parts();
   const first = table.live({});
   await first.ready;
@@ -129,7 +129,7 @@ it('a live query that is closed at once calls back no more', async () => {
   expect(calls).toBe(1);
 });
 
-it('a token that is refused without a word is reported', async () => {
+test('a token that is refused without a word is reported', async () => {
   const errors: string[] = [];
   const { table } = parts({
     token: () => Promise.reject(),

@@ -1,7 +1,7 @@
 // A column that is excluded is excluded from what was captured before as well: for whoever resumes from before, in each mode, from the
 // gateway's memory and from the log, whatever the column has been called meanwhile.
 
-import { expect, it } from 'vitest';
+import { expect, test } from 'vitest';
 import type { Gateway } from '#gateway/gateway.ts';
 import { overWebSocket, type Transport } from '../../support/stage/frames.ts';
 import { Stage } from '../../support/stage/stage.ts';
@@ -87,7 +87,7 @@ const positions = new Map<string, string>();
 const nameOf = (what: string) => `t${cases.findIndex((one) => one[0] === what)}`;
 let later: Gateway | undefined;
 
-it.each(cases)('%s', async (what, before, exclude) => {
+test.each(cases)('%s', async (what, before, exclude) => {
   const name = nameOf(what);
   const named = (text: string) => text.replaceAll(/\bT(?=\b|_)/g, name);
   await sql(
@@ -108,7 +108,7 @@ it.each(cases)('%s', async (what, before, exclude) => {
   await isHidden(what, stage.embedded.url);
 });
 
-it.each(cases)('%s, from the log', async (what) => {
+test.each(cases)('%s, from the log', async (what) => {
   expect(positions.size).toBe(cases.length);
   later ??= await stage.embedded.startGateway({ NODE_NAME: 'later' });
   await isHidden(what, `http://127.0.0.1:${later.port}`);
@@ -150,7 +150,7 @@ async function isHidden(what: string, url: string): Promise<void> {
   expect(told.filter((text) => text.includes('hush'))).toEqual([]);
 }
 
-it('is told to nobody who is connected, also where it is drained with the exclusion', async () => {
+test('is told to nobody who is connected, also where it is drained with the exclusion', async () => {
   await sql("create table late (id integer primary key, secret text); select plank.attach('late')");
   await stage.arrived();
   const client = await stage.plain({ tables: 'late' });
@@ -166,7 +166,7 @@ it('is told to nobody who is connected, also where it is drained with the exclus
   expect(JSON.stringify(peer.reader.all)).not.toContain('hush');
 });
 
-it('is read no more soon after, also while no listener leads', async () => {
+test('is read no more soon after, also while no listener leads', async () => {
   await sql("create table alone (id integer primary key, secret text); select plank.attach('alone')");
   await stage.arrived();
   const { position } = await stage.health();
@@ -191,7 +191,7 @@ it('is read no more soon after, also while no listener leads', async () => {
   });
 });
 
-it('refuses filters by it as those by a column that there is not', async () => {
+test('refuses filters by it as those by a column that there is not', async () => {
   await sql(
     "create table asked (id integer primary key, secret text); select plank.attach('asked', exclude => '{secret}')",
   );

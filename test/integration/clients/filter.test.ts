@@ -1,7 +1,7 @@
 // Filters judged by JavaScript and by Postgres, row for row, over the values that are hard to agree on.
 
 import * as fc from 'fast-check';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Catalog, type Table } from '#gateway/catalog/catalog.ts';
 import { parseImage } from '#gateway/filter/image.ts';
 import { compileFilter, equalityOf } from '#gateway/filter/judge.ts';
@@ -64,7 +64,7 @@ describe('JavaScript and Postgres', () => {
     return images.map(({ image }) => image);
   }
 
-  it('judge every row alike', async () => {
+  test('judge every row alike', async () => {
     const table = catalog.byName('subject')!;
     let admitted = 0;
     let judged = 0;
@@ -107,7 +107,7 @@ describe('JavaScript and Postgres', () => {
     expect(admitted / judged).toBeLessThan(0.9);
   });
 
-  it('judge each pair of values of a type alike', async () => {
+  test('judge each pair of values of a type alike', async () => {
     const table = catalog.byName('subject')!;
     for (const [position, name] of names.entries()) {
       const { ordered, rows, values } = kinds[name]!;
@@ -139,7 +139,7 @@ describe('JavaScript and Postgres', () => {
     }
   });
 
-  it('are not asked about other types', () => {
+  test('are not asked about other types', () => {
     const table = catalog.byName('refused')!;
     for (const index of refusedTypes.keys())
       for (const condition of ['null', '"a"', '1', 'true', '{"is":"not null"}', '{"in":[]}'])
@@ -148,7 +148,7 @@ describe('JavaScript and Postgres', () => {
         );
   });
 
-  it('know enums and collations from the catalog', () => {
+  test('know enums and collations from the catalog', () => {
     const flags = (table: string, name: string) => {
       const column = catalog.byName(table)!.columns.find((candidate) => candidate.name === name)!;
       return [column.enum, column.nondeterministic];

@@ -2,7 +2,7 @@
 // turns stale; and for each that does not, that nobody is alarmed. Canaries are off: nothing here may rest on them.
 
 import { setTimeout as delay } from 'node:timers/promises';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { LiveQuery, Plank, SubscriptionState } from '#client/plank-client.ts';
 import { createPlank } from '#client/plank-client.ts';
 import { Cluster, type ClusterNode } from '#deploy/local/cluster.ts';
@@ -122,7 +122,7 @@ const listener = (cut: NodeJS.Signals, heal: () => Promise<void> | void) => ({
 
 describe('clients and balancers are told that changes may not arrive where', () => {
   const noListener = /^none leads since \d+ s$/;
-  it.each([
+  test.each([
     {
       cause: 'the listener was killed',
       ...listener('SIGKILL', async () => {
@@ -180,7 +180,7 @@ describe('clients and balancers are told that changes may not arrive where', () 
 });
 
 describe('nobody is alarmed where changes arrive all the same, because', () => {
-  it.each([
+  test.each([
     { cause: 'only gateways do not reach Postgres', ...all('firstPostgres', 'postgres'), status: 'degraded' },
     { cause: 'only Redis hangs, and the log is read', ...all('listenerRedis', 'redis'), status: 'ok' },
   ])('$cause', async ({ cut, heal, status }) => {
@@ -204,7 +204,7 @@ describe('nobody is alarmed where changes arrive all the same, because', () => {
   });
 });
 
-it('a replica that alone gets nothing is not ready, as others can serve its clients', async () => {
+test('a replica that alone gets nothing is not ready, as others can serve its clients', async () => {
   const isWell = ({ status, changes }: Health) => status === 'ok' && changes === 'tailing';
   await until('all is well, and Redis is read', async () => isWell(await said(first)), freshMs);
   const { cut, heal } = all('listenerRedis', 'firstPostgres');

@@ -1,7 +1,7 @@
 // What Postgres sends is bounded: a value that cannot be held fails its query and that connection, and nothing else; fetches of a cursor
 // are as large as their rows allow.
 
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { connect, disconnect, type Pool } from '#shared/postgres/postgres.ts';
 import { RowCursor } from '#shared/postgres/row-cursor.ts';
 import { testPool } from '../../support/servers/pool.ts';
@@ -26,7 +26,7 @@ afterAll(() => stack.disposeAsync());
 describe('a value that is too large', () => {
   const bytes = 130 * megabyte;
   const large = `select repeat('x', ${bytes}) as row`;
-  it.each<[string, () => Promise<unknown>]>([
+  test.each<[string, () => Promise<unknown>]>([
     ['a query', () => pool.query(`select repeat('x', ${300 * megabyte})`)],
     [
       'a row of many',
@@ -66,7 +66,7 @@ describe('a value that is too large', () => {
   });
 });
 
-it('what throws while an answer is parsed fails that query', async () => {
+test('what throws while an answer is parsed fails that query', async () => {
   const client = await pool.connect();
   client.connection.once('rowDescription', () => {
     throw new Error('thrown by a listener');
@@ -86,7 +86,7 @@ describe('a cursor', () => {
       ([, text]) => text.length,
     );
 
-  it('fetches no more than the bound and one row, and all of it in order', async () => {
+  test('fetches no more than the bound and one row, and all of it in order', async () => {
     const client = await pool.connect();
     const cursor = rows(client, 3 * megabyte);
     const found: number[] = [];
@@ -107,7 +107,7 @@ describe('a cursor', () => {
     client.release();
   });
 
-  it('says that there is no more where the rows end with a fetch, and that it cannot be closed within one', async () => {
+  test('says that there is no more where the rows end with a fetch, and that it cannot be closed within one', async () => {
     const client = await pool.connect();
     const whole = rows(client, 100 * megabyte);
     expect(await whole.fetch(500)).toMatchObject({ more: true });
@@ -119,7 +119,7 @@ describe('a cursor', () => {
     client.release(true);
   });
 
-  it('rejects with what Postgres says', async () => {
+  test('rejects with what Postgres says', async () => {
     const client = await pool.connect();
     const query = { text: 'select 1 / (3 - g) from generate_series(1, 10) g', values: [] };
     const cursor = new RowCursor(client, query, megabyte, () => 1);

@@ -1,7 +1,7 @@
 // What is asked of /ws and of event streams in another way than they are served: it is said what is wrong, and nothing waits for ever.
 
 import { connect, type Socket } from 'node:net';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
 import { type LocalNginx, startNginx } from '#deploy/local/nginx.ts';
 import { Stage } from '../../support/stage/stage.ts';
@@ -46,7 +46,7 @@ const request = (path: string, method = 'GET', body = '') =>
 const count = (text: string, part: string) => text.split(part).length - 1;
 
 describe('a plain request of /ws', () => {
-  it.each(['gateway', 'nginx', 'operators'] as const)('is told to upgrade by the %s', async (where) => {
+  test.each(['gateway', 'nginx', 'operators'] as const)('is told to upgrade by the %s', async (where) => {
     for (const path of where === 'operators' ? ['/ws', '/ops/ws'] : ['/ws', '/ws/', '/ws?tables=todo']) {
       const answer = await fetch(urls()[where] + path);
       expect([path, answer.status, answer.headers.get('upgrade')]).toEqual([path, 426, 'websocket']);
@@ -57,7 +57,7 @@ describe('a plain request of /ws', () => {
 });
 
 describe('a parameter of /ws', () => {
-  it.each([
+  test.each([
     ['table=todo', '', 'table: is no parameter of /ws; did you mean tables?'],
     ['Tables=todo', '', 'Tables: is no parameter of /ws; did you mean tables?'],
     ['tables[]=todo', '', 'tables[]: is no parameter of /ws; did you mean tables?'],
@@ -82,7 +82,7 @@ describe('a parameter of /ws', () => {
 describe('JSON that is too deep', () => {
   const deep = (depth: number) => `${'['.repeat(depth)}${']'.repeat(depth)}`;
 
-  it.each(['', 'plank.v1'])('in a message is answered by what is wrong (%s)', async (protocol) => {
+  test.each(['', 'plank.v1'])('in a message is answered by what is wrong (%s)', async (protocol) => {
     const url = `${stage.embedded.url.replace('http', 'ws')}/ws`;
     const ws = protocol ? new WebSocket(url, protocol) : new WebSocket(url);
     const answers: string[] = [];
@@ -97,7 +97,7 @@ describe('JSON that is too deep', () => {
     ws.terminate();
   });
 
-  it.each([5_000, 100_000])('is called so over REST (%i)', async (depth) => {
+  test.each([5_000, 100_000])('is called so over REST (%i)', async (depth) => {
     const address = `${stage.embedded.url}/api/todo`;
     const headers = { 'content-type': 'application/json' };
     const made = await fetch(address, { method: 'POST', headers, body: `{"id":1,"doc":${deep(depth)}}` });
@@ -111,7 +111,7 @@ describe('on one connection', () => {
   const stream = request('/api/todo/changes');
   const isStream = (text: string) => text.includes('text/event-stream') && text.includes('"type":"live"');
 
-  it.each([
+  test.each([
     ['alone', stream],
     ['behind an answer', request('/api/todo') + stream],
     ['behind several', request('/api/todo') + request('/health') + request('/api/todo/9') + stream],
@@ -124,7 +124,7 @@ describe('on one connection', () => {
     await stage.sql('truncate slow');
   });
 
-  it('behind another request that takes long, it waits for it', async () => {
+  test('behind another request that takes long, it waits for it', async () => {
     const other = await stage.pool.connect();
     await other.query('begin; lock table slow');
     const talking = talk(request('/api/slow') + stream, isStream);
@@ -145,7 +145,7 @@ describe('on one connection', () => {
     socket.destroy();
   });
 
-  it.each([
+  test.each([
     ['no table', {}, request('/api/nothing/changes'), 404],
     ['a wrong filter', {}, request('/api/todo/changes?where=1'), 400],
     ['where the replica is full', { MAX_CONNECTIONS: '1' }, stream, 429],
@@ -164,7 +164,7 @@ describe('on one connection', () => {
     await gateway.stop();
   });
 
-  it.each([
+  test.each([
     ['a write', request('/api/slow', 'POST', '{"id":7}')],
     ['a read', request('/api/todo')],
     ['another event stream', stream],

@@ -2,7 +2,7 @@
 
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
-import { afterEach, expect, it } from 'vitest';
+import { afterEach, expect, test } from 'vitest';
 import { webSocketFraming } from '#gateway/channels/framing.ts';
 import { Outlet } from '#gateway/relay/outlet.ts';
 import { remains, until } from '../../support/wait.ts';
@@ -33,7 +33,7 @@ function fill(outlet: Outlet): void {
   while (outlet.queuedBytes === 0) outlet.write(chunk);
 }
 
-it('is drained when the other end has read, also where less than the high-water mark was unsent', async () => {
+test('is drained when the other end has read, also where less than the high-water mark was unsent', async () => {
   const { accepted, client } = await pair();
   const outlet = new Outlet(accepted, webSocketFraming);
   fill(outlet);
@@ -50,7 +50,7 @@ it('is drained when the other end has read, also where less than the high-water 
   expect(outlet.queuedBytes).toBe(0);
 });
 
-it('is drained when it has closed', async () => {
+test('is drained when it has closed', async () => {
   const { accepted, client } = await pair();
   const outlet = new Outlet(accepted, webSocketFraming);
   fill(outlet);
@@ -59,12 +59,12 @@ it('is drained when it has closed', async () => {
   await drained;
 });
 
-it('is drained at once where nothing is unsent', async () => {
+test('is drained at once where nothing is unsent', async () => {
   const { accepted } = await pair();
   await new Outlet(accepted, webSocketFraming).drained();
 });
 
-it.each([
+test.each([
   ['has closed', (client: Socket) => client.destroy()],
   ['has read', (client: Socket) => client.resume()],
 ])('any number may wait, for one listener, until the other end %s', async (_what, end) => {

@@ -3,7 +3,7 @@
 
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { Stage } from '../../support/stage/stage.ts';
 import { until } from '../../support/wait.ts';
 
@@ -43,7 +43,7 @@ describe('upgrades', () => {
     return answer;
   }
 
-  it('on another path are refused with 404', async () => {
+  test('on another path are refused with 404', async () => {
     for (const path of ['/', '/wsx', '/ws/', '/api/items', '/WS']) {
       const answer = await ask(upgrade(path));
       expect([path, answer.slice(0, 12)]).toEqual([path, 'HTTP/1.1 404']);
@@ -51,7 +51,7 @@ describe('upgrades', () => {
     }
   });
 
-  it('with a malformed handshake are refused with 4xx', async () => {
+  test('with a malformed handshake are refused with 4xx', async () => {
     for (const lines of [
       upgrade('/ws').filter((line) => !line.startsWith('Sec-WebSocket-Key')),
       upgrade('/ws').map((line) => line.replace('Version: 13', 'Version: 7')),
@@ -60,7 +60,7 @@ describe('upgrades', () => {
       expect(await ask(lines)).toMatch(/^HTTP\/1\.1 4\d\d/);
   });
 
-  it('that are refused leave nothing behind, though the client keeps its end open', async () => {
+  test('that are refused leave nothing behind, though the client keeps its end open', async () => {
     const socket = connect({ port: gatewayPort(), host: '127.0.0.1', allowHalfOpen: true });
     stage.afterwards(() => socket.destroy());
     socket.resume().on('error', () => {});
@@ -71,7 +71,7 @@ describe('upgrades', () => {
     await until('the server has closed its end', () => socket.destroyed, 3_000).finally(() => clearInterval(poke));
   });
 
-  it('from a foreign, a missing or a null Origin are refused with 403 where an allow-list is set', async () => {
+  test('from a foreign, a missing or a null Origin are refused with 403 where an allow-list is set', async () => {
     const strict = await stage.embedded.startGateway({ CORS_ORIGINS: 'https://shop.example,https://other.example' });
     for (const origin of [
       ['Origin: https://evil.example'],
@@ -84,7 +84,7 @@ describe('upgrades', () => {
     expect(client.isOpen).toBe(true);
   });
 
-  it('after a request that is not answered yet end the connection, and after an answered one succeed', async () => {
+  test('after a request that is not answered yet end the connection, and after an answered one succeed', async () => {
     const holder = await stage.pool.connect();
     const request = ['GET /api/items HTTP/1.1', 'Host: test'];
     const both = `${request.join('\r\n')}\r\n\r\n${upgrade('/ws', ['Sec-WebSocket-Protocol: plank.v1']).join('\r\n')}`;
@@ -108,7 +108,7 @@ describe('upgrades', () => {
     await until('the upgrade', () => answers.startsWith('HTTP/1.1 101'), 3_000);
   });
 
-  it('beyond MAX_CONNECTIONS are refused with 503, until one leaves', async () => {
+  test('beyond MAX_CONNECTIONS are refused with 503, until one leaves', async () => {
     const clients = await Promise.all(Array.from({ length: maxConnections }, () => stage.plain()));
     await expect(stage.plain()).rejects.toThrow('refused with 503');
     clients[0]!.stop();
@@ -137,7 +137,7 @@ describe('clients that misbehave', () => {
     return Buffer.concat([Buffer.from([first, 0x80 | payload.length, 0, 0, 0, 0]), payload]);
   }
 
-  it.each([
+  test.each([
     ['an unmasked frame', Buffer.from([0x81, 0x01, 0x78]), 1002],
     ['a reserved bit', masked(0xc1, Buffer.from('x')), 1002],
     ['a reserved opcode', masked(0x83, Buffer.from('x')), 1002],
@@ -165,7 +165,7 @@ describe('clients that misbehave', () => {
     expect((await fetch(`http://127.0.0.1:${gatewayPort()}/health/live`)).status).toBe(200);
   });
 
-  it('a flood of pings that reads nothing is cut off', async () => {
+  test('a flood of pings that reads nothing is cut off', async () => {
     const { socket } = await raw();
     socket.pause();
     const pings = Buffer.concat(Array.from({ length: 500 }, () => masked(0x89, Buffer.alloc(125))));
@@ -178,7 +178,7 @@ describe('clients that misbehave', () => {
     await until('its end of the connection is closed', () => socket.destroyed, 3_000);
   });
 
-  it('a dead one, which answers no ping, is dropped within two intervals', async () => {
+  test('a dead one, which answers no ping, is dropped within two intervals', async () => {
     const { socket } = await raw();
     socket.pause();
     expect(await connections()).toBe(1);
@@ -186,7 +186,7 @@ describe('clients that misbehave', () => {
     expect(ms).toBeLessThan(2 * pingIntervalMs + 250);
   });
 
-  it('a silent one that answers pings stays', async () => {
+  test('a silent one that answers pings stays', async () => {
     const client = await stage.plain({ tables: 'items' });
     await until('four pings', () => client.pings >= 4, 10 * pingIntervalMs);
     expect(client.isOpen).toBe(true);

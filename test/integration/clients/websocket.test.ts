@@ -1,6 +1,6 @@
 // The plain WebSocket mode: what is sent byte for byte, what may be asked for, and what is answered to everything else.
 
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { formatPosition, parsePosition } from '#shared/wire.ts';
 import { seqOf, type TestClient } from '../../support/stage/client.ts';
 import { Stage } from '../../support/stage/stage.ts';
@@ -30,7 +30,7 @@ async function position(): Promise<string> {
 const names = (frames: string[]) => frames.map((frame) => (JSON.parse(frame) as { data: { name: string } }).data.name);
 
 describe('frames', () => {
-  it('have the keys table, action, id and data in this order, then the position, and the row as Postgres renders it', async () => {
+  test('have the keys table, action, id and data in this order, then the position, and the row as Postgres renders it', async () => {
     const client = await stage.plain({ tables: 'items' });
     const id = await insert('Test "Item" é😀', 42.5);
     const image = async () =>
@@ -47,7 +47,7 @@ describe('frames', () => {
     expect(frames).toEqual([frame('INSERT', made, 2), frame('UPDATE', changed, 1), frame('DELETE', changed, 0)]);
   });
 
-  it('name tables of other schemas with them, and composite keys by an object', async () => {
+  test('name tables of other schemas with them, and composite keys by an object', async () => {
     const client = await stage.plain();
     await sql(`insert into pairs (a, b, note) values (7, 'x"y', null)`);
     await sql(`insert into sales.orders (id, value) values ('5f9a3d36-6b8e-4f6e-9d53-0d3c1f1d9a01', 1)`);
@@ -60,14 +60,14 @@ describe('frames', () => {
     );
   });
 
-  it('tell of a TRUNCATE without id and data', async () => {
+  test('tell of a TRUNCATE without id and data', async () => {
     const client = await stage.plain({ tables: 'pairs' });
     await sql('truncate pairs');
     const [frame] = await client.take(1);
     expect(frame).toMatch(/^\{"table":"pairs","action":"TRUNCATE","id":null,"data":null,"pos":"e\d+\.\d+"\}$/);
   });
 
-  it('come of a table that is attached while the client is connected', async () => {
+  test('come of a table that is attached while the client is connected', async () => {
     const client = await stage.plain();
     await sql(`create table later (id integer primary key, value integer)`);
     await sql(`select plank.attach('later')`);
@@ -78,7 +78,7 @@ describe('frames', () => {
 });
 
 describe('?tables=', () => {
-  it('narrows to those tables', async () => {
+  test('narrows to those tables', async () => {
     const client = await stage.plain({ tables: ' pairs , sales.orders,pairs' });
     await insert('not for it');
     await sql(`insert into pairs (a, b) values (1, 'for it')`);
@@ -88,7 +88,7 @@ describe('?tables=', () => {
     expect(client.count).toBe(2);
   });
 
-  it.each(['nothing', 'items,nothing', '"x";--', 'pg_catalog.pg_class', '__proto__', 'constructor', 'é'.repeat(200)])(
+  test.each(['nothing', 'items,nothing', '"x";--', 'pg_catalog.pg_class', '__proto__', 'constructor', 'é'.repeat(200)])(
     'closes with 4400 and says that there is no table %s',
     async (tables) => {
       const client = await stage.plain({ tables });
@@ -100,7 +100,7 @@ describe('?tables=', () => {
 });
 
 describe('?since=', () => {
-  it('resumes behind a position: nothing is lost or doubled between history and live', async () => {
+  test('resumes behind a position: nothing is lost or doubled between history and live', async () => {
     const since = await position();
     await insert('away 1');
     await insert('away 2');
@@ -110,7 +110,7 @@ describe('?since=', () => {
     expect(client.problems).toEqual([]);
   });
 
-  it('resumes in the middle of a transaction', async () => {
+  test('resumes in the middle of a transaction', async () => {
     await position();
     const first = await stage.plain({ tables: 'items' });
     await sql(`insert into items (name, value) select 'n' || n, n from generate_series(1, 5) n`);
@@ -119,7 +119,7 @@ describe('?since=', () => {
     expect(await second.take(2)).toEqual(frames.slice(3));
   });
 
-  it.each(['', 'x', 'e1', 'e1.', '1.5', 'e-1.5', 'e1.5x', 'e1.1e3', `e1.${'9'.repeat(30)}`])(
+  test.each(['', 'x', 'e1', 'e1.', '1.5', 'e-1.5', 'e1.5x', 'e1.1e3', `e1.${'9'.repeat(30)}`])(
     'closes with 4400 where it is malformed: "%s"',
     async (since) => {
       const client = await stage.plain({ url: `${stage.plainUrl}?since=${encodeURIComponent(since)}` });
@@ -128,7 +128,7 @@ describe('?since=', () => {
     },
   );
 
-  it('closes with 4410 where it is of another epoch, ahead of the log, or made up', async () => {
+  test('closes with 4410 where it is of another epoch, ahead of the log, or made up', async () => {
     const { epoch, seq } = parsePosition((await stage.health()).position)!;
     const wrong = [
       { epoch: epoch + 1, seq: 1 },
@@ -146,7 +146,7 @@ describe('?since=', () => {
 });
 
 describe('messages', () => {
-  it('subscribe and unsubscribe choose tables', async () => {
+  test('subscribe and unsubscribe choose tables', async () => {
     const client = await stage.plain();
     client.send('{"action":"subscribe","table":"pairs"}');
     client.send('{"action":"subscribe","table":"items"}');
@@ -165,7 +165,7 @@ describe('messages', () => {
     expect(client.count).toBe(2);
   });
 
-  it.each([
+  test.each([
     ['not JSON', '{', /JSON/],
     ['no object', '[]', /./],
     ['an unknown action', '{"action":"destroy","table":"items"}', /action/],
@@ -185,20 +185,20 @@ describe('messages', () => {
     expect(Buffer.byteLength(client.closeReasons[0]!)).toBeLessThanOrEqual(123);
   });
 
-  it('in binary close with 4400', async () => {
+  test('in binary close with 4400', async () => {
     const client = await stage.plain();
     client.send(Buffer.from('{"action":"subscribe","table":"items"}'));
     expect(await client.closed()).toBe(4400);
     expect(client.closeReasons[0]).toMatch(/text/);
   });
 
-  it('of 1 MB close with 1009', async () => {
+  test('of 1 MB close with 1009', async () => {
     const client = await stage.plain();
     client.send('x'.repeat(1024 ** 2));
     expect(await client.closed()).toBe(1009);
   });
 
-  it('in a flood close with 4429', async () => {
+  test('in a flood close with 4429', async () => {
     const client = await stage.plain();
     for (let i = 0; i < 3_000; i++) client.send('{"action":"subscribe","table":"items"}');
     expect(await client.closed()).toBe(4429);
@@ -211,7 +211,7 @@ async function settled(client: TestClient): Promise<void> {
 }
 
 describe('stop', () => {
-  it('closes with 1012, refuses new ones and may be called twice', async () => {
+  test('closes with 1012, refuses new ones and may be called twice', async () => {
     const own = await stage.embedded.startGateway();
     const clients = await Promise.all(
       Array.from({ length: 5 }, () => stage.plain({ url: `ws://127.0.0.1:${own.port}/ws`, tables: 'items' })),

@@ -1,6 +1,6 @@
 // Values in Postgres' binary format, as the server sends them: whole, however large, and the caller's own.
 
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Connection, connect, disconnect } from '#shared/postgres/postgres.ts';
 import { createDatabase } from '../../support/servers/servers.ts';
 
@@ -18,7 +18,7 @@ afterAll(() => stack.disposeAsync());
 
 const letter = 'a'.charCodeAt(0);
 
-it('come whole, whatever their size, and stay what they are', async () => {
+test('come whole, whatever their size, and stay what they are', async () => {
   const sizes = [0, 1, 8_000, 70_000, 5_000_000, 3];
   const list = sizes.map((size, i) => `(${i}, ${size})`).join();
   const sql = `select i, null::text, repeat(chr($1 + i), size) from (values ${list}) v(i, size)`;
@@ -37,13 +37,13 @@ it('come whole, whatever their size, and stay what they are', async () => {
   expect(first[4]![2]!.buffer.byteLength).toBeLessThan(5_000_100);
 });
 
-it('come in any number', async () => {
+test('come in any number', async () => {
   const rows = await connection.client.binaryRows('many', 'select g from generate_series(1, 10000) g');
   expect(rows.map(([g]) => g!.readInt32BE())).toEqual(Array.from({ length: 10_000 }, (_, i) => i + 1));
   expect(await connection.client.binaryRows('none', 'select where false')).toEqual([]);
 });
 
-it('that fail in the middle leave a connection that goes on', async () => {
+test('that fail in the middle leave a connection that goes on', async () => {
   const { client } = connection;
   const fails = 'select 1 / (5000 - g) from generate_series(1, 10000) g';
   for (let i = 0; i < 2; i++) await expect(client.binaryRows('fails', fails)).rejects.toThrow(/zero/);
@@ -51,7 +51,7 @@ it('that fail in the middle leave a connection that goes on', async () => {
   expect((await client.binaryRows('seven', 'select 7'))[0]![0]!.readInt32BE()).toBe(7);
 });
 
-it('are of one query at a time', async () => {
+test('are of one query at a time', async () => {
   const { client } = connection;
   const first = client.binaryRows('slow', 'select 1 from pg_sleep(0.1)');
   await expect(client.binaryRows('second', 'select 2')).rejects.toThrow(/running/);

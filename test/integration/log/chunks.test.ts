@@ -2,7 +2,7 @@
 // be what the difference of the two snapshots is: the same changes in the same order, from every position.
 
 import { Client } from 'pg';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 import { admin } from '../../support/servers/admin.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
 
@@ -52,7 +52,7 @@ async function write(): Promise<void> {
   for (let i = 0; i < 50; i++) await writers[i % 3]!.query(insert(1, 50_000));
 }
 
-it('read the same as the difference of the snapshots, from every position', async () => {
+test('read the same as the difference of the snapshots, from every position', async () => {
   await write();
   const [{ seq: lastSeq }] = (await admin(
     database.url,
@@ -86,7 +86,7 @@ it('read the same as the difference of the snapshots, from every position', asyn
   }
 });
 
-it('are read without sorting what is before and behind', async () => {
+test('are read without sorting what is before and behind', async () => {
   const [{ last_seq: middle }] = (await admin(
     database.url,
     'select last_seq from plank.chunks order by first_seq offset 3 limit 1',
@@ -103,7 +103,7 @@ it('are read without sorting what is before and behind', async () => {
   for (const rows of sorted) expect(rows).toBeLessThan(Number(all!['n']) / 2);
 });
 
-it('go with the log that they describe', async () => {
+test('go with the log that they describe', async () => {
   await admin(database.url, "update plank.log set drained_at = now() - interval '1 day'");
   const forget = "select plank.forget(term, '1 hour', 1000000000, 10000) as gone from plank.leader";
   while (Number((await admin(database.url, forget))[0]!['gone']) > 0);

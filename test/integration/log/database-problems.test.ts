@@ -8,7 +8,7 @@ import { type AddressInfo, createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type LocalPostgres, startPostgres } from '#deploy/local/postgres.ts';
 import { withoutPassword } from '#shared/postgres/database-problem.ts';
 import { migrate, requireMigrated } from '#shared/postgres/migrate.ts';
@@ -96,7 +96,7 @@ const expected: Record<string, RegExp> = {
 };
 
 describe.concurrent('a database of which', () => {
-  it.each(Object.entries(expected))('%s', async (name, words) => {
+  test.each(Object.entries(expected))('%s', async (name, words) => {
     const url = urls[name]!;
     const said = await Promise.all(
       [migrate, requireMigrated].map((use) =>
@@ -114,7 +114,7 @@ describe.concurrent('a database of which', () => {
   });
 });
 
-it.each([
+test.each([
   ['migrate', 'shared/postgres/migrate-cli.ts'],
   ['start', 'deploy/local/start.ts'],
   ['listener', 'services/listener/main.ts'],
@@ -140,7 +140,7 @@ it.each([
   });
 });
 
-it.each([
+test.each([
   [
     'deploy/local/cluster-cli.ts',
     ['--gateways', 'zero'],
@@ -169,7 +169,7 @@ it.each([
   expect([code > 0, stdout]).toEqual([true, '']);
 });
 
-it.each([
+test.each([
   ['postgres://u:hunter2@h:1/d', 'postgres://u@h:1/d'],
   ['postgres://u@h/d?password=hunter2&sslmode=require', 'postgres://u@h/d?sslmode=require'],
   ['postgres://u:hunter2@/d?host=/run', 'postgres://u@/d?host=/run'],

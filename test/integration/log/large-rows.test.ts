@@ -2,7 +2,7 @@
 // out. The bound is small here; test/fault/large.test.ts has rows of hundreds of megabytes. (Capture itself holds each image against
 // the one before, and against what is read.)
 
-import { afterAll, beforeAll, describe, expect, it, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { createPlank, isTruncated } from '#client/plank-client.ts';
 import { admin } from '../../support/servers/admin.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
@@ -128,7 +128,7 @@ describe('capture', () => {
     await database?.drop();
   });
 
-  it.each(cases)('of $what', async ({ type, value, small, isLarge }) => {
+  test.each(cases)('of $what', async ({ type, value, small, isLarge }) => {
     await capture.run(`create table big (id integer primary key, n integer, v ${type}); select plank.attach('big')`);
     const large = isLarge ? [' '] : ['{'];
     const insert = value === '' ? 'insert into big values (1, 1)' : `insert into big values (1, 1, ${value})`;
@@ -154,7 +154,7 @@ describe('capture', () => {
     await capture.run('drop table big');
   });
 
-  it('of rows that only all columns together make large', async () => {
+  test('of rows that only all columns together make large', async () => {
     const columns = Array.from({ length: 30 }, (_, n) => `c${n} text default repeat('x', 4000)`);
     await capture.run(
       `create table wide (id text, k integer, ${columns.join(', ')}, primary key (id, k)); select plank.attach('wide')`,
@@ -174,7 +174,7 @@ describe('capture', () => {
     expect(less!.new![0]).toBe('{');
   });
 
-  it('of rows that nested triggers change, and partitions', async () => {
+  test('of rows that nested triggers change, and partitions', async () => {
     await capture.run(`
       create table parts (id integer primary key, n integer, v text) partition by range (id);
       create table low partition of parts for values from (0) to (10);
@@ -192,7 +192,7 @@ describe('capture', () => {
     await capture.run('delete from parts');
   });
 
-  it('follows the bound', async () => {
+  test('follows the bound', async () => {
     await capture.run(`create table notes (id integer primary key, body text); select plank.attach('notes')`);
     await capture.run(`insert into notes values (1, repeat('x', 100000))`);
     await capture.run(`select plank.configure(row_bytes => 200000)`);

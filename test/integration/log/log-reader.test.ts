@@ -1,6 +1,6 @@
 // A reader of the log whose connection ends in mid-read: it fails at once, for whoever reads goes on elsewhere, and ends nothing else.
 
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 import { LogReader } from '#shared/log/log-reader.ts';
 import type { Pool } from '#shared/postgres/postgres.ts';
 import { admin } from '../../support/servers/admin.ts';
@@ -31,7 +31,7 @@ async function read(onChunk: () => Promise<unknown>): Promise<number> {
   return count;
 }
 
-it('fails within a second when its connection ends, and reads on another one', async () => {
+test('fails within a second when its connection ends, and reads on another one', async () => {
   const all = await read(async () => {});
   expect(all).toBeGreaterThan(500);
   let endedAt = 0;

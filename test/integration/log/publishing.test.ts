@@ -1,7 +1,7 @@
 // What the fan-out lacks comes from the log; where that has forgotten it too, the fan-out begins anew and goes on.
 
 import { pino } from 'pino';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Publishing } from '#listener/publishing.ts';
 import { type Changes, Deposed, type Lead, Sequencer } from '#listener/sequencer.ts';
 import { LocalFanout } from '#shared/log/fanout-local.ts';
@@ -55,7 +55,7 @@ async function publish(sql: string): Promise<number> {
 const held = async () => (await fanout.history(0)).map(({ firstSeq, lastSeq }) => [firstSeq, lastSeq]);
 
 describe('what was drained and not handed over', () => {
-  it('is read from the log', async () => {
+  test('is read from the log', async () => {
     await publish('insert into told values (1)');
     publishing.leave((await drained('insert into told values (2)')).lastSeq);
     expect(publishing.behind).toBe(true);
@@ -65,7 +65,7 @@ describe('what was drained and not handed over', () => {
     expect((await held()).at(-1)).toEqual([last - 1, last]);
   });
 
-  it.each(['with the next changes', 'by itself'])('and is forgotten by then holds up nothing, %s', async (how) => {
+  test.each(['with the next changes', 'by itself'])('and is forgotten by then holds up nothing, %s', async (how) => {
     await publish(`insert into told select coalesce(max(id), 0) + 1 from told`);
     publishing.leave((await drained('insert into told select max(id) + 1 from told')).lastSeq);
     while (
@@ -93,7 +93,7 @@ describe('a fan-out that holds another history', () => {
     ['of a later term', ({ epoch, term, headSeq }) => ({ epoch, term: term + 1_000, lastSeq: headSeq })],
   ];
 
-  it.each(ahead)('%s makes an epoch begin that is later, and is replaced', async (_what, headOf) => {
+  test.each(ahead)('%s makes an epoch begin that is later, and is replaced', async (_what, headOf) => {
     const other = new LocalFanout();
     const take = async () => {
       const lead = (await sequencer.lead('tests'))!;
@@ -117,7 +117,7 @@ describe('a fan-out that holds another history', () => {
     expect(await other.lastSeq(lead.epoch)).toBe(lead.headSeq + 1);
   });
 
-  it('and took the place of ours meanwhile is noticed with the next changes', async () => {
+  test('and took the place of ours meanwhile is noticed with the next changes', async () => {
     const lead = (await sequencer.lead('tests'))!;
     term = lead.term;
     const other = new LocalFanout();

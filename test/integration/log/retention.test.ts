@@ -2,7 +2,7 @@
 // read; and what is within it stays readable.
 
 import { setTimeout as delay } from 'node:timers/promises';
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { Sequencer } from '#listener/sequencer.ts';
 import { LogReader, PositionGone } from '#shared/log/log-reader.ts';
 import type { Pool } from '#shared/postgres/postgres.ts';
@@ -76,13 +76,13 @@ async function readable(after: number): Promise<number> {
 }
 
 describe('forgetting', () => {
-  it('forgets nothing within the retention', async () => {
+  test('forgets nothing within the retention', async () => {
     await add(3);
     expect(await forget('1 hour', plenty, 1_000)).toBe(0);
     expect(await left()).toMatchObject({ outbox: '3', log: '1' });
   });
 
-  it('forgets in batches, and a log row only when all that it covers has gone', async () => {
+  test('forgets in batches, and a log row only when all that it covers has gone', async () => {
     await add(25);
     const { oldest, newest } = await reader.extent();
     const gone: number[] = [];
@@ -99,7 +99,7 @@ describe('forgetting', () => {
     expect(await reader.page(newest, 10)).toEqual([]);
   });
 
-  it('forgets by time what is older, and keeps what is younger', async () => {
+  test('forgets by time what is older, and keeps what is younger', async () => {
     await add(5);
     await add(5);
     const { newest } = await reader.extent();
@@ -110,7 +110,7 @@ describe('forgetting', () => {
     await expect(reader.page(newest - 6, 10)).rejects.toThrow(PositionGone);
   });
 
-  it('forgets by size the oldest, and no more than it must', async () => {
+  test('forgets by size the oldest, and no more than it must', async () => {
     for (let i = 0; i < 20; i++) await add(10);
     const { newest } = await reader.extent();
     const all = Number((await left()).log_bytes);
@@ -123,7 +123,7 @@ describe('forgetting', () => {
     expect(await readable(oldest - 1)).toBe(newest - oldest + 1);
   });
 
-  it('leaves what is captured and not yet drained', async () => {
+  test('leaves what is captured and not yet drained', async () => {
     await add(5);
     await pool.query('insert into bulk (run) values (2), (2)');
     await forgetAll();
@@ -132,7 +132,7 @@ describe('forgetting', () => {
     expect(drained.kind === 'changes' && drainedRows(drained).length).toBe(2);
   });
 
-  it('leaves what a transaction captured that was open through it all', async () => {
+  test('leaves what a transaction captured that was open through it all', async () => {
     const long = await session(database.url);
     await long.query('begin; insert into bulk (run) values (7)');
     for (let i = 0; i < 5; i++) await add(3);
@@ -148,7 +148,7 @@ describe('forgetting', () => {
 });
 
 describe('under load', () => {
-  it('keeps what is within the retention readable and dense, and leaves nothing behind', async () => {
+  test('keeps what is within the retention readable and dense, and leaves nothing behind', async () => {
     const writers = new HotWriters(database.url, { writers: 4, bulkRows: 3_000 });
     const over = new AbortController();
     let forgotten = 0;

@@ -2,7 +2,7 @@
 // gets one seq, dense, each row's in commit order, a transaction's together; and the log gives them again, the same bytes.
 
 import { setTimeout as delay } from 'node:timers/promises';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Deposed, Sequencer } from '#listener/sequencer.ts';
 import type { ChangeRow } from '#shared/log/batch.ts';
 import { LogReader } from '#shared/log/log-reader.ts';
@@ -112,7 +112,7 @@ describe('two rival leaders under load', () => {
 
   afterAll(close);
 
-  it('was a fight', () => {
+  test('was a fight', () => {
     for (const rival of rivals) {
       expect(rival.terms).toBeGreaterThan(5);
       expect(rival.deposed).toBeGreaterThan(3);
@@ -121,11 +121,11 @@ describe('two rival leaders under load', () => {
     expect(published.length).toBeGreaterThan(5_000);
   });
 
-  it('gives dense seqs, once each', () => {
+  test('gives dense seqs, once each', () => {
     expect(published.findIndex((row, i) => Number(row[0]) !== i + 1)).toBe(-1);
   });
 
-  it('loses, doubles and reorders none', async () => {
+  test('loses, doubles and reorders none', async () => {
     const hot = published.filter((row) => row[4] === 'U');
     const versions = new Map<number, number>();
     const wrong: unknown[] = [];
@@ -143,7 +143,7 @@ describe('two rival leaders under load', () => {
     expect(inserted).toBe(Number(bulk!.n));
   });
 
-  it('keeps each transaction together', () => {
+  test('keeps each transaction together', () => {
     const over = new Set<string>();
     const torn: string[] = [];
     let current = '';
@@ -156,7 +156,7 @@ describe('two rival leaders under load', () => {
     expect(torn).toEqual([]);
   });
 
-  it('gives the same seqs and bytes again, from any position', async () => {
+  test('gives the same seqs and bytes again, from any position', async () => {
     expect(await readAll(0)).toEqual(published);
     for (let i = 0; i < 40; i++) {
       const after = Math.floor(Math.random() * (published.length + 1));

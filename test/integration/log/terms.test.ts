@@ -1,7 +1,7 @@
 // I3 and I6: whose term is over gives no seq, whatever it was at; and what a position is worth: up to the end of the log, behind the
 // retention, and over the end of an epoch.
 
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 import { Deposed, Sequencer } from '#listener/sequencer.ts';
 import { LogReader, PositionGone } from '#shared/log/log-reader.ts';
 import type { Pool } from '#shared/postgres/postgres.ts';
@@ -57,7 +57,7 @@ async function waiting(call: string): Promise<number> {
   return rowCount!;
 }
 
-it('gives the lead to one, while its lease lasts, and to its holder anew', async () => {
+test('gives the lead to one, while its lease lasts, and to its holder anew', async () => {
   const lead = await takeOver(one, 'one');
   expect(await two.lead('two')).toBeNull();
   expect((await one.lead('one'))!.term).toBe(lead.term + 1);
@@ -67,7 +67,7 @@ it('gives the lead to one, while its lease lasts, and to its holder anew', async
   expect((await two.lead('two'))!.term).toBe(lead.term + 2);
 });
 
-it('takes a lease that ends absurdly late for a clock set back', async () => {
+test('takes a lease that ends absurdly late for a clock set back', async () => {
   await takeOver(one, 'one');
   await admin(
     database.url,
@@ -76,7 +76,7 @@ it('takes a lease that ends absurdly late for a clock set back', async () => {
   expect(await two.lead('two')).not.toBeNull();
 });
 
-it('lets a deposed leader neither drain nor renew nor forget', async () => {
+test('lets a deposed leader neither drain nor renew nor forget', async () => {
   const old = await takeOver(one, 'one');
   await change(2);
   const lead = await takeOver(two, 'two');
@@ -92,7 +92,7 @@ it('lets a deposed leader neither drain nor renew nor forget', async () => {
   expect(drained.kind === 'changes' && drainedRows(drained).length).toBeGreaterThanOrEqual(2);
 });
 
-it('waits for a drain that holds the lead, and is deposed before it could give a seq twice', async () => {
+test('waits for a drain that holds the lead, and is deposed before it could give a seq twice', async () => {
   const old = await takeOver(one, 'one');
   await one.drain(old.term);
   await change(1);
@@ -109,7 +109,7 @@ it('waits for a drain that holds the lead, and is deposed before it could give a
 });
 
 // what it needs is locked, so that it lasts
-it.each([
+test.each([
   ['a large drain', 'plank.chunks', 0, false],
   ['the first of its term', 'plank.outbox', 5_000, true],
 ])('is not overtaken while it is at %s', async (_which, needed, limit, holds) => {
@@ -129,7 +129,7 @@ it.each([
   }
 });
 
-it('gives no seq where another has taken the lead since it looked what there is', async () => {
+test('gives no seq where another has taken the lead since it looked what there is', async () => {
   const old = await takeOver(one, 'one');
   await one.drain(old.term);
   await change(1);
@@ -154,7 +154,7 @@ it('gives no seq where another has taken the lead since it looked what there is'
   expect(await reader.page(newest - 1, 10)).toHaveLength(1);
 });
 
-it('is given up by the server at its deadline, also where one before had longer', async () => {
+test('is given up by the server at its deadline, also where one before had longer', async () => {
   const { term } = await takeOver(one, 'one');
   await one.drain(term, 20_000);
   await change(1);
@@ -169,7 +169,7 @@ it('is given up by the server at its deadline, also where one before had longer'
   expect((await one.drain(term, 20_000)).kind).toBe('changes');
 });
 
-it('has flushed what it tells, also where commits are not', async () => {
+test('has flushed what it tells, also where commits are not', async () => {
   await admin(database.url, `alter database ${database.name} set synchronous_commit = off`);
   const lazy = await Sequencer.connect(database.url, 60_000, 10_000);
   try {
@@ -188,7 +188,7 @@ it('has flushed what it tells, also where commits are not', async () => {
   }
 });
 
-it('drains also where a backslash in a string is an escape', async () => {
+test('drains also where a backslash in a string is an escape', async () => {
   await admin(database.url, `alter database ${database.name} set standard_conforming_strings = off`);
   const old = await Sequencer.connect(database.url, 60_000, 10_000);
   try {
@@ -200,7 +200,7 @@ it('drains also where a backslash in a string is an escape', async () => {
   }
 });
 
-it('reads up to the end and no further; ahead of the log a position is gone', async () => {
+test('reads up to the end and no further; ahead of the log a position is gone', async () => {
   const lead = await takeOver(one, 'one');
   await change(3);
   await one.drain(lead.term);
@@ -212,7 +212,7 @@ it('reads up to the end and no further; ahead of the log a position is gone', as
   await expect(reader.stream(newest + 1).next()).rejects.toThrow(PositionGone);
 });
 
-it('takes a position behind the retention for gone, and reads from the first that is left', async () => {
+test('takes a position behind the retention for gone, and reads from the first that is left', async () => {
   const lead = await takeOver(one, 'one');
   for (let i = 0; i < 4; i++) {
     await change(1);
@@ -232,7 +232,7 @@ it('takes a position behind the retention for gone, and reads from the first tha
   await expect(reader.page(0, 10)).rejects.toThrow(PositionGone);
 });
 
-it('begins an epoch after a promotion, which keeps the log up to the fork', async () => {
+test('begins an epoch after a promotion, which keeps the log up to the fork', async () => {
   const before = await takeOver(one, 'one');
   await change(2);
   await one.drain(before.term);
@@ -250,7 +250,7 @@ it('begins an epoch after a promotion, which keeps the log up to the fork', asyn
   expect((await takeOver(one, 'one')).epoch).toBe(lead.epoch);
 });
 
-it('voids it also while a transaction that has written goes on, and keeps writers waiting for a moment only', async () => {
+test('voids it also while a transaction that has written goes on, and keeps writers waiting for a moment only', async () => {
   const before = await takeOver(one, 'one');
   await change(2);
   await one.drain(before.term);
@@ -278,7 +278,7 @@ it('voids it also while a transaction that has written goes on, and keeps writer
   }
 });
 
-it('begins an epoch after a move to another cluster, which voids what was captured', async () => {
+test('begins an epoch after a move to another cluster, which voids what was captured', async () => {
   const before = await takeOver(one, 'one');
   await change(2);
   await one.drain(before.term);

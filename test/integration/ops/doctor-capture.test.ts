@@ -2,7 +2,7 @@
 // clean up. None of it is a fault, unless it lasts.
 
 import type { Client } from 'pg';
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { examineCapture } from '#deploy/doctor/capture.ts';
 import { examineOutbox } from '#deploy/doctor/outbox.ts';
 import { connectPlainly } from '#deploy/doctor/postgres.ts';
@@ -39,7 +39,7 @@ describe('of a leader', () => {
 
   beforeEach(() => client.query('delete from items'));
 
-  it('that drains for longer than its lease, that it leads and drains', async () => {
+  test('that drains for longer than its lease, that it leads and drains', async () => {
     await expired('40 seconds');
     await client.query(
       `insert into items (name) values ('one'); update plank.outbox set at = at - interval '1 minute'`,
@@ -65,7 +65,7 @@ describe('of a leader', () => {
     expect(said).toContainEqual(expect.stringMatching(/^fault: no listener leads for 4\d s: .*listener-1$/));
   });
 
-  it('that has just gone, that the next one leads', async () => {
+  test('that has just gone, that the next one leads', async () => {
     await expired('100 ms');
     const examined = examine();
     await other.query('select pg_sleep(0.3)');
@@ -95,13 +95,13 @@ describe('of an outbox of which much was deleted', () => {
   const look = (patient: boolean, say: (text: string) => void = () => {}) =>
     saidBy(examineOutbox(client, kept, { ...tolerated, patient, say }));
 
-  it('nothing while it is full of changes that are kept', async () => {
+  test('nothing while it is full of changes that are kept', async () => {
     expect(await look(true)).toEqual([
       expect.stringMatching(/^ok: the log holds 1000 B of at most 3.9 KiB, .* on disk$/),
     ]);
   });
 
-  it('nothing bad when vacuum comes by', async () => {
+  test('nothing bad when vacuum comes by', async () => {
     await does('delete from plank.outbox');
     expect(await look(false)).toEqual([expect.stringMatching(/^note: vacuum has yet to clean up plank.outbox: about/)]);
     let vacuumed: Promise<void> | undefined;
@@ -110,7 +110,7 @@ describe('of an outbox of which much was deleted', () => {
     expect(said).toEqual([expect.stringMatching(/^ok: (the log holds|vacuum is cleaning up)/)]);
   });
 
-  it('that vacuum does not come by', async () => {
+  test('that vacuum does not come by', async () => {
     await does('delete from plank.outbox');
     expect(await look(true)).toEqual([
       expect.stringMatching(
@@ -119,7 +119,7 @@ describe('of an outbox of which much was deleted', () => {
     ]);
   });
 
-  it('that vacuum came by and had to leave it', async () => {
+  test('that vacuum came by and had to leave it', async () => {
     await other.query('begin isolation level repeatable read');
     await other.query('select from items');
     try {

@@ -3,7 +3,7 @@
 
 import { createServer, type RequestListener, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 import { WebSocketServer } from 'ws';
 import { examineFront } from '#deploy/doctor/front.ts';
 import { createDatabase } from '../../support/servers/servers.ts';
@@ -51,13 +51,13 @@ async function examine(listener: RequestListener, socketsOf?: (server: ReturnTyp
   return said;
 }
 
-it('takes a page for every path for no gateway', async () => {
+test('takes a page for every path for no gateway', async () => {
   expect(await examine(page)).toEqual([
     "fault: something else than a gateway answers at <url>: its /health says 200, and not what Plank's does",
   ]);
 });
 
-it("takes another application's health for no gateway's", async () => {
+test("takes another application's health for no gateway's", async () => {
   for (const health of [{ status: 'ok' }, { status: 'ok', node: 'v24.1.0' }, null, []])
     expect(
       await examine((_request, response) => void response.end(JSON.stringify(health))),
@@ -65,7 +65,7 @@ it("takes another application's health for no gateway's", async () => {
     ).toEqual([expect.stringMatching(/^fault: something else than a gateway answers/)]);
 });
 
-it('says which paths do not lead to the gateway, and calls no page open to everybody that is not there', async () => {
+test('says which paths do not lead to the gateway, and calls no page open to everybody that is not there', async () => {
   expect(await examine(before(/^\/health$/))).toEqual([
     'ok: <url> answers, through test',
     'ok: what is for operators is not reachable here',
@@ -74,13 +74,13 @@ it('says which paths do not lead to the gateway, and calls no page open to every
   ]);
 });
 
-it('still says that metrics are open where they are', async () => {
+test('still says that metrics are open where they are', async () => {
   expect(await examine(before(/^\/(health|metrics)$/))).toContainEqual(
     expect.stringMatching(/^warning: \/metrics can be read by everybody/),
   );
 });
 
-it('says that WebSockets are taken by something else', async () => {
+test('says that WebSockets are taken by something else', async () => {
   const sockets = new WebSocketServer({ noServer: true, handleProtocols: () => false });
   const take = (server: ReturnType<typeof createServer>) =>
     void server.on('upgrade', (request, socket, head) => sockets.handleUpgrade(request, socket, head, () => {}));

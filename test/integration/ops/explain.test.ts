@@ -1,7 +1,7 @@
 // "Why did I not get it?": for each place where a change can be, and each reason for which a client gets it or not, the answer
 // names that one.
 
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { formatPosition, parsePosition } from '#shared/wire.ts';
 import { type Peer, Stage } from '../../support/stage/stage.ts';
 import { until } from '../../support/wait.ts';
@@ -58,7 +58,7 @@ async function live(ask: object): Promise<Peer> {
 }
 
 describe('the way of a change', () => {
-  it('is told from its commit to every replica, by its row or by its position', async () => {
+  test('is told from its commit to every replica, by its row or by its position', async () => {
     await stage.sql(`insert into todo values (1, 'open', 7)`);
     await stage.arrived();
     const byRow = await explain({ table: 'todo', id: '1' });
@@ -78,7 +78,7 @@ describe('the way of a change', () => {
     expect(byPosition.changes[0]).toMatchObject({ pos: change!.pos, id: 1, action: 'INSERT' });
   });
 
-  it('is told of a transaction of many in the order of their positions', async () => {
+  test('is told of a transaction of many in the order of their positions', async () => {
     await stage.sql(`insert into parts select 'a', n, 'x' from generate_series(1, 50) n`);
     await stage.arrived();
     const seqs: number[] = [];
@@ -90,7 +90,7 @@ describe('the way of a change', () => {
     expect([seqs[1]! - seqs[0]!, seqs[2]! - seqs[0]!]).toEqual([24, 49]);
   });
 
-  it('names the row to the last digit of its key', async () => {
+  test('names the row to the last digit of its key', async () => {
     await stage.sql(`insert into parts values ('b', 9007199254740993, 'x')`);
     await stage.arrived();
     const query = new URLSearchParams({ table: 'parts', id: 'b,9007199254740993' });
@@ -98,7 +98,7 @@ describe('the way of a change', () => {
     expect(text).toContain('"id":{"shop":"b","number":9007199254740993}');
   });
 
-  it('ends where it waits: in the outbox, while nobody drains', async () => {
+  test('ends where it waits: in the outbox, while nobody drains', async () => {
     await stage.undrained(async () => {
       await stage.sql(`insert into todo values (2, 'open', 7)`);
       const { summary, changes } = await explain({ table: 'todo', id: '2' });
@@ -113,7 +113,7 @@ describe('the way of a change', () => {
     expect((await explain({ table: 'todo', id: '2' })).changes[0]!.pos).not.toBeNull();
   });
 
-  it('lists the last changes of a row, a TRUNCATE among them', async () => {
+  test('lists the last changes of a row, a TRUNCATE among them', async () => {
     for (const status of ['a', 'b'])
       await stage.sql(`insert into todo values (3, $1) on conflict (id) do update set status = $1`, [status]);
     await stage.sql('truncate todo');
@@ -123,7 +123,7 @@ describe('the way of a change', () => {
     expect(summary).toBe('All 3 changes of this row that are kept, the latest first.');
   });
 
-  it('has no beginning where nothing was captured, and says why that may be', async () => {
+  test('has no beginning where nothing was captured, and says why that may be', async () => {
     expect((await explain({ table: 'other', id: '9' })).summary).toMatch(/^No change of other 9 was captured\. Either/);
     // an event trigger would undo it
     await stage.sql(
@@ -136,7 +136,7 @@ describe('the way of a change', () => {
     await stage.sql('alter table other enable trigger plank_insert');
   });
 
-  it('cannot be told of a position that nobody has yet, or of another history', async () => {
+  test('cannot be told of a position that nobody has yet, or of another history', async () => {
     const { position } = (await (await fetch(`${stage.embedded.url}/health`)).json()) as { position: string };
     const { epoch, seq } = parsePosition(position)!;
     const summaryOf = async (pos: string) => (await explain({ pos })).summary;
@@ -150,7 +150,7 @@ describe('the way of a change', () => {
 });
 
 describe('a client', () => {
-  it('got it, and by which subscription', async () => {
+  test('got it, and by which subscription', async () => {
     const plain = await live({ table: 'todo' });
     const filtered = await live({ table: 'todo', where: { owner: 7 }, columns: ['status'] });
     await stage.sql(`insert into todo values (10, 'open', 7)`);
@@ -171,7 +171,7 @@ describe('a client', () => {
     );
   });
 
-  it.each<[string, object, RegExp]>([
+  test.each<[string, object, RegExp]>([
     [
       'its filter admits it neither before nor after',
       { table: 'todo', where: { owner: { gt: 100 } } },
@@ -191,7 +191,7 @@ describe('a client', () => {
     });
   });
 
-  it('did not get what was before its subscription, or is in its rows', async () => {
+  test('did not get what was before its subscription, or is in its rows', async () => {
     await stage.sql(`insert into todo values (12, 'open', 7)`);
     await stage.arrived();
     expect((await ofClient(12, await live({ table: 'todo' }))).text).toMatch(/began after this change/);
@@ -200,7 +200,7 @@ describe('a client', () => {
     );
   });
 
-  it('that has no subscription, or is gone, is told so', async () => {
+  test('that has no subscription, or is gone, is told so', async () => {
     await stage.sql(`insert into todo values (13, 'open', 7)`);
     await stage.arrived();
     const peer = await stage.peer();
@@ -210,7 +210,7 @@ describe('a client', () => {
     expect((await ofClient(13, peer)).text).toMatch(/has no connection \d+: it is gone/);
   });
 
-  it('that reads nothing is catching up, and how far it has to go', async () => {
+  test('that reads nothing is catching up, and how far it has to go', async () => {
     const peer = await live({ table: 'todo' });
     peer.ws.pause();
     for (let i = 0; i < 25; i++)
@@ -227,7 +227,7 @@ describe('a client', () => {
 });
 
 describe('what cannot be asked', () => {
-  it.each<[string, Record<string, string>, string, RegExp]>([
+  test.each<[string, Record<string, string>, string, RegExp]>([
     ['nothing', {}, 'pos', /is needed, or table and id/],
     ['a position in words', { pos: 'yesterday' }, 'pos', /is not a position/],
     ['an unknown table', { table: 'nothere', id: '1' }, 'table', /is not attached/],
@@ -249,7 +249,7 @@ describe('what cannot be asked', () => {
     expect(body).toMatchObject({ code: 'INVALID', errors: [{ path, message: expect.stringMatching(message) }] });
   });
 
-  it('a position that is another table’s: names the table', async () => {
+  test('a position that is another table’s: names the table', async () => {
     await stage.sql(`insert into parts values ('b', 1, 'x')`);
     await stage.arrived();
     const { changes } = await explain({ table: 'parts', id: 'b,1' });

@@ -3,7 +3,7 @@
 import { createServer } from 'node:http';
 import { type AddressInfo, connect, createServer as createTcpServer } from 'node:net';
 import { networkInterfaces } from 'node:os';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
 import { OpsServer } from '#listener/http.ts';
 import { gatewaySchema, listenerSchema, readConfig } from '#shared/process/config.ts';
@@ -46,7 +46,7 @@ async function answering(port: number): Promise<string[]> {
 const inner = all.filter((address) => address === '127.0.0.1' || address === '::1');
 const of4 = all.filter((address) => address.includes('.'));
 
-it.each([
+test.each([
   ['localhost', inner],
   ['127.0.0.1', ['127.0.0.1']],
   ...(inner6 ? [[inner6, [inner6]] as const] : []),
@@ -68,14 +68,14 @@ it.each([
   expect(await answering(port)).toEqual([]);
 });
 
-it.each([
+test.each([
   ['203.0.113.9', 0, /^HOST: this machine has no address "203\.0\.113\.9"; "localhost" is this machine only/],
   ['no-such-host.invalid', 0, /^HOST: this machine has no address "no-such-host\.invalid"/],
 ])('HOST=%s is refused in one line', async (host, port, reason) => {
   await expect(listen(createServer(), { host, port, settings })).rejects.toThrow(reason);
 });
 
-it.each(inner)('a port that another program has at %s is taken, and nothing is left behind', async (address) => {
+test.each(inner)('a port that another program has at %s is taken, and nothing is left behind', async (address) => {
   const other = createTcpServer();
   await new Promise<void>((resolve) => other.listen(0, address, resolve));
   stack.push(() => close(other));
@@ -86,7 +86,7 @@ it.each(inner)('a port that another program has at %s is taken, and nothing is l
 });
 
 describe('without a setting', () => {
-  it('a gateway is on this machine only, with all that it serves, and ends with its clients of either address', async () => {
+  test('a gateway is on this machine only, with all that it serves, and ends with its clients of either address', async () => {
     const database = await createDatabase();
     stack.push(() => database.drop());
     const embedded = await startEmbedded(database.url);
@@ -104,7 +104,7 @@ describe('without a setting', () => {
     expect(await answering(Number(new URL(embedded.url).port))).toEqual([]);
   });
 
-  it('a listener is, too', async () => {
+  test('a listener is, too', async () => {
     const env = { DATABASE_URL: 'postgres://h/d' };
     const { HOST: host } = readConfig(listenerSchema, env);
     expect(readConfig(gatewaySchema, env).OPS_HOST).toBe(host);

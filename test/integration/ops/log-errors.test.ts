@@ -1,6 +1,6 @@
 // Whatever fails: what is logged of it names it, and holds no value of a row.
 
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 import { z } from 'zod';
 import type { Pool } from '#shared/postgres/postgres.ts';
 import { createLog } from '#shared/process/logger.ts';
@@ -94,18 +94,18 @@ const failureOf = async (fail: () => unknown): Promise<unknown> => {
   throw new Error('it did not fail');
 };
 
-it.each(postgres)('%s: %s', async (_what, code, sql) => {
+test.each(postgres)('%s: %s', async (_what, code, sql) => {
   const text = logged(await failureOf(() => pool.query(sql)));
   expect(text).not.toMatch(/S3C|47114711/);
   expect(text.split(`"code":"${code}"`)).toHaveLength(6);
   expect(text).toContain('"routine"');
 });
 
-it.each(others)('%s', async (_what, fail) => {
+test.each(others)('%s', async (_what, fail) => {
   expect(logged(await failureOf(fail))).not.toContain(secret);
 });
 
-it('keeps what operators need: names, and messages about those', async () => {
+test('keeps what operators need: names, and messages about those', async () => {
   const missing = await failureOf(() => pool.query('select nothing from people'));
   expect(logged(missing)).toContain('column \\"nothing\\" does not exist');
   const twice = await failureOf(() => pool.query(`insert into people values (2, '${secret}')`));

@@ -3,9 +3,9 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, openSync } from 'node:fs';
-import { expect, it } from 'vitest';
+import { expect, test } from 'vitest';
 
-it.each([
+test.each([
   ['a full disk', '/dev/full'],
   ['a pipe whose reader has gone', 'pipe'],
   ['a file that may only be read', '/dev/null'],

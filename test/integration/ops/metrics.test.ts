@@ -2,7 +2,7 @@
 // of changes without any client getting one.
 
 import { Registry } from 'prom-client';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
 import { canariesOf, packBatches } from '#shared/log/batch.ts';
 import { LogReader } from '#shared/log/log-reader.ts';
@@ -105,7 +105,7 @@ const resumed = async (from: string) => {
 };
 
 describe('counters and histograms rise', () => {
-  it.each<[series: string, by: number, act: () => Promise<unknown>]>([
+  test.each<[series: string, by: number, act: () => Promise<unknown>]>([
     ['plank_connections_opened_total', 1, connected],
     ['plank_connections_opened_total', 1, streamed],
     ['plank_disconnects_total{code="1000"}', 1, connected],
@@ -146,7 +146,7 @@ describe('counters and histograms rise', () => {
     await becomes(series, (now) => now >= before + by);
   });
 
-  it('plank_resyncs_total where the table is altered', async () => {
+  test('plank_resyncs_total where the table is altered', async () => {
     const peer = await stage.peer();
     await stage.subscribe(peer, { table: 'todo' });
     await peer.reader.expect('live');
@@ -154,7 +154,7 @@ describe('counters and histograms rise', () => {
     await becomes('plank_resyncs_total{reason="shape"}', (now) => now === 1);
   });
 
-  it('plank_snapshots_total and plank_deliveries_total', async () => {
+  test('plank_snapshots_total and plank_deliveries_total', async () => {
     const [snapshots, deliveries] = [await value('plank_snapshots_total'), await value('plank_deliveries_total')];
     const peer = await stage.peer();
     const ch = await stage.subscribe(peer, { table: 'todo', snapshot: true });
@@ -165,7 +165,7 @@ describe('counters and histograms rise', () => {
     expect(await value('plank_deliveries_total')).toBe(deliveries + 2);
   });
 
-  it('plank_commit_to_socket_seconds so that its stages are the whole', async () => {
+  test('plank_commit_to_socket_seconds so that its stages are the whole', async () => {
     const sum = (stages: string) => value(`plank_commit_to_socket_seconds_sum{stage="${stages}"}`);
     const stages = await Promise.all(['capture', 'publish', 'fanout'].map(sum));
     const count = await value('plank_commit_to_socket_seconds_count{stage="total"}');
@@ -177,7 +177,7 @@ describe('counters and histograms rise', () => {
 });
 
 describe('gauges tell', () => {
-  it('connections by transport, subscriptions and channels by table, and that they are gone', async () => {
+  test('connections by transport, subscriptions and channels by table, and that they are gone', async () => {
     const [ws, other] = [await plain('?tables=todo'), await plain('?tables=todo')];
     const peer = await stage.peer();
     await stage.subscribe(peer, { table: 'todo' });
@@ -203,7 +203,7 @@ describe('gauges tell', () => {
     for (const series of Object.keys(expected)) await becomes(series, (now) => now === 0);
   });
 
-  it('what waits in the outbox while nothing drains it, and for how long', async () => {
+  test('what waits in the outbox while nothing drains it, and for how long', async () => {
     await becomes('plank_outbox_depth', (now) => now === 0);
     await stage.undrained(async () => {
       await write(5);
@@ -215,7 +215,7 @@ describe('gauges tell', () => {
     await becomes('plank_outbox_oldest_seconds', (now) => now === 0);
   });
 
-  it.each<[series: string, is: (now: number) => boolean]>([
+  test.each<[series: string, is: (now: number) => boolean]>([
     ['plank_leader', (now) => now === 1],
     ['plank_term', (now) => now >= 1],
     ['plank_last_heartbeat_timestamp_seconds', (now) => Math.abs(now - Date.now() / 1_000) < 3],
@@ -240,7 +240,7 @@ describe('gauges tell', () => {
     await becomes(series, is, 12_000);
   });
 
-  it('who is slow, what waits for them, and that they were left behind', async () => {
+  test('who is slow, what waits for them, and that they were left behind', async () => {
     const peer = await stage.peer();
     await stage.subscribe(peer, { table: 'big' });
     await peer.reader.expect('live');
@@ -272,7 +272,7 @@ describe('gauges tell', () => {
 const told = ({ reader }: Peer) => reader.all.filter(({ type }) => type !== 'pos').length;
 
 describe('canaries', () => {
-  it('reach no client, count as no change, and let clients resume across them', async () => {
+  test('reach no client, count as no change, and let clients resume across them', async () => {
     const url = `${stage.embedded.url.replace('http', 'ws')}/ws`;
     const client = await TestClient.connect({ url, keepsFrames: true });
     const peer = await stage.peer();
@@ -305,7 +305,7 @@ describe('canaries', () => {
     for (const one of [client, again]) one.stop();
   });
 
-  it('make no position void when they are forgotten, as changes do', async () => {
+  test('make no position void when they are forgotten, as changes do', async () => {
     const gone = await position();
     await stage.arrived();
     const { rows: last } = await stage.sql(`select max(xid) as xid from plank.outbox where action <> 'C'`);
@@ -338,7 +338,7 @@ describe('canaries', () => {
     }
   });
 
-  it('that do not come are missed, and no longer when they come again', async () => {
+  test('that do not come are missed, and no longer when they come again', async () => {
     const before = await value('plank_canary_missed_total');
     await stage.undrained(() => becomes('plank_canary_missed_total', (now) => now >= before + 3));
     const seen = await value('plank_canary_seconds_count');
@@ -350,7 +350,7 @@ describe('canaries', () => {
 });
 
 describe('what is declared', () => {
-  it('was seen to move', () => {
+  test('was seen to move', () => {
     const registry = new Registry();
     for (const declare of [listenerMetrics, gatewayMetrics, httpMetrics]) declare(registry);
     const still = registry

@@ -2,7 +2,7 @@
 
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
 import { launchBrowser } from '../../support/servers/browser.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
@@ -32,7 +32,7 @@ describe('the token', () => {
     return answer;
   };
 
-  it('is guessed ten times a minute from an address, and not more by WebSockets or other paths', async () => {
+  test('is guessed ten times a minute from an address, and not more by WebSockets or other paths', async () => {
     const guesses = await Promise.all(Array.from({ length: 2_000 }, (_, i) => ask(`guess number ${i}`, '192.0.2.1')));
     expect(guesses.filter(({ status }) => status === 401)).toHaveLength(10);
     const late = guesses.filter(({ status }) => status === 429);
@@ -58,7 +58,7 @@ describe('the token', () => {
     expect((await ask(undefined, '192.0.2.1')).status).toBe(401);
   });
 
-  it('is not guessed by many addresses of one network, nor by ever other ones', async () => {
+  test('is not guessed by many addresses of one network, nor by ever other ones', async () => {
     for (let i = 0; i < 10; i++) expect((await ask('wrong', `2001:db8:0:1::${i}`)).status).toBe(401);
     expect((await ask(token, '2001:db8:0:1:ffff::1')).status).toBe(429);
     expect((await ask(token, '2001:db8:0:2::1')).status).toBe(200);
@@ -69,7 +69,7 @@ describe('the token', () => {
     expect((await ask(token, '2001:db8:0:2::1')).status).toBe(200);
   });
 
-  it('is not asked of who holds a cookie', async () => {
+  test('is not asked of who holds a cookie', async () => {
     const given = await fetch(`${one.opsUrl}/ops/session`, {
       method: 'POST',
       headers: { authorization: `Bearer ${token}` },
@@ -89,7 +89,7 @@ describe('a page of another origin', () => {
   });
   const drain = () => `${one.opsUrl}/ops/nodes/test/drain`;
 
-  it.each<[string, Record<string, string>, number]>([
+  test.each<[string, Record<string, string>, number]>([
     ['curl', {}, 202],
     ['a script', { 'content-type': 'application/json' }, 202],
     ['the console', { 'sec-fetch-site': 'same-origin', 'sec-fetch-mode': 'cors' }, 202],
@@ -105,7 +105,7 @@ describe('a page of another origin', () => {
     if (status === 202) await fetch(drain().replace('/drain', '/undrain'), { method: 'POST' });
   });
 
-  it('cannot drain a gateway or write a row by a form, in Chromium', async () => {
+  test('cannot drain a gateway or write a row by a form, in Chromium', async () => {
     const targets = [drain(), `${one.url}/api/items`];
     const pages = createServer((request, response) => {
       const [, index, type] = request.url!.split('/');

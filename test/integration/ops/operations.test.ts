@@ -3,7 +3,7 @@
 import { once } from 'node:events';
 import { get, type IncomingMessage } from 'node:http';
 import { connect } from 'node:net';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
 import { createPlank, type Row } from '#client/plank-client.ts';
 import { createDatabase } from '../../support/servers/servers.ts';
@@ -29,7 +29,7 @@ async function upgrade(url: string, headers: Record<string, string> = {}): Promi
 }
 
 describe('the tables of the console', () => {
-  it('are live over the SDK: every process, the verdict, what clients subscribe to', async () => {
+  test('are live over the SDK: every process, the verdict, what clients subscribe to', async () => {
     const plank = createPlank({ url: `${opsUrl()}/ops/ws` });
     try {
       const open = (name: string) => plank.table(name).live();
@@ -57,7 +57,7 @@ describe('the tables of the console', () => {
     }
   });
 
-  it('shows who reads nothing, and ends one', async () => {
+  test('shows who reads nothing, and ends one', async () => {
     const plank = createPlank({ url: `${opsUrl()}/ops/ws` });
     const peer = await stage.peer();
     await stage.subscribe(peer, { table: 'todo' });
@@ -81,7 +81,7 @@ describe('the tables of the console', () => {
     }
   });
 
-  it.each([
+  test.each([
     ['an unknown table', { table: 'secrets' }, 'UNKNOWN_TABLE'],
     ['a filter', { table: 'nodes', where: { node: 'test' } }, 'INVALID_FILTER'],
   ])('refuses %s', async (_what, ask, code) => {
@@ -97,7 +97,7 @@ describe('the tables of the console', () => {
     ws.terminate();
   });
 
-  it('names the channel that is there already, and one that is not', async () => {
+  test('names the channel that is there already, and one that is not', async () => {
     const frames: Record<string, unknown>[] = [];
     const ws = new WebSocket(`${opsUrl().replace('http', 'ws')}/ops/ws`, 'plank.v1');
     ws.on('message', (data) => frames.push(JSON.parse((data as Buffer).toString()) as Record<string, unknown>));
@@ -114,7 +114,7 @@ describe('the tables of the console', () => {
     ws.terminate();
   });
 
-  it('closes a page that says what is not in the protocol', async () => {
+  test('closes a page that says what is not in the protocol', async () => {
     const ws = new WebSocket(`${opsUrl().replace('http', 'ws')}/ops/ws`, 'plank.v1');
     let code = 0;
     ws.on('close', (given) => {
@@ -137,7 +137,7 @@ describe('who is let in', () => {
 
   afterAll(() => guarded.stop());
 
-  it('the page to everybody, what it shows to nobody without the token', async () => {
+  test('the page to everybody, what it shows to nobody without the token', async () => {
     const page = await fetch(`${guarded.opsUrl}/console`);
     expect(page.status).toBe(200);
     expect(page.headers.get('content-security-policy')).toMatch(/default-src 'self'/);
@@ -153,14 +153,14 @@ describe('who is let in', () => {
     expect(await upgrade(`${guarded.opsUrl}/ws`)).toBe(401);
   });
 
-  it.each(['Bearer another of sixteen', `Basic ${token}`, token, 'Bearer '])('not with %s', async (authorization) => {
+  test.each(['Bearer another of sixteen', `Basic ${token}`, token, 'Bearer '])('not with %s', async (authorization) => {
     expect((await fetch(`${guarded.opsUrl}/ops/nodes`, { headers: { authorization } })).status).toBe(401);
     expect((await fetch(`${guarded.opsUrl}/ops/session`, { method: 'POST', headers: { authorization } })).status).toBe(
       401,
     );
   });
 
-  it('with the token, and with the cookie that is given for it', async () => {
+  test('with the token, and with the cookie that is given for it', async () => {
     const headers = { authorization: `Bearer ${token}` };
     expect((await fetch(`${guarded.opsUrl}/ops/nodes`, { headers })).status).toBe(200);
     expect(await upgrade(`${guarded.opsUrl}/ops/ws`, headers)).toBe(101);
@@ -183,7 +183,7 @@ describe('who is let in', () => {
       );
   });
 
-  it('with a cookie for TLS only, where the browser came over TLS, also where the nearest proxy did not', async () => {
+  test('with a cookie for TLS only, where the browser came over TLS, also where the nearest proxy did not', async () => {
     const isSecure = async (headers: Record<string, string>) => {
       const asking = { method: 'POST', headers: { authorization: `Bearer ${token}`, ...headers } };
       return / Secure/.test((await fetch(`${guarded.opsUrl}/ops/session`, asking)).headers.get('set-cookie')!);
@@ -195,7 +195,7 @@ describe('who is let in', () => {
     expect(await isSecure({})).toBe(false);
   });
 
-  it('and no page of another origin changes anything, or opens a WebSocket', async () => {
+  test('and no page of another origin changes anything, or opens a WebSocket', async () => {
     const origin = 'http://elsewhere.example';
     const foreign = await fetch(`${opsUrl()}/ops/nodes/test/drain`, { method: 'POST', headers: { origin } });
     expect(foreign.status).toBe(403);
@@ -205,7 +205,7 @@ describe('who is let in', () => {
     expect(await upgrade(`${opsUrl()}/elsewhere`)).toBe(404);
   });
 
-  it('nor makes a browser ask for something, or answers to a name that a page has made point here', async () => {
+  test('nor makes a browser ask for something, or answers to a name that a page has made point here', async () => {
     const status = async (url: string, headers: Record<string, string>) => {
       const { hostname, port, pathname } = new URL(url);
       const asking = get({ hostname, port, path: pathname, headers });
@@ -229,14 +229,14 @@ describe('who is let in', () => {
     expect(await status(`${guarded.opsUrl}/ops/nodes`, headers)).toBe(200);
   });
 
-  it('whatever CORS_ORIGINS says, the console follows changes', async () => {
+  test('whatever CORS_ORIGINS says, the console follows changes', async () => {
     expect(await upgrade(`${guarded.url}/ws`)).toBe(403);
     const authorization = `Bearer ${token}`;
     expect(await upgrade(`${guarded.opsUrl}/ws`, { authorization, origin: new URL(guarded.opsUrl).origin })).toBe(101);
   });
 });
 
-it.each(['/console', '/', '/console/operator/main.js', '/console/plank.js', '/ops/status', '/ops/nothing', '/nothing'])(
+test.each(['/console', '/', '/console/operator/main.js', '/console/plank.js', '/ops/status', '/ops/nothing', '/nothing'])(
   'lets %s load and be framed by nothing else',
   async (path) => {
     const { headers } = await fetch(opsUrl() + path, { redirect: 'manual' });
@@ -248,12 +248,12 @@ it.each(['/console', '/', '/console/operator/main.js', '/console/plank.js', '/op
   },
 );
 
-it('is not on the port of clients', async () => {
+test('is not on the port of clients', async () => {
   for (const path of ['/console', '/ops/nodes', '/ops/explain', '/ops/session'])
     expect([path, (await fetch(stage.embedded.url + path)).status]).toEqual([path, 404]);
 });
 
-it('ends with its gateway, also where a page says nothing more', async () => {
+test('ends with its gateway, also where a page says nothing more', async () => {
   const database = await createDatabase();
   const one = await startEmbedded(database.url);
   const { port } = new URL(one.opsUrl);

@@ -1,6 +1,6 @@
 // GET /api/<table>?where=: the same filters over REST, page by page.
 
-import { expect, it } from 'vitest';
+import { expect, test } from 'vitest';
 import { Stage } from '../../support/stage/stage.ts';
 
 const stage = Stage.of(`
@@ -15,14 +15,14 @@ const get = async (query: string) => {
 };
 const idsOf = (rows: unknown): number[] => (rows as { id: number }[]).map(({ id }) => id);
 
-it('answers the rows that the filter admits', async () => {
+test('answers the rows that the filter admits', async () => {
   const where = encodeURIComponent('{"or":[{"status":null},{"status":"done"}],"total":{"gt":60.0,"lte":"67.50"}}');
   const { status, json } = await get(`where=${where}`);
   expect([status, idsOf(json)]).toEqual([200, [41, 42, 44, 45]]);
   expect(idsOf((await get('where={}')).json)).toHaveLength(50);
 });
 
-it('pages through them', async () => {
+test('pages through them', async () => {
   const ids: number[] = [];
   const where = encodeURIComponent('{"status":{"in":["open","é&%"]},"placed":{"gte":"2026-01-01T12:00:00+02:00"}}');
   for (let next: string | undefined = `limit=4&where=${where}`; next !== undefined; ) {
@@ -35,7 +35,7 @@ it('pages through them', async () => {
   expect(ids).toEqual([10, 13, 16, 19, 22, 25, 28, 31, 34, 37, 40, 43, 46, 49]);
 });
 
-it.each([
+test.each([
   ['{"total":{"gt":"x"}}', 'where.total.gt'],
   ['{"or":[{},{"nope":1}]}', 'where.or.1.nope'],
   ['{"id":9223372036854775808}', 'where.id'],
@@ -50,6 +50,6 @@ it.each([
   expect(json).toMatchObject({ code: 'INVALID', errors: [{ path }] });
 });
 
-it('refuses two', async () => {
+test('refuses two', async () => {
   expect(await get('where={}&where={}')).toMatchObject({ status: 400, json: { errors: [{ path: 'where' }] } });
 });

@@ -1,13 +1,13 @@
 // What a gateway serves over HTTP beside the tables: health, metrics, the test page and the SDK, and to which origins.
 
 import { request as rawRequest } from 'node:http';
-import { expect, it } from 'vitest';
+import { expect, test } from 'vitest';
 import { RestApp } from '../../support/stage/rest-app.ts';
 
 const app = RestApp.of();
 const { call } = app;
 
-it('tells health by status', async () => {
+test('tells health by status', async () => {
   const good = await call('GET', '/health');
   expect([good.status, JSON.parse(good.text)]).toEqual([200, app.health]);
   app.health = { ...app.health, status: 'degraded', database: 'unreachable' };
@@ -19,7 +19,7 @@ it('tells health by status', async () => {
   expect([not.status, not.text]).toEqual([503, '{"ready":false,"reason":"draining"}']);
 });
 
-it('counts requests by pattern', async () => {
+test('counts requests by pattern', async () => {
   await call('GET', '/api/items/12345');
   await call('GET', '/nowhere/at/all');
   const { text, headers } = await call('GET', '/metrics');
@@ -29,7 +29,7 @@ it('counts requests by pattern', async () => {
   expect(text).not.toMatch(/12345|nowhere/);
 });
 
-it('allows the configured origins only, and shows them the paging headers', async () => {
+test('allows the configured origins only, and shows them the paging headers', async () => {
   const allowed = await call('GET', '/api/items', undefined, { origin: 'https://shop.example' });
   expect(allowed.headers.get('access-control-allow-origin')).toBe('https://shop.example');
   expect(allowed.headers.get('access-control-expose-headers')).toContain('Plank-Next-Cursor');
@@ -37,7 +37,7 @@ it('allows the configured origins only, and shows them the paging headers', asyn
   expect(other.headers.get('access-control-allow-origin')).toBeNull();
 });
 
-it('serves the test page, with a policy that allows no inline script', async () => {
+test('serves the test page, with a policy that allows no inline script', async () => {
   for (const path of ['/', '/page.js', '/page.css', '/icon.svg']) {
     const page = await call('GET', path);
     expect([path, page.status]).toEqual([path, 200]);
@@ -47,7 +47,7 @@ it('serves the test page, with a policy that allows no inline script', async () 
   expect((await call('GET', '/')).text).not.toMatch(/<script>|\son\w+=|\sstyle=/);
 });
 
-it('serves the SDK to pages of other origins, and again only when it has changed', async () => {
+test('serves the SDK to pages of other origins, and again only when it has changed', async () => {
   const entry = await call('GET', '/plank.js', undefined, { origin: 'https://shop.example' });
   expect(entry).toMatchObject({ status: 200, text: "export * from './client/plank-client.js';\n" });
   expect(entry.headers.get('access-control-allow-origin')).toBe('https://shop.example');
@@ -63,7 +63,7 @@ it('serves the SDK to pages of other origins, and again only when it has changed
   expect((await call('GET', '/client/plank-client.ts')).status).toBe(404);
 });
 
-it('does not leave the folder of the page', async () => {
+test('does not leave the folder of the page', async () => {
   // fetch would resolve the dots itself
   const status = await new Promise((resolve, reject) => {
     rawRequest(app.base, { path: '/../package.json' }, (response) => {

@@ -2,7 +2,7 @@
 
 import { once } from 'node:events';
 import { get, type IncomingMessage } from 'node:http';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type LocalNginx, startNginx } from '#deploy/local/nginx.ts';
 import { Stage } from '../../support/stage/stage.ts';
 
@@ -189,7 +189,7 @@ async function inTurn<T>(items: readonly T[], work: (item: T) => Promise<unknown
 const round = [200, 200, 200, 204, 404];
 
 describe.each([0, 1])('%#: directly, and through nginx', (which) => {
-  it('any text is a key', async () => {
+  test('any text is a key', async () => {
     const base = bases()[which]!;
     const went = await inTurn(texts, async (k) => {
       const made = await call(`${base}/api/keyed`, 'POST', { k, v: 1 });
@@ -198,7 +198,7 @@ describe.each([0, 1])('%#: directly, and through nginx', (which) => {
     expect(went).toEqual(texts.map((k) => [k, 201, round]));
   });
 
-  it('any pair of texts is a key', async () => {
+  test('any pair of texts is a key', async () => {
     const base = bases()[which]!;
     const pairs = texts
       .flatMap(
@@ -216,7 +216,7 @@ describe.each([0, 1])('%#: directly, and through nginx', (which) => {
     expect(went).toEqual(pairs.map(([a, b]) => [a, b, 201, round]));
   });
 
-  it.each(typeNames)('a key of type %s', async (type) => {
+  test.each(typeNames)('a key of type %s', async (type) => {
     const base = bases()[which]!;
     const table = `t${typeNames.indexOf(type)}`;
     await stage.sql(`truncate ${table}`);
@@ -238,7 +238,7 @@ describe.each([0, 1])('%#: directly, and through nginx', (which) => {
     }
   });
 
-  it.each(tables)('a table called %s', async (name) => {
+  test.each(tables)('a table called %s', async (name) => {
     const base = bases()[which]!;
     // as its own address is made by one who knows the rule
     const segment = /^\.\.?$/.test(name) ? `=${name}` : encodeURIComponent(name);
@@ -249,7 +249,7 @@ describe.each([0, 1])('%#: directly, and through nginx', (which) => {
     await stream.body!.cancel();
   });
 
-  it('the event stream stays where it is, and is not where a key is', async () => {
+  test('the event stream stays where it is, and is not where a key is', async () => {
     const base = bases()[which]!;
     await stage.sql(`insert into keyed values ('changes', 1), ('', 2) on conflict do nothing`);
     for (const segment of ['changes', 'Changes', '%63hanges', 'changes/']) {
@@ -264,7 +264,7 @@ describe.each([0, 1])('%#: directly, and through nginx', (which) => {
     expect((await call(`${base}/api/keyed/=?x=1`)).status).toBe(400);
   });
 
-  it('keys compare as their type does, whatever search_path is', async () => {
+  test('keys compare as their type does, whatever search_path is', async () => {
     const base = bases()[which]!;
     await stage.sql(
       `truncate mixed; insert into mixed select w, n, 1 from unnest('{b,A,C}'::text[]) w, generate_series(1, 2) n`,
@@ -281,7 +281,7 @@ describe.each([0, 1])('%#: directly, and through nginx', (which) => {
     expect((await call(`${base}/api/mixed/c,2`, 'DELETE')).status).toBe(204);
   });
 
-  it('a key that is too long to be asked for has no address', async () => {
+  test('a key that is too long to be asked for has no address', async () => {
     const base = bases()[which]!;
     const made = await call(`${base}/api/keyed`, 'POST', { k: 'x'.repeat(20_000), v: 1 });
     expect([made.status, made.location]).toEqual([201, '']);

@@ -2,7 +2,7 @@
 // is logged.
 
 import { gzipSync } from 'node:zlib';
-import { beforeEach, expect, it } from 'vitest';
+import { beforeEach, expect, test } from 'vitest';
 import { testPool } from '../../support/servers/pool.ts';
 import { RestApp } from '../../support/stage/rest-app.ts';
 
@@ -30,7 +30,7 @@ beforeEach(() => app.pool.query('truncate items, odd, moments, people, pets rest
 const big = JSON.stringify({ name: 'x'.repeat(1024 * 1024) });
 const int8 = 'id must be a whole number between -9223372036854775808 and 9223372036854775807';
 
-it.each<[string, string, unknown, Record<string, string>, number, string, RegExp | string]>([
+test.each<[string, string, unknown, Record<string, string>, number, string, RegExp | string]>([
   ['POST', '/api/items', '{"name":', {}, 400, 'MALFORMED', /end of JSON/],
   ['POST', '/api/items', '{name:1}', {}, 400, 'MALFORMED', /at position 1/],
   ['POST', '/api/items', '{"name":"a"} x', {}, 400, 'MALFORMED', /at position 13/],
@@ -112,7 +112,7 @@ it.each<[string, string, unknown, Record<string, string>, number, string, RegExp
   expect((await app.pool.query('select from items')).rowCount).toBe(0);
 });
 
-it('says what conflicts, without the contents of other rows', async () => {
+test('says what conflicts, without the contents of other rows', async () => {
   const problemOf = async (method: string, path: string, body?: unknown) => {
     const { problem } = await call(method, path, body);
     return [problem.status, problem.detail];
@@ -139,7 +139,7 @@ it('says what conflicts, without the contents of other rows', async () => {
   ]);
 });
 
-it('lists at most 20 of the wrong fields', async () => {
+test('lists at most 20 of the wrong fields', async () => {
   const body = Object.fromEntries(Array.from({ length: 5000 }, (_, i) => [`${'k'.repeat(i === 0 ? 5000 : 1)}${i}`, 1]));
   const { problem, text } = await call('POST', '/api/items', body);
   expect(problem.errors).toHaveLength(20);
@@ -147,7 +147,7 @@ it('lists at most 20 of the wrong fields', async () => {
   expect(text.length).toBeLessThan(5000);
 });
 
-it.each([
+test.each([
   ['DELETE', '/api/items', 'GET, HEAD, POST'],
   ['POST', '/api/items/1', 'GET, HEAD, PUT, PATCH, DELETE'],
   ['POST', '/health', 'GET, HEAD'],
@@ -157,7 +157,7 @@ it.each([
   expect([answer.status, answer.headers.get('allow'), answer.problem.code]).toEqual([405, allow, 'METHOD_NOT_ALLOWED']);
 });
 
-it('answers 500 without internals, and logs once without contents', async () => {
+test('answers 500 without internals, and logs once without contents', async () => {
   const answer = await call('POST', '/api/broken', { id: 4711 });
   expect([answer.status, answer.problem.code]).toEqual([500, 'INTERNAL']);
   expect(answer.text).not.toMatch(/no_such_function|secret thing|42883/);
@@ -166,7 +166,7 @@ it('answers 500 without internals, and logs once without contents', async () => 
   expect(logged[0]).not.toMatch(/4711|secret thing/);
 });
 
-it('answers 503 while Postgres ends sessions, and goes on after', async () => {
+test('answers 503 while Postgres ends sessions, and goes on after', async () => {
   const other = testPool(app.database.url, 1);
   await other.query('begin; lock table items');
   const waiting = call('POST', '/api/items', { name: 'x' });
@@ -186,7 +186,7 @@ it('answers 503 while Postgres ends sessions, and goes on after', async () => {
   expect((await call('POST', '/api/items', { name: 'x' })).status).toBe(201);
 });
 
-it('asks for another try where a column has just gone, and says what the role may not do', async () => {
+test('asks for another try where a column has just gone, and says what the role may not do', async () => {
   await app.pool.query('alter table people rename age to years');
   expect((await call('PATCH', '/api/people/1', { age: 5 })).status).toBe(503);
   await app.pool.query('alter table people rename years to age');

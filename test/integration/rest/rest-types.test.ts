@@ -1,6 +1,6 @@
 // A row that GET gave is taken back by PUT and PATCH, and stays what it was: for every type that a column can have, and as keys.
 
-import { expect, it } from 'vitest';
+import { expect, test } from 'vitest';
 import { RestApp } from '../../support/stage/rest-app.ts';
 
 /** SQL of values, by type; the types of users are made below. */
@@ -152,7 +152,7 @@ const columnOf = (type: string) => `c${types.indexOf(type)}`;
 const stored = async (k: number) =>
   (await app.pool.query('select every::text as row from every where k = $1', [k])).rows[0] as { row: string };
 
-it('has a case for every type of Postgres that can be written', async () => {
+test('has a case for every type of Postgres that can be written', async () => {
   const { rows } = await app.pool.query<{ type: string }>(
     `select format_type(oid, -1) as type from pg_type where typnamespace = 'pg_catalog'::regnamespace and typtype in ('b', 'r', 'm')
        and typcategory not in ('A', 'Z') and typrelid = 0
@@ -161,7 +161,7 @@ it('has a case for every type of Postgres that can be written', async () => {
   expect(rows.map(({ type }) => type)).toEqual([]);
 });
 
-it.each(Array.from({ length: rowCount }, (_, index) => index))('row %i goes round, whole and by column', async (k) => {
+test.each(Array.from({ length: rowCount }, (_, index) => index))('row %i goes round, whole and by column', async (k) => {
   const address = `/api/every/${k}`;
   const got = await call('GET', address);
   expect(got.status).toBe(200);
@@ -193,7 +193,7 @@ it.each(Array.from({ length: rowCount }, (_, index) => index))('row %i goes roun
   expect(wrong).toEqual([]);
 });
 
-it('goes round through a client that parses and prints it, but for what JavaScript rounds', async () => {
+test('goes round through a client that parses and prints it, but for what JavaScript rounds', async () => {
   const exact = new Set(
     [
       'numeric',

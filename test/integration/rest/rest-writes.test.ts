@@ -1,7 +1,7 @@
 // What triggers, rules, row policies and types of users do to a write or a read over REST: never a 500 that is not a fault of code; and
 // conditional requests; and columns that are called as members of every JavaScript object.
 
-import { beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { testPool } from '../../support/servers/pool.ts';
 import { RestApp } from '../../support/stage/rest-app.ts';
 
@@ -118,7 +118,7 @@ describe('a write that something in the table is in the way of', () => {
       reset session_replication_role;`);
   });
 
-  it.each<[string, string, unknown, number, string]>([
+  test.each<[string, string, unknown, number, string]>([
     ['DELETE', '/api/soft/1', undefined, 204, ''],
     ['GET', '/api/soft/9', undefined, 404, 'NOT_FOUND'],
     ['DELETE', '/api/soft/9', undefined, 404, 'NOT_FOUND'],
@@ -173,7 +173,7 @@ describe('a write that something in the table is in the way of', () => {
       ).toEqual([{ n: '0' }]);
   });
 
-  it('that a rule rewrites does what the rule does', async () => {
+  test('that a rule rewrites does what the rule does', async () => {
     await call('DELETE', '/api/soft/1');
     expect((await call('GET', '/api/soft/1')).text).toBe('{"id":1,"note":"a","gone":true}');
     await call('DELETE', '/api/also/1', undefined, { 'if-match': '"no"' });
@@ -182,12 +182,12 @@ describe('a write that something in the table is in the way of', () => {
     expect((await app.pool.query('select from log_of_also')).rowCount).toBe(1);
   });
 
-  it('is a fault of code where it is one', async () => {
+  test('is a fault of code where it is one', async () => {
     expect((await call('POST', '/api/strict', { id: 1 })).status).toBe(500);
   });
 });
 
-it('a value that says nothing as JSON is refused by name of what it says', async () => {
+test('a value that says nothing as JSON is refused by name of what it says', async () => {
   const detached = testPool(app.database.url, 1);
   // capture renders rows as well: its own triggers are off, so that there is such a row
   await detached.query(`set session_replication_role = replica; insert into shies values (1, 'a')`);
@@ -200,7 +200,7 @@ it('a value that says nothing as JSON is refused by name of what it says', async
 });
 
 describe('a row policy', () => {
-  it.each<[string, string, unknown, number]>([
+  test.each<[string, string, unknown, number]>([
     ['GET', '/api/plain/2', undefined, 404],
     ['PATCH', '/api/plain/2', { note: 'x' }, 404],
     ['DELETE', '/api/plain/2', undefined, 404],
@@ -236,17 +236,17 @@ describe('columns called as members of objects', () => {
   const row = (value: unknown) => `{"id":1,${members.map((name) => `"${name}":${JSON.stringify(value)}`).join(',')}}`;
   beforeEach(() => app.pool.query('truncate objects, demanding'));
 
-  it('may be left out, and are null then', async () => {
+  test('may be left out, and are null then', async () => {
     const made = await call('POST', '/api/objects', { id: 1 });
     expect([made.status, made.text]).toEqual([201, row(null)]);
   });
 
-  it('are required where they must not be null', async () => {
+  test('are required where they must not be null', async () => {
     const { problem } = await call('POST', '/api/demanding', { id: 1 });
     expect(problem.errors?.map(({ path }) => path)).toEqual(members);
   });
 
-  it('go round, whole and one by one, and are filtered by', async () => {
+  test('go round, whole and one by one, and are filtered by', async () => {
     expect((await call('POST', '/api/objects', row('x'))).text).toBe(row('x'));
     expect((await call('PUT', '/api/objects/1', row('y'))).text).toBe(row('y'));
     for (const name of members) {
@@ -260,7 +260,7 @@ describe('columns called as members of objects', () => {
     expect((await call('GET', '/api/objects/1')).text).toBe(row('z'));
   });
 
-  it('that are none are named', async () => {
+  test('that are none are named', async () => {
     const { problem } = await call('POST', '/api/plain', `{"id":1,${members.map((name) => `"${name}":1`).join(',')}}`);
     expect(problem.errors?.map(({ path }) => path).sort()).toEqual([...members].sort());
   });
@@ -273,7 +273,7 @@ describe('conditions', () => {
     tag = (await call('GET', '/api/plain/1')).headers.get('etag')!;
   });
 
-  it('the tag is of the bytes of the row, the same in every answer', async () => {
+  test('the tag is of the bytes of the row, the same in every answer', async () => {
     expect(tag).toMatch(/^"[0-9a-f]{32}"$/);
     await app.pool.query(`update plain set hidden = 'y'`);
     expect((await call('GET', '/api/plain/1')).headers.get('etag')).toBe(tag);
@@ -285,7 +285,7 @@ describe('conditions', () => {
     expect((await call('GET', '/api/plain/2')).headers.get('etag')).toBe(made.headers.get('etag'));
   });
 
-  it.each<[string, Record<string, string>, number]>([
+  test.each<[string, Record<string, string>, number]>([
     ['If-Match of the row', { 'if-match': 'TAG' }, 200],
     ['If-Match of several', { 'if-match': '"x", TAG' }, 200],
     ['If-Match of another', { 'if-match': '"x"' }, 412],
@@ -318,7 +318,7 @@ describe('conditions', () => {
       );
   });
 
-  it.each<[Record<string, string>, number]>([
+  test.each<[Record<string, string>, number]>([
     [{ 'if-none-match': 'TAG' }, 304],
     [{ 'if-none-match': '"x", W/TAG' }, 304],
     [{ 'if-none-match': '*' }, 304],
@@ -333,11 +333,11 @@ describe('conditions', () => {
     if (status === 304) expect([answer.text, answer.headers.get('etag')]).toEqual(['', tag]);
   });
 
-  it('are for one row', async () => {
+  test('are for one row', async () => {
     expect((await call('POST', '/api/plain', { id: 2 }, { 'if-none-match': '*' })).status).toBe(400);
   });
 
-  it('let one of many writers through for each state of the row', async () => {
+  test('let one of many writers through for each state of the row', async () => {
     const answers = await Promise.all(
       Array.from({ length: 20 }, (_, index) =>
         call('PATCH', '/api/plain/1', { note: `n${index}` }, { 'if-match': tag }),
@@ -347,7 +347,7 @@ describe('conditions', () => {
     expect(answers.filter(({ status }) => status === 412)).toHaveLength(19);
   });
 
-  it('a read-only column may be said again, and not otherwise', async () => {
+  test('a read-only column may be said again, and not otherwise', async () => {
     const row = (await call('GET', '/api/plain/1')).text;
     expect((await call('PUT', '/api/plain/1', row)).text).toBe(row);
     const { problem } = await call('PATCH', '/api/plain/1', { note: 'b', at: '2027-01-01T00:00:00+00:00' });
