@@ -1,4 +1,4 @@
-// Alert rules: they load, each fires in a test of its own (alerts.promtool.yml), and what they ask for exists.
+// The alert rules: Prometheus loads them, each fires in a test of its own (alerts.promtool.yml), and their metrics exist.
 
 import { execFile } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
@@ -34,33 +34,33 @@ const known = knownSeries();
 const testsOf = (alert: string) => tests.filter(({ name }) => name === alert);
 const samples = ({ promql_expr_test }: RuleTest) => promql_expr_test.flatMap(({ exp_samples }) => exp_samples);
 
-describe('the alert rules', () => {
+describe('alert rules', () => {
   let promtool: string;
   beforeAll(async () => {
     promtool = await findPromtool();
   });
 
-  test('are accepted by promtool', async () => {
+  test('promtool accepts the alert rules', async () => {
     const { stdout } = await run(promtool, ['check', 'rules', '--lint=all', '--lint-fatal', rulesFile]);
     expect(stdout).toContain(`SUCCESS: ${rules.length} rules found`);
   });
 
-  test('fire when they should, and only then', async () => {
+  test('each alert fires when it should, and only then', async () => {
     const { stdout } = await run(promtool, ['test', 'rules', testsFile]);
     expect(stdout).toContain('SUCCESS');
   }, 30_000);
 
-  test('are loaded by the configuration of docker-compose, which promtool accepts', async () => {
+  test('the configuration of docker-compose loads the alert rules, and promtool accepts it', async () => {
     const config = join(root, 'deploy/prometheus.yml');
     const { stdout } = await run(promtool, ['check', 'config', config]);
     expect(stdout).toContain(`SUCCESS: ${rules.length} rules found`);
-    // where the container finds both
+    // the paths at which the container reads both
     const { services } = readYaml(join(root, 'docker-compose.yml'));
     for (const file of ['prometheus.yml', ...readYaml(config).rule_files])
       expect(services.prometheus.volumes).toContain(`./deploy/${file}:/etc/prometheus/${file}:ro`);
   });
 
-  test('have the jobs that they name in Kubernetes, too', async () => {
+  test('Kubernetes scrapes the jobs that the alert rules name', async () => {
     const { scrape_configs: jobs } = readYaml(join(root, 'deploy/kubernetes/monitoring/scrape-configs.yaml'));
     const inCompose = readYaml(join(root, 'deploy/prometheus.yml')).scrape_configs;
     const names = (configs: { job_name: string }[]) => new Set(configs.map(({ job_name }) => job_name));
@@ -82,7 +82,7 @@ describe('the alert rules', () => {
 });
 
 describe('each alert', () => {
-  test('has a name of its own', () => {
+  test('each alert has a name of its own', () => {
     expect(new Set(rules.map(({ alert }) => alert)).size).toBe(rules.length);
   });
 
@@ -105,30 +105,30 @@ describe('each alert', () => {
     expect(['critical', 'warning']).toContain(labels.severity);
     expect(annotations.description.length).toBeGreaterThan(60);
     expect(annotations.summary.length).toBeLessThan(100);
-    // a label that the alert does not have would be told as nothing
+    // Prometheus renders a label that the alert lacks as an empty text
     const named = `${annotations.summary} ${annotations.description}`.matchAll(/\$labels\.(\w+)/g);
     const fired = samples(testsOf(alert)[0]!)[0]!.labels;
     for (const [, label] of named) expect(fired).toContain(`${label}="`);
-    // long enough that one slow scrape wakes nobody: by its own wait, or by what it looks back at
+    // one slow scrape must wake nobody: the rule has a wait of its own, or looks back over minutes
     expect(rule.for ?? /\[(\d+m)/.exec(rule.expr)?.[1]).toBeDefined();
   });
 });
 
-describe('the tests of the rules', () => {
-  test('know a healthy system, in which nothing fires', () => {
+describe('tests of the alert rules', () => {
+  test('the first rule test describes a healthy system, in which no alert fires', () => {
     const [healthy] = tests;
     expect(samples(healthy!)).toEqual([]);
     const there = new Set(healthy!.input_series.map(({ series }) => selectors(series)[0]!.metric));
-    // or an alert would be silent there for want of data
+    // an alert without data would be silent, too
     for (const { expr } of rules) for (const { metric } of selectors(expr)) expect(there).toContain(metric);
   });
 
-  test('feed series that exist, with their labels', () => {
+  test('the rule tests feed series that exist, with their labels', () => {
     for (const { input_series } of tests)
       for (const { series } of input_series) expect(misnamed(series, known)).toEqual([]);
   });
 
-  test('would notice a metric or a label that does not exist', () => {
+  test('the check of series notices a metric or a label that does not exist', () => {
     expect(misnamed('sum(rate(plank_events_total{node="a"}[5m])) by (node) > 1', known)).toEqual([]);
     expect(misnamed('rate(plank_evnts_total[5m])', known)).toEqual(['no metric plank_evnts_total']);
     expect(misnamed('plank_canary_seconds > 1', known)).toEqual(['no metric plank_canary_seconds']);

@@ -1,4 +1,4 @@
-// Packed batches: whatever Postgres renders comes out of them as it went in, and they are split where they are large.
+// Packed batches: rows come out as Postgres rendered them, and large batches are split.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
@@ -36,7 +36,7 @@ const change = fc.tuple(
 );
 
 describe('packBatches', () => {
-  test('gives back what it got, through bytes, whatever it was and however it was split', () => {
+  test('rows that were packed come out of their bytes as they went in, in any split', () => {
     fc.assert(
       fc.property(
         fc.integer({ min: 1, max: 2 ** 32 - 1 }),
@@ -66,36 +66,36 @@ describe('packBatches', () => {
     );
   });
 
-  test('says the same of a batch as its bytes do', () => {
+  test('a packed batch has the same header values as its bytes', () => {
     for (const batch of packBatches(3, rowsOf(7, 900, { bytes: 1_000 }))) {
       const { epoch, firstSeq, lastSeq } = openBatch(batch.buffer);
       expect({ epoch, firstSeq, lastSeq }).toEqual({ epoch: 3, firstSeq: batch.firstSeq, lastSeq: batch.lastSeq });
     }
   });
 
-  test('makes nothing of nothing', () => {
+  test('packing no rows makes no batch', () => {
     expect(packBatches(1, [])).toEqual([]);
   });
 
-  test('ends a batch at the first change that makes it large', () => {
+  test('a batch ends at the first change that makes it large', () => {
     const batches = packBatches(1, rowsOf(1, 1_000, { bytes: 2_000 }));
     expect(batches.length).toBeGreaterThan(5);
     for (const batch of batches.slice(0, -1)) {
       expect(batch.buffer.length).toBeGreaterThanOrEqual(256 * 1024);
       expect(batch.buffer.length).toBeLessThan(256 * 1024 + 2_100);
     }
-    // a change may be larger than that, and is then alone or the last
+    // a change above that size is alone in its batch, or the last
     const [first, second] = packBatches(1, [...rowsOf(1, 1), ...rowsOf(2, 2, { bytes: 3_000_000 }), ...rowsOf(3, 3)]);
     expect([first!.lastSeq, second!.firstSeq]).toEqual([2, 3]);
   });
 
-  test('ends a batch where it has as many changes as its header can count with ease', () => {
+  test('a batch ends after at most 5,000 changes', () => {
     const batches = packBatches(1, rowsOf(1, 12_001, { bytes: 2 }));
     for (const batch of batches) expect(batch.lastSeq - batch.firstSeq + 1).toBeLessThanOrEqual(5_000);
     expect(batches.flatMap(rowsIn)).toHaveLength(12_001);
   });
 
-  test('refuses rows that are not consecutive', () => {
+  test('packing refuses rows that are not consecutive', () => {
     expect(() => packBatches(1, [...rowsOf(1, 2), ...rowsOf(4, 4)])).toThrow('seq 4 where 3 was expected');
   });
 });
@@ -103,7 +103,7 @@ describe('packBatches', () => {
 describe('batchesOf', () => {
   const room = Buffer.alloc(24);
 
-  test('makes the same of what is packed already', () => {
+  test('batches cut from packed changes equal batches packed from rows', () => {
     const canary: ChangeRow = ['901', '7', '1', '0', 'C', null, '{"every_ms":250}', null, 't'];
     for (const rows of [
       rowsOf(7, 7),
@@ -115,13 +115,13 @@ describe('batchesOf', () => {
       const packed = Buffer.concat([room, ...expected.map((batch) => batch.buffer.subarray(24))]);
       const batches = batchesOf(3, Number(rows[0]![0]), packed, 1_234.5);
       expect(batches).toEqual(expected);
-      // one that holds everything is no copy, several do not keep what they are from
+      // a single batch shares the packed buffer; several own theirs, so that none keeps the whole drain alive
       for (const { buffer } of batches) expect(buffer === packed).toBe(batches.length === 1);
       for (const { buffer } of batches) expect(buffer.buffer === packed.buffer).toBe(batches.length === 1);
     }
   });
 
-  test('makes nothing of nothing', () => {
+  test('cutting no packed changes makes no batch', () => {
     expect(batchesOf(3, 1, room, 0)).toEqual([]);
   });
 });
@@ -139,14 +139,14 @@ describe('canaries', () => {
     't',
   ];
 
-  test('are found where there are any', () => {
+  test('a batch reports the canaries in it', () => {
     const [batch] = packBatches(1, [...rowsOf(1, 3), canary(4), ...rowsOf(5, 6)]);
     const found = [{ atMs: 1_700_000_000_000.5, everyMs: 250 }];
     expect(canariesOf(openBatch(batch!.buffer))).toEqual(found);
     expect(canariesOf(packBatches(1, rowsOf(1, 3))[0]!)).toEqual([]);
   });
 
-  test('and the time of the drain, are still there when a batch is split', () => {
+  test('canaries and the time of the drain survive the split of a batch', () => {
     const shape: ChangeRow = ['3', '8', '0', '1', 'S', null, null, null, 't'];
     const [batch] = packBatches(1, [...rowsOf(1, 2), shape, canary(4)], 1_234.5);
     const parts = splitAtBreaks(batch!);
@@ -157,7 +157,7 @@ describe('canaries', () => {
 });
 
 describe('openBatch', () => {
-  test('refuses what is no batch', () => {
+  test('opening bytes that are no batch throws an error', () => {
     const [batch] = packBatches(1, rowsOf(1, 1));
     const other = Buffer.from(batch!.buffer);
     other[0] = 99;

@@ -26,7 +26,7 @@ function problems(schema: z.ZodObject, env: NodeJS.ProcessEnv): string {
 }
 
 describe('readConfig', () => {
-  test('needs nothing but the database', () => {
+  test('the configuration requires nothing but the database', () => {
     const listener = readConfig(listenerSchema, { DATABASE_URL });
     expect(listener).toMatchObject({
       DATABASE_URL,
@@ -46,7 +46,7 @@ describe('readConfig', () => {
     });
   });
 
-  test('reads what is given, as what it is', () => {
+  test('each setting is read as its type', () => {
     const env = { DATABASE_URL, PORT: '0', CORS_ORIGINS: ' https://a.example, https://b.example ,', UNRELATED: 'x' };
     const config = readConfig(gatewaySchema, env);
     expect(config.PORT).toBe(0);
@@ -55,12 +55,12 @@ describe('readConfig', () => {
     expect(Object.isFrozen(config)).toBe(true);
   });
 
-  test('takes an empty variable for one that is not set', () => {
+  test('an empty variable counts as not set', () => {
     expect(readConfig(listenerSchema, { DATABASE_URL, REDIS_URL: '', LISTENER_PORT: '' }).LISTENER_PORT).toBe(8001);
     expect(problems(listenerSchema, { DATABASE_URL: '' })).toContain('DATABASE_URL is not set');
   });
 
-  test('names all that is wrong at once', () => {
+  test('the error names every wrong setting at once', () => {
     const wrong = {
       DATABASE_URL: 'mysql://localhost/d',
       REDIS_URL: 'localhost:6379',
@@ -80,17 +80,17 @@ describe('readConfig', () => {
       STREAM_BYTES: '64MB',
     };
     expect(Object.keys(wrong).sort()).toEqual(Object.keys(listenerSchema.shape).sort());
-    const said = problems(listenerSchema, wrong);
-    for (const name of Object.keys(wrong)) expect(said).toContain(`${name} must`);
-    expect(said).not.toContain('\n');
+    const message = problems(listenerSchema, wrong);
+    for (const name of Object.keys(wrong)) expect(message).toContain(`${name} must`);
+    expect(message).not.toContain('\n');
     expect(problems(gatewaySchema, { PORT: 'x', POOL_SIZE: '1', STOP_TIMEOUT_MS: '8000' })).toMatch(
       /^configuration: DATABASE_URL is not set: [^;]+; PORT must [^;]+; POOL_SIZE must [^;]+; DRAIN_WINDOW_MS must [^;]+$/,
     );
   });
 
-  test('says which settings do not fit each other', () => {
-    const said = problems(gatewaySchema, { DATABASE_URL, STOP_TIMEOUT_MS: '8000' });
-    expect(said).toMatch(/DRAIN_WINDOW_MS must be at least 4000 below STOP_TIMEOUT_MS \(8000\), and is 5000/);
+  test('the error names settings that do not fit each other', () => {
+    const message = problems(gatewaySchema, { DATABASE_URL, STOP_TIMEOUT_MS: '8000' });
+    expect(message).toMatch(/DRAIN_WINDOW_MS must be at least 4000 below STOP_TIMEOUT_MS \(8000\), and is 5000/);
     expect(problems(gatewaySchema, { DATABASE_URL, DRAIN_WINDOW_MS: '6001' })).toContain('STOP_TIMEOUT_MS');
     expect(readConfig(gatewaySchema, { DATABASE_URL, DRAIN_WINDOW_MS: '6000' }).DRAIN_WINDOW_MS).toBe(6_000);
   });
@@ -99,24 +99,24 @@ describe('readConfig', () => {
     ['RETENTION_MS', '604800000'],
     ['LEASE_MS', '500'],
     ['LISTENER_PORT', '65535'],
-  ])('takes %s=%s', (name, value) => {
+  ])('the schema accepts %s=%s', (name, value) => {
     expect(readConfig(listenerSchema, { DATABASE_URL, [name]: value })).toHaveProperty(name, Number(value));
   });
 
-  test('does not repeat what may be secret', () => {
-    const said = problems(listenerSchema, {
+  test('the error does not repeat a value that may be secret', () => {
+    const message = problems(listenerSchema, {
       DATABASE_URL: 'postgre://user:hunter2@host/d',
       REDIS_URL: 'http://:hunter2@h',
     });
-    expect(said).toContain('DATABASE_URL');
-    expect(said).not.toContain('hunter2');
+    expect(message).toContain('DATABASE_URL');
+    expect(message).not.toContain('hunter2');
   });
 });
 
 const whole = 'must be a whole number';
-const urlSaid = 'DATABASE_URL must be a URL as postgres://user:password@host:port/database';
+const urlMessage = 'DATABASE_URL must be a URL as postgres://user:password@host:port/database';
 
-describe('what is refused', () => {
+describe('wrong values', () => {
   test.each([
     ...['ten', 'NaN', '-1', '1.5', '1e3', '0x10', '10s', '10 000', '9'.repeat(30), 'Infinity', '٣'].flatMap((value) => [
       ['STOP_TIMEOUT_MS', value, `${whole} of milliseconds, without a unit, from 1 to 86400000`],
@@ -151,28 +151,28 @@ describe('what is refused', () => {
       'null',
       ',',
     ].map((value) => ['CORS_ORIGINS', value, 'must be origins, separated by commas, each as https://example.com or']),
-  ])('%s=%s', (name, value, allowed) => {
-    const said = problems(gatewaySchema, { DATABASE_URL, [name]: value });
-    expect(said).toContain(`configuration: ${name} ${allowed}`);
-    expect(said).toContain(`, and is ${JSON.stringify(value.slice(0, 60))}`);
-    expect(said).not.toMatch(/expected|received|invalid|\n/i);
+  ])('the schema refuses %s=%s', (name, value, allowed) => {
+    const message = problems(gatewaySchema, { DATABASE_URL, [name]: value });
+    expect(message).toContain(`configuration: ${name} ${allowed}`);
+    expect(message).toContain(`, and is ${JSON.stringify(value.slice(0, 60))}`);
+    expect(message).not.toMatch(/expected|received|invalid|\n/i);
   });
 
   test.each([
-    ['DATABASE_URL', 'localhost:5432/hunter2', urlSaid],
-    ['DATABASE_URL', 'mysql://u:hunter2@h/d', urlSaid],
-    ['DATABASE_URL', 'postgres://u:hunter2#@h:x/d', urlSaid],
+    ['DATABASE_URL', 'localhost:5432/hunter2', urlMessage],
+    ['DATABASE_URL', 'mysql://u:hunter2@h/d', urlMessage],
+    ['DATABASE_URL', 'postgres://u:hunter2#@h:x/d', urlMessage],
     ['REDIS_URL', 'localhost:6379?hunter2', 'REDIS_URL must be a URL as redis://host:port'],
     ['REDIS_TAIL_URL', 'http://:hunter2@h', 'REDIS_TAIL_URL must be a URL as redis://host:port'],
     ['OPS_TOKEN', 'hunter2', 'OPS_TOKEN must be at least 16 characters'],
-  ])('%s, whose value may be secret and is not repeated', (name, value, expected) => {
-    const said = problems(gatewaySchema, { DATABASE_URL, [name]: value });
-    expect(said).toContain(expected);
-    expect(said).not.toContain('hunter2');
+  ])('the error for %s does not repeat the value, which may be secret', (name, value, expected) => {
+    const message = problems(gatewaySchema, { DATABASE_URL, [name]: value });
+    expect(message).toContain(expected);
+    expect(message).not.toContain('hunter2');
   });
 });
 
-describe('what is taken', () => {
+describe('right values', () => {
   test.each([
     ['CORS_ORIGINS', '*', ['*']],
     ['CORS_ORIGINS', 'https://Example.com:443', ['https://example.com']],
@@ -191,11 +191,11 @@ describe('what is taken', () => {
     ['DATABASE_URL', 'postgresql:///d?host=/var/run/postgresql', 'postgresql:///d?host=/var/run/postgresql'],
     ['DATABASE_URL', 'postgres://u:p@/d?host=/run', 'postgres://u:p@/d?host=/run'],
     ['DATABASE_URL', `${DATABASE_URL}\n`, DATABASE_URL],
-  ])('%s=%j', (name, value, expected) => {
+  ])('the schema accepts %s=%j', (name, value, expected) => {
     expect(readConfig(gatewaySchema, { DATABASE_URL, [name]: value })[name as 'PORT']).toEqual(expected);
   });
 
-  test('names what is misspelt, and nothing else of the environment', () => {
+  test('a misspelt variable is named, and no other of the environment', () => {
     const others = {
       PATH: '',
       HOME: '',
@@ -217,7 +217,7 @@ describe('what is taken', () => {
 });
 
 describe('the tables of docs/configuration.md', () => {
-  test('have a row for each setting, as the schemas say', async () => {
+  test('docs/configuration.md has a row for each setting of the schemas', async () => {
     const text = await readFile(new URL('../../docs/configuration.md', import.meta.url), 'utf8');
     const tables = [...text.matchAll(/<!-- settings: [\w ]+ -->\n(.*?)\n<!-- \/settings -->/gs)].map((match) =>
       match[1]!.split('\n'),
@@ -252,7 +252,7 @@ function defaultOf(name: string, field: z.ZodType): string {
   const given = field.safeParse(undefined);
   if (!given.success) return 'required';
   const value = given.data as string | number | string[] | undefined;
-  // the machine's name is another on each
+  // each machine has a name of its own
   if (name === 'NODE_NAME' || value === undefined) return '';
   return `\`${String(value)}\``;
 }

@@ -18,7 +18,7 @@ beforeEach(async () => {
   await once(server, 'listening');
   far = connect((server.address() as AddressInfo).port, '127.0.0.1');
   [near] = (await once(server, 'connection')) as [Socket];
-  // looking for life asks nothing of the WebSocket itself
+  // check() does not use the WebSocket
   connection = new Connection({} as WebSocket, near);
 });
 
@@ -36,7 +36,7 @@ function clog(): void {
 }
 
 describe('check', () => {
-  test('pings, and goes on as long as something comes back', async () => {
+  test('a check pings, and the connection stays as long as something comes back', async () => {
     for (let turn = 1; turn <= 3; turn++) {
       expect(connection.check(turn * 100, stallMs)).toBe('ok');
       const [ping] = (await once(far, 'data')) as [Buffer];
@@ -45,12 +45,12 @@ describe('check', () => {
     }
   });
 
-  test('is dead when nothing has come since the last ping', () => {
+  test('a connection is dead when nothing has come since the last ping', () => {
     expect(connection.check(0, stallMs)).toBe('ok');
     expect(connection.check(1, stallMs)).toBe('dead');
   });
 
-  test('does not ping somebody who reads nothing, and gives up in time', () => {
+  test('a check does not ping a client that reads nothing, and gives it up in time', () => {
     far.pause();
     clog();
     connection.alive = false;
@@ -61,7 +61,7 @@ describe('check', () => {
     expect(connection.check(5_001 + stallMs, stallMs)).toBe('stalled');
   });
 
-  test('has patience with somebody who reads slowly', async () => {
+  test('a client that reads slowly is not given up', async () => {
     far.pause();
     clog();
     let now = 1_000;
@@ -77,7 +77,7 @@ describe('check', () => {
     }
   });
 
-  test('begins to measure anew after everything was taken', async () => {
+  test('the measurement of a stall starts over after the client has read everything', async () => {
     far.pause();
     clog();
     expect(connection.check(1_000, stallMs)).toBe('ok');
@@ -92,25 +92,25 @@ describe('check', () => {
   });
 });
 
-describe('what it may say', () => {
-  const count = (say: () => boolean) => {
-    let said = 0;
-    while (said < 20_000 && say()) said++;
-    return said;
+describe('limits of what a client sends', () => {
+  const count = (send: () => boolean) => {
+    let sent = 0;
+    while (sent < 20_000 && send()) sent++;
+    return sent;
   };
 
   test.each<[string, () => boolean, number]>([
     ['frames', () => connection.countFrame(), 1_000],
     ['pieces of a byte', () => connection.countPiece(1), 9_900],
     ['messages of 54 kB', () => connection.countPiece(54 * 1024) && connection.countFrame(), 18],
-  ])('is bounded in %s', (_what, say, most) => {
-    const said = count(say);
-    expect(said).toBeGreaterThanOrEqual(most * 0.99);
-    // the test takes a while as well
-    expect(said).toBeLessThan(most * 1.2);
+  ])('a connection accepts a bounded number of %s', (_what, send, most) => {
+    const sent = count(send);
+    expect(sent).toBeGreaterThanOrEqual(most * 0.99);
+    // points come back while the test runs
+    expect(sent).toBeLessThan(most * 1.2);
   });
 
-  test('comes back with time, in the event loop as well', async () => {
+  test('points and event loop credit come back with time', async () => {
     count(() => connection.countFrame());
     connection.took(41);
     expect([connection.countFrame(), connection.hasCredit]).toEqual([false, false]);
@@ -120,7 +120,7 @@ describe('what it may say', () => {
 });
 
 describe('closeReason', () => {
-  test('fits into a close frame, and stays text', () => {
+  test('a close reason fits into a close frame, and stays valid text', () => {
     expect(closeReason('short')).toBe('short');
     for (const letter of ['x', 'ß', '€', '🦀']) {
       for (let length = 1; length < 130; length++) {

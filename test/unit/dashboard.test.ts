@@ -1,4 +1,4 @@
-// The Grafana dashboard: what it asks for exists, it is laid out without holes, and docker-compose brings it.
+// The Grafana dashboard: its metrics exist, its grid has no holes, and docker-compose starts it.
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -14,7 +14,7 @@ const panels = dashboard.panels.filter(({ type }) => type !== 'row');
 const known = knownSeries();
 
 describe('the dashboard', () => {
-  test('answers at a glance, then explains', () => {
+  test('the dashboard answers at a glance, then explains', () => {
     expect(rows.map(({ title }) => title)).toEqual([
       'At a glance',
       'Connections per replica',
@@ -43,7 +43,7 @@ describe('the dashboard', () => {
     expect(misnamed(expr, known)).toEqual([]);
   });
 
-  test.each(panels)('$title says what it shows, in a unit, from the chosen Prometheus', (panel) => {
+  test.each(panels)('$title describes itself, has a unit, and queries the chosen Prometheus', (panel) => {
     expect(panel.description.length).toBeGreaterThan(20);
     expect(panel.datasource).toEqual({ type: 'prometheus', uid: '${datasource}' });
     expect(panel.targets!.length).toBeGreaterThan(0);
@@ -51,14 +51,14 @@ describe('the dashboard', () => {
     if (panel.type === 'timeseries') expect(panel.fieldConfig.defaults.unit).toBeTypeOf('string');
   });
 
-  test('has titles and ids that occur once', () => {
+  test('every panel has its own title and id', () => {
     for (const key of ['id', 'title'] as const) {
       const values = dashboard.panels.map((panel) => panel[key]);
       expect(new Set(values).size).toBe(values.length);
     }
   });
 
-  test('covers its grid: no panel lies over another, and no line has a hole', () => {
+  test('the panels cover the grid: no panel lies over another, and no line has a hole', () => {
     const cells = new Set<string>();
     for (const { title, gridPos } of dashboard.panels) {
       for (const cell of cellsOf(gridPos)) {
@@ -70,7 +70,7 @@ describe('the dashboard', () => {
     expect(cells.size).toBe(24 * height);
   });
 
-  test('can be narrowed to some replicas', () => {
+  test('an operator can narrow the dashboard to some replicas', () => {
     const variable = dashboard.templating.list.find(({ name }) => name === 'node')!;
     expect(variable).toMatchObject({ multi: true, includeAll: true });
     expect(misnamed(/label_values\((.*), node\)/.exec(variable.definition!)![1]!, known)).toEqual([]);
@@ -83,13 +83,13 @@ describe('docker-compose', () => {
   const compose = readYaml(join(root, 'docker-compose.yml'));
   const { grafana, prometheus } = compose.services;
 
-  test('brings Grafana with --profile observability only, and Prometheus always', () => {
+  test('docker-compose starts Grafana with --profile observability only, and Prometheus always', () => {
     expect(grafana.profiles).toEqual(['observability']);
     expect(grafana.image).toMatch(/^grafana\/grafana:\d+\.\d+\.\d+$/);
     expect(prometheus).not.toHaveProperty('profiles');
   });
 
-  test('keeps Grafana on this machine, behind a password', () => {
+  test('docker-compose keeps Grafana on this machine, behind a password', () => {
     expect(grafana.ports).toEqual(['${GRAFANA_ADDRESS:-127.0.0.1}:${GRAFANA_PORT:-3000}:3000']);
     expect(grafana.environment.GF_AUTH_ANONYMOUS_ENABLED).toBe('false');
     const example = readFileSync(join(root, '.env.example'), 'utf8');
@@ -99,7 +99,7 @@ describe('docker-compose', () => {
     }
   });
 
-  test('gives it the dashboard and the Prometheus of the same network', () => {
+  test('docker-compose gives Grafana the dashboard and the Prometheus of the same network', () => {
     const mounted = (inside: string) =>
       grafana.volumes.map((volume: string) => volume.split(':')).find(([, path]: string[]) => path === inside)?.[0];
     const [datasource] = readYaml(

@@ -1,9 +1,9 @@
-// How long a drain may take: longer only where one took long, and never for ever.
+// How long a drain may take: longer only after one that took long, and never without a limit.
 
 import { expect, test } from 'vitest';
 import { DrainDeadline } from '#listener/drain-deadline.ts';
 
-test('a drain that was given up for its length gets twice as long, up to ten minutes', () => {
+test('a drain that is given up for its length gets twice as long, up to ten minutes', () => {
   const deadline = new DrainDeadline();
   const tried = Array.from({ length: 9 }, () => {
     const { ms } = deadline;
@@ -15,7 +15,7 @@ test('a drain that was given up for its length gets twice as long, up to ten min
   expect(deadline.ms).toBe(4_000);
 });
 
-test('a drain that failed at once, as its connection broke, makes no later one wait longer', () => {
+test('a drain that fails at once, as its connection broke, makes no later one wait longer', () => {
   const deadline = new DrainDeadline();
   for (let i = 0; i < 20; i++) deadline.failed(3);
   expect(deadline.ms).toBe(4_000);

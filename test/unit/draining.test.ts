@@ -1,4 +1,5 @@
-// How clients are asked to go: told a moment each, closed at that moment and not before, and no more once it is called off.
+// How clients are asked to leave: each is sent a moment, and is closed then and not before. Once the drain is called off,
+// no more clients are sent one.
 
 import type { Socket } from 'node:net';
 import { PassThrough } from 'node:stream';
@@ -16,12 +17,12 @@ class Client implements Guest {
   readonly outlet = new Outlet(new PassThrough() as unknown as Socket, webSocketFraming);
   readonly openedAt = 0;
   readonly resumes = true;
-  toldAt = 0;
+  sentAt = 0;
   afterMs = Number.NaN;
   closedAt = Number.NaN;
 
   tell(afterMs: number): void {
-    this.toldAt = performance.now();
+    this.sentAt = performance.now();
     this.afterMs = afterMs;
   }
 
@@ -37,27 +38,27 @@ class Client implements Guest {
 
 const crowd = (count: number) => Array.from({ length: count }, () => new Client());
 
-test('closes each at the moment that it was told, spread over the time given', async () => {
+test('each client is closed at the moment that it was sent, spread over the given time', async () => {
   const clients = crowd(1_200);
   await depart(clients, { overMs: 300, why: '', signal: new AbortController().signal });
-  const told = clients.map(({ afterMs }) => afterMs);
-  expect(told).toEqual([...told].sort((a, b) => a - b));
-  expect([told[0], told.at(-1)]).toEqual([1, 300]);
-  expect(new Set(told).size).toBeGreaterThan(250);
-  // the clock began before anybody was told
-  const lateBy = clients.map(({ toldAt, afterMs, closedAt }) => closedAt - toldAt - afterMs);
+  const sent = clients.map(({ afterMs }) => afterMs);
+  expect(sent).toEqual([...sent].sort((a, b) => a - b));
+  expect([sent[0], sent.at(-1)]).toEqual([1, 300]);
+  expect(new Set(sent).size).toBeGreaterThan(250);
+  // the clock started before the first was sent its moment
+  const lateBy = clients.map(({ sentAt, afterMs, closedAt }) => closedAt - sentAt - afterMs);
   expect(Math.min(...lateBy)).toBeGreaterThan(-100);
   expect(clients[600]!.closedAt - clients[0]!.closedAt).toBeGreaterThan(100);
 });
 
-test('tells nobody who has gone already', async () => {
+test('a client that has gone already is sent nothing', async () => {
   const clients = crowd(2);
   clients[0]!.outlet.end();
   await depart(clients, { overMs: 10, why: '', signal: new AbortController().signal });
   expect(clients.map(({ afterMs }) => afterMs)).toEqual([Number.NaN, 10]);
 });
 
-test('leaves the rest where it is called off', async () => {
+test('clients that are left stay when the drain is called off', async () => {
   const clients = crowd(100);
   const abort = new AbortController();
   const done = depart(clients, { overMs: 60_000, why: '', signal: abort.signal });
@@ -67,18 +68,18 @@ test('leaves the rest where it is called off', async () => {
   expect(clients.filter(({ isClosed }) => isClosed).length).toBeLessThan(50);
 });
 
-test('tells nobody any more where it is called off while they are told', async () => {
+test('clients that were not reached yet are sent nothing when the drain is called off', async () => {
   const clients = crowd(2_000);
   const abort = new AbortController();
   const done = depart(clients, { overMs: 60_000, why: '', signal: abort.signal });
   abort.abort();
   await done;
-  const told = clients.filter(({ afterMs }) => afterMs > 0).length;
-  expect(told).toBeGreaterThan(0);
-  expect(told).toBeLessThan(1_000);
+  const sent = clients.filter(({ afterMs }) => afterMs > 0).length;
+  expect(sent).toBeGreaterThan(0);
+  expect(sent).toBeLessThan(1_000);
 });
 
-test('drains once, says each change, and is undone', async () => {
+test('a gateway drains once, reports each state, and can be undrained', async () => {
   const clients = crowd(50);
   const states: string[] = [];
   const draining = new Draining({
@@ -98,14 +99,14 @@ test('drains once, says each change, and is undone', async () => {
   expect(states).toEqual(['draining', 'drained', 'serving', 'draining', 'drained']);
 });
 
-test('takes no whole window for few clients', async () => {
+test('a drain of few clients takes less than the whole window', async () => {
   const draining = new Draining({ guests: () => [crowd(10)], windowMs: 60_000, log, onChange: () => {} });
   const startedAt = performance.now();
   await draining.drain();
   expect(performance.now() - startedAt).toBeLessThan(2_000);
 });
 
-test('keeps those that are left where it is undone in the middle', async () => {
+test('clients that are left stay when the gateway is undrained in the middle', async () => {
   const clients = crowd(1_000);
   const draining = new Draining({ guests: () => [clients], windowMs: 60_000, log, onChange: () => {} });
   const done = draining.drain();

@@ -1,17 +1,17 @@
-// The keys of a live query's map come from the exact JSON: two rows whose keys a JavaScript number would merge stay apart, rows and changes of
-// one row meet, and equal numbers are one key however they are written. Values of rows stay JavaScript numbers.
+// The keys of a live query's map come from the exact JSON. Two keys that a JavaScript number would merge stay apart. A row
+// and its changes have the same key. Equal numbers are one key however they are written. Values stay JavaScript numbers.
 
 import { describe, expect, test } from 'vitest';
 import { LiveRows } from '#client/live/rows.ts';
 import { exactMember, exactValue, parseExact } from '#client/values/exact.ts';
 import type { ChangeFrame, Row } from '#shared/wire.ts';
 
-/** A row as it comes, and the id of a change of it, as the SDK's socket makes it. */
+/** A row, and the id of a change of it, as the SDK's socket parses them. */
 const rowOf = (json: string) => parseExact(`{"row":{"k":${json},"v":1}}`) as { row: Row };
 const idOf = (json: string) =>
   exactValue(exactMember(parseExact(`{"type":"change","id":${json},"pos":"e1.2"}`) as object, 'id'));
 
-describe('the key', () => {
+describe('keys', () => {
   test.each([
     ['1', 1],
     ['-7', -7],
@@ -42,7 +42,7 @@ describe('the key', () => {
     ['"__proto__"', '__proto__'],
     ['"naïve\\u0000 ☃"', 'naïve\u0000 ☃'],
     ['true', true],
-  ])('%s', (json, key) => {
+  ])('the key of %s is exact in rows and in changes', (json, key) => {
     const live = new LiveRows();
     live.replace([rowOf(json).row], ['k']);
     expect([...live.rows.keys()]).toEqual([key]);
@@ -57,7 +57,7 @@ describe('the key', () => {
     ['{"a":9007199254740993,"b":0.1}', '{"a":9007199254740993,"b":0.1}'],
     ['{"__proto__":1.00000000000000000001,"a":1}', '{"__proto__":"1.00000000000000000001","a":1}'],
     ['{"a":{"n":[0.1000000000000000055]},"b":1}', '{"a":{"n":["0.1000000000000000055"]},"b":1}'],
-  ])('of several columns, %s', (json, key) => {
+  ])('the key of several columns is exact, %s', (json, key) => {
     const row = parseExact(json) as Row;
     const live = new LiveRows();
     live.replace([row], Object.keys(row));
@@ -68,6 +68,6 @@ describe('the key', () => {
   });
 });
 
-test('values of rows are JavaScript numbers', () => {
+test('the values of rows are JavaScript numbers', () => {
   expect(rowOf('0.1000000000000000055').row).toEqual({ k: 0.1, v: 1 });
 });

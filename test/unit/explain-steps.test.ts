@@ -8,18 +8,18 @@ const steps = (...states: [Step['step'], Step['state']][]): Step[] =>
 
 test.each([
   [
-    'a client got it, whatever another replica lacks',
+    'a client got the change, whatever another replica lacks',
     steps(['received', 'waiting'], ['matched', 'done'], ['written', 'done']),
     'written done',
   ],
   [
-    'a client waits for it',
+    'a client waits for the change',
     steps(['received', 'done'], ['matched', 'done'], ['written', 'waiting']),
     'written waiting',
   ],
-  ['no position yet', steps(['captured', 'done'], ['sequenced', 'waiting']), 'sequenced waiting'],
-  ['it does not concern the client', steps(['received', 'done'], ['matched', 'no']), 'matched no'],
-  ['nobody was named', steps(['received', 'done'], ['matched', 'done']), 'matched done'],
-])('%s', (_what, given, text) => {
+  ['the change has no position yet', steps(['captured', 'done'], ['sequenced', 'waiting']), 'sequenced waiting'],
+  ['the change does not concern the client', steps(['received', 'done'], ['matched', 'no']), 'matched no'],
+  ['no client was named', steps(['received', 'done'], ['matched', 'done']), 'matched done'],
+])('the summary is the right step where %s', (_what, given, text) => {
   expect(endOf(given).text).toBe(text);
 });

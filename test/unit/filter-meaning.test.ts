@@ -1,5 +1,5 @@
-// What a filter means for a row's image, as SQL, and for the index. That Postgres judges alike is shown against a real one, in
-// test/integration/clients/filter.test.ts.
+// What a filter means for a row's image, as SQL, and for the index. That Postgres judges the same is
+// tested against a real one in test/integration/clients/filter.test.ts.
 
 import { describe, expect, test } from 'vitest';
 import { ImageError, parseImage } from '#gateway/filter/image.ts';
@@ -34,7 +34,7 @@ describe('SQL', () => {
       ['0044-03-15T11:00:00.500000Z BC'],
     ],
     [{ day: { lte: '-infinity' } }, '(t."day" operator(pg_catalog.<=) $3::pg_catalog.date)', ['-infinity']],
-  ])('%j', (where, text, values) => {
+  ])('SQL says the same as %j', (where, text, values) => {
     const sql = filterSql(parse(where), 3);
     if (!text.includes(' x')) expect(sql).toEqual({ text, values });
     else
@@ -46,7 +46,7 @@ describe('SQL', () => {
 });
 
 // n = 1 is true, m = 1 false, k = 1 unknown
-describe('three values', () => {
+describe('three-valued logic', () => {
   const image = { n: 1, m: 2, k: null };
   const atoms = { true: { n: 1 }, false: { m: 1 }, unknown: { k: 1 } } as const;
   type Verdict = keyof typeof atoms;
@@ -56,13 +56,13 @@ describe('three values', () => {
   };
   const order: Verdict[] = ['false', 'unknown', 'true'];
 
-  test.each(order.flatMap((a) => order.map((b): [Verdict, Verdict] => [a, b])))('%s and, or %s', (a, b) => {
+  test.each(order.flatMap((a) => order.map((b): [Verdict, Verdict] => [a, b])))('%s and %s combine as in SQL', (a, b) => {
     const [low, high] = [order.indexOf(a), order.indexOf(b)].sort((x, y) => x - y);
     expect(verdictOf({ and: [atoms[a], atoms[b]] })).toBe(order[low!]);
     expect(verdictOf({ or: [atoms[a], atoms[b]] })).toBe(order[high!]);
   });
 
-  test('not, ne and in', () => {
+  test('not, ne and in follow three-valued logic', () => {
     expect(order.map((a) => verdictOf({ not: atoms[a] }))).toEqual(['true', 'unknown', 'false']);
     expect(verdictOf({ k: { ne: 1 } })).toBe('unknown');
     expect(verdictOf({ k: { in: [1, 2] } })).toBe('unknown');
@@ -73,7 +73,7 @@ describe('three values', () => {
   });
 });
 
-describe('values of images', () => {
+describe('images', () => {
   test.each<[unknown, string, boolean]>([
     ['{"big":9007199254740993}', '{"big":9007199254740993}', true],
     ['{"big":9007199254740992}', '{"big":9007199254740993}', false],
@@ -112,15 +112,15 @@ describe('values of images', () => {
     ['{"at":{"gt":"2026-11-22T16:01:26.69Z"}}', '{"at":"infinity"}', true],
     ['{"at":{"lt":"4714-11-24T00:00:00Z BC"}}', '{"at":"-infinity"}', true],
     ['{"local":"2026-11-22T16:01:26.6"}', '{"local":"2026-11-22T16:01:26.6"}', true],
-    // a key of the same name inside a document, before and behind; names and texts with quotes and brackets
+    // a key of the same name inside a document, before and after; names and texts with quotes and brackets
     ['{"big":9007199254740993}', '{"meta":{"big": 1},"big":9007199254740993,"tags":[1,{"big":2}]}', true],
     ['{"amount":1}', String.raw`{"name":"\\\",\"amount\":2,{[","amount":1.0,"odd \"name":5}`, true],
     ['{"amount":-5e-1}', '{"n":1,"amount":-0.5}', true],
-  ])('%s of %s', (where, image, admitted) => {
+  ])('the filter %s judges the image %s as Postgres does', (where, image, admitted) => {
     expect(admits(where, image)).toBe(admitted);
   });
 
-  test('of another type, from before the column was altered, are not judged', () => {
+  test('a value of another type, from before the column was altered, is not judged', () => {
     const values: Record<string, [unknown, string[]]> = {
       n: [1, ['"1"', 'true', '{}']],
       big: [1, ['"1"', '1.5', '1e30']],
@@ -138,13 +138,13 @@ describe('values of images', () => {
       for (const image of images) expect(() => admits({ [name]: value }, `{"${name}":${image}}`)).toThrow(ImageError);
   });
 
-  test('beside a document nested more deeply than the stack', () => {
+  test('a filter reads a column beside a document nested more deeply than the stack', () => {
     const deep = 100_000;
     const image = `{"meta":${'['.repeat(deep)}${']'.repeat(deep)},"big":9007199254740993}`;
     expect(admits({ big: '9007199254740993' }, image)).toBe(true);
   });
 
-  test('of any length, in time that grows no faster', () => {
+  test('a long image costs time in proportion to its length', () => {
     const started = performance.now();
     const zeros = '0'.repeat(100_000);
     expect(admits({ amount: 1 }, `{"name":"${'\\"'.repeat(100_000)}","amount":1${zeros}1.${zeros}1}`)).toBe(false);
@@ -165,12 +165,12 @@ describe('the index', () => {
     [{ not: { n: 1, m: 1 } }, null],
     [{ n: null }, null],
     [{}, null],
-  ])('%j', (where, expected) => {
+  ])('the index looks %j up by the right column', (where, expected) => {
     const found = equalityOf(parse(where));
     expect(found && [found.column.name, found.values]).toEqual(expected);
   });
 
-  test('finds a row by its own value', () => {
+  test('the index finds a row by its own value', () => {
     const { column, values } = equalityOf(parse({ amount: { in: ['1.50', '-2'] } }))!;
     expect(values).toContain(indexKey(parseImage('{"amount":1.500}').read(column)!));
     expect(values).toContain(indexKey(parseImage('{"amount":-2.0}').read(column)!));

@@ -1,4 +1,4 @@
-// What a filter may say, what is refused, and which filters are the same. What they mean is in filter-meaning.test.ts.
+// Which filters are accepted, refused, and the same. What they mean is in filter-meaning.test.ts.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
@@ -6,7 +6,7 @@ import { FilterError, parseFilter } from '#gateway/filter/parse.ts';
 import { filterSql } from '#gateway/filter/sql.ts';
 import { admits, keyOf, nested, parse, refusal, table } from '../support/truth/filters.ts';
 
-describe('what is refused', () => {
+describe('refusals', () => {
   test.each<[unknown, string | RegExp]>([
     [null, 'where must be an object'],
     ['[]', 'where must be an object'],
@@ -45,7 +45,7 @@ describe('what is refused', () => {
       (name): [unknown, RegExp] => [{ [name]: { is: null } }, /which filters cannot compare$/],
     ),
     [{ folded: 'a' }, 'where.folded has a non-deterministic collation, which filters cannot compare'],
-  ])('%#: %j', (where, message) => {
+  ])('a filter is refused with its path, %#: %j', (where, message) => {
     const error = refusal(where);
     if (typeof message === 'string') expect(error.message).toBe(message);
     else expect(error.message).toMatch(message);
@@ -75,13 +75,13 @@ describe('what is refused', () => {
     ['100,000 levels', () => nested(100_000, 'and'), /is too deep/],
     ['a long column', () => ({ [`k${'x'.repeat(1e6)}`]: 1 }), /^where\.kx{99}… is not a column/],
     ['a long operator', () => ({ n: { [`k${'x'.repeat(1e6)}`]: 1 } }), /^where\.n\.kx{99}… is no operator/],
-  ])('hostile: %s', (_name, where, message) => {
+  ])('a hostile filter is refused in a short message: %s', (_name, where, message) => {
     const error = refusal(where());
     expect(error.message).toMatch(message);
     expect(error.message.length).toBeLessThan(300);
   });
 
-  test.each(['ok', 'id', 'mood'])('order of %s', (name) => {
+  test.each(['ok', 'id', 'mood'])('a filter cannot order by %s', (name) => {
     for (const operator of ['gt', 'gte', 'lt', 'lte'])
       expect(refusal({ [name]: { [operator]: 'x' } }).message).toMatch(/ cannot compare this type of column/);
   });
@@ -179,23 +179,23 @@ describe('what is refused', () => {
         '1767225600000',
       ],
     ],
-  ])('wrong values of %s', (name, values) => {
+  ])('a wrong value of %s is refused', (name, values) => {
     for (const value of values)
       expect(refusal(`{"${name}":${value}}`).message).toMatch(new RegExp(`^where\\.${name} must be `));
     expect(refusal(`{"${name}":{"in":[${values[0]}]}}`).path).toBe(`where.${name}.in.0`);
   });
 
-  test('a number that JavaScript has rounded already', () => {
+  test('a number that JavaScript has rounded already is refused', () => {
     for (const name of ['big', 'amount']) expect(refusal({ [name]: 2 ** 53 }).path).toBe(`where.${name}`);
     expect(keyOf({ big: '9007199254740993' })).toBe(keyOf('{"big":9007199254740993}'));
   });
 
-  test('tells an unknown column from the rest', () => {
+  test('an unknown column has its own code', () => {
     expect(refusal({ nope: 1 }).code).toBe('UNKNOWN_COLUMN');
     expect(refusal({ n: 'x' }).code).toBe('INVALID_FILTER');
   });
 
-  test('nothing but by a FilterError, whatever comes', () => {
+  test('parsing throws nothing but a FilterError, whatever it gets', () => {
     const anything = fc.anything({ withNullPrototype: true, withSparseArray: true });
     const names = fc.constantFrom('and', 'or', 'not', 'n', 'name', 'amount', 'at', 'eq', 'in', 'is', '__proto__');
     const shaped = fc.letrec<{ filter: unknown }>((tie) => ({
@@ -263,11 +263,11 @@ describe('the normal form', () => {
         { at: '2026-01-01T06:15+0545' },
       ],
     ],
-  ])('%s', (_name, filters) => {
+  ])('filters that mean the same have one key: %s', (_name, filters) => {
     expect(new Set(filters.map(keyOf)).size).toBe(1);
   });
 
-  test('keeps apart what differs', () => {
+  test('filters that mean different things have different keys', () => {
     const filters: unknown[] = [
       {},
       { or: [] },
@@ -309,7 +309,7 @@ describe('the normal form', () => {
     expect(new Set(filters.map(keyOf)).size).toBe(filters.length);
   });
 
-  test('takes as much as is allowed', () => {
+  test('the largest allowed filter is accepted', () => {
     const terms = Array.from({ length: 99 }, (_, index) => ({ n: index }));
     const where = { or: terms.slice(1), m: { in: Array.from({ length: 100 }, (_, index) => index) } };
     expect(filterSql(parse(where), 1).values).toHaveLength(99);

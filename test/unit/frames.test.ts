@@ -1,4 +1,4 @@
-// Plain mode's frames: what a WebSocket peer reads from them is, byte for byte, what was captured.
+// Plain mode's frames: a WebSocket client reads from them, byte for byte, what was captured.
 
 import type { Writable } from 'node:stream';
 import * as fc from 'fast-check';
@@ -7,7 +7,7 @@ import * as ws from 'ws';
 import { buildFrames, FrameHeads } from '#gateway/channels/table-frames.ts';
 import { type ChangeRow, packBatches } from '#shared/log/batch.ts';
 
-// its types leave it out
+// the types of ws omit Receiver
 const { Receiver } = ws as unknown as {
   Receiver: new (options: { isServer: boolean; allowSynchronousEvents: boolean }) => Writable;
 };
@@ -43,7 +43,7 @@ function row(
 const batch = (...rows: ChangeRow[]) => packBatches(5, rows)[0]!;
 
 describe('buildFrames', () => {
-  test('makes the message that README promises, for each action', async () => {
+  test('a frame is the message that PROTOCOL.md shows, for each action', async () => {
     const { buffer, count } = buildFrames(
       batch(
         row(8, 'I', { new: '{"id":1,"name":"a"}' }),
@@ -65,7 +65,7 @@ describe('buildFrames', () => {
     ]);
   });
 
-  test('gets the header right on both sides of each of its sizes', async () => {
+  test('the header of a frame is right on both sides of each of its sizes', async () => {
     const rest = '{"table":"items","action":"INSERT","id":1,"data":"","pos":"e5.1"}'.length;
     for (const size of [125, 126, 127, 65_535, 65_536, 65_537, 200_000]) {
       const { buffer } = buildFrames(batch(row(1, 'I', { new: `"${'x'.repeat(size - rest)}"` })), heads(), all);
@@ -77,7 +77,7 @@ describe('buildFrames', () => {
     }
   });
 
-  test('leaves out what the reader has, what it does not want, and what clients do not know', async () => {
+  test('frames leave out changes before the position, other tables, and changes that clients do not know', async () => {
     const rows = [
       row(1, 'I', { new: '1' }),
       row(2, 'I', { new: '2', relation: '2' }),
@@ -100,7 +100,7 @@ describe('buildFrames', () => {
     expect(await seqs((relation) => relation === 99)).toEqual([]);
   });
 
-  test('names a table by what it is called now, once it was told to forget', async () => {
+  test("a frame has a table's new name once the cached heads are purged", async () => {
     const names = { ...tables };
     const own = new FrameHeads((relation) => names[relation]);
     const insert = batch(row(1, 'I', { new: '1' }));
@@ -111,7 +111,7 @@ describe('buildFrames', () => {
     expect(await name()).toBe('things');
   });
 
-  test('carries any JSON unchanged', async () => {
+  test('a frame carries any JSON unchanged', async () => {
     const json = fc.oneof(
       fc.json(),
       fc.string({ unit: 'grapheme' }).map((text) => JSON.stringify(text)),

@@ -1,3 +1,5 @@
+// The Kubernetes manifests: valid by their schemas, and consistent with Plank's settings and with each other.
+
 import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -33,7 +35,7 @@ const matches = (selector: Manifest, labels: Manifest): boolean =>
   Object.entries(selector.matchLabels).every(([name, value]) => labels[name] === value);
 
 describe('the files', () => {
-  test('are all named by their kustomization', () => {
+  test('the kustomizations name every file', () => {
     const { resources, configMapGenerator } = readYaml(join(base, 'kustomization.yaml'));
     const envs: string[] = configMapGenerator.flatMap(({ envs }: Manifest) => envs);
     expect(new Set(readdirSync(base))).toEqual(new Set(['kustomization.yaml', ...resources, ...envs]));
@@ -49,7 +51,7 @@ describe('the files', () => {
     (manifest) => checkSchema(manifest),
   );
 
-  test('would be refused with a misspelt field, a wrong value, or a kind that is not there', () => {
+  test('the schema check refuses a misspelt field, a wrong value, and an unknown kind', () => {
     const changed = (change: (copy: Manifest) => void): Manifest => {
       const copy = structuredClone(deployment('gateway'));
       change(copy);
@@ -64,7 +66,7 @@ describe('the files', () => {
   });
 
   const kubectl = findProgram('kubectl');
-  test.runIf(kubectl !== undefined)('are put together by kustomize, and valid as a whole', () => {
+  test.runIf(kubectl !== undefined)('kustomize builds the manifests, and the result is valid', () => {
     const built = (name: string) =>
       parseManifests(execFileSync(kubectl!, ['kustomize', join(folder, name)], { encoding: 'utf8' }));
     for (const manifest of [...built('base'), ...built('example')]) checkSchema(manifest);
@@ -83,7 +85,7 @@ describe('the files', () => {
 });
 
 describe('settings', () => {
-  test('are variables that Plank knows, with values that it takes', () => {
+  test('the settings are variables that Plank knows, with values that it takes', () => {
     const known = new Set(Object.values(schemas).flatMap((schema) => Object.keys(schema.shape)));
     for (const { container } of workloads) {
       for (const { name } of container.env) expect(known).toContain(name);
@@ -110,13 +112,13 @@ describe('settings', () => {
     expect(container.envFrom).toEqual([{ configMapRef: { name: 'plank' } }]);
   });
 
-  test('leave operators to those who forward a port', () => {
+  test("the operators' port is open on the pod's own loopback only", () => {
     const config = readConfig(gatewaySchema, { DATABASE_URL: 'postgres://given', ...settings });
     expect(config.OPS_HOST).toBe('127.0.0.1');
     expect(config.OPS_PORT).toBeGreaterThan(0);
   });
 
-  test('give each replica connections of the database that a Postgres of the compose file would have', () => {
+  test('a Postgres of the compose file has connections enough for all replicas', () => {
     const compose = readFileSync(join(root, 'docker-compose.yml'), 'utf8');
     const allowed = Number(/POSTGRES_MAX_CONNECTIONS:-(\d+)/.exec(compose)?.[1]);
     const { maxReplicas } = only('HorizontalPodAutoscaler')[0].spec;
@@ -126,7 +128,7 @@ describe('settings', () => {
 });
 
 describe('each pod', () => {
-  test.each(workloads)('of $component is restricted, and has no token of the cluster', ({ pod, container }) => {
+  test.each(workloads)('the pod of $component is restricted, and has no token of the cluster', ({ pod, container }) => {
     expect(pod).toMatchObject({
       serviceAccountName: only('ServiceAccount')[0].metadata.name,
       automountServiceAccountToken: false,
@@ -143,7 +145,7 @@ describe('each pod', () => {
     });
   });
 
-  test.each(['listener', 'gateway'] as const)('of %s has the port that it serves, and probes there', (component) => {
+  test.each(['listener', 'gateway'] as const)('the pod of %s opens the port that it serves, and is probed there', (component) => {
     const { container } = workloads.find((workload) => workload.component === component)!;
     const port = Number(settings[component === 'gateway' ? 'PORT' : 'LISTENER_PORT']);
     expect(container.ports).toEqual([{ name: 'http', containerPort: port }]);
@@ -153,7 +155,7 @@ describe('each pod', () => {
     expect(container.startupProbe.httpGet).toEqual({ path: '/health/live', port: 'http' });
   });
 
-  test.each(['listener', 'gateway'] as const)('of %s has time to stop before it is killed', (component) => {
+  test.each(['listener', 'gateway'] as const)('the pod of %s has time to stop before it is killed', (component) => {
     const { pod, container } = workloads.find((workload) => workload.component === component)!;
     const pause = Number(container.lifecycle?.preStop.exec.command[1] ?? 0);
     const stopMs = Number(settings.STOP_TIMEOUT_MS);
@@ -162,8 +164,8 @@ describe('each pod', () => {
   });
 });
 
-describe('what goes together', () => {
-  test('names pods, services and deployments that are there', () => {
+describe('references between manifests', () => {
+  test('selectors name pods, services and deployments that exist', () => {
     for (const { spec } of only('Deployment')) expect(matches(spec.selector, spec.template.metadata.labels)).toBe(true);
     const pods = workloads.map(({ template }) => template.metadata.labels);
     const chosen = (selector: Manifest) => pods.filter((labels) => matches(selector, labels)).length;
@@ -181,7 +183,7 @@ describe('what goes together', () => {
     expect(deployment('gateway').spec).not.toHaveProperty('replicas');
   });
 
-  test('lets Prometheus and the ingress controller in at the port that is served, and nobody else', () => {
+  test('network policies admit Prometheus and the ingress controller at the served port, and nobody else', () => {
     for (const { component, container } of workloads) {
       const policy = only('NetworkPolicy').find(
         ({ metadata }) => metadata.labels['app.kubernetes.io/component'] === component,
@@ -198,7 +200,7 @@ describe('what goes together', () => {
     }
   });
 
-  test('shows the outside neither operations nor health nor metrics', () => {
+  test('the ingress serves neither operations nor health nor metrics', () => {
     const paths: Manifest[] = only('Ingress').flatMap(({ spec }) => spec.rules[0].http.paths);
     const served = (path: string) =>
       paths.some(({ path: shown, pathType }) =>
@@ -210,7 +212,7 @@ describe('what goes together', () => {
       expect(served(path)).toBe(false);
   });
 
-  test('holds silent sockets for longer than the ping', () => {
+  test('the ingress keeps silent sockets for longer than the ping', () => {
     const pingMs = readConfig(gatewaySchema, { DATABASE_URL: 'postgres://given', ...settings }).PING_INTERVAL_MS;
     for (const { metadata } of only('Ingress')) {
       for (const name of ['read', 'send']) {
@@ -220,7 +222,7 @@ describe('what goes together', () => {
     }
   });
 
-  test('scales by a metric that gateways have and the adapter hands on', () => {
+  test('the autoscaler uses a metric that gateways have and the adapter forwards', () => {
     const [pods] = only('HorizontalPodAutoscaler')[0].spec.metrics;
     const { name } = pods.pods.metric;
     const registry = new Registry();
@@ -232,7 +234,7 @@ describe('what goes together', () => {
     expect(Number(pods.pods.target.averageValue)).toBeLessThanOrEqual(Number(settings.MAX_CONNECTIONS) / 2);
   });
 
-  test('is found by the scrape configuration', () => {
+  test('the scrape configuration finds the pods', () => {
     const { scrape_configs: jobs } = readYaml(join(folder, 'monitoring/scrape-configs.yaml'));
     const { labels } = readYaml(join(base, 'kustomization.yaml'));
     expect(labels[0]).toMatchObject({ pairs: { 'app.kubernetes.io/part-of': 'plank' }, includeTemplates: true });

@@ -1,11 +1,11 @@
-// Metrics: METRICS.md's table is what the processes declare, and no label can name a client or a row.
+// Metrics: METRICS.md's table equals what the processes declare, and no label can name a client or a row.
 
 import { readFile } from 'node:fs/promises';
 import { type Metric, Registry } from 'prom-client';
 import { describe, expect, test } from 'vitest';
 import { createRegistry, gatewayMetrics, httpMetrics, listenerMetrics } from '#shared/process/metrics.ts';
 
-/** all that a label may be named: each has a bounded set of values */
+/** the names that labels may have: each has a bounded set of values */
 const labels = ['transport', 'code', 'table', 'stage', 'result', 'reason', 'method', 'route', 'status'];
 
 type Declared = Metric & { name: string; help: string; labelNames: string[] };
@@ -22,7 +22,7 @@ const declared = {
 };
 
 describe('metrics', () => {
-  test('are what METRICS.md says', async () => {
+  test('METRICS.md lists the metrics that the processes declare', async () => {
     const text = await readFile(new URL('../../METRICS.md', import.meta.url), 'utf8');
     for (const [by, metrics] of Object.entries(declared)) {
       const block = new RegExp(`<!-- ${by} -->\n(.*)<!-- /${by} -->`, 's').exec(text)?.[1]?.trim();
@@ -31,7 +31,7 @@ describe('metrics', () => {
     }
   });
 
-  test('of every process are among the default ones', async () => {
+  test('every process has the default metrics that METRICS.md names', async () => {
     const text = await readFile(new URL('../../METRICS.md', import.meta.url), 'utf8');
     const named = text
       .slice(text.indexOf('## Every process'))
@@ -44,7 +44,7 @@ describe('metrics', () => {
     expect(named.length).toBeGreaterThan(5);
   });
 
-  test('are of different names, in the units of Prometheus', () => {
+  test('each metric has its own name, in the units of Prometheus', () => {
     const metrics = Object.values(declared).flat();
     expect(new Set(metrics.map(({ name }) => name)).size).toBe(metrics.length);
     for (const { name, constructor } of metrics) {
@@ -54,12 +54,12 @@ describe('metrics', () => {
     }
   });
 
-  test('have labels with few values only', () => {
+  test('each label has few values', () => {
     for (const { name, labelNames } of Object.values(declared).flat())
       for (const label of labelNames) expect(labels, `${name}{${label}}`).toContain(label);
   });
 
-  test('that nobody knows are not there', async () => {
+  test('a gauge whose value is unknown is absent', async () => {
     const registry = new Registry();
     const metrics = listenerMetrics(registry);
     expect(await registry.getSingleMetricAsString('plank_outbox_depth')).not.toMatch(/^plank_outbox_depth/m);

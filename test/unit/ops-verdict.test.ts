@@ -1,4 +1,4 @@
-// What the console says first, for each way in which something can be wrong, and which of two is said first.
+// The console's first sentence for each fault, and its order where there are several.
 
 import { describe, expect, test } from 'vitest';
 import { duration, type Picture, verdict } from '#gateway/ops/verdict.ts';
@@ -163,11 +163,11 @@ describe('the sentence', () => {
       'wait',
       'Changes arrive late: within 2.3 s',
     ],
-  ])('where %s', (_what, own, level, text) => {
+  ])('the sentence is right where %s', (_what, own, level, text) => {
     expect(verdict(picture(own))).toMatchObject({ level, text });
   });
 
-  test('says the worst first and the rest behind it', () => {
+  test('the verdict says the worst first, then the rest', () => {
     const gateways = [gateway('gateway-1', { slow: 2 }), gateway('gateway-2', { silentMs: 4_000 })];
     expect(verdict(picture({ log: nobodyLeads, gateways }))).toEqual({
       level: 'bad',
@@ -177,7 +177,7 @@ describe('the sentence', () => {
     });
   });
 
-  test('says that changes arrive all the same, where they do', () => {
+  test('the verdict says that changes arrive all the same, where they do', () => {
     const gateways = [gateway('gateway-1'), gateway('gateway-2', { draining: true, ready: false, connections: 0 })];
     expect(verdict(picture({ gateways }))).toEqual({
       level: 'wait',
@@ -190,7 +190,7 @@ describe('the sentence', () => {
   test.each([
     [3_000, []],
     [6_000, ['Changes arrive all the same, within 4 ms']],
-  ])('says so without Postgres only where that is known: after %i ms', (postgresSilentMs, also) => {
+  ])('without Postgres the verdict says that changes arrive only where that is known: after %i ms', (postgresSilentMs, also) => {
     expect(verdict(picture({ postgresSilentMs, log: null })).also).toEqual(also);
   });
 
@@ -199,22 +199,22 @@ describe('the sentence', () => {
     ['nobody leads', { log: nobodyLeads }],
     ['the leader hangs', { log: { leader: 'listener-1', waitingMs: 2_200, waiting: 3 } }],
     ['Postgres is down', { postgresSilentMs: 3_000, log: null }, [{ ...isLate[0]!, staleReason: unconfirmed }]],
-  ])('does not say that changes arrive, late or not, where %s', (_what, own, gateways = isLate) => {
+  ])('the verdict does not say that changes arrive, late or not, where %s', (_what, own, gateways = isLate) => {
     expect(verdict(picture({ ...own, gateways })).also).toEqual([]);
     expect(verdict(picture({ ...own, problems: ['x'], gateways })).also).toEqual(['x']);
   });
 
-  test('says that they arrive late, where others do not arrive at all', () => {
+  test('the verdict says that changes arrive late, where others do not arrive at all', () => {
     expect(verdict(picture({ problems: ['x'], gateways: isLate })).also).toEqual(['Changes arrive late: within 1.8 s']);
   });
 
-  test('says whose the numbers are, while nobody else is heard', () => {
+  test('the verdict names the replica of the numbers, while no other answers', () => {
     const { also } = verdict(picture({ deafMs: 8_000, listeners: [], gateways: [gateway('gateway-1')] }));
     expect(also[0]).toMatch(/^gateway-1 cannot hear the others/);
   });
 });
 
-describe('what to do', () => {
+describe('the advice', () => {
   const gone = { node: 'listener-1', silentMs: 8_000 };
   const standby = { node: 'listener-2', silentMs: 0 };
   test.each<[string, Partial<Picture>, RegExp | null]>([
@@ -256,7 +256,7 @@ describe('what to do', () => {
       /^Start it again/,
     ],
     ['a replica drains', { gateways: [gateway('gateway-1', { draining: true, ready: false })] }, null],
-  ])('where %s', (_what, own, expected) => {
+  ])('the advice is right where %s', (_what, own, expected) => {
     const { todo } = verdict(picture(own));
     if (expected === null) expect(todo).toBe(null);
     else expect(todo).toMatch(expected);
@@ -270,6 +270,6 @@ test.each([
   [61_000, '61 s'],
   [240_000, '4 min'],
   [9_000_000, '3 h'],
-])('%i ms is %s', (ms, text) => {
+])('%i ms reads as %s', (ms, text) => {
   expect(duration(ms)).toBe(text);
 });

@@ -1,4 +1,4 @@
-// One timer for all: everybody is looked at once a turn, spread over it.
+// One timer for all connections: each is visited once a turn, spread over the turn.
 
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { PingWheel } from '#gateway/clients/ping-wheel.ts';
@@ -12,7 +12,7 @@ afterEach(() => {
 });
 
 describe('PingWheel', () => {
-  test('looks at each one once in an interval, and at few at a time', () => {
+  test('a wheel visits each entry once in an interval, and few at a time', () => {
     const seen = new Map<number, number>();
     let atOnce = 0;
     const wheel = new PingWheel<number>(10_000, (one) => {
@@ -34,7 +34,7 @@ describe('PingWheel', () => {
     wheel.stop();
   });
 
-  test('leaves out who was taken off, also while it looks at the others', () => {
+  test('a wheel skips an entry that was removed, even during its turn', () => {
     const seen: string[] = [];
     const slots = new Map<string, number>();
     const wheel = new PingWheel<string>(250, (one) => {
@@ -49,7 +49,7 @@ describe('PingWheel', () => {
     wheel.stop();
   });
 
-  test('looks at nobody before its start and after its stop, and starts once', () => {
+  test('a wheel visits nobody before its start and after its stop, and starts once', () => {
     let looks = 0;
     const wheel = new PingWheel<string>(1_000, () => looks++);
     wheel.add('a');
@@ -66,7 +66,7 @@ describe('PingWheel', () => {
     expect(looks).toBe(1);
   });
 
-  test.each([1, 100, 250, 26_000, 86_400_000])('turns once in an interval of %i ms', (interval) => {
+  test.each([1, 100, 250, 26_000, 86_400_000])('a wheel turns once in an interval of %i ms', (interval) => {
     let looks = 0;
     const wheel = new PingWheel<string>(interval, () => looks++);
     wheel.add('a');

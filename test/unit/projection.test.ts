@@ -1,4 +1,4 @@
-// Columns cut out of an image stay the bytes that they were, whatever is in the others.
+// A projection keeps the bytes of its columns, whatever the other columns hold.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
@@ -18,11 +18,11 @@ describe('projection', () => {
     ['{"j": {"a":\n[1 , 2]},"b":true}', ['j'], '{"j": {"a":\n[1 , 2]}}'],
     ['{"a\\"b":1,"ü":2,"\\u00e4":3,"":4}', ['a"b', 'ü', 'ä', ''], '{"a\\"b":1,"ü":2,"\\u00e4":3,"":4}'],
     ['{"__proto__":1,"constructor":2}', ['constructor'], '{"constructor":2}'],
-  ])('of %s', (image, columns, expected) => {
+  ])("a projection of %s keeps the columns' bytes", (image, columns, expected) => {
     expect(cut(image, ...columns)).toBe(expected);
   });
 
-  test('of a partial image is null where a column was left out', () => {
+  test('a projection of a partial image is null where a column was left out', () => {
     const image = Buffer.from(' {"a":1,"n":123456789012345678901,"t":"x"}');
     expect(project(image, new Set(['n', 'a']))!.toString()).toBe('{"a":1,"n":123456789012345678901}');
     expect(project(image, new Set(['n', 'large']))).toBe(null);
@@ -31,7 +31,7 @@ describe('projection', () => {
     expect(keyIn(Buffer.from(' {}'), ['t'])).toBe(null);
   });
 
-  test('is what parsing, choosing and writing would give', () => {
+  test('a projection equals parsing, choosing and writing', () => {
     const spacing = fc.constantFrom('', ' ', '\n', ' \t\r\n');
     const member = fc.tuple(fc.string({ unit: 'binary' }), spacing, fc.json(), spacing);
     const members = fc.uniqueArray(member, { selector: ([name]) => name, maxLength: 8 });

@@ -9,14 +9,14 @@ const never = new AbortController().signal;
 describe('Backoff', () => {
   const highest = () => 1 - Number.EPSILON;
 
-  test('doubles its ceiling up to the largest, and starts over on reset', () => {
+  test('the backoff doubles its ceiling up to the largest, and starts over on reset', () => {
     const backoff = new Backoff(50, 1_000, highest);
     expect(Array.from({ length: 7 }, () => Math.round(backoff.next()))).toEqual([50, 100, 200, 400, 800, 1_000, 1_000]);
     backoff.reset();
     expect(Math.round(backoff.next())).toBe(50);
   });
 
-  test('is anywhere between the smallest and the ceiling, and nowhere else', () => {
+  test('each wait is anywhere between the smallest and the ceiling, and nowhere else', () => {
     fc.assert(
       fc.property(
         fc.integer({ min: 1, max: 1_000 }),
@@ -37,7 +37,7 @@ describe('Backoff', () => {
     );
   });
 
-  test('spreads those who failed together', () => {
+  test('the backoff spreads clients that failed together', () => {
     const all = Array.from({ length: 200 }, () => {
       const backoff = new Backoff(50, 2_000);
       for (let i = 0; i < 8; i++) backoff.next();
@@ -49,14 +49,14 @@ describe('Backoff', () => {
 });
 
 describe('Bell', () => {
-  test('wakes a sleeper', async () => {
+  test('a ring wakes the sleeper', async () => {
     const bell = new Bell();
     const waiting = bell.wait(10_000, never);
     bell.ring();
     expect(await waiting).toBe(true);
   });
 
-  test('keeps a ring for whoever waits next, once', async () => {
+  test('a bell keeps a ring for the next wait, once', async () => {
     const bell = new Bell();
     bell.ring();
     bell.ring();
@@ -64,7 +64,7 @@ describe('Bell', () => {
     expect(await bell.wait(1, never)).toBe(false);
   });
 
-  test('keeps a ring that comes between the waking and the next wait', async () => {
+  test('a bell keeps a ring that comes between the waking and the next wait', async () => {
     const bell = new Bell();
     const waiting = bell.wait(10_000, never);
     bell.ring();
@@ -73,7 +73,7 @@ describe('Bell', () => {
     expect(await bell.wait(0, never)).toBe(true);
   });
 
-  test('gives up after its time, at once with none, and on abort', async () => {
+  test('a wait ends after its time, at once with none, and on abort', async () => {
     const bell = new Bell();
     expect(await bell.wait(5, never)).toBe(false);
     expect(await bell.wait(0, never)).toBe(false);
@@ -85,7 +85,7 @@ describe('Bell', () => {
     expect(await waiting).toBe(false);
   });
 
-  test('loses no ring, however they fall between the waits', async () => {
+  test('a bell loses no ring, however rings fall between the waits', async () => {
     const bell = new Bell();
     let made = 0;
     let seen = 0;
@@ -107,13 +107,13 @@ describe('Bell', () => {
 });
 
 describe('withDeadlineOr', () => {
-  test('gives what the promise gives, either way', async () => {
+  test('withDeadlineOr settles as the promise does', async () => {
     const late = () => new Error('late');
     expect(await withDeadlineOr(Promise.resolve(3), 10_000, late)).toBe(3);
     await expect(withDeadlineOr(Promise.reject(new Error('no')), 10_000, late)).rejects.toThrow('no');
   });
 
-  test('rejects when the time is over, and ignores what comes of it later', async () => {
+  test('withDeadlineOr rejects when the time is over, and ignores a later outcome', async () => {
     const { promise, reject } = Promise.withResolvers<never>();
     await expect(withDeadlineOr(promise, 5, () => new Error('late'))).rejects.toThrow('late');
     // an unhandled rejection fails the run
@@ -121,7 +121,7 @@ describe('withDeadlineOr', () => {
     await sleep(0);
   });
 
-  test('asks for the error only when it is late', async () => {
+  test('withDeadlineOr makes the error only when the promise is late', async () => {
     let asked = 0;
     const late = () => {
       asked++;
@@ -134,7 +134,7 @@ describe('withDeadlineOr', () => {
 });
 
 describe('sleep', () => {
-  test('ends by its time or its signal, and leaves nothing on the signal', async () => {
+  test('a sleep ends by its time or its signal, and leaves no listener on the signal', async () => {
     const abort = new AbortController();
     let listeners = 0;
     const { signal } = abort;
@@ -160,7 +160,7 @@ describe('sleep', () => {
 });
 
 describe('once', () => {
-  test('runs once, and gives everybody the same outcome', async () => {
+  test('once() runs its function once, and gives every caller the same outcome', async () => {
     let runs = 0;
     const start = once(async () => ++runs);
     expect(await Promise.all([start(), start()])).toEqual([1, 1]);

@@ -1,4 +1,5 @@
-// What the ring counts is what it holds: memory, after a full collection, whatever the batches and frames were cut from.
+// The bytes that the ring counts are the memory that it holds after a full collection, whatever its batches and frames
+// were cut from.
 
 import v8 from 'node:v8';
 import vm from 'node:vm';
@@ -17,7 +18,7 @@ function memory(): number {
   return heapUsed + external;
 }
 
-/** As they come from a socket: views of what it read, 64 kB at a time. */
+/** Batches as they come from a socket: views of chunks of 64 kB. */
 function cutFromChunks(sizes: readonly number[]): () => Batch {
   let seq = 0;
   let chunk = Buffer.alloc(0);
@@ -34,7 +35,7 @@ function cutFromChunks(sizes: readonly number[]): () => Batch {
   };
 }
 
-/** of channels that there are */
+/** the keys of the channels */
 const keys = Array.from({ length: 50 }, (_, i) => `ws:${i}`);
 const none: Frames = { buffer: Buffer.alloc(0), count: 0 };
 
@@ -42,10 +43,10 @@ const cases: [what: string, sizes: number[], frames: (batch: Batch) => Iterable<
   ['tiny batches', [2], () => []],
   ['small batches', [200, 400], () => []],
   ['large batches', [300_000], () => []],
-  ['now small, now large ones', [2, 100_000, 50, 5_000], () => []],
+  ['small and large batches in turn', [2, 100_000, 50, 5_000], () => []],
   ['tiny batches of many channels without frames', [2], () => keys.map((key) => [key, none])],
   [
-    'small frames of many channels, cut from the pool beside what is forgotten',
+    'small frames of many channels, cut from the pool beside buffers that are released',
     [300],
     function* () {
       for (let i = 0; i < 20; i++) {
@@ -71,11 +72,11 @@ const cases: [what: string, sizes: number[], frames: (batch: Batch) => Iterable<
   ],
 ];
 
-test.each(cases)('%s', (_what, sizes, framesOf) => {
+test.each(cases)('the ring counts the memory that it holds: %s', (_what, sizes, framesOf) => {
   const next = cutFromChunks(sizes);
   const ring = new Ring(maxBytes);
   const before = memory();
-  // twice as much as it holds
+  // twice as much as the ring holds
   for (let pushed = 0; pushed < 2 * maxBytes; ) {
     const batch = next();
     const recent = ring.push(batch);
@@ -85,6 +86,6 @@ test.each(cases)('%s', (_what, sizes, framesOf) => {
   const held = memory() - before;
   expect(ring.bytes).toBeGreaterThan(maxBytes * 0.9);
   expect(held / maxBytes).toBeLessThan(1.3);
-  // nor is much less kept than the setting says
+  // the ring does not hold much less than it may
   expect(held / maxBytes).toBeGreaterThan(0.4);
 });

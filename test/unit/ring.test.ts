@@ -1,4 +1,4 @@
-// The recent log in memory: what it holds, how much of it, and that its count of bytes is true whatever is done to it.
+// The recent log in memory: which batches it holds, and that its count of bytes is true after any operations.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
@@ -9,7 +9,7 @@ const framesOf = (bytes: number) => ({ buffer: Buffer.alloc(bytes), count: 1 });
 const batch = (firstSeq: number, lastSeq = firstSeq, bytes = 100) => batchOf(firstSeq, lastSeq, { bytes });
 
 describe('Ring', () => {
-  test('finds the batch that holds a seq, and nothing outside of what it has', () => {
+  test('the ring finds the batch of a seq, and nothing outside of what it holds', () => {
     const ring = new Ring(1_000_000);
     expect(ring.find(1)).toBeUndefined();
     for (const [first, last] of [
@@ -26,7 +26,7 @@ describe('Ring', () => {
     for (const seq of [-1, 0, 4, 31, 1_000]) expect(ring.find(seq)).toBeUndefined();
   });
 
-  test('drops the oldest when batches are too large together, but never the newest', () => {
+  test('the ring drops the oldest batches above its bound, but never the newest', () => {
     const ring = new Ring(5_000);
     for (let seq = 1; seq <= 50; seq++) {
       ring.push(batch(seq));
@@ -39,7 +39,7 @@ describe('Ring', () => {
     expect(ring.find(50)).toBeUndefined();
   });
 
-  test('counts frames that were made of a batch, and drops them with it', () => {
+  test('the ring counts the frames made of a batch, and drops them with it', () => {
     const ring = new Ring(4_000);
     const first = ring.push(batch(1));
     const before = ring.bytes;
@@ -54,7 +54,7 @@ describe('Ring', () => {
     expect(ring.bytes).toBe(second.bytes);
   });
 
-  test('counts nothing for frames of a batch that is gone', () => {
+  test('the ring counts no frames of a batch that is gone', () => {
     const ring = new Ring(5_000);
     const first = ring.push(batch(1));
     for (let seq = 2; seq <= 20; seq++) ring.push(batch(seq));
@@ -65,14 +65,14 @@ describe('Ring', () => {
     expect(ring.bytes).toBeLessThanOrEqual(5_000);
   });
 
-  test('is empty after clear, and goes on anywhere', () => {
+  test('the ring is empty after clear, and continues at any position', () => {
     const ring = new Ring(10_000);
     const old = ring.push(batch(100));
     ring.keep(old, 'a', framesOf(50));
     ring.clear();
     expect(ring.bytes).toBe(0);
     expect(ring.find(100)).toBeUndefined();
-    // what was asked for before, of the history that is no more
+    // frames that were built for a batch from before clear()
     ring.keep(old, 'b', framesOf(5_000));
     expect(ring.bytes).toBe(0);
     ring.push(batch(3));
@@ -81,7 +81,7 @@ describe('Ring', () => {
     expect(ring.find(100)).toBeUndefined();
   });
 
-  test('goes on for long', () => {
+  test('the ring stays within its bound over 20,000 batches', () => {
     const ring = new Ring(200_000);
     for (let seq = 1; seq <= 20_000; seq++) ring.push(batch(seq));
     expect(ring.bytes).toBeLessThanOrEqual(200_000);
@@ -90,7 +90,7 @@ describe('Ring', () => {
     expect(ring.find(1)).toBeUndefined();
   });
 
-  test('holds an unbroken stretch up to the newest, and knows how large it is', () => {
+  test('the ring holds an unbroken stretch up to the newest, and knows its size', () => {
     const step = fc.oneof(
       {
         weight: 4,

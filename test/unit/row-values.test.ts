@@ -1,4 +1,4 @@
-// What REST accepts of a value for each type of column, with the message for what it refuses; and keys in URLs.
+// Which values REST accepts for each type of column, with which message it refuses the others, and keys in URLs.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
@@ -147,7 +147,7 @@ describe('values', () => {
   });
 
   test.each([...new Set(accepted.map(([base, type]) => `${base} ${type}`))])(
-    '%s: required, nullable, optional',
+    'a column of %s is required, nullable or optional as declared',
     (pair) => {
       const [base, ...type] = pair.split(' ');
       const make = (over: Partial<Column>) =>
@@ -182,7 +182,7 @@ describe('objects', () => {
     ['patch', '{"value":null}', { values: { value: null } }],
     ['patch', '{}', { problems: ['The body must have at least one field'] }],
     ['patch', '{"name":null}', { problems: ['name must not be null'] }],
-  ] as const)('%s %s', (kind, json, expected) => {
+  ] as const)('%s reads %s as it should', (kind, json, expected) => {
     expect(read(rowSchemas(items)[kind], json)).toEqual(expected);
   });
 
@@ -205,7 +205,7 @@ describe('keys', () => {
     [pairs, ',7', ['', '7']],
     [tableOf([column('id', 'bool')]), 'false', ['false']],
     [tableOf([column('id', 'float8')]), '1.5', ['1.5']],
-  ])('reads %#', (table, segment, values) => {
+  ])("a URL's key is read, %#", (table, segment, values) => {
     expect(parseKey(table, segment)).toEqual({ ok: true, values });
   });
 
@@ -219,11 +219,11 @@ describe('keys', () => {
     [pairs, 'A,x', 'b', 'must be a whole number between -2147483648 and 2147483647'],
     [tableOf([column('id', 'bool')]), 'yes', 'id', 'must be true or false'],
     [tableOf([column('id', 'int4')]), '', 'id', 'must be a whole number between -2147483648 and 2147483647'],
-  ])('refuses %#', (table, segment, path, message) => {
+  ])("a URL's key is refused, %#", (table, segment, path, message) => {
     expect(parseKey(table, segment)).toEqual({ ok: false, fields: [{ path, message }] });
   });
 
-  test('reads what it wrote', () => {
+  test('a key that was written into a URL is read as it was', () => {
     const printable = fc.string({ unit: 'grapheme' }).filter((text) => !text.includes('\0'));
     fc.assert(
       fc.property(printable, fc.integer({ min: -(2 ** 31), max: 2 ** 31 - 1 }), (a, b) => {

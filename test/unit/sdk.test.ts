@@ -1,9 +1,9 @@
-// The SDK as a gateway serves it to browsers: plain JavaScript whose imports lead to what is served as well.
+// The SDK as a gateway serves it to browsers: plain JavaScript, whose imports are served as well.
 
 import { expect, test } from 'vitest';
 import { sdkFiles } from '#gateway/http/sdk.ts';
 
-test('serves the entries of the SDK without types, and all that they import, and nothing else', () => {
+test('a gateway serves the entries of the SDK without types, all that they import, and nothing else', () => {
   const files = sdkFiles();
   expect([...files.keys()]).toEqual(
     expect.arrayContaining(['/plank.js', '/client/plank-client.js', '/client/react.js', '/shared/wire.js']),

@@ -1,5 +1,6 @@
-// How many connections replicas give away, by simulation: statuses are a second old, who was asked to go is away for a while,
-// and the balancer is a good one or not. What must hold: it ends even, nobody gives below the fair share, and it comes to rest.
+// How many connections replicas give away, by simulation: statuses are a second old, a client that was asked to leave is
+// away for a while, and the balancer may be a good or a bad one. What must stay true: the replicas end even, none gives
+// below the fair share, and rebalancing comes to rest.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
@@ -13,7 +14,7 @@ import {
   tolerance,
 } from '#gateway/balance/rebalancing.ts';
 
-/** `two`: every other replica is behind another one, each looking for the fewest */
+/** `two`: two balancers, each in front of every other replica, each looking for the fewest connections */
 type Balancer = 'least_conn' | 'random' | 'sticky' | 'two';
 
 interface Node {
@@ -21,7 +22,7 @@ interface Node {
   there: boolean;
   draining: boolean;
   connections: number;
-  /** when each of those lately asked to go was asked */
+  /** when each client was asked to leave, for those asked lately */
   asked: number[];
   memory: ShedMemory;
   /** offset of its second, in ms */
@@ -30,7 +31,7 @@ interface Node {
 
 const stepMs = 100;
 const everyMs = 1_000;
-/** as the roster's */
+/** as in the roster */
 const goneMs = 4_500;
 
 class Simulation {
@@ -85,7 +86,7 @@ class Simulation {
     for (const end = this.#now + seconds * 1_000; this.#now < end; this.#now += stepMs) this.#step();
   }
 
-  /** Its clients are elsewhere within two seconds; the others hear of its death later. */
+  /** Its clients are elsewhere within two seconds; the other replicas notice its death later. */
   kill(node: Node): void {
     node.there = false;
     for (let i = 0; i < node.connections; i++)
@@ -146,8 +147,8 @@ const clusters = fc.record({
   seed: fc.nat(),
 });
 
-describe('with a balancer that looks for the fewest', () => {
-  test('ends even, in the time that the rate allows, moves each at most once, and rests', () => {
+describe('a balancer that looks for the fewest', () => {
+  test('the replicas end even, in the time that the rate allows, move each client at most once, and rest', () => {
     fc.assert(
       fc.property(clusters, ({ counts, seed }) => {
         const simulation = new Simulation(counts, { balancer: 'least_conn', perSecond: 20, seed });
@@ -163,14 +164,14 @@ describe('with a balancer that looks for the fewest', () => {
     );
   });
 
-  test('spreads 2,000 over two new replicas within a minute, to within 10 %', () => {
+  test('2,000 clients spread over two new replicas within a minute, to within 10 %', () => {
     const simulation = new Simulation([1_000, 1_000, 0, 0], { balancer: 'least_conn', perSecond: 20, seed: 1 });
     simulation.run(45);
     for (const count of simulation.counts) expect(Math.abs(count - 500)).toBeLessThanOrEqual(50);
     expect(simulation.lastGiven).toBeGreaterThan(20_000);
   });
 
-  test('begins a few seconds after a replica has come', () => {
+  test('a replica rebalances a few seconds after another has come', () => {
     const simulation = new Simulation([100, 0], { balancer: 'least_conn', perSecond: 20, seed: 1 });
     simulation.run(5);
     expect(simulation.given).toBe(0);
@@ -179,8 +180,8 @@ describe('with a balancer that looks for the fewest', () => {
   });
 });
 
-describe('with a balancer that spreads at random', () => {
-  test('comes to rest, and nobody is far above the fair share', () => {
+describe('a balancer that spreads at random', () => {
+  test('the replicas come to rest, and none is far above the fair share', () => {
     fc.assert(
       fc.property(clusters, ({ counts, seed }) => {
         const simulation = new Simulation(counts, { balancer: 'random', perSecond: 20, seed });
@@ -199,8 +200,8 @@ describe('with a balancer that spreads at random', () => {
   });
 });
 
-describe('with a balancer that sends each back where it was', () => {
-  test('gives up soon, for minutes', () => {
+describe('a balancer that sends each client back', () => {
+  test('a replica gives up soon, for minutes', () => {
     const simulation = new Simulation([500, 0], { balancer: 'sticky', perSecond: 20, seed: 7 });
     simulation.run(60);
     const { given } = simulation;
@@ -212,7 +213,7 @@ describe('with a balancer that sends each back where it was', () => {
   test.each<[Balancer, number[]]>([
     ['sticky', [500, 0]],
     ['two', [1_000, 100, 1_000, 100]],
-  ])('tries ever more seldom, down to once an hour (%s)', (balancer, counts) => {
+  ])('a replica tries ever more seldom, down to once an hour (%s)', (balancer, counts) => {
     const simulation = new Simulation(counts, { balancer, perSecond: 20, seed: 7 });
     simulation.run(4 * 3_600);
     // after 5, 10, 20, 40 and then 60 minutes each
@@ -222,7 +223,7 @@ describe('with a balancer that sends each back where it was', () => {
     expect(simulation.given).toBeGreaterThan(given);
   });
 
-  test('rests as briefly as at first once it has been of use', () => {
+  test('a replica rests as briefly as at first once rebalancing was of use', () => {
     const simulation = new Simulation([500, 0], { balancer: 'sticky', perSecond: 20, seed: 7 });
     const [node] = simulation.nodes;
     simulation.run(3_600);
@@ -233,7 +234,7 @@ describe('with a balancer that sends each back where it was', () => {
     expect(node!.memory.restMs).toBe(freshMemory.restMs);
   });
 
-  test('tries anew soon after a replica has come', () => {
+  test('a replica tries again soon after another has come', () => {
     const simulation = new Simulation([500, 0, 0], { balancer: 'sticky', perSecond: 20, seed: 7 });
     const late = simulation.nodes[2]!;
     late.there = false;
@@ -245,7 +246,7 @@ describe('with a balancer that sends each back where it was', () => {
   });
 });
 
-describe('gives nothing', () => {
+describe('no rebalancing', () => {
   const replica = (instance: string, more: Partial<Replica> = {}): Replica => ({
     instance,
     ready: true,
@@ -266,7 +267,7 @@ describe('gives nothing', () => {
   }
 
   test.each<[string, Replica[]]>([
-    ['alone', [replica('a', { connections: 900 })]],
+    ['while it is alone', [replica('a', { connections: 900 })]],
     [
       'where the other is draining',
       [replica('a', { connections: 900 }), replica('b', { ready: false, draining: true })],
@@ -277,18 +278,18 @@ describe('gives nothing', () => {
     ['while it drains, which moves all of them', [replica('a', { connections: 900, draining: true }), replica('b')]],
     ['where it is near enough', [replica('a', { connections: 105 }), replica('b', { connections: 95 })]],
     ['where few are connected at all', [replica('a', { connections: 10 }), replica('b')]],
-  ])('%s', (_, replicas) => {
+  ])('a replica gives nothing %s', (_, replicas) => {
     expect(given(replicas)).toBe(0);
   });
 
-  test('at a rate of 0', () => {
+  test('a replica gives nothing at a rate of 0', () => {
     const replicas = [replica('a', { connections: 900 }), replica('b')];
     expect(given(replicas, 0)).toBe(0);
     expect(given(replicas)).toBe(20);
   });
 });
 
-test('does not take those for come back whom it could not ask to go', () => {
+test('clients that could not be asked to go do not count as come back', () => {
   const there = (instance: string, connections: number): Replica => {
     return { instance, ready: true, draining: false, connections, limit: 50_000, moving: 0 };
   };

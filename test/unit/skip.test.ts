@@ -1,11 +1,11 @@
-// What a snapshot saw is dropped behind it, once each, and nothing else is.
+// Changes that a snapshot saw are dropped after it, once each, and no others.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { Skip } from '#gateway/channels/already-seen.ts';
 
-describe('skip', () => {
-  test('is done where there is nothing to drop', () => {
+describe('changes already seen', () => {
+  test('a snapshot that saw nothing drops nothing', () => {
     const skip = new Skip('10:10:', 0);
     expect(skip.done).toBe(true);
     expect(skip.drops(5n)).toBe(false);
@@ -19,11 +19,11 @@ describe('skip', () => {
     ['ended, behind the running ones', 19n, true],
     ['begun since', 20n, false],
     ['begun long since', 2n ** 63n, false],
-  ])('a transaction %s', (_name, xid, dropped) => {
+  ])('a snapshot judges a transaction that is %s', (_name, xid, dropped) => {
     expect(new Skip('10:20:10,12', 1).drops(xid)).toBe(dropped);
   });
 
-  test('ends with the last that it is to drop', () => {
+  test('a snapshot is done after the last change that it drops', () => {
     const skip = new Skip('10:20:', 2);
     expect([
       skip.drops(11n),
@@ -36,8 +36,8 @@ describe('skip', () => {
     ]).toEqual([true, false, false, false, true, true, false]);
   });
 
-  // A log in an order of its own, a snapshot at any moment: what it saw behind the drain before it is counted as plank.between does.
-  test('leaves of a log what its snapshot did not see', () => {
+  // A log in any order and a snapshot at any moment. The changes that it saw are counted as plank.between does.
+  test('a snapshot leaves of a log what it did not see', () => {
     const log = fc.array(fc.record({ xid: fc.bigInt(100n, 130n) }), { maxLength: 60 });
     fc.assert(
       fc.property(log, fc.bigInt(95n, 135n), fc.uniqueArray(fc.bigInt(100n, 134n)), (changes, xmax, some) => {

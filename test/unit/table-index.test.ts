@@ -1,4 +1,4 @@
-// The index finds the channels that asking each one would find, in whatever order channels come and go.
+// The index finds the channels that checking each one would find, in whatever order channels come and go.
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
@@ -41,7 +41,7 @@ function liveChannel(where: object | null): FilteredChannel {
     { name: filter?.key ?? 'all', table, filter, columns: null, asked: { table: table.name } },
     { ring, framing: webSocketFraming },
   );
-  // nothing is written here, so there is no socket
+  // nothing is sent here, so there is no socket
   channel.enter(new Subscription(channel, new Outlet(undefined as never, webSocketFraming), { onGone: () => {} }));
   return channel;
 }
@@ -84,7 +84,7 @@ const where: fc.Arbitrary<object> = fc.oneof(
 );
 
 describe('table index', () => {
-  test('finds what asking every channel finds, each once and in order', () => {
+  test('the index finds the channels that asking every channel finds, each once and in order', () => {
     fc.assert(
       fc.property(
         fc.array(fc.option(where), { minLength: 1, maxLength: 12 }),
@@ -119,7 +119,7 @@ describe('table index', () => {
     );
   });
 
-  test('does not look at channels that ask for other values', () => {
+  test('the index does not look at channels that ask for other values', () => {
     const index = new TableIndex(table);
     let asked = 0;
     for (let value = 0; value < 100; value++) {

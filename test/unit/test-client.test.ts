@@ -1,4 +1,4 @@
-// What the tests' own client makes of the changes that it gets: what it measured wrong, tests would claim of gateways.
+// How the tests' own client measures changes: tests would blame its errors on gateways.
 
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
@@ -29,7 +29,7 @@ function send(action: string, value: number, agoMs: number): void {
     socket.send(JSON.stringify({ table: 'items', action, id: 7, data, pos: `e1.${++seq}` }));
 }
 
-test('takes the time from INSERT and UPDATE, and none from the old row that comes with a DELETE', async () => {
+test("the tests' client takes the time from INSERT and UPDATE, and none from a DELETE's old row", async () => {
   send('INSERT', 1, 60_000);
   send('UPDATE', 2, 30_000);
   send('DELETE', 2, 30_000);

@@ -1,4 +1,4 @@
-// The torture run's verdict: what it must find, planted into a recording that is right.
+// The torture run's verdict: it must find each fault that is planted into a correct recording.
 
 import { describe, expect, test } from 'vitest';
 import type { Seen } from '../torture/observed.ts';
@@ -61,18 +61,18 @@ const planted: [fault: string, plant: (to: Recording) => void, finding: RegExp][
     /transaction 11 goes on at 103, after 101|transaction 10 goes on at 104/,
   ],
   ['the wrong row', ({ bySeq }) => (bySeq.get(104)!.key = '8'), /INSERT things 8 4 did not commit/],
-  ['one that a client lacks', ({ clients }) => clients[0]!.seqs.splice(2, 1), /early: change 2 is 104 instead of 103/],
-  ['one that a client got twice', ({ clients }) => clients[1]!.seqs.push(105), /late: 4 changes instead of 3/],
+  ['a change that a client lacks', ({ clients }) => clients[0]!.seqs.splice(2, 1), /early: change 2 is 104 instead of 103/],
+  ['a change that a client got twice', ({ clients }) => clients[1]!.seqs.push(105), /late: 4 changes instead of 3/],
   ['a client that stopped early', ({ clients }) => clients[1]!.seqs.pop(), /late: change 2 is missing instead of 105/],
 ];
 
 describe('the verdict of a torture run', () => {
-  test('finds nothing in a recording that is right', () => {
+  test('the verdict finds nothing in a recording that is right', () => {
     const { ledger, bySeq, clients } = recording();
     expect(judge(ledger, bySeq, clients)).toEqual([]);
   });
 
-  test.each(planted)('finds %s', (_, plant, finding) => {
+  test.each(planted)('the verdict finds %s', (_, plant, finding) => {
     const to = recording();
     // one list each, so that what is planted into one client is not in the other
     for (const client of to.clients) client.seqs = [...client.seqs];

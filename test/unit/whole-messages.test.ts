@@ -1,4 +1,4 @@
-// What a server sends, cut where its messages end, however it comes in pieces.
+// A server's messages, cut where they end, in whatever pieces they arrive.
 
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
@@ -15,7 +15,7 @@ const message = fc
   .tuple(fc.constantFrom('d', 'D', 'Z', 'C'), fc.uint8Array({ maxLength: 40 }))
   .map(([type, body]) => messageOf(type, body));
 
-test('come whole and in order, and as soon as they are there', () => {
+test('messages come whole and in order, and as soon as they are complete', () => {
   fc.assert(
     fc.property(
       fc.array(message, { maxLength: 12 }),
@@ -42,7 +42,7 @@ test('come whole and in order, and as soon as they are there', () => {
   );
 });
 
-test('copy nothing of what is whole, and one in pieces once, into a buffer of its size', () => {
+test('a whole message is not copied, and one in pieces is copied once, into a buffer of its size', () => {
   const passed: Buffer[] = [];
   const feed = wholeMessages((bytes) => passed.push(bytes));
   const large = messageOf('d', Buffer.alloc(100_000, 7));

@@ -5,7 +5,7 @@ import { describe, expect, test } from 'vitest';
 import { closeCodes, formatPosition, parsePosition } from '#shared/wire.ts';
 
 describe('positions', () => {
-  test('come back as they went', () => {
+  test('a position survives formatting and parsing', () => {
     fc.assert(
       fc.property(
         fc.integer({ min: 0, max: 2 ** 32 - 1 }),
@@ -39,11 +39,11 @@ describe('positions', () => {
     'e١.5',
     `e1.${'9'.repeat(16)}`,
     `e${'9'.repeat(11)}.1`,
-  ])('are not %j', (text) => {
+  ])('%j is no position', (text) => {
     expect(parsePosition(text)).toBeNull();
   });
 
-  test('never are what arbitrary text happens to be, unless it is the very form', () => {
+  test('arbitrary text is a position only in the exact form', () => {
     fc.assert(
       fc.property(fc.oneof(fc.string(), fc.stringMatching(/^e\d*\.?\d*$/)), (text) => {
         const position = parsePosition(text);
@@ -56,7 +56,7 @@ describe('positions', () => {
 });
 
 describe('close codes', () => {
-  test('are different, and tell whose fault it was', () => {
+  test('close codes are different, and tell whose fault it was', () => {
     const codes = Object.values(closeCodes);
     expect(new Set(codes).size).toBe(codes.length);
     for (const code of codes) expect(code === 1009 || code === 1012 || (code >= 4400 && code < 4600)).toBe(true);
