@@ -45,7 +45,7 @@ async function database(stack: AsyncDisposableStack, sql: string): Promise<{ url
   return { url: postgres.url, client };
 }
 
-test('a batch of changes to many sockets costs a fraction of sending each', async () => {
+test('broadcasting a batch of changes costs a fraction of sending each one to each socket', async () => {
   await using stack = new AsyncDisposableStack();
   const sql = `create table floor (id bigint primary key, name text); select plank.attach('floor')`;
   const { url } = await database(stack, sql);

@@ -1,4 +1,4 @@
-// One contract, two buses: within a process, and through Redis. Then what the roster makes of it.
+// One contract for both buses, within a process and through Redis, and for the roster on top of them.
 
 import { randomBytes } from 'node:crypto';
 import { pino } from 'pino';
@@ -31,15 +31,15 @@ describe.each(Object.entries(buses))('a bus %s', (_name, open) => {
 
   beforeEach(async () => {
     ({ here, there } = await open());
-    // both hear both
-    const heard = new Set<unknown>();
-    const offs = [here.listen(() => heard.add(here)), there.listen(() => heard.add(there))];
+    // wait until each receives from each
+    const received = new Set<unknown>();
+    const offs = [here.listen(() => received.add(here)), there.listen(() => received.add(there))];
     await until(
       'both are connected',
       () => {
         here.send({});
         there.send({});
-        return heard.has(here) && heard.has(there);
+        return received.has(here) && received.has(there);
       },
       5_000,
     );
@@ -58,27 +58,27 @@ describe.each(Object.entries(buses))('a bus %s', (_name, open) => {
     return made;
   }
 
-  test('brings a message to everybody, as it was', async () => {
-    const heard: { text?: string }[] = [];
-    there.listen((message) => heard.push(message as { text?: string }));
+  test('a message reaches every listener unchanged', async () => {
+    const received: { text?: string }[] = [];
+    there.listen((message) => received.push(message as { text?: string }));
     here.send({ text: 'größer 🦉', list: [1, null, { deep: true }] });
-    const spoken = () => heard.filter(({ text }) => text !== undefined);
-    await until('it is heard', () => spoken().length > 0, 5_000);
-    expect(spoken()).toEqual([{ text: 'größer 🦉', list: [1, null, { deep: true }] }]);
+    const texts = () => received.filter(({ text }) => text !== undefined);
+    await until('the message arrives', () => texts().length > 0, 5_000);
+    expect(texts()).toEqual([{ text: 'größer 🦉', list: [1, null, { deep: true }] }]);
   });
 
-  test('brings nothing to who listens no more', async () => {
-    const heard: unknown[] = [];
+  test('a listener that has left receives nothing', async () => {
+    const received: unknown[] = [];
     const others: unknown[] = [];
-    const off = there.listen((message) => heard.push(message));
+    const off = there.listen((message) => received.push(message));
     off();
     there.listen((message) => others.push(message));
     here.send({ number: 1 });
-    await until('the others have heard it', () => others.length > 0, 5_000);
-    expect(heard).toEqual([]);
+    await until('the other listener has it', () => others.length > 0, 5_000);
+    expect(received).toEqual([]);
   });
 
-  test('tells each process who is there, and at once who has gone', async () => {
+  test('a roster names every process that is there, and drops one at once that leaves', async () => {
     const one = roster(here, 'gateway-10');
     const two = roster(there, 'gateway-2');
     roster(there, 'listener-1', 'listener');
@@ -92,13 +92,13 @@ describe.each(Object.entries(buses))('a bus %s', (_name, open) => {
     await until('it has gone', () => one.nodes().length === 2, 1_000);
   });
 
-  test('brings a question to one, or to everybody, and the answers back', async () => {
+  test('a question reaches one process, or all, and the answers come back', async () => {
     const one = roster(here, 'gateway-1');
     const two = roster(there, 'gateway-2');
     await until('both know each other', () => one.nodes().length === 2 && two.nodes().length === 2, 5_000);
-    for (const asked of [one, two]) {
-      asked.handle('double', ({ value }) => (value as number) * 2);
-      asked.handle('fail', async () => {
+    for (const target of [one, two]) {
+      target.handle('double', ({ value }) => (value as number) * 2);
+      target.handle('fail', async () => {
         throw new Error('not today');
       });
     }
@@ -112,14 +112,14 @@ describe.each(Object.entries(buses))('a bus %s', (_name, open) => {
     expect(await one.ask(two.instance, 'nonsense')).toMatchObject([{ error: 'a gateway knows nothing of nonsense' }]);
   });
 
-  test('waits for nobody who does not answer', async () => {
+  test('a question does not wait for a process that does not answer', async () => {
     const one = roster(here, 'gateway-1');
     const started = performance.now();
     expect(await one.ask('nobody', 'double', {}, 100)).toEqual([]);
     expect(performance.now() - started).toBeLessThan(1_000);
   });
 
-  test('survives what is no message of ours', async () => {
+  test('a roster survives messages that are not its own', async () => {
     const one = roster(here, 'gateway-1');
     for (const message of [{ type: 'status' }, { type: 'answer', id: 7 }, { type: 'ask' }, { type: 'later' }, []])
       there.send(message);
@@ -132,18 +132,18 @@ describe.each(Object.entries(buses))('a bus %s', (_name, open) => {
 describe('a bus whose Redis', () => {
   let proxy: TcpProxy;
   let bus: RedisBus;
-  let heard: number;
+  let received: number;
 
   const works = () => {
     bus.send({});
-    return heard > 0;
+    return received > 0;
   };
 
   beforeEach(async () => {
-    heard = 0;
+    received = 0;
     proxy = await TcpProxy.start(await redisUrl());
     bus = new RedisBus(proxy.through(await redisUrl()), { name: randomBytes(6).toString('hex'), log });
-    bus.listen(() => heard++);
+    bus.listen(() => received++);
     await until('it works', works, 5_000);
   });
 
@@ -152,9 +152,9 @@ describe('a bus whose Redis', () => {
     await proxy.stop();
   });
 
-  test('falls silent works again when Redis does', async () => {
+  test('a bus whose Redis falls silent works again when Redis does', async () => {
     proxy.blackhole();
-    heard = 0;
+    received = 0;
     const before = proxy.accepted;
     await until(
       'both connections are given up',
@@ -168,12 +168,12 @@ describe('a bus whose Redis', () => {
     await until('it works again', works, 5_000);
   });
 
-  // a rejection that nobody hears would end the run
-  test('ends connections as they subscribe goes on, and works again when Redis does', async () => {
+  // an unhandled rejection would end the run
+  test('a bus whose connections end at SUBSCRIBE tries again, and works again when Redis does', async () => {
     const before = proxy.accepted;
     proxy.cutAt('subscribe');
     await until('it has subscribed again and again', () => proxy.accepted >= before + 6, 10_000);
-    heard = 0;
+    received = 0;
     proxy.pass();
     await until('it works again', works, 5_000);
   });

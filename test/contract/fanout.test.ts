@@ -1,5 +1,5 @@
-// One contract, two fan-outs: within a process, and through Redis. Then what only Redis can do wrong: be full, lose the stream,
-// fall silent.
+// One contract for both fan-outs, within a process and through Redis. Then the faults that only Redis has: it is full,
+// loses the stream, falls silent.
 
 import { randomBytes } from 'node:crypto';
 import { Redis } from 'ioredis';
@@ -84,7 +84,7 @@ describe.each([
     },
   },
   { name: 'through Redis', start: async () => overRedis(await redisUrl(), ownName()) },
-])('$name', ({ start }) => {
+])('a fan-out $name', ({ start }) => {
   let publisher: Publisher;
   let tail: Tail;
 
@@ -92,7 +92,7 @@ describe.each([
     ({ publisher, tail } = await start());
   });
 
-  test('takes the first batch wherever it begins, and then only what follows', async () => {
+  test('a fan-out takes its first batch at any position, then only what follows', async () => {
     expect(await publisher.lastSeq(1)).toBeNull();
     expect(await publisher.publish(batchOf(11, 15), 1)).toEqual({ status: 'published' });
     expect(await publisher.publish(batchOf(16, 16), 1)).toEqual({ status: 'published' });
@@ -100,14 +100,14 @@ describe.each([
     expect(await publisher.publish(batchOf(18, 20), 1)).toEqual({ status: 'gap', lastSeq: 16 });
     expect(await publisher.publish(batchOf(16, 16), 1)).toEqual({ status: 'repeated', lastSeq: 16 });
     expect(await publisher.publish(batchOf(12, 14), 1)).toEqual({ status: 'repeated', lastSeq: 16 });
-    // what overlaps does not follow
+    // a batch that overlaps does not follow
     expect(await publisher.publish(batchOf(15, 18), 1)).toEqual({ status: 'gap', lastSeq: 16 });
     expect(seqs(await tail.history(0))).toEqual(['11-15', '16-16']);
   });
 
-  test('gives batches that keep nothing alive but themselves', async () => {
+  test('a batch that was read keeps no memory alive but its own', async () => {
     for (let seq = 1; seq <= 40; seq++) {
-      // as a drain's come: a view of what the socket read
+      // like a drain's batches: views of what the socket read
       const { buffer, ...batch } = batchOf(seq, seq, { bytes: [2, 900, 5_000][seq % 3]! });
       const view = Buffer.concat([buffer, Buffer.alloc(64 * 1024)]).subarray(0, buffer.length);
       await publisher.publish({ ...batch, buffer: view }, 1);
@@ -116,7 +116,7 @@ describe.each([
       expect(buffer.buffer.byteLength).toBeLessThan(buffer.length * 1.1);
   });
 
-  test('turns away a term that is over, and changes nothing for it', async () => {
+  test('a publish of a former term is refused, and changes nothing', async () => {
     await publisher.publish(batchOf(1, 2), 7);
     expect(await publisher.publish(batchOf(3, 3), 6)).toEqual({ status: 'deposed' });
     expect(await publisher.lastSeq(1)).toBe(2);
@@ -126,7 +126,7 @@ describe.each([
     expect(seqs(await tail.history(0))).toEqual(['1-2', '3-3', '4-4']);
   });
 
-  test('begins a new epoch empty, whatever its terms are, and turns away the one before', async () => {
+  test('a new epoch begins empty whatever its terms are, and the former epoch is refused', async () => {
     await publisher.publish(batchOf(1, 9), 5);
     expect(await publisher.lastSeq(2)).toBeNull();
     expect(await publisher.publish(batchOf(7, 8, { epoch: 2 }), 1)).toEqual({ status: 'published' });
@@ -138,7 +138,7 @@ describe.each([
     expect(only).toMatchObject({ epoch: 2, firstSeq: 7, lastSeq: 8 });
   });
 
-  test('begins anew where it is told to, and not by a term that is over', async () => {
+  test('a fan-out starts over where the publisher says so, unless its term is over', async () => {
     await publisher.publish(batchOf(1, 9), 5);
     expect(await publisher.publish(batchOf(20, 21), 4, true)).toEqual({ status: 'deposed' });
     expect(await publisher.publish(batchOf(20, 21), 5, true)).toEqual({ status: 'published' });
@@ -148,7 +148,7 @@ describe.each([
     expect(await publisher.lastSeq(1)).toBe(22);
   });
 
-  test('gives a reader the same bytes, densely, from where it is', async () => {
+  test('a reader gets the same bytes, densely, from its position', async () => {
     const batches = [batchOf(1, 3), batchOf(4, 4, { bytes: 100_000 }), batchOf(5, 9)];
     for (const batch of batches) await publisher.publish(batch, 1);
     let after = 0;
@@ -160,14 +160,14 @@ describe.each([
     }
     expect(seqs(read)).toEqual(['1-3', '4-4', '5-9']);
     read.forEach((batch, i) => expect(batch.buffer.equals(batches[i]!.buffer)).toBe(true));
-    // in the middle of a batch: it begins before
+    // a position in the middle of a batch gets the whole batch
     expect(seqs(await tail.read(2, 1_000, never))[0]).toBe('1-3');
     expect(seqs(await tail.read(6, 1_000, never))).toEqual(['5-9']);
     expect(seqs(await tail.history(6))).toEqual(['5-9']);
     expect(await tail.history(9)).toEqual([]);
   });
 
-  test('waits for the next batch, and wakes with it', async () => {
+  test('a read waits for the next batch, and wakes with it', async () => {
     await publisher.publish(batchOf(1, 1), 1);
     const started = performance.now();
     expect(await tail.read(1, 200, never)).toEqual([]);
@@ -176,11 +176,11 @@ describe.each([
     await publisher.publish(batchOf(2, 2), 1);
     const published = performance.now();
     expect(seqs(await reading)).toEqual(['2-2']);
-    // not when its time was over
+    // it did not wait until its time was over
     expect(performance.now() - published).toBeLessThan(900);
   });
 
-  test('gives history while a read waits', async () => {
+  test('history is read while another read waits', async () => {
     await publisher.publish(batchOf(1, 2), 1);
     let waiting = true;
     const reading = tail.read(2, 1_000, never).finally(() => {
@@ -192,8 +192,8 @@ describe.each([
     expect(seqs(await reading)).toEqual(['3-3']);
   });
 
-  test('keeps a bounded stretch, and shows a reader behind it that there is a gap', async () => {
-    // more than either of them keeps
+  test('a fan-out keeps a bounded stretch, and a reader that lags behind it sees a gap', async () => {
+    // more than either fan-out keeps
     const each = 50_000;
     for (let seq = 1; seq <= 120; seq++) await publisher.publish(batchOf(seq, seq, { bytes: each }), 1);
     const first = (await tail.read(0, 1_000, never))[0]!.firstSeq;
@@ -209,7 +209,7 @@ describe.each([
     }
   });
 
-  test('stops twice', async () => {
+  test('a fan-out can be stopped twice', async () => {
     await publisher.publish(batchOf(1, 1), 1);
     await Promise.all([publisher.stop(), publisher.stop(), tail.stop(), tail.stop()]);
     await publisher.stop();
@@ -217,8 +217,8 @@ describe.each([
   });
 });
 
-describe('Redis', () => {
-  test('uses no more memory than it may, also where a publisher follows another', async () => {
+describe('a fan-out through Redis', () => {
+  test('the stream uses no more memory than it may, even where publishers take turns', async () => {
     const name = ownName();
     const redis = await redisClient();
     const used = async () => (await redis.memory('USAGE', `{${name}}:stream`)) ?? 0;
@@ -228,14 +228,14 @@ describe('Redis', () => {
       await publisher.lastSeq(1);
       for (let i = 0; i < 60; i++) {
         expect(await publisher.publish(batchOf(++seq, seq, { bytes: 10_000 }), term)).toEqual({ status: 'published' });
-        // the nodes of a stream are freed whole
+        // Redis frees whole nodes of a stream
         expect(await used()).toBeLessThan(streamBytes * 1.5);
       }
       expect(await used()).toBeGreaterThan(streamBytes / 2);
     }
   });
 
-  test('goes on from whatever is left when the stream or what belongs to it is deleted', async () => {
+  test('a fan-out continues from what is left when the stream or its metadata is deleted', async () => {
     const name = ownName();
     const redis = await redisClient();
     const { publisher, tail } = await overRedis(await redisUrl(), name);
@@ -252,7 +252,7 @@ describe('Redis', () => {
     expect(await publisher.lastSeq(1)).toBeNull();
   });
 
-  test('answers within two seconds when Redis falls silent, on every path, and recovers', async () => {
+  test('every call ends within two seconds when Redis falls silent, and recovers', async () => {
     const proxy = await TcpProxy.start(await redisUrl());
     cleanups.push(() => proxy.stop());
     const { publisher, tail } = await overRedis(proxy.through(await redisUrl()), ownName());
@@ -280,7 +280,7 @@ describe('Redis', () => {
     expect(seqs(await tail.read(1, 1_000, never))).toEqual(['2-2']);
   });
 
-  test('takes a batch twice whose answer was lost', async () => {
+  test('a batch whose answer was lost can be published again', async () => {
     const proxy = await TcpProxy.start(await redisUrl());
     cleanups.push(() => proxy.stop());
     const { publisher, tail } = await overRedis(proxy.through(await redisUrl()), ownName());
@@ -297,7 +297,7 @@ describe('Redis', () => {
     expect(seqs(await tail.history(0))).toEqual(['1-1', '2-2', '3-3']);
   });
 
-  test('is one stream to publishers that do not know of each other', async () => {
+  test('publishers that do not know of each other share one stream', async () => {
     const name = ownName();
     const pairs = await Promise.all(
       [1, 2, 3].map(async (term) => ({ term, ...(await overRedis(await redisUrl(), name)) })),
@@ -318,7 +318,7 @@ describe('Redis', () => {
     expect(await tail.read(100, 1, never)).toEqual([]);
   });
 
-  test('is not waited for at the start when it does not answer', async () => {
+  test('a start does not wait for a Redis that does not answer', async () => {
     const proxy = await TcpProxy.start(await redisUrl());
     cleanups.push(() => proxy.stop());
     await requireNoEviction(proxy.through(await redisUrl()));
@@ -329,8 +329,8 @@ describe('Redis', () => {
   });
 });
 
-describe('batchOf', () => {
-  test('makes what the others rely on', () => {
+describe('made-up batches', () => {
+  test('batchOf makes the positions that other tests rely on', () => {
     expect(rowsOf(3, 5).map(([seq]) => seq)).toEqual(['3', '4', '5']);
     expect(batchOf(3, 5)).toMatchObject({ epoch: 1, firstSeq: 3, lastSeq: 5 });
   });

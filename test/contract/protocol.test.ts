@@ -1,5 +1,5 @@
-// PROTOCOL.md's plank.v1, case by case, alike over WebSocket and event streams, in each way to run: embedded, one gateway, four
-// behind nginx.
+// PROTOCOL.md's plank.v1, case by case: over WebSocket and event streams, and in each way to run (embedded, one gateway,
+// four gateways behind nginx).
 
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -49,7 +49,7 @@ describe.each(Object.keys(topologies))('%s', (topologyName) => {
 
   describe.each(Object.keys(transports))('over %s', (transportName) => {
     const open: Transport = (url, ask) => transports[transportName]!(url, ask);
-    /** No row is left, and every gateway has passed that on: what a test sees then is of its own making. */
+    /** Empties the tables and waits until every gateway has passed that: a test then sees only its own changes. */
     const clear = async (...tables: string[]) => {
       for (const table of tables) await sql(`truncate ${table}`);
       await arrived();
@@ -72,7 +72,7 @@ describe.each(Object.keys(topologies))('%s', (topologyName) => {
     };
     const begin = async (ask: Parameters<Transport>[1]) => open(topology.url, ask);
 
-    test('begins now without more words, and tells of changes alone', async () => {
+    test('a subscription without from and snapshot begins now, and sends changes alone', async () => {
       await clear('todo');
       const reader = await begin({ table: 'todo' });
       const live = await reader.expect('live');
@@ -93,7 +93,7 @@ describe.each(Object.keys(topologies))('%s', (topologyName) => {
       reader.close();
     });
 
-    test('hands over rows, then the changes since, of what the filter admits', async () => {
+    test('a snapshot sends the rows that the filter admits, then their changes', async () => {
       await sql('truncate todo');
       await sql(
         `insert into todo select g, 't' || g, case when g % 2 = 0 then 'open' else 'done' end, g from generate_series(1, 1203) g`,
@@ -109,7 +109,7 @@ describe.each(Object.keys(topologies))('%s', (topologyName) => {
       expect(rows.toSorted((a, b) => Number(a.id) - Number(b.id))[0]).toEqual({ id: 4, title: 't4' });
       await reader.expect('live');
       await sql(`update todo set status = 'done' where id = 4`);
-      await sql(`update todo set status = 'done' where id = 2`); // was never seen
+      await sql(`update todo set status = 'done' where id = 2`); // the subscription does not have this row
       await sql(`update todo set title = 'x' where id = 6`);
       await sql(`update todo set price = 3, status = 'open' where id = 1`);
       await sql(`delete from todo where id in (3, 8)`);
@@ -128,7 +128,7 @@ describe.each(Object.keys(topologies))('%s', (topologyName) => {
       reader.close();
     });
 
-    test('goes on behind a position, on whichever replica, without loss or repeat', async () => {
+    test('a subscription resumes after a position, on any replica, without loss or repeat', async () => {
       await clear('todo');
       const first = await begin({ table: 'todo', where: { status: 'open' } });
       await first.expect('live');
@@ -149,7 +149,7 @@ describe.each(Object.keys(topologies))('%s', (topologyName) => {
       }
     });
 
-    test('marks where a transaction ends on the channel', async () => {
+    test('the last change of a transaction on the channel has last', async () => {
       await clear('todo');
       const reader = await begin({ table: 'todo', where: { status: 'open' } });
       await reader.expect('live');
@@ -166,7 +166,7 @@ describe.each(Object.keys(topologies))('%s', (topologyName) => {
       reader.close();
     });
 
-    test('knows composite keys', async () => {
+    test('a composite key is an object in rows and changes', async () => {
       await clear('pair');
       const reader = await begin({ table: 'pair', columns: ['n'], snapshot: true });
       expect(await reader.rows()).toEqual([]);
@@ -179,7 +179,7 @@ describe.each(Object.keys(topologies))('%s', (topologyName) => {
       reader.close();
     });
 
-    test('starts over where a position is not kept or of no history', async () => {
+    test('a position that is not kept, or of no history, begins with a resync', async () => {
       await clear('todo');
       await sql(`insert into todo values (1, 'a', 'open')`);
       const reader = await begin({ table: 'todo', from: 'e1.5', snapshot: true });
@@ -194,13 +194,13 @@ describe.each(Object.keys(topologies))('%s', (topologyName) => {
       ahead.close();
     });
 
-    test('starts over when the columns change', async () => {
-      // one of its own: of a name that was another table's, a gateway may not have heard yet that it is no more
+    test('a change of the columns begins the subscription again', async () => {
+      // a name of its own: a gateway may not have noticed yet that a former table of the same name is gone
       const table = `shape_${randomUUID().slice(0, 8)}`;
       await sql(`create table ${table} (id int primary key, a text)`);
       await sql(`select plank.attach('${table}')`);
       await sql(`insert into ${table} values (1, 'x')`);
-      // the gateway that answers may not have heard of the table yet
+      // the gateway that answers may not know the table yet
       const reader = await retried(() => begin({ table, snapshot: true }));
       expect(await reader.rows()).toEqual([{ id: 1, a: 'x' }]);
       await reader.expect('live');
@@ -225,7 +225,7 @@ describe.each(Object.keys(topologies))('%s', (topologyName) => {
       ['nine levels', { table: 'todo', where: nested(9) }],
       ['10,000 terms', { table: 'todo', where: { or: Array.from({ length: 1_000 }, (_, id) => ({ id })) } }],
       ['a malformed position', { table: 'todo', from: 'yesterday' }],
-    ])('refuses %s', async (_name, ask) => {
+    ])('a request with %s is refused', async (_name, ask) => {
       await expect(begin(ask)).rejects.toThrow(/^(?!HTTP_5)[A-Z_0-9]+$/);
     });
   });

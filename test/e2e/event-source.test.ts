@@ -1,5 +1,5 @@
-// Event streams as their users read them, through nginx: a browser's own EventSource, which goes on where its network was cut
-// and stays away where there is nothing to come back for, and `curl -N`.
+// Event streams as users read them, through nginx: with `curl -N`, and with a browser's own EventSource, which resumes after
+// its network was cut and stays away once its table is gone.
 
 import { spawn } from 'node:child_process';
 import type { Browser, Page } from 'playwright-core';
@@ -63,7 +63,7 @@ async function listen(page: Page, path: string): Promise<() => Promise<Event[]>>
   return () => page.evaluate<Event[]>('events');
 }
 
-test('an EventSource goes on by itself, once for each change', async () => {
+test('an EventSource resumes by itself, and gets each change once', async () => {
   await insert('before', 10);
   await insert('not for it', 1);
   const page = await browser.newPage();
@@ -78,10 +78,10 @@ test('an EventSource goes on by itself, once for each change', async () => {
   const names = async () => (await events()).flatMap(({ frame }) => (frame.data ? [frame.data.name] : []));
   for (let round = 1; round <= 2; round++) {
     await insert(`seen ${round}`, 10);
-    await until('it has come', async () => (await names()).includes(`seen ${round}`), deadlineMs);
+    await until('the change arrives', async () => (await names()).includes(`seen ${round}`), deadlineMs);
     proxy.cut();
     await insert(`missed ${round}`, 10);
-    await until('it was told', async () => (await names()).includes(`missed ${round}`), deadlineMs);
+    await until('the missed change arrives', async () => (await names()).includes(`missed ${round}`), deadlineMs);
   }
   expect(await names()).toEqual(['seen 1', 'missed 1', 'seen 2', 'missed 2']);
   // no rows came again
@@ -89,7 +89,7 @@ test('an EventSource goes on by itself, once for each change', async () => {
   await page.close();
 });
 
-test('an EventSource comes back where no gateway was there for a while', async () => {
+test('an EventSource comes back after a time without any gateway', async () => {
   const page = await browser.newPage();
   await page.goto(url);
   const events = await listen(page, `/api/items/changes?where=${where}`);
@@ -97,24 +97,24 @@ test('an EventSource comes back where no gateway was there for a while', async (
   const answers: number[] = [];
   page.on('response', (response) => answers.push(response.status()));
   await nginx.setUpstreams(['127.0.0.1:2']);
-  // the workers of before may still answer, or end what they have
+  // nginx's former workers may still answer, or finish their requests
   const isAway = () =>
     fetch(`${nginx.url}/health`, { headers: { connection: 'close' } }).then(
       ({ status }) => status === 502,
       () => false,
     );
-  await until('there is no gateway', isAway, deadlineMs);
+  await until('nginx has no gateway', isAway, deadlineMs);
   proxy.cut();
-  await until('it has been told to come later', () => answers.length > 0, deadlineMs);
+  await until('nginx has answered that it should come later', () => answers.length > 0, deadlineMs);
   await insert('while nobody was there', 10);
   await nginx.setUpstreams([gateway]);
-  const told = async () => (await events()).some(({ frame }) => frame.data?.name === 'while nobody was there');
-  await until('it was told', told, deadlineMs);
+  const hasIt = async () => (await events()).some(({ frame }) => frame.data?.name === 'while nobody was there');
+  await until('the change arrives', hasIt, deadlineMs);
   expect(new Set(answers)).toEqual(new Set([200]));
   await page.close();
 });
 
-test('an EventSource stays away where its table is gone', async () => {
+test('an EventSource stays away once its table is gone', async () => {
   const page = await browser.newPage();
   await page.goto(url);
   const events = await listen(page, '/api/gone/changes?snapshot=true');
@@ -125,7 +125,7 @@ test('an EventSource stays away where its table is gone', async () => {
   await page.close();
 });
 
-// not on every machine
+// not every machine has curl
 const curlProgram = findProgram('curl');
 
 test.skipIf(!curlProgram)('curl -N shows each change as it comes', async () => {

@@ -1,5 +1,5 @@
-// The examples as a user runs them, against two gateways behind nginx that are killed: the to-do list never shows an item too
-// few or twice, and the worker handles every change, wherever it was killed.
+// The examples as a user runs them, against two gateways behind nginx that are killed. The to-do list never lacks an item or
+// shows one twice. The worker handles every change, wherever it was killed.
 
 import { mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { createServer } from 'node:http';
@@ -84,7 +84,7 @@ async function openList(context: BrowserContext): Promise<Page> {
 const shown = (page: Page) =>
   page.locator('#list li span').evaluateAll((items) => items.map((item) => item.textContent ?? ''));
 
-/** The table is asked each time: what a click asked for may not have arrived there yet. */
+/** Reads the table each time: the write of a click may not have reached it yet. */
 async function expectSame(pages: Page[]): Promise<void> {
   const same = async (page: Page) => {
     const rows = await admin(database.url, 'select text from todo order by created_at, id');
@@ -93,7 +93,7 @@ async function expectSame(pages: Page[]): Promise<void> {
   for (const page of pages) await until('a page shows what the table holds', () => same(page), deadlineMs);
 }
 
-test('a to-do list in two windows, through the death of each gateway', async () => {
+test('a to-do list stays complete in two windows when each gateway is killed', async () => {
   await add(1, 20);
   const context = await browser.newContext();
   const pages = await Promise.all([openList(context), openList(context)]);
@@ -104,7 +104,7 @@ test('a to-do list in two windows, through the death of each gateway', async () 
   let next = 21;
   for (const gateway of cluster.gateways) {
     await gateway.kill();
-    // the one whose gateway it was writes into the void at first
+    // the window whose gateway was killed writes to a dead connection at first
     for (const page of pages) {
       await page.fill('[name="text"]', `number ${next++}`);
       await page.press('[name="text"]', 'Enter');
@@ -129,7 +129,7 @@ test('a to-do list in two windows, through the death of each gateway', async () 
   await context.close();
 });
 
-test('a worker, killed and started again, handles every change', async () => {
+test('a worker that is killed and started again handles every change', async () => {
   const made = join(folder, 'worker/made');
   const env = { PLANK_URL: cluster.url, TABLE: 'items', FOLDER: join(folder, 'worker') };
   let worker = await run('examples/worker/worker.ts', env);
@@ -154,7 +154,7 @@ test('a worker, killed and started again, handles every change', async () => {
     next += 1_100;
     worker = await run('examples/worker/worker.ts', env);
     await until('it has caught up', async () => (await files()).length === next - 1, deadlineMs);
-    // it went on from its position: at most the one in hand was handled again
+    // it resumed from its position: at most the change it was handling is handled again
     const after = await times([...before.keys()]);
     expect([...before].filter(([name, time]) => after.get(name) !== time).length).toBeLessThanOrEqual(1);
   }
@@ -170,7 +170,7 @@ test('a worker, killed and started again, handles every change', async () => {
 
   const position = () => readFile(join(folder, 'worker/position'), 'utf8');
   await until('all is noted as handled', async () => seq(await position()) >= seq(inOrder.at(-1)!), deadlineMs);
-  // of what is not for it, the position is noted all the same
+  // the position is stored for changes of other tables as well
   await admin(database.url, 'delete from todo');
   await until('its position moves on', async () => seq(await position()) > seq(inOrder.at(-1)!), deadlineMs);
   await worker.stop();
@@ -180,9 +180,9 @@ test('a worker, killed and started again, handles every change', async () => {
 const seq = (position: string) => Number(position.split('.')[1]);
 
 test('the list runs no script from an address in its URL, nor from anywhere but its Plank', async () => {
-  const asked: string[] = [];
+  const requested: string[] = [];
   const elsewhere = createServer((request, response) => {
-    asked.push(request.url!);
+    requested.push(request.url!);
     response.setHeader('Access-Control-Allow-Origin', '*');
     response.setHeader('Content-Type', 'text/javascript');
     response.end('export const createPlank = () => document.title = "taken"; document.title = "taken";');
@@ -197,9 +197,9 @@ test('the list runs no script from an address in its URL, nor from anywhere but 
       await page.locator('#list').waitFor({ state: 'attached' });
       await page.waitForFunction(() => !document.getElementById('note')!.textContent.startsWith('Connecting'));
     }
-    // as text: what compiles this file has an `import` of its own
+    // as text, because the compiler of this file would rewrite `import`
     const blocked = await page.evaluate(`import('${other}/plank.js').then(() => 'ran', () => 'blocked')`);
-    expect([asked, blocked, await page.title()]).toEqual([[], 'blocked', 'To do']);
+    expect([requested, blocked, await page.title()]).toEqual([[], 'blocked', 'To do']);
     for (const path of ['/constructor', '/__proto__', '//', '/../serve.ts', '/%2e%2e/serve.ts'])
       expect((await fetch(new URL(pageUrl).origin + path)).status).toBe(404);
   } finally {

@@ -1,4 +1,4 @@
-// The SDK as a package: what `npm pack ./client` makes is imported by Node and understood by TypeScript, with nothing beside it.
+// The SDK as a package: Node imports what `npm pack ./client` makes, and TypeScript reads its types, with nothing beside it.
 
 import { execFile } from 'node:child_process';
 import { mkdir, mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/promises';
@@ -19,14 +19,14 @@ beforeAll(async () => {
   const installed = join(folder, 'node_modules/plank-client');
   await mkdir(installed, { recursive: true });
   await run('tar', ['-xzf', join(folder, tarball!), '-C', installed, '--strip-components=1']);
-  // what the hook is for, and its types
+  // React, which the hook needs, and its types
   for (const name of ['react', '@types'])
     await symlink(join(root, 'node_modules', name), join(folder, 'node_modules', name));
 });
 
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
-test('is imported by Node', async () => {
+test('Node imports the package', async () => {
   const script = `import * as sdk from 'plank-client'; import * as hook from 'plank-client/react';
     const plank = sdk.createPlank({ url: 'ws://localhost:1/ws' });
     console.log(typeof plank.table('items').live, new sdk.PlankError('X', 'y').code, Object.keys({ ...sdk, ...hook }).join()); plank.close();`;
@@ -35,7 +35,7 @@ test('is imported by Node', async () => {
   expect(stdout).toBe('function X PlankError,createPlank,isTruncated,useLive\n');
 });
 
-test('says its types', async () => {
+test('the package has types that TypeScript checks', async () => {
   const tsc = [join(root, 'node_modules/typescript/bin/tsc'), '--noEmit', '--strict', '--skipLibCheck', 'false'];
   const options = ['--module', 'nodenext', '--target', 'es2022', '--types', ''];
   const check = (file: string) =>

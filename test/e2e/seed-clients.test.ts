@@ -1,5 +1,5 @@
-// The clients of Plank's first users, word for word as they wrote them: curl, a page of another origin, Node, Python. They
-// know four keys of a notification and nothing of positions or subprotocols.
+// The clients of Plank's first users, exactly as they wrote them: curl, a page of another origin, Node, Python. They know
+// four keys of a notification, and neither positions nor subprotocols.
 
 import { execFile } from 'node:child_process';
 import { createServer, type Server } from 'node:http';
@@ -41,7 +41,7 @@ afterAll(async () => {
   await database?.drop();
 });
 
-/** Creates, changes and deletes an item over REST; answers the three notifications that must follow. */
+/** Creates, changes and deletes an item over REST. Resolves with the three notifications that must follow. */
 async function writeItem(name: string): Promise<object[]> {
   const headers = { 'Content-Type': 'application/json' };
   const items = `${cluster.url}/api/items`;
@@ -57,7 +57,7 @@ async function writeItem(name: string): Promise<object[]> {
   ];
 }
 
-/** The four known keys come first, in this order; later ones are not the old clients' business. */
+/** The four known keys come first, in this order. Old clients ignore later ones. */
 function asKnown(text: string): Notification {
   const { table, action, id, data, ...others } = JSON.parse(text) as Notification;
   const known = { table, action, id, data };
@@ -67,7 +67,7 @@ function asKnown(text: string): Notification {
 
 describe('curl', () => {
   // exactly the line of the README; its answer is what curl prints
-  test('creates an item', async () => {
+  test('curl creates an item', async () => {
     const curl = findProgram('curl');
     const url = `${cluster.url}/api/items`;
     const body = '{"name": "Test Item", "value": 42}';
@@ -115,11 +115,11 @@ describe('a page of another origin', () => {
     await new Promise((resolve) => site?.close(resolve));
   });
 
-  test('listens, and writes', async () => {
+  test('a page of another origin receives changes, and writes', async () => {
     const page = await browser.newPage();
     await page.goto(`http://127.0.0.1:${(site.address() as AddressInfo).port}/`);
     await page.getByText('connected').waitFor({ timeout: deadlineMs });
-    // a JSON body from another origin is asked for first (CORS preflight)
+    // a JSON body of another origin needs a CORS preflight
     const row = await page.evaluate(
       (to) =>
         fetch(to, {
@@ -144,7 +144,7 @@ describe('a page of another origin', () => {
 });
 
 describe('Node', () => {
-  test("listens with Node's own WebSocket", async () => {
+  test("Node's own WebSocket receives changes", async () => {
     const ws = new WebSocket(cluster.webSocketUrl);
     const texts: string[] = [];
     ws.addEventListener('message', ({ data }) => texts.push(data as string));
@@ -158,8 +158,8 @@ describe('Node', () => {
     ws.close();
   });
 
-  // with its defaults: it offers compression
-  test('listens with ws', async () => {
+  // with its defaults, ws offers compression
+  test('the package ws receives changes', async () => {
     const ws = new WsSocket(cluster.webSocketUrl);
     const texts: string[] = [];
     ws.on('message', (data: Buffer) => texts.push(data.toString()));
@@ -172,7 +172,7 @@ describe('Node', () => {
 });
 
 describe('Python', () => {
-  test('listens with websockets', async () => {
+  test("Python's websockets receives changes", async () => {
     const script = `
 import asyncio, json, sys, websockets
 

@@ -1,4 +1,4 @@
-// `npm start` as a user runs it: what it prints works, Ctrl-C ends all of it in order, its data stays until --fresh.
+// `npm start` as a user runs it: what it prints works, Ctrl-C ends all processes in order, the data stays until --fresh.
 
 import { execFile } from 'node:child_process';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -37,7 +37,7 @@ interface Started {
   output: () => string;
 }
 
-/** Whatever DATABASE_URL and REDIS_URL the shell has set; empty, they count as unset. */
+/** Ignores the shell's DATABASE_URL and REDIS_URL: empty variables count as not set. */
 async function start({
   port,
   args = [],
@@ -90,7 +90,7 @@ async function postgresPid(): Promise<number> {
 const listOf = async ({ url }: Started): Promise<unknown> => (await fetch(`${url}/api/items`)).json();
 
 describe('npm start', () => {
-  test('prints a URL and a curl line that work', async () => {
+  test('npm start prints a URL and a curl line that work', async () => {
     const running = await startUntilReady();
     expect(running.output()).toContain(`test page   ${running.url}/`);
     const outer = Object.values(networkInterfaces()).flatMap((all) =>
@@ -106,7 +106,7 @@ describe('npm start', () => {
     const curl = /curl -X (\w+) (\S+) -H '([^:]+): ([^']+)' -d '([^']+)'/.exec(running.output());
     const [, method, url, header, value, body] = curl as unknown as [string, string, string, string, string, string];
     const socket = new WebSocket(`ws://localhost:${running.port}/ws`);
-    const heard = new Promise<string>((resolve) => {
+    const received = new Promise<string>((resolve) => {
       socket.addEventListener('message', ({ data }) => resolve(data as string));
     });
     await new Promise((resolve) => socket.addEventListener('open', resolve));
@@ -114,12 +114,12 @@ describe('npm start', () => {
     expect(answer.status).toBe(201);
     const row = await answer.json();
     expect(row).toMatchObject({ name: 'Test Item', value: 42 });
-    expect(JSON.parse(await heard)).toMatchObject({ table: 'items', action: 'INSERT', data: row });
+    expect(JSON.parse(await received)).toMatchObject({ table: 'items', action: 'INSERT', data: row });
     socket.close();
     await ctrlC(running);
   });
 
-  test('keeps its data over a Ctrl-C, which leaves no process behind, and drops it with --fresh', async () => {
+  test('npm start keeps its data over a Ctrl-C, leaves no process behind, and drops the data with --fresh', async () => {
     const first = await startUntilReady({ args: ['--fresh'] });
     const postgres = await postgresPid();
     expect(isThere(postgres)).toBe(true);
@@ -158,11 +158,11 @@ describe('npm start', () => {
     await new Promise((done) => taken.close(done));
   });
 
-  // npm itself ends by the signal; how the process below it ends, only its own parent sees
+  // npm itself ends by the signal; only its parent sees how the process below npm ends
   test.each([
     ['one SIGINT', 1],
     ['the two SIGINTs that arrive where npm passes on what the terminal sent already', 2],
-  ])('ends with exit code 0 on %s', async (_, times) => {
+  ])('npm start ends with exit code 0 on %s', async (_, times) => {
     const { scripts } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as {
       scripts: { start: string };
     };
@@ -175,7 +175,7 @@ describe('npm start', () => {
     expect(isThere(postgres)).toBe(false);
   });
 
-  test('says in one line that the port is taken, and ends with exit code 1', async () => {
+  test('npm start says in one line that the port is taken, and ends with exit code 1', async () => {
     const taken = createServer();
     await new Promise<void>((resolve) => taken.listen(0, resolve));
     try {
@@ -183,10 +183,10 @@ describe('npm start', () => {
       const { child, output } = await start({ port });
       await until('it has ended', () => !child.running, startMs);
       expect(child.ending).toBe('exit code 1');
-      const said = output()
+      const problems = output()
         .split('\n')
         .filter((line) => line !== '' && !/^>|^starting PostgreSQL/.test(line));
-      expect(said).toEqual([`plank start: port ${port}: address already in use; set PORT to another one`]);
+      expect(problems).toEqual([`plank start: port ${port}: address already in use; set PORT to another one`]);
     } finally {
       await new Promise((resolve) => taken.close(resolve));
     }

@@ -1,5 +1,5 @@
-// `useLive` in a real browser with React's development build in strict mode, from the modules that a gateway serves: components
-// with the same filter share one subscription, draw what changes, and end it when the last of them goes.
+// `useLive` in a real browser, with React's development build in strict mode and the modules that a gateway serves.
+// Components with the same filter share one subscription, which ends with the last of them.
 
 import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
@@ -54,7 +54,7 @@ beforeAll(async () => {
 
 afterAll(() => stack.disposeAsync());
 
-/** React comes as CommonJS only: its files as functions of one module. */
+/** React is CommonJS only: this wraps its files as functions of one module. */
 async function reactModules(): Promise<string> {
   const parts = Object.entries(reactFiles).map(async ([name, file]) => {
     // React's packages export no files by name; its folder's package.json is always there
@@ -139,7 +139,7 @@ async function openPage(): Promise<{ page: Page; errors: string[] }> {
   return { page, errors };
 }
 
-test('shares, draws and ends', async () => {
+test('components with the same filter share a subscription, draw its changes, and end it', async () => {
   await admin(database.url, `insert into items (name, value) values ('few', 1), ('ten', 10), ('many', 100)`);
   const { page, errors } = await openPage();
 
@@ -152,7 +152,7 @@ test('shares, draws and ends', async () => {
   await page.evaluate('setLeast(50)');
   await shows(page, '1', ['many']);
   await expect.poll(() => frames(page, 'subscribe')).toHaveLength(2);
-  // of the filter that nobody asks for any more
+  // the former filter's
   await expect.poll(() => frames(page, 'unsubscribe')).toHaveLength(1);
 
   await page.evaluate('setParts(1)');
@@ -171,8 +171,8 @@ test('shares, draws and ends', async () => {
   await page.close();
 });
 
-test('unmounted, hidden and back while changes come, draws only what the table was', async () => {
-  // of each pair one is in sight, after each transaction
+test('a component that is unmounted, hidden and shown again draws only rows that the table had', async () => {
+  // after each transaction one row of each pair is in sight
   const pairs = ['a', 'b', 'c'];
   for (const pair of pairs)
     await admin(database.url, `insert into items (name, value) values ('${pair}0', 900), ('${pair}1', 1100)`);
@@ -198,7 +198,7 @@ test('unmounted, hidden and back while changes come, draws only what the table w
       await page.evaluate(`setParts(${parts})`);
       await more(2);
     }
-    // for longer than a subscription that nobody watches is kept
+    // longer than the SDK keeps a subscription without watchers
     for (const hide of [`setMode('hidden')`, 'setParts(0)']) {
       const ended = (await frames(page, 'unsubscribe')).length;
       await page.evaluate(hide);
@@ -208,7 +208,7 @@ test('unmounted, hidden and back while changes come, draws only what the table w
       await expect.poll(inSight).toBe(3);
       await more(3);
     }
-    // hidden for a moment only
+    // hidden for a moment
     await page.evaluate(`setMode('hidden')`);
     await more(3);
     await page.evaluate(`setMode('visible')`);

@@ -1,6 +1,6 @@
-// I6, I7: whatever makes the log another log (a restore, a copy, files of an earlier time) begins an epoch. No client gets a change of the
-// history that was given up once it has begun anew, or comes back with a position of it; and nobody begins anew more than once. A mere
-// restart, or a crash, makes nobody begin anew.
+// I6, I7: a restore, a copy or files of an earlier time begin a new epoch. A client that has begun again, or comes back with
+// a position of the abandoned history, gets no change of that history. No client begins again more than once. A mere
+// restart, or a crash, makes no client begin again.
 
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { migrate } from '#shared/postgres/migrate.ts';
@@ -23,11 +23,11 @@ afterAll(() => stack.disposeAsync());
 
 interface Case {
   name: string;
-  /** what is kept of the database before it goes on */
+  /** saves a state of the database, which then changes */
   save: () => Promise<unknown>;
-  /** brings it back */
+  /** brings that state back */
   restore: () => Promise<unknown>;
-  /** whether positions up to what was saved stay valid; `all`: there is nothing else */
+  /** which positions stay valid: none, those up to the saved state, or all */
   keeps: 'nothing' | 'saved' | 'all';
 }
 
@@ -39,7 +39,7 @@ const pgRestore = async (...args: string[]) =>
 
 const cases: Case[] = [
   {
-    name: 'a dump in a database that was created anew',
+    name: 'a dump into a database that was created again',
     save: dump,
     async restore() {
       await server('drop database app with (force)');
@@ -49,13 +49,13 @@ const cases: Case[] = [
     keeps: 'nothing',
   },
   {
-    name: 'a dump in place, over what it replaces',
+    name: 'a dump in place, over the tables that it replaces',
     save: dump,
     restore: () => pgRestore('--clean', '--if-exists'),
     keeps: 'nothing',
   },
   {
-    name: "a dump's rows in place, in the tables as they are",
+    name: "a dump's rows, in the existing tables",
     save: dump,
     async restore() {
       await admin(
@@ -67,11 +67,11 @@ const cases: Case[] = [
     keeps: 'nothing',
   },
   {
-    name: 'a copy of the database',
+    name: 'a swap for a copy of the database',
     async save() {
       await server('drop database if exists copy');
       await until(
-        'it is copied',
+        'the database is copied',
         () =>
           server(`select pg_terminate_backend(pid) from pg_stat_activity where datname = 'app'`)
             .then(() => server('create database copy template app'))
@@ -89,7 +89,7 @@ const cases: Case[] = [
     keeps: 'saved',
   },
   {
-    name: 'the files of an earlier time',
+    name: 'a swap for files of an earlier time',
     async save() {
       await postgres.halt();
       await postgres.saveFiles();
@@ -103,7 +103,7 @@ const cases: Case[] = [
     keeps: 'saved',
   },
   {
-    name: 'nothing, after a restart',
+    name: 'a restart',
     save: async () => {},
     async restore() {
       await postgres.halt();
@@ -112,7 +112,7 @@ const cases: Case[] = [
     keeps: 'all',
   },
   {
-    name: 'nothing, after a crash',
+    name: 'a crash',
     save: async () => {},
     async restore() {
       await postgres.halt('immediate');
@@ -127,13 +127,13 @@ const ids = (frames: readonly ServerFrame[]): unknown[] =>
     frame.type === 'change' ? [frame.id] : frame.type === 'rows' ? frame.rows.map(({ id }) => id) : [],
   );
 const resyncs = (frames: readonly ServerFrame[]) => frames.filter(({ type }) => type === 'resync');
-/** ids of the history that was given up */
-const isGivenUp = (id: unknown) => (id as number) >= 100 && (id as number) < 200;
+/** ids of the abandoned history */
+const isAbandoned = (id: unknown) => (id as number) >= 100 && (id as number) < 200;
 
 async function written(ids: string): Promise<void> {
   const insert = `insert into public.t select generate_series(${ids})`;
   await until(
-    'it is written',
+    'the rows are written',
     () =>
       admin(url(), insert).then(
         () => true,
@@ -151,7 +151,7 @@ const table = cases.flatMap((one) => [
   ...(one.keeps === 'all' ? [] : [{ ...one, redis: 'emptied' }]),
 ]);
 
-test.each(table)('$name, with Redis $redis', async ({ save, restore, keeps, redis }) => {
+test.each(table)('clients begin again at most once after $name, with Redis $redis', async ({ save, restore, keeps, redis }) => {
   await using own = new AsyncDisposableStack();
   await server('drop database if exists app with (force)');
   await server('create database app');
@@ -175,7 +175,7 @@ test.each(table)('$name, with Redis $redis', async ({ save, restore, keeps, redi
   const late = (staying[0]!.all.findLast(({ type }) => type === 'change') as { pos: string }).pos;
   await restore();
   if (redis === 'emptied') await relay.flush();
-  // the new one gets as far as the other had got, or not
+  // the new history becomes longer than the abandoned one, or stays shorter
   const last = redis === 'emptied' ? 240 : 204;
   await written(`200, ${last}`);
   await arrived(staying, last);
@@ -196,7 +196,7 @@ test.each(table)('$name, with Redis $redis', async ({ save, restore, keeps, redi
   for (const [i, frames] of back.entries()) {
     const isValid = keeps === 'all' || (keeps === 'saved' && i > 1);
     expect(resyncs(frames)).toHaveLength(isValid ? 0 : 1);
-    if (keeps !== 'all') expect(ids(frames).filter(isGivenUp)).toEqual([]);
+    if (keeps !== 'all') expect(ids(frames).filter(isAbandoned)).toEqual([]);
   }
   for (const at of relay.urls) expect(await (await fetch(`${at}/health`)).json()).toMatchObject({ status: 'ok' });
 });

@@ -1,5 +1,5 @@
-// What is large: a row of 1 MB full of emoji, and one statement over 100,000 rows. The writes succeed, everything arrives
-// once and in order, live and on a resume from before it, and the gateways' memory stays bounded.
+// Large writes: a row of 1 MB full of emoji, and one statement over 100,000 rows. The writes succeed, every change arrives
+// once and in order, live and on a resume from before, and the gateways' memory stays bounded.
 
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
@@ -21,7 +21,7 @@ beforeAll(async () => {
   const database = await createDatabase();
   stack.defer(() => database.drop());
   databaseUrl = database.url;
-  // before the gateways start: they would learn of it a moment later
+  // before the gateways start: running ones would notice the table a moment later
   await admin(databaseUrl, 'create table notes (id integer primary key, body text)');
   await admin(databaseUrl, `select plank.attach('notes')`);
   cluster = await Cluster.start({
@@ -30,7 +30,7 @@ beforeAll(async () => {
     redisUrl: await redisUrl(),
     env: { PLANK_LOG_NAME: database.name },
     gatewayEnv: { RING_BYTES: `${16 * megabyte}` },
-    // less than the statement over 100,000 rows: who resumes from before it needs the log
+    // less than the statement over 100,000 rows: a resume from before it needs the log
     listenerEnv: { STREAM_BYTES: `${4 * megabyte}` },
   });
   stack.defer(() => cluster.stop());
@@ -57,22 +57,22 @@ async function framesOf(url: string, count: number): Promise<{ data: Record<stri
   return frames;
 }
 
-test('a row of 1 MB full of emoji arrives as it is, live and on a resume', async () => {
+test('a row of 1 MB full of emoji arrives unchanged, live and on a resume', async () => {
   const url = cluster.webSocketUrl;
   const body = '😀é\u0001"\\'.repeat(120_000);
   expect(Buffer.byteLength(body)).toBeGreaterThan(megabyte);
   const first = await TestClient.connect({ url, tables: 'notes' });
   await admin(databaseUrl, `insert into notes values (1, 'before')`);
-  await until('the one before it', () => first.count === 1, 5_000);
+  await until('the first row arrives', () => first.count === 1, 5_000);
   const since = first.pos!;
 
   const live = framesOf(`${url}?tables=notes&since=${since}`, 3);
   await admin(databaseUrl, `insert into notes values (2, ${escape(body)})`);
   await admin(databaseUrl, `update notes set body = body || '!' where id = 2`);
-  await admin(databaseUrl, `insert into notes values (3, 'behind')`);
+  await admin(databaseUrl, `insert into notes values (3, 'after')`);
   for (const frames of [await live, await framesOf(`${url}?tables=notes&since=${since}`, 3)]) {
     expect(frames.map(({ data }) => data!['id'])).toEqual([2, 2, 3]);
-    // not by toEqual: the text of a failure would hold all of it
+    // toEqual would print the whole text on a failure
     expect(frames[0]!.data!['body'] === body).toBe(true);
     expect(frames[1]!.data!['body'] === `${body}!`).toBe(true);
   }
@@ -88,7 +88,7 @@ test('one statement over 100,000 rows arrives once and in order, live and on a r
   const url = cluster.webSocketUrl;
   const live = await TestClient.connect({ url, tables: 'items' });
   await admin(databaseUrl, `insert into items (name, value) values ('first', 1)`);
-  await until('the one before it', () => live.count === 1, 5_000);
+  await until('the first row arrives', () => live.count === 1, 5_000);
   const since = live.pos!;
   const nodes = [...cluster.gateways, ...cluster.listeners];
   const before = await memory(nodes);
@@ -101,19 +101,19 @@ test('one statement over 100,000 rows arrives once and in order, live and on a r
   let started = performance.now();
   await admin(databaseUrl, `insert into items (name, value) select 'row ' || n, 1 from generate_series(1, ${rows}) n`);
   console.log(`the statement took ${(performance.now() - started).toFixed(0)} ms`);
-  const ms = await until('all of it arrives', () => watch(live, rows + 1), 30_000);
+  const ms = await until('every row arrives', () => watch(live, rows + 1), 30_000);
   console.log(`all ${rows} rows were there ${ms.toFixed(0)} ms after the commit`);
 
   started = performance.now();
   const resumed = await TestClient.connect({ url, tables: 'items', since });
-  await until('all of it arrives once more', () => watch(resumed, rows), 30_000);
+  await until('every row arrives again', () => watch(resumed, rows), 30_000);
   console.log(`a resume from before it took ${(performance.now() - started).toFixed(0)} ms`);
 
   await admin(databaseUrl, `insert into items (name, value) values ('last', 1)`);
-  await until('the one behind it', () => live.count >= rows + 2 && resumed.count >= rows + 1, 5_000);
+  await until('the last row arrives', () => live.count >= rows + 2 && resumed.count >= rows + 1, 5_000);
   expect([live.count, resumed.count]).toEqual([rows + 2, rows + 1]);
   const ids = Array.from({ length: rows + 2 }, (_, n) => `items/${n + 1}`);
-  // positions rise and no row comes twice (`problems`), so equal keys in equal order are all there is to be
+  // `problems` covers rising positions and rows that come twice; the keys and their order are left to check
   expect([...live.rows.keys()].every((key, n) => key === ids[n])).toBe(true);
   expect([...resumed.rows.keys()].every((key, n) => key === ids[n + 1])).toBe(true);
   for (const client of [live, resumed]) {

@@ -1,4 +1,4 @@
-// Four gateways behind a real nginx: 200 clients are spread evenly, and each gets each change exactly once and in order.
+// Four gateways behind a real nginx: 200 clients are spread evenly, and each gets each change once and in order.
 
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { Cluster } from '#deploy/local/cluster.ts';
@@ -28,7 +28,7 @@ beforeEach(() => tellOnFailure(() => [...cluster.listeners, ...cluster.gateways]
 
 afterAll(() => stack.disposeAsync());
 
-test('spreads 200 clients over four gateways, each within 20 % of a fair share', async () => {
+test('nginx spreads 200 clients over four gateways, each within 20 % of a fair share', async () => {
   const counts = await Promise.all(cluster.gateways.map((node) => metric(node, 'plank_connections', 'websocket')));
   console.log(`connections of the replicas: ${counts.join(', ')}`);
   expect(counts.reduce((sum, count) => sum + count)).toBe(200);
@@ -39,7 +39,7 @@ test('spreads 200 clients over four gateways, each within 20 % of a fair share',
   expect(answers.map((answer) => answer.http)).toEqual([200, 200, 200, 200]);
 });
 
-test('gives each client each change exactly once and in order', async () => {
+test('each client gets each change exactly once and in order', async () => {
   const ledger = new Ledger({ databaseUrl, restUrl: cluster.url, sqlWriters: 2, restWriters: 2 }).start();
   await ledger.more(500);
   await ledger.finish(clients);
@@ -54,7 +54,7 @@ test('gives each client each change exactly once and in order', async () => {
   );
 });
 
-test('forgets clients that leave', async () => {
+test('gateways drop clients that leave', async () => {
   for (const client of clients) client.stop();
   const left = async () => {
     const answers = await Promise.all(cluster.gateways.map((node) => health(node)));

@@ -1,4 +1,4 @@
-// The doctor on a deployment that is well, and on ones that are broken in one way each: what it says of them.
+// What the doctor reports of a healthy deployment, and of deployments that are broken in one way each.
 
 import { execFile } from 'node:child_process';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -22,13 +22,13 @@ const nginxConf = join(import.meta.dirname, '../../nginx.conf');
 interface Report {
   status: number;
   findings: (Finding & { part: string })[];
-  said: string;
+  output: string;
 }
 
-interface Wishes {
+interface DoctorOptions {
   args?: string[];
   env?: Record<string, string>;
-  /** words before the command */
+  /** a command in front of the doctor's */
   prefix?: string[];
 }
 
@@ -44,18 +44,18 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-function doctor({ args = [], env = {}, prefix = [] }: Wishes = {}): Promise<Report> {
+function doctor({ args = [], env = {}, prefix = [] }: DoctorOptions = {}): Promise<Report> {
   const [command, ...rest] = [...prefix, process.execPath, program, '--json', ...args];
   const own = { PATH: process.env.PATH, DATABASE_URL: cluster.databaseUrl, REDIS_URL: cluster.redisUrl, ...env };
   return new Promise((resolve) => {
     execFile(command!, rest, { env: own, timeout: 60_000 }, (error, stdout, stderr) => {
       const status = error ? Number(error.code ?? -1) : 0;
-      resolve({ status, findings: stdout ? (JSON.parse(stdout) as Report['findings']) : [], said: stderr });
+      resolve({ status, findings: stdout ? (JSON.parse(stdout) as Report['findings']) : [], output: stderr });
     });
   });
 }
 
-/** What it says that is neither well nor a mere note. */
+/** Its faults and warnings, without those about this machine. */
 const troubles = ({ findings }: Report) =>
   findings
     .filter(({ level, part }) => (level === 'fault' || level === 'warning') && part !== 'host')
@@ -78,7 +78,7 @@ const gateway = () => new URL(cluster.gateways[0]!.url).host;
 const quick = (url: string) => doctor({ args: ['--quick', '--url', url] });
 
 describe('the doctor', () => {
-  test('finds nothing wrong where nothing is', async () => {
+  test('the doctor finds nothing wrong where nothing is', async () => {
     const report = await doctor({ args: ['--url', cluster.url] });
     expect(troubles(report)).toEqual([]);
     expect(report.status).toBe(0);
@@ -100,19 +100,19 @@ describe('the doctor', () => {
       expect(well, String(words)).toContainEqual(expect.stringMatching(words));
   });
 
-  test('says in one line what it needs', async () => {
+  test('the doctor says in one line what it needs', async () => {
     const report = await doctor({ env: { DATABASE_URL: '' } });
     expect(report).toMatchObject({
       status: 2,
-      said: expect.stringMatching(/^plank doctor: configuration: DATABASE_URL is not set: .+\n$/),
+      output: expect.stringMatching(/^plank doctor: configuration: DATABASE_URL is not set: .+\n$/),
     });
     expect(await doctor({ args: ['--url', 'localhost'] })).toMatchObject({
       status: 2,
-      said: expect.stringContaining('--url must be'),
+      output: expect.stringContaining('--url must be'),
     });
   });
 
-  test('says what cannot be reached', async () => {
+  test('the doctor names what cannot be reached', async () => {
     const nowhere = '127.0.0.1:2';
     const report = await doctor({
       args: ['--url', `http://${nowhere}`],
@@ -128,7 +128,7 @@ describe('the doctor', () => {
 });
 
 describe('the doctor on a broken database', () => {
-  test('says that PostgreSQL is too old', async () => {
+  test('the doctor reports a PostgreSQL that is too old', async () => {
     const old = await startVersion(13);
     try {
       const report = await doctor({ env: { DATABASE_URL: old.url } });
@@ -138,7 +138,7 @@ describe('the doctor on a broken database', () => {
     }
   });
 
-  test('says that it was not migrated', async () => {
+  test('the doctor reports a database that was not migrated', async () => {
     await admin(cluster.databaseUrl, 'create database empty');
     const url = new URL(cluster.databaseUrl);
     url.pathname = '/empty';
@@ -147,7 +147,7 @@ describe('the doctor on a broken database', () => {
     ]);
   });
 
-  test('says that a pooler stands in the way of LISTEN', async () => {
+  test('the doctor reports a pooler that keeps NOTIFY away', async () => {
     const pooler = await startPgBouncer(cluster.databaseUrl, 'transaction');
     try {
       const found = troubles(await doctor({ env: { DATABASE_URL: pooler.url } }));
@@ -160,8 +160,8 @@ describe('the doctor on a broken database', () => {
     }
   });
 
-  test('says which triggers are disabled or missing', async () => {
-    // as where nothing follows the DDL, since the role that migrated is no superuser
+  test('the doctor names triggers that are disabled or missing', async () => {
+    // as where no event trigger follows DDL, because the role that migrated is no superuser
     await admin(
       cluster.databaseUrl,
       `alter event trigger plank_ddl disable; alter table items disable trigger plank_update;
@@ -178,7 +178,7 @@ describe('the doctor on a broken database', () => {
     expect(troubles(await doctor())).toEqual([]);
   });
 
-  test('says which settings make commits unsafe', async () => {
+  test('the doctor names settings that make commits unsafe', async () => {
     const settings = { synchronous_commit: 'off', full_page_writes: 'off', autovacuum: 'off' };
     const unsafe = await startPostgres({ dataDir: join(folder, 'unsafe'), fsync: false, settings });
     try {
@@ -193,7 +193,7 @@ describe('the doctor on a broken database', () => {
     }
   });
 
-  test('says for whom triggers are off', async () => {
+  test('the doctor names roles for which triggers are off', async () => {
     await admin(
       cluster.databaseUrl,
       'create role importer; alter role importer set session_replication_role = replica',
@@ -207,20 +207,20 @@ describe('the doctor on a broken database', () => {
     }
   });
 
-  test('says that nobody leads, and how long changes have been waiting', async () => {
+  test('the doctor reports that no listener leads, and how long changes have been waiting', async () => {
     await cluster.listeners[0]!.stop();
     try {
       await admin(cluster.databaseUrl, "insert into items (name, value) values ('waits', 1)");
       expect(troubles(await doctor())).toContainEqual(expect.stringMatching(/^fault: no listener leads/));
       await until(
-        'the change is said to wait',
+        'the doctor reports the waiting change',
         async () => troubles(await doctor()).some((says) => /^fault: 1 changes? waits? to be told/.test(says)),
         20_000,
       );
     } finally {
       await cluster.listeners[0]!.start();
     }
-    await until('all is well again', async () => troubles(await doctor()).length === 0, 10_000);
+    await until('the doctor finds nothing wrong again', async () => troubles(await doctor()).length === 0, 10_000);
   });
 });
 
@@ -231,7 +231,7 @@ describe('the doctor on a broken Redis', () => {
   });
   afterAll(() => redis.disconnect());
 
-  test('says that it would forget', async () => {
+  test('the doctor reports a Redis that would evict the stream', async () => {
     await redis.config('SET', 'maxmemory-policy', 'allkeys-lru');
     await redis.config('SET', 'maxmemory', '20mb');
     try {
@@ -245,7 +245,7 @@ describe('the doctor on a broken Redis', () => {
     }
   });
 
-  test('says that the stream is another one, or behind', async () => {
+  test('the doctor reports a stream of another history, or none', async () => {
     const named = { env: { PLANK_LOG_NAME: 'another' } };
     expect(troubles(await doctor(named))).toEqual(['warning: there is no stream of the log "another"']);
     await redis.hset('{another}:meta', { epoch: 1, last: 1 });
@@ -255,14 +255,14 @@ describe('the doctor on a broken Redis', () => {
   });
 });
 
-describe('the doctor on what clients meet', () => {
-  test('says that what is for operators is open', async () => {
+describe('the doctor on what clients reach', () => {
+  test("the doctor reports operators' pages that everybody can open", async () => {
     const report = await quick(cluster.gateways[0]!.url);
     expect(troubles(report)).toEqual([expect.stringMatching(/^warning: \/metrics can be read by everybody/)]);
     expect(report.status).toBe(0);
   });
 
-  test('says that no gateway is behind the balancer', () =>
+  test('the doctor reports a balancer without a gateway', () =>
     withNginx(
       (conf) => conf,
       '127.0.0.1:1',
@@ -273,7 +273,7 @@ describe('the doctor on what clients meet', () => {
       },
     ));
 
-  test('says that the balancer does not pass the upgrade on', () =>
+  test('the doctor reports a balancer that does not pass the upgrade on', () =>
     withNginx(
       (conf) => conf.replace(/^ *proxy_set_header Upgrade .*\n/m, ''),
       gateway(),
@@ -284,7 +284,7 @@ describe('the doctor on what clients meet', () => {
       },
     ));
 
-  test('says that the balancer cuts silent connections before their ping', () =>
+  test('the doctor reports a balancer that cuts silent connections before their ping', () =>
     withNginx(
       (conf) => conf.replace(/proxy_read_timeout \d+s/, 'proxy_read_timeout 1s'),
       gateway(),
@@ -295,7 +295,7 @@ describe('the doctor on what clients meet', () => {
       },
     ));
 
-  test('says that the balancer holds event streams back', () =>
+  test('the doctor reports a balancer that holds event streams back', () =>
     withNginx(
       (conf) => conf.replaceAll('proxy_buffering off;', 'proxy_buffering on; proxy_ignore_headers X-Accel-Buffering;'),
       gateway(),
@@ -306,7 +306,7 @@ describe('the doctor on what clients meet', () => {
 });
 
 describe('the doctor on a machine', () => {
-  test('says that too few files may be open', async () => {
+  test('the doctor reports a limit of open files that is too low', async () => {
     const report = await doctor({ prefix: ['sh', '-c', 'ulimit -n 1024 && exec "$@"', 'sh'] });
     expect(report.findings.filter(({ part, level }) => part === 'host' && level === 'warning')).toEqual([
       expect.objectContaining({
@@ -320,9 +320,9 @@ describe('the doctor on a machine', () => {
     [90, 10, 'ok'],
     [-5_000, 3, 'warning'],
     [250, 100, 'warning'],
-    // half of a slow round trip may be all there is to it
+    // half of a slow round trip may explain the whole difference
     [250, 400, 'ok'],
-  ] as const)('takes a clock that is %i ms off, with an answer after %i ms, for %s', (offMs, tripMs, level) => {
+  ] as const)('the doctor rates a clock that is %i ms off, with an answer after %i ms, as %s', (offMs, tripMs, level) => {
     expect(verdict('Redis', offMs, tripMs).level).toBe(level);
   });
 });

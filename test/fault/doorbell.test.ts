@@ -1,4 +1,4 @@
-// No change waits for the safety check, whatever the load does: writers cross the switch between ringing and polling in both
+// No change waits for the safety check, whatever the load: writers cross the switch between ringing and polling in both
 // directions, connections of the doorbell are ended, and NOTIFY is forbidden.
 
 import { Client } from 'pg';
@@ -8,7 +8,7 @@ import { admin } from '../support/servers/admin.ts';
 import { type Commit, DoorbellRig, pidOf, safetyIntervalMs } from '../support/stage/doorbell-rig.ts';
 import { until } from '../support/wait.ts';
 
-/** far from the safety interval, and far above what a busy machine does by itself */
+/** far below the safety interval, and far above the delays of a busy machine */
 const lateMs = 1_500;
 
 let rig: DoorbellRig;
@@ -23,7 +23,7 @@ const report = (latencies: readonly number[]) => {
   return `${latencies.length} commits, to publication p50 ${at(0.5).toFixed(1)}, p99 ${at(0.99).toFixed(1)}, max ${at(1).toFixed(1)} ms`;
 };
 
-/** Writes at a rate, from one connection after the other, for some time. */
+/** Writes at a rate, over all connections in turn, for `ms`. */
 async function trickle(clients: readonly Client[], perSecond: number, ms: number): Promise<void> {
   const end = performance.now() + ms;
   await Promise.all(
@@ -34,7 +34,7 @@ async function trickle(clients: readonly Client[], perSecond: number, ms: number
   );
 }
 
-/** Writes as fast as it goes, until so many transactions have committed, the time is over, or it is enough. */
+/** Writes as fast as possible, until `most` transactions have committed, `ms` are over, or `enough` holds. */
 async function burst(clients: readonly Client[], most: number, ms: number, enough = () => false): Promise<void> {
   const end = performance.now() + ms;
   let left = most;
@@ -60,18 +60,18 @@ describe('WAKE=auto', () => {
     await ringing();
   });
 
-  test('leaves no change to the safety check while the load comes and goes', async () => {
+  test('the safety check finds no change while the load comes and goes', async () => {
     await trickle(clients, 20, 2_000);
     await burst(clients, 3_000, 4_000);
     await trickle(clients, 20, 2_000);
     for (const perSecond of [500, 1_500, 700, 1_200, 1_000]) await trickle(clients, perSecond, 1_000);
-    // the last one of each burst has nobody behind it who would wake the listener in its place
+    // no later transaction would wake the listener in place of the last one of a burst
     for (let i = 0; i < 30; i++) {
       await burst(clients.slice(0, 1 + Math.floor(Math.random() * clients.length)), 500, Math.random() * 150);
       await rig.allPublished();
       await sleep(Math.random() * 100);
     }
-    // those that began while it polled end while it wants to ring, and the last of them lets it
+    // transactions that began while it polled end while it wants to ring; the last of them lets it
     for (let i = 0; i < 12; i++) {
       await ringing();
       await burst(clients, 20_000, 10_000, () => rig.isSilent);
@@ -98,26 +98,26 @@ describe('WAKE=auto', () => {
     expect(announced).toBeGreaterThan(50);
     expect(latencies.at(-1)).toBeLessThan(lateMs);
     expect(await rig.metric('safetyFinds')).toBe(0);
-    // each transaction announces once or not at all: all of those that had to have, and none that must not
+    // each transaction announces at most once: always while ringing, never while polling
     for (const client of clients) {
       const pid = pidOf(client);
       const own = all.filter((commit) => commit.pid === pid);
-      const heard = rig.announced.get(pid) ?? 0;
-      expect(heard).toBeGreaterThanOrEqual(own.filter(ringingIn).length);
-      expect(heard).toBeLessThanOrEqual(own.length - own.filter(silentIn).length);
+      const announced = rig.announced.get(pid) ?? 0;
+      expect(announced).toBeGreaterThanOrEqual(own.filter(ringingIn).length);
+      expect(announced).toBeLessThanOrEqual(own.length - own.filter(silentIn).length);
     }
   });
 
-  test('polls for a long transaction that did not announce itself, and the others go on', async () => {
+  test('the listener polls for a long transaction that did not announce itself, and other changes flow', async () => {
     const long = clients.pop()!;
     const held = Promise.withResolvers<void>();
-    // it begins in the middle of a burst, so that it holds the lock shared
+    // the transaction begins in the middle of a burst, so that it holds the shared lock
     let holds = false;
     const bursting = burst(clients, 100_000, 20_000, () => holds);
     await until('nobody rings', () => rig.isSilent, 10_000);
     const writing = rig.write(long, () => held.promise);
     await until(
-      'it holds the lock',
+      'the transaction holds the lock',
       async () =>
         (
           await admin(
@@ -133,7 +133,7 @@ describe('WAKE=auto', () => {
     const modes = rig.modes.length;
     await trickle(clients, 20, safetyIntervalMs + 500);
     expect(rig.modes.slice(modes).map(({ mode }) => mode)).not.toContain('ringing');
-    // a burst now must not be held to the pace of announcements: the request for the lock is withdrawn
+    // announcements must not slow a burst down: the listener withdraws its request for the lock
     await burst(clients, 100_000, 5_000, () => rig.mode === 'polling');
     expect(rig.mode).toBe('polling');
     await rig.allPublished();
@@ -145,7 +145,7 @@ describe('WAKE=auto', () => {
     expect(await rig.metric('safetyFinds')).toBe(0);
   });
 
-  test.each(['bell', 'lock'])('recovers when its %s connection is ended', async (name) => {
+  test.each(['bell', 'lock'])('the doorbell recovers when its %s connection is ended', async (name) => {
     for (let i = 0; i < 8; i++) {
       const ended = await admin(
         rig.url,
@@ -164,13 +164,13 @@ describe('WAKE=auto', () => {
     }
     console.log(report(rig.latencies()));
     expect(rig.latencies().at(-1)).toBeLessThan(safetyIntervalMs);
-    // it rings, and is heard
+    // the doorbell rings, and the listener receives it
     const rings = await rig.metric('rings');
     await rig.write(clients[0]!);
-    await until('the bell is heard', async () => (await rig.metric('rings')) > rings, lateMs);
+    await until('the listener receives a ring', async () => (await rig.metric('rings')) > rings, lateMs);
   });
 
-  test('gets the lock although the session of a former leader holds it', async () => {
+  test('the doorbell gets the lock although the session of a former leader holds it', async () => {
     await admin(
       rig.url,
       "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'plank listener (lock)'",
@@ -181,7 +181,7 @@ describe('WAKE=auto', () => {
     try {
       await former.query('select pg_advisory_lock(1886151019, 1)');
     } catch {
-      // the listener was faster, and has ended it already
+      // the listener was faster, and has ended this session already
     }
     await burst(clients, 200, 1_000);
     await rig.allPublished();
@@ -194,7 +194,7 @@ describe('WAKE=auto', () => {
 });
 
 describe('WAKE=poll', () => {
-  test('finds everything without a single announcement, also what two-phase commit prepared', async () => {
+  test('polling finds every change without an announcement, even one of a two-phase commit', async () => {
     const clients = await startRig({ WAKE: 'poll' });
     await rig.hearAnnouncements();
     await trickle(clients, 100, 1_000);

@@ -1,5 +1,5 @@
-// Gateways behind nginx are killed, or stopped one after the other, under load: their clients come back to another one with
-// their position and miss nothing; a stop is told with 1012, and REST answers all the while.
+// Gateways behind nginx are killed, or stopped one after the other, under load. Their clients come back to another gateway
+// with their position and miss nothing. A stop closes with 1012, and REST answers all the while.
 
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { Cluster } from '#deploy/local/cluster.ts';
@@ -36,14 +36,14 @@ async function connect(count: number): Promise<TestClient[]> {
   return clients;
 }
 
-/** Each client that came back asked with its position, and got the very next change that there was. */
+/** Each client that came back sent its position, and got the next change after it. */
 function expectResumed(client: TestClient): void {
   expect(client.resumed).toHaveLength(client.reconnects);
   for (const { since, first } of client.resumed)
     if (first !== undefined) expect(seqOf(first)).toBeGreaterThan(seqOf(since));
 }
 
-test('a killed gateway: its clients resume at the others', async () => {
+test('clients of a killed gateway resume at the others', async () => {
   await connect(60);
   const ledger = new Ledger({ databaseUrl, restUrl: cluster.url }).start();
   await ledger.more(60);
@@ -71,7 +71,7 @@ test('a killed gateway: its clients resume at the others', async () => {
   await victim!.start();
 });
 
-test('SIGTERM to all gateways in turn: closes are 1012 only, REST gives no 5xx', async () => {
+test('a SIGTERM to all gateways in turn closes with 1012 only, and REST gives no 5xx', async () => {
   await connect(60);
   const ledger = new Ledger({
     databaseUrl,
@@ -101,7 +101,7 @@ test('SIGTERM to all gateways in turn: closes are 1012 only, REST gives no 5xx',
   expect([...ledger.statuses.keys()].filter((status) => status === 0 || status >= 500)).toEqual([]);
 });
 
-test('a gateway that hangs: operators who come through nginx are answered by another', async () => {
+test('another gateway answers operators who come through nginx while one hangs', async () => {
   const [hanging] = cluster.gateways;
   hanging!.signal('SIGSTOP');
   try {

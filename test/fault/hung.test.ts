@@ -1,4 +1,4 @@
-// A gateway that hangs (SIGSTOP: its kernel still accepts connections) behind a real nginx: whoever comes is served by the others.
+// A gateway hangs behind a real nginx (SIGSTOP: its kernel still accepts connections): the others serve every client.
 
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { createPlank, type Link } from '#client/plank-client.ts';
@@ -19,7 +19,7 @@ beforeAll(async () => {
   const database = await createDatabase();
   stack.defer(() => database.drop());
   databaseUrl = database.url;
-  // how soon an SDK gives a silent gateway up follows from it
+  // an SDK gives a silent gateway up after 2.5 times this
   const env = { PLANK_LOG_NAME: database.name, PING_INTERVAL_MS: '2000' };
   cluster = await Cluster.start({ gateways: 3, databaseUrl, redisUrl: await redisUrl(), env });
   stack.defer(() => cluster.stop());
@@ -46,10 +46,10 @@ async function call(method: string, path: string, body?: unknown): Promise<numbe
   return answer.status;
 }
 
-test('the others serve whoever comes, from the first moment, and no request is repeated', async () => {
+test('the other gateways serve every client while one hangs, and no request is repeated', async () => {
   const before = await connectAll(30, { url: cluster.webSocketUrl });
   await admin(databaseUrl, "insert into items (name) values ('first')");
-  await until('everybody knows a position', () => before.every(({ pos }) => pos !== undefined), 5_000);
+  await until('every client has a position', () => before.every(({ pos }) => pos !== undefined), 5_000);
   const since = before[0]!.pos!;
   const links: Link[] = [];
   const planks = Array.from({ length: 9 }, (_, i) => {
@@ -78,7 +78,7 @@ test('the others serve whoever comes, from the first moment, and no request is r
     fresh = [...plain, ...resumed];
     expect(posted).toEqual(numbers.map(() => 201));
     expect(read).toEqual(numbers.map(() => 200));
-    // and later: after 5 s nginx asks it once more
+    // later as well: nginx tries the hung gateway again after 5 s
     const end = performance.now() + 6_000;
     while (performance.now() < end) {
       const more = await within(3_000, connectAll(5, { url: cluster.webSocketUrl }));
@@ -86,14 +86,14 @@ test('the others serve whoever comes, from the first moment, and no request is r
       for (const client of more) client.stop();
     }
     const elsewhere = (link: Link) => link.status === 'open' && !link.connection?.startsWith(`${hung.name}/`);
-    await until('the SDKs are elsewhere', () => links.every(elsewhere), 10_000);
+    await until('every SDK is at another gateway', () => links.every(elsewhere), 10_000);
     const counts = fresh.map(({ count }) => count);
     await admin(databaseUrl, "insert into items (name) values ('last')");
-    await until('everybody who came is told', () => fresh.every(({ count }, i) => count > counts[i]!), 5_000);
+    await until('every new client gets the change', () => fresh.every(({ count }, i) => count > counts[i]!), 5_000);
   } finally {
     hung.signal('SIGCONT');
   }
-  await until('it serves again', async () => (await health(hung)).http === 200, 5_000);
+  await until('the gateway serves again', async () => (await health(hung)).http === 200, 5_000);
   const counted = await admin(
     databaseUrl,
     "select count(*)::int as n, count(distinct name)::int as names from items where name like 'once%'",
@@ -101,7 +101,7 @@ test('the others serve whoever comes, from the first moment, and no request is r
   expect(counted).toEqual([{ n: 60, names: 60 }]);
   for (const client of [...before, ...fresh]) client.stop();
   await until(
-    'it is chosen again',
+    'nginx chooses the gateway again',
     async () => {
       const [client] = await connectAll(1, { url: cluster.webSocketUrl });
       const { connections } = await health(hung);

@@ -1,5 +1,5 @@
-// Rows of hundreds of megabytes: they are written, changed and deleted as without Plank, their changes come with the key, everybody
-// else's come whole, and no process dies or grows; nor do processes that start with such rows in the log.
+// Rows of hundreds of megabytes are written, changed and deleted as without Plank. Their changes arrive with the key, other
+// changes arrive whole. No process dies or grows, and none that starts with such rows in the log does.
 
 import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
@@ -22,7 +22,7 @@ beforeAll(async () => {
   await admin(
     databaseUrl,
     `create table files (id integer primary key, n integer default 0, body bytea, note text, doc jsonb, many text[]);
-     alter table files alter body set storage external, alter note set storage external; -- to compress them takes their time
+     alter table files alter body set storage external, alter note set storage external; -- compression would take its time
      select plank.attach('files')`,
   );
   cluster = await Cluster.start({
@@ -63,7 +63,7 @@ const writes: [what: string, sql: string, changes: string][] = [
   ['a delete', 'delete from files where id = 2', 'D'],
 ]; // prettier-ignore
 
-test('rows of hundreds of megabytes come with their keys, and harm nobody', async () => {
+test('rows of hundreds of megabytes arrive with their keys, and harm no process', async () => {
   const url = cluster.webSocketUrl;
   const files = await TestClient.connect({ url, tables: 'files', keepsFrames: true });
   const others = await TestClient.connect({ url, tables: 'items' });
@@ -97,21 +97,21 @@ test('rows of hundreds of megabytes come with their keys, and harm nobody', asyn
   for (const [i, peak] of after.entries()) expect(peak - before[i]!).toBeLessThan(100);
   expect([...cluster.gateways, ...cluster.listeners].map(({ pid }) => pid)).toEqual(pids);
 
-  // from before them, on both tables, by processes that are new
+  // resumes from before the large rows, on both tables, at restarted processes
   for (const node of [...cluster.listeners, ...cluster.gateways]) {
     await node.stop();
     await node.start();
   }
   const resumed = await TestClient.connect({ url, tables: 'items', since });
   const again = await TestClient.connect({ url, tables: 'files', since, keepsFrames: true });
-  await until('all of it comes again', () => resumed.count === written - 1 && again.count === expected, 15_000);
+  await until('every change comes again', () => resumed.count === written - 1 && again.count === expected, 15_000);
   expect(again.frames).toEqual(files.frames);
   await admin(databaseUrl, `insert into items (name, value) values ('last', 1)`);
-  await until('and goes on', () => resumed.count === written, 15_000);
+  await until('later changes arrive', () => resumed.count === written, 15_000);
   for (const client of [files, others, resumed, again]) client.stop();
 }, 120_000);
 
-test('an image of before there was a bound harms nobody either', async () => {
+test('an image from before there was a bound harms no process either', async () => {
   const url = cluster.webSocketUrl;
   const files = await TestClient.connect({ url, tables: 'files', keepsFrames: true });
   await admin(

@@ -1,5 +1,5 @@
-// The leading listener is killed or paused at the worst moments: another leads soon, the stream stays dense, and clients get
-// each change exactly once.
+// The leading listener is killed or paused at the worst moments: another leads soon, the stream stays dense, and clients
+// get each change once.
 
 import { Redis } from 'ioredis';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
@@ -94,7 +94,7 @@ async function streamEnd(): Promise<number> {
   return Number(await redis.hget(`{${name}}:meta`, 'last'));
 }
 
-/** The stream holds each seq from its first to the log's last one once, in order. */
+/** The stream holds each seq from its first to the log's last once, in order. */
 async function expectDenseStream(): Promise<void> {
   const seqs = await streamedSeqs();
   expect(seqs).toEqual(seqs.map((_, index) => seqs[0]! + index));
@@ -111,7 +111,7 @@ async function expectAllGot(ledger: Ledger): Promise<void> {
 }
 
 describe('a leader that is killed', () => {
-  test('while nothing happens is followed by the standby, which delivers', async () => {
+  test('the standby leads and delivers when the leader is killed while nothing happens', async () => {
     const first = await leader(cluster.listeners);
     const killedAt = performance.now();
     await kill(first);
@@ -124,7 +124,7 @@ describe('a leader that is killed', () => {
     await first.start();
   });
 
-  test('under load is followed by the standby, and nothing is lost, doubled or out of order', async () => {
+  test('the standby leads when the leader is killed under load: no change is lost, doubled or out of order', async () => {
     const first = await leader(cluster.listeners);
     const ledger = write({ restUrl: cluster.url, perSecond: 100 });
     await ledger.more(100);
@@ -140,7 +140,7 @@ describe('a leader that is killed', () => {
     await first.start();
   });
 
-  test('with changes drained and not yet published leaves them to the next', async () => {
+  test('the next leader publishes changes that the killed one drained and did not publish', async () => {
     const first = await leader(cluster.listeners);
     const ledger = write({ perSecond: 30 });
     await ledger.more(20);
@@ -160,11 +160,11 @@ describe('a leader that is killed', () => {
     await first.start();
   });
 
-  test('with a batch that Redis took and whose reply did not come does not get it published twice', async () => {
+  test('a batch whose reply from Redis was lost with the leader is not published twice', async () => {
     const first = await leader(cluster.listeners);
     const ledger = write({ perSecond: 30 });
     await ledger.more(20);
-    // the publisher is well, so that the next that it asks is to take a batch
+    // nothing is left to publish, so that the next request carries a new batch
     await until('the stream is level with the log', async () => (await streamEnd()) === (await logEnd()), 5_000);
     const before = await streamEnd();
     proxy.holdReplies();
@@ -183,7 +183,7 @@ describe('a leader that is killed', () => {
 });
 
 describe('a leader that is paused', () => {
-  test('for longer than its lease drains no more when it goes on, and stands by', async () => {
+  test('a leader paused for longer than its lease drains no more when it resumes, and stands by', async () => {
     const first = await leader(cluster.listeners);
     const second = cluster.listeners.find((node) => node !== first)!;
     const ledger = write({ perSecond: 60 });

@@ -1,5 +1,5 @@
-// A live query of the SDK under load, while what it hangs on fails: it is at every moment a moment of the table, never goes
-// back, and in the end is what SELECT says.
+// A live query of the SDK under load, while the parts that it depends on fail. Each of its pictures is a state that the table
+// had, no picture is older than the one before, and the last one equals SELECT.
 
 import { Redis } from 'ioredis';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
@@ -21,11 +21,11 @@ interface Task {
 }
 
 const deadlineMs = 20_000;
-/** of the rows 2n-1 and 2n, one is open and one is done, after each transaction */
+/** after each transaction, one of the rows 2n-1 and 2n is open and the other is done */
 const pairs = 10;
 const crowd = 2_000;
 const cutMs = 60_000;
-/** the SDK's longest pause before it tries again, and the work behind it on a busy machine */
+/** the SDK's longest pause before it tries again, and the work after it on a busy machine */
 const comeBackMs = 50_000;
 
 const tasks = `create table task (id integer primary key, status text not null, ver integer not null default 0);
@@ -43,7 +43,7 @@ let plank: Plank;
 let open: LiveQuery<Task>;
 let all: LiveQuery<Task>;
 let writers: Writers;
-/** the replica that serves the client; null: none */
+/** the replica that serves the client, or null */
 let node: string | null = null;
 let witness: Witness;
 /** another client, whose network is cut while everything else is tried */
@@ -94,7 +94,7 @@ beforeEach(() => {
 afterEach(() => writers.stop());
 afterAll(() => stack.disposeAsync());
 
-/** Keeps what is wrong with a query's pictures: each must be one between two transactions, and none older than the one before. */
+/** Records what is wrong with a query's pictures: each must lie between two transactions, and none may be older than the last. */
 class Witness {
   pictures = 0;
   readonly wrong: string[] = [];
@@ -122,7 +122,7 @@ class Witness {
   }
 }
 
-/** Transactions that turn pairs over, change filters' minds and keys, or empty the table and fill it again. */
+/** Transactions that swap the states of pairs, move rows in and out of filters, and change keys. */
 class Writers {
   transactions = 0;
   readonly #end = new AbortController();
@@ -163,11 +163,11 @@ function transaction(): string {
   const lock = `select from task where id in (${2 * n - 1}, ${2 * n}) order by id for update`;
   const choices = [
     `begin; ${lock}; ${turn} where id in (${2 * n - 1}, ${2 * n}); commit`,
-    // one leaves, in another statement than the one that enters
+    // one row leaves and the other enters in two statements
     `begin; ${lock};
      ${turn} where id = ${2 * n - 1}; ${turn} where id = ${2 * n}; commit`,
     `${turn} where id = ${id}`,
-    // it leaves and is back before anybody could look
+    // the row leaves and returns within one transaction
     `begin; ${turn} where id = ${id}; ${turn} where id = ${id}; commit`,
     `update task set id = nextval('task_id'), ver = 0 where id = (select max(id) from task where id <> ${id})`,
     `insert into task values (nextval('task_id'), 'open')`,
@@ -176,13 +176,13 @@ function transaction(): string {
   return choices[below(choices.length)]!;
 }
 
-/** Quiet; then the queries must become what the table is. */
+/** Stops the writers. Then the queries must become equal to the table. */
 async function expectRight(): Promise<void> {
   await writers.more(50);
   await writers.stop();
   const rows = await selected(databaseUrl);
-  await becomes('it has all rows', all, rows, deadlineMs);
-  await becomes('it has the open ones', open, rows.filter(isOpen), deadlineMs);
+  await becomes('the query has all rows', all, rows, deadlineMs);
+  await becomes('the query has the open rows', open, rows.filter(isOpen), deadlineMs);
   expect(witness.wrong).toEqual([]);
   expect(witness.pictures).toBeGreaterThan(20);
 }
@@ -204,7 +204,7 @@ function serving(): ClusterNode {
   return found;
 }
 
-test('while nothing fails: filters, keys and TRUNCATE', async () => {
+test('a live query follows filters, keys and TRUNCATE while nothing fails', async () => {
   await writers.more(200);
   for (let i = 0; i < 3; i++) {
     await admin(
@@ -218,26 +218,26 @@ test('while nothing fails: filters, keys and TRUNCATE', async () => {
   await admin(databaseUrl, `delete from task where id > 10000`);
 });
 
-test('its gateway is killed', async () => {
+test('a live query stays right when its gateway is killed', async () => {
   await writers.more(100);
   const victim = serving();
   await victim.kill();
-  await until('it is elsewhere', () => node !== null && node !== victim.name, deadlineMs);
+  await until('the client is at another gateway', () => node !== null && node !== victim.name, deadlineMs);
   await expectRight();
   await victim.start();
 });
 
-test('all gateways are restarted in turn', async () => {
+test('a live query stays right when all gateways are restarted in turn', async () => {
   for (const gateway of cluster.gateways) {
     await gateway.stop();
     await gateway.start();
     await writers.more(20);
   }
-  await until('it is somewhere', () => node !== null, deadlineMs);
+  await until('the client is connected', () => node !== null, deadlineMs);
   await expectRight();
 });
 
-test('Redis loses everything', async () => {
+test('a live query stays right when Redis loses everything', async () => {
   await writers.more(100);
   await redis.flushall();
   await writers.more(100);
@@ -247,7 +247,7 @@ test('Redis loses everything', async () => {
 
 const touchAll = (url: string) => admin(url, `update task set ver = ver + 1 where id between 101 and ${100 + crowd}`);
 
-test('its network is cut for longer than the log is kept', async () => {
+test('a live query begins again when its network was cut for longer than the log is kept', async () => {
   const database = await createDatabase();
   stack.defer(() => database.drop());
   await admin(database.url, tasks);
@@ -271,19 +271,19 @@ test('its network is cut for longer than the log is kept', async () => {
   for (let i = 0; i < 5; i++) await touchAll(database.url);
   const [extent] = await admin(database.url, 'select newest from plank.extent()');
   const oldest = async () => Number((await admin(database.url, 'select oldest from plank.extent()'))[0]!['oldest']);
-  await until('what it missed is forgotten', async () => (await oldest()) > Number(extent!['newest']), deadlineMs);
-  await until('it notices', () => client.state !== 'open', deadlineMs);
-  // what its gateway remembers goes as well
+  await until('the missed changes are no longer kept', async () => (await oldest()) > Number(extent!['newest']), deadlineMs);
+  await until('the client notices', () => client.state !== 'open', deadlineMs);
+  // the gateway's memory of them is lost as well
   await brief.stop();
   brief = await startEmbedded(database.url, { ...env, PORT: new URL(brief.url).port });
   cut.pass();
-  await until('it is told', () => resyncs.length > 0, deadlineMs);
-  await becomes('it has the open ones', query, (await selected(database.url)).filter(isOpen), deadlineMs);
+  await until('the client gets a resync', () => resyncs.length > 0, deadlineMs);
+  await becomes('the query has the open rows', query, (await selected(database.url)).filter(isOpen), deadlineMs);
   expect(resyncs).toEqual(['retention']);
   expect(pictures.wrong).toEqual([]);
 });
 
-test('its network was cut for a minute, while thousands of changes and all of the above went by', async () => {
+test('a live query resumes after a minute without a network and thousands of changes', async () => {
   const pictures = new Witness(far.open);
   for (let i = 0; i < 5; i++) await touchAll(databaseUrl);
   await writers.more(1_000);
@@ -292,12 +292,12 @@ test('its network was cut for a minute, while thousands of changes and all of th
   expect(far.plank.state).not.toBe('open');
   expect(pictures.pictures).toBe(0);
   far.proxy.pass();
-  // attempts that began in silence end with it
+  // ends attempts that began during the silence
   far.proxy.cut();
-  await until('it is back', () => far.open.state === 'live', comeBackMs);
+  await until('the query is live again', () => far.open.state === 'live', comeBackMs);
   writers = new Writers(databaseUrl);
   await expectRight();
-  await becomes('it has the open ones', far.open, (await selected(databaseUrl)).filter(isOpen), deadlineMs);
+  await becomes('the query has the open rows', far.open, (await selected(databaseUrl)).filter(isOpen), deadlineMs);
   expect(far.resyncs).toEqual([]);
   expect(pictures.wrong).toEqual([]);
   expect(pictures.pictures).toBeGreaterThan(20);

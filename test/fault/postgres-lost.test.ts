@@ -1,5 +1,5 @@
-// Postgres crashes, or falls silent towards the listener or the gateways: nothing is lost, and all of it flows again soon
-// after Postgres is back.
+// Postgres crashes, or falls silent towards the listener or the gateways: no change is lost, and changes flow again soon after
+// Postgres is back.
 
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -75,7 +75,7 @@ async function expectAllGot(): Promise<void> {
   }
 }
 
-/** Waits until something that is written from now on reaches all clients, and answers how long that took, in ms. */
+/** Waits until a change that is written from now on reaches all clients. Resolves with how long that took, in ms. */
 async function flowingMs(deadlineMs: number): Promise<number> {
   const counts = clients.map(({ count }) => count);
   return until('changes reach every client', () => clients.every(({ count }, i) => count > counts[i]!), deadlineMs);
@@ -91,7 +91,7 @@ test('a crash of Postgres under load loses nothing, and changes flow within 3 s 
   await expectAllGot();
 });
 
-test('silence towards the listener is noticed within 5 s, hinders no writer, and heals', async () => {
+test('a listener notices a silent Postgres within 5 s, delays no writer, and recovers', async () => {
   const [listener] = cluster.listeners;
   await leader(cluster.listeners);
   listenersPostgres.blackhole();
@@ -104,7 +104,7 @@ test('silence towards the listener is noticed within 5 s, hinders no writer, and
     5_000,
   );
   console.log(`noticed after ${noticed.toFixed(0)} ms`);
-  // it tries again, and meets silence
+  // the listener connects again, and meets silence
   const { accepted } = listenersPostgres;
   await until('the listener has tried again', () => listenersPostgres.accepted > accepted, 8_000);
   expect(ledger.longestPauseMs).toBeLessThan(1_000);
@@ -115,12 +115,12 @@ test('silence towards the listener is noticed within 5 s, hinders no writer, and
   await expectAllGot();
 });
 
-test('silence towards the gateways does not keep the stream from them', async () => {
+test('gateways receive the stream while Postgres is silent towards them', async () => {
   gatewaysPostgres.blackhole();
   await ledger.more(100);
   const write = () =>
     admin(postgres.url, `insert into items (name, value) values ('after a quiet time', 1) returning id`);
-  // in a quiet time they ask the log, and get no answer
+  // without changes the gateways query the log, and get no answer
   await ledger.stop();
   const quietSince = performance.now();
   await until('four seconds of quiet', () => performance.now() - quietSince > 4_000, 5_000);
@@ -131,7 +131,7 @@ test('silence towards the gateways does not keep the stream from them', async ()
   const [row] = await write();
   ledger.add(Number(row!['id']), 1);
   const key = `items/${row!['id']}`;
-  await until('it arrives', () => clients.every((client) => client.rows.has(key)), 3_000);
+  await until('the change arrives', () => clients.every((client) => client.rows.has(key)), 3_000);
   console.log(`a change after a quiet time took ${(performance.now() - writtenAt).toFixed(0)} ms without Postgres`);
   gatewaysPostgres.pass();
   await expectAllGot();

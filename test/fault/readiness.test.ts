@@ -1,5 +1,5 @@
-// Whether a gateway says the truth about itself: ready while it can tail Redis or read the log, not ready within five seconds when it can
-// do neither, and ready again; and whether it misses the canaries that do not come.
+// A gateway's readiness is true: it is ready while it can tail Redis or read the log, not ready within five seconds when it
+// can do neither, and ready again afterwards. It counts canaries that do not come as missed.
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
@@ -46,7 +46,7 @@ const isReady = async () => (await health(gateway, '/health/ready')).http === 20
 const seen = () => metric(gateway, 'plank_canary_seconds_count');
 const missed = () => metric(gateway, 'plank_canary_missed_total');
 
-/** Ready at each moment, and canaries come, for longer than a gateway waits before it says that it is not. */
+/** The gateway is ready and canaries come, for longer than a gateway waits before it reports that it is not ready. */
 async function expectServed(): Promise<void> {
   const before = await seen();
   const end = performance.now() + 6_000;
@@ -58,21 +58,21 @@ async function expectServed(): Promise<void> {
 }
 
 async function expectRecovered(): Promise<void> {
-  const ms = await until('it is ready', isReady, deadlineMs);
+  const ms = await until('the gateway is ready', isReady, deadlineMs);
   const before = await seen();
   await until('canaries come', async () => (await seen()) > before + 2, deadlineMs);
   console.log(`ready again after ${ms.toFixed(0)} ms`);
 }
 
 describe('a gateway', () => {
-  test('stays ready without Redis', async () => {
+  test('a gateway stays ready without Redis', async () => {
     toRedis.blackhole();
     await expectServed();
     toRedis.pass();
     await expectRecovered();
   });
 
-  test('stays ready without Postgres', async () => {
+  test('a gateway stays ready without Postgres', async () => {
     toPostgres.blackhole();
     await expectServed();
     toPostgres.pass();
@@ -80,9 +80,9 @@ describe('a gateway', () => {
   });
 
   test.each(['silent', 'refusing'])(
-    'is not ready within five seconds without both, %s, and then is again',
+    'a gateway without both (%s) is not ready within five seconds, and recovers',
     async (how) => {
-      await until('it tails Redis', async () => (await health(gateway)).changes === 'tailing', deadlineMs);
+      await until('the gateway tails Redis', async () => (await health(gateway)).changes === 'tailing', deadlineMs);
       const before = await missed();
       const cut = () => {
         for (const proxy of [toRedis, toPostgres]) {
@@ -90,10 +90,10 @@ describe('a gateway', () => {
           else proxy.cut();
         }
       };
-      // connections that are made anew are cut as well
+      // new connections are cut as well
       const cutting = how === 'refusing' ? setInterval(cut, 1) : undefined;
       cut();
-      const ms = await until('it is not ready', async () => !(await isReady()), deadlineMs);
+      const ms = await until('the gateway is not ready', async () => !(await isReady()), deadlineMs);
       console.log(`not ready ${ms.toFixed(0)} ms after both were lost (${how})`);
       const { reason } = (await (await fetch(`${gateway.url}/health/ready`)).json()) as { reason: string };
       expect(reason).toBe('neither the stream nor the log in Postgres can be read');
@@ -106,10 +106,10 @@ describe('a gateway', () => {
     },
   );
 
-  test('misses canaries while nobody leads, and is ready all the same', async () => {
+  test('a gateway misses canaries while no listener leads, and stays ready', async () => {
     const before = await missed();
     await cluster.listeners[0]!.stop();
-    await until('it misses them', async () => (await missed()) > before + 1, deadlineMs);
+    await until('canaries are missed', async () => (await missed()) > before + 1, deadlineMs);
     expect(await isReady()).toBe(true);
     await cluster.listeners[0]!.start();
     await expectRecovered();

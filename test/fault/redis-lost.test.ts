@@ -1,5 +1,5 @@
-// Redis loses what it held, dies, or falls silent, under load: clients get everything from the log in Postgres, none
-// reconnects, and none waits longer than two seconds.
+// Redis loses its data, dies, or falls silent, under load: clients get every change from the log in Postgres, none reconnects,
+// and none waits longer than two seconds.
 
 import { Redis } from 'ioredis';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
@@ -73,7 +73,7 @@ async function fallbackReads(): Promise<number> {
   return counts.reduce((sum, count) => sum + count);
 }
 
-/** The end of each test: everything arrived once and in order on the first connection, in time, and the stream is back. */
+/** At the end of each test: every change arrived once, in order, in time, on the first connection, and the stream is back. */
 async function expectUnharmed(what: string): Promise<void> {
   await ledger.more(50);
   await ledger.finish(clients);
@@ -90,7 +90,7 @@ async function expectUnharmed(what: string): Promise<void> {
 }
 
 describe('Redis loses data', () => {
-  test('by FLUSHALL', async () => {
+  test('clients get every change when FLUSHALL empties Redis', async () => {
     for (let round = 0; round < 5; round++) {
       await redis.flushall();
       await ledger.more(10);
@@ -99,29 +99,29 @@ describe('Redis loses data', () => {
     expect(await redis.hget('{plank}:meta', 'last')).not.toBeNull();
   });
 
-  test('by DEL of the stream only', async () => {
+  test('clients get every change when only the stream is deleted', async () => {
     await redis.del('{plank}:stream');
     await expectUnharmed('DEL of the stream');
   });
 
-  test('by DEL of the meta key only', async () => {
+  test('clients get every change when only the meta key is deleted', async () => {
     await redis.del('{plank}:meta');
     await expectUnharmed('DEL of meta');
   });
 
-  test('behind its last entries, so that the listener has to fill a gap', async () => {
+  test('the listener fills a gap when Redis lost its last entries', async () => {
     const [listener] = cluster.listeners;
     const before = await metric(listener!, 'plank_publish_gaps_total');
     await redis.multi().del('{plank}:stream').hincrby('{plank}:meta', 'last', -3).exec();
     await until(
-      'the listener met it',
+      'the listener met the gap',
       async () => (await metric(listener!, 'plank_publish_gaps_total')) > before,
       3_000,
     );
-    await expectUnharmed('a gap before what comes next');
+    await expectUnharmed('a gap before the next batch');
   });
 
-  test('that a gateway has not read yet', async () => {
+  test('a gateway reads the log when Redis lost entries that it had not read yet', async () => {
     const [gateway] = cluster.gateways;
     const before = await metric(gateway!, 'plank_stream_gaps_total');
     gateway!.signal('SIGSTOP');
@@ -131,18 +131,18 @@ describe('Redis loses data', () => {
     } finally {
       gateway!.signal('SIGCONT');
     }
-    await until('the gateway met it', async () => (await metric(gateway!, 'plank_stream_gaps_total')) > before, 3_000);
+    await until('the gateway met the gap', async () => (await metric(gateway!, 'plank_stream_gaps_total')) > before, 3_000);
     await expectUnharmed('trimmed before it was read');
   });
 });
 
 describe('Redis is away', () => {
-  test('killed, gone for a while and restarted empty', async () => {
+  test('clients get every change when Redis is killed, gone for a while and restarted empty', async () => {
     const before = await fallbackReads();
     await server.kill();
     const counts = clients.map(({ count }) => count);
     await ledger.more(150);
-    // delivery goes on meanwhile
+    // changes are delivered meanwhile
     await until('each client got 50 more', () => clients.every(({ count }, i) => count > counts[i]! + 50), 3_000);
     expect(await fallbackReads()).toBeGreaterThan(before);
     expect(await metric(cluster.listeners[0]!, 'plank_publish_failures_total')).toBeGreaterThan(0);
@@ -151,14 +151,14 @@ describe('Redis is away', () => {
     await expectUnharmed('killed');
   });
 
-  test('silent towards the gateways, with both ends open', async () => {
+  test('clients get every change when Redis is silent towards the gateways', async () => {
     const counts = clients.map(({ count }) => count);
     toGateways.blackhole();
     const { accepted } = toGateways;
     await ledger.more(100);
     await until('each client got 50 more', () => clients.every(({ count }, i) => count > counts[i]! + 50), 3_000);
     expect(await allTail()).toBe(false);
-    // connections that are made meanwhile meet silence too
+    // new connections meet silence, too
     await until('the gateways have tried again', () => toGateways.accepted >= accepted + 2, 8_000);
     await ledger.more(100);
     toGateways.pass();
@@ -167,7 +167,7 @@ describe('Redis is away', () => {
     await expectUnharmed('silent towards the gateways');
   });
 
-  test('silent towards the listener, with both ends open', async () => {
+  test('clients get every change when Redis is silent towards the listener', async () => {
     toListener.blackhole();
     const { accepted } = toListener;
     await until('the listener has tried again', () => toListener.accepted > accepted, 8_000);

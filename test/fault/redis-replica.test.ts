@@ -1,4 +1,4 @@
-// A gateway that reads changes from a replica of Redis burdens the primary with nothing, and outlives the replica.
+// A gateway that reads changes from a replica of Redis puts no load on the primary, and survives the loss of the replica.
 
 import { Redis } from 'ioredis';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
@@ -58,7 +58,7 @@ async function readsOf(redis: LocalRedis): Promise<number> {
 
 const tails = async () => (await health(gateway)).changes === 'tailing';
 
-test('changes come from the replica, without it from the log, and from the replica again', async () => {
+test('changes come from the replica, from the log while it is down, and from the replica again', async () => {
   await until('the gateway tails', tails, 10_000);
   const ledger = new Ledger({ databaseUrl, restUrl: cluster.url }).start();
   const before = await readsOf(replica);
@@ -74,7 +74,7 @@ test('changes come from the replica, without it from the log, and from the repli
 
   await ledger.finish(clients);
   for (const client of clients) expect(ledger.verify(client)).toEqual([]);
-  // on the connections that they had
+  // every client kept its connection
   expect(clients.flatMap(({ closeCodes }) => closeCodes)).toEqual([]);
   expect(await readsOf(primary)).toBe(0);
 });

@@ -1,5 +1,5 @@
-// Behind a Redis that takes long for each batch, batches become larger and drains go on; what it has not taken yet stays in the log,
-// and not in the listener's memory.
+// With a Redis that is slow for each batch, batches become larger and drains go on. Batches that Redis has not taken stay in
+// the log, not in the listener's memory.
 
 import { Client } from 'pg';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
@@ -57,7 +57,7 @@ afterAll(() => stack.disposeAsync());
 
 let written = 0;
 
-/** Writes so many rows of `rowBytes`, `each` in a transaction. */
+/** Writes `transactions` times `each` rows of `rowBytes`. */
 async function write(transactions: number, each: number): Promise<void> {
   for (let i = 0; i < transactions; i++) {
     await writer.query({
@@ -69,7 +69,7 @@ async function write(transactions: number, each: number): Promise<void> {
   }
 }
 
-/** The client has everything, once and in order. */
+/** Waits until the client has every change, once and in order. */
 async function arrived(deadlineMs: number): Promise<void> {
   await until('everything arrives', () => client.count >= written, deadlineMs);
   expect(client.count).toBe(written);
@@ -90,7 +90,7 @@ async function eventsADrain(): Promise<number> {
   return (after.events - before.events) / (after.count - before.count);
 }
 
-test('drains wait for the batch before theirs, and find the more', async () => {
+test('a drain waits for the batch before it, and finds more changes', async () => {
   await eventsADrain();
   const quick = await eventsADrain();
   toRedis.delay(40);
@@ -100,18 +100,18 @@ test('drains wait for the batch before theirs, and find the more', async () => {
   expect(slow).toBeGreaterThan(2 * quick);
 });
 
-test('what Redis does not take in time is not kept in memory, and arrives', async () => {
+test('batches that Redis does not take in time are not kept in memory, and arrive', async () => {
   await write(20, 100);
   await arrived(10_000);
   const before = await metric(listener, 'process_resident_memory_bytes');
   toRedis.delay(300);
   let most = before;
-  // 120 MB, and as much again on its way through a process that would keep it
+  // 120 MB of rows, and as much again in a process that would keep them
   for (let i = 0; i < 6; i++) {
     await write(100, 100);
     most = Math.max(most, await metric(listener, 'process_resident_memory_bytes'));
   }
-  // drains go on meanwhile
+  // drains do not wait for Redis
   const drained = async () => (await metric(listener, 'plank_drained_events_total')) >= written;
   await until('everything is drained', drained, 20_000);
   most = Math.max(most, await metric(listener, 'process_resident_memory_bytes'));

@@ -1,4 +1,5 @@
-// Replicas come, go and are drained under load, behind a real nginx: nobody misses anything, and connections end spread evenly.
+// Replicas come, go and are drained under load, behind a real nginx: no client misses a change, and connections end evenly
+// spread.
 
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { createPlank, type Link, type LiveQuery, type Plank } from '#client/plank-client.ts';
@@ -21,7 +22,7 @@ let databaseUrl: string;
 const clients: TestClient[] = [];
 const planks: Plank[] = [];
 const lives: LiveQuery[] = [];
-/** where each SDK is with its connection */
+/** the connection's state of each SDK */
 const links: Link[] = [];
 
 beforeAll(async () => {
@@ -52,7 +53,10 @@ afterAll(async () => {
 const connectionsOf = async (node: ClusterNode) => (await health(node)).connections ?? 0;
 const counts = () => Promise.all(cluster.gateways.map(connectionsOf));
 
-/** All are connected, and no replica is further than a tenth, or ten, from the fair share. Resolves with how long it took, in ms. */
+/**
+ * Waits until all are connected and no replica is further than a tenth, or ten, from the fair share. Resolves with how long
+ * that took, in ms.
+ */
 function evenlySpread(deadlineMs: number): Promise<number> {
   let last: number[] = [];
   const isEven = async () => {
@@ -73,7 +77,7 @@ function evenlySpread(deadlineMs: number): Promise<number> {
   });
 }
 
-/** Each plain client has got each change once and in order, each live query is what the table is. */
+/** Each plain client has got each change once and in order, and each live query equals the table. */
 async function expectComplete(ledger: Ledger): Promise<void> {
   await ledger.finish(clients);
   for (const client of clients) expect(ledger.verify(client)).toEqual([]);
@@ -95,11 +99,11 @@ async function operate(path: string): Promise<{ status: number; body: Record<str
   return { status: answer.status, body: (await answer.json()) as Record<string, unknown> };
 }
 
-test('2 replicas, then 4, then 2, under load: 0 lost, 0 doubled, and even each time', async () => {
+test('clients of 2, then 4, then 2 replicas miss nothing, get nothing twice, and are spread evenly', async () => {
   const ledger = new Ledger({ databaseUrl, restUrl: cluster.url, sqlWriters: 2, restWriters: 2 }).start();
-  // who has got nothing yet knows no position, and is not asked to go
+  // a client without a position is not asked to leave
   await ledger.more(20);
-  await until('everybody has got a change', () => clients.every(({ count }) => count > 0), 5_000);
+  await until('every client has a change', () => clients.every(({ count }) => count > 0), 5_000);
   await evenlySpread(5_000);
 
   await Promise.all([cluster.addGateway(), cluster.addGateway()]);
@@ -117,7 +121,7 @@ test('2 replicas, then 4, then 2, under load: 0 lost, 0 doubled, and even each t
 
   await ledger.more(40);
   await expectComplete(ledger);
-  // a reload of nginx may cut a connection that a request is just sent on: 0
+  // status 0 is allowed: a reload of nginx may cut a connection as a request is sent on it
   expect([...ledger.statuses.keys()].filter((status) => status >= 500)).toEqual([]);
   const codes = clients.flatMap(({ closeCodes }) => closeCodes);
   expect(codes.length).toBeGreaterThan(plainClients / 2);
@@ -125,18 +129,18 @@ test('2 replicas, then 4, then 2, under load: 0 lost, 0 doubled, and even each t
   expect(clients.flatMap(({ refusals }) => refusals)).toEqual([]);
 });
 
-test('a drained replica runs without clients, none is sent to it, and it gets its share when that is undone', async () => {
+test('a drained replica has no clients and gets none, and gets its share when it is undrained', async () => {
   const [drained, other] = cluster.gateways as [ClusterNode, ClusterNode];
-  // those of the test before, which are verified
+  // rows of the test before are verified already
   for (const { rows } of clients) rows.clear();
   const ledger = new Ledger({ databaseUrl, restUrl: cluster.url, sqlWriters: 1, restWriters: 2 }).start();
   const { status, body } = await operate(`${drained.name}/drain`);
   expect([status, body.node, body.state, body.warning]).toEqual([202, drained.name, 'draining', undefined]);
   expect(await health(drained, '/health/ready')).toMatchObject({ http: 503, ready: false });
-  await until('its clients are at the other', async () => (await connectionsOf(other)) === everyone, 15_000);
+  await until('its clients are at the other replica', async () => (await connectionsOf(other)) === everyone, 15_000);
   expect(await connectionsOf(drained)).toBe(0);
 
-  // with the fewest connections it is the first that nginx thinks of
+  // nginx would choose it first, as it has the fewest connections
   const opened = await metric(drained, 'plank_connections_opened_total');
   const fresh = await connectAll(20, { url: cluster.webSocketUrl });
   const streams = await Promise.all(Array.from({ length: 5 }, () => overEvents(cluster.url, { table: 'items' })));
@@ -153,7 +157,7 @@ test('a drained replica runs without clients, none is sent to it, and it gets it
   expect([...ledger.statuses.keys()].filter((code) => code === 0 || code >= 500)).toEqual([]);
 });
 
-test('says what cannot be drained', async () => {
+test('a node that cannot be drained is refused with the reason', async () => {
   expect(await operate('nobody/drain')).toMatchObject({ status: 404, body: { code: 'NOT_FOUND' } });
   expect(await operate('listener-1/drain')).toMatchObject({ status: 400, body: { code: 'INVALID' } });
   const reading = await fetch(`${cluster.nginx!.operationsUrl}/ops/nodes/gateway-3/drain`);
@@ -164,7 +168,7 @@ test('an address that dials too often is refused with 429, and an SDK behind it 
   const dial = async () => (await fetch(`${cluster.url}/ws`)).status;
   let refused = 0;
   await until(
-    'it is refused',
+    'a dial is refused',
     async () => {
       const statuses = await Promise.all(Array.from({ length: 200 }, dial));
       refused += statuses.filter((status) => status === 429).length;
@@ -176,6 +180,6 @@ test('an address that dials too often is refused with 429, and an SDK behind it 
   const plank = createPlank({ url: cluster.webSocketUrl });
   stack.defer(() => plank.close());
   await plank.table('items').live().ready;
-  // whoever is connected stays
+  // connected clients stay
   expect((await counts()).reduce((sum, count) => sum + count)).toBe(everyone + 1);
 });

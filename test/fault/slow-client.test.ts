@@ -1,5 +1,5 @@
-// Clients that read slowly, or not at all for a while, cost the gateway no memory and the others no time; they catch up, or
-// are told that what came next is gone.
+// Clients that read slowly, or not at all for a while, cost the gateway no memory and the others no time. They catch up, or are
+// closed with the reason that the next change is no longer kept.
 
 import { Client } from 'pg';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
@@ -26,7 +26,7 @@ beforeAll(async () => {
   const database = await createDatabase();
   stack.defer(() => database.drop());
   databaseUrl = database.url;
-  // before the gateways start: they would learn of it a moment later
+  // before the gateways start: running ones would notice the table a moment later
   await admin(
     databaseUrl,
     'create table big (id integer primary key, value double precision, updated_at timestamptz, body text)',
@@ -39,7 +39,7 @@ beforeAll(async () => {
     redisUrl: await redisUrl(),
     env: { PLANK_LOG_NAME: database.name },
     gatewayEnv: { RING_BYTES: `${ringBytes}`, MAX_QUEUE_BYTES: `${maxQueueBytes}` },
-    // Redis keeps less than what the slow are behind by, so that they need the log
+    // Redis keeps less than slow clients lag by, so that they need the log
     listenerEnv: { STREAM_BYTES: `${2 * megabyte}` },
   });
   stack.defer(() => cluster.stop());
@@ -56,7 +56,7 @@ afterAll(() => stack.disposeAsync());
 
 let lastId = 0;
 
-/** Writes rows of that size, `each` in a transaction, and waits behind each until `done`. */
+/** Writes rows of `bytes`, `each` in a transaction, and waits after each transaction until `done`. */
 async function writeBig(count: number, done: () => boolean = () => true, each = 5, bytes = rowBytes): Promise<void> {
   for (let i = 0; i < count; i += each) {
     const values = Array.from({ length: each }, () => `(${++lastId}, 1, clock_timestamp(), repeat('x', ${bytes}))`);
@@ -72,10 +72,10 @@ function expectRows(client: TestClient, table: string, from: number, to: number)
 }
 
 describe('a client that reads nothing', () => {
-  test('costs no memory and no time of others, and then gets all of it in order', async () => {
+  test('a client that reads nothing costs no memory and delays no other, then gets every change in order', async () => {
     const others = await connectAll(3, { url, tables: 'big' });
     const slow = await TestClient.connect({ url, tables: 'big' });
-    // what a process of this size needs with such rows and no slow client
+    // the memory of this process with such rows and no slow client
     await writeBig(100, () => others.every(({ rows }) => rows.size >= lastId - 10));
     await until('all have them', () => [slow, ...others].every(({ rows }) => rows.size === lastId), 10_000);
     const before = await metric(gateway, 'process_resident_memory_bytes');
@@ -98,28 +98,28 @@ describe('a client that reads nothing', () => {
     const grown = (peak - before) / megabyte;
     console.log(`others' p99 ${p99.toFixed(0)} ms; memory grew by ${grown.toFixed(1)} MB over 100 MB of changes`);
     expect(p99).toBeLessThan(2_000);
-    // what may be held for it, and room for garbage; a queue for it would be the 100 MB
+    // the bounds of ring and queue, and room for garbage; an unbounded queue would hold the 100 MB
     expect(grown).toBeLessThan((ringBytes + maxQueueBytes) / megabyte + 75);
     expect(await metric(gateway, 'plank_ring_bytes')).toBeLessThan(ringBytes + 2 * megabyte);
 
     slow.resume();
-    const ms = await until('it has caught up', () => slow.rows.size === lastId, 20_000);
+    const ms = await until('the client has caught up', () => slow.rows.size === lastId, 20_000);
     console.log(`100 MB behind, it caught up in ${ms.toFixed(0)} ms`);
     for (const client of [slow, ...others]) {
       expectRows(client, 'big', 1, lastId);
       expect(client.closeCodes).toEqual([]);
     }
-    await until('it is live again', async () => (await metric(gateway, 'plank_catching_up')) === 0, 5_000);
+    await until('the client is live again', async () => (await metric(gateway, 'plank_catching_up')) === 0, 5_000);
     for (const client of [slow, ...others]) client.stop();
   });
 
-  test('and then reads in sips, catches up', async () => {
+  test('a client that reads little by little catches up', async () => {
     const from = lastId + 1;
     const client = await TestClient.connect({ url, tables: 'big' });
     const watcher = await TestClient.connect({ url, tables: 'big' });
     client.pause();
     const follow = () => watcher.rows.has(`big/${lastId}`);
-    // how much the kernel takes before the gateway notices depends on the system
+    // how much the kernel buffers before the gateway notices depends on the system
     const behind = async () => (await metric(gateway, 'plank_catching_up')) === 1;
     for (let i = 0; i < 40 && !(await behind()); i++) await writeBig(50, follow);
     expect(await behind()).toBe(true);
@@ -132,10 +132,10 @@ describe('a client that reads nothing', () => {
   });
 });
 
-describe('a client that is behind the retention', () => {
-  test('is closed with 4508 when it was too slow', async () => {
+describe('a client that lags behind the retention', () => {
+  test('a client that was too slow is closed with 4508', async () => {
     const slow = await TestClient.connect({ url, tables: 'big', reconnects: false });
-    // what the gateway itself has not read yet must not be forgotten: it would begin anew, with all its clients
+    // changes that the gateway has not read yet must not be purged: it would begin again, with all its clients
     const watcher = await TestClient.connect({ url, tables: 'big' });
     const follow = () => watcher.rows.has(`big/${lastId}`);
     slow.pause();
@@ -144,14 +144,14 @@ describe('a client that is behind the retention', () => {
     for (let i = 0; i < 40 && !(await behind()); i++) await writeBig(50, follow);
     // more than memory and Redis hold
     await writeBig(150, follow);
-    const forget = async () => {
+    const purge = async () => {
       const [row] = await admin(
         databaseUrl,
         `select plank.forget((select term from plank.leader), '0', 0, 10000) as gone`,
       );
       return row!['gone'] === '0';
     };
-    await until('the log forgets what it did not read', forget, 10_000);
+    await until('the log purges the changes that the client did not read', purge, 10_000);
     slow.resume();
     expect(await slow.closed(10_000)).toBe(4508);
     expect(slow.problems).toEqual([]);
@@ -161,7 +161,7 @@ describe('a client that is behind the retention', () => {
     watcher.stop();
   });
 
-  test('is closed with 4410 when it resumes from too far back', async () => {
+  test('a client that resumes from before the retention is closed with 4410', async () => {
     const { epoch } = (await admin(databaseUrl, 'select epoch from plank.extent()'))[0]!;
     const client = await TestClient.connect({ url, since: `e${epoch}.1`, reconnects: false });
     expect(await client.closed()).toBe(4410);

@@ -1,4 +1,4 @@
-// One round of the torture run, so that the run itself stays sound. The long runs are made by hand: `npm run torture`.
+// One round of the torture run, so that the run itself keeps working. Long runs are started by hand: `npm run torture`.
 
 import { expect, test } from 'vitest';
 import { torture } from '../torture/run.ts';
