@@ -50,35 +50,35 @@ async function probe(url: string): Promise<number> {
   return bytes;
 }
 
-async function connect(wish: Extract<ClientsQuestion, { ask: 'connect' }>): Promise<Connected> {
+async function connect(request: Extract<ClientsQuestion, { ask: 'connect' }>): Promise<Connected> {
   const { promise: allThere, resolve } = Promise.withResolvers<void>();
-  const got = new Uint32Array(wish.clients);
+  const got = new Uint32Array(request.clients);
   let complete = 0;
   const done = () => {
-    if (++complete === wish.clients) resolve();
+    if (++complete === request.clients) resolve();
   };
   const cpu = process.cpuUsage();
   const started = performance.now();
   let next = 0;
   const line = async () => {
-    while (next < wish.clients) {
+    while (next < request.clients) {
       const client = next++;
       open.push(
-        await openRawSocket(wish.url, (chunk) => {
+        await openRawSocket(request.url, (chunk) => {
           const before = got[client]!;
           got[client] = before + chunk.length;
-          if (before < wish.bytes && got[client] >= wish.bytes) done();
+          if (before < request.bytes && got[client] >= request.bytes) done();
         }),
       );
-      if (wish.bytes === 0) done();
+      if (request.bytes === 0) done();
     }
   };
   const late = new AbortController();
   try {
     await Promise.race([
       Promise.all([allThere, ...Array.from({ length: handshakesAtOnce }, line)]),
-      sleep(wish.deadlineMs, undefined, { signal: late.signal }).then(() => {
-        throw new Error(`${complete} of ${wish.clients} clients have all after ${wish.deadlineMs} ms`);
+      sleep(request.deadlineMs, undefined, { signal: late.signal }).then(() => {
+        throw new Error(`${complete} of ${request.clients} clients have all after ${request.deadlineMs} ms`);
       }),
     ]);
   } finally {
@@ -89,7 +89,7 @@ async function connect(wish: Extract<ClientsQuestion, { ask: 'connect' }>): Prom
   const busy = (user + system) / 1_000 / ms;
   // what comes twice comes later
   await sleep(quietMs);
-  const wrong = got.findIndex((bytes) => bytes !== wish.bytes);
-  if (wrong >= 0) throw new Error(`client ${wrong} got ${got[wrong]} bytes instead of ${wish.bytes}`);
-  return { ms, busy, bytes: wish.bytes };
+  const wrong = got.findIndex((bytes) => bytes !== request.bytes);
+  if (wrong >= 0) throw new Error(`client ${wrong} got ${got[wrong]} bytes instead of ${request.bytes}`);
+  return { ms, busy, bytes: request.bytes };
 }

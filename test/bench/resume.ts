@@ -41,9 +41,9 @@ export async function resume({ quick, folder, say }: BenchOptions): Promise<Benc
 
   const url = `${cluster.webSocketUrl}?since=${since}`;
   const { bytes } = await crowd.ask({ ask: 'probe', url });
-  const storm = async (wish: { url: string; clients: number; bytes: number }) => {
+  const storm = async (request: { url: string; clients: number; bytes: number }) => {
     try {
-      return await crowd.ask({ ask: 'connect', ...wish, deadlineMs });
+      return await crowd.ask({ ask: 'connect', ...request, deadlineMs });
     } finally {
       await crowd.ask({ ask: 'disconnect' });
       await until('the gateway has seen them go', async () => (await connections(cluster)) === 0, 30_000);

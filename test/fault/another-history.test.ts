@@ -151,52 +151,55 @@ const table = cases.flatMap((one) => [
   ...(one.keeps === 'all' ? [] : [{ ...one, redis: 'emptied' }]),
 ]);
 
-test.each(table)('clients begin again at most once after $name, with Redis $redis', async ({ save, restore, keeps, redis }) => {
-  await using own = new AsyncDisposableStack();
-  await server('drop database if exists app with (force)');
-  await server('create database app');
-  await migrate(url());
-  await admin(url(), `create table public.t (id integer primary key); select plank.attach('public.t')`);
-  const relay: Relay = await startRelay(url(), { LEASE_MS: '3000' });
-  own.defer(() => relay.stop());
-  const open = async (ask: object, at = relay.urls[0]!) => {
-    const reader = await overWebSocket(at, { table: 't', ...ask });
-    own.defer(async () => reader.close());
-    return reader;
-  };
-  const staying = await Promise.all(relay.urls.map((at) => open({ snapshot: true }, at)));
-  await Promise.all(staying.map((reader) => reader.rows()));
-  await written('1, 3');
-  await arrived(staying, 3);
-  const kept = (staying[0]!.all.at(-1) as { pos: string }).pos;
-  await save();
-  await written('100, 119');
-  await arrived(staying, 119);
-  const late = (staying[0]!.all.findLast(({ type }) => type === 'change') as { pos: string }).pos;
-  await restore();
-  if (redis === 'emptied') await relay.flush();
-  // the new history becomes longer than the abandoned one, or stays shorter
-  const last = redis === 'emptied' ? 240 : 204;
-  await written(`200, ${last}`);
-  await arrived(staying, last);
+test.each(table)(
+  'clients begin again at most once after $name, with Redis $redis',
+  async ({ save, restore, keeps, redis }) => {
+    await using own = new AsyncDisposableStack();
+    await server('drop database if exists app with (force)');
+    await server('create database app');
+    await migrate(url());
+    await admin(url(), `create table public.t (id integer primary key); select plank.attach('public.t')`);
+    const relay: Relay = await startRelay(url(), { LEASE_MS: '3000' });
+    own.defer(() => relay.stop());
+    const open = async (ask: object, at = relay.urls[0]!) => {
+      const reader = await overWebSocket(at, { table: 't', ...ask });
+      own.defer(async () => reader.close());
+      return reader;
+    };
+    const staying = await Promise.all(relay.urls.map((at) => open({ snapshot: true }, at)));
+    await Promise.all(staying.map((reader) => reader.rows()));
+    await written('1, 3');
+    await arrived(staying, 3);
+    const kept = (staying[0]!.all.at(-1) as { pos: string }).pos;
+    await save();
+    await written('100, 119');
+    await arrived(staying, 119);
+    const late = (staying[0]!.all.findLast(({ type }) => type === 'change') as { pos: string }).pos;
+    await restore();
+    if (redis === 'emptied') await relay.flush();
+    // the new history becomes longer than the abandoned one, or stays shorter
+    const last = redis === 'emptied' ? 240 : 204;
+    await written(`200, ${last}`);
+    await arrived(staying, last);
 
-  const comesBack = async (from: string, at?: string) => {
-    const reader = await open({ from, snapshot: true }, at);
-    await arrived([reader], last);
-    return reader.all;
-  };
-  const third = await relay.startGateway();
-  const back = await Promise.all([comesBack(late), comesBack(late, third), comesBack(kept), comesBack(kept, third)]);
-  const rows = (await admin(url(), 'select id from public.t order by id')).map(({ id }) => Number(id));
-  for (const { all } of staying) {
-    expect(resyncs(all)).toHaveLength(keeps === 'all' ? 0 : 1);
-    const since = all.findLastIndex(({ type }) => type === 'resync');
-    if (keeps !== 'all') expect(ids(all.slice(since))).toEqual(rows);
-  }
-  for (const [i, frames] of back.entries()) {
-    const isValid = keeps === 'all' || (keeps === 'saved' && i > 1);
-    expect(resyncs(frames)).toHaveLength(isValid ? 0 : 1);
-    if (keeps !== 'all') expect(ids(frames).filter(isAbandoned)).toEqual([]);
-  }
-  for (const at of relay.urls) expect(await (await fetch(`${at}/health`)).json()).toMatchObject({ status: 'ok' });
-});
+    const comesBack = async (from: string, at?: string) => {
+      const reader = await open({ from, snapshot: true }, at);
+      await arrived([reader], last);
+      return reader.all;
+    };
+    const third = await relay.startGateway();
+    const back = await Promise.all([comesBack(late), comesBack(late, third), comesBack(kept), comesBack(kept, third)]);
+    const rows = (await admin(url(), 'select id from public.t order by id')).map(({ id }) => Number(id));
+    for (const { all } of staying) {
+      expect(resyncs(all)).toHaveLength(keeps === 'all' ? 0 : 1);
+      const since = all.findLastIndex(({ type }) => type === 'resync');
+      if (keeps !== 'all') expect(ids(all.slice(since))).toEqual(rows);
+    }
+    for (const [i, frames] of back.entries()) {
+      const isValid = keeps === 'all' || (keeps === 'saved' && i > 1);
+      expect(resyncs(frames)).toHaveLength(isValid ? 0 : 1);
+      if (keeps !== 'all') expect(ids(frames).filter(isAbandoned)).toEqual([]);
+    }
+    for (const at of relay.urls) expect(await (await fetch(`${at}/health`)).json()).toMatchObject({ status: 'ok' });
+  },
+);

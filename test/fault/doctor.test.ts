@@ -322,7 +322,10 @@ describe('the doctor on a machine', () => {
     [250, 100, 'warning'],
     // half of a slow round trip may explain the whole difference
     [250, 400, 'ok'],
-  ] as const)('the doctor rates a clock that is %i ms off, with an answer after %i ms, as %s', (offMs, tripMs, level) => {
-    expect(verdict('Redis', offMs, tripMs).level).toBe(level);
-  });
+  ] as const)(
+    'the doctor rates a clock that is %i ms off, with an answer after %i ms, as %s',
+    (offMs, tripMs, level) => {
+      expect(verdict('Redis', offMs, tripMs).level).toBe(level);
+    },
+  );
 });

@@ -271,7 +271,11 @@ test('a live query begins again when its network was cut for longer than the log
   for (let i = 0; i < 5; i++) await touchAll(database.url);
   const [extent] = await admin(database.url, 'select newest from plank.extent()');
   const oldest = async () => Number((await admin(database.url, 'select oldest from plank.extent()'))[0]!['oldest']);
-  await until('the missed changes are no longer kept', async () => (await oldest()) > Number(extent!['newest']), deadlineMs);
+  await until(
+    'the missed changes are no longer kept',
+    async () => (await oldest()) > Number(extent!['newest']),
+    deadlineMs,
+  );
   await until('the client notices', () => client.state !== 'open', deadlineMs);
   // the gateway's memory of them is lost as well
   await brief.stop();

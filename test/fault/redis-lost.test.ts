@@ -131,7 +131,11 @@ describe('Redis loses data', () => {
     } finally {
       gateway!.signal('SIGCONT');
     }
-    await until('the gateway met the gap', async () => (await metric(gateway!, 'plank_stream_gaps_total')) > before, 3_000);
+    await until(
+      'the gateway met the gap',
+      async () => (await metric(gateway!, 'plank_stream_gaps_total')) > before,
+      3_000,
+    );
     await expectUnharmed('trimmed before it was read');
   });
 });

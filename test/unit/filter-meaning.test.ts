@@ -56,11 +56,14 @@ describe('three-valued logic', () => {
   };
   const order: Verdict[] = ['false', 'unknown', 'true'];
 
-  test.each(order.flatMap((a) => order.map((b): [Verdict, Verdict] => [a, b])))('%s and %s combine as in SQL', (a, b) => {
-    const [low, high] = [order.indexOf(a), order.indexOf(b)].sort((x, y) => x - y);
-    expect(verdictOf({ and: [atoms[a], atoms[b]] })).toBe(order[low!]);
-    expect(verdictOf({ or: [atoms[a], atoms[b]] })).toBe(order[high!]);
-  });
+  test.each(order.flatMap((a) => order.map((b): [Verdict, Verdict] => [a, b])))(
+    '%s and %s combine as in SQL',
+    (a, b) => {
+      const [low, high] = [order.indexOf(a), order.indexOf(b)].sort((x, y) => x - y);
+      expect(verdictOf({ and: [atoms[a], atoms[b]] })).toBe(order[low!]);
+      expect(verdictOf({ or: [atoms[a], atoms[b]] })).toBe(order[high!]);
+    },
+  );
 
   test('not, ne and in follow three-valued logic', () => {
     expect(order.map((a) => verdictOf({ not: atoms[a] }))).toEqual(['true', 'unknown', 'false']);

@@ -145,15 +145,18 @@ describe('each pod', () => {
     });
   });
 
-  test.each(['listener', 'gateway'] as const)('the pod of %s opens the port that it serves, and is probed there', (component) => {
-    const { container } = workloads.find((workload) => workload.component === component)!;
-    const port = Number(settings[component === 'gateway' ? 'PORT' : 'LISTENER_PORT']);
-    expect(container.ports).toEqual([{ name: 'http', containerPort: port }]);
-    // that these paths are answered is seen in test/e2e/operators.test.ts
-    expect(container.readinessProbe.httpGet).toEqual({ path: '/health/ready', port: 'http' });
-    expect(container.livenessProbe.httpGet).toEqual({ path: '/health/live', port: 'http' });
-    expect(container.startupProbe.httpGet).toEqual({ path: '/health/live', port: 'http' });
-  });
+  test.each(['listener', 'gateway'] as const)(
+    'the pod of %s opens the port that it serves, and is probed there',
+    (component) => {
+      const { container } = workloads.find((workload) => workload.component === component)!;
+      const port = Number(settings[component === 'gateway' ? 'PORT' : 'LISTENER_PORT']);
+      expect(container.ports).toEqual([{ name: 'http', containerPort: port }]);
+      // that these paths are answered is seen in test/e2e/operators.test.ts
+      expect(container.readinessProbe.httpGet).toEqual({ path: '/health/ready', port: 'http' });
+      expect(container.livenessProbe.httpGet).toEqual({ path: '/health/live', port: 'http' });
+      expect(container.startupProbe.httpGet).toEqual({ path: '/health/live', port: 'http' });
+    },
+  );
 
   test.each(['listener', 'gateway'] as const)('the pod of %s has time to stop before it is killed', (component) => {
     const { pod, container } = workloads.find((workload) => workload.component === component)!;

@@ -190,9 +190,12 @@ describe('the sentence', () => {
   test.each([
     [3_000, []],
     [6_000, ['Changes arrive all the same, within 4 ms']],
-  ])('without Postgres the verdict says that changes arrive only where that is known: after %i ms', (postgresSilentMs, also) => {
-    expect(verdict(picture({ postgresSilentMs, log: null })).also).toEqual(also);
-  });
+  ])(
+    'without Postgres the verdict says that changes arrive only where that is known: after %i ms',
+    (postgresSilentMs, also) => {
+      expect(verdict(picture({ postgresSilentMs, log: null })).also).toEqual(also);
+    },
+  );
 
   const isLate = [gateway('gateway-1', { p99: 1_800 })];
   test.each<[string, Partial<Picture>, Seen[]?]>([

@@ -61,7 +61,11 @@ const planted: [fault: string, plant: (to: Recording) => void, finding: RegExp][
     /transaction 11 goes on at 103, after 101|transaction 10 goes on at 104/,
   ],
   ['the wrong row', ({ bySeq }) => (bySeq.get(104)!.key = '8'), /INSERT things 8 4 did not commit/],
-  ['a change that a client lacks', ({ clients }) => clients[0]!.seqs.splice(2, 1), /early: change 2 is 104 instead of 103/],
+  [
+    'a change that a client lacks',
+    ({ clients }) => clients[0]!.seqs.splice(2, 1),
+    /early: change 2 is 104 instead of 103/,
+  ],
   ['a change that a client got twice', ({ clients }) => clients[1]!.seqs.push(105), /late: 4 changes instead of 3/],
   ['a client that stopped early', ({ clients }) => clients[1]!.seqs.pop(), /late: change 2 is missing instead of 105/],
 ];

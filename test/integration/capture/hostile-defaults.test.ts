@@ -209,7 +209,7 @@ test('works as ever where the address of the database has options of its own', a
 });
 
 describe.concurrent('one by one', () => {
-  it.for(defaults)('works as ever with %s = %s', async (setting, { expect }) => {
+  test.for(defaults)('works as ever with %s = %s', async (setting, { expect }) => {
     expect(await story([setting])).toEqual(ordinary);
   });
 });

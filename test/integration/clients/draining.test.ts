@@ -18,7 +18,7 @@ beforeAll(async () => {
 });
 afterAll(() => stack.disposeAsync());
 
-const wish = async (name: string) => {
+const post = async (name: string) => {
   const answer = await fetch(`${embedded.opsUrl}/ops/nodes/test/${name}`, { method: 'POST' });
   return { status: answer.status, body: (await answer.json()) as object };
 };
@@ -48,7 +48,7 @@ test('a drain is told in each transport, and ends with nobody left', async () =>
   const events = await stream();
   const warning = expect.stringMatching(/^No other replica takes clients/) as string;
   const drained = { node: 'test', state: 'draining', connections: 3, warning };
-  expect(await wish('drain')).toEqual({ status: 202, body: drained });
+  expect(await post('drain')).toEqual({ status: 202, body: drained });
 
   const { after_ms } = await session.expect('drain');
   // three clients take no whole window
@@ -68,9 +68,9 @@ test('a drain is told in each transport, and ends with nobody left', async () =>
   await expect(TestClient.connect({ url: webSocket, reconnects: false })).rejects.toThrow('503');
   expect(await at('/api/items/changes')).toMatchObject({ status: 503, body: { code: 'LEAVING' } });
   expect((await at('/api/items')).status).toBe(200);
-  expect((await wish('drain')).body).toMatchObject({ state: 'drained' });
+  expect((await post('drain')).body).toMatchObject({ state: 'drained' });
 
-  expect((await wish('undrain')).body).toEqual({ node: 'test', state: 'serving', connections: 0 });
+  expect((await post('undrain')).body).toEqual({ node: 'test', state: 'serving', connections: 0 });
   expect((await at('/health/ready')).status).toBe(200);
   expect(await isReady()).toBe('1');
   const back = await TestClient.connect({ url: webSocket, reconnects: false });

@@ -24,9 +24,9 @@ import {
   oneOf,
   Picture,
   type Random,
+  type Request,
   randomFrom,
-  type Wish,
-  wishOf,
+  requestOf,
   write,
 } from '../../support/truth/seam.ts';
 import { until } from '../../support/wait.ts';
@@ -108,12 +108,12 @@ async function play(seed: number, databaseUrl: string, served: Served): Promise<
   };
   const all = Array.from({ length: clients }, (_, i) => {
     const random = randomFrom(seed * 1_000 + i);
-    const wishes = new Map<string, Wish>();
+    const requests = new Map<string, Request>();
     for (let n = 1 + random(3); n > 0; n--) {
-      const wish = wishOf(random);
-      wishes.set(JSON.stringify([wish.sql, [...new Set(wish.columns)].sort()]), wish);
+      const request = requestOf(random);
+      requests.set(JSON.stringify([request.sql, [...new Set(request.columns)].sort()]), request);
     }
-    return { client: new Client([...wishes.values()].map((wish) => new Picture(wish))), random };
+    return { client: new Client([...requests.values()].map((request) => new Picture(request))), random };
   });
   cleanups.push(async () => {
     for (const { client } of all) client.leave();
@@ -198,20 +198,20 @@ async function quiet(pool: Pool, everyone: Client[]): Promise<void> {
       return pictures.filter(({ seq, from }) => from === null || seq < end);
     });
   await until(`every subscription is at ${end}`, () => behind().length === 0, 40_000).catch((error: Error) => {
-    const some = behind().map(({ seq, from, rows, wish }) => ({ seq, from, rows: rows.size, wish }));
+    const some = behind().map(({ seq, from, rows, request }) => ({ seq, from, rows: rows.size, request }));
     throw new Error(`${error.message}; behind are ${JSON.stringify(some)}`);
   });
 }
 
-async function compare(pool: Pool, { wish, rows }: Picture): Promise<void> {
-  const { table } = wish;
-  const wanted = new Set([...(wish.columns ?? columns[table]), ...keys[table]]);
+async function compare(pool: Pool, { request, rows }: Picture): Promise<void> {
+  const { table } = request;
+  const wanted = new Set([...(request.columns ?? columns[table]), ...keys[table]]);
   const list = columns[table].filter((name) => wanted.has(name)).join(', ');
   const { rows: answer } = await pool.query<{ text: string }>(
-    `select to_json(r)::text as text from (select ${list} from ${table} where ${wish.sql}) r`,
+    `select to_json(r)::text as text from (select ${list} from ${table} where ${request.sql}) r`,
   );
   const expected = answer.map(({ text }) => JSON.stringify(JSON.parse(text))).sort();
-  expect([...rows.values()].sort(), JSON.stringify(wish)).toEqual(expected);
+  expect([...rows.values()].sort(), JSON.stringify(request)).toEqual(expected);
 }
 
 async function prepared(): Promise<string> {

@@ -236,17 +236,22 @@ describe('who is let in', () => {
   });
 });
 
-test.each(['/console', '/', '/console/operator/main.js', '/console/plank.js', '/ops/status', '/ops/nothing', '/nothing'])(
-  'lets %s load and be framed by nothing else',
-  async (path) => {
-    const { headers } = await fetch(opsUrl() + path, { redirect: 'manual' });
-    const policy = headers.get('content-security-policy')?.split('; ');
-    expect(policy).toEqual(expect.arrayContaining(["default-src 'self'", "base-uri 'none'", "frame-ancestors 'none'"]));
-    expect(policy?.join()).not.toMatch(/unsafe|\*|https?:/);
-    expect(headers.get('referrer-policy')).toBe('no-referrer');
-    expect(headers.get('x-content-type-options')).toBe('nosniff');
-  },
-);
+test.each([
+  '/console',
+  '/',
+  '/console/operator/main.js',
+  '/console/plank.js',
+  '/ops/status',
+  '/ops/nothing',
+  '/nothing',
+])('lets %s load and be framed by nothing else', async (path) => {
+  const { headers } = await fetch(opsUrl() + path, { redirect: 'manual' });
+  const policy = headers.get('content-security-policy')?.split('; ');
+  expect(policy).toEqual(expect.arrayContaining(["default-src 'self'", "base-uri 'none'", "frame-ancestors 'none'"]));
+  expect(policy?.join()).not.toMatch(/unsafe|\*|https?:/);
+  expect(headers.get('referrer-policy')).toBe('no-referrer');
+  expect(headers.get('x-content-type-options')).toBe('nosniff');
+});
 
 test('is not on the port of clients', async () => {
   for (const path of ['/console', '/ops/nodes', '/ops/explain', '/ops/session'])

@@ -161,37 +161,40 @@ test('has a case for every type of Postgres that can be written', async () => {
   expect(rows.map(({ type }) => type)).toEqual([]);
 });
 
-test.each(Array.from({ length: rowCount }, (_, index) => index))('row %i goes round, whole and by column', async (k) => {
-  const address = `/api/every/${k}`;
-  const got = await call('GET', address);
-  expect(got.status).toBe(200);
-  const wrong: unknown[] = [];
-  let before = await stored(k);
-  const tell = async (what: string, body: string, method: string) => {
-    const answer = await call(method, address, body);
-    const now = await stored(k);
-    if (answer.status !== 200 || now.row !== before.row) wrong.push([what, body, answer.problem.detail]);
-    before = now;
-  };
-  await tell('PUT', got.text, 'PUT');
-  // as it was sent, to the byte
-  const { rows } = await app.pool.query<{ json: (string | null)[] }>(
-    `select array[${types.map((_, index) => `to_json(c${index})::text`).join(', ')}] as json from every where k = $1`,
-    [k],
-  );
-  for (const [index, type] of types.entries()) {
-    // values of the rows before come again
-    if (k > 0 && k >= cases[type]!.length) continue;
-    await tell(`PATCH ${type}`, `{"c${index}":${rows[0]!.json[index] ?? 'null'}}`, 'PATCH');
-  }
-  for (const name of ['k', 'none', 'twice', 'told'])
-    await tell(
-      `PATCH ${name}`,
-      `{"${name}":${JSON.stringify((JSON.parse(got.text) as Record<string, unknown>)[name])}}`,
-      'PATCH',
+test.each(Array.from({ length: rowCount }, (_, index) => index))(
+  'row %i goes round, whole and by column',
+  async (k) => {
+    const address = `/api/every/${k}`;
+    const got = await call('GET', address);
+    expect(got.status).toBe(200);
+    const wrong: unknown[] = [];
+    let before = await stored(k);
+    const tell = async (what: string, body: string, method: string) => {
+      const answer = await call(method, address, body);
+      const now = await stored(k);
+      if (answer.status !== 200 || now.row !== before.row) wrong.push([what, body, answer.problem.detail]);
+      before = now;
+    };
+    await tell('PUT', got.text, 'PUT');
+    // as it was sent, to the byte
+    const { rows } = await app.pool.query<{ json: (string | null)[] }>(
+      `select array[${types.map((_, index) => `to_json(c${index})::text`).join(', ')}] as json from every where k = $1`,
+      [k],
     );
-  expect(wrong).toEqual([]);
-});
+    for (const [index, type] of types.entries()) {
+      // values of the rows before come again
+      if (k > 0 && k >= cases[type]!.length) continue;
+      await tell(`PATCH ${type}`, `{"c${index}":${rows[0]!.json[index] ?? 'null'}}`, 'PATCH');
+    }
+    for (const name of ['k', 'none', 'twice', 'told'])
+      await tell(
+        `PATCH ${name}`,
+        `{"${name}":${JSON.stringify((JSON.parse(got.text) as Record<string, unknown>)[name])}}`,
+        'PATCH',
+      );
+    expect(wrong).toEqual([]);
+  },
+);
 
 test('goes round through a client that parses and prints it, but for what JavaScript rounds', async () => {
   const exact = new Set(

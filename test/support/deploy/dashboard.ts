@@ -1,4 +1,4 @@
-/** The Grafana dashboard as tests read it, and the expressions in it. */
+// Owns the Grafana dashboard as tests read it, and the expressions in it.
 import { readFileSync } from 'node:fs';
 
 export interface Panel {
@@ -24,7 +24,7 @@ export function readDashboard(): Dashboard {
   return JSON.parse(readFileSync(file, 'utf8')) as Dashboard;
 }
 
-/** All that it asks Prometheus, with the titles of the panels; Grafana's variables are in it. */
+/** Every expression, with the title of its panel. Grafana's variables are not replaced. */
 export function expressions({ panels, annotations }: Dashboard): { title: string; expr: string }[] {
   return [
     ...panels.flatMap(({ title, targets = [] }) => targets.map(({ expr }) => ({ title, expr }))),

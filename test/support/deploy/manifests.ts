@@ -1,7 +1,6 @@
-/**
- * Kubernetes manifests as a test reads them: the files that a kustomization names, and the check of one object against its
- * kind's schema. The schemas of `kubernetes-models` let unknown fields pass, as the API server does not; here they do not.
- */
+// Owns Kubernetes manifests as tests read them: the files that a kustomization names, and the check of one object against the
+// schema of its kind. The schemas of `kubernetes-models` let unknown fields pass. The API server does not, and neither does
+// this check.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as apps from 'kubernetes-models/apps/v1';
@@ -12,7 +11,7 @@ import * as policy from 'kubernetes-models/policy/v1';
 import * as core from 'kubernetes-models/v1';
 import { parse, parseAllDocuments } from 'yaml';
 
-// oxlint-disable-next-line typescript/no-explicit-any -- objects of any kind; their schemas say what is in them
+// oxlint-disable-next-line typescript/no-explicit-any -- objects of any kind, whose schemas check their fields
 export type Manifest = any;
 
 const groups: Record<string, Record<string, unknown>> = {
@@ -28,7 +27,7 @@ export function readYaml(file: string): Manifest {
   return parse(readFileSync(file, 'utf8'));
 }
 
-/** All objects of a text with any number of documents. Throws on YAML that is wrong. */
+/** All objects of a text with any number of documents. Throws on invalid YAML. */
 export function parseManifests(text: string): Manifest[] {
   return parseAllDocuments(text).map((document) => {
     if (document.errors.length > 0) throw document.errors[0]!;
@@ -36,7 +35,7 @@ export function parseManifests(text: string): Manifest[] {
   });
 }
 
-/** The objects of the files that `kustomization.yaml` in this folder names as resources, without those of other folders. */
+/** The objects of the files that `kustomization.yaml` in this folder names as resources, without other folders. */
 export function readResources(folder: string): Manifest[] {
   const files: string[] = readYaml(join(folder, 'kustomization.yaml')).resources;
   return files
@@ -44,13 +43,13 @@ export function readResources(folder: string): Manifest[] {
     .flatMap((file) => parseManifests(readFileSync(join(folder, file), 'utf8')));
 }
 
-/** Throws, with the path, where an object has a wrong value, lacks a field, or has one that its kind does not know. */
+/** Throws, with the path, where an object has a wrong value, lacks a field, or has a field that its kind does not know. */
 export function checkSchema(manifest: Manifest): void {
   const name = `${manifest.kind} ${manifest.metadata?.name}`;
   const model = groups[manifest.apiVersion]?.[manifest.kind] as { prototype: { validate(): void } } | undefined;
   if (model === undefined) throw new Error(`${name}: no kind ${manifest.kind} is known in ${manifest.apiVersion}`);
   const unread = new Set<string>();
-  // the validator asks for each field that it knows by name: what it never asks for, it does not know
+  // the validator reads each field that it knows by name: it does not know a field that it never reads
   const watched = watch(manifest, '', unread);
   try {
     model.prototype.validate.call(watched);

@@ -1,7 +1,5 @@
-/**
- * PromQL as far as a test needs it: whether an expression asks for metrics and labels that there are. A misspelt one is no
- * error to Prometheus: it finds nothing, and a chart stays empty or an alert silent.
- */
+// Owns as much PromQL as a test needs: whether the metrics and labels of an expression exist. Prometheus finds nothing for a
+// misspelt one and reports no error, so that a chart stays empty or an alert silent.
 import { Histogram, type Metric, Registry, Summary } from 'prom-client';
 import { createRegistry, gatewayMetrics, httpMetrics, listenerMetrics } from '#shared/process/metrics.ts';
 
@@ -10,16 +8,16 @@ const words = new Set(
     ' ',
   ),
 );
-/** Prometheus gives them to each series that it scrapes, the first by createRegistry. */
+/** Labels of every series: createRegistry adds the first, Prometheus the others. */
 const everywhere = ['node', 'job', 'instance'];
 
 interface Selector {
   metric: string;
-  /** those that are matched on it */
+  /** the labels that are matched */
   labels: string[];
 }
 
-/** The metrics of an expression, each time that it names one. Grafana's variables may be in it. */
+/** Every mention of a metric in an expression, which may contain Grafana's variables. */
 export function selectors(expression: string): Selector[] {
   const plain = expression
     .replace(/"(?:[^"\\]|\\.)*"/g, '""')
@@ -34,13 +32,13 @@ export function selectors(expression: string): Selector[] {
     }));
 }
 
-/** Labels that results are grouped by or joined on, of any metric of the expression. */
+/** The labels by which an expression groups or joins its results. */
 function grouping(expression: string): string[] {
   const lists = expression.matchAll(/\b(?:by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)/g);
   return [...lists].flatMap(([, list = '']) => list.split(',').map((label) => label.trim())).filter(Boolean);
 }
 
-/** What Plank's processes and Prometheus itself know, by the names of their series. */
+/** The series of Plank's processes and of Prometheus itself: name → labels. */
 export function knownSeries(): Map<string, string[]> {
   const registry = createRegistry('test');
   listenerMetrics(registry);
@@ -67,7 +65,7 @@ function suffixes(metric: Metric): [suffix: string, labels: string[]][] {
   return [[own, label], ...totals.map((suffix): [string, string[]] => [suffix, []])];
 }
 
-/** What is wrong with the names in an expression, in words; empty where all are known. */
+/** What is wrong with the names in an expression, in words. Empty where all are known. */
 export function misnamed(expression: string, known: Map<string, string[]>): string[] {
   const used = selectors(expression);
   if (used.length === 0) return ['it asks for no metric'];

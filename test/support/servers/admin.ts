@@ -1,8 +1,8 @@
-// Owns single statements of the tests on a Postgres server: one connection each, which cannot stay open.
+// Owns single statements of tests on a Postgres server: each has its own connection, which cannot stay open.
 
 import { Client } from 'pg';
 
-/** The rows of one statement. It is given 30 s. */
+/** The rows of one statement, which has 30 s. */
 export async function admin(url: string, sql: string): Promise<Record<string, string>[]> {
   const client = new Client({
     connectionString: url,
@@ -10,7 +10,7 @@ export async function admin(url: string, sql: string): Promise<Record<string, st
     connectionTimeoutMillis: 10_000,
     query_timeout: 30_000,
   });
-  // A lost connection fails the statement; the event itself must not end the process.
+  // a lost connection fails the statement; the event must not end the process
   client.on('error', () => {});
   await client.connect();
   try {

@@ -1,4 +1,4 @@
-// Owns the browser of the end-to-end tests: a real Chromium, headless, that calls nobody but the page under test.
+// Owns the browser of the end-to-end tests: a real Chromium, headless, that connects to nothing but the page under test.
 
 import { type Browser, chromium } from 'playwright-core';
 import { chromiumPath } from './servers.ts';
@@ -12,7 +12,7 @@ const flags = [
   '--disable-background-networking',
   '--disable-component-update',
   '--disable-sync',
-  // of several windows without a screen all but one would draw a frame a second
+  // without a screen, all windows but one would draw only one frame a second
   '--disable-frame-rate-limit',
 ];
 

@@ -1,6 +1,6 @@
-// Owns a PostgreSQL of this system's distribution, on a data folder of the test's own: one with LLVM, and with pg_dump and pg_restore, which
-// the packages of npm lack. What must stay true: where none is installed nor to be had, tests
-// fail and say what to install; they are never skipped.
+// Owns a PostgreSQL of this system's distribution, on a data folder of the test's own. It has LLVM, pg_dump and pg_restore,
+// which the packages of npm lack. What must stay true: where none can be found or fetched, tests fail and say what to install;
+// they are never skipped.
 
 import { execFile } from 'node:child_process';
 import { access, chown, mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
@@ -17,10 +17,10 @@ const folder = '/usr/lib/postgresql';
 const programs = ['initdb', 'postgres', 'pg_dump', 'pg_restore'] as const;
 type Program = (typeof programs)[number];
 
-/** Where each program is. */
+/** The path of each program. */
 type Programs = Record<Program, string>;
 
-/** Of the newest version that is installed with all that is needed, else of the distribution's package, unpacked into the cache. */
+/** The programs of the newest complete version that is installed, else of the distribution's package, unpacked into the cache. */
 async function findPrograms(): Promise<Programs> {
   const versions = (await readdir(folder).catch(() => [])).map(Number).filter((version) => version >= 14);
   for (const version of versions.sort((a, b) => b - a)) {
@@ -95,12 +95,12 @@ export class DistributionPostgres {
     return join(this.#dataDir, 'cluster');
   }
 
-  /** Of a database of this server. */
+  /** The URL of a database of this server. */
   url(name = 'postgres'): string {
     return `postgres://postgres@127.0.0.1:${this.#port}/${name}`;
   }
 
-  /** Starts it, on the port that it had. */
+  /** Starts the server, on its former port if it had one. */
   async resume(): Promise<void> {
     this.#port = await onFreePort(this.#port, async (port) => {
       const settings = {
@@ -130,7 +130,7 @@ export class DistributionPostgres {
     });
   }
 
-  /** `immediate` is a crash. */
+  /** Stops the server; `immediate` is a crash. */
   async halt(mode: 'fast' | 'immediate' = 'fast'): Promise<void> {
     await this.#child.stop(mode === 'fast' ? 'SIGINT' : 'SIGQUIT', 15_000);
   }
@@ -140,7 +140,7 @@ export class DistributionPostgres {
     await this.#copy(this.#cluster, `${this.#cluster}.saved`);
   }
 
-  /** Copies them back. */
+  /** Copies the saved files back. */
   async restoreFiles(): Promise<void> {
     await this.#copy(`${this.#cluster}.saved`, this.#cluster);
   }
@@ -150,13 +150,13 @@ export class DistributionPostgres {
     await run('cp', ['-a', from, to]);
   }
 
-  /** Runs one of its programs. */
+  /** Runs one of the server's programs. */
   async tool(name: Program, args: string[]): Promise<void> {
     const [command = '', ...rest] = [...this.#user.prefix, this.#programs[name], ...args];
     await run(command, rest, { env: this.#user.env, cwd: '/', timeout: 60_000 });
   }
 
-  /** A path for a dump, which its user may write. */
+  /** A path for a dump, where the server's user may write. */
   async file(name: string): Promise<string> {
     const own = join(this.#dataDir, 'files');
     await mkdir(own, { recursive: true });

@@ -1,8 +1,8 @@
-// Owns the servers that all test files of one run share, and the browser's program. What must stay true:
-// - a server starts when the first test asks for it, once for all projects and workers, and ends with the run;
-// - nothing is left on a server that was there before: databases made by this run are dropped at its end.
+// Owns the servers that all test files of a run share, and the browser's program. What must stay true:
+// - a server starts when the first test needs it, once for all projects and workers, and ends with the run;
+// - nothing stays on a server that was there before: the run drops its databases at its end.
 //
-// It is a vitest `globalSetup` file. Workers ask over HTTP, as only this process lives as long as the run does.
+// This is a vitest `globalSetup` file. Workers ask it over HTTP, because only this process lives as long as the run.
 
 import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -20,12 +20,12 @@ import { startTestRedis } from './test-redis.ts';
 
 declare module 'vitest' {
   interface ProvidedContext {
-    /** Where `servers.ts` asks for the run's servers. */
+    /** The URL at which `servers.ts` asks for the run's servers. */
     servers: string;
   }
 }
 
-/** What one question of a worker is answered with. */
+/** The answer to each request of a worker. */
 export interface Answers {
   postgres: { url: string };
   /** Names of the run's databases begin with `prefix`; `template` is migrated, has the sample table, and nothing connects to it. */
@@ -66,7 +66,7 @@ class Servers {
     ofTemplate.pathname = `/${template}`;
     await migrate(ofTemplate.href);
     await makeSample(ofTemplate.href);
-    // A database with sessions cannot be copied.
+    // a database with sessions cannot be copied
     await admin(url, `alter database ${template} allow_connections false`);
     return { url, template, prefix: this.#prefix };
   }
@@ -122,7 +122,7 @@ async function startRun(): Promise<Run> {
   };
 }
 
-// Each project loads this file anew, and all are to share one run.
+// each project loads this file again, and all share one run
 const shared = globalThis as { plankTestRun?: Promise<Run> };
 
 export default async function setup(project: TestProject): Promise<Cleanup> {
@@ -130,7 +130,7 @@ export default async function setup(project: TestProject): Promise<Cleanup> {
   const run = await shared.plankTestRun;
   run.users += 1;
   project.provide('servers', run.url);
-  // where it is to be fetched, it is there when the first test asks for it; that one says why it is not
+  // starts to fetch Chromium early, where it must be fetched; the first test that needs it reports a failure
   if (project.name === 'e2e') run.servers.answers.chromium().catch(() => {});
   return async () => {
     run.users -= 1;

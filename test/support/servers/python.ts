@@ -1,4 +1,4 @@
-// Owns the Python that has the package `websockets`: this system's, else with the distribution's package, unpacked into the cache.
+// Owns a Python with the package `websockets`: this system's, else one with the distribution's package, unpacked into the cache.
 
 import { execFile } from 'node:child_process';
 import { dirname, join } from 'node:path';

@@ -1,6 +1,6 @@
-// Owns what a test file knows of the run's Postgres and Redis: their addresses, and a database of its own. What must stay
-// true: the servers are shared by all files of a run, so a test that stops, kills or empties one starts its own
-// (`startPostgres`, `startRedis` in deploy/local).
+// Owns the addresses of the run's Postgres and Redis for test files, and each file's own database. What must stay true: all
+// files of a run share the servers, so a test that stops, kills or empties one starts its own (`startPostgres`, `startRedis`
+// in deploy/local).
 
 import { randomBytes } from 'node:crypto';
 import { inject } from 'vitest';
@@ -10,26 +10,26 @@ import type { Answers } from './global-setup.ts';
 export interface TestDatabase {
   url: string;
   name: string;
-  /** Ends its sessions and drops it. Idempotent; the end of the run does it too. */
+  /** Ends the database's sessions and drops it. Idempotent. The end of the run does the same. */
   drop(): Promise<void>;
 }
 
-/** Postgres with fsync off, or PLANK_TEST_DATABASE_URL: a superuser's, of no database in particular. */
+/** A superuser's URL of a Postgres with fsync off, or PLANK_TEST_DATABASE_URL. */
 export async function postgresUrl(): Promise<string> {
   return (await ask('postgres')).url;
 }
 
-/** PLANK_TEST_REDIS_URL, or a Redis of the run. It is shared: use keys of your own. */
+/** PLANK_TEST_REDIS_URL, or the run's Redis. It is shared: use keys of your own. */
 export async function redisUrl(): Promise<string> {
   return (await ask('redis')).url;
 }
 
-/** The program of a browser (deploy/local/chromium.ts). */
+/** The path of Chromium's program (deploy/local/chromium.ts). */
 export async function chromiumPath(): Promise<string> {
   return (await ask('chromium')).path;
 }
 
-/** A fresh database with Plank's schema, copied from a template. */
+/** A new database with Plank's schema and the sample table, copied from a template. */
 export async function createDatabase(): Promise<TestDatabase> {
   const { url, template, prefix } = await ask('template');
   const name = prefix + randomBytes(6).toString('hex');

@@ -1,6 +1,6 @@
-// Owns where the tests' shared Redis comes from: PLANK_TEST_REDIS_URL, else a container, else a program of this system or of
-// a Debian package. What must stay true: a way that does not work costs seconds and leads to the next, and when none
-// works the tests fail with one line that says what to do; they are never skipped.
+// Owns the source of the tests' shared Redis: PLANK_TEST_REDIS_URL, else a container, else a program of this system or of a
+// Debian package. What must stay true: a source that does not work costs seconds and leads to the next. When none works, the
+// tests fail with one line that says what to do; they are never skipped.
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { startRedis } from '#deploy/local/redis.ts';
@@ -43,7 +43,7 @@ async function startContainer(): Promise<TestRedis> {
       .withWaitStrategy(Wait.forLogMessage(/Ready to accept connections/))
       .withStartupTimeout(20_000)
       .start();
-  // Testcontainers' reaper ends the container if we are killed; it needs an image of its own, which may not be had.
+  // Testcontainers' reaper ends the container if this process is killed. It needs an image of its own, which may be missing.
   const container = await start().catch(() => {
     process.env.TESTCONTAINERS_RYUK_DISABLED = 'true';
     return start();

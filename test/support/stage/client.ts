@@ -1,7 +1,7 @@
-// Owns a plain-mode client that keeps a record of its own. What must stay true:
-// - it listens from the first instant: no frame that arrives is missed, also none that comes with the upgrade's answer;
-// - it comes back as users' clients should: with `?since=<last pos>`, after a jittered pause, from any close but 44xx;
-// - positions must rise and, per row, versions (`data.value`) must count up by one: what breaks this is in `problems`.
+// Owns a plain-mode client that records what it receives. What must stay true:
+// - it listens from the first instant: it misses no frame, not even one that comes with the upgrade's answer;
+// - it comes back as users' clients should: with `?since=<last pos>`, after a jittered pause, after any close but 44xx;
+// - positions must rise, and the versions of a row (`data.value`) must count up by one: `problems` has each violation.
 
 import { WebSocket } from 'ws';
 import { until } from '../wait.ts';
@@ -9,17 +9,17 @@ import { until } from '../wait.ts';
 export interface ClientOptions {
   /** ws://…/ws */
   url: string;
-  /** a position to resume from at first */
+  /** the position to resume from on the first connection */
   since?: string;
   tables?: string;
   origin?: string;
-  /** false: stays away once it was closed */
+  /** false: does not come back after a close */
   reconnects?: boolean;
   /** keeps each frame's text in `frames` */
   keepsFrames?: boolean;
 }
 
-/** What arrived of one row, folded: versions `first` … `last`, each once and in order. */
+/** The changes of one row that arrived: versions `first` … `last`, each once and in order. */
 export interface RowTrail {
   first: number;
   last: number;
@@ -40,7 +40,7 @@ export class TestClient {
   readonly rows = new Map<string, RowTrail>();
   readonly problems: string[] = [];
   readonly frames: string[] = [];
-  /** from a row's `updated_at` to its arrival here, for each INSERT and UPDATE of one that has it, in ms */
+  /** from a row's `updated_at` to its arrival, in ms, for each INSERT and UPDATE of a row that has `updated_at` */
   readonly latencies: number[] = [];
   readonly closeCodes: number[] = [];
   readonly closeReasons: string[] = [];
@@ -52,7 +52,7 @@ export class TestClient {
   bytes = 0;
   opens = 0;
   pos: string | undefined;
-  /** what the position was when it last came back, and what it then got first */
+  /** at each return: the position sent, and the first position received */
   readonly resumed: { since: string; first?: string }[] = [];
   readonly #options: ClientOptions;
   #ws!: WebSocket;
@@ -67,7 +67,7 @@ export class TestClient {
     if (options.since) this.#seq = seqOf(options.since);
   }
 
-  /** Resolves when it is connected. Rejects when it is refused or cannot connect at first. */
+  /** Resolves when the client is connected. Rejects when the first connection fails or is refused. */
   static async connect(options: ClientOptions): Promise<TestClient> {
     const client = new TestClient(options);
     await new Promise<void>((resolve, reject) => {
@@ -99,7 +99,7 @@ export class TestClient {
     this.#ws.resume();
   }
 
-  /** Reads until the next frame has come, and stops again: for as little as the socket gives out. */
+  /** Reads until the next frame has come, and stops again, so that it takes as little as possible from the socket. */
   async sip(deadlineMs = 5_000): Promise<void> {
     const ws = this.#ws;
     const { promise, resolve } = Promise.withResolvers<boolean>();
@@ -111,14 +111,14 @@ export class TestClient {
     ws.resume();
     const came = await promise;
     clearTimeout(late);
-    if (!came) throw new Error(`no frame came within ${deadlineMs} ms, behind ${this.pos}`);
+    if (!came) throw new Error(`no frame came within ${deadlineMs} ms, after ${this.pos}`);
   }
 
   send(message: string | Buffer): void {
     this.#ws.send(message);
   }
 
-  /** Resolves when the server has answered a ping, and so has read all that was sent before. */
+  /** Resolves when the server has answered a ping, and so has read everything that was sent before. */
   async ping(deadlineMs = 5_000): Promise<void> {
     let answered = false;
     this.#ws.once('pong', () => {
@@ -128,14 +128,14 @@ export class TestClient {
     await until('the answer to a ping', () => answered, deadlineMs);
   }
 
-  /** Goes away and stays away. */
+  /** Closes the connection and stays away. */
   stop(): void {
     this.#over = true;
     clearTimeout(this.#retry);
     this.#ws.terminate();
   }
 
-  /** Waits for the next `n` frames that nobody took yet (`keepsFrames`). */
+  /** Waits for the next `n` frames that were not taken yet (`keepsFrames`). */
   async take(n: number, deadlineMs = 5_000): Promise<string[]> {
     await until(`${n} frames (got ${this.frames.length})`, () => this.frames.length >= n, deadlineMs).catch((error) => {
       throw new Error(`${(error as Error).message}; got ${JSON.stringify(this.frames).slice(0, 2_000)}`);
@@ -143,7 +143,7 @@ export class TestClient {
     return this.frames.splice(0, n);
   }
 
-  /** Waits until the server has closed it and answers the close code. */
+  /** Waits until the server has closed the connection. Resolves with the close code. */
   async closed(deadlineMs = 5_000): Promise<number> {
     await until('the close of the connection', () => this.closeCodes.length > 0, deadlineMs);
     return this.closeCodes.at(-1)!;
@@ -196,12 +196,12 @@ export class TestClient {
     this.count++;
     this.bytes += data.length;
     const seq = seqOf(change.pos);
-    if (seq <= this.#seq) this.#problem(`${change.pos} came behind ${this.pos}`);
+    if (seq <= this.#seq) this.#problem(`${change.pos} came after ${this.pos}`);
     this.#seq = seq;
     this.pos = change.pos;
     const resumed = this.resumed.at(-1);
     if (resumed && resumed.first === undefined) resumed.first = change.pos;
-    // a DELETE brings the row as it was: that tells of its last update, which may be seconds ago
+    // a DELETE has the old row, whose last update may be seconds ago
     if (change.action !== 'DELETE' && change.data?.updated_at !== undefined)
       this.latencies.push(performance.timeOrigin + performance.now() - Date.parse(change.data.updated_at));
     if (change.action !== 'TRUNCATE') this.#fold(change);
@@ -215,7 +215,7 @@ export class TestClient {
     const expected = action === 'DELETE' ? trail.last : trail.last + 1;
     if (trail.deleted || action === 'INSERT' || version !== expected)
       this.#problem(
-        `${key} at ${pos}: ${action} of version ${version} behind ${trail.deleted ? 'its DELETE' : trail.last}`,
+        `${key} at ${pos}: ${action} of version ${version} after ${trail.deleted ? 'its DELETE' : trail.last}`,
       );
     trail.last = version;
     trail.deleted = action === 'DELETE';
@@ -230,7 +230,7 @@ export function seqOf(pos: string): number {
   return Number(pos.slice(pos.indexOf('.') + 1));
 }
 
-/** Connects many, a few at a time, so that none waits long for its handshake. */
+/** Connects many clients, 25 at a time, so that none waits long for its handshake. */
 export async function connectAll(count: number, options: ClientOptions): Promise<TestClient[]> {
   const clients: TestClient[] = [];
   while (clients.length < count) {

@@ -1,5 +1,5 @@
-// Owns a listener whose doorbell is watched, with its database, fan-out and writers in one process, so that one clock orders what
-// they do: what each writer committed, when it was published, who announced anything, and when the listener rang or polled.
+// Owns a listener whose doorbell is watched, with its database, fan-out and writers in one process, so that one clock orders
+// all events: what each writer committed, when it was published, who announced a change, and when the listener rang or polled.
 
 import { Client, type Notification } from 'pg';
 import { pino } from 'pino';
@@ -13,11 +13,11 @@ import { createDatabase, type TestDatabase } from '../servers/servers.ts';
 import { until } from '../wait.ts';
 
 export const safetyIntervalMs = 3_000;
-/** What a writer did: one transaction that inserts one row. */
+/** One transaction of a writer, which inserts one row. */
 export interface Commit {
   pid: number;
   begunAt: number;
-  /** when the writer was told that it has committed */
+  /** when the writer got the answer to its commit */
   endedAt: number;
   /** when the batch with it came out of the fan-out */
   publishedAt?: number;
@@ -32,7 +32,7 @@ export class DoorbellRig {
   readonly commits = new Map<number, Commit>();
   readonly announced = new Map<number, number>();
   readonly modes: { mode: string; at: number }[] = [];
-  /** when nobody held or asked for the lock, and until when this was sure to go on */
+  /** spans in which nobody held or requested the lock */
   readonly silent: Span[] = [];
   readonly #database: TestDatabase;
   readonly #listener: Listener;
@@ -94,25 +94,25 @@ export class DoorbellRig {
     return (await this.#metrics[name].get()).values[0]!.value;
   }
 
-  /** Counts from now on who announces something. */
+  /** Counts, from now on, the announcements of each session. */
   async hearAnnouncements(): Promise<void> {
     const client = await this.client();
-    client.on('notification', (heard: Notification) => {
-      if (heard.channel === 'mark') this.#marks++;
-      else this.announced.set(heard.processId, (this.announced.get(heard.processId) ?? 0) + 1);
+    client.on('notification', (received: Notification) => {
+      if (received.channel === 'mark') this.#marks++;
+      else this.announced.set(received.processId, (this.announced.get(received.processId) ?? 0) + 1);
     });
     await client.query('listen plank');
     await client.query('listen mark');
   }
 
-  /** Resolves when everything announced until now has been counted: notifications come in the order of commits. */
+  /** Resolves when every announcement up to now is counted: notifications come in the order of commits. */
   async allAnnounced(): Promise<void> {
     const marks = this.#marks + 1;
     await admin(this.url, 'notify mark');
-    await until('the mark is heard', () => this.#marks >= marks, 10_000);
+    await until('the mark arrives', () => this.#marks >= marks, 10_000);
   }
 
-  /** Writes one row in a transaction of its own; with `work`, this is done in it before the commit. */
+  /** Writes one row in a transaction of its own, which runs `work` before its commit. */
   async write(client: Client, work?: () => Promise<void>): Promise<void> {
     const id = this.#nextId++;
     const begunAt = performance.now();
@@ -149,11 +149,11 @@ export class DoorbellRig {
         const publishedAt = performance.now();
         const reader = new BatchReader(batch);
         while (reader.next()) {
-          if (seq > 0 && reader.seq !== seq + 1) throw new Error(`seq ${reader.seq} behind ${seq}`);
+          if (seq > 0 && reader.seq !== seq + 1) throw new Error(`seq ${reader.seq} after ${seq}`);
           seq = reader.seq;
           const id = Number(reader.buffer.toString('latin1', reader.keyStart, reader.keyEnd));
           if (reader.keyEnd <= reader.keyStart) continue;
-          // the writer may learn of its commit later than everybody else
+          // the answer to the commit may reach the writer after the batch is published
           const commit = this.commits.get(id) ?? { pid: 0, begunAt: publishedAt, endedAt: publishedAt };
           if (commit.publishedAt !== undefined) throw new Error(`row ${id} was published twice`);
           this.commits.set(id, { ...commit, publishedAt });
@@ -172,7 +172,7 @@ export class DoorbellRig {
     if (mode === 'polling') void this.#watchForSilence().catch(() => {});
   }
 
-  /** Polling is announced a moment before the lock is given up. */
+  /** The listener logs that it polls a moment before it releases the lock. */
   async #watchForSilence(): Promise<void> {
     const turn = this.modes.length;
     while (this.modes.length === turn && !this.#abort.signal.aborted) {
@@ -183,12 +183,12 @@ export class DoorbellRig {
     }
   }
 
-  /** Nobody announces anything at this moment. */
+  /** Whether no session announces changes at this moment. */
   get isSilent(): boolean {
     return this.silent.at(-1)?.to === Number.POSITIVE_INFINITY;
   }
 
-  /** Spans of time in which all new transactions had to announce their changes. */
+  /** The spans in which every new transaction had to announce its changes. */
   get ringing(): Span[] {
     return this.modes.flatMap(({ mode, at }, i) =>
       mode === 'ringing' ? [{ from: at, to: this.modes[i + 1]?.at ?? Number.POSITIVE_INFINITY }] : [],

@@ -1,4 +1,4 @@
-// Owns a listener and a gateway within the test's own process, as in embedded mode, on a database of the test's.
+// Owns a listener and a gateway within the test's own process, as in embedded mode, on the test's database.
 
 import { Gateway } from '#gateway/gateway.ts';
 import { Listener } from '#listener/listener.ts';
@@ -10,18 +10,18 @@ import { createRegistry, gatewayMetrics, listenerMetrics } from '#shared/process
 
 export interface Embedded {
   url: string;
-  /** where operators are served */
+  /** the operators' server */
   opsUrl: string;
   registry: ReturnType<typeof createRegistry>;
-  /** Starts another gateway on the same fan-out, which is stopped with the others at the latest. */
+  /** Starts another gateway on the same fan-out, which `stop` ends with the others. */
   startGateway(env?: Record<string, string>): Promise<Gateway>;
-  /** Ends the listener, and the gateway stays. */
+  /** Ends the listener; the gateway stays. */
   stopListener(): Promise<void>;
   startListener(): Promise<void>;
   stop(): Promise<void>;
 }
 
-/** `env`: settings by their names in docs/configuration.md. Without canaries unless it says so: tests count positions. */
+/** `env`: settings by their names in docs/configuration.md. There are no canaries by default, because tests count positions. */
 export async function startEmbedded(databaseUrl: string, env: Record<string, string> = {}): Promise<Embedded> {
   const settings = {
     NODE_NAME: 'test',

@@ -1,5 +1,5 @@
-// Owns how tests speak plank.v1 frame by frame, over a WebSocket or an event stream: one subscription each, which both
-// transports carry alike. What must stay true: frames are kept from the first instant, in order; every wait has a deadline.
+// Owns how tests use plank.v1 frame by frame, over a WebSocket or an event stream: one subscription each, with the same frames
+// on both. What must stay true: frames are kept from the first instant, in order; every wait has a deadline.
 
 import { WebSocket } from 'ws';
 import type { ChangeFrame, RowsFrame, ServerFrame } from '#shared/wire.ts';
@@ -11,18 +11,18 @@ interface Ask {
   where?: unknown;
   columns?: string[];
   snapshot?: boolean;
-  /** of an event stream: the Last-Event-ID */
+  /** sent to an event stream as Last-Event-ID */
   from?: string;
-  /** of an event stream: the parameter */
+  /** sent to an event stream as a parameter */
   since?: string;
 }
 
 /** One subscription's frames. */
 export class FrameReader {
   readonly all: ServerFrame[] = [];
-  /** of an event stream's events */
+  /** the ids of an event stream's events */
   readonly ids: (string | undefined)[] = [];
-  /** why the transport ended; undefined while it is open */
+  /** why the transport ended, undefined while it is open */
   ended: string | undefined;
   readonly #close: () => void;
   #read = 0;
@@ -46,7 +46,7 @@ export class FrameReader {
     this.#close();
   }
 
-  /** The next frame that has not been asked for yet. */
+  /** The next frame that was not taken yet. */
   async next(): Promise<ServerFrame> {
     const deadline = Date.now() + deadlineMs;
     while (this.#read >= this.all.length) {
@@ -65,7 +65,7 @@ export class FrameReader {
     return this.all[this.#read++]!;
   }
 
-  /** The next frame of a type; `pos` frames, which come when they like, are passed over, any other is a failure. */
+  /** The next frame, which must be of this type. Skips `pos` frames, which may come at any time. */
   async expect<T extends ServerFrame['type']>(type: T): Promise<Extract<ServerFrame, { type: T }>> {
     for (;;) {
       const frame = await this.next();
@@ -93,7 +93,7 @@ export class FrameReader {
 
 export type Transport = (url: string, ask: Ask) => Promise<FrameReader>;
 
-/** `url` is http://host:port. Resolves when the subscription was answered with `ok`, which is kept; rejects with the error's code. */
+/** `url` is http://host:port. Resolves when the subscription has its `ok`. Rejects with the error's code. */
 export const overWebSocket: Transport = async (url, ask) => {
   const ws = new WebSocket(`${url.replace('http', 'ws')}/ws`, 'plank.v1');
   const reader = new FrameReader(() => ws.terminate());
@@ -114,7 +114,7 @@ export const overWebSocket: Transport = async (url, ask) => {
   return reader;
 };
 
-/** The same as an event stream. Rejects with the problem's code. */
+/** The same over an event stream. Rejects with the problem's code. */
 export const overEvents: Transport = async (url, ask) => {
   const parameters = new URLSearchParams();
   if (ask.where !== undefined) parameters.set('where', JSON.stringify(ask.where));
@@ -127,7 +127,7 @@ export const overEvents: Transport = async (url, ask) => {
     headers: ask.from === undefined ? {} : { 'Last-Event-ID': ask.from },
   });
   if (!response.ok) {
-    // a proxy's own answer (a URL too long) is no problem document
+    // a proxy's own answer (to a URL that is too long) is no problem document
     const isProblem = response.headers.get('content-type')?.startsWith('application/problem+json');
     throw new Error(isProblem ? ((await response.json()) as { code: string }).code : `HTTP_${response.status}`);
   }
@@ -139,7 +139,7 @@ export const overEvents: Transport = async (url, ask) => {
 async function readEvents(response: Response, reader: FrameReader): Promise<void> {
   const decoder = new TextDecoder();
   let text = '';
-  // behind rows or a resync, positions mean nothing until the next live
+  // after rows or a resync, positions are no place to resume from until the next live
   let isBeginning = false;
   try {
     for await (const chunk of response.body!) {

@@ -1,4 +1,4 @@
-// Owns what tests ask a running listener or gateway over HTTP: its health, its metrics, who leads.
+// Owns what tests read from a running listener or gateway over HTTP: its health, its metrics, and who leads.
 
 import { onTestFailed } from 'vitest';
 import type { ClusterNode } from '#deploy/local/cluster.ts';
@@ -13,7 +13,7 @@ export interface NodeHealth {
   ready?: boolean;
 }
 
-/** What `path` says; http 0 where nobody answers within a second and a half. */
+/** The answer of `path`. `http` is 0 without an answer within 1.5 s. */
 export async function health(node: ClusterNode, path = '/health'): Promise<NodeHealth> {
   try {
     const response = await fetch(node.url + path, { signal: AbortSignal.timeout(1_500) });
@@ -23,7 +23,7 @@ export async function health(node: ClusterNode, path = '/health'): Promise<NodeH
   }
 }
 
-/** The sum of a metric over its labels, or of those series whose labels contain `labels`. */
+/** The sum of a metric over its series, or over those whose labels contain `labels`. */
 export async function metric(node: ClusterNode, name: string, labels = ''): Promise<number> {
   const text = await (await fetch(`${node.url}/metrics`, { signal: AbortSignal.timeout(5_000) })).text();
   const lines = text.split('\n').filter((line) => /^[\w:]+/.exec(line)?.[0] === name && line.includes(labels));
@@ -31,7 +31,7 @@ export async function metric(node: ClusterNode, name: string, labels = ''): Prom
   return lines.reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' ') + 1)), 0);
 }
 
-/** The one of `nodes` that leads; waits for it. */
+/** Waits until one of `nodes` leads. Resolves with that node. */
 export async function leader(nodes: readonly ClusterNode[], deadlineMs = 10_000): Promise<ClusterNode> {
   let found: ClusterNode | undefined;
   const look = async () => {
@@ -42,7 +42,7 @@ export async function leader(nodes: readonly ClusterNode[], deadlineMs = 10_000)
   return found!;
 }
 
-/** For `beforeEach`: a test that fails shows what its nodes said last. */
+/** For `beforeEach`: a test that fails shows the last log lines of its nodes. */
 export function tellOnFailure(nodes: () => readonly ClusterNode[]): void {
   onTestFailed(() => {
     for (const node of nodes())

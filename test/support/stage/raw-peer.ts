@@ -1,10 +1,10 @@
-// Owns a WebSocket client of plank.v1 on a bare socket, which reads when it is told to and sends whatever bytes it is given.
+// Owns a WebSocket client of plank.v1 on a bare socket, which reads only when the test says so and sends any bytes.
 
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 
-/** A client's frame, masked as they must be. */
+/** A client's frame, masked as the protocol requires. */
 export function clientFrame(payload: string | Buffer, opcode = 1, fin = true): Buffer {
   const body = Buffer.from(payload);
   const mask = randomBytes(4);
@@ -29,7 +29,7 @@ export class RawPeer {
     socket.on('error', () => {});
   }
 
-  /** Connected, greeted, and reading nothing. */
+  /** Connects and sends `hello`, and reads nothing. */
   static async connect(url: string, hello = true): Promise<RawPeer> {
     const { hostname, port } = new URL(url);
     const socket = connect({ host: hostname, port: Number(port) });
@@ -55,13 +55,13 @@ export class RawPeer {
     this.send({ type: 'subscribe', id: ++this.#requests, ...ask });
   }
 
-  /** From now on, one byte every so often. */
+  /** From now on, reads one byte every `everyMs`. */
   trickle(everyMs: number): void {
     const timer = setInterval(() => this.socket.read(1), everyMs);
     this.socket.once('close', () => clearInterval(timer));
   }
 
-  /** From now on, all that comes. */
+  /** From now on, reads everything. */
   readAll(onBytes: (bytes: Buffer) => void = () => {}): void {
     this.socket.on('data', (bytes: Buffer) => {
       this.received += bytes.length;

@@ -1,4 +1,4 @@
-// Owns a listener and gateways within the test's own process that reach each other through Redis, as processes of a cluster do.
+// Owns a listener and gateways within the test's own process that communicate through Redis, as the processes of a cluster do.
 
 import { randomBytes } from 'node:crypto';
 import { Redis } from 'ioredis';
@@ -11,11 +11,11 @@ import { createRegistry, gatewayMetrics, listenerMetrics } from '#shared/process
 import { redisUrl } from '../servers/servers.ts';
 
 export interface Relay {
-  /** of the gateways */
+  /** the gateways' URLs */
   urls: string[];
-  /** The stream is gone, as after FLUSHALL. */
+  /** Deletes the stream, as FLUSHALL does. */
   flush(): Promise<void>;
-  /** Of the running gateways. */
+  /** Starts one more gateway. Resolves with its URL. */
   startGateway(): Promise<string>;
   stop(): Promise<void>;
 }

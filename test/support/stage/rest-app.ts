@@ -1,5 +1,5 @@
-// Owns the REST side of a gateway alone, on a real Postgres and within the test's process: no listener, no connections. What must
-// stay true: what it answers in the case of an error is a problem (RFC 9457) that says the status it came with.
+// Owns a gateway's REST server alone, on a real Postgres and within the test's process: no listener, no WebSockets. What must stay
+// true: the answer to an error is a problem document (RFC 9457) whose `status` is that of the response.
 
 import { once } from 'node:events';
 import { createServer } from 'node:http';
@@ -17,7 +17,7 @@ export interface Answer {
   status: number;
   headers: Headers;
   text: string;
-  /** Without properties where the answer is none. */
+  /** Empty where the answer is no problem document. */
   problem: { code: string; status: number; detail: string; errors?: { path: string; message: string }[] };
 }
 
@@ -25,14 +25,14 @@ export class RestApp {
   database!: TestDatabase;
   pool!: Pool;
   base = '';
-  /** What it will say of itself; as good as can be before each test. */
+  /** The answer of /health. Each test begins with a healthy one. */
   health!: Health;
   ready!: { ready: boolean; reason?: string };
-  /** Its lines, since the test began. */
+  /** The lines logged since the test began. */
   readonly logged: string[] = [];
   readonly #stack = new AsyncDisposableStack();
 
-  /** For a test file: begins before its tests and ends behind them. `setUp` is SQL. */
+  /** For a test file: starts before its tests and ends after them. `setUp` is SQL. */
   static of(setUp = ''): RestApp {
     const app = new RestApp();
     beforeAll(() => app.#start(setUp));
@@ -54,7 +54,7 @@ export class RestApp {
     this.base = await this.serve(this.pool, this.#stack);
   }
 
-  /** Serves what this pool may see, until the stack is disposed of. Resolves with the address. */
+  /** Serves REST with the rights of this pool's role, until the stack is disposed of. Resolves with the address. */
   async serve(pool: Pool, stack: AsyncDisposableStack): Promise<string> {
     const catalog = new Catalog(this.pool);
     await catalog.load();

@@ -1,6 +1,6 @@
-// Owns a gateway and a listener in the test's process, their database, and who is connected: clients of the plain mode, and peers,
-// connections of plank.v1 that say what they are told to, as no client of ours would. What must stay true: when a test ends, the
-// gateway has forgotten all of them.
+// Owns a gateway and a listener in the test's process, their database, and the clients that tests connect: clients of plain mode,
+// event streams, and peers, which are connections of plank.v1 that send any message. What must stay true: when a test ends, the
+// gateway holds nothing of them.
 
 import { afterAll, afterEach, beforeAll, expect } from 'vitest';
 import { WebSocket } from 'ws';
@@ -16,7 +16,7 @@ import { FrameReader, overEvents, type Transport } from './frames.ts';
 export interface Peer {
   reader: FrameReader;
   ws: WebSocket;
-  /** 0 while it is open */
+  /** the close code, 0 while the connection is open */
   code: number;
   reason: string;
   send: (message: unknown) => void;
@@ -30,7 +30,7 @@ export class Stage {
   readonly #open: { close(): void }[] = [];
   #requests = 0;
 
-  /** For a test file: begins before its tests and ends behind them. `setUp` is SQL. */
+  /** For a test file: starts before its tests and ends after them. `setUp` is SQL. */
   static of(setUp: string, env: Record<string, string> = {}): Stage {
     const stage = new Stage();
     beforeAll(() => stage.#start(setUp, env));
@@ -50,7 +50,7 @@ export class Stage {
     this.#stack.defer(() => this.embedded.stop());
   }
 
-  /** Whatever a test did, nothing of it is left. */
+  /** Closes every client of the test, and waits until the gateway holds nothing of them. */
   async #forget(): Promise<void> {
     for (const one of this.#open.splice(0)) one.close();
     const counts = ['plank_subscriptions', 'plank_connections', 'plank_channels', 'plank_catching_up'];
@@ -59,29 +59,29 @@ export class Stage {
       return counts.every((name) => sumOf(text, name) === 0);
     };
     await until(`${counts.join(', ')} are 0 again`, areGone, 6_000);
-    // behind a test that held up Postgres, it says so until the next confirmation
+    // after a test that blocked Postgres, /health reports that until the next confirmation
     const isWell = () =>
       fetch(`${this.embedded.url}/health`).then(
         ({ status }) => status === 200,
-        () => false, // a connection that was left open has been closed meanwhile
+        () => false, // a kept-alive connection was closed meanwhile
       );
-    await until('it is well', isWell, 15_000);
+    await until('the gateway is healthy', isWell, 15_000);
   }
 
   readonly sql = (text: string, values: unknown[] = []) => this.pool.query(text, values);
 
-  /** The sum over its labels. */
+  /** The sum of a metric over its series. */
   async metric(name: string): Promise<number> {
     return sumOf(await this.embedded.registry.metrics(), name);
   }
 
-  /** What was written so far has passed the gateway. Writes to `todo` itself. */
+  /** Waits until every change so far has passed the gateway. Writes to `todo` itself. */
   async arrived(): Promise<void> {
     const { rows } = await this.sql(
       `insert into todo values (-77, 'x') on conflict (id) do update set status = 'y' returning pg_current_xact_id() as tx`,
     );
     await until(
-      'the gateway is there',
+      'the gateway has passed the change',
       async () => {
         const { rows: ends } = await this.sql(
           `select next_seq - 1 as seq, pg_visible_in_snapshot($1::text::xid8, snap) as drained from plank.leader`,
@@ -94,7 +94,7 @@ export class Stage {
     );
   }
 
-  /** Meanwhile nothing gets a position; what is written comes as one batch then. */
+  /** Runs `work` while nothing is drained: its changes come as one batch afterwards. */
   async undrained(work: () => Promise<unknown>): Promise<void> {
     const holder = await this.pool.connect();
     try {
@@ -106,7 +106,7 @@ export class Stage {
     }
   }
 
-  /** A connection that says what it is told to, from `hello` on. */
+  /** A connection of plank.v1 that sends what the test says, from `hello` on. */
   async peer(url = this.embedded.url, hello = true): Promise<Peer> {
     const ws = new WebSocket(`${url.replace('http', 'ws')}/ws`, 'plank.v1');
     const reader = new FrameReader(() => ws.terminate());
@@ -134,7 +134,7 @@ export class Stage {
     return self;
   }
 
-  /** Resolves with the channel. */
+  /** Subscribes. Resolves with the channel. */
   async subscribe({ send, reader }: Peer, ask: object): Promise<string> {
     const id = ++this.#requests;
     send({ type: 'subscribe', id, ...ask });
@@ -143,7 +143,7 @@ export class Stage {
     return ok.ch!;
   }
 
-  /** A client of the plain mode, which stays away once it was closed. */
+  /** A client of plain mode, which does not come back after a close. */
   readonly plain = async (options: Partial<ClientOptions> = {}): Promise<TestClient> => {
     const client = await TestClient.connect({ url: this.plainUrl, keepsFrames: true, reconnects: false, ...options });
     this.afterwards(() => client.stop());
@@ -154,7 +154,7 @@ export class Stage {
     return `${this.embedded.url.replace('http', 'ws')}/ws`;
   }
 
-  /** For what a test opened: done when it ends. */
+  /** Runs `close` when the test ends. */
   afterwards(close: () => void): void {
     this.#open.push({ close });
   }
@@ -178,7 +178,8 @@ function sumOf(metrics: string, name: string): number {
   return lines.reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' ') + 1)), 0);
 }
 
-export const closed = (one: Peer, deadlineMs = 2_000) => until('it is closed', () => one.code !== 0, deadlineMs);
+export const closed = (one: Peer, deadlineMs = 2_000) =>
+  until('the connection is closed', () => one.code !== 0, deadlineMs);
 
 export function changesOf({ reader }: Peer, ch: string): ChangeFrame[] {
   return reader.all.filter((frame): frame is ChangeFrame => frame.type === 'change' && frame.ch === ch);

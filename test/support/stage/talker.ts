@@ -1,4 +1,5 @@
-// A service that does nothing but talk: run by a test whose output goes nowhere. It says by its channel that it has come so far.
+// A service that does nothing but log, for a test that closes the pipe of its output. It reports by its IPC channel that it has
+// written every line.
 
 import { runService } from '#shared/process/lifecycle.ts';
 import { createLog } from '#shared/process/logger.ts';
@@ -7,7 +8,7 @@ await runService(
   'talker',
   () => ({ STOP_TIMEOUT_MS: 5_000 }),
   async (_config, stack) => {
-    // as a server would
+    // keeps the process running, as a server does
     const running = setInterval(() => {}, 1_000);
     stack.defer(async () => clearInterval(running));
     const log = createLog('info', 'talker', 'test');

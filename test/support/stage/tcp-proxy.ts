@@ -1,18 +1,18 @@
-// Owns a TCP proxy on 127.0.0.1 that stands between two parts and misbehaves on demand. What must stay true:
-// - bytes pass in order and unchanged; what is held is either passed on later or, when its sender has gone, never;
-// - a link that was blackholed stays silent with both ends open, also after `pass`: its owner must notice by itself, and
-//   its other end learns nothing of that, as behind a broken network.
+// Owns a TCP proxy on 127.0.0.1 that stands between two processes and misbehaves on demand. What must stay true:
+// - bytes pass in order and unchanged; held bytes are passed on later or, when their sender has gone, never;
+// - a blackholed link stays silent with both ends open, also after `pass`: its client must notice by itself, and its server
+//   sees no close, as with a broken network.
 
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 
-/** `client` is whoever connects to the proxy, `server` what it connects to. */
+/** `client` connects to the proxy, the proxy connects to `server`. */
 type Side = 'client' | 'server';
 
 interface Link {
   client: Socket;
   server: Socket;
-  /** what came from a side and has not been passed on */
+  /** bytes that came from a side and have not been passed on */
   held: Record<Side, Buffer[]>;
   silent: boolean;
 }
@@ -24,10 +24,10 @@ export class TcpProxy {
   readonly #holding: Record<Side, boolean> = { client: false, server: false };
   #silent = false;
   #delayMs = 0;
-  /** of what the server says, in ms; 0: as fast as it goes */
+  /** ms for each byte from the server; 0: no limit */
   #msPerByte = 0;
   #cutAt: string | undefined;
-  /** connections taken so far */
+  /** connections accepted so far */
   accepted = 0;
 
   private constructor(server: Server, target: { host: string; port: number }) {
@@ -36,7 +36,7 @@ export class TcpProxy {
     server.on('connection', (client) => this.#accept(client));
   }
 
-  /** `url` tells where to: postgres://…, redis://…, http://… with a port. */
+  /** `url` is the target: postgres://…, redis://… or http://… with a port. */
   static async start(url: string): Promise<TcpProxy> {
     const { hostname, port } = new URL(url);
     const server = createServer({ allowHalfOpen: true, noDelay: true });
@@ -49,14 +49,14 @@ export class TcpProxy {
     return (this.#server.address() as AddressInfo).port;
   }
 
-  /** The same URL, but through this proxy. */
+  /** The same URL, through this proxy. */
   through(url: string): string {
     const through = new URL(url);
     through.host = `127.0.0.1:${this.port}`;
     return through.href;
   }
 
-  /** Back to normal. What was held goes on; blackholed links stay silent. */
+  /** Back to normal. Held bytes are passed on; blackholed links stay silent. */
   pass(): void {
     this.#silent = false;
     this.#delayMs = 0;
@@ -70,45 +70,45 @@ export class TcpProxy {
     }
   }
 
-  /** What clients say is kept here, with the connections open. */
+  /** Holds the bytes of clients, with the connections open. */
   holdRequests(): void {
     this.#holding.client = true;
   }
 
-  /** What the server answers is kept here. */
+  /** Holds the bytes of the server. */
   holdReplies(): void {
     this.#holding.server = true;
   }
 
-  /** bytes held now, of both directions */
+  /** bytes held now, in both directions */
   get heldBytes(): number {
     let bytes = 0;
     for (const { held } of this.#links) for (const chunk of [...held.client, ...held.server]) bytes += chunk.length;
     return bytes;
   }
 
-  /** All links, also new ones, say nothing from now on and swallow what they get. */
+  /** All links, also new ones, send nothing from now on and drop what they receive. */
   blackhole(): void {
     this.#silent = true;
     for (const link of this.#links) link.silent = true;
   }
 
-  /** Every chunk, in both directions, is passed on this much later. */
+  /** Passes every chunk, in both directions, on after `ms`. */
   delay(ms: number): void {
     this.#delayMs = ms;
   }
 
-  /** What the server says is passed on at so many bytes a second. */
+  /** Limits the bytes of the server. */
   throttle(bytesPerSecond: number): void {
     this.#msPerByte = 1_000 / bytesPerSecond;
   }
 
-  /** Resets the connections there are; new ones pass. */
+  /** Resets the open connections; new ones pass. */
   cut(): void {
     for (const link of this.#links) this.#drop(link);
   }
 
-  /** Resets the connections there are, and new ones when their client says this. */
+  /** Resets the open connections, and new ones when their client sends these words. */
   cutAt(words: string): void {
     this.#cutAt = words;
     this.cut();
@@ -166,18 +166,18 @@ export class TcpProxy {
     if (!link.silent && this.#links.has(link)) to.write(bytes);
   }
 
-  /** One end has said its last. The other is told, behind what is under way, unless the link is silent. */
+  /** One end has sent its FIN. The proxy passes it on after the bytes before it, unless the link is silent. */
   #ended(link: Link, side: Side): void {
     if (link.silent || !this.#links.has(link)) return;
     if (this.#holding.client || this.#holding.server) return this.#drop(link);
-    const tell = () => {
+    const passOn = () => {
       if (!link.silent) this.#other(link, side).end();
     };
-    if (this.#delayMs > 0) setTimeout(tell, this.#delayMs);
-    else tell();
+    if (this.#delayMs > 0) setTimeout(passOn, this.#delayMs);
+    else passOn();
   }
 
-  /** One end is gone altogether. */
+  /** One end is closed. */
   #closed(link: Link, side: Side): void {
     if (link.silent) return;
     this.#ended(link, side);

@@ -1,11 +1,11 @@
-// Owns batches made up for tests that need no database: consecutive changes of one table.
+// Owns made-up batches for tests without a database: consecutive changes of one table.
 
 import type { Changes } from '#listener/sequencer.ts';
 import { type Batch, BatchReader, batchesOf, type ChangeRow, packBatches } from '#shared/log/batch.ts';
 
 export interface MadeUp {
   epoch?: number;
-  /** of the new image's text, each */
+  /** the length of each new image's text */
   bytes?: number;
   relation?: number;
 }
@@ -24,12 +24,12 @@ export function batchOf(firstSeq: number, lastSeq: number, options: MadeUp = {})
   return batch;
 }
 
-/** What a drain found, as the log gives it again. */
+/** The changes of a drain, as rows of the log. */
 export function drainedRows({ firstSeq, packed }: Pick<Changes, 'firstSeq' | 'packed'>): ChangeRow[] {
   return batchesOf(1, firstSeq, packed, 0).flatMap(rowsIn);
 }
 
-/** What a batch holds, read as the gateways read it. */
+/** The changes of a batch, read as gateways read them. */
 export function rowsIn(batch: Batch): ChangeRow[] {
   const reader = new BatchReader(batch);
   const text = (start: number, end: number) => (end < start ? null : reader.buffer.toString('utf8', start, end));

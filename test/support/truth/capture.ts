@@ -1,8 +1,8 @@
-// Owns the tests' view of what was captured: it leads and drains as a listener does, and folds the changes into a picture of
-// every attached table. What must stay true: each run checks the whole promise, whatever the test itself looks at:
-// - what was drained is dense, and plank.read_log gives it again byte for byte;
-// - changes chain: an INSERT finds no row of its key, each old image is the row's image before;
-// - folded, they are exactly what the tables hold, in the rendering of plank.catalog.
+// Owns the tests' view of captured changes: it leads and drains as a listener does, and applies the changes to a picture of every
+// attached table. What must stay true: each run checks the whole promise, whatever the test itself looks at:
+// - drained positions are dense, and plank.read_log returns the same changes byte for byte;
+// - changes fit: an INSERT finds no row of its key, and each old image equals the row's image before;
+// - the picture equals the tables, in the rendering of plank.catalog.
 
 import { Client } from 'pg';
 import { type ChangeRow, changeColumns } from '#shared/log/batch.ts';
@@ -19,7 +19,7 @@ export interface Change {
   old: string | null;
 }
 
-/** A session as any application has it: none of Plank's settings. */
+/** A session as any application has it, without Plank's settings. */
 export async function session(url: string, options: { user?: string; password?: string } = {}): Promise<Client> {
   const own = new URL(url);
   if (options.user !== undefined) own.username = options.user;
@@ -65,27 +65,27 @@ export class Capture {
     await Promise.all([this.writer.end(), this.#drainer.end()]);
   }
 
-  /** Rows, read in a session that stays: a new one takes longer to plan what Plank's functions ask than to answer. */
+  /** The rows of a query, in a session that stays: a new one takes longer to plan Plank's functions than to run them. */
   async ask(sql: string): Promise<Record<string, string>[]> {
     return (await this.#drainer.query<Record<string, string>>(sql)).rows;
   }
 
-  /** Runs SQL (several statements without `begin` are one transaction), and gives what it changed, checked. */
+  /** Runs SQL (several statements without `begin` are one transaction). Resolves with its changes, checked. */
   async run(sql: string, client: Client = this.writer): Promise<Change[]> {
     await client.query(sql);
     return this.changes();
   }
 
-  /** `run`, each change in short: action, key, and both images where there are. */
+  /** `run`, with each change in short: action, key, and the images that it has. */
   async brief(sql: string, client: Client = this.writer): Promise<string[]> {
     return (await this.run(sql, client)).map(brief);
   }
 
-  /** What was committed since the last call, checked. */
+  /** The changes committed since the last call, checked. */
   async changes(): Promise<Change[]> {
     const drained = await this.#drain();
     const changed = await this.#read();
-    if (drained) equal(changed, drained, 'what plank.read_log gives');
+    if (drained) equal(changed, drained, 'the result of plank.read_log');
     equal(
       changed.map(([seq]) => Number(seq)),
       changed.map((_, i) => this.#seq + 1 + i),
@@ -136,7 +136,7 @@ export class Capture {
     equal(change.action, expected, `the action of "${brief(change)}"`, all);
   }
 
-  /** What a drain gives; null where that is too much to be given at once. */
+  /** The changes of a drain, or null where they are too many to be returned at once. */
   async #drain(): Promise<ChangeRow[] | null> {
     const { rows } = await this.#drainer.query<{ first: string | null; last: string | null; packed: Buffer | null }>(
       "select first_seq as first, last_seq as last, packed from plank.drain($1, 1000000, '1 hour', false)",

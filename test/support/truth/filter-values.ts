@@ -1,5 +1,5 @@
-// Owns the values that JavaScript and Postgres could judge differently: of each type that filters know, rows and operands that are
-// few enough to meet each other, and hard. And filters over all of them.
+// Owns values that JavaScript and Postgres could judge differently: for each type that filters know, rows and operands that are
+// hard, and few enough to meet each other. It makes filters over all of them.
 
 import * as fc from 'fast-check';
 
@@ -261,7 +261,7 @@ export const refusedTypes = [
   'int4range',
 ];
 
-/** As JSON text, so that digits are what they are. */
+/** Filters as JSON text, so that digits stay exact. */
 export const filters = fc.letrec<{ filter: string; member: string }>((tie) => {
   const comparison = fc.constantFrom(...names).chain((name) => {
     const { ordered, values } = kinds[name]!;

@@ -1,4 +1,4 @@
-// Owns a table of every type that a filter may meet, and short words to ask filters about it.
+// Owns a table with every type of column that a filter may meet, and short functions that parse and judge filters over it.
 
 import type { Column, Table } from '#gateway/catalog/catalog.ts';
 import { parseImage } from '#gateway/filter/image.ts';

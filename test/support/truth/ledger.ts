@@ -1,9 +1,9 @@
-// Owns a load of writes into `items` and the truth about it: which version of which row has committed. What must stay true:
-// - the truth comes from the writers' own commits, never from Plank; each row has one writer, and its versions
-//   (`value`: 1, 2, 3 …) count up by one;
-// - a write whose outcome is unknown (the connection broke) ends that row's use, and the database tells at the end what
-//   became of it;
-// - transactions that are rolled back write version -1, which nobody may ever see.
+// Owns a load of writes into `items` and its truth: which version of which row has committed. What must stay true:
+// - the truth comes from the writers' own commits, never from Plank; each row has one writer, and its versions (`value`: 1, 2,
+//   3 …) count up by one;
+// - after a write whose outcome is unknown (the connection broke), the row is not written again, and the database decides at the
+//   end whether the write committed;
+// - transactions that are rolled back write version -1, which no client may ever see.
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { Client } from 'pg';
@@ -13,7 +13,7 @@ import { until } from '../wait.ts';
 
 export interface LedgerOptions {
   databaseUrl: string;
-  /** http://…: where REST is; without it, only SQL is written */
+  /** the base of REST, http://…; without it, all writes are SQL */
   restUrl?: string;
   sqlWriters?: number;
   restWriters?: number;
@@ -23,21 +23,21 @@ export interface LedgerOptions {
 
 interface Row {
   name: string;
-  /** unknown while an insert's outcome is */
+  /** undefined while the outcome of the insert is unknown */
   id?: number;
   /** the last version that committed; 0: none */
   version: number;
   deleted: boolean;
 }
 
-/** What a writer does in one transaction: all of it commits, or nothing. */
+/** One transaction of a writer. */
 type Step =
   | { kind: 'insert'; rows: Row[] }
   | { kind: 'update'; rows: Row[] }
   | { kind: 'rollback'; rows: Row[] }
   | { kind: 'delete'; rows: Row[] };
 
-/** Thrown when nothing is known about the outcome. */
+/** Thrown when the outcome of a write is unknown. */
 class Unknown extends Error {}
 
 const rowsPerWriter = 25;
@@ -73,9 +73,9 @@ export class Ledger {
     return this;
   }
 
-  /** Tells that a client connected in mid-load: what had been written before then need not reach it. */
+  /** Registers a client that connected during the load: earlier changes need not reach it. */
   join(client: TestClient): void {
-    // one more may be under way
+    // one more write of each row may be under way
     this.#joined.set(client, new Map(this.#rows.map((row) => [row, row.version + 1])));
   }
 
@@ -91,14 +91,14 @@ export class Ledger {
     await Promise.all(this.#writers);
   }
 
-  /** Takes a committed row of somebody else into the truth. */
+  /** Adds a committed row of another writer to the truth. */
   add(id: number, version: number): void {
     this.#rows.push({ name: '', id, version, deleted: false });
   }
 
   /**
-   * Ends the writing, settles what is unknown and writes one last row, which comes behind everything else in the log.
-   * Resolves when that row has reached all of the clients, with how long it took, in ms.
+   * Ends the writing, reads the unknown outcomes, and writes one last row, which comes after everything else in the log.
+   * Resolves when that row has reached all clients, with how long that took, in ms.
    */
   async finish(clients: readonly TestClient[], deadlineMs = 15_000): Promise<number> {
     await this.stop();
@@ -129,7 +129,7 @@ export class Ledger {
     });
   }
 
-  /** What is wrong with what a client got, in words: nothing, when all of the truth reached it once and in order. */
+  /** What is wrong with the changes that a client got, in words. Empty when it got the whole truth, once and in order. */
   verify(client: TestClient): string[] {
     if (!this.#end) throw new Error('verify comes after finish');
     const problems = [...client.problems];
@@ -157,7 +157,7 @@ export class Ledger {
     return problems.slice(0, 20);
   }
 
-  /** changes that have committed; after `finish` */
+  /** the number of committed changes, after `finish` */
   get changes(): number {
     return this.#rows.reduce((sum, row) => sum + row.version + (row.deleted ? 1 : 0), 0);
   }

@@ -1,5 +1,5 @@
-// Owns the log of the model of Plank: what was committed, which of it a fork of the database's history undid, and how far back it
-// reaches. A position is `e<epoch>.<count>`: the number of entries up to there, in the epoch of the last of them.
+// Owns the log of the model of Plank: the committed entries, the entries that a fork of the database's history undid, and how far
+// back the log reaches. A position is `e<epoch>.<count>`: the number of entries up to there, in the epoch of the last one.
 
 export interface Entry {
   epoch: number;
@@ -16,9 +16,9 @@ export const tables = ['items', 'orders'];
 export class ModelLog {
   readonly entries: Entry[] = [];
   #epoch = 1;
-  /** how many entries of an ended epoch's history stayed */
+  /** by ended epoch: how many entries of its history are valid */
   readonly #ends = new Map<number, number>();
-  /** what is before it is gone */
+  /** entries before it are no longer kept */
   #floor = 0;
 
   get length(): number {
@@ -29,7 +29,7 @@ export class ModelLog {
     return this.#floor;
   }
 
-  /** One transaction, of one to three changes; the two numbers choose which. */
+  /** Appends one transaction of one to three changes, which the two numbers choose. */
   write(a: number, b: number): void {
     const tx = String(this.length);
     const count = 1 + (a % 3);
@@ -48,7 +48,7 @@ export class ModelLog {
     this.#floor = Math.min(this.length, this.#floor + count);
   }
 
-  /** The database's history forks: its last entries are no more. */
+  /** The database's history forks, and its last entries are lost. */
   fork(lost: number): void {
     this.entries.length = Math.max(this.#floor, this.length - lost);
     for (let epoch = 1; epoch <= this.#epoch; epoch++)
@@ -60,20 +60,20 @@ export class ModelLog {
     return `e${this.entries[count - 1]?.epoch ?? 1}.${count}`;
   }
 
-  /** Where a replica is that has so many entries: from the fork on it speaks of the new epoch. */
+  /** The position of a replica with so many entries. From the fork on, it is of the new epoch. */
   present(count: number): string {
     const isNew = count >= (this.#ends.get(this.#epoch - 1) ?? 0);
     return isNew ? `e${this.#epoch}.${count}` : this.posAt(count);
   }
 
-  /** How many entries a position stands for, or why it stands for none. */
+  /** The number of entries up to a position, or why it is not valid. */
   countOf(pos: string): number | 'epoch' | 'retention' {
     const [epoch, count] = pos.slice(1).split('.').map(Number) as [number, number];
     if (epoch > this.#epoch || (epoch < this.#epoch && count > this.#ends.get(epoch)!)) return 'epoch';
     return count < this.#floor ? 'retention' : count;
   }
 
-  /** The rows of a table after so many entries: value by id. */
+  /** The rows of a table after so many entries: id → value. */
   fold(table: string, count: number): Map<number, number> {
     const rows = new Map<number, number>();
     for (const entry of this.entries.slice(0, count)) {

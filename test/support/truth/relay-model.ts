@@ -15,7 +15,7 @@ interface Channel {
   ch: string;
   table: string;
   snapshot: boolean;
-  /** pages of rows that are yet to be sent */
+  /** pages of rows that are not sent yet */
   pages: Row[][] | null;
   cursor: number;
   isLive: boolean;
@@ -30,7 +30,7 @@ interface Member {
   snapshot: boolean;
   at: number | null;
   picture: Map<number, number> | null;
-  /** live since its rows: from then on it has a position that can be continued */
+  /** live after its rows: from then on it has a position to resume from */
   settled: boolean;
   state: string;
 }
@@ -52,7 +52,7 @@ const flow = [
   'connect',
   'timer',
 ];
-/** What a test may do; the two numbers of an action choose among what there is. */
+/** The steps that a test may choose. The two numbers of an action choose among channels, rows and so on. */
 export const actions = [
   ...flow,
   ...flow,
@@ -84,9 +84,9 @@ export class RelayModel {
   #channels = new Map<string, Channel>();
   #replica = 0;
   #isUnavailable = false;
-  /** the connection is half-open: the other side is gone and nobody says so */
+  /** the connection is half-open: the other side is gone, without a close */
   #isMute = false;
-  /** how often members got something, by kind: a test can see that it tested anything */
+  /** the number of deliveries by kind: a test checks that there were enough */
   readonly counts: Record<string, number> = {};
 
   act([kind, a, b]: Action): void {
@@ -141,11 +141,11 @@ export class RelayModel {
     }
   }
 
-  /** Everything works from now on: all members must become live, with everything. */
+  /** Everything works from now on: all members must become live and have every entry. */
   settle(): void {
     this.#isUnavailable = false;
     for (let round = 0; !this.#isSettled(); round++) {
-      assert(round < 500, `it does not settle: ${JSON.stringify([...this.#state.groups.values()], mapsToo)}`);
+      assert(round < 500, `the model does not settle: ${JSON.stringify([...this.#state.groups.values()], mapsToo)}`);
       for (const kind of ['connect', 'up', 'replicate', 'up', 'pos', 'down', 'down', 'down']) this.act([kind, 0, 0]);
       for (const channel of this.#channels.values()) for (let i = 0; i < 4; i++) this.#serve(channel);
       if (this.#socket === null || (this.#up.length === 0 && this.#down.length === 0)) this.#fire();
@@ -181,7 +181,7 @@ export class RelayModel {
     this.#event({ type: 'socket-close', socket, code, reason: '' });
   }
 
-  /** The database fails over, and everybody loses the connection. */
+  /** The database fails over, and the connection is lost. */
   #fork(lost: number): void {
     this.#close(1012);
     this.#dialing = null;
@@ -246,7 +246,7 @@ export class RelayModel {
     channel.cursor = this.#replica;
   }
 
-  /** One step of a channel: a page, a change, or arriving at the present. */
+  /** One step of a channel: a page, a change, or `live`. */
   #serve(channel: Channel): void {
     const { ch } = channel;
     const page = channel.pages?.shift();
@@ -267,7 +267,7 @@ export class RelayModel {
       this.#down.push({ type: 'change', ch, effect, table, action, id, ...data, pos, tx, ...last });
       return;
     }
-    // whoever comes from a replica that was further on waits until this one is there
+    // a client that comes from a replica ahead of this one waits until this one has caught up
     if (channel.isLive || channel.cursor > this.#replica) return;
     channel.isLive = true;
     this.#down.push({ type: 'live', ch, pos: this.#log.present(this.#replica) });
@@ -335,7 +335,7 @@ export class RelayModel {
       this.#dialing = null;
       this.#forget();
     } else if (effect.type === 'report') {
-      // a protocol that is broken would be reported without a code
+      // a violation of the protocol would be reported as well
       assert.match(effect.message, /^(a request was not answered within|no connection to Plank)/);
     } else assert.equal(effect.type, 'notify');
   }
@@ -344,7 +344,7 @@ export class RelayModel {
 
   #take(id: number, delivery: Delivery): void {
     const member = this.#members.get(id);
-    assert(member, 'a delivery for nobody');
+    assert(member, 'a delivery without a member');
     this.counts[delivery.kind] = (this.counts[delivery.kind] ?? 0) + 1;
     switch (delivery.kind) {
       case 'state':
@@ -356,8 +356,8 @@ export class RelayModel {
         member.picture = null;
         return;
       case 'snapshot':
-        assert(member.snapshot, 'rows for one that wants none');
-        assert(member.at === null || !member.settled, 'rows for one that has its picture');
+        assert(member.snapshot, 'rows for a member that wants none');
+        assert(member.at === null || !member.settled, 'rows for a member that has its picture');
         member.settled = false;
         member.at = null;
         member.picture = new Map(delivery.rows.map((row) => [row.id as number, row.value as number]));
@@ -371,12 +371,13 @@ export class RelayModel {
     }
   }
 
-  /** Every entry of the table up to here has come, each once; a picture is what the log says. */
+  /** Checks that every entry of the table up to here has come once, and that the picture equals the log's. */
   #reach(member: Member, pos: string, change: { effect: string; id: unknown; data?: Row | null } | null): void {
     const count = this.#log.countOf(pos);
     const to = count === 'retention' ? Number(pos.split('.')[1]) : count;
-    assert(to !== 'epoch', `${pos} is of no history`);
-    if (member.at === null) assert(member.snapshot ? member.picture : !change, 'it begins with what it asked for');
+    assert(to !== 'epoch', `${pos} belongs to no history`);
+    if (member.at === null)
+      assert(member.snapshot ? member.picture : !change, 'a member begins with rows if it wants them');
     else {
       assert(change ? to > member.at : to >= member.at, `${pos} came at ${member.at}`);
       const missed = this.#log.entries

@@ -1,4 +1,4 @@
-// Owns what the seam's test plays with: random wishes, the picture that a subscription makes of its frames, clients that come and
+// Owns the parts of the seam's test: random requests, the picture that a subscription makes of its frames, clients that come and
 // go, and writers. What must stay true: a picture throws at the first frame that does not fit; the same seed does the same.
 
 import { WebSocket } from 'ws';
@@ -22,7 +22,7 @@ export function randomFrom(seed: number): (below: number) => number {
 export type Random = ReturnType<typeof randomFrom>;
 export const oneOf = <T>(random: Random, items: readonly T[]): T => items[random(items.length)]!;
 
-export interface Wish {
+export interface Request {
   table: 'todo' | 'pair';
   where?: object;
   sql: string;
@@ -32,9 +32,9 @@ export interface Wish {
 export const keys = { todo: ['id'], pair: ['b', 'a'] };
 export const columns = { todo: ['id', 'grp', 'status', 'price', 'at', 'note'], pair: ['a', 'b', 'n', 'doc'] };
 
-export function wishOf(random: Random): Wish {
+export function requestOf(random: Random): Request {
   const n = random(8);
-  const wishes: Wish[] = [
+  const requests: Request[] = [
     { table: 'todo', sql: 'true' },
     { table: 'todo', where: { grp: n }, sql: `grp = ${n}` },
     {
@@ -51,29 +51,29 @@ export function wishOf(random: Random): Wish {
     { table: 'pair', where: { n: { gte: 3 }, a: { lt: 40 } }, sql: 'n >= 3 and a < 40' },
     { table: 'pair', where: { n: null }, sql: 'n is null' },
   ];
-  const wish = oneOf(random, wishes);
-  const all = columns[wish.table];
-  return random(3) === 0 ? { ...wish, columns: all.filter(() => random(2) === 0).concat(all[0]!) } : wish;
+  const request = oneOf(random, requests);
+  const all = columns[request.table];
+  return random(3) === 0 ? { ...request, columns: all.filter(() => random(2) === 0).concat(all[0]!) } : request;
 }
 
-/** What one subscription has made of its frames. Throws at the first that does not fit. */
+/** The rows of one subscription, made of its frames. Throws at the first frame that does not fit. */
 export class Picture {
-  readonly wish: Wish;
+  readonly request: Request;
   readonly rows = new Map<string, string>();
   readonly reasons: string[] = [];
   seq = 0;
-  /** where it may go on: a position before the first `live` behind rows says nothing of what the rows already held */
+  /** the position to resume from; before the first `live` after rows there is none, as the rows may hold later changes */
   from: string | null = null;
-  /** since the last `live` of this connection: only then positions of the connection are about it */
+  /** since the last `live` of this connection: only then the connection's `pos` covers this subscription */
   isLive = false;
   #state: 'rows' | 'changes' = 'rows';
 
-  constructor(wish: Wish) {
-    this.wish = wish;
+  constructor(request: Request) {
+    this.request = request;
   }
 
   get ask(): object {
-    const { table, where, columns } = this.wish;
+    const { table, where, columns } = this.request;
     return { table, where, columns, snapshot: true, ...(this.from === null ? {} : { from: this.from }) };
   }
 
@@ -95,7 +95,7 @@ export class Picture {
       this.#take(frame);
     } catch (cause) {
       throw new Error(
-        `${(cause as Error).message}: ${JSON.stringify(this.wish)}, ${JSON.stringify(frame).slice(0, 400)}`,
+        `${(cause as Error).message}: ${JSON.stringify(this.request)}, ${JSON.stringify(frame).slice(0, 400)}`,
         {
           cause,
         },
@@ -106,7 +106,7 @@ export class Picture {
   #take(frame: ServerFrame): void {
     switch (frame.type) {
       case 'rows':
-        if (this.#state !== 'rows') throw new Error('rows behind the last rows');
+        if (this.#state !== 'rows') throw new Error('rows after the last rows');
         for (const row of frame.rows) {
           const key = this.#keyOf(row);
           if (this.rows.has(key)) throw new Error(`the row ${key} comes twice`);
@@ -123,18 +123,18 @@ export class Picture {
       case 'change': {
         if (this.#state !== 'changes') throw new Error('a change before the last rows');
         const { seq } = parsePosition(frame.pos)!;
-        if (seq <= this.seq) throw new Error(`not behind ${this.seq}`);
+        if (seq <= this.seq) throw new Error(`not after ${this.seq}`);
         this.seq = seq;
         if (this.from !== null) this.from = frame.pos;
         if (frame.id === null) return this.rows.clear();
-        const key = this.#keyOf(keys[this.wish.table].length > 1 ? (frame.id as object) : { id: frame.id });
+        const key = this.#keyOf(keys[this.request.table].length > 1 ? (frame.id as object) : { id: frame.id });
         if (this.rows.has(key) !== (frame.effect !== 'add'))
           throw new Error(this.rows.has(key) ? 'the row is there already' : 'there is no such row');
         if (frame.effect === 'remove') {
-          if (frame.data !== undefined) throw new Error('tells of a row that is not for it');
+          if (frame.data !== undefined) throw new Error('data of a row that is not for this subscription');
           this.rows.delete(key);
         } else {
-          if (this.#keyOf(frame.data!) !== key) throw new Error('the id is not that of the row');
+          if (this.#keyOf(frame.data!) !== key) throw new Error('the id differs from the key of the row');
           this.rows.set(key, JSON.stringify(frame.data));
         }
         return;
@@ -144,11 +144,11 @@ export class Picture {
         this.reasons.push(frame.reason);
         return;
       default:
-        throw new Error('not for a subscription');
+        throw new Error('no frame of a subscription');
     }
   }
 
-  /** Everything up to here has come. */
+  /** Every change up to here has come. */
   passed(position: string): void {
     const { seq } = parsePosition(position)!;
     if (seq < this.seq) throw new Error(`${position} is before ${this.seq}`);
@@ -157,7 +157,7 @@ export class Picture {
   }
 
   #keyOf(row: object): string {
-    return JSON.stringify(keys[this.wish.table].map((name) => (row as Record<string, unknown>)[name]));
+    return JSON.stringify(keys[this.request.table].map((name) => (row as Record<string, unknown>)[name]));
   }
 }
 
@@ -188,7 +188,7 @@ export class Client {
       else if ('ch' in frame) channels.get(frame.ch)!.take(frame);
     };
     ws.on('message', (data) => {
-      // what still comes on a connection that was left is of no use to the picture
+      // frames that still come on a connection that was left do not count
       if (this.#ws !== ws || this.failure) return;
       try {
         take(JSON.parse((data as Buffer).toString()) as ServerFrame);
@@ -231,7 +231,7 @@ export class Client {
   }
 }
 
-/** One round of a writer; conflicts of writers with each other are part of it. */
+/** One round of a writer. Writers may conflict with each other. */
 export async function write(db: PoolClient, random: Random): Promise<void> {
   const id = () => random(2_000);
   const text = () => `${random(1e9)}`.repeat(1 + random(40));
@@ -260,7 +260,7 @@ export async function write(db: PoolClient, random: Random): Promise<void> {
   try {
     const kind = random(20);
     if (kind === 0) {
-      // it waits for the long transaction, and everybody behind it
+      // TRUNCATE waits for the long transaction, and other writers wait for TRUNCATE
       await db.query(
         `begin; set local lock_timeout = '300ms'; truncate ${oneOf(random, ['pair', 'pair', 'todo'])}; commit`,
       );
@@ -282,7 +282,7 @@ export async function write(db: PoolClient, random: Random): Promise<void> {
     }
   } catch (error) {
     const { code } = error as { code?: string };
-    // a key that another has, a deadlock, a lock that is not to be had
+    // a unique violation, a deadlock, a lock timeout
     if (code !== '23505' && code !== '40P01' && code !== '55P03') throw error;
     await db.query('rollback');
   }

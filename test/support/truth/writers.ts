@@ -1,6 +1,6 @@
-// Owns the load that the order of changes is tested under: concurrent transactions over few hot rows, with savepoints,
-// rollbacks, and one long transaction always open. Each update raises `ver` of its row by one, so the versions that were
-// published show what was lost, doubled or out of order.
+// Owns the load for tests of the order of changes: concurrent transactions over few hot rows, with savepoints, rollbacks, and one
+// long transaction always open. Each update raises `ver` of its row by one, so that the published versions show changes that
+// were lost, doubled or out of order.
 
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Client } from 'pg';
@@ -22,7 +22,7 @@ export class HotWriters {
   readonly #stop = new AbortController();
   readonly #done: Promise<unknown>;
 
-  /** `bulkRows`: the size of a statement that now and then comes in between. */
+  /** `bulkRows`: the number of rows of an occasional large statement. */
   constructor(url: string, options: { writers: number; bulkRows?: number }) {
     const loops = Array.from({ length: options.writers }, () => this.#loop(url, write));
     loops.push(this.#loop(url, writeLong));
@@ -31,7 +31,7 @@ export class HotWriters {
     this.#done.catch(() => {});
   }
 
-  /** Resolves when the last transaction has ended; rejects with what went wrong in any. */
+  /** Resolves when the last transaction has ended. Rejects with the error of any transaction. */
   async stop(): Promise<void> {
     this.#stop.abort();
     await this.#done;
@@ -49,11 +49,11 @@ export class HotWriters {
 
 async function write(client: Client): Promise<void> {
   await client.query('begin');
-  // an xid, long before the first change is captured
+  // assigns an xid long before the first change is captured
   if (random(3) === 0) await client.query('insert into burnt values (1)');
   await delay(random(8));
   const rows = new Set(Array.from({ length: 1 + random(3) }, () => 1 + random(hotRows)));
-  // locks in the order of keys, so that writers wait for each other and never deadlock
+  // locks rows in the order of keys, so that writers never deadlock
   for (const k of [...rows].sort((a, b) => a - b)) {
     const guarded = random(4) === 0;
     if (guarded) await client.query('savepoint s');
