@@ -1,6 +1,6 @@
 // What is made of the reports of other processes, also of processes of another version.
 
-import { expect, it } from 'vitest';
+import { expect, test } from 'vitest';
 import { gatewaysIn, leaderIn } from '#shared/bus/node-state.ts';
 import type { NodeStatus } from '#shared/bus/roster.ts';
 
@@ -36,7 +36,7 @@ const node = (name: string, role: NodeStatus['role'], state: Record<string, unkn
   state,
 });
 
-it('gateways count by what they report; those whose report has another form do not, and listeners never', () => {
+test('gateways count by what they report; those whose report has another form do not, and listeners never', () => {
   const nodes = [
     node('known', 'gateway', gateway),
     node('newer', 'gateway', { ...gateway, tiers: 2 }),
@@ -49,7 +49,7 @@ it('gateways count by what they report; those whose report has another form do n
   ]);
 });
 
-it('the leader is the listener that leads; one that stands by, or has another form of report, is none', () => {
+test('the leader is the listener that leads; one that stands by, or has another form of report, is none', () => {
   const standby = { ...listener, state: 'standby', term: null, headSeq: null, epoch: null, owedMs: null };
   const nodes = [
     node('standby', 'listener', { ...standby, canaryEveryMs: null }),

@@ -3,7 +3,7 @@
 
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, test } from 'vitest';
 
 const root = join(import.meta.dirname, '../..');
 const read = (path: string) => readFileSync(join(root, path), 'utf8');
@@ -24,7 +24,7 @@ const anchorsOf = (markdown: string) =>
   );
 
 describe('links', () => {
-  it.each(papers)('of %s lead somewhere', (paper) => {
+  test.each(papers)('of %s lead somewhere', (paper) => {
     const links = [...read(paper).matchAll(/\]\((?!\w+:)([^)\s]*)\)/g)].map(([, link]) => link!);
     const broken = links.filter((link) => {
       const [path, anchor] = link.split('#');
@@ -36,7 +36,7 @@ describe('links', () => {
   });
 });
 
-it('files that CONTRIBUTING.md sends to are there', () => {
+test('files that CONTRIBUTING.md sends to are there', () => {
   const [, table] = /^## Where is it\?$(.*?)^## /ms.exec(read('CONTRIBUTING.md'))!;
   const paths = [...table!.matchAll(/`([\w./-]+\.(?:ts|sql|yml|md|example))`/g)].map(([, path]) => path!);
   expect(paths.length).toBeGreaterThan(40);
@@ -47,11 +47,11 @@ it('files that CONTRIBUTING.md sends to are there', () => {
 describe('invariants', () => {
   const rows = [...read('ARCHITECTURE.md').matchAll(/^\| \*\*(I\d+)\*\* \| .* \| (.*) \|$/gm)];
 
-  it('are I1 to I10', () => {
+  test('are I1 to I10', () => {
     expect(rows.map(([, name]) => name)).toEqual(Array.from({ length: 10 }, (_, i) => `I${i + 1}`));
   });
 
-  it.each(rows.map(([, name, tests]) => [name!, tests!]))('%s names tests that exist', (_, tests) => {
+  test.each(rows.map(([, name, tests]) => [name!, tests!]))('%s names tests that exist', (_, tests) => {
     const cited = [...tests.matchAll(/\]\((test\/[^)]+)\): ((?:"[^"]+"(?:, )?)+)/g)];
     expect(cited.length).toBe(tests.match(/\]\(/g)!.length);
     for (const [, path, titles] of cited)
@@ -59,7 +59,7 @@ describe('invariants', () => {
   });
 });
 
-it('sections of PROTOCOL.md that code cites are there', () => {
+test('sections of PROTOCOL.md that code cites are there', () => {
   const sources = ['services', 'shared', 'client', 'test/support'].flatMap((folder) => filesOf(folder, '.ts'));
   const cited = sources.flatMap((path) =>
     [...read(path).matchAll(/PROTOCOL\.md, "([^"]+)"/g)].map(([, name]) => name!.replaceAll(/\s+\*?\s*/g, ' ')),

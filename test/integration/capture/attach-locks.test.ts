@@ -3,7 +3,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Client } from 'pg';
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { admin } from '../../support/servers/admin.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
 import { session } from '../../support/truth/capture.ts';
@@ -35,7 +35,7 @@ describe('a table that another transaction has written to', () => {
       create table parted_1 partition of parted for values from (0) to (10)`);
   });
 
-  it.each([
+  test.each([
     ['a first attach', 'new', "select plank.attach('new')"],
     ['an attach that excludes more', 'plain', "select plank.attach('plain', exclude => '{v,w}')"],
     ['a first attach of a partitioned table', 'parted_1', "select plank.attach('parted')"],
@@ -61,7 +61,7 @@ describe('a table that another transaction has written to', () => {
     await owner.query(statements.at(-1)!);
   });
 
-  it('makes an attach wait five seconds where the session has no lock_timeout', async () => {
+  test('makes an attach wait five seconds where the session has no lock_timeout', async () => {
     await other.query('begin; insert into new (id) values (1)');
     const started = performance.now();
     await expect(owner.query("select plank.attach('new')")).rejects.toMatchObject({ code: '55P03' });
@@ -69,7 +69,7 @@ describe('a table that another transaction has written to', () => {
     await other.query('rollback');
   });
 
-  it.each([
+  test.each([
     ['that changes nothing', "select plank.attach('plain')"],
     ['that excludes less', "select plank.attach('plain', exclude => '{}')"],
     ['that sets what is read-only', "select plank.attach('plain', read_only => '{v}')"],
@@ -80,7 +80,7 @@ describe('a table that another transaction has written to', () => {
   });
 });
 
-it('an attach and an ALTER TABLE that meet both succeed', async () => {
+test('an attach and an ALTER TABLE that meet both succeed', async () => {
   await owner.query('drop table if exists met cascade; create table met (id integer primary key, v text, w text)');
   for (let round = 0; round < 12; round++) {
     const attach = owner.query(`select plank.attach('met', exclude => '${round % 2 === 0 ? '{w}' : '{v}'}')`);
@@ -103,7 +103,7 @@ describe('a generated column that is computed from an excluded one', () => {
     notices.length = 0;
   });
 
-  it.each([
+  test.each([
     ['a', 'c, d'],
     ['b', 'd'],
     ['a,c', 'd'],
@@ -114,14 +114,14 @@ describe('a generated column that is computed from an excluded one', () => {
     expect(notices).toEqual(shown === '' ? [] : [noticed(shown)]);
   });
 
-  it('is named by a notice where it is added later', async () => {
+  test('is named by a notice where it is added later', async () => {
     await owner.query("select plank.attach('hidden', exclude => '{a,c,d}')");
     await owner.query('alter table hidden add column e text generated always as (upper(a)) stored');
     expect(notices).toEqual([noticed('e')]);
   });
 });
 
-it('plank.check() says which grant an owner lacks who may not read its own table', async () => {
+test('plank.check() says which grant an owner lacks who may not read its own table', async () => {
   await owner.query(`drop role if exists lock_owner; create role lock_owner; create table owned (id integer primary key);
     alter table owned owner to lock_owner; grant usage, create on schema public to lock_owner; select plank.attach('owned')`);
   try {

@@ -1,7 +1,7 @@
 // Clients that leave before they are answered: their statements end, their places are free, and no other client's statement is hit.
 
 import { connect, type Socket } from 'node:net';
-import { expect, it } from 'vitest';
+import { expect, test } from 'vitest';
 import { Stage } from '../../support/stage/stage.ts';
 import { until } from '../../support/wait.ts';
 
@@ -42,7 +42,7 @@ async function running(): Promise<number> {
   return (rows[0] as { count: number }).count;
 }
 
-it('a crowd that leaves frees every place, and what it wrote is rolled back', async () => {
+test('a crowd that leaves frees every place, and what it wrote is rolled back', async () => {
   const sockets = Array.from({ length: crowd }, (_, id) => send('POST', '/api/slow', insert(id, slowSeconds)));
   await until('all places of the table are taken', async () => (await running()) === 3, 5_000);
   for (const socket of sockets) socket.destroy();
@@ -51,7 +51,7 @@ it('a crowd that leaves frees every place, and what it wrote is rolled back', as
   expect([answer.status, await answer.json()]).toEqual([200, []]);
 });
 
-it('a read that waits for a lock ends with its client', async () => {
+test('a read that waits for a lock ends with its client', async () => {
   const holder = await stage.pool.connect();
   try {
     await holder.query('begin; lock table slow in access exclusive mode');
@@ -65,7 +65,7 @@ it('a read that waits for a lock ends with its client', async () => {
   }
 });
 
-it('clients that stay are answered, whatever statements of others are cancelled on the same connections', async () => {
+test('clients that stay are answered, whatever statements of others are cancelled on the same connections', async () => {
   const leavers: Socket[] = [];
   const answers: Promise<Response>[] = [];
   for (let id = 0; id < 30; id++) {
