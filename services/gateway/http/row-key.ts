@@ -12,8 +12,8 @@ export type ParsedKey = { ok: true; values: string[] } | { ok: false; fields: Fi
 
 /**
  * Parses the segment of a URL: `/api/items/7`. A key of several columns has its values in key
- * order, each percent-encoded, with commas between them: `/api/sales.lines/A%2C1,7` is a = "A,1", b
- * = 7.
+ * order, each percent-encoded, with commas between them: `/api/sales.lines/A%2C1,7` is the row with
+ * a = "A,1" and b = 7.
  */
 export function parseKey(table: Table, segment: string): ParsedKey {
   const parts = parseSegment(segment, table.keyColumns.length > 1);

@@ -63,7 +63,7 @@ export class Rows {
       if (!key)
         throw new PlankError(
           'REFUSED',
-          'A rule of the table rewrites INSERT, so that Postgres cannot return the row: send the whole key with the row',
+          'A rule of the table rewrites INSERT, so that Postgres cannot return the row: send its whole key',
         );
       await run();
       const [row] = await readRow(query, table, key);

@@ -1,7 +1,8 @@
 /**
- * Upgrades to WebSocket on an HTTP server. A client may send an upgrade after a request that has not been answered yet (pipelining). Node
- * passes such an upgrade on at once, so that the answer would later be written into the WebSocket. An HTTP error cannot refuse it either:
- * the client would take the error for the answer to its first request. So the connection ends.
+ * Upgrades to WebSocket on an HTTP server. A client may send an upgrade after a request that has
+ * not been answered yet (pipelining). Node passes such an upgrade on at once, so that the answer
+ * would later be written into the WebSocket. An HTTP error cannot refuse it either: the client
+ * would take the error for the answer to its first request. So the connection ends.
  */
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';

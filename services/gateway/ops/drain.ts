@@ -13,8 +13,8 @@ export function drainWarning(nodes: readonly NodeStatus[], instance: string): st
   const others = gatewaysIn(nodes).filter((node) => node.instance !== instance);
   if (others.some(({ state }) => state.ready && !state.draining)) return null;
   return (
-    'No other replica accepts clients: the clients of this one, and new ones, cannot connect until it is undrained or ' +
-    'another replica starts.'
+    'No other replica accepts clients: the clients of this one, and new ones, cannot connect ' +
+    'until it is undrained or another replica starts.'
   );
 }
 

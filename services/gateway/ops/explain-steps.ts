@@ -42,7 +42,9 @@ export function clientSteps(
   if (!answer) return [{ step: 'matched', state: 'unknown', text: `${node} gave no answer.` }];
   const { client } = answer;
   if (!client) {
-    const text = `${node} has no connection ${who.id}: it is gone. A client that reconnects resumes from its own position, under another number.`;
+    const text =
+      `${node} has no connection ${who.id}: it is gone. ` +
+      'A client that reconnects resumes from its own position, under another number.';
     return [{ step: 'matched', state: 'unknown', text }];
   }
   if (isBreak(change.code) || change.code === actions.canary)
@@ -63,7 +65,9 @@ function written(matching: readonly Judged[], queuedBytes: number, seq: number):
   const behind = matching.find(({ why }) => why === 'not-yet');
   if (behind) {
     const missing = (seq - behind.cursor).toLocaleString('en');
-    const text = `Not written yet: it is catching up and has ${missing} changes to go, at the pace at which it reads. ${queued(queuedBytes)}`;
+    const text =
+      `Not written yet: it is catching up and has ${missing} changes to go, at the pace at which it reads. ` +
+      queued(queuedBytes);
     return { step: 'written', state: 'waiting', text, cursor: behind.cursor, queuedBytes };
   }
   if (queuedBytes === 0)
@@ -83,15 +87,21 @@ function whyNot(subscriptions: readonly Judged[]): string {
   const with_ = (why: Judged['why']) => subscriptions.find((one) => one.why === why);
   const inRows = with_('in-rows');
   if (inRows)
-    return `Its subscription to ${nameOf(inRows)} began with rows that hold this change already, so the change is not sent again.`;
+    return `Its subscription to ${nameOf(inRows)} began with rows that hold this change already: it is not sent again.`;
   const later = with_('began-later');
   if (later) return `Its subscription to ${nameOf(later)} began after this change, at seq ${later.began}.`;
   const shape = with_('shape');
   if (shape)
-    return `Its subscription to ${nameOf(shape)} cannot be tested: the row's image is from before the table was altered. The client was sent a resync, and reads its rows again.`;
+    return (
+      `Its subscription to ${nameOf(shape)} cannot be tested: the row's image is from before the table was altered. ` +
+      'The client was sent a resync, and reads its rows again.'
+    );
   const filter = with_('filter');
   if (filter)
-    return `Its subscription to ${filter.table} admits the row neither before nor after the change: ${filter.filter ?? 'the change has no row'}.`;
+    return (
+      `Its subscription to ${filter.table} admits the row neither before nor after the change: ` +
+      `${filter.filter ?? 'the change has no row'}.`
+    );
   const tables = [...new Set(subscriptions.map(({ table }) => table))];
   return `It is not subscribed to this table, only to ${tables.join(', ')}.`;
 }

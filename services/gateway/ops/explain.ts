@@ -160,8 +160,8 @@ async function byRow(table: Table, key: readonly string[], id: string, { pool }:
   const why =
     problems.length > 0
       ? `The table is not captured as it should be: ${problems.join('; ')}.`
-      : 'Either the row has not changed within the retention, or the transaction has not committed, or it ran with disabled ' +
-        'triggers or session_replication_role = replica.';
+      : 'Either the row has not changed within the retention, or the transaction has not committed, ' +
+        'or it ran with disabled triggers or session_replication_role = replica.';
   return { traced: [], summary: `No change of ${table.name} ${id} was captured. ${why}` };
 }
 
@@ -240,7 +240,9 @@ async function published(seq: number, epoch: number, tail: Tail): Promise<Step> 
         text: 'Not in the Redis stream yet, or no longer. Gateways read it from Postgres.',
       };
     if (first.firstSeq > seq) {
-      const text = `Published and trimmed since: the Redis stream begins at seq ${first.firstSeq}. Gateways that need it read it from Postgres.`;
+      const text =
+        `Published and trimmed since: the Redis stream begins at seq ${first.firstSeq}. ` +
+        'Gateways that need it read it from Postgres.';
       return { step, state: 'done', text };
     }
     return {
@@ -300,6 +302,7 @@ function matched(answers: readonly Read[], code: number): Step {
   const text =
     all === 0
       ? 'Nobody is subscribed to its table at the moment.'
-      : `Of the ${all} subscriptions that its table has now, it concerns ${matching}. Name a connection to see what that client got.`;
+      : `Of the ${all} subscriptions that its table has now, it concerns ${matching}. ` +
+        'Name a connection to see what that client got.';
   return { step: 'matched', state: matching > 0 ? 'done' : 'no', text, replicas };
 }

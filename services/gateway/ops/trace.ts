@@ -41,7 +41,8 @@ const inDrain = `
   from (select b.id, row_number() over (order by b.last_id, b.id) as place
         from (select c.id, max(c.id) over (partition by c.xid) as last_id
               from plank.between(l.before_snap, l.upto_snap) c) b) n`;
-const columns = `o.id, o.xid::text, o.at, o.relation, o.action::text, o.key, d.seq, d.first_seq, d.last_seq, d.drained_at`;
+const columns = `o.id, o.xid::text, o.at, o.relation, o.action::text, o.key,
+  d.seq, d.first_seq, d.last_seq, d.drained_at`;
 
 /** The change that has this seq; null where the log does not hold it. */
 export async function traceSeq(pool: Pool, seq: number): Promise<Traced | null> {

@@ -112,7 +112,9 @@ function wholly(picture: Picture): Finding[] {
     return [
       {
         text: `${log.leader} leads and drains nothing: ${number(log.waiting)} changes wait (${duration(log.waitingMs)})`,
-        todo: `If ${log.leader} is dead, a standby takes over within seconds. Otherwise look at its log and at locks in Postgres, and restart it.`,
+        todo:
+          `If ${log.leader} is dead, a standby takes over within seconds. ` +
+          'Otherwise look at its log and at locks in Postgres, and restart it.',
       },
     ];
   }
@@ -129,7 +131,9 @@ function badly(picture: Picture): Finding[] {
     const why = staleReason !== null && reason?.endsWith(staleReason) ? staleReason : reason;
     found.push({
       text: `${node} gets no changes: ${why ?? 'no reason given'}`,
-      todo: `Look at its log, and at its network to Redis and Postgres. While others are well, drain it: they take its clients.`,
+      todo:
+        'Look at its log, and at its network to Redis and Postgres. ' +
+        'While others are well, drain it: they take its clients.',
     });
   }
   // a finding that changes arrive nowhere covers these
@@ -174,14 +178,18 @@ function waiting(picture: Picture): Finding[] {
   if (postgresSilentMs > 0 && isFresh(picture)) {
     found.push({
       text: `Postgres does not answer ${self}: it serves no REST calls and no snapshots (${duration(postgresSilentMs)})`,
-      todo: `Look at the network between ${self} and Postgres. If others reach Postgres, drain ${self}: they take its clients.`,
+      todo:
+        `Look at the network between ${self} and Postgres. ` +
+        `If others reach Postgres, drain ${self}: they take its clients.`,
     });
   }
   if (deafMs > 0) {
     found.push(
       {
         text: `Redis does not answer: changes come from the log in Postgres (${duration(deafMs)})`,
-        todo: `Bring Redis back, or the network between it and ${self}. Nothing is lost meanwhile, but it costs Postgres more.`,
+        todo:
+          `Bring Redis back, or the network between it and ${self}. ` +
+          'Nothing is lost meanwhile, but it costs Postgres more.',
       },
       { text: `${self} cannot hear the others meanwhile: the counts here are its own` },
     );
@@ -202,7 +210,9 @@ function waiting(picture: Picture): Finding[] {
   if (reading.length > 0 && deafMs === 0) {
     const who = listed(reading.map(({ node }) => node));
     found.push({
-      text: `${who} ${reading.length === 1 ? 'reads' : 'read'} the log in Postgres, because Redis does not answer or lacks changes`,
+      text:
+        `${who} ${reading.length === 1 ? 'reads' : 'read'} the log in Postgres, ` +
+        'because Redis does not answer or lacks changes',
       todo: 'Look at Redis: is it up, is its memory full? Nothing is lost meanwhile, but it costs Postgres more.',
     });
   }
@@ -225,7 +235,8 @@ function speed(picture: Picture, isSomethingWrong: boolean): Finding[] {
   if (late === null || wholly(picture).length > 0) return [];
   if (late > lateMs) {
     const todo =
-      'This passes if something has just come back. Otherwise plank_commit_to_socket_seconds, by stage, shows where the time goes.';
+      'This passes if something has just come back. ' +
+      'Otherwise plank_commit_to_socket_seconds, by stage, shows where the time goes.';
     return [{ text: `Changes arrive late: within ${duration(late)}`, todo }];
   }
   if (!isSomethingWrong || badly(picture).length > 0) return [];
