@@ -1,4 +1,4 @@
--- The id is the one who adds it to choose: adding it twice, as after an answer that was lost, adds it once.
+-- The page chooses the id, so that a task is added once where its POST is repeated after a lost answer.
 create table if not exists todo (
   id uuid primary key,
   text text not null check (length(text) between 1 and 200),

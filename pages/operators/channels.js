@@ -1,14 +1,11 @@
 // What clients subscribe to, over all gateways, the most subscribed first.
 
-import { byId } from '../dom.js';
-import { isAlone } from './nodes.js';
-import { countText, keptTable, setText } from './parts.js';
+import { byId, setText } from '../common/dom.js';
+import { countText, keptTable, unknownWhileAlone } from './parts.js';
 
-let query;
 let table;
 
-export function startChannels(plank, draw) {
-  query = plank.table('channels').live({}, draw);
+export function startChannels() {
   table = keptTable(byId('channels'), [
     { label: 'Table', text: ({ table }) => table },
     {
@@ -22,13 +19,10 @@ export function startChannels(plank, draw) {
   ]);
 }
 
-export function drawChannels() {
-  const rows = [...query.rows.values()].sort((a, b) => b.subscribers - a.subscribers || a.name.localeCompare(b.name));
+export function drawChannels({ channels, isAlone }) {
+  const rows = channels.toSorted((a, b) => b.subscribers - a.subscribers || a.name.localeCompare(b.name));
   setText(byId('channels-count'), rows.length === 0 ? '' : String(rows.length));
   byId('channels-note').hidden = rows.length > 0;
-  setText(
-    byId('channels-note'),
-    isAlone() ? 'Not known while Redis does not answer.' : 'Nobody is subscribed at the moment.',
-  );
+  setText(byId('channels-note'), isAlone ? unknownWhileAlone : 'No client is subscribed at the moment.');
   table(rows, ({ name }) => name);
 }

@@ -1,20 +1,22 @@
-// Throughput and lag of the last five minutes. The charts are drawn by uPlot; what they show is said in words as well.
+// Throughput and lag of the last five minutes, drawn by uPlot. Each chart has its highest value as text, for screen readers.
 
-import { byId } from '../dom.js';
+import { byId, setText } from '../common/dom.js';
 import uPlot from '../uplot.js';
-import { historyRows } from './log.js';
-import { countText, msText, setText } from './parts.js';
+import { countText, msText } from './parts.js';
 
 const spanSeconds = 300;
 const height = 150;
+/** steps of an axis: there is no half change; uPlot takes the first one that leaves enough space between labels */
+const countSteps = Array.from({ length: 36 }, (_, i) => [1, 2, 5][i % 3] * 10 ** Math.floor(i / 3));
+const msSteps = [0.1, 0.2, 0.5, ...countSteps];
 
 const charts = [];
 
 export function startCharts() {
   const colour = (name) => () => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   charts.push(
-    makeChart('events', [{ of: 'events', stroke: colour('--update') }], countText),
-    makeChart('deliveries', [{ of: 'deliveries', stroke: colour('--accent') }], countText),
+    makeChart('events', [{ of: 'events', stroke: colour('--update') }], countText, countSteps),
+    makeChart('deliveries', [{ of: 'deliveries', stroke: colour('--accent') }], countText, countSteps),
     makeChart(
       'lag',
       [
@@ -22,6 +24,7 @@ export function startCharts() {
         { of: 'p99', stroke: colour('--truncate'), dash: [5, 3] },
       ],
       msText,
+      msSteps,
     ),
   );
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => {
@@ -29,19 +32,18 @@ export function startCharts() {
   });
 }
 
-export function drawCharts() {
-  const rows = historyRows();
-  for (const chart of charts) chart.draw(rows);
+export function drawCharts({ history }) {
+  for (const chart of charts) chart.draw(history);
 }
 
-function makeChart(name, series, text) {
+function makeChart(name, series, text, steps) {
   const place = byId(`chart-${name}`);
   const at = byId(`at-${name}`);
   let rows = [];
   const soft = () => getComputedStyle(document.documentElement).getPropertyValue('--soft').trim();
   const line = () => getComputedStyle(document.documentElement).getPropertyValue('--line').trim();
   const font = '11px system-ui, sans-serif';
-  const tell = (row) => setText(at, row ? series.map(({ of }) => text(row[of])).join(' / ') : '');
+  const show = (row) => setText(at, row ? series.map(({ of }) => text(row[of])).join(' / ') : '');
   const plot = new uPlot(
     {
       width: place.clientWidth || 300,
@@ -66,6 +68,7 @@ function makeChart(name, series, text) {
           stroke: soft,
           font,
           size: 46,
+          incrs: steps,
           grid: { stroke: line, width: 1 },
           ticks: { show: false },
           values: (_plot, splits) => splits.map(shortText),
@@ -80,7 +83,7 @@ function makeChart(name, series, text) {
           ...(dash ? { dash } : {}),
         })),
       ],
-      hooks: { setCursor: [({ cursor: { idx } }) => tell(rows[idx ?? rows.length - 1])] },
+      hooks: { setCursor: [({ cursor: { idx } }) => show(rows[idx ?? rows.length - 1])] },
     },
     [[], ...series.map(() => [])],
     place,
@@ -91,9 +94,9 @@ function makeChart(name, series, text) {
     draw(given) {
       rows = given;
       plot.setData([rows.map((row) => row.at), ...series.map(({ of }) => rows.map((row) => row[of]))]);
-      tell(rows[plot.cursor.idx ?? rows.length - 1]);
+      show(rows[plot.cursor.idx ?? rows.length - 1]);
       const most = Math.max(0, ...rows.map((row) => row[series.at(-1).of] ?? 0));
-      place.setAttribute('aria-label', `Within the last five minutes at most ${text(most)}`);
+      place.setAttribute('aria-label', `At most ${text(most)} within the last five minutes`);
     },
   };
 }

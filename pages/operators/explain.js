@@ -1,7 +1,7 @@
-// "Why did I not get it?": the form, and the way of a change in steps.
+// "Why did I not get it?": the form, and where a change went, step by step.
 
-import { byId, element } from '../dom.js';
-import { ask, exact, setText, showProblem } from './parts.js';
+import { byId, element, setText, showProblem } from '../common/dom.js';
+import { ask, keyText } from '../common/request.js';
 
 const names = {
   captured: 'Captured',
@@ -12,7 +12,7 @@ const names = {
   written: 'Written',
 };
 const states = { done: 'done', waiting: 'waiting', no: 'no', unknown: 'not known' };
-/** at which shape each is shown */
+/** the shape of each state's pill */
 const levels = { done: 'good', waiting: 'wait', no: 'off', unknown: 'unknown' };
 
 export function startExplain() {
@@ -22,7 +22,7 @@ export function startExplain() {
   });
 }
 
-/** Fills in what is known, and asks where that is enough. */
+/** Fills in the form, and sends it where a position is known. */
 export function askAbout(known) {
   const form = byId('explain-form');
   for (const [name, value] of Object.entries(known)) form.elements[name].value = value;
@@ -61,7 +61,6 @@ async function explain() {
 }
 
 function drawChange({ pos, table, action, id, steps }) {
-  const key = id !== null && typeof id === 'object' ? JSON.stringify(id, exact) : String(id ?? '');
   return element(
     'div',
     { class: 'way' },
@@ -69,7 +68,7 @@ function drawChange({ pos, table, action, id, steps }) {
       'h3',
       {},
       element('span', { class: `badge ${action}` }, action),
-      ` ${table} ${key} `,
+      ` ${table} ${keyText(id)} `,
       element('span', { class: 'count' }, pos ?? 'no position yet'),
     ),
     element('ol', {}, ...steps.map(drawStep)),

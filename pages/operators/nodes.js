@@ -1,24 +1,13 @@
-// The gateways: what each carries, how it fares, and the wish to drain it.
+// The gateways: what each one carries, how it fares, and a button that drains it.
 
-import { byId, element } from '../dom.js';
-import {
-  ask,
-  bytesText,
-  countText,
-  drawPill,
-  keptTable,
-  msText,
-  secondsText,
-  setText,
-  showProblem,
-  sureButton,
-} from './parts.js';
+import { byId, element, setText, showProblem } from '../common/dom.js';
+import { ask } from '../common/request.js';
+import { sureButton } from '../common/sure-button.js';
+import { bytesText, countText, drawPill, keptTable, msText, secondsText } from './parts.js';
 
-let query;
 let table;
 
-export function startNodes(plank, draw) {
-  query = plank.table('nodes').live({}, draw);
+export function startNodes() {
   table = keptTable(byId('gateways'), [
     { label: 'Gateway', text: ({ node }) => node },
     { label: 'State', class: 'state-of', draw: (cell, row) => drawPill(cell, ...stateOf(row)) },
@@ -26,9 +15,9 @@ export function startNodes(plank, draw) {
     { label: 'Share', class: 'share', draw: drawShare },
     { label: 'Changes/s', class: 'number', text: ({ eventsPerSecond }) => countText(eventsPerSecond) },
     { label: 'Deliveries/s', class: 'number', text: ({ deliveriesPerSecond }) => countText(deliveriesPerSecond) },
-    { label: '99 % within', class: 'number', text: ({ lag }) => msText(lag?.p99) },
+    { label: 'p99', class: 'number', text: ({ lag }) => msText(lag?.p99) },
     { label: 'Behind', class: 'number', text: ({ behind }) => countText(behind) },
-    { label: 'Waits for clients', class: 'number', text: ({ queuedBytes }) => bytesText(queuedBytes) },
+    { label: 'Send buffer', class: 'number', text: ({ queuedBytes }) => bytesText(queuedBytes) },
     { label: 'Memory', class: 'number', text: ({ rss }) => bytesText(rss) },
     { label: 'Up', class: 'number', text: ({ startedAt }) => secondsText((Date.now() - startedAt) / 1_000) },
     { label: 'Version', class: 'version', text: ({ version }) => version },
@@ -36,22 +25,17 @@ export function startNodes(plank, draw) {
   ]);
 }
 
-/** Whether the gateway that serves this page cannot hear the others: of what they would tell, nothing is known. */
-export const isAlone = () => nodeRows().some(({ alone }) => alone);
-
-export const nodeRows = () => [...(query?.rows.values() ?? [])].sort(byName);
-
-export function drawNodes() {
-  const gateways = nodeRows().filter(({ role }) => role === 'gateway');
-  setText(byId('gateways-count'), gateways.length === 0 ? '' : String(gateways.length));
+export function drawNodes({ nodes, isAlone }) {
+  const gateways = nodes.filter(({ role }) => role === 'gateway').map((node) => ({ ...node, isAlone }));
+  const silent = gateways.filter(({ silentSeconds }) => silentSeconds > 0).length;
+  const counts = [String(gateways.length - silent), silent > 0 && `${silent} silent`].filter(Boolean);
+  setText(byId('gateways-count'), counts.join(', '));
   table(
     gateways,
     ({ instance }) => instance,
     ({ silentSeconds }) => (silentSeconds > 0 ? 'gone' : ''),
   );
 }
-
-export const byName = (a, b) => a.node.localeCompare(b.node, 'en', { numeric: true });
 
 function stateOf({ silentSeconds, connections, draining, ready, reason, staleReason, changes, slow }) {
   if (silentSeconds > 0) return ['bad', `silent ${secondsText(silentSeconds)}`];
@@ -69,26 +53,24 @@ function drawShare(cell, { share }) {
     cell.appendChild(element('progress', { max: 1, 'aria-label': 'Share of all clients' }));
   const text = cell.querySelector('span') ?? cell.appendChild(element('span'));
   meter.value = share ?? 0;
-  // not known where the others cannot be heard
+  // null: the gateway is silent, or this one hears no other
   setText(text, share === null ? '–' : `${Math.round(share * 100)} %`);
 }
 
-function drawActions(cell, { node, draining, reason, silentSeconds, alone, drainWarning }) {
-  const wish = draining ? 'undrain' : 'drain';
-  // wishes go over Redis
-  const isMute = silentSeconds > 0 || alone || reason === 'stopping';
+function drawActions(cell, { node, draining, reason, silentSeconds, isAlone, drainWarning }) {
+  const action = draining ? 'undrain' : 'drain';
   let button = cell.querySelector('button');
-  if (button?.dataset.wish !== wish) {
+  if (button?.dataset.action !== action) {
     const made = draining
-      ? element('button', { type: 'button', onclick: () => pass(node, wish) }, 'Undrain')
+      ? element('button', { type: 'button', onclick: () => send(node, action) }, 'Undrain')
       : sureButton(
           'Drain',
           'Sure?',
-          () => pass(node, wish),
+          () => send(node, action),
           // below the table, so that the button stays where it was pressed
           (asks) => showProblem(byId('gateways-warning'), asks ? made.dataset.warning : ''),
         );
-    made.dataset.wish = wish;
+    made.dataset.action = action;
     made.setAttribute('aria-label', `${draining ? 'Undrain' : 'Drain'} ${node}`);
     const hadFocus = button !== null && button === document.activeElement;
     if (button) button.replaceWith(made);
@@ -96,12 +78,13 @@ function drawActions(cell, { node, draining, reason, silentSeconds, alone, drain
     if (hadFocus) made.focus();
     button = made;
   }
-  button.disabled = isMute;
+  // the action reaches another gateway over Redis
+  button.disabled = silentSeconds > 0 || isAlone || reason === 'stopping';
   button.dataset.warning = drainWarning ?? '';
 }
 
-async function pass(node, wish) {
-  const { problem, answer } = await ask(`ops/nodes/${encodeURIComponent(node)}/${wish}`, { method: 'POST' });
+async function send(node, action) {
+  const { problem, answer } = await ask(`ops/nodes/${encodeURIComponent(node)}/${action}`, { method: 'POST' });
   showProblem(byId('gateways-problem'), problem);
   showProblem(byId('gateways-warning'), answer?.warning);
 }

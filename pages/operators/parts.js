@@ -1,15 +1,18 @@
-// What the parts of the console share: tables whose rows are kept by key, numbers in few characters, requests to the gateway.
+// What the parts of the console share: tables whose rows are kept by key, and numbers in few characters.
 
-import { element } from '../dom.js';
+import { element, setText } from '../common/dom.js';
+
+/** Where a gateway hears no other gateway. */
+export const unknownWhileAlone = 'Not known while Redis does not answer.';
 
 /**
- * Makes a table keep its rows as given. A column has `label`, perhaps a `class`, and `text(row)`, or `draw(cell, row)` for more
- * than text. What has not changed is not touched: a button keeps the focus, a selection stays.
+ * Answers a function that shows rows in the table. A column has `label`, perhaps a `class`, and `text(row)`, or `draw(cell, row)`
+ * for more than text. A cell that has not changed is not touched: a button keeps the focus, a selection stays.
  */
 export function keptTable(table, columns) {
   const body = table.tBodies[0];
   const drawn = new Map();
-  // said outright: as blocks, on a phone, they would be no table any more for those who do not see it
+  // on a phone, the rows are blocks, which screen readers take for no table unless they have these roles
   table.setAttribute('role', 'table');
   body.setAttribute('role', 'rowgroup');
   const heads = columns.map(({ label, ...column }) =>
@@ -55,11 +58,7 @@ export function keptTable(table, columns) {
   };
 }
 
-export function setText(shown, text) {
-  if (shown.textContent !== text) shown.textContent = text;
-}
-
-/** A word with a shape before it, so that colour is not all that tells. */
+/** A word with a shape before it, as not everybody sees the colour. */
 export function drawPill(cell, level, text) {
   const pill = cell.firstElementChild ?? cell.appendChild(element('span', { class: 'pill' }));
   if (pill.dataset.level !== level) pill.dataset.level = level;
@@ -96,64 +95,4 @@ export function bytesText(bytes) {
     unit += 1;
   }
   return `${value >= 100 || unit === 0 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
-}
-
-/** For JSON.parse: integers beyond 2^53 come as bigint, as those of the SDK do … */
-function keepIntegers(_name, value, context) {
-  const isRounded = Number.isInteger(value) && !Number.isSafeInteger(value) && /^-?\d+$/.test(context?.source);
-  return isRounded ? BigInt(context.source) : value;
-}
-
-/** … and for JSON.stringify: they go as they came. */
-export const exact = (_name, value) => (typeof value === 'bigint' ? JSON.rawJSON(String(value)) : value);
-
-/** { answer } or { problem, status, fields: { name: message } }. Never throws. */
-export async function ask(path, options = {}) {
-  try {
-    const response = await fetch(path, { ...options, signal: AbortSignal.timeout(30_000) });
-    const answer = response.status === 204 ? {} : JSON.parse(await response.text(), keepIntegers);
-    if (response.ok) return { answer };
-    const fields = Object.fromEntries((answer.errors ?? []).map(({ path, message }) => [path, message]));
-    return { problem: answer.detail ?? answer.title, status: response.status, fields };
-  } catch {
-    return { problem: 'The gateway did not answer. Try again in a moment.' };
-  }
-}
-
-/** Shows a problem, or hides it where there is none. */
-export function showProblem(shown, text) {
-  setText(shown, text ?? '');
-  shown.hidden = !text;
-}
-
-const calmAfterMs = 4_000;
-
-/**
- * A button that asks before it does: the first press turns it into the question, the second is the answer. `onAsk` hears that it
- * asks, and that it does no longer.
- */
-export function sureButton(label, question, work, onAsk = () => {}) {
-  const button = element('button', { type: 'button' }, label);
-  const calm = () => {
-    if (!button.classList.contains('danger')) return;
-    onAsk(false);
-    button.classList.remove('danger');
-    setText(button, button.dataset.label ?? label);
-  };
-  button.addEventListener('blur', calm);
-  button.addEventListener('click', async () => {
-    if (!button.classList.contains('danger')) {
-      button.classList.add('danger');
-      button.dataset.label = button.textContent;
-      setText(button, question);
-      onAsk(true);
-      setTimeout(calm, calmAfterMs);
-      return;
-    }
-    calm();
-    button.disabled = true;
-    await work();
-    button.disabled = false;
-  });
-  return button;
 }

@@ -1,23 +1,23 @@
-// Whether this browser is let in. Where the gateway asks for a token, it is exchanged for a cookie that scripts cannot read: the
-// page keeps no secret, and its WebSockets bring it by themselves.
+// Access to the gateway. Where it requires a token, the page exchanges the token for a cookie that scripts cannot read: the page
+// keeps no secret, and the browser sends the cookie with event streams and WebSockets as well.
 
-import { byId } from '../dom.js';
-import { ask, setText } from './parts.js';
+import { byId, setText } from '../common/dom.js';
+import { ask } from '../common/request.js';
 
-/** Resolves when the gateway lets this page in: at once, or when the token was given. */
+/** Resolves when the gateway admits this page: at once, or when the token was entered. */
 export async function admitted() {
   for (;;) {
     const { status, problem } = await ask('ops/status');
     if (!problem) return show(true);
     if (status === 401) return enter();
-    // not answered, or not to this name of the port
+    // no answer, or a refusal of the address that the browser used
     show(true);
     setText(byId('status-text'), problem);
     await new Promise((resolve) => setTimeout(resolve, 2_000));
   }
 }
 
-/** Whether a session that was there is over. */
+/** Whether the gateway wants the token again. */
 export async function isOver() {
   return (await ask('ops/status')).status === 401;
 }

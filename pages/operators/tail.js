@@ -1,32 +1,26 @@
-// Changes as they come, as a client with the same filter gets them: through the SDK, on a connection of its own that is there
-// only while somebody follows.
+// Changes as a client with the same filter gets them: through the SDK, on a connection of its own that is open only while
+// somebody follows.
 
-import { byId, clockText, element, oncePerFrame } from '../dom.js';
+import { byId, element, oncePerFrame, setText } from '../common/dom.js';
+import { Feed } from '../common/feed.js';
 import { createPlank } from '../plank.js';
 import { askAbout } from './explain.js';
-import { exact, setText } from './parts.js';
 
-const length = 100;
 const everyTable = '';
 
-let tables;
+let feed;
+let tables = [];
 let plank = null;
-let waiting = [];
 let count = 0;
 
 const draw = oncePerFrame(() => {
-  const feed = byId('tail');
-  feed.prepend(...waiting.map(drawEntry).reverse());
-  waiting = [];
-  while (feed.children.length > length) feed.lastElementChild.remove();
-  setText(
-    byId('tail-note'),
-    plank ? `Following. ${count.toLocaleString('en')} have come.` : `Stopped. ${count.toLocaleString('en')} had come.`,
-  );
+  feed.draw();
+  const changes = `${count.toLocaleString('en')} ${count === 1 ? 'change' : 'changes'}`;
+  setText(byId('tail-note'), plank ? `Following: ${changes} so far.` : `Stopped after ${changes}.`);
 });
 
-export function startTail(operators, drawAll) {
-  tables = operators.table('tables').live({}, drawAll);
+export function startTail() {
+  feed = new Feed(byId('tail'));
   byId('tail-form').addEventListener('submit', (event) => {
     event.preventDefault();
     if (plank) stop();
@@ -36,22 +30,23 @@ export function startTail(operators, drawAll) {
   drawFilter();
 }
 
-/** The tables there are, in both forms. */
-export function drawTables() {
+/** Offers the attached tables in both forms. */
+export function drawTables(view) {
+  tables = view.tables;
   for (const id of ['tail-table', 'explain-table']) {
     const select = byId(id);
-    const known = new Set(Array.from(select.options, ({ value }) => value));
-    for (const name of [...tables.rows.keys()].sort())
-      if (!known.has(name)) select.append(element('option', { value: name }, name));
+    const offered = Array.from(select.options, ({ value }) => value);
+    for (const name of tables.filter((name) => !offered.includes(name)))
+      select.append(element('option', { value: name }, name));
     for (const option of [...select.options])
-      if (option.value !== '' && !tables.rows.has(option.value)) option.remove();
+      if (option.value !== '' && !tables.includes(option.value)) option.remove();
   }
 }
 
 function drawFilter() {
   const isEvery = byId('tail-table').value === everyTable;
   byId('tail-where').disabled = isEvery;
-  byId('tail-where').placeholder = isEvery ? 'of one table' : '{"value": {"gt": 10}}';
+  byId('tail-where').placeholder = isEvery ? 'pick a table first' : '{"value": {"gt": 10}}';
 }
 
 function follow() {
@@ -61,19 +56,31 @@ function follow() {
   try {
     where = text === '' ? undefined : JSON.parse(text);
   } catch {
-    return fail('The filter is no JSON: {"column": value}, or {"column": {"gt": 10}}.');
+    return fail('The filter is not JSON. Write {"column": value} or {"column": {"gt": 10}}.');
   }
   fail('');
   count = 0;
-  byId('tail').replaceChildren();
+  feed.clear();
   plank = createPlank({ url: 'ws' });
-  for (const each of name === everyTable ? tables.rows.keys() : [name]) {
+  for (const each of name === everyTable ? tables : [name]) {
     plank.table(each).subscribe(where === undefined ? {} : { where }, {
       onChange: (change) => {
         count += 1;
-        add({ at: new Date(), change });
+        const { action, effect, pos } = change;
+        const note = effect === 'remove' && action === 'UPDATE' ? ' left the filter' : '';
+        const explain = {
+          type: 'button',
+          class: 'pos',
+          title: 'Explain where it went',
+          onclick: () => askAbout({ pos }),
+        };
+        feed.addChange(change, { note, extra: [element('button', explain, pos)] });
+        draw();
       },
-      onResync: () => add({ line: `${each}: changes are missing here, they are no longer kept` }),
+      onResync: () => {
+        feed.addLine(`${each}: some changes are missing here, because they are no longer kept.`);
+        draw();
+      },
       onError: ({ message }) => {
         fail(message);
         if (name !== everyTable) stop();
@@ -100,30 +107,4 @@ function show(isFollowing) {
 function fail(text) {
   setText(byId('tail-error'), text);
   byId('tail-where').setAttribute('aria-invalid', String(text !== ''));
-}
-
-function add(entry) {
-  waiting.push(entry);
-  if (waiting.length > length) waiting = waiting.slice(-length);
-  draw();
-}
-
-function drawEntry({ at, line, change }) {
-  if (line) return element('li', { class: 'gap' }, line);
-  const { table, action, effect, id, data, pos } = change;
-  const key = id !== null && typeof id === 'object' ? Object.values(id).join(', ') : id;
-  const left = effect === 'remove' && action === 'UPDATE' ? ' left the filter' : '';
-  return element(
-    'li',
-    { class: 'fresh' },
-    element('span', { class: `badge ${action}` }, action),
-    element('span', { class: 'what' }, `${action === 'TRUNCATE' ? table : `${table} ${key}`}${left}`),
-    element('time', { datetime: at.toISOString() }, clockText(at)),
-    element(
-      'button',
-      { type: 'button', class: 'pos', title: 'Where did it go?', onclick: () => askAbout({ pos }) },
-      pos,
-    ),
-    ...(data === undefined ? [] : [element('code', { title: 'The row' }, JSON.stringify(data, exact))]),
-  );
 }

@@ -1,7 +1,7 @@
-// What the header says of the page's one connection: live while it is open, stale while the server does not say that changes can
-// arrive, reconnecting from its first loss on, stopped where the server says that coming back is of no use.
+// The state of the page's connection, in the header: live while it is open; stale while the server does not confirm that changes
+// can arrive; reconnecting after its first loss; stopped where the server closed it for good.
 
-import { byId } from './dom.js';
+import { byId } from '../common/dom.js';
 
 let liveSince;
 let wasLost = false;

@@ -1,117 +1,154 @@
-// What the user writes: the form for a new item, a row being edited, a row to be deleted. Each problem is said where the
-// input is.
+// The form above the rows, with a field for each writable column: it inserts a row, or changes the one that is being edited.
+// Problems are shown at the field that they are about.
 
-import { byId, element, timeText } from './dom.js';
-import { drawnRowOf, hasCome, itemOf, noteOnRow, placeRow, redrawRow, showProblem } from './items.js';
-import { readNumber, send } from './rest.js';
+import { byId, element, setText, showProblem } from '../common/dom.js';
+import { valueText } from '../common/request.js';
+import { write } from './write.js';
 
-const calmAfterMs = 4_000;
+/** The form of a table with more columns is opened on request only. */
+const maxOpenFields = 3;
 
-/** Takes the form's submits and the clicks on the rows' buttons. */
+let table = null;
+let edited = null; // { key, row, name, address }, or null while the form inserts
+let opens = false; // whether it is open when nothing is being edited
+
 export function startEditor() {
-  byId('create').addEventListener('submit', (event) => {
+  byId('form').addEventListener('submit', (event) => {
     event.preventDefault();
-    create(event.target);
+    void save();
   });
-  byId('items').addEventListener('click', ({ target }) => {
-    const id = Number(target.closest('tr')?.dataset.id);
-    if (target.dataset.role === 'edit') edit(id);
-    if (target.dataset.role === 'delete') remove(target, id);
+  byId('form').addEventListener('keydown', ({ key }) => {
+    if (key === 'Escape' && edited) close();
   });
+  byId('cancel').addEventListener('click', close);
 }
 
-async function create(form) {
-  const { name, value } = form.elements;
-  const body = { name: name.value };
-  if (value.value.trim() !== '') body.value = readNumber(value.value);
-  const button = form.querySelector('button');
-  button.disabled = true;
-  const answer = await send('POST', '', body);
-  button.disabled = false;
-  const fields = answer.fields ?? {};
-  for (const output of form.querySelectorAll('[data-error]')) {
-    const { error: field } = output.dataset;
-    output.textContent = fields[field] ?? '';
-    form.elements[field].setAttribute('aria-invalid', String(field in fields));
-  }
-  const placed = Object.keys(fields).filter((field) => field in form.elements);
-  showProblem(placed.length > 0 ? undefined : answer.problem);
-  if (answer.problem) {
-    form.elements[placed[0]]?.focus();
-    return;
-  }
-  form.reset();
-  name.focus();
+/** A form for rows of another table, or of none. */
+export function openEditor(given) {
+  table = given;
+  const fields = writableColumns();
+  opens = fields.length <= maxOpenFields && !matchMedia('(max-width: 860px)').matches;
+  byId('editor').hidden = fields.length === 0;
+  byId('fields').replaceChildren(...fields.map(fieldOf));
+  insertAgain();
 }
 
-function edit(id) {
-  const row = itemOf(id);
-  if (!row) return;
-  const name = element('input', { 'aria-label': 'Name', maxlength: 255, autocomplete: 'off' });
-  const value = element('input', { 'aria-label': 'Value', inputmode: 'decimal', autocomplete: 'off' });
-  name.value = row.name;
-  value.value = row.value ?? '';
-  const saveButton = element('button', { class: 'primary' }, 'Save');
-  const close = () => {
-    redrawRow(id);
-    drawnRowOf(id)?.querySelector('[data-role="edit"]')?.focus();
-  };
-  const save = async () => {
-    const changed = {};
-    if (name.value !== row.name) changed.name = name.value;
-    if (value.value.trim() !== String(row.value ?? '')) changed.value = readNumber(value.value);
-    if (saveButton.disabled) return;
-    if (Object.keys(changed).length === 0) return close();
-    saveButton.disabled = true;
-    editor.classList.add('saving');
-    const answer = await send('PATCH', `/${id}`, changed);
-    if (answer.row) await hasCome(answer.row);
-    editor.classList.remove('saving');
-    saveButton.disabled = false;
-    name.setAttribute('aria-invalid', String(Boolean(answer.fields?.name)));
-    value.setAttribute('aria-invalid', String(Boolean(answer.fields?.value)));
-    if (answer.problem) return noteOnRow(editor, answer.problem);
-    close();
-  };
-  saveButton.addEventListener('click', save);
-  const editor = element(
-    'tr',
-    {
-      'data-id': id,
-      class: 'editing',
-      onkeydown: (event) => {
-        if (event.key === 'Escape') close();
-        if (event.key === 'Enter' && event.target.tagName === 'INPUT') save();
-      },
-    },
-    element('td', { class: 'id' }, String(id)),
-    element('td', {}, name, element('span', { class: 'row-note', role: 'alert' })),
-    element('td', { class: 'number' }, value),
-    element('td', { class: 'time' }, timeText(row.updated_at)),
-    element('td', { class: 'actions' }, saveButton, element('button', { onclick: close }, 'Cancel')),
-  );
-  placeRow(row, editor);
-  name.focus();
-  name.select();
+export function editRow(row) {
+  edited = row;
+  for (const { name } of writableColumns()) {
+    const input = inputOf(name);
+    const value = row.row[name];
+    input.value = value === null || value === undefined ? '' : valueText(value);
+    // what an input makes of a text (no line breaks) is no change of the user's
+    input.dataset.before = input.value;
+    input.placeholder = 'null';
+  }
+  setText(byId('editor-title'), `Edit ${table.name} ${row.name}`);
+  setText(byId('save'), 'Save');
+  byId('cancel').hidden = false;
+  byId('editor').open = true;
+  showProblems({});
+  const [first] = byId('fields').querySelectorAll('input, textarea');
+  first?.focus();
+  first?.select();
 }
 
-/** The first click asks, the second deletes. */
-async function remove(button, id) {
-  if (!button.classList.contains('danger')) {
-    button.classList.add('danger');
-    button.textContent = 'Sure?';
-    const calm = () => {
-      button.classList.remove('danger');
-      button.textContent = 'Delete';
-    };
-    button.addEventListener('blur', calm, { once: true });
-    setTimeout(calm, calmAfterMs);
-    return;
+/** The row was changed, by this page or by somebody else. */
+export function rowChanged(key) {
+  if (edited?.key !== key || byId('save').disabled) return;
+  showNote('Somebody changed this row meanwhile. Save replaces only what you changed.');
+}
+
+export function rowDeleted(key) {
+  if (edited?.key !== key) return;
+  showProblem(byId('problem'), `Somebody deleted ${table.name} ${edited.name} while you edited it.`);
+  insertAgain();
+}
+
+const writableColumns = () => (table?.columns ?? []).filter(({ isWritable }) => isWritable);
+const inputOf = (name) => byId('form').elements[`column:${name}`];
+
+function fieldOf({ name, type, isJson }) {
+  const error = element('span', { class: 'error', 'data-error': name });
+  const input = element(/json|\[\]$/.test(type) ? 'textarea' : 'input', {
+    name: `column:${name}`,
+    autocomplete: 'off',
+    spellcheck: 'false',
+    ...(isJson ? { 'data-json': '' } : {}),
+  });
+  return element('label', { class: 'field' }, element('span', {}, name, ' ', element('small', {}, type)), input, error);
+}
+
+/** Back to a form that inserts. */
+function insertAgain() {
+  edited = null;
+  byId('form').reset();
+  for (const { name, isRequired } of writableColumns()) {
+    inputOf(name).dataset.before = '';
+    inputOf(name).placeholder = isRequired ? '' : 'optional';
   }
-  button.disabled = true;
-  const answer = await send('DELETE', `/${id}`);
-  // 404: somebody else was faster. The row goes when the change comes.
-  if (!answer.problem || answer.status === 404) return;
-  button.disabled = false;
-  showProblem(answer.problem);
+  setText(byId('editor-title'), 'Insert a row');
+  setText(byId('save'), 'Insert');
+  byId('cancel').hidden = true;
+  byId('editor').open = opens;
+  showProblems({});
+}
+
+function close() {
+  const { key } = edited;
+  insertAgain();
+  byId('rows')
+    .querySelector(`[data-key="${CSS.escape(String(key))}"] [data-role="edit"]`)
+    ?.focus();
+}
+
+async function save() {
+  const values = changedValues();
+  if (edited && Object.keys(values).length === 0) return close();
+  byId('save').disabled = true;
+  const place = edited?.address ?? encodeURIComponent(table.name);
+  const { problem, fields = {} } = await write(edited ? 'PATCH' : 'POST', place, values);
+  byId('save').disabled = false;
+  showProblems(fields, problem);
+  if (problem) return;
+  if (edited) return close();
+  opens = true;
+  insertAgain();
+  byId('fields').querySelector('input, textarea')?.focus();
+}
+
+/** The columns whose fields are not as they were, as JSON texts. An empty field is null, and left out of a new row. */
+function changedValues() {
+  const values = {};
+  for (const { name } of writableColumns()) {
+    const { value, dataset } = inputOf(name);
+    if (value !== dataset.before) values[name] = value.trim() === '' ? 'null' : asJson(value, 'json' in dataset);
+  }
+  return values;
+}
+
+/** A text that should be JSON and is not is sent as a string: the server says what it expects. */
+function asJson(text, isJson) {
+  if (!isJson) return JSON.stringify(text);
+  try {
+    JSON.parse(text);
+    return text;
+  } catch {
+    return JSON.stringify(text);
+  }
+}
+
+function showProblems(fields, problem) {
+  const names = writableColumns().map(({ name }) => name);
+  for (const name of names) {
+    setText(byId('form').querySelector(`[data-error="${CSS.escape(name)}"]`), fields[name] ?? '');
+    inputOf(name).setAttribute('aria-invalid', String(name in fields));
+  }
+  const wrong = names.find((name) => name in fields);
+  showNote(wrong ? '' : problem);
+  if (wrong) inputOf(wrong).focus();
+}
+
+function showNote(text) {
+  showProblem(byId('editor-note'), text);
 }

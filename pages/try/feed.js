@@ -1,68 +1,51 @@
-// The last changes, newest first, and the count of all that came. While paused, they wait undrawn.
+// The last changes of every attached table, and the count of all that came. While paused, they wait undrawn.
 
-import { byId, clockText, element } from './dom.js';
+import { byId, setText } from '../common/dom.js';
+import { Feed } from '../common/feed.js';
+import { jsonText } from '../common/request.js';
 
-const length = 100;
-
-let waiting = []; // entries that are not drawn yet, oldest first
-let paused = false;
+let feed;
+let requestDrawing;
+let isPaused = false;
 let count = 0;
+/** Rows that the last transaction has written, by table and key: one that it inserts and deletes is in no live query. */
+const written = new Map();
+const maxWritten = 1_000;
+let transaction;
 
-/** `tables`: what somebody chose; undefined: the items. */
-export function startFeed(tables) {
-  if (tables) byId('feed-note').textContent = `Changes of ${tables.join(', ')} appear here, whoever makes them.`;
+export function startFeed(draw) {
+  feed = new Feed(byId('feed'));
+  requestDrawing = draw;
   byId('pause').addEventListener('click', () => {
-    paused = !paused;
-    byId('pause').setAttribute('aria-pressed', String(paused));
-    byId('pause').textContent = 'Pause';
+    isPaused = !isPaused;
+    byId('pause').setAttribute('aria-pressed', String(isPaused));
     drawFeed();
   });
 }
 
-export function showNothingFollowed() {
-  byId('feed-note').textContent =
-    'Nothing is followed. Add ?tables=orders to this page’s address to see changes of a table here.';
-}
-
-export function addChange(change) {
+/** `known`: the row before the change, where the page has it. A DELETE comes without its row. */
+export function addChange(change, known) {
   count += 1;
-  add({ at: new Date(), change });
+  const { table, action, id, data, tx } = change;
+  if (tx !== transaction || written.size >= maxWritten) written.clear();
+  transaction = tx;
+  const place = jsonText([table, id]);
+  const row = data ?? (action === 'DELETE' ? (written.get(place) ?? known) : undefined);
+  if (data) written.set(place, data);
+  feed.addChange(change, { row });
+  requestDrawing();
 }
 
 /** A line across the feed. */
 export function addLine(line) {
-  add({ line });
+  feed.addLine(line);
+  requestDrawing();
 }
 
 export function drawFeed() {
-  byId('changes').textContent = count.toLocaleString();
-  if (paused) {
-    const shown = waiting.length === length ? `${length}+` : waiting.length;
-    byId('pause').textContent = waiting.length === 0 ? 'Resume' : `Resume (${shown} new)`;
-    return;
-  }
-  const feed = byId('feed');
-  feed.prepend(...waiting.map(drawEntry).reverse());
-  waiting = [];
-  while (feed.children.length > length) feed.lastElementChild.remove();
-  byId('feed-note').hidden = feed.children.length > 0;
-}
-
-function add(entry) {
-  waiting.push(entry);
-  if (waiting.length > length) waiting = waiting.slice(-length);
-}
-
-function drawEntry({ at, line, change }) {
-  if (line) return element('li', { class: 'gap' }, line);
-  const { table, action, id, data } = change;
-  const key = id !== null && typeof id === 'object' ? Object.values(id).join(', ') : id;
-  return element(
-    'li',
-    { class: 'fresh' },
-    element('span', { class: `badge ${action}` }, action),
-    element('span', { class: 'what' }, action === 'TRUNCATE' ? table : `${table} ${key}`),
-    element('time', { datetime: at.toISOString() }, clockText(at)),
-    ...(data === undefined ? [] : [element('code', { title: 'The row' }, JSON.stringify(data))]),
-  );
+  setText(byId('changes'), count.toLocaleString('en'));
+  if (!isPaused) feed.draw();
+  const waiting = feed.waitingText;
+  setText(byId('pause'), isPaused ? `Resume${waiting && ` (${waiting} new)`}` : 'Pause');
+  byId('feed-note').hidden = !feed.isEmpty;
 }

@@ -1,41 +1,66 @@
-// The test page: one connection, on which a live query keeps the table items current and subscriptions tell of each change.
-// `?tables=items,orders` says of which tables. Drawing happens once a frame, however many changes arrive.
+// The test page: one connection, on which a live query keeps the rows of the picked table current, and subscriptions report
+// each change of every attached table. `?table=orders` picks a table. Drawing happens once a frame, however many changes come.
 
+import { oncePerFrame } from '../common/dom.js';
+import { createPlank } from '../plank.js';
 import { startConnection } from './connection.js';
-import { oncePerFrame } from './dom.js';
 import { startEditor } from './editor.js';
-import { addChange, addLine, drawFeed, showNothingFollowed, startFeed } from './feed.js';
-import { drawItems, startItems } from './items.js';
-import { createPlank } from './plank.js';
+import { addChange, addLine, drawFeed, startFeed } from './feed.js';
+import { drawRows, reviveRows, rowOf, showRowsOf, startRows } from './rows.js';
+import { startTables } from './tables.js';
 
-const plank = createPlank();
-const chosen = new URLSearchParams(location.search).get('tables')?.split(',');
+/** A connection can have 100 subscriptions. */
+const maxFollowed = 90;
 
+const plank = createPlank({
+  onError: (error) => {
+    // problems of Plank, which have a code, are shown on the page
+    if (!('code' in error)) reportError(error);
+  },
+});
+const followed = new Map(); // table → its subscription
+let noted = 0; // how many tables there were when a line in the feed said that they are too many
 const draw = oncePerFrame(() => {
-  drawItems();
+  drawRows();
   drawFeed();
 });
 
-startFeed(chosen);
-startEditor();
 startConnection(plank);
-startItems(plank.table('items').live({}, draw));
-for (const name of chosen ?? ['items']) {
-  const onChange = (change) => {
-    addChange(change);
-    draw();
-  };
-  const say = (text) => {
-    addLine(`${name}: ${text}`);
-    draw();
-  };
-  plank.table(name).subscribe(
+startFeed(draw);
+startRows(plank, draw);
+startEditor();
+startTables({ onTables: follow, onPick: showRowsOf });
+
+/** Subscribes to each table; the picked one comes first, so that it is among those that are followed. */
+function follow(names) {
+  const wanted = new Set(names.slice(0, maxFollowed));
+  for (const [name, subscription] of followed) {
+    if (wanted.has(name)) continue;
+    subscription.unsubscribe();
+    followed.delete(name);
+  }
+  for (const name of wanted) if (!followed.has(name)) followed.set(name, subscribe(name));
+  reviveRows();
+  if (names.length > maxFollowed && names.length !== noted) {
+    addLine(
+      `Changes of ${maxFollowed} of the ${names.length} tables are shown here, those of the picked one among them.`,
+    );
+  }
+  noted = names.length;
+}
+
+function subscribe(name) {
+  return plank.table(name).subscribe(
     {},
     {
-      onChange,
-      onResync: () => say('changes are missing here, they are no longer kept'),
-      // where nobody chose a table, the list of items says that there is none
-      onError: ({ code, message }) => (!chosen && code === 'UNKNOWN_TABLE' ? showNothingFollowed() : say(message)),
+      // called before the live query applies the change, so that a deleted row is still there
+      onChange: (change) => addChange(change, rowOf(change.table, change.id)),
+      onResync: () => addLine(`${name}: some changes are missing here, because they are no longer kept.`),
+      onError: ({ code, message }) => {
+        // subscribed again with the next list of tables, if the table is attached again by then
+        if (code === 'UNKNOWN_TABLE') followed.delete(name);
+        addLine(`${name}: ${message}`);
+      },
     },
   );
 }

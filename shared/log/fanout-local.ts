@@ -7,6 +7,7 @@ import type { Publisher, PublishResult, StreamHead, Tail } from './fanout.ts';
 const maxBytes = 4 * 1024 * 1024;
 
 export class LocalFanout implements Publisher, Tail {
+  readonly kind = 'memory';
   readonly #bell = new Bell();
   #batches: Batch[] = [];
   #bytes = 0;

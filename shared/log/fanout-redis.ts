@@ -131,6 +131,7 @@ export class RedisPublisher implements Publisher {
 }
 
 export class RedisTail implements Tail {
+  readonly kind = 'redis';
   readonly #redis: Redis;
   readonly #side: Redis;
   readonly #stream: string;

@@ -35,6 +35,8 @@ export interface Publisher {
 }
 
 export interface Tail {
+  /** where batches are kept for gateways */
+  readonly kind: 'redis' | 'memory';
   /**
    * Batches behind the seq `after`, waiting up to `waitMs` for the first. The first may begin behind a gap, or before
    * `after`. Rejects within two seconds when the other side does not answer.

@@ -1,5 +1,5 @@
-// The test page in a real browser, against two gateways behind nginx: what one window does the other shows, whoever serves
-// it, and the death of a gateway costs a moment and nothing else.
+// The test page in a real browser, against two gateways behind nginx: one window shows what the other one does, whichever gateway
+// serves it, and the death of a gateway costs a moment and nothing else.
 
 import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
@@ -46,9 +46,9 @@ class Window {
     });
   }
 
-  static async open(context: BrowserContext): Promise<Window> {
+  static async open(context: BrowserContext, query = ''): Promise<Window> {
     const window = new Window(await context.newPage());
-    await window.page.goto(cluster.url);
+    await window.page.goto(`${cluster.url}/${query}`);
     await window.isLive();
     return window;
   }
@@ -62,7 +62,7 @@ class Window {
     await this.page.locator('#state[data-state="live"]').waitFor();
     await until(
       'the list was read',
-      async () => !/Reading|again/.test(await this.page.locator('#items-note').innerText()),
+      async () => !/Reading|Connecting/.test(await this.page.locator('#rows-note').innerText()),
       deadlineMs,
     );
   }
@@ -71,13 +71,27 @@ class Window {
     return this.page.locator('#node').innerText();
   }
 
-  row(id: number | string) {
-    return this.page.locator(`#items tr[data-id="${id}"]`);
+  row(key: number | string) {
+    return this.page.locator(`#rows tr[data-key=${JSON.stringify(String(key))}]`);
   }
 
-  /** The rows as shown, newest first: "id name value". */
+  /** The input of a column in the form. */
+  field(column: string) {
+    return this.page.locator(`#form [name="column:${column}"]`);
+  }
+
+  async edit(key: number | string): Promise<void> {
+    await this.row(key).getByRole('button', { name: /^Edit/ }).click();
+  }
+
+  async remove(key: number | string): Promise<void> {
+    await this.row(key).getByText('Delete').click();
+    await this.row(key).getByText('Sure?').click();
+  }
+
+  /** The first three columns of the rows as shown, newest first: "id name value". */
   rows(): Promise<string[]> {
-    return this.page.locator('#items tr').evaluateAll((rows) =>
+    return this.page.locator('#rows tr').evaluateAll((rows) =>
       rows.map((row) =>
         Array.from(row.children, (cell) => cell.textContent)
           .slice(0, 3)
@@ -87,9 +101,9 @@ class Window {
   }
 
   async add(name: string, value = ''): Promise<void> {
-    await this.page.fill('#create [name="name"]', name);
-    await this.page.fill('#create [name="value"]', value);
-    await this.page.click('#create button');
+    await this.field('name').fill(name);
+    await this.field('value').fill(value);
+    await this.page.click('#save');
   }
 
   async shows(rows: string[]): Promise<void> {
@@ -125,25 +139,26 @@ describe('two windows on two gateways', () => {
     await one.add('Tea', '4.5');
     await one.shows(['1 Tea 4.5']);
     await other.shows(['1 Tea 4.5']);
-    expect(await one.page.locator('#create [name="name"]').inputValue()).toBe('');
+    expect(await one.field('name').inputValue()).toBe('');
 
-    await other.row(1).getByText('Edit').click();
-    await other.row(1).getByLabel('Name').fill('Green tea');
-    await other.row(1).getByLabel('Value').fill('');
-    await other.row(1).getByLabel('Value').press('Enter');
+    await other.edit(1);
+    await other.field('name').fill('Green tea');
+    await other.field('value').fill('');
+    await other.field('value').press('Enter');
     await one.shows(['1 Green tea –']);
     await other.shows(['1 Green tea –']);
 
-    await one.row(1).getByText('Delete').click();
-    await one.row(1).getByText('Sure?').click();
+    await one.remove(1);
     await one.shows([]);
     await other.shows([]);
-    expect(await other.page.locator('#items-note').innerText()).toBe('There are no items yet. Add one above.');
+    expect(await other.page.locator('#rows-note').innerText()).toBe('No rows yet.');
 
-    const told = ['DELETE items 1', 'UPDATE items 1', 'INSERT items 1'];
+    const changes = ['DELETE items 1', 'UPDATE items 1', 'INSERT items 1'];
     for (const window of [one, other]) {
-      await expect.poll(() => window.feed()).toEqual(told);
+      await expect.poll(() => window.feed()).toEqual(changes);
       expect(await window.page.locator('#changes').innerText()).toBe('3');
+      // a DELETE comes without its row: the page shows the one that it had
+      expect(await window.page.locator('#feed li code').first().innerText()).toMatch(/"name":"Green tea","value":null/);
     }
   });
 
@@ -181,48 +196,55 @@ describe('two windows on two gateways', () => {
     expect(await one.page.locator('#pause').innerText()).toBe('Pause');
   });
 
-  it('says beside the input what is wrong with it', async () => {
-    const nameError = one.page.locator('#create-name-error');
-    const valueError = one.page.locator('#create-value-error');
+  it('shows a problem beside the input that it is about', async () => {
+    const nameError = one.page.locator('[data-error="name"]');
+    const valueError = one.page.locator('[data-error="value"]');
     await one.add('', '1');
     await expect.poll(() => nameError.innerText()).not.toBe('');
-    expect(await one.page.locator('#create [name="name"]').getAttribute('aria-invalid')).toBe('true');
-    expect(await one.page.locator('#problem').isVisible()).toBe(false);
+    expect(await one.field('name').getAttribute('aria-invalid')).toBe('true');
+    expect(await one.page.locator('#editor-note').isVisible()).toBe(false);
 
     await one.add('Tea', 'many');
     await expect.poll(() => nameError.innerText()).toBe('');
     expect(await valueError.innerText()).toMatch(/number/i);
-    expect(await one.page.locator('#create [name="value"]').evaluate((field) => field === document.activeElement)).toBe(
-      true,
-    );
+    expect(await one.field('value').evaluate((field) => field === document.activeElement)).toBe(true);
 
-    // the refused one has used up the first id
     await one.add('Tea', '4');
-    await one.shows(['2 Tea 4']);
+    await one.shows(['1 Tea 4']);
     expect(await valueError.innerText()).toBe('');
 
-    await one.row(2).getByText('Edit').click();
-    await one.row(2).getByLabel('Value').fill('none');
-    await one.row(2).getByRole('button', { name: 'Save' }).click();
-    await expect.poll(() => one.row(2).locator('.row-note').innerText()).toMatch(/number/i);
-    await one.row(2).getByLabel('Value').press('Escape');
-    await one.shows(['2 Tea 4']);
+    await one.edit(1);
+    await one.field('value').fill('none');
+    await one.page.click('#save');
+    await expect.poll(() => valueError.innerText()).toMatch(/number/i);
+    await one.field('value').press('Escape');
+    await one.shows(['1 Tea 4']);
+    expect(await one.page.locator('#save').innerText()).toBe('Insert');
   });
 
-  it('tells the one who edits that somebody else changed or deleted the row', async () => {
+  it('warns the one who edits that somebody else changed or deleted the row', async () => {
     await admin(database.url, `insert into items (name, value) values ('Tea', 1)`);
-    await one.row(1).getByText('Edit').click();
-    await one.row(1).getByLabel('Name').fill('Mine');
+    await one.edit(1);
+    await one.field('name').fill('Mine');
     await admin(database.url, 'update items set value = 2');
-    await expect.poll(() => one.row(1).locator('.row-note').innerText()).toMatch(/changed it meanwhile/);
-    await one.row(1).getByRole('button', { name: 'Save' }).click();
+    await expect.poll(() => one.page.locator('#editor-note').innerText()).toMatch(/changed this row meanwhile/);
+    await one.page.click('#save');
     // only what was edited is replaced
     await one.shows(['1 Mine 2']);
 
-    await one.row(1).getByText('Edit').click();
+    await one.edit(1);
     await admin(database.url, 'delete from items');
-    await expect.poll(() => one.page.locator('#problem').innerText()).toMatch(/deleted the item 1/);
+    await expect.poll(() => one.page.locator('#problem').innerText()).toMatch(/deleted items 1/);
     await one.shows([]);
+  });
+
+  it('inserts sample rows into the empty sample table on one click', async () => {
+    await one.page.getByRole('button', { name: 'Insert sample rows' }).click();
+    for (const window of [one, other]) {
+      await expect.poll(() => window.rows().then((rows) => rows.length)).toBe(5);
+      await expect.poll(() => window.feed()).toHaveLength(5);
+      expect(await window.page.locator('#samples').isVisible()).toBe(false);
+    }
   });
 
   it('names the gateway that serves each window, as that gateway counts it', async () => {
@@ -289,42 +311,96 @@ function gatewayNamed(name: string): ClusterNode {
   return found;
 }
 
-describe('a database without the sample', () => {
-  it.each([
-    [
-      '',
-      'select 1',
-      /^No table “items” is attached\. Attach one of yours .*select plank\.attach\('orders'\)/,
-      'INSERT orders 1',
-    ],
-    [
-      'whose items is another table',
-      "create table items (id text primary key, price numeric); insert into items values ('a', 1); select plank.attach('items')",
-      /^The table “items” here is not the sample/,
-      'INSERT orders 2',
-    ],
-  ])('%s gets a page that says so, and shows the changes of other tables', async (_, sql, note, change) => {
-    const context = await browser.newContext({ locale: 'en-GB' });
-    try {
-      await admin(
-        database.url,
-        `drop table if exists items; create table if not exists orders (id integer generated always as identity primary key);
-         select plank.attach('orders'); ${sql}`,
-      );
-      const page = await context.newPage();
-      const errors: string[] = [];
-      page.on('pageerror', (error) => errors.push(error.message));
-      await page.goto(`${cluster.url}/?tables=orders`);
-      await page.locator('#state[data-state="live"]').waitFor();
-      await expect.poll(() => page.locator('#items-note').innerText()).toMatch(note);
-      expect(
-        await page.locator('#create, #items-table').evaluateAll((all) => all.map((one) => (one as HTMLElement).hidden)),
-      ).toEqual([true, true]);
-      await admin(database.url, 'insert into orders default values');
-      await expect.poll(() => page.locator('#feed li').first().innerText()).toContain(change.slice(7));
-      expect(errors).toEqual([]);
-    } finally {
-      await context.close();
+describe('tables of an application', () => {
+  let context: BrowserContext;
+  const long = 'x'.repeat(5_000);
+
+  beforeEach(async () => {
+    await context?.close();
+    context = await browser.newContext({ locale: 'en-GB' });
+    await admin(
+      database.url,
+      `drop table if exists lines, "odd name", items;
+       create table lines (sku text, line integer, doc jsonb, tags text[], at timestamptz, primary key (sku, line));
+       create table "odd name" ("the key" bigint primary key, note text);
+       select plank.attach('lines'), plank.attach('"odd name"');
+       insert into "odd name" values (9007199254740993, '${long}')`,
+    );
+    return () => context.close();
+  });
+
+  it('are picked by name, with their own columns and keys', async () => {
+    const window = await Window.open(context);
+    const { page } = window;
+    await expect.poll(() => page.locator('#table option').allInnerTexts()).toEqual(['lines', 'odd name']);
+    // there is no table items: the first one is shown
+    expect(await page.locator('#columns th').allInnerTexts()).toEqual(['sku', 'line', 'doc', 'tags', 'at', 'Actions']);
+    await page.locator('#editor-title').click();
+    const fields = { sku: 'A,1', line: '7', doc: '{"a": [1, 2]}', tags: '["x"]' };
+    for (const [column, text] of Object.entries(fields)) await window.field(column).fill(text);
+    await page.click('#save');
+    const key = '{"line":7,"sku":"A,1"}';
+    await expect.poll(() => window.row(key).locator('td').allInnerTexts()).toContain('{"a":[1,2]}');
+    await window.edit(key);
+    await window.field('doc').fill('');
+    await page.click('#save');
+    await expect.poll(() => window.row(key).locator('td').nth(2).innerText()).toBe('–');
+    await window.remove(key);
+    await expect
+      .poll(() => window.feed())
+      .toEqual(['DELETE', 'UPDATE', 'INSERT'].map((action) => `${action} lines A,1, 7`));
+    expect(await page.locator('#feed li code').first().innerText()).toContain('"tags":["x"]');
+    // changes of the other table are in the feed as well
+    await admin(database.url, 'insert into "odd name" values (1)');
+    await expect.poll(() => window.feed().then(([first]) => first)).toBe('INSERT odd name 1');
+    expect(window.errors).toEqual([]);
+  });
+
+  it('show long values whole on request, and large integers with all digits', async () => {
+    const window = await Window.open(context, '?table=odd+name');
+    const { page } = window;
+    const row = window.row('9007199254740993');
+    expect(await row.locator('td').first().innerText()).toBe('9007199254740993');
+    expect((await row.locator('td').nth(1).innerText()).length).toBeLessThan(300);
+    await row.getByRole('button', { name: /^Show all/ }).click();
+    await expect.poll(() => row.locator('td').nth(1).innerText()).toContain(long);
+    await window.edit('9007199254740993');
+    await window.field('note').fill(`${long}!`);
+    await page.click('#save');
+    const entry = page.locator('#feed li').first();
+    await entry.getByRole('button', { name: /^Show all/ }).click();
+    expect(await entry.locator('code').innerText()).toContain(`"the key":9007199254740993,"note":"${long}!"`);
+    expect(window.errors).toEqual([]);
+  });
+
+  it('are offered while they are attached', async () => {
+    const window = await Window.open(context, '?table=odd+name');
+    await admin(database.url, `select plank.detach('"odd name"')`);
+    await expect.poll(() => window.page.locator('#table').inputValue()).toBe('lines');
+    await admin(database.url, `select plank.detach('lines')`);
+    await expect
+      .poll(() => window.page.locator('#rows-note').innerText())
+      .toMatch(/^No table is attached.*select plank\.attach/);
+    await admin(database.url, `select plank.attach('"odd name"')`);
+    await expect.poll(() => window.page.locator('#table').inputValue()).toBe('odd name');
+    await window.row('9007199254740993').waitFor();
+    expect(window.errors).toEqual([]);
+  });
+
+  it('and their changes are both in sight on a phone', async () => {
+    await context.close();
+    context = await browser.newContext({ viewport: { width: 390, height: 844 } });
+    const window = await Window.open(context, '?table=odd+name');
+    await admin(database.url, `insert into "odd name" select n, 'row ' || n from generate_series(1, 50) n`);
+    await expect.poll(() => window.feed()).toHaveLength(50);
+    const { page } = window;
+    expect(
+      await page.evaluate('[document.documentElement.scrollWidth, document.documentElement.scrollHeight]'),
+    ).toEqual([390, 844]);
+    for (const shown of ['#rows tr', '#feed li']) {
+      const { y, height } = (await page.locator(shown).first().boundingBox())!;
+      expect(y).toBeGreaterThan(0);
+      expect(y + height).toBeLessThanOrEqual(844);
     }
   });
 });

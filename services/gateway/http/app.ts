@@ -3,7 +3,6 @@
  * and the SDK for pages without a bundler. It owns no sockets: gateway.ts gives it a server, and
  * passes upgrades of the same server to the WebSocket side.
  */
-import { fileURLToPath } from 'node:url';
 import cors from 'cors';
 import express, { type Express, type RequestHandler } from 'express';
 import type { Registry } from 'prom-client';
@@ -12,10 +11,11 @@ import type { GatewayConfig } from '#shared/process/config.ts';
 import type { Log } from '#shared/process/logger.ts';
 import { httpMetrics } from '#shared/process/metrics.ts';
 import type { Catalog } from '../catalog/catalog.ts';
+import { fileRoutes, pageFiles, sdk, sendFile } from './pages.ts';
 import { problemHandler } from './problems.ts';
 import { methodNotAllowed, named, notFound, routeOf, upgradeRequired } from './routes.ts';
 import { isChanges } from './row-address.ts';
-import { sdkFiles } from './sdk.ts';
+import { listTables } from './table-list.ts';
 import { tablesRouter } from './tables.ts';
 
 export interface Health {
@@ -41,25 +41,9 @@ export interface AppDeps {
   registry: Registry;
 }
 
-const consoleFolder = fileURLToPath(new URL('../../../console/', import.meta.url));
-/** What is served of it, by name: a file that lands in the folder is not public by itself. */
-const pages = {
-  '/': 'index.html',
-  ...Object.fromEntries(
-    [
-      'connection.js',
-      'dom.js',
-      'editor.js',
-      'feed.css',
-      'feed.js',
-      'icon.svg',
-      'items.js',
-      'page.css',
-      'page.js',
-      'parts.css',
-      'rest.js',
-    ].map((file) => [`/${file}`, file]),
-  ),
+const pageHeaders = {
+  'Content-Security-Policy':
+    "default-src 'self'; connect-src 'self' ws: wss:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
 };
 const readOnly = methodNotAllowed('GET, HEAD');
 
@@ -148,31 +132,15 @@ export function createApp({ config, log, catalog, pool, health, ready, room, cha
   app.route('/ws').all(named('/ws')).get(upgradeRequired).all(methodNotAllowed('GET'));
   app.use('/api', tablesRouter({ pool, catalog, maxBodyBytes: config.MAX_BODY_BYTES }));
 
-  for (const [path, file] of Object.entries(pages)) {
-    app
-      .route(path)
-      .all(named(path))
-      .get((_request, response) => {
-        response.set({
-          'Content-Security-Policy':
-            "default-src 'self'; connect-src 'self' ws: wss:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
-          'Cache-Control': 'no-cache',
-        });
-        response.sendFile(file, { root: consoleFolder, cacheControl: false });
-      })
-      .all(readOnly);
-  }
-
-  for (const [path, { type, body }] of sdkFiles()) {
-    app
-      .route(path)
-      .all(named(path))
-      .get((_request, response) => {
-        // always asked for again, mostly answered by 304: the modules of two versions do not fit together
-        response.set({ 'Content-Type': type, 'Cache-Control': 'no-cache' }).send(body);
-      })
-      .all(readOnly);
-  }
+  app
+    .route('/try/tables.json')
+    .all(named('/try/tables.json'))
+    .get((_request, response) => {
+      response.set('Cache-Control', 'no-store').json(listTables(catalog.tables));
+    })
+    .all(readOnly);
+  const testPage = new Map([['/', sendFile('try/index.html')], ...pageFiles(['try', 'common'])]);
+  app.use(fileRoutes(testPage, { headers: pageHeaders }), fileRoutes(sdk()));
 
   app.use(notFound);
   app.use(problemHandler(log));

@@ -1,16 +1,11 @@
 /**
  * The operators' console on this replica: its data and actions, and this replica's answers to the
- * consoles of other replicas. The page gets its data over /ops/ws, as tables in Plank's own
- * protocol.
+ * consoles of other replicas. The page gets its data as an event stream of whole views: a stream
+ * stays with one replica, and needs no history, as only the newest view counts.
  */
-import type { IncomingMessage } from 'node:http';
-import type { Duplex } from 'node:stream';
-import { type Request, Router } from 'express';
-import { WebSocketServer } from 'ws';
+import { type Request, type RequestHandler, Router } from 'express';
 import type { Roster } from '#shared/bus/roster.ts';
 import type { Pool } from '#shared/postgres/postgres.ts';
-import { once, sleep } from '#shared/waiting.ts';
-import { closeCodes, subprotocol } from '#shared/wire.ts';
 import { Limiter } from '../bounds/limiter.ts';
 import { FilteredChannel } from '../channels/rows-channel.ts';
 import type { Clients } from '../clients/clients.ts';
@@ -19,12 +14,11 @@ import { methodNotAllowed, named } from '../http/routes.ts';
 import { explain, type OpsExplainDeps } from './explain.ts';
 import { type ExplainDeps, explainHere, question, wordsOf } from './explain-gateway.ts';
 import { LogFigures } from './log-figures.ts';
-import { serveTables } from './tables.ts';
 import { type ChannelsAnswer, OpsView } from './view.ts';
 
-const maxPayload = 16 * 1024;
 const defaultLimit = 100;
-const goodbyeMs = 500;
+/** a page that took none of so many views in a row is gone or hangs: its stream is cut */
+const maxMissed = 30;
 /** searches of the outbox at a time, each of which may read all of it; their pool has as many connections */
 const maxExplains = 1;
 
@@ -40,12 +34,6 @@ export class Console {
   readonly #options: ConsoleOptions;
   readonly #view: OpsView;
   readonly #explains = new Limiter(maxExplains);
-  readonly #server = new WebSocketServer({
-    noServer: true,
-    perMessageDeflate: false,
-    maxPayload,
-    handleProtocols: (offered) => (offered.has(subprotocol) ? subprotocol : false),
-  });
 
   constructor(options: ConsoleOptions) {
     this.#options = options;
@@ -65,20 +53,20 @@ export class Console {
     this.#view.start();
   }
 
-  /** Closes all pages, and cuts off those that do not answer within half a second. */
-  readonly stop = once(async () => {
+  stop(): void {
     this.#view.stop();
-    const { clients } = this.#server;
-    for (const ws of clients) ws.close(closeCodes.restart, 'this replica is stopping');
-    const cut = performance.now() + goodbyeMs;
-    while (clients.size > 0 && performance.now() < cut) await sleep(20);
-    for (const ws of clients) ws.terminate();
-    this.#server.close();
-  });
+  }
 
   /** Must come after the access check. */
   router(): Router {
     const router = Router();
+    router
+      .route('/ops/view')
+      .all(named('/ops/view'))
+      // express answers HEAD by GET: a stream without end
+      .head(methodNotAllowed('GET'))
+      .get(this.#stream)
+      .all(methodNotAllowed('GET'));
     router
       .route('/ops/status')
       .all(named('/ops/status'))
@@ -102,14 +90,17 @@ export class Console {
     return router;
   }
 
-  /** Serves the page's WebSocket, /ops/ws. */
-  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
-    this.#server.handleUpgrade(request, socket, head, (ws) => {
-      ws.on('error', () => ws.terminate());
-      if (ws.protocol !== subprotocol) ws.close(closeCodes.malformed, `use the subprotocol ${subprotocol}`);
-      else serveTables(ws, this.#view.tables, this.#options.node);
+  /** One view a second, as server-sent events. While the page has not taken one, later ones are left out. */
+  readonly #stream: RequestHandler = (_request, response) => {
+    let missed = 0;
+    response.type('text/event-stream').write('retry: 1000\n\n');
+    const end = this.#view.watch((view) => {
+      missed = response.writableNeedDrain ? missed + 1 : 0;
+      if (missed === 0) response.write(`data: ${view}\n\n`);
+      else if (missed > maxMissed) response.destroy();
     });
-  }
+    response.once('close', end);
+  };
 
   async #disconnect(request: Request<{ node: string; id: string }>): Promise<void> {
     const { roster } = this.#options;

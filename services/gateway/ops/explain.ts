@@ -231,24 +231,25 @@ function sequenced({ drain, capturedAt }: Traced, pos: string | null): Step {
 
 async function published(seq: number, epoch: number, tail: Tail): Promise<Step> {
   const step = 'published';
+  const stream = tail.kind === 'redis' ? 'the Redis stream' : 'the stream in memory';
   try {
     const first = (await tail.history(seq - 1)).at(0);
     if (!first || first.epoch !== epoch)
       return {
         step,
         state: 'waiting',
-        text: 'Not in the Redis stream yet, or no longer. Gateways read it from Postgres.',
+        text: `Not in ${stream} yet, or no longer. Gateways read it from Postgres.`,
       };
     if (first.firstSeq > seq) {
       const text =
-        `Published and trimmed since: the Redis stream begins at seq ${first.firstSeq}. ` +
+        `Published and trimmed since: ${stream} begins at seq ${first.firstSeq}. ` +
         'Gateways that need it read it from Postgres.';
       return { step, state: 'done', text };
     }
     return {
       step,
       state: 'done',
-      text: `Published: entry ${first.lastSeq}-0 of the Redis stream holds it.`,
+      text: `Published: entry ${first.lastSeq}-0 of ${stream} holds it.`,
       entry: `${first.lastSeq}-0`,
     };
   } catch {

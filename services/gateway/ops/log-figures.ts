@@ -58,7 +58,7 @@ export class LogFigures {
   #heads: { at: number; seq: number }[] = [];
   /** null: Postgres does not answer */
   log: Log | null = null;
-  /** null: Redis does not answer */
+  /** null: the fan-out does not answer */
   stream: { entries: number; bytes: number } | null = null;
   /** tables that are not captured as they should be, a sentence each */
   problems: readonly string[] = [];
@@ -67,6 +67,10 @@ export class LogFigures {
   constructor(pool: Pool, tail: Tail) {
     this.#pool = pool;
     this.#tail = tail;
+  }
+
+  get streamKind(): Tail['kind'] {
+    return this.#tail.kind;
   }
 
   get postgresSilentMs(): number {

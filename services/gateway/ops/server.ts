@@ -61,8 +61,7 @@ export class Operations {
       .all(named('/ops/nodes'))
       .get((_request, response) => void response.json(roster.nodes()))
       .all(methodNotAllowed('GET, HEAD'));
-    for (const path of ['/ws', '/ops/ws'])
-      app.route(path).all(named(path)).get(upgradeRequired).all(methodNotAllowed('GET'));
+    app.route('/ws').all(named('/ws')).get(upgradeRequired).all(methodNotAllowed('GET'));
     app.use(drainRoutes(roster));
     app.use(notFound);
     app.use(problemHandler(log));
@@ -81,7 +80,7 @@ export class Operations {
   });
 
   readonly stop = once(async () => {
-    await this.#options.console.stop();
+    this.#options.console.stop();
     this.#server.closeAllConnections();
     await Promise.all([this.#server, ...this.#also].map(close));
   });
@@ -97,8 +96,6 @@ export class Operations {
         '401 Unauthorized',
         "this needs the operators' token (OPS_TOKEN), or the cookie of a session",
       );
-    const path = request.url?.split('?')[0];
-    if (path === '/ops/ws') this.#options.console.upgrade(request, socket, head);
-    else this.#options.sockets.upgrade(request, socket, head, { isOwn: true });
+    this.#options.sockets.upgrade(request, socket, head, { isOwn: true });
   }
 }

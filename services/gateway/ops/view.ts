@@ -1,16 +1,15 @@
 /**
  * The whole system as operators see it, gathered by the replica that serves the page: from the
- * roster, from Postgres and the fan-out, and while a page is open also from all replicas. Shown as
- * tables (tables.ts) and summed up in one sentence (verdict.ts).
+ * roster, from Postgres and the fan-out, and while a page is open also from all replicas. Sent as
+ * one JSON object a second, and summed up in one sentence (verdict.ts).
  */
 import { z } from 'zod';
 import { gatewayStateOf, gatewaysIn } from '#shared/bus/node-state.ts';
-import type { Roster } from '#shared/bus/roster.ts';
+import type { NodeStatus, Roster } from '#shared/bus/roster.ts';
 import type { Row } from '#shared/wire.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import { drainWarning } from './drain.ts';
 import type { LogFigures } from './log-figures.ts';
-import { LiveTable } from './tables.ts';
 import { readingLongMs, type Verdict, verdict } from './verdict.ts';
 
 const everyMs = 1_000;
@@ -54,40 +53,61 @@ interface Pace {
   readingSince: number | null;
 }
 
+/** All that the console shows. */
+interface View {
+  /** ms since 1970 */
+  at: number;
+  /** the replica that gathered it */
+  node: string;
+  /** it neither hears others nor is heard over the bus: it only knows about itself */
+  isAlone: boolean;
+  status: Verdict;
+  nodes: Row[];
+  log: Row;
+  history: readonly Row[];
+  clients: readonly Row[];
+  channels: readonly Row[];
+  /** the names of the attached tables */
+  tables: string[];
+}
+
+/** `silentMs`: for how long it has sent no report without a goodbye; 0: it is there. */
+type Process = NodeStatus & { silentMs: number };
+
 export class OpsView {
-  readonly tables: ReadonlyMap<string, LiveTable>;
   readonly #options: OpsViewOptions;
   readonly #paces = new Map<string, Pace>();
+  readonly #watchers = new Set<(view: string) => void>();
   #history: Row[] = [];
+  #clients: Row[] = [];
+  #channels: Row[] = [];
   #timer: NodeJS.Timeout | undefined;
   #turn = 0;
 
   constructor(options: OpsViewOptions) {
     this.#options = options;
-    const onWatched = () => void this.#show(true);
-    const table = (name: string, key: string) => new LiveTable(name, key, onWatched);
-    const tables = [
-      table('status', 'id'),
-      table('nodes', 'instance'),
-      table('log', 'id'),
-      table('history', 'at'),
-      table('channels', 'name'),
-      table('clients', 'id'),
-      table('tables', 'name'),
-    ];
-    this.tables = new Map(tables.map((each) => [each.name, each]));
   }
 
   start(): void {
     this.#timer = setInterval(() => {
       this.#turn++;
       this.#pace();
-      void this.#show(this.#turn % askEvery === 0);
+      if (this.#turn % askEvery === 0) void this.#askOthers();
+      void this.#show();
     }, everyMs);
   }
 
   stop(): void {
     clearInterval(this.#timer);
+    this.#watchers.clear();
+  }
+
+  /** Calls back with the view as JSON, soon and then each second, until the function that this answers is called. */
+  watch(watcher: (view: string) => void): () => void {
+    this.#watchers.add(watcher);
+    void this.#show();
+    void this.#askOthers().then(() => this.#show());
+    return () => void this.#watchers.delete(watcher);
   }
 
   /** Whether changes arrive, in one sentence. */
@@ -96,17 +116,13 @@ export class OpsView {
     return { node: this.#options.node, ...this.#verdict() };
   }
 
-  get #isWatched(): boolean {
-    return [...this.tables.values()].some(({ isWatched }) => isWatched);
-  }
-
   /**
    * Records the pace of each gateway, also while no page is open: a page that opens then shows the
    * last minutes.
    */
   #pace(): void {
     const now = Date.now();
-    const gateways = gatewaysIn(this.#options.roster.nodes());
+    const gateways = gatewaysIn(this.#present());
     const known = new Set(gateways.map(({ instance }) => instance));
     for (const instance of this.#paces.keys()) if (!known.has(instance)) this.#paces.delete(instance);
     for (const { instance, state } of gateways) {
@@ -138,42 +154,56 @@ export class OpsView {
     if (this.#history.length > maxHistory) this.#history = this.#history.slice(-maxHistory);
   }
 
-  /** `all`: also the tables for which other replicas are asked. */
-  async #show(all: boolean): Promise<void> {
-    if (!this.#isWatched) return;
-    const { figures, roster } = this.#options;
-    const table = (name: string) => this.tables.get(name)!;
-    await figures.refresh(everyMs - 100);
-    // the time, so that a page notices when this replica hangs
-    table('status').set([{ id: 1, at: Math.floor(Date.now() / 1_000), node: this.#options.node, ...this.#verdict() }]);
-    table('nodes').set(this.#nodes());
-    table('log').set([this.#log()]);
-    table('history').set(this.#history);
-    table('tables').set(
-      this.#options.catalog.tables.map(({ name, keyColumns, columns }) => ({
-        name,
-        key: keyColumns,
-        columns: columns.map((column) => column.name),
-      })),
-    );
-    if (!all) return;
+  async #show(): Promise<void> {
+    if (this.#watchers.size === 0) return;
+    await this.#options.figures.refresh(everyMs - 100);
+    const view = JSON.stringify(this.#view());
+    for (const watcher of this.#watchers) watcher(view);
+  }
+
+  #view(): View {
+    const { node, roster, catalog } = this.#options;
+    return {
+      at: Date.now(),
+      node,
+      isAlone: roster.deafMs > 0,
+      status: this.#verdict(),
+      nodes: this.#nodes(),
+      log: this.#log(),
+      history: this.#history,
+      clients: this.#clients,
+      channels: this.#channels,
+      tables: catalog.tables.map(({ name }) => name).sort(),
+    };
+  }
+
+  /** Requests clients and channels from all replicas, this one too. */
+  async #askOthers(): Promise<void> {
+    if (this.#watchers.size === 0) return;
+    const { roster } = this.#options;
     const [clients, channels] = await Promise.all([
-      table('clients').isWatched ? roster.ask(null, 'clients', { limit: maxRows }, answerMs) : null,
-      table('channels').isWatched ? roster.ask(null, 'channels', { limit: maxRows }, answerMs) : null,
+      roster.ask(null, 'clients', { limit: maxRows }, answerMs),
+      roster.ask(null, 'channels', { limit: maxRows }, answerMs),
     ]);
-    if (clients) table('clients').set(clients.flatMap(({ node, body }) => clientRows(node, body)).slice(0, maxRows));
-    if (channels) table('channels').set(channelRows(channels.map(({ body }) => body)));
+    this.#clients = clients.flatMap(({ node, body }) => clientRows(node, body)).slice(0, maxRows);
+    this.#channels = channelRows(channels.map(({ body }) => body));
+  }
+
+  /** By name. */
+  #processes(): Process[] {
+    const { roster } = this.#options;
+    const silent = new Map(roster.silent().map(({ status, silentMs }) => [status.instance, { ...status, silentMs }]));
+    const present = roster.nodes().flatMap((node) => (silent.has(node.instance) ? [] : [{ ...node, silentMs: 0 }]));
+    return [...present, ...silent.values()].sort((a, b) => names.compare(a.node, b.node));
+  }
+
+  #present(): Process[] {
+    return this.#processes().filter(({ silentMs }) => silentMs === 0);
   }
 
   #verdict(): Verdict {
     const { roster, figures, node } = this.#options;
-    const heard = roster.nodes();
-    const silent = roster.silent();
-    const silentMs = new Map(silent.map(({ status, silentMs }) => [status.instance, silentMs]));
-    const lost = silent
-      .map(({ status }) => status)
-      .filter(({ instance }) => !heard.some((is) => is.instance === instance));
-    const all = [...heard, ...lost];
+    const all = this.#processes();
     return verdict({
       self: node,
       deafMs: roster.deafMs,
@@ -184,13 +214,11 @@ export class OpsView {
         waiting: figures.log.outboxDepth,
       },
       problems: figures.problems,
-      listeners: all
-        .filter(({ role }) => role === 'listener')
-        .map(({ node, instance }) => ({ node, silentMs: silentMs.get(instance) ?? 0 })),
-      gateways: gatewaysIn(all).map(({ node, instance, state }) => {
+      listeners: all.filter(({ role }) => role === 'listener').map(({ node, silentMs }) => ({ node, silentMs })),
+      gateways: gatewaysIn(all).map(({ node, instance, state, silentMs }) => {
         return {
           node,
-          silentMs: silentMs.get(instance) ?? 0,
+          silentMs,
           ready: state.ready,
           reason: state.reason,
           draining: state.draining,
@@ -198,7 +226,7 @@ export class OpsView {
           staleReason: state.staleReason,
           readingMs: this.#readingMs(instance),
           connections: state.connections,
-          slow: state.slow,
+          slow: silentMs > 0 ? 0 : state.slow,
           p99: state.lag?.p99 ?? null,
           canaryMs: state.canaryMs,
         };
@@ -214,32 +242,26 @@ export class OpsView {
 
   #nodes(): Row[] {
     const { roster, figures } = this.#options;
-    const heard = roster.nodes();
-    const silent = new Map(roster.silent().map(({ status, silentMs }) => [status.instance, { status, silentMs }]));
-    const lost = [...silent.values()].map(({ status }) => status);
-    const all = [...heard, ...lost.filter(({ instance }) => !heard.some((is) => is.instance === instance))];
-    const total = sum(gatewaysIn(heard).map(({ state }) => state.connections));
-    const alone = roster.deafMs > 0;
-    return all.map((status) => {
-      const { instance, node, role, version, startedAt, state } = status;
-      const silentMs = silent.get(instance)?.silentMs ?? 0;
+    const present = this.#present();
+    const total = sum(gatewaysIn(present).map(({ state }) => state.connections));
+    return this.#processes().map((process) => {
+      const { instance, node, role, version, startedAt, state, silentMs } = process;
       const common = { instance, node, role, version, startedAt, silentSeconds: Math.floor(silentMs / 1_000) };
       if (role === 'listener') return { ...common, state: state['state'], term: state['term'] };
+      // the clients in its last report are elsewhere by now
+      if (silentMs > 0) return { ...common, share: null };
       const { eventsPerSecond = 0, deliveriesPerSecond = 0 } = this.#paces.get(instance) ?? {};
-      const readingMs = this.#readingMs(instance);
-      const known = gatewayStateOf(status);
+      const known = gatewayStateOf(process);
       return {
         ...common,
         ...state,
-        at: undefined,
-        /** this replica neither hears others nor is heard over the bus: it only knows about itself */
-        alone,
-        drainWarning: drainWarning(heard, instance),
-        share: alone || !known ? null : total > 0 ? known.connections / total : 0,
+        drainWarning: drainWarning(present, instance),
+        // null: a replica that hears no other does not know how many clients the others have
+        share: roster.deafMs > 0 || !known ? null : total > 0 ? known.connections / total : 0,
         eventsPerSecond,
         deliveriesPerSecond,
         // each replica reads the log for a moment now and then
-        changes: readingMs >= readingLongMs ? 'reading' : 'tailing',
+        changes: this.#readingMs(instance) >= readingLongMs ? 'reading' : 'tailing',
         behind: known ? Math.max(0, (figures.headAt(known.at) ?? 0) - known.seq) : null,
       };
     });
@@ -247,11 +269,11 @@ export class OpsView {
 
   #log(): Row {
     const { figures, roster } = this.#options;
-    const { log, stream } = figures;
+    const { log, stream, streamKind } = figures;
     return {
-      id: 1,
       postgres: log ? 'answers' : 'silent',
-      redis: stream && roster.deafMs === 0 ? 'answers' : 'silent',
+      stream: stream && roster.deafMs === 0 ? 'answers' : 'silent',
+      streamKind,
       ...log,
       waitingSeconds: Math.floor(figures.waitingMs / 1_000),
       streamEntries: stream?.entries ?? null,
@@ -265,7 +287,7 @@ function clientRows(node: string, body: unknown): Row[] {
   return (data?.clients ?? []).map((client) => ({ ...client, id: `${node}/${client.id}`, node }));
 }
 
-/** The channels of all replicas, those with most subscriptions first. */
+/** The channels of all replicas, the most subscribed first. */
 function channelRows(bodies: readonly unknown[]): Row[] {
   const rows = new Map<string, { name: string; subscribers: number; replicas: number }>();
   for (const body of bodies) {
@@ -279,5 +301,8 @@ function channelRows(bodies: readonly unknown[]): Row[] {
   }
   return [...rows.values()].sort((a, b) => b.subscribers - a.subscribers).slice(0, maxRows);
 }
+
+/** gateway-2 before gateway-10 */
+const names = new Intl.Collator('en', { numeric: true });
 
 const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);

@@ -47,7 +47,7 @@ const count = (text: string, part: string) => text.split(part).length - 1;
 
 describe('a plain request of /ws', () => {
   test.each(['gateway', 'nginx', 'operators'] as const)('is told to upgrade by the %s', async (where) => {
-    for (const path of where === 'operators' ? ['/ws', '/ops/ws'] : ['/ws', '/ws/', '/ws?tables=todo']) {
+    for (const path of ['/ws', '/ws/', '/ws?tables=todo']) {
       const answer = await fetch(urls()[where] + path);
       expect([path, answer.status, answer.headers.get('upgrade')]).toEqual([path, 426, 'websocket']);
       expect(await answer.json()).toMatchObject({ code: 'UPGRADE_REQUIRED' });

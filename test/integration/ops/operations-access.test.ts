@@ -41,7 +41,7 @@ describe('the token', () => {
     // not even the right one, or it would be told by that
     expect((await ask(token, '192.0.2.1')).status).toBe(429);
     expect((await ask(token, '192.0.2.1', '/ops/status')).status).toBe(429);
-    const ws = new WebSocket(`${one.opsUrl.replace('http', 'ws')}/ops/ws`, 'plank.v1', {
+    const ws = new WebSocket(`${one.opsUrl.replace('http', 'ws')}/ws`, 'plank.v1', {
       headers: { authorization: `Bearer ${token}`, 'x-forwarded-for': '192.0.2.1' },
     });
     const status = await new Promise((resolve) => {

@@ -1,11 +1,10 @@
-// The operations port: who is let in, what is taken from whom, and the tables that the console lives on, through the SDK.
+// The operations port: who is admitted, which requests it takes from whom, and the views that the console gets.
 
 import { once } from 'node:events';
 import { get, type IncomingMessage } from 'node:http';
 import { connect } from 'node:net';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
-import { createPlank, type Row } from '#client/plank-client.ts';
 import { createDatabase } from '../../support/servers/servers.ts';
 import { type Embedded, startEmbedded } from '../../support/stage/embedded.ts';
 import { Stage } from '../../support/stage/stage.ts';
@@ -28,101 +27,98 @@ async function upgrade(url: string, headers: Record<string, string> = {}): Promi
   }).finally(() => ws.terminate()) as Promise<number>;
 }
 
-describe('the tables of the console', () => {
-  test('are live over the SDK: every process, the verdict, what clients subscribe to', async () => {
-    const plank = createPlank({ url: `${opsUrl()}/ops/ws` });
+type Row = Record<string, unknown>;
+
+interface View {
+  node: string;
+  isAlone: boolean;
+  status: { level: string };
+  nodes: Row[];
+  log: Row;
+  clients: Row[];
+  channels: Row[];
+  tables: string[];
+}
+
+/** The views that a console gets; `last` is the newest. */
+async function watchViews(): Promise<{ last: () => View | undefined; stop: () => void }> {
+  const abort = new AbortController();
+  const { body } = await fetch(`${opsUrl()}/ops/view`, { signal: abort.signal });
+  let last: View | undefined;
+  const read = async () => {
+    let text = '';
+    for await (const chunk of body!.pipeThrough(new TextDecoderStream())) {
+      const events = (text + chunk).split('\n\n');
+      text = events.pop()!;
+      for (const event of events) if (event.startsWith('data: ')) last = JSON.parse(event.slice(6)) as View;
+    }
+  };
+  read().catch(() => {});
+  return { last: () => last, stop: () => abort.abort() };
+}
+
+describe('the view of the console', () => {
+  test('has every process, the verdict, and what clients subscribe to', async () => {
+    const views = await watchViews();
     try {
-      const open = (name: string) => plank.table(name).live();
-      const [nodes, status, log, channels, tables] = ['nodes', 'status', 'log', 'channels', 'tables'].map(open);
-      await until('all is there', () => nodes!.rows.size === 2 && tables!.rows.size > 0, 5_000);
-      expect([...nodes!.rows.values()].map(({ node, role }) => `${String(node)} ${String(role)}`).sort()).toEqual([
-        'test gateway',
-        'test listener',
-      ]);
-      expect(new Set(tables!.rows.keys())).toEqual(new Set(['items', 'todo']));
-      await until('all is well', () => status!.rows.get(1)?.level === 'good', 10_000);
-      expect(log!.rows.get(1)).toMatchObject({ leader: 'test', postgres: 'answers', redis: 'answers', outboxDepth: 0 });
+      const { last } = views;
+      await until('all is there', () => last()?.nodes.length === 2, 5_000);
+      expect(
+        last()!
+          .nodes.map(({ node, role }) => `${String(node)} ${String(role)}`)
+          .sort(),
+      ).toEqual(['test gateway', 'test listener']);
+      expect(last()).toMatchObject({ node: 'test', isAlone: false, tables: ['items', 'todo'] });
+      await until('all is well', () => last()!.status.level === 'good', 10_000);
+      expect(last()!.log).toMatchObject({
+        leader: 'test',
+        postgres: 'answers',
+        stream: 'answers',
+        streamKind: 'memory',
+        outboxDepth: 0,
+      });
 
       const peers = await Promise.all([stage.peer(), stage.peer()]);
       for (const peer of peers) await stage.subscribe(peer, { table: 'todo', where: { status: 'open' } });
-      const found = () => [...channels!.rows.values()].find(({ table }) => table === 'todo');
-      await until('both are counted', () => found()?.subscribers === 2, 5_000);
+      const found = () => last()!.channels.find(({ table }) => table === 'todo');
+      await until('both are counted', () => found()?.['subscribers'] === 2, 5_000);
       expect(found()).toMatchObject({ filter: 'status = "open"', replicas: 1 });
-      const gateway = () => [...nodes!.rows.values()].find(({ role }) => role === 'gateway');
-      await until('their connections, too', () => gateway()?.connections === 2, 5_000);
+      const gateway = () => last()!.nodes.find(({ role }) => role === 'gateway')!;
+      await until('their connections, too', () => gateway()['connections'] === 2, 5_000);
+      expect(gateway()['share']).toBe(1);
       for (const { ws } of peers) ws.terminate();
-      await until('they are gone', () => found() === undefined && gateway()?.connections === 0, 5_000);
+      await until('they are gone', () => found() === undefined && gateway()['connections'] === 0, 5_000);
     } finally {
-      plank.close();
+      views.stop();
     }
   });
 
-  test('shows who reads nothing, and ends one', async () => {
-    const plank = createPlank({ url: `${opsUrl()}/ops/ws` });
+  test('names a client that reads nothing, which can be disconnected', async () => {
+    const views = await watchViews();
     const peer = await stage.peer();
     await stage.subscribe(peer, { table: 'todo' });
     try {
-      const clients = plank.table<Row & { id: string }>('clients').live();
+      const clients = () => views.last()?.clients ?? [];
       peer.ws.pause();
       for (let i = 0; i < 25; i++)
         await stage.sql(`insert into todo select $1 + n, repeat('x', 2000) from generate_series(1, 500) n`, [i * 500]);
-      await until('it is shown', () => clients.rows.size === 1, 20_000);
-      const [client] = clients.rows.values();
+      await until('it is shown', () => clients().length === 1, 20_000);
+      const [client] = clients();
       expect(client).toMatchObject({ address: '127.0.0.1', mode: 'plank.v1', node: 'test' });
-      expect(client!.queuedBytes).toBeGreaterThan(60_000);
-      const url = `${opsUrl()}/ops/nodes/test/connections/${client!.id.split('/')[1]}/disconnect`;
+      expect(client!['queuedBytes']).toBeGreaterThan(60_000);
+      const url = `${opsUrl()}/ops/nodes/test/connections/${String(client!['id']).split('/')[1]}/disconnect`;
       expect((await fetch(url, { method: 'POST' })).status).toBe(204);
       peer.ws.resume();
       await until('it was closed', () => peer.code !== 0, 5_000);
-      await until('it is shown no more', () => clients.rows.size === 0, 5_000);
+      await until('it is shown no more', () => clients().length === 0, 5_000);
       expect((await fetch(url, { method: 'POST' })).status).toBe(404);
     } finally {
-      plank.close();
+      views.stop();
     }
   });
 
-  test.each([
-    ['an unknown table', { table: 'secrets' }, 'UNKNOWN_TABLE'],
-    ['a filter', { table: 'nodes', where: { node: 'test' } }, 'INVALID_FILTER'],
-  ])('refuses %s', async (_what, ask, code) => {
-    const frames: Record<string, unknown>[] = [];
-    const ws = new WebSocket(`${opsUrl().replace('http', 'ws')}/ops/ws`, 'plank.v1');
-    ws.on('message', (data) => frames.push(JSON.parse((data as Buffer).toString()) as Record<string, unknown>));
-    ws.on('open', () => {
-      ws.send('{"type":"hello"}');
-      ws.send(JSON.stringify({ type: 'subscribe', id: 1, ...ask }));
-    });
-    await until('it is answered', () => frames.some(({ type }) => type === 'error'), 5_000);
-    expect(frames.at(-1)).toMatchObject({ id: 1, code });
-    ws.terminate();
-  });
-
-  test('names the channel that is there already, and one that is not', async () => {
-    const frames: Record<string, unknown>[] = [];
-    const ws = new WebSocket(`${opsUrl().replace('http', 'ws')}/ops/ws`, 'plank.v1');
-    ws.on('message', (data) => frames.push(JSON.parse((data as Buffer).toString()) as Record<string, unknown>));
-    ws.on('open', () => {
-      ws.send('{"type":"hello"}');
-      for (const id of [1, 2]) ws.send(JSON.stringify({ type: 'subscribe', id, table: 'nodes' }));
-      for (const id of [3, 4]) ws.send(JSON.stringify({ type: 'unsubscribe', id, ch: 'nodes' }));
-    });
-    const answerTo = (id: number) => frames.find((frame) => frame['id'] === id);
-    await until('all is answered', () => answerTo(4) !== undefined, 5_000);
-    expect(answerTo(2)).toMatchObject({ type: 'error', code: 'ALREADY_SUBSCRIBED', ch: answerTo(1)!['ch'] });
-    expect(answerTo(3)).toEqual({ type: 'ok', id: 3 });
-    expect(answerTo(4)).toMatchObject({ type: 'error', code: 'UNKNOWN_CHANNEL' });
-    ws.terminate();
-  });
-
-  test('closes a page that says what is not in the protocol', async () => {
-    const ws = new WebSocket(`${opsUrl().replace('http', 'ws')}/ops/ws`, 'plank.v1');
-    let code = 0;
-    ws.on('close', (given) => {
-      code = given;
-    });
-    ws.on('open', () => ws.send('{"type":"subscribe","id":1,"table":"nodes"}'));
-    await until('it is closed', () => code !== 0, 5_000);
-    expect(code).toBe(4400);
+  test('is a stream that HEAD does not open', async () => {
+    expect((await fetch(`${opsUrl()}/ops/view`, { method: 'HEAD' })).status).toBe(405);
   });
 });
 
@@ -143,13 +139,12 @@ describe('who is let in', () => {
     expect(page.headers.get('content-security-policy')).toMatch(/default-src 'self'/);
     expect(page.headers.get('content-security-policy')).not.toMatch(/unsafe/);
     const named = Array.from((await page.text()).matchAll(/(?:href|src)="([^"]+)"/g), ([, path]) => path!);
-    expect(named).toContain('console/page.css');
+    expect(named).toContain('console/common/page.css');
     for (const path of named) expect([path, (await fetch(`${guarded.opsUrl}/${path}`)).status]).toEqual([path, 200]);
-    for (const path of ['/ops/nodes', '/ops/status', '/ops/explain?pos=e1.1']) {
+    for (const path of ['/ops/nodes', '/ops/status', '/ops/view', '/ops/explain?pos=e1.1']) {
       const answer = await fetch(guarded.opsUrl + path);
       expect([path, answer.status, answer.headers.get('www-authenticate')]).toEqual([path, 401, 'Bearer']);
     }
-    expect(await upgrade(`${guarded.opsUrl}/ops/ws`)).toBe(401);
     expect(await upgrade(`${guarded.opsUrl}/ws`)).toBe(401);
   });
 
@@ -163,7 +158,7 @@ describe('who is let in', () => {
   test('with the token, and with the cookie that is given for it', async () => {
     const headers = { authorization: `Bearer ${token}` };
     expect((await fetch(`${guarded.opsUrl}/ops/nodes`, { headers })).status).toBe(200);
-    expect(await upgrade(`${guarded.opsUrl}/ops/ws`, headers)).toBe(101);
+    expect(await upgrade(`${guarded.opsUrl}/ws`, headers)).toBe(101);
     const session = await fetch(`${guarded.opsUrl}/ops/session`, { method: 'POST', headers });
     expect(session.status).toBe(204);
     const given = session.headers.get('set-cookie')!;
@@ -172,7 +167,9 @@ describe('who is let in', () => {
     expect(given).not.toContain(token);
     const cookie = given.split(';')[0]!;
     expect((await fetch(`${guarded.opsUrl}/ops/nodes`, { headers: { cookie } })).status).toBe(200);
-    expect(await upgrade(`${guarded.opsUrl}/ops/ws`, { cookie })).toBe(101);
+    const view = await fetch(`${guarded.opsUrl}/ops/view`, { headers: { cookie } });
+    expect([view.status, view.headers.get('content-type')]).toEqual([200, 'text/event-stream; charset=utf-8']);
+    await view.body!.cancel();
     expect(await upgrade(`${guarded.opsUrl}/ws`, { cookie })).toBe(101);
     // one that lasts longer than it was given for
     const [name, value] = decodeURIComponent(cookie).split('=', 2);
@@ -199,9 +196,8 @@ describe('who is let in', () => {
     const origin = 'http://elsewhere.example';
     const foreign = await fetch(`${opsUrl()}/ops/nodes/test/drain`, { method: 'POST', headers: { origin } });
     expect(foreign.status).toBe(403);
-    expect(await upgrade(`${opsUrl()}/ops/ws`, { origin })).toBe(403);
     expect(await upgrade(`${opsUrl()}/ws`, { origin })).toBe(403);
-    expect(await upgrade(`${opsUrl()}/ops/ws`, { origin: new URL(opsUrl()).origin })).toBe(101);
+    expect(await upgrade(`${opsUrl()}/ws`, { origin: new URL(opsUrl()).origin })).toBe(101);
     expect(await upgrade(`${opsUrl()}/elsewhere`)).toBe(404);
   });
 
@@ -220,7 +216,6 @@ describe('who is let in', () => {
     expect(await status(nodes, { ...image, 'sec-fetch-site': 'same-origin' })).toBe(200);
     const rebound = { host: 'elsewhere.example:8002', origin: 'http://elsewhere.example:8002' };
     expect(await status(nodes, { host: rebound.host })).toBe(403);
-    expect(await upgrade(`${opsUrl()}/ops/ws`, rebound)).toBe(403);
     expect(await upgrade(`${opsUrl()}/ws`, rebound)).toBe(403);
     for (const host of ['localhost:1', 'plank.localhost', 'gateway-1:8002', '10.1.2.3', '[::1]:8002'])
       expect([host, await status(nodes, { host })]).toEqual([host, 200]);
@@ -239,7 +234,7 @@ describe('who is let in', () => {
 test.each([
   '/console',
   '/',
-  '/console/operator/main.js',
+  '/console/operators/main.js',
   '/console/plank.js',
   '/ops/status',
   '/ops/nothing',
@@ -258,15 +253,12 @@ test('is not on the port of clients', async () => {
     expect([path, (await fetch(stage.embedded.url + path)).status]).toEqual([path, 404]);
 });
 
-test('ends with its gateway, also where a page says nothing more', async () => {
+test('ends with its gateway, also where a page reads nothing more', async () => {
   const database = await createDatabase();
   const one = await startEmbedded(database.url);
   const { port } = new URL(one.opsUrl);
   const mute = connect(Number(port), '127.0.0.1');
-  const key = Buffer.alloc(16).toString('base64');
-  mute.write(
-    `GET /ops/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ${key}\r\nSec-WebSocket-Protocol: plank.v1\r\n\r\n`,
-  );
+  mute.write('GET /ops/view HTTP/1.1\r\nHost: x\r\n\r\n');
   await new Promise((resolve) => mute.once('data', resolve));
   mute.pause();
   const started = performance.now();

@@ -1,7 +1,11 @@
 // What a gateway serves over HTTP beside the tables: health, metrics, the test page and the SDK, and to which origins.
 
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { request as rawRequest } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { publicNames } from '#gateway/http/pages.ts';
 import { RestApp } from '../../support/stage/rest-app.ts';
 
 const app = RestApp.of();
@@ -38,13 +42,53 @@ test('allows the configured origins only, and shows them the paging headers', as
 });
 
 test('serves the test page, with a policy that allows no inline script', async () => {
-  for (const path of ['/', '/page.js', '/page.css', '/icon.svg']) {
+  for (const path of ['/', '/try/page.js', '/try/rows.css', '/common/page.css', '/common/icon.svg']) {
     const page = await call('GET', path);
     expect([path, page.status]).toEqual([path, 200]);
     expect(page.headers.get('content-security-policy')).toContain("default-src 'self'");
     expect(page.headers.get('x-powered-by')).toBeNull();
   }
   expect((await call('GET', '/')).text).not.toMatch(/<script>|\son\w+=|\sstyle=/);
+});
+
+test('lists the attached tables for the test page', async () => {
+  const list = await call('GET', '/try/tables.json');
+  expect(list.headers.get('cache-control')).toBe('no-store');
+  expect(JSON.parse(list.text)).toEqual([
+    {
+      name: 'items',
+      key: ['id'],
+      columns: [
+        { name: 'id', type: 'bigint', isWritable: false, isRequired: false, isJson: true },
+        { name: 'name', type: 'text', isWritable: true, isRequired: true, isJson: false },
+        { name: 'value', type: 'double precision', isWritable: true, isRequired: false, isJson: true },
+        { name: 'created_at', type: 'timestamp with time zone', isWritable: false, isRequired: false, isJson: false },
+        { name: 'updated_at', type: 'timestamp with time zone', isWritable: false, isRequired: false, isJson: false },
+      ],
+    },
+  ]);
+});
+
+test('makes no file public by its being in a folder of pages', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'plank-pages-'));
+  try {
+    for (const name of [
+      'page.js',
+      'page.css',
+      'icon.svg',
+      '.env',
+      'key.pem',
+      'dump.sql',
+      'index.html',
+      'page.js.bak',
+      'a.b.js',
+    ])
+      await writeFile(join(folder, name), 'secret');
+    await mkdir(join(folder, 'folder.js'));
+    expect(publicNames(folder).sort()).toEqual(['icon.svg', 'page.css', 'page.js']);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
 });
 
 test('serves the SDK to pages of other origins, and again only when it has changed', async () => {

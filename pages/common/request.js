@@ -1,0 +1,43 @@
+// Requests to the gateway, and JSON without rounded integers.
+
+const timeoutMs = 30_000;
+
+/** For JSON.parse: integers beyond 2^53 become bigints, as those of the SDK do. */
+function keepIntegers(_name, value, context) {
+  const isRounded = Number.isInteger(value) && !Number.isSafeInteger(value) && /^-?\d+$/.test(context?.source);
+  return isRounded ? BigInt(context.source) : value;
+}
+
+/** For JSON.stringify: a bigint is written with its digits. */
+function digits(_name, value) {
+  if (typeof value !== 'bigint') return value;
+  return JSON.rawJSON ? JSON.rawJSON(String(value)) : String(value);
+}
+
+export const jsonText = (value) => JSON.stringify(value, digits);
+
+/** A value of a column: a text as it is, anything else as JSON. */
+export const valueText = (value) => (typeof value === 'string' ? value : jsonText(value ?? null));
+
+/** The primary key of a change as people read it: "7", or "a, 7" of two columns. */
+export function keyText(id) {
+  return id !== null && typeof id === 'object' ? Object.values(id).join(', ') : String(id ?? '');
+}
+
+/** { answer } or { problem, status, fields: { column: message } }. Never throws; `body` is JSON text. */
+export async function ask(path, { method = 'GET', headers = {}, body } = {}) {
+  try {
+    const response = await fetch(path, {
+      method,
+      headers: body === undefined ? headers : { ...headers, 'Content-Type': 'application/json' },
+      body,
+      signal: AbortSignal.timeout(timeoutMs),
+    });
+    const answer = response.status === 204 ? {} : JSON.parse(await response.text(), keepIntegers);
+    if (response.ok) return { answer };
+    const fields = Object.fromEntries((answer.errors ?? []).map(({ path, message }) => [path, message]));
+    return { problem: answer.detail ?? answer.title, status: response.status, fields };
+  } catch {
+    return { problem: 'The gateway did not answer. Try again in a moment.' };
+  }
+}

@@ -1,0 +1,194 @@
+// The rows of the picked table, as the live query has them: each drawing compares what is shown with what is there.
+
+import { byId, element, longText, setText, showProblem, timeText } from '../common/dom.js';
+import { jsonText, valueText } from '../common/request.js';
+import { sureButton } from '../common/sure-button.js';
+import { isTruncated } from '../plank.js';
+import { editRow, openEditor, rowChanged, rowDeleted } from './editor.js';
+import { canHaveSamples, insertSamples } from './samples.js';
+import { write } from './write.js';
+
+/** rows that the page holds, and rows that it shows */
+const maxRows = 50_000;
+const maxShown = 1_000;
+/** characters of a value that are shown at once */
+const maxText = 160;
+/** characters of a value that make its column wide */
+const wideText = 30;
+
+let plank;
+let requestDrawing;
+let table = null;
+let query = null;
+let keyColumns = [];
+let columns = []; // in the order of the table, the key first
+let drawnVersion = -1;
+let marksFresh = false; // the first drawing marks no row as new
+const drawn = new Map(); // key → { row, shown }, its <tr>
+
+export function startRows(givenPlank, draw) {
+  plank = givenPlank;
+  requestDrawing = draw;
+  byId('insert-samples').addEventListener('click', async ({ target }) => {
+    target.disabled = true;
+    showProblem(byId('problem'), await insertSamples(table));
+    target.disabled = false;
+  });
+}
+
+/** Shows the rows of another table, or of none. */
+export function showRowsOf(given) {
+  query?.close();
+  table = given;
+  query = null;
+  drawn.clear();
+  byId('rows').replaceChildren();
+  byId('rows-table').hidden = byId('samples').hidden = true;
+  setText(byId('rows-count'), '');
+  showProblem(byId('problem'), '');
+  openEditor(table);
+  drawnVersion = -1;
+  marksFresh = false;
+  keyColumns = table?.key ?? [];
+  const isKey = ({ name }) => Number(keyColumns.includes(name));
+  columns = (table?.columns ?? []).toSorted((a, b) => isKey(b) - isKey(a));
+  byId('columns').replaceChildren(
+    ...columns.map(({ name, type }) => element('th', { scope: 'col', title: type }, name)),
+    element('th', { scope: 'col', class: 'actions' }, element('span', { class: 'hidden' }, 'Actions')),
+  );
+  if (table) {
+    query = plank.table(table.name).live({ where: {}, maxRows }, requestDrawing);
+    query.ready.then(requestDrawing, requestDrawing);
+  }
+  requestDrawing();
+}
+
+/** Opens the query again where it has ended because its table was detached: the table may be attached again. */
+export function reviveRows() {
+  if (query?.error?.code === 'UNKNOWN_TABLE') showRowsOf(table);
+}
+
+/** The row of a change before the change, where the page has it. */
+export function rowOf(name, id) {
+  return name === table?.name ? query?.rows.get(mapKeyOf(id)) : undefined;
+}
+
+export function drawRows() {
+  if (!query) return drawNote("No table is attached. Attach one in the database: select plank.attach('orders');");
+  if (query.version === drawnVersion) return;
+  drawnVersion = query.version;
+  const keys = shownKeys();
+  const isShown = new Set(keys);
+  for (const [key, { shown }] of drawn) {
+    if (isShown.has(key)) continue;
+    shown.remove();
+    drawn.delete(key);
+    if (!query.rows.has(key)) rowDeleted(key);
+  }
+  let next = byId('rows').firstElementChild;
+  for (const key of keys) {
+    const shown = rowElement(key, query.rows.get(key));
+    // it may have replaced the one that was next
+    if (next && !next.isConnected) next = shown;
+    if (shown === next) next = next.nextElementSibling;
+    else byId('rows').insertBefore(shown, next);
+  }
+  marksFresh ||= query.state === 'live';
+  setText(byId('rows-count'), query.rows.size === 0 ? '' : query.rows.size.toLocaleString('en'));
+  byId('rows-table').hidden = keys.length === 0;
+  drawNote(noteText(keys.length));
+  byId('samples').hidden = !(query.state === 'live' && query.rows.size === 0 && canHaveSamples(table));
+}
+
+/** By key: numbers descending, so that new rows come first; other keys ascending. */
+function shownKeys() {
+  const keys = [...query.rows.keys()];
+  const areNumbers = keys.every((key) => typeof key === 'number' || typeof key === 'bigint');
+  if (areNumbers) keys.sort((a, b) => (a < b ? 1 : -1));
+  else keys.sort((a, b) => (String(a) < String(b) ? -1 : 1));
+  return keys.slice(0, maxShown);
+}
+
+/** The <tr> of a row: the one that is shown already where the row is the same. The focus stays on the button that it was on. */
+function rowElement(key, row) {
+  const known = drawn.get(key);
+  if (known && isSame(known.row, row)) return known.shown;
+  const shown = makeRow(key, row);
+  if (marksFresh) shown.classList.add('fresh');
+  drawn.set(key, { row, shown });
+  if (known) {
+    const focused = known.shown.contains(document.activeElement) ? document.activeElement.dataset.role : undefined;
+    known.shown.replaceWith(shown);
+    if (focused) shown.querySelector(`[data-role="${focused}"]`)?.focus();
+    rowChanged(key);
+  }
+  return shown;
+}
+
+/** Rows that were read again are other objects, mostly with the same values. */
+const isSame = (a, b) => a === b || jsonText(a) === jsonText(b);
+
+function makeRow(key, row) {
+  const name = keyColumns.map((column) => valueText(row[column])).join(', ');
+  const address = addressOf(row, key);
+  const edit = element('button', { type: 'button', 'data-role': 'edit', 'aria-label': `Edit ${name}` }, 'Edit');
+  edit.addEventListener('click', () => editRow({ key, row, name, address }));
+  const remove = sureButton('Delete', 'Sure?', async () => {
+    const { problem, status } = await write('DELETE', address);
+    // 404: somebody else was faster, and the row goes when that change comes
+    showProblem(byId('problem'), status === 404 ? '' : problem);
+  });
+  remove.dataset.role = 'delete';
+  remove.setAttribute('aria-label', `Delete ${name}`);
+  return element(
+    'tr',
+    { 'data-key': String(key) },
+    ...columns.map((column) => cellOf(column, row)),
+    element('td', { class: 'actions' }, edit, ' ', remove),
+  );
+}
+
+function cellOf({ name, type, isJson }, row) {
+  const value = row[name];
+  if (value === undefined && isTruncated(row))
+    return element('td', { class: 'none', title: 'The row is too large to be sent' }, 'too large');
+  if (value === null || value === undefined) return element('td', { class: 'none' }, '–');
+  if (type.startsWith('timestamp') && typeof value === 'string')
+    return element('td', { class: 'time', title: value }, timeText(value));
+  const text = valueText(value);
+  const kinds = {
+    key: keyColumns.includes(name),
+    number: typeof value === 'number' || typeof value === 'bigint',
+    json: isJson && typeof value === 'object',
+    wide: text.length > wideText,
+  };
+  const classes = Object.keys(kinds).filter((kind) => kinds[kind]);
+  return element('td', { class: classes.join(' ') }, ...longText(text, maxText));
+}
+
+/** The key in the live query's map, as the SDK makes it: the value, or canonical JSON of several. */
+function mapKeyOf(id) {
+  if (id === null || typeof id !== 'object') return id;
+  return jsonText(Object.fromEntries(Object.entries(id).sort(([a], [b]) => (a < b ? -1 : 1))));
+}
+
+/** The row's address behind `api/`. A key that has another meaning in a path gets a "=" before it. */
+function addressOf(row, key) {
+  const texts = keyColumns.length === 1 ? [key] : keyColumns.map((column) => valueText(row[column]));
+  const segment = texts.map(encodeURIComponent).join(',');
+  return `${encodeURIComponent(table.name)}/${/^(|\.|\.\.|changes)$/i.test(segment) ? '=' : ''}${segment}`;
+}
+
+function noteText(shown) {
+  const { rows, error, state } = query;
+  if (error?.code === 'TOO_MANY_ROWS')
+    return `${table.name} has more than ${maxRows.toLocaleString('en')} rows, too many for this page. Changes still arrive.`;
+  if (error) return `The rows cannot be read: ${error.message}`;
+  if (!marksFresh && state !== 'live') return 'Reading the rows…';
+  if (rows.size > shown) return `${shown.toLocaleString('en')} of ${rows.size.toLocaleString('en')} rows are shown.`;
+  return rows.size === 0 ? 'No rows yet.' : '';
+}
+
+function drawNote(text) {
+  setText(byId('rows-note'), text);
+}

@@ -1,0 +1,57 @@
+// Which tables are attached, and which one of them is picked. The list is read every few seconds, as tables are attached and
+// detached in the database while the page is open.
+
+import { byId, element } from '../common/dom.js';
+import { ask, jsonText } from '../common/request.js';
+
+const everyMs = 3_000;
+
+let tables = [];
+let listeners;
+
+/**
+ * `onTables(names)` is called with each list, the picked table first. `onPick(table)` is called when another table is picked or
+ * its columns have changed; with null where none is attached.
+ */
+export function startTables(given) {
+  listeners = given;
+  byId('table').addEventListener('change', ({ target }) => {
+    const address = new URL(location.href);
+    address.searchParams.set('table', target.value);
+    history.replaceState(null, '', address);
+    pick();
+  });
+  void watch();
+}
+
+async function watch() {
+  for (;;) {
+    if (!document.hidden || tables.length === 0) {
+      const { answer } = await ask('try/tables.json');
+      if (answer) take(answer);
+    }
+    await new Promise((resolve) => setTimeout(resolve, everyMs));
+  }
+}
+
+function take(answer) {
+  if (jsonText(answer) !== jsonText(tables)) {
+    tables = answer;
+    byId('table').replaceChildren(...tables.map(({ name }) => element('option', { value: name }, name)));
+  }
+  byId('table').disabled = tables.length === 0;
+  pick();
+}
+
+let picked; // JSON of the table, to notice that its columns changed
+
+function pick() {
+  const wanted = new URLSearchParams(location.search).get('table') ?? 'items';
+  const table = tables.find(({ name }) => name === wanted) ?? tables[0] ?? null;
+  if (table) byId('table').value = table.name;
+  const names = tables.map(({ name }) => name);
+  listeners.onTables(table ? [table.name, ...names.filter((name) => name !== table.name)] : []);
+  if (jsonText(table) === picked) return;
+  picked = jsonText(table);
+  listeners.onPick(table);
+}

@@ -1,0 +1,61 @@
+/**
+ * Files for browsers: the folders of pages/ and the SDK, each file with a route of its own, for GET and HEAD. The folders are read
+ * once. What must stay true: a file is public only where its name is plain and its extension is listed here, so that a key, a dump
+ * or a dotfile that somebody leaves in a folder is not served.
+ */
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { type RequestHandler, Router } from 'express';
+import { methodNotAllowed, named } from './routes.ts';
+import { sdkFiles } from './sdk.ts';
+
+const pagesFolder = fileURLToPath(new URL('../../../pages/', import.meta.url));
+const publicName = /^[a-z][a-z-]*\.(css|js|svg)$/;
+const readOnly = methodNotAllowed('GET, HEAD');
+
+/** By path. */
+export type Files = ReadonlyMap<string, RequestHandler>;
+
+/** Of the files in a folder, those that are public. */
+export function publicNames(folder: string): string[] {
+  const entries = readdirSync(folder, { withFileTypes: true });
+  return entries.filter((entry) => entry.isFile() && publicName.test(entry.name)).map(({ name }) => name);
+}
+
+export function sendFile(name: string, root = pagesFolder): RequestHandler {
+  return (_request, response) => response.sendFile(name, { root, cacheControl: false });
+}
+
+/** The public files of these folders of pages/: `/common/page.css`. */
+export function pageFiles(folders: readonly string[]): Files {
+  const names = folders.flatMap((folder) => publicNames(join(pagesFolder, folder)).map((name) => `${folder}/${name}`));
+  return new Map(names.map((name) => [`/${name}`, sendFile(name)]));
+}
+
+/** `/plank.js` and the modules that it imports. */
+export function sdk(): Files {
+  return new Map(
+    [...sdkFiles()].map(([path, { type, body }]): [string, RequestHandler] => [
+      path,
+      (_request, response) => void response.set('Content-Type', type).send(body),
+    ]),
+  );
+}
+
+/** A route for each file, below `prefix`. */
+export function fileRoutes(files: Files, { prefix = '', headers = {} } = {}): Router {
+  const router = Router();
+  for (const [path, send] of files) {
+    router
+      .route(prefix + path)
+      .all(named(prefix + path))
+      .get((request, response, next) => {
+        // browsers ask again each time, and mostly get a 304: modules of two versions do not fit together
+        response.set({ ...headers, 'Cache-Control': 'no-cache' });
+        send(request, response, next);
+      })
+      .all(readOnly);
+  }
+  return router;
+}
