@@ -80,7 +80,7 @@ export class RestPool {
   async #run<T>(signal: AbortSignal, work: (lease: Lease) => Promise<T>): Promise<T> {
     const client = await this.#pool.connect();
     let broken: Error | undefined;
-    let cancelled: Promise<void> | undefined;
+    let cancelled: Promise<boolean> | undefined;
     const onAbort = () => {
       cancelled = cancel(client);
     };
@@ -97,7 +97,7 @@ export class RestPool {
     } finally {
       signal.removeEventListener('abort', onAbort);
       // a request to cancel that is still on its way would hit the next statement on this connection
-      await cancelled;
+      if (cancelled && !(await cancelled)) broken ??= new Error('a request to cancel may still arrive');
       client.release(broken);
     }
   }
