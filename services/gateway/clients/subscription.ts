@@ -8,7 +8,7 @@ import type { Log } from '#shared/process/logger.ts';
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
 import { Backoff, sleep } from '#shared/waiting.ts';
 import { formatPosition, type Position, type ProtocolErrorCode, type ResyncReason } from '#shared/wire.ts';
-import { TooSlow } from '../bounds/byte-budget.ts';
+import { TooSlow } from '../bounds/budget.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import { eventIds, framed } from '../channels/framing.ts';
 import { type Asked, Refused, wordsOf } from '../channels/row-query.ts';

@@ -4,7 +4,7 @@
  * connection.
  */
 import type { Response } from 'express';
-import { Room } from '../bounds/byte-budget.ts';
+import { Room } from '../bounds/budget.ts';
 import { PlankError } from './errors.ts';
 import { entityTag } from './precondition.ts';
 

@@ -17,7 +17,7 @@
 import type { Pool } from '#shared/postgres/postgres.ts';
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
 import { Backoff, sleep } from '#shared/waiting.ts';
-import { Room, TooSlow } from '../bounds/byte-budget.ts';
+import { Room, TooSlow } from '../bounds/budget.ts';
 import { Limiter } from '../bounds/limiter.ts';
 import type { Table } from '../catalog/catalog.ts';
 import type { FilteredChannel } from '../channels/rows-channel.ts';
