@@ -1,16 +1,16 @@
-/** Makes the parts of a gateway and connects them. gateway.ts owns, starts and stops them. */
+/** Makes the parts of a gateway and wires them together. gateway.ts owns, starts and stops them. */
 import { type Bus, LocalBus } from '#shared/bus/bus.ts';
 import { type GatewayState, leaderIn } from '#shared/bus/node-state.ts';
 import { Roster } from '#shared/bus/roster.ts';
 import type { Tail } from '#shared/log/fanout.ts';
 import { LogReader } from '#shared/log/log-reader.ts';
-import { createPool, type Pool } from '#shared/postgres/postgres.ts';
+import { createPool } from '#shared/postgres/postgres.ts';
 import type { GatewayConfig } from '#shared/process/config.ts';
 import type { Log } from '#shared/process/logger.ts';
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
 import { version } from '#shared/process/version.ts';
 import { Draining } from './balance/draining.ts';
-import { Shedder } from './balance/rebalancer.ts';
+import { Rebalancer } from './balance/rebalancer.ts';
 import { hasRoom } from './balance/rebalancing.ts';
 import { Catalog } from './catalog/catalog.ts';
 import { Clients } from './clients/clients.ts';
@@ -34,9 +34,11 @@ import { Snapshots, snapshotConnections } from './relay/snapshot.ts';
 const restMs = 10_000;
 /** … and after this long where it waits for a lock that another transaction holds */
 const restLockMs = 3_000;
-/** what operators look for is given up after this time … */
+/** statements of the relay itself, which have deadlines of their own */
+const relayMs = 120_000;
+/** a search of the operators is given up after this time … */
 const searchMs = 10_000;
-/** … and what their console asks every second */
+/** … and a statement that their console repeats every second */
 const watchMs = 1_500;
 
 export interface GatewayDeps {
@@ -47,8 +49,8 @@ export interface GatewayDeps {
   metrics: GatewayMetrics;
 }
 
-/** What the parts ask of the gateway that owns them. */
-export interface Own {
+/** What the parts need from the gateway that owns them. */
+export interface Owner {
   readonly state: () => GatewayState;
   readonly health: () => Promise<Health>;
   readonly ready: () => Readiness;
@@ -61,42 +63,16 @@ export interface Readiness {
   reason?: string;
 }
 
-/** What an operator hears who drains a replica, or undoes it. */
+/** The answer to an operator who drains a replica, or undrains it. */
 export type Drained = { state: string; connections: number };
 
 export type Parts = ReturnType<typeof assemble>;
 
-export function assemble({ config, tail, bus = new LocalBus(), log, metrics }: GatewayDeps, own: Own) {
-  const onError = (error: Error) => log.debug({ err: error }, 'an idle connection failed');
-  const restPool = createPool(config.DATABASE_URL, {
-    applicationName: 'plank gateway',
-    statementTimeoutMs: restMs,
-    lockTimeoutMs: restLockMs,
-    max: config.POOL_SIZE,
-    onError,
-  });
-  const poolFor = (what: string, max: number, statementTimeoutMs: number) =>
-    createPool(config.DATABASE_URL, {
-      applicationName: `plank gateway (${what})`,
-      statementTimeoutMs,
-      isOwnNamesOnly: true,
-      max,
-      idleTimeoutMs: 2_000,
-      onError,
-    });
-  // What the relay itself needs never waits behind what clients ask for: the feed, the catalog and the health check have
-  // connections of their own, and whatever may take long has its own as well: reads of history …
-  const relayPool = poolFor('relay', 3, 120_000);
-  const historyPool = poolFor('log', 5, 120_000);
-  // … snapshots, which wait for their clients …
-  const snapshotPool = poolFor('rows', snapshotConnections, 120_000);
-  // … what operators look for in the outbox, and what their console shows meanwhile
-  const searchPool = poolFor('search', 1, searchMs);
-  const watchPool = poolFor('watch', 1, watchMs);
-  const pools: readonly Pool[] = [restPool, relayPool, historyPool, snapshotPool, searchPool, watchPool];
-  const catalog = new Catalog(relayPool);
-  const reader = new LogReader(relayPool);
-  const history = new History({ tail, reader: new LogReader(historyPool), metrics });
+export function assemble({ config, tail, bus = new LocalBus(), log, metrics }: GatewayDeps, owner: Owner) {
+  const pools = createPools(config, log);
+  const catalog = new Catalog(pools.relay);
+  const reader = new LogReader(pools.relay);
+  const history = new History({ tail, reader: new LogReader(pools.history), metrics });
   const hub: Hub = new Hub({
     catalog,
     history,
@@ -105,7 +81,11 @@ export function assemble({ config, tail, bus = new LocalBus(), log, metrics }: G
     log,
     metrics,
   });
-  const canaries = new CanaryWatch({ told: () => leaderIn(roster.nodes())?.state.canaryEveryMs ?? null, log, metrics });
+  const canaries = new CanaryWatch({
+    reportedMs: () => leaderIn(roster.nodes())?.state.canaryEveryMs ?? null,
+    log,
+    metrics,
+  });
   const freshness = new Freshness({
     place: () => hub,
     leader: () => leaderOf(roster),
@@ -114,93 +94,84 @@ export function assemble({ config, tail, bus = new LocalBus(), log, metrics }: G
     others: () => freshMsOfOthers(roster),
     log,
   });
-  const databaseCheck = new DatabaseCheck(relayPool, () => freshness.hearsPostgres);
+  const databaseCheck = new DatabaseCheck(pools.relay, () => freshness.hearsPostgres);
   const feed: Feed = new Feed({
     history,
     tail,
     reader,
     catalog,
-    hub: hub,
-    canaries: canaries,
-    freshness: freshness,
+    hub,
+    canaries,
+    freshness,
     log,
     metrics,
-    onHistoryLost: () => hub.loseHistory(),
-    onShape: (concerned) => {
-      for (const { listeners } of concerned) listeners.onAltered?.();
-    },
   });
-  const snapshots = new Snapshots(snapshotPool, metrics);
-  const isFull = () => sockets.count + events.count >= config.MAX_CONNECTIONS;
-  const isLeaving = () => draining.state !== 'serving';
+  const snapshots = new Snapshots(pools.snapshots, metrics);
+  const clients = new Clients({ max: config.MAX_CONNECTIONS, seq: () => hub.seq });
   const positions = new Positions(hub, () => freshness.isFresh);
-  const deps = { catalog, hub: hub, feed: feed, snapshots, positions, log, metrics, isFull, isLeaving };
+  const deps = { catalog, clients, hub, feed, snapshots, positions, log, metrics };
   const sockets = new Sockets({ config, ...deps });
   const events = new EventStreams({ ...deps, stallTimeoutMs: config.STALL_TIMEOUT_MS });
-  const clients = new Clients([sockets, events], () => hub.seq);
   const roster: Roster = new Roster({
     bus,
     node: config.NODE_NAME,
     role: 'gateway',
     version,
-    state: own.state,
+    state: owner.state,
     log,
   });
   showGauges({
     metrics,
-    hub: hub,
+    hub,
     catalog,
-    clients: clients,
-    sockets: sockets,
-    events: events,
+    clients,
     headSeq: () => leaderIn(roster.nodes())?.state.headSeq ?? null,
-    isReady: () => own.ready().ready,
+    isReady: () => owner.ready().ready,
     isFresh: () => freshness.isFresh,
   });
-  const guests = () => [sockets.guests(), events.guests()];
   const draining: Draining = new Draining({
-    guests,
+    clients,
     windowMs: config.DRAIN_WINDOW_MS,
     log,
     onChange: () => roster.announce(),
   });
-  const shedder = new Shedder({
-    roster: roster,
-    own: own.state,
-    guests,
+  const rebalancer = new Rebalancer({
+    roster,
+    own: owner.state,
+    clients,
     perSecond: config.SHED_PER_SECOND,
     log,
     metrics,
   });
-  roster.handle('drain', own.drain);
-  roster.handle('undrain', own.undrain);
+  roster.handle('drain', owner.drain);
+  roster.handle('undrain', owner.undrain);
   const operators = new Console({
     node: config.NODE_NAME,
-    roster: roster,
-    pool: searchPool,
-    watchPool,
+    roster,
+    pool: pools.search,
+    watchPool: pools.watch,
     tail,
     catalog,
-    hub: hub,
+    hub,
     history,
-    clients: clients,
+    clients,
     mode: () => feed.mode,
   });
   const operations = new Operations({
     config,
-    roster: roster,
+    roster,
     console: operators,
-    sockets: sockets,
+    sockets,
     log,
   });
   const app = createApp({
     config,
     log,
     catalog,
-    pool: restPool,
-    health: own.health,
-    ready: own.ready,
-    room: () => hasRoom(own.state()) && !shedder.crowded,
+    pool: pools.rest,
+    health: owner.health,
+    ready: owner.ready,
+    room: () => hasRoom(owner.state()) && !rebalancer.crowded,
     changes: events,
     registry: metrics.registry,
   });
@@ -217,7 +188,41 @@ export function assemble({ config, tail, bus = new LocalBus(), log, metrics }: G
     roster,
     operations,
     draining,
-    shedder,
+    rebalancer,
     app,
+  };
+}
+
+/**
+ * The relay's own work never waits behind requests of clients: the feed, the catalog and the health check have a pool of their own. So has
+ * everything that can take long.
+ */
+function createPools(config: GatewayConfig, log: Log) {
+  const onError = (error: Error) => log.debug({ err: error }, 'an idle connection failed');
+  const poolFor = (purpose: string, max: number, statementTimeoutMs: number) =>
+    createPool(config.DATABASE_URL, {
+      applicationName: `plank gateway (${purpose})`,
+      statementTimeoutMs,
+      isOwnNamesOnly: true,
+      max,
+      idleTimeoutMs: 2_000,
+      onError,
+    });
+  return {
+    rest: createPool(config.DATABASE_URL, {
+      applicationName: 'plank gateway',
+      statementTimeoutMs: restMs,
+      lockTimeoutMs: restLockMs,
+      max: config.POOL_SIZE,
+      onError,
+    }),
+    relay: poolFor('relay', 3, relayMs),
+    history: poolFor('log', 5, relayMs),
+    /** these wait for their clients */
+    snapshots: poolFor('rows', snapshotConnections, relayMs),
+    /** searches of the outbox by operators */
+    search: poolFor('search', 1, searchMs),
+    /** what the operators' console shows meanwhile */
+    watch: poolFor('watch', 1, watchMs),
   };
 }

@@ -1,6 +1,6 @@
 /**
- * One gateway: owns its parts (assemble.ts makes them), their order of start and stop, and what it says of its health. Stateless: any
- * number may run.
+ * One gateway. It owns its parts (assemble.ts makes them), the order in which they start and stop, and what it reports of its health.
+ * Stateless: any number may run.
  */
 import { createServer, type Server } from 'node:http';
 import { type AddressInfo, Server as TcpServer } from 'node:net';
@@ -17,9 +17,9 @@ import type { Health } from './http/app.ts';
 import { onUpgrade } from './http/upgrades.ts';
 import { gatewayFigures } from './ops/gateway-figures.ts';
 
-/** a proxy's idle connections are left open this long, longer than it keeps them itself (nginx.conf: 3 s) */
+/** idle connections of a proxy stay open this long, longer than the proxy keeps them itself (nginx.conf: 3 s) */
 const lingerMs = 3_500;
-/** then requests in progress get this long */
+/** after that, requests in progress get this long */
 const cutMs = 2_000;
 
 export class Gateway implements Service {
@@ -39,8 +39,8 @@ export class Gateway implements Service {
       state: () => this.#state(),
       health: () => this.#health(),
       ready: () => this.#ready(),
-      drain: () => this.#drainAsAsked(),
-      undrain: () => this.#undrainAsAsked(),
+      drain: () => this.#drain(),
+      undrain: () => this.#undrain(),
     });
     const { app, sockets } = this.#parts;
     this.#server = createServer(
@@ -64,7 +64,7 @@ export class Gateway implements Service {
     return (this.#server.address() as AddressInfo).port;
   }
 
-  /** Where operators are served. */
+  /** The port for operators. */
   get opsPort(): number {
     return this.#parts.operations.port;
   }
@@ -81,17 +81,17 @@ export class Gateway implements Service {
     this.#also = await listen(this.#server, { host, port, settings, backlog: 4_096 });
     if (!isLoopback(host)) this.#log.warn(openWarning(host));
     this.#parts.roster.start();
-    this.#parts.shedder.start();
+    this.#parts.rebalancer.start();
   });
 
-  /** Not ready from the first moment; clients are told to come back before anything they need is taken away. */
+  /** Not ready from the first moment. Clients are asked to come back elsewhere before anything that they need stops. */
   readonly stop = once(async () => {
     this.#stopping = true;
     const stoppedAt = performance.now();
-    this.#parts.shedder.stop();
+    this.#parts.rebalancer.stop();
     await allAccepted(this.#server);
-    // Only the listening socket: http's own close ends idle connections at once, and a POST that a proxy sends on one of them
-    // in that moment is lost. The proxy closes them itself, after an answer or when they have been idle for long.
+    // Only the listening socket closes here. http's own close would end idle connections at once, and a POST that a proxy sends on one of
+    // them in that moment would be lost. The proxy closes them itself, after an answer or when they have been idle for long.
     const closed = Promise.all([
       new Promise((resolve) => TcpServer.prototype.close.call(this.#server, resolve)),
       ...this.#also.map(close),
@@ -102,19 +102,20 @@ export class Gateway implements Service {
     await this.#parts.draining.drain();
     const leftMs = Math.max(0, stoppedAt + graceMs - performance.now());
     const cut = setTimeout(() => this.#server.closeAllConnections(), leftMs + cutMs);
+    await this.#parts.clients.allGone();
     this.#parts.events.stop();
-    await this.#parts.sockets.stop();
+    this.#parts.sockets.stop();
     await closed;
     clearTimeout(idle);
     clearTimeout(cut);
-    // as http's own close would: it ends the timer that looks for slow requests
+    // for the timer that looks for slow requests, which http's own close stops
     this.#server.close();
     await this.#parts.feed.stop();
     this.#parts.canaries.stop();
     this.#parts.freshness.stop();
     await this.#parts.roster.stop();
     await this.#parts.operations.stop();
-    await Promise.all(this.#parts.pools.map((pool) => pool.end()));
+    await Promise.all(Object.values(this.#parts.pools).map((pool) => pool.end()));
   });
 
   async #health(): Promise<Health> {
@@ -137,23 +138,23 @@ export class Gateway implements Service {
     };
   }
 
-  /** An operator's wish: the process stays, without clients, until it is undone or the process stops. */
-  #drainAsAsked(): Drained {
+  /** By an operator: the process stays, without clients, until it is undrained or stops. */
+  #drain(): Drained {
     void this.#parts.draining.drain();
     return { state: this.#parts.draining.state, connections: this.#connections };
   }
 
-  #undrainAsAsked(): Drained {
+  #undrain(): Drained {
     if (this.#stopping) throw new Error('this replica is stopping');
     this.#parts.draining.undrain();
     return { state: this.#parts.draining.state, connections: this.#connections };
   }
 
   get #connections(): number {
-    return this.#parts.sockets.count + this.#parts.events.count;
+    return this.#parts.clients.size;
   }
 
-  /** What this replica says of itself to the others. */
+  /** What this replica reports to the others. */
   #state(): GatewayState {
     return {
       ...gatewayFigures(this.#parts.hub, this.#parts.clients),
@@ -163,7 +164,7 @@ export class Gateway implements Service {
       limit: this.#config.MAX_CONNECTIONS,
       changes: this.#parts.feed.mode,
       position: formatPosition(this.#parts.hub),
-      moving: this.#parts.shedder.moving,
+      moving: this.#parts.rebalancer.moving,
       canaryMs: this.#parts.canaries.lastMs,
       canaryLate: this.#parts.canaries.late,
       freshMs: this.#parts.freshness.freshMs,

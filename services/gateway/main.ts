@@ -1,4 +1,4 @@
-/** The gateway process: wiring only. */
+/** The gateway process: reads its settings, and starts and stops one gateway. */
 
 import { setFlagsFromString } from 'node:v8';
 import { RedisBus } from '#shared/bus/bus-redis.ts';
@@ -11,8 +11,8 @@ import { createLog } from '#shared/process/logger.ts';
 import { createRegistry, gatewayMetrics } from '#shared/process/metrics.ts';
 import { Gateway } from './gateway.ts';
 
-// Sockets come in five shapes here (to Postgres, to Redis, of HTTP, in an upgrade and behind it). V8 remembers four for each place in a
-// program; where there are more, Node's write to a socket looks all its properties up anew: half a microsecond of twelve.
+// Sockets have five shapes here (to Postgres, to Redis, of HTTP, during an upgrade and after it). V8 caches four shapes for each place in a
+// program. Where there are more, each write to a socket looks up all properties again: half a microsecond of twelve.
 setFlagsFromString('--max-valid-polymorphic-map-count=8');
 
 await runService(

@@ -6,7 +6,6 @@ import { Catalog, type Table } from '#gateway/catalog/catalog.ts';
 import { changesOf } from '#gateway/channels/change.ts';
 import { webSocketFraming } from '#gateway/channels/framing.ts';
 import { RowFilter } from '#gateway/filter/row-filter.ts';
-import { Subscription } from '#gateway/relay/cursor.ts';
 import type { History } from '#gateway/relay/history.ts';
 import { Hub } from '#gateway/relay/hub.ts';
 import { Outlet } from '#gateway/relay/outlet.ts';
@@ -90,11 +89,10 @@ function load(count: number): Loaded {
   hub.reset(1, 0);
   for (let id = 0; id < count; id++) {
     const filter = new RowFilter(table, { id });
-    const words = { name: filter.key, table, filter, columns: null, asked: { table: table.name } };
-    const channel = hub.filteredChannel(words, webSocketFraming);
-    const subscription = new Subscription(channel, new Outlet(sink, webSocketFraming), { onGone: () => {} });
-    hub.join(subscription);
-    hub.goLive(subscription);
+    const query = { name: filter.key, table, filter, columns: null, request: { table: table.name } };
+    const channel = hub.channels.forRows(query, webSocketFraming);
+    const outlet = new Outlet(sink, webSocketFraming, { cursors: [] });
+    hub.follow(channel, outlet, { onInterrupted: () => {} }).goLive();
   }
   return { hub, seq: 0, written: () => bytes };
 }

@@ -9,7 +9,6 @@ import { setImmediate as yieldToIo } from 'node:timers/promises';
 import { type WebSocket, WebSocketServer } from 'ws';
 import { Catalog } from '#gateway/catalog/catalog.ts';
 import { webSocketFraming } from '#gateway/channels/framing.ts';
-import { Subscription } from '#gateway/relay/cursor.ts';
 import { History } from '#gateway/relay/history.ts';
 import { Hub } from '#gateway/relay/hub.ts';
 import { Outlet } from '#gateway/relay/outlet.ts';
@@ -47,11 +46,8 @@ const server = createServer();
 new WebSocketServer({ server, perMessageDeflate: false }).on('connection', (ws, { socket }) => {
   ws.on('error', () => {});
   clients.push({ ws, socket });
-  const subscription = new Subscription(hub.tablesChannel(null), new Outlet(socket, webSocketFraming), {
-    onGone: () => {},
-  });
-  hub.join(subscription);
-  hub.goLive(subscription);
+  const outlet = new Outlet(socket, webSocketFraming, { cursors: [] });
+  hub.follow(hub.channels.forTables(null), outlet, { onInterrupted: () => {} }).goLive();
 });
 await new Promise<void>((resolve) => server.listen({ port: 0, host: '127.0.0.1' }, resolve));
 

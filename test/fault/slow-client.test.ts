@@ -165,7 +165,7 @@ describe('a client that lags behind the retention', () => {
     const { epoch } = (await admin(databaseUrl, 'select epoch from plank.extent()'))[0]!;
     const client = await TestClient.connect({ url, since: `e${epoch}.1`, reconnects: false });
     expect(await client.closed()).toBe(4410);
-    expect(client.closeReasons[0]).toMatch(/read the rows anew/);
+    expect(client.closeReasons[0]).toMatch(/read the rows again/);
     expect(client.count).toBe(0);
   });
 });

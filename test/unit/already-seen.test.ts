@@ -2,13 +2,13 @@
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { Skip } from '#gateway/channels/already-seen.ts';
+import { AlreadySeen } from '#gateway/channels/already-seen.ts';
 
 describe('changes already seen', () => {
   test('a snapshot that saw nothing drops nothing', () => {
-    const skip = new Skip('10:10:', 0);
-    expect(skip.done).toBe(true);
-    expect(skip.drops(5n)).toBe(false);
+    const seen = new AlreadySeen('10:10:', 0);
+    expect(seen.done).toBe(true);
+    expect(seen.drops(5n)).toBe(false);
   });
 
   test.each([
@@ -20,19 +20,19 @@ describe('changes already seen', () => {
     ['begun since', 20n, false],
     ['begun long since', 2n ** 63n, false],
   ])('a snapshot judges a transaction that is %s', (_name, xid, dropped) => {
-    expect(new Skip('10:20:10,12', 1).drops(xid)).toBe(dropped);
+    expect(new AlreadySeen('10:20:10,12', 1).drops(xid)).toBe(dropped);
   });
 
   test('a snapshot is done after the last change that it drops', () => {
-    const skip = new Skip('10:20:', 2);
+    const seen = new AlreadySeen('10:20:', 2);
     expect([
-      skip.drops(11n),
-      skip.done,
-      skip.drops(25n),
-      skip.done,
-      skip.drops(12n),
-      skip.done,
-      skip.drops(13n),
+      seen.drops(11n),
+      seen.done,
+      seen.drops(25n),
+      seen.done,
+      seen.drops(12n),
+      seen.done,
+      seen.drops(13n),
     ]).toEqual([true, false, false, false, true, true, false]);
   });
 
@@ -44,9 +44,12 @@ describe('changes already seen', () => {
         const running = some.filter((xid) => xid < xmax).sort((a, b) => Number(a - b));
         const xmin = running[0] ?? xmax;
         const sees = (xid: bigint) => xid < xmax && !running.includes(xid);
-        const skip = new Skip(`${xmin}:${xmax}:${running.join(',')}`, changes.filter(({ xid }) => sees(xid)).length);
-        expect(changes.filter(({ xid }) => !skip.drops(xid))).toEqual(changes.filter(({ xid }) => !sees(xid)));
-        expect(skip.done).toBe(true);
+        const seen = new AlreadySeen(
+          `${xmin}:${xmax}:${running.join(',')}`,
+          changes.filter(({ xid }) => sees(xid)).length,
+        );
+        expect(changes.filter(({ xid }) => !seen.drops(xid))).toEqual(changes.filter(({ xid }) => !sees(xid)));
+        expect(seen.done).toBe(true);
       }),
     );
   });

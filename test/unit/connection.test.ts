@@ -112,7 +112,7 @@ describe('limits of what a client sends', () => {
 
   test('points and event loop credit come back with time', async () => {
     count(() => connection.countFrame());
-    connection.took(41);
+    connection.spendCredit(41);
     expect([connection.countFrame(), connection.hasCredit]).toEqual([false, false]);
     await until('a frame may come again', () => connection.countFrame(), 2_000);
     await until('it has credit again', () => connection.hasCredit, 2_000);

@@ -7,10 +7,10 @@ import { describe, expect, test } from 'vitest';
 import {
   askedFewer,
   freshMemory,
+  type RebalanceMemory,
   type Replica,
+  rebalance,
   returnMs,
-  type ShedMemory,
-  shed,
   tolerance,
 } from '#gateway/balance/rebalancing.ts';
 
@@ -24,7 +24,7 @@ interface Node {
   connections: number;
   /** when each client was asked to leave, for those asked lately */
   asked: number[];
-  memory: ShedMemory;
+  memory: RebalanceMemory;
   /** offset of its second, in ms */
   phase: number;
 }
@@ -102,7 +102,7 @@ class Simulation {
         .filter(({ at }) => this.#now - at <= goneMs)
         .map(({ status }) => status);
       const world = { self: node.name, now: this.#now, perSecond: this.#perSecond };
-      const { count, memory } = shed(node.memory, replicas, world);
+      const { count, memory } = rebalance(node.memory, replicas, world);
       node.memory = memory;
       if (count > 0) this.#give(node, count);
     }
@@ -262,7 +262,7 @@ describe('no rebalancing', () => {
     let memory = freshMemory;
     let count = 0;
     for (let now = 0; now <= 15_000; now += 1_000)
-      ({ count, memory } = shed(memory, replicas, { self: 'a', now, perSecond }));
+      ({ count, memory } = rebalance(memory, replicas, { self: 'a', now, perSecond }));
     return count;
   }
 
@@ -297,7 +297,7 @@ test('clients that could not be asked to go do not count as come back', () => {
   const rests = (asks: boolean) => {
     let memory = freshMemory;
     for (let now = 0; now <= 60_000; now += 1_000) {
-      const given = shed(memory, replicas, { self: 'a', now, perSecond: 20 });
+      const given = rebalance(memory, replicas, { self: 'a', now, perSecond: 20 });
       memory = asks ? given.memory : askedFewer(given.memory, given.count);
     }
     return memory.restsUntil > 0;

@@ -6,11 +6,9 @@ import type { Column, Table } from '#gateway/catalog/catalog.ts';
 import { changesOf } from '#gateway/channels/change.ts';
 import { webSocketFraming } from '#gateway/channels/framing.ts';
 import { Ring } from '#gateway/channels/ring.ts';
-import { FilteredChannel } from '#gateway/channels/rows-channel.ts';
+import { RowsChannel } from '#gateway/channels/rows-channel.ts';
 import { TableIndex } from '#gateway/channels/table-index.ts';
 import { RowFilter } from '#gateway/filter/row-filter.ts';
-import { Subscription } from '#gateway/relay/cursor.ts';
-import { Outlet } from '#gateway/relay/outlet.ts';
 import { type ChangeRow, packBatches } from '#shared/log/batch.ts';
 
 const column = (name: string, type: string, base: string): Column => ({
@@ -35,14 +33,13 @@ const table: Table = {
 };
 const ring = new Ring(1);
 
-function liveChannel(where: object | null): FilteredChannel {
+function liveChannel(where: object | null): RowsChannel {
   const filter = where && new RowFilter(table, where);
-  const channel = new FilteredChannel(
-    { name: filter?.key ?? 'all', table, filter, columns: null, asked: { table: table.name } },
+  const channel = new RowsChannel(
+    { name: filter?.key ?? 'all', table, filter, columns: null, request: { table: table.name } },
     { ring, framing: webSocketFraming },
   );
-  // nothing is sent here, so there is no socket
-  channel.enter(new Subscription(channel, new Outlet(undefined as never, webSocketFraming), { onGone: () => {} }));
+  channel.enter({ slot: -1 });
   return channel;
 }
 
@@ -100,7 +97,7 @@ describe('table index', () => {
           const rows = changes.map(
             ([action, before, after], i): ChangeRow => [`${i + 1}`, '5', '0', '7', action, null, after, before, 't'],
           );
-          const touched = new Set<FilteredChannel>();
+          const touched = new Set<RowsChannel>();
           const list = packBatches(1, rows).flatMap((batch) => changesOf(batch, () => true));
           for (const one of list) index.match(one, touched);
           for (const channel of all) {

@@ -1,48 +1,38 @@
-/** How clients are asked to go elsewhere: told when at first, then closed one after the other, so that they arrive spread out. */
+/**
+ * How clients are asked to go elsewhere: first each is warned when it will be closed, then they are closed one after the other, so that
+ * they arrive elsewhere spread out over time.
+ */
 import { setImmediate as yieldToIo } from 'node:timers/promises';
 import { sleep } from '#shared/waiting.ts';
-import type { Outlet } from '../relay/outlet.ts';
+import type { Client } from '../clients/client.ts';
 
-/** One client, over whatever transport, as far as it is about its leaving. */
-export interface Guest {
-  readonly outlet: Outlet;
-  /** of performance.now() */
-  readonly openedAt: number;
-  /** it knows a position to go on from: what is committed while it is away reaches it then */
-  readonly resumes: boolean;
-  /** Says that it will be closed after so long. */
-  tell(afterMs: number): void;
-  /** Closes it: come back. */
-  dismiss(why: string): void;
-}
-
-/** told or closed in one go, before others get their turn */
+/** clients warned or closed in one go, before others get their turn */
 const batch = 500;
 const tickMs = 20;
 
-/** Tells all of them, then closes them in this order, evenly over `overMs`. On abort the rest stays. */
+/** Warns all clients, then closes them in this order, evenly over `overMs`. On abort, those that are not closed yet stay. */
 export async function depart(
-  guests: readonly Guest[],
-  { overMs, why, signal }: { overMs: number; why: string; signal: AbortSignal },
+  clients: readonly Client[],
+  { overMs, reason, signal }: { overMs: number; reason: string; signal: AbortSignal },
 ): Promise<void> {
   const startedAt = performance.now();
-  const count = guests.length;
-  for (const [i, guest] of guests.entries()) {
+  const count = clients.length;
+  for (const [i, client] of clients.entries()) {
     if (signal.aborted) return;
-    if (guest.outlet.open) guest.tell(Math.ceil((overMs * (i + 1)) / count));
+    if (client.outlet.open) client.warn(Math.ceil((overMs * (i + 1)) / count));
     if (i % batch === batch - 1) await yieldToIo();
   }
-  let gone = 0;
-  while (!signal.aborted && gone < count) {
+  let closed = 0;
+  while (!signal.aborted && closed < count) {
     const due = Math.min(count, Math.floor((count * (performance.now() - startedAt)) / overMs));
-    const now = Math.min(due, gone + batch);
-    for (; gone < now; gone++) guests[gone]!.dismiss(why);
-    if (gone < due) await yieldToIo();
-    else if (gone < count) await sleep(tickMs, signal);
+    const next = Math.min(due, closed + batch);
+    for (; closed < next; closed++) clients[closed]!.dismiss(reason);
+    if (closed < due) await yieldToIo();
+    else if (closed < count) await sleep(tickMs, signal);
   }
 }
 
-/** At random: nobody is always the first. */
+/** In a random order, so that no client is always the first. */
 export function shuffled<T>(things: Iterable<T>): T[] {
   const list = Array.from(things);
   for (let i = list.length - 1; i > 0; i--) {

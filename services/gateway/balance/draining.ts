@@ -1,21 +1,21 @@
 /**
- * Whether this replica takes clients, and how it gets rid of those it has.
+ * Whether this replica accepts clients, and how it gets rid of those it has.
  *
- *   serving    as ever
- *   draining   takes nobody; its clients are told to come back, and closed with 1012 over the window
- *   drained    takes nobody and has nobody; requests that still reach it are answered
+ *   serving    accepts clients
+ *   draining   accepts nobody; its clients are warned, and closed with 1012 over the window
+ *   drained    accepts nobody and has no clients; other requests that still reach it are answered
  *
- * `drain` (SIGTERM, an operator) moves it on, `undrain` (an operator) back, from either.
+ * `drain` (SIGTERM, or an operator) moves it from serving on; `undrain` (an operator) moves it back to serving, from either.
  */
 import type { Log } from '#shared/process/logger.ts';
-import { depart, type Guest, shuffled } from './departure.ts';
+import type { Clients } from '../clients/clients.ts';
+import { depart, shuffled } from './departure.ts';
 
 /** few clients need no whole window: at least so many are closed in a second */
 const leastPerSecond = 100;
 
 interface DrainingOptions {
-  /** of each transport */
-  guests: () => readonly Iterable<Guest>[];
+  clients: Clients;
   windowMs: number;
   log: Log;
   /** the state has changed */
@@ -46,7 +46,7 @@ export class Draining {
     return this.#done;
   }
 
-  /** Takes clients again; those that have not been closed yet stay. */
+  /** Accepts clients again; those that have not been closed yet stay. */
   undrain(): void {
     if (this.#state === 'serving') return;
     this.#abort.abort();
@@ -54,16 +54,18 @@ export class Draining {
   }
 
   async #run(signal: AbortSignal): Promise<void> {
-    const { guests, windowMs } = this.#options;
-    const leaving = shuffled(guests().flatMap((each) => Array.from(each)));
+    const { clients, windowMs } = this.#options;
+    const leaving = shuffled(clients);
     const overMs = Math.min(windowMs, (leaving.length * 1_000) / leastPerSecond);
-    await depart(leaving, { overMs, why: 'this replica stops, come back', signal });
+    await depart(leaving, { overMs, reason: 'this replica stops, come back', signal });
     if (!signal.aborted) this.#move('drained');
   }
 
   #move(state: Draining['state']): void {
+    const { clients, log, onChange } = this.#options;
     this.#state = state;
-    this.#options.log.info({ state }, 'draining has changed');
-    this.#options.onChange();
+    clients.isLeaving = state !== 'serving';
+    log.info({ state }, 'draining has changed');
+    onChange();
   }
 }

@@ -1,13 +1,13 @@
 /**
- * A bound on something that clients hold while they take what they asked for. Whoever needs of it waits until there is room, in
- * the order of coming. While somebody waits, the client that has let a page wait for longest loses what it holds, but none before
- * `patienceMs`: so nobody waits for clients that do not read.
+ * A bound on something that clients hold while they take an answer: characters of memory, or places. A caller that needs some of it waits
+ * until there is room, in the order of arrival. While somebody waits, the client that has let a page wait for longest loses what it holds,
+ * though not before `patienceMs`. So nobody waits for clients that do not read.
  */
 import { settlesWithin } from '#shared/waiting.ts';
 
 const pressEveryMs = 50;
 
-/** The client did not take what it was given in time. */
+/** The client did not take a page in time. */
 export class TooSlow extends Error {
   override readonly name = 'TooSlow';
 }
@@ -15,16 +15,16 @@ export class TooSlow extends Error {
 /** A page that waits for a client. */
 interface Wait {
   readonly since: number;
-  /** what all its holders must let go of, for there to be room */
+  /** what the page is part of: only when all clients that hold it lose it is there room, so they lose it together */
   readonly of: object;
   readonly evict: () => void;
 }
 
-export class Room {
+export class Budget {
   readonly #size: number;
   readonly #patienceMs: number;
   #used = 0;
-  /** the longest wait is the first */
+  /** the longest wait first */
   readonly #waits = new Set<Wait>();
   readonly #queue = new Set<() => void>();
   #timer: NodeJS.Timeout | undefined;
@@ -38,14 +38,14 @@ export class Room {
     return this.#used < this.#size;
   }
 
-  /** Whether there is room. Where there is none, the client that has let a page wait for longest loses what it holds. */
+  /** Whether there is room. If there is none, the client that has let a page wait for longest loses what it holds. */
   makeRoom(): boolean {
     if (this.hasRoom) return true;
     this.#evict();
     return false;
   }
 
-  /** Resolves when there is room, of which the caller then has `amount`. Rejects with the signal's reason. */
+  /** Resolves when there is room and the caller holds `amount` of it. Rejects with the signal's reason. */
   async enter(amount: number, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
     if (this.#queue.size === 0 && this.#used < this.#size) this.take(amount);
@@ -61,7 +61,7 @@ export class Room {
     this.#admit();
   }
 
-  /** Waits until a client has taken a page. Rejects with TooSlow after `deadlineMs`, or where others need the room. */
+  /** Waits until a client has taken a page. Rejects with TooSlow after `deadlineMs`, or when others need the room. */
   async taken(page: Promise<boolean>, of: object, deadlineMs: number): Promise<boolean> {
     const evicted = Promise.withResolvers<never>();
     const evict = () => evicted.reject(new TooSlow('others need what this client holds'));
@@ -78,34 +78,34 @@ export class Room {
 
   #turn(amount: number, signal: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {
-      const settle = () => {
-        this.#queue.delete(come);
-        signal.removeEventListener('abort', leave);
+      const leaveQueue = () => {
+        this.#queue.delete(enter);
+        signal.removeEventListener('abort', giveUp);
         if (this.#queue.size === 0) clearTimeout(this.#timer);
       };
-      const come = () => {
-        settle();
+      const enter = () => {
+        leaveQueue();
         this.take(amount);
         resolve();
       };
-      const leave = () => {
-        settle();
+      const giveUp = () => {
+        leaveQueue();
         reject(signal.reason as Error);
       };
-      this.#queue.add(come);
-      signal.addEventListener('abort', leave, { once: true });
+      this.#queue.add(enter);
+      signal.addEventListener('abort', giveUp, { once: true });
       if (this.#queue.size === 1) this.#press();
     });
   }
 
   #admit(): void {
-    for (const come of this.#queue) {
+    for (const enter of this.#queue) {
       if (this.#used >= this.#size) return;
-      come();
+      enter();
     }
   }
 
-  /** While somebody waits. */
+  /** Runs while somebody waits. */
   readonly #press = (): void => {
     this.#evict();
     this.#timer = setTimeout(this.#press, pressEveryMs);

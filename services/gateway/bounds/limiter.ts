@@ -1,8 +1,8 @@
-/** Lets only so many of some work run at once; the rest waits in the order in which it came. */
+/** Runs at most so many pieces of work at once. The others wait in the order in which they came. */
 
 export class Limiter {
   readonly #max: number;
-  /** the first to come is the first; to leave costs nothing, however many wait */
+  /** in order of arrival; a Set, so that leaving it costs nothing, however many wait */
   readonly #queue = new Set<() => void>();
   #running = 0;
 
@@ -23,7 +23,7 @@ export class Limiter {
       signal?.throwIfAborted();
       return await work();
     } finally {
-      // a waiting one takes this one's place
+      // work that waits takes this work's place
       const [next] = this.#queue;
       if (next) next();
       else this.#running--;
@@ -32,15 +32,15 @@ export class Limiter {
 
   #turn(signal: AbortSignal | undefined): Promise<void> {
     return new Promise((resolve, reject) => {
-      const settle = (how: () => void) => {
-        this.#queue.delete(come);
-        signal?.removeEventListener('abort', leave);
-        how();
+      const leaveQueue = (then: () => void) => {
+        this.#queue.delete(start);
+        signal?.removeEventListener('abort', giveUp);
+        then();
       };
-      const come = () => settle(resolve);
-      const leave = () => settle(() => reject(signal!.reason as Error));
-      this.#queue.add(come);
-      signal?.addEventListener('abort', leave, { once: true });
+      const start = () => leaveQueue(resolve);
+      const giveUp = () => leaveQueue(() => reject(signal!.reason as Error));
+      this.#queue.add(start);
+      signal?.addEventListener('abort', giveUp, { once: true });
     });
   }
 }

@@ -1,14 +1,14 @@
 /**
- * The seam between a snapshot and the log behind it: changes that have a later seq than the snapshot, because they were not
- * drained yet when it was taken, and whose transaction it saw all the same. Their number is known, so this ends.
+ * The seam between a snapshot and the log after it. Some changes get their seq after the snapshot was taken, because no drain had taken
+ * them yet, although the snapshot saw their transactions. Those are dropped. Their number is known, so this ends.
  */
-export class Skip {
+export class AlreadySeen {
   readonly #xmin: bigint;
   readonly #xmax: bigint;
   readonly #running: ReadonlySet<bigint>;
   #left: number;
 
-  /** @param snapshot as pg_snapshot prints it: "xmin:xmax:xid,xid"  @param count of changes that are to be dropped */
+  /** @param snapshot as pg_snapshot prints it: "xmin:xmax:xid,xid"  @param count number of changes to drop */
   constructor(snapshot: string, count: number) {
     const [xmin = '0', xmax = '0', running = ''] = snapshot.split(':');
     this.#xmin = BigInt(xmin);
@@ -21,7 +21,7 @@ export class Skip {
     return this.#left <= 0;
   }
 
-  /** Asked for each change in order, of whatever table: whether the snapshot contains it. */
+  /** Whether the snapshot contains a change of this transaction. To be called once for each change of any table, in order. */
   drops(xid: bigint): boolean {
     if (this.done || !this.saw(xid)) return false;
     this.#left--;

@@ -1,4 +1,4 @@
-/** The changes of a batch as objects, for channels that look into rows: images are parsed when first asked for, once for all. */
+/** The changes of a batch as objects, for channels that look into rows. An image is parsed on first use, once for all channels. */
 import { actions, type Batch, BatchReader, isBreak } from '#shared/log/batch.ts';
 import { type ParsedRow, parseImage } from '../filter/row-filter.ts';
 
@@ -37,7 +37,7 @@ export class Change {
   }
 }
 
-/** The row changes of a batch in the tables that `wants` admits, and where each transaction of the batch ends. */
+/** The row changes of a batch in the tables that `wants` admits. */
 export function changesOf(batch: Batch, wants: (relation: number) => boolean): Change[] {
   const changes: Change[] = [];
   const reader = new BatchReader(batch);
@@ -45,7 +45,7 @@ export function changesOf(batch: Batch, wants: (relation: number) => boolean): C
   return changes;
 }
 
-/** A table got another shape, or its rows changed without changes of their own. */
+/** A change after which clients' rows of a table are void: the table's shape changed, or its rows did without changes of their own. */
 export interface Break {
   readonly seq: number;
   readonly relation: number;
@@ -53,10 +53,10 @@ export interface Break {
   readonly why: 'shape' | 'rows';
 }
 
-/** Of a batch that many subscriptions walk through. */
+/** kept, as many cursors read the same batch */
 const breaksIn = new WeakMap<Batch, readonly Break[]>();
 
-/** Behind which of its changes pictures of a table are void. */
+/** The breaks in a batch, in order. */
 export function breaksOf(batch: Batch): readonly Break[] {
   const known = breaksIn.get(batch);
   if (known) return known;

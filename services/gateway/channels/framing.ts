@@ -1,13 +1,13 @@
-/** How a message is wrapped on its way: as a WebSocket text frame, or as a server-sent event whose id says where to go on. */
+/** How a message is framed: as a WebSocket text frame, or as a server-sent event whose id says where to go on. */
 
 export interface Framing {
   readonly name: string;
-  /** a payload must have no line breaks */
+  /** a payload must not have line breaks */
   readonly isOneLine: boolean;
-  /** What goes before a payload of so many bytes. `position`: of the payload, where it has one. */
+  /** The bytes before a payload of this length. `position`: the payload's, where it has one. */
   head(payloadBytes: number, position: string | null): Buffer;
   readonly tail: Buffer;
-  /** for what comes before a subscription's first `live` behind rows: no position says how far that is */
+  /** for messages between rows and the first `live` after them: no position says how far the client is then */
   readonly beforeLive?: Framing;
 }
 
@@ -25,7 +25,7 @@ export const webSocketFraming: Framing = {
   tail: empty,
 };
 
-/** Event ids that are no positions: a client that comes back with one begins anew, or has nothing to come back for. */
+/** Event ids that are no positions: a client that comes back with one begins again, or has nothing to come back for. */
 export const eventIds = { anew: 'anew', end: 'end' } as const;
 
 const eventsTail = Buffer.from('\n\n');
@@ -39,7 +39,7 @@ export const eventFraming: Framing = {
   beforeLive: { name: 'sse-before-live', isOneLine: true, head: () => beginsAnew, tail: eventsTail },
 };
 
-/** One message, wrapped. */
+/** One message with its framing. */
 export function framed(framing: Framing, text: string, position: string | null = null): Buffer {
   const payload = Buffer.from(text);
   return Buffer.concat([framing.head(payload.length, position), payload, framing.tail]);

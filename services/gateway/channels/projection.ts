@@ -1,4 +1,4 @@
-/** Cuts columns out of an image without parsing their values, so that they stay the bytes that Postgres rendered. */
+/** Takes columns out of an image without parsing their values, so that values stay the bytes that Postgres rendered. */
 
 import { isPartial } from '#shared/log/batch.ts';
 import { ImageError } from '../filter/row-filter.ts';
@@ -9,8 +9,8 @@ const comma = 0x2c;
 const colon = 0x3a;
 
 /**
- * `image` is a JSON object as to_json writes it; the result has its members whose names are in `columns`, in its order. Null where the
- * image is partial and one of them was left out. Throws ImageError.
+ * The members of `image` whose names are in `columns`, in the image's order. `image` is a JSON object as to_json writes it. Null where the
+ * image is partial and lacks one of the columns. Throws ImageError.
  */
 export function project(image: Buffer, columns: ReadonlySet<string>): Buffer | null {
   const members = membersOf(image, columns);
@@ -19,7 +19,7 @@ export function project(image: Buffer, columns: ReadonlySet<string>): Buffer | n
   return Buffer.concat([opening, ...kept, closing]);
 }
 
-/** The primary key in a partial image as the `id` of changes: its bytes. Null where it was left out. Throws ImageError. */
+/** The bytes of the primary key in a partial image, in the form of a change's `id`. Null where it was left out. Throws ImageError. */
 export function keyIn(image: Buffer, keyColumns: readonly string[]): Buffer | null {
   const members = membersOf(image, new Set(keyColumns));
   const found = keyColumns.map((name) => members.get(name));
@@ -33,12 +33,12 @@ export function keyIn(image: Buffer, keyColumns: readonly string[]): Buffer | nu
   ]);
 }
 
-/** Each with its name, as `"name":value`, in the order of the image. */
+/** The members by name, each as `"name":value`, in the order of the image. */
 function membersOf(image: Buffer, columns: ReadonlySet<string>): Map<string, Buffer> {
   let at = isPartial(image) ? 1 : 0;
   if (image[at] !== opening[0] || image.at(-1) !== closing[0]) throw new ImageError('an image is no object');
   const members = new Map<string, Buffer>();
-  at++; // behind the {
+  at++; // the {
   while (at < image.length - 1) {
     const start = at;
     at = endOfString(image, at);
@@ -63,7 +63,7 @@ function nameOf(text: string): string {
   }
 }
 
-/** `at` is an opening quote; returns the place behind the closing one. */
+/** `at` is an opening quote; returns the index after the closing one. */
 function endOfString(text: Buffer, at: number): number {
   for (let i = at + 1; i < text.length; i++) {
     const byte = text[i];
@@ -73,7 +73,7 @@ function endOfString(text: Buffer, at: number): number {
   throw new ImageError('an image is no JSON');
 }
 
-/** Returns the place of the comma or brace that ends the value which begins at `at`. */
+/** Returns the index of the comma or brace that ends the value at `at`. */
 function endOfValue(text: Buffer, at: number): number {
   let depth = 0;
   for (let i = at; i < text.length; i++) {

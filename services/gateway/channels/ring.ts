@@ -1,35 +1,36 @@
 /**
- * The recent log in memory, bounded in bytes: what clients that are a little behind read from. Each batch keeps the frames
- * that a channel made of it, so that any number of clients behind by the same stretch share them.
+ * The recent log in memory, bounded in bytes. Clients that are a little behind read from it. Each batch keeps the frames that a channel
+ * made of it, so that any number of clients that are equally far behind share them.
  *
- * What is counted is what memory holds: whole buffers, where a view keeps all of one alive, and the objects around them. Small frames
- * are cut from Node's pool, which the frames of one channel would keep alive for all that was cut beside them: they are copied
- * into memory of the batch, which goes when the batch goes.
+ * The bound counts the memory that is held: whole buffers where a view keeps one alive, and the objects around them. Small frames are
+ * views into Node's pool. One channel's frames would keep everything in that part of the pool alive, so they are copied into memory of the
+ * batch, which is freed with the batch.
  */
 import type { Batch } from '#shared/log/batch.ts';
+import type { ImageError } from '../filter/row-filter.ts';
 
 export interface Recent {
   readonly batch: Batch;
-  /** frames of the whole batch by channel key; empty: the channel has none in it */
+  /** frames of the whole batch by channel key */
   readonly frames: Map<string, Frames>;
-  /** for copies of small frames; full up to `slabUsed` */
+  /** holds copies of small frames; full up to `slabUsed` */
   slab: Buffer;
   slabUsed: number;
-  /** of memory that this takes */
+  /** memory that this takes */
   bytes: number;
 }
 
 export interface Frames {
   readonly buffer: Buffer;
   readonly count: number;
-  /** behind these is a change that the channel cannot judge, and why */
-  readonly torn?: Torn;
+  /** after these comes a change that the channel cannot judge, for this reason */
+  readonly undecodable?: Undecodable;
 }
 
-/** Its image is of another shape of the table; or it is of a row above the bound, and lacks a column. */
-export type Torn = 'shape' | 'left out';
+/** Why a change cannot be judged: its image is of another shape of the table; or its row is above the bound, and the image lacks a column. */
+export type Undecodable = ImageError['why'];
 
-/** what the objects around a batch take, a place in its map, those around frames, and a buffer's own */
+/** memory of the objects around a batch, of an entry in its map, of the objects around frames, and of a Buffer object */
 const itemBytes = 600;
 const entryBytes = 48;
 const framesBytes = 80;
@@ -41,7 +42,7 @@ const mostSlab = 64 * 1024;
 export class Ring {
   readonly #maxBytes: number;
   #items: Recent[] = [];
-  /** items before this index are dropped; the array is cut when they are many */
+  /** items before this index are dropped; the array is cut when there are many */
   #start = 0;
   #bytes = 0;
 
@@ -61,7 +62,7 @@ export class Ring {
     return recent;
   }
 
-  /** Remembers frames made of a batch, as long as the batch itself is remembered. */
+  /** Keeps frames made of a batch for as long as the batch itself is kept. */
   keep(recent: Recent, channelKey: string, frames: Frames): void {
     const before = recent.bytes;
     const isHere = this.find(recent.batch.firstSeq) === recent;
@@ -71,7 +72,7 @@ export class Ring {
     this.#trim();
   }
 
-  /** The same frames in memory that is counted for the batch. */
+  /** The same frames, in memory that is counted for the batch. */
   #owned(recent: Recent, frames: Frames): Frames {
     recent.bytes += entryBytes;
     const { buffer } = frames;
@@ -94,7 +95,7 @@ export class Ring {
     return { ...frames, buffer: copy };
   }
 
-  /** The batch that holds the seq, undefined where it is not in memory. */
+  /** The batch that holds the seq; undefined where it is not in memory. */
   find(seq: number): Recent | undefined {
     let low = this.#start;
     let high = this.#items.length - 1;
@@ -108,7 +109,7 @@ export class Ring {
     return undefined;
   }
 
-  /** Gives each batch's place to what `map` makes of it, and forgets the frames of those that are others. */
+  /** Replaces each batch by what `map` makes of it, and drops the frames of those that changed. */
   replace(map: (batch: Batch) => Batch): void {
     for (let i = this.#start; i < this.#items.length; i++) {
       const item = this.#items[i]!;

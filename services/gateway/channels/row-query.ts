@@ -1,12 +1,11 @@
-/** From the words of a `subscribe` (or an event stream's URL) to a channel: what the catalog and the filter have to say to them. */
+/** Turns a request for rows (a `subscribe`, or an event stream's URL) into a query, against the catalog and the filter's rules. */
 import { hash } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { type Position, type ProtocolErrorCode, parsePosition } from '#shared/wire.ts';
 import type { Catalog, Table } from '../catalog/catalog.ts';
 import { FilterError, RowFilter } from '../filter/row-filter.ts';
-import type { ChannelWords } from './rows-channel.ts';
 
-/** The request cannot be served; the connection can. */
+/** The request cannot be served; the connection goes on. */
 export class Refused extends Error {
   override readonly name = 'Refused';
   readonly code: ProtocolErrorCode;
@@ -17,28 +16,39 @@ export class Refused extends Error {
   }
 }
 
-/** The rows that a client asks for, in its own words. */
-export interface Asked {
+/** The rows that a client asks for, as the client wrote it. */
+export interface RowRequest {
   table: string;
   where?: unknown;
   columns?: readonly string[] | undefined;
 }
 
+/** A request, resolved against the catalog. */
+export interface RowQuery {
+  /** identifies the request, against the table as it was then: the same on every replica */
+  name: string;
+  table: Table;
+  filter: RowFilter | null;
+  /** including those of the key; null: all */
+  columns: readonly string[] | null;
+  request: RowRequest;
+}
+
 /** Throws Refused. */
-export function wordsOf({ table: tableName, where, columns: wanted }: Asked, catalog: Catalog): ChannelWords {
+export function queryOf({ table: tableName, where, columns: wanted }: RowRequest, catalog: Catalog): RowQuery {
   const table = catalog.byName(tableName);
   if (!table) throw new Refused('UNKNOWN_TABLE', `there is no table ${JSON.stringify(tableName)}`);
-  // a key's column was dropped: rows cannot be told apart until the table has another key
+  // a column of the key was dropped: rows cannot be told apart until the table has another key
   if (!table.keyColumns.every((name) => table.columns.some((column) => column.name === name)))
     throw new Refused('UNAVAILABLE', `the table ${JSON.stringify(tableName)} has no primary key at the moment`);
   const filter = filterOf(table, where);
   const columns = wanted ? columnsOf(table, wanted) : null;
-  const asked = { table: tableName, where, columns: wanted };
-  return { name: nameOf(table, filter, columns), table, filter, columns, asked };
+  const request = { table: tableName, where, columns: wanted };
+  return { name: nameOf(table, filter, columns), table, filter, columns, request };
 }
 
-/** Both ask for the same rows in the same shape, in whatever words. */
-export function isSame(one: ChannelWords, other: ChannelWords): boolean {
+/** Whether both are about the same rows with the same columns, however the requests were written. */
+export function isSame(one: RowQuery, other: RowQuery): boolean {
   return (
     one.table.name === other.table.name &&
     one.filter?.key === other.filter?.key &&
@@ -47,14 +57,14 @@ export function isSame(one: ChannelWords, other: ChannelWords): boolean {
 }
 
 /**
- * A subscription keeps this name where its table gets another key. So the key is part of a name of columns: what is asked for under
- * the new key never has the name of something else that was asked for under the former.
+ * A subscription keeps its name when its table gets another key. So a name made for chosen columns includes the key's columns: a
+ * request under the new key never gets the name of a different request under the former key.
  */
 function nameOf(table: Table, filter: RowFilter | null, columns: readonly string[] | null): string {
   const shape = columns && [[...table.keyColumns].sort(), [...columns].sort()];
-  const words = JSON.stringify([table.name, filter?.key ?? null, shape]);
-  // in one call: a Hash object holds memory of OpenSSL's until it is collected, much of it where thousands subscribe at once
-  return hash('sha256', words, 'base64url').slice(0, 10);
+  const text = JSON.stringify([table.name, filter?.key ?? null, shape]);
+  // `hash` instead of a Hash object, which holds memory of OpenSSL until it is collected: much where thousands subscribe at once
+  return hash('sha256', text, 'base64url').slice(0, 10);
 }
 
 /** Throws Refused. */

@@ -1,6 +1,6 @@
 /**
- * Makes plain mode's WebSocket text frames of a batch's changes: the whole of what a channel's clients get for it, in one Buffer, built
- * once. The row's image is copied as Postgres rendered it; nothing is parsed.
+ * Makes plain mode's WebSocket text frames of a batch: everything that a channel's clients get for it, in one Buffer, built once. A row's
+ * image is copied as Postgres rendered it; nothing is parsed.
  */
 import { actions, type Batch, BatchReader, isPartial } from '#shared/log/batch.ts';
 import type { RowAction } from '#shared/wire.ts';
@@ -21,7 +21,7 @@ const nothing = Buffer.from('null');
 const end = Buffer.from('"}');
 const truncatedEnd = Buffer.from('","truncated":true}');
 
-/** Names tables inside frames. Asked for each change, so it keeps what it made. */
+/** The beginnings of frames, which name the table. Used for each change, so each one is made once and kept. */
 export class FrameHeads {
   readonly #heads = new Map<number, Buffer>();
   readonly #nameOf: (relation: number) => string | undefined;
@@ -30,7 +30,7 @@ export class FrameHeads {
     this.#nameOf = nameOf;
   }
 
-  /** The start of a frame's text; undefined where clients get no frame of it. */
+  /** The start of a frame's text; undefined where clients get no frame of such a change. */
   of(relation: number, action: number): Buffer | undefined {
     const id = relation * 256 + action;
     let head = this.#heads.get(id);
@@ -78,9 +78,9 @@ export function buildFrames(batch: Batch, heads: FrameHeads, wants: (relation: n
     at += copyText(reader.buffer, reader.keyStart, reader.keyEnd, buffer, at);
     at += data.copy(buffer, at);
     const { buffer: from } = reader;
-    const old = reader.action === actions.delete;
-    const start = old ? reader.oldStart : reader.newStart;
-    const stop = old ? reader.oldEnd : reader.newEnd;
+    const isOld = reader.action === actions.delete;
+    const start = isOld ? reader.oldStart : reader.newStart;
+    const stop = isOld ? reader.oldEnd : reader.newEnd;
     const truncated = stop > start && isPartial(from, start);
     at += truncated ? nothing.copy(buffer, at) : copyText(from, start, stop, buffer, at);
     at += position.copy(buffer, at);
@@ -92,9 +92,9 @@ export function buildFrames(batch: Batch, heads: FrameHeads, wants: (relation: n
 
 function textLength(reader: BatchReader, head: Buffer, position: Buffer): number {
   const key = reader.keyEnd < reader.keyStart ? nothing.length : reader.keyEnd - reader.keyStart;
-  const old = reader.action === actions.delete;
-  const image = old ? reader.oldEnd - reader.oldStart : reader.newEnd - reader.newStart;
-  const truncated = image > 0 && isPartial(reader.buffer, old ? reader.oldStart : reader.newStart);
+  const isOld = reader.action === actions.delete;
+  const image = isOld ? reader.oldEnd - reader.oldStart : reader.newEnd - reader.newStart;
+  const truncated = image > 0 && isPartial(reader.buffer, isOld ? reader.oldStart : reader.newStart);
   return (
     head.length +
     key +

@@ -1,24 +1,25 @@
 /**
- * The channels of one table, found by what a change could mean to them: those whose filter asks for a value of a column, by
- * that value; the rest are asked one by one. What a change costs grows with the channels it concerns, not with all.
+ * Finds the channels of one table that a change can concern. A channel whose filter requires certain values of a column is found by the
+ * value; the others judge each change. So the cost of a change grows with the channels it concerns, not with all of them.
  */
 import { actions } from '#shared/log/batch.ts';
 import type { Table } from '../catalog/catalog.ts';
 import { type FilterColumn, ImageError, rowKey } from '../filter/row-filter.ts';
 import type { Change } from './change.ts';
-import type { FilteredChannel } from './rows-channel.ts';
+import type { Member } from './channel.ts';
+import type { RowsChannel } from './rows-channel.ts';
 
-export class TableIndex {
+export class TableIndex<M extends Member = Member> {
   readonly table: Table;
-  readonly #all = new Set<FilteredChannel>();
-  readonly #unindexed = new Set<FilteredChannel>();
-  readonly #byValue = new Map<string, { column: FilterColumn; channels: Map<string, Set<FilteredChannel>> }>();
+  readonly #all = new Set<RowsChannel<M>>();
+  readonly #unindexed = new Set<RowsChannel<M>>();
+  readonly #byValue = new Map<string, { column: FilterColumn; channels: Map<string, Set<RowsChannel<M>>> }>();
 
   constructor(table: Table) {
     this.table = table;
   }
 
-  get channels(): ReadonlySet<FilteredChannel> {
+  get channels(): ReadonlySet<RowsChannel<M>> {
     return this.#all;
   }
 
@@ -26,22 +27,22 @@ export class TableIndex {
     return this.#all.size;
   }
 
-  add(channel: FilteredChannel): void {
+  add(channel: RowsChannel<M>): void {
     this.#all.add(channel);
-    const equality = channel.words.filter?.equality;
+    const equality = channel.query.filter?.equality;
     if (!equality) {
       this.#unindexed.add(channel);
       return;
     }
     const { column, values } = equality;
     const { channels } = getOrMake(this.#byValue, column.name, () => ({ column, channels: new Map() }));
-    for (const value of values) getOrMake(channels, value, () => new Set<FilteredChannel>()).add(channel);
+    for (const value of values) getOrMake(channels, value, () => new Set<RowsChannel<M>>()).add(channel);
   }
 
-  remove(channel: FilteredChannel): void {
+  remove(channel: RowsChannel<M>): void {
     this.#all.delete(channel);
     this.#unindexed.delete(channel);
-    const equality = channel.words.filter?.equality;
+    const equality = channel.query.filter?.equality;
     const entry = equality && this.#byValue.get(equality.column.name);
     if (!equality || !entry) return;
     for (const value of equality.values) {
@@ -53,10 +54,10 @@ export class TableIndex {
   }
 
   /**
-   * Adds the change to the pending matches of each channel that it concerns, and those channels to `touched`; also those that
-   * cannot judge it (`torn`).
+   * Adds the change to the pending matches of each channel that it concerns, and those channels to `touched`. Channels that cannot judge
+   * the change are marked undecodable and added as well.
    */
-  match(change: Change, touched: Set<FilteredChannel>): void {
+  match(change: Change, touched: Set<RowsChannel<M>>): void {
     if (change.action === actions.truncate) {
       for (const channel of this.#all) this.#try(channel, change, touched);
       return;
@@ -71,34 +72,34 @@ export class TableIndex {
         key = newRow && rowKey(newRow, column);
         oldKey = oldRow && rowKey(oldRow, column);
       } catch (error) {
-        for (const some of channels.values()) for (const channel of some) tear(channel, error, touched);
+        for (const some of channels.values()) for (const channel of some) giveUp(channel, error, touched);
         continue;
       }
       if (key !== null) for (const channel of channels.get(key) ?? []) this.#try(channel, change, touched);
       if (oldKey === null || oldKey === key) continue;
       for (const channel of channels.get(oldKey) ?? []) {
-        // one that asks for several values may have been found by the new one
+        // a channel with several values may have been found by the new value
         if (channel.pending.at(-1)?.change !== change) this.#try(channel, change, touched);
       }
     }
   }
 
-  #try(channel: FilteredChannel, change: Change, touched: Set<FilteredChannel>): void {
-    if (channel.live.length === 0 || channel.torn) return;
+  #try(channel: RowsChannel<M>, change: Change, touched: Set<RowsChannel<M>>): void {
+    if (channel.live.length === 0 || channel.undecodable) return;
     try {
       const effect = channel.effectOf(change);
       if (!effect) return;
       channel.pending.push({ change, effect });
       touched.add(channel);
     } catch (error) {
-      tear(channel, error, touched);
+      giveUp(channel, error, touched);
     }
   }
 }
 
-function tear(channel: FilteredChannel, error: unknown, touched: Set<FilteredChannel>): void {
+function giveUp<M extends Member>(channel: RowsChannel<M>, error: unknown, touched: Set<RowsChannel<M>>): void {
   if (!(error instanceof ImageError)) throw error;
-  channel.torn = error.why;
+  channel.undecodable = error.why;
   touched.add(channel);
 }
 

@@ -1,85 +1,131 @@
-/** The clients of this replica as operators see them: who is slow and by how much, and the end of one. */
-import type { Peer } from './connection.ts';
+/**
+ * The clients of this replica, over every transport: how many there are, whether more are accepted, and which of them are slow. Every
+ * transport adds each client when it opens and removes it when it closes.
+ */
+import { sleep } from '#shared/waiting.ts';
+import type { Client } from './client.ts';
 
-/** what was found is good for so long: several ask for it each second, of tens of thousands of clients */
+/** a survey of the slow clients stays valid for so long: several ask for one each second, over tens of thousands of clients */
 const freshMs = 500;
-/** one that has taken nothing for so long while bytes wait for it is slow … */
+/** a client is slow that has taken nothing for so long while bytes are queued for it … */
 const stalledMs = 3_000;
-/** … and so is one that was taken off the live ones and has so many bytes waiting still */
+/** … or that catches up and still has so many bytes queued */
 const catchingUpBytes = 64 * 1024;
+/** clients that were dismissed get this long to close before the replica ends */
+const goodbyeMs = 3_000;
 
 export interface SlowClient {
   id: number;
   address: string;
   mode: string;
-  /** bytes that wait for it in this process */
+  /** bytes queued for it in this process */
   queuedBytes: number;
-  /** changes that it has to go; 0: all it lacks is in those bytes */
+  /** changes between its place in the log and this gateway's; 0: all that it lacks is queued */
   behind: number;
   stalledMs: number;
   [field: string]: unknown;
 }
 
 export interface Survey {
-  /** of all clients */
+  /** queued for all clients */
   queuedBytes: number;
-  /** how many are slow */
+  /** how many clients are slow */
   slow: number;
-  /** those, by the bytes that wait for them */
+  /** the slow ones, those with the most queued bytes first */
   clients: SlowClient[];
 }
 
-export class Clients {
-  readonly #sources: readonly { readonly peers: Iterable<Peer> }[];
-  readonly #seq: () => number;
-  #found: Survey = { queuedBytes: 0, slow: 0, clients: [] };
-  #foundAt = Number.NEGATIVE_INFINITY;
+interface ClientsOptions {
+  /** connections that this replica accepts */
+  max: number;
+  /** how far this gateway is in the log */
+  seq: () => number;
+}
 
-  /** `seq`: how far this gateway is. */
-  constructor(sources: readonly { readonly peers: Iterable<Peer> }[], seq: () => number) {
-    this.#sources = sources;
+export class Clients {
+  readonly max: number;
+  /** no client is accepted: this replica leaves (balance/draining.ts sets it) */
+  isLeaving = false;
+  readonly #seq: () => number;
+  /** in the order in which they came */
+  readonly #all = new Set<Client>();
+  #survey: Survey = { queuedBytes: 0, slow: 0, clients: [] };
+  #surveyedAt = Number.NEGATIVE_INFINITY;
+
+  constructor({ max, seq }: ClientsOptions) {
+    this.max = max;
     this.#seq = seq;
   }
 
-  /** With at most `limit` of the slow ones, the worst first. */
+  get size(): number {
+    return this.#all.size;
+  }
+
+  /** As many as this replica accepts. */
+  get isFull(): boolean {
+    return this.#all.size >= this.max;
+  }
+
+  add(client: Client): void {
+    this.#all.add(client);
+  }
+
+  remove(client: Client): void {
+    this.#all.delete(client);
+  }
+
+  /** The oldest first. */
+  [Symbol.iterator](): Iterator<Client> {
+    return this.#all.values();
+  }
+
+  count(transport: Client['transport']): number {
+    let count = 0;
+    for (const client of this.#all) if (client.transport === transport) count++;
+    return count;
+  }
+
+  find(id: number): Client | undefined {
+    for (const client of this.#all) if (client.id === id) return client;
+    return undefined;
+  }
+
+  /** With at most `limit` of the slow clients, the worst first. */
   survey(limit: number): Survey {
     const now = performance.now();
-    if (now - this.#foundAt >= freshMs) {
-      this.#found = this.#look(now);
-      this.#foundAt = now;
+    if (now - this.#surveyedAt >= freshMs) {
+      this.#survey = this.#look(now);
+      this.#surveyedAt = now;
     }
-    return { ...this.#found, clients: this.#found.clients.slice(0, limit) };
+    return { ...this.#survey, clients: this.#survey.clients.slice(0, limit) };
   }
 
   #look(now: number): Survey {
     const slow: SlowClient[] = [];
     let sum = 0;
-    for (const peer of this.#peers()) {
-      const { queuedBytes } = peer.outlet;
+    for (const client of this.#all) {
+      const { queuedBytes } = client.outlet;
       if (queuedBytes === 0) continue;
       sum += queuedBytes;
-      const status = this.#status(peer, now);
+      const status = this.#status(client, now);
       if (status.stalledMs >= stalledMs || (status.behind > 0 && queuedBytes >= catchingUpBytes)) slow.push(status);
     }
     slow.sort((a, b) => b.queuedBytes - a.queuedBytes);
     return { queuedBytes: sum, slow: slow.length, clients: slow };
   }
 
-  find(id: number): Peer | undefined {
-    for (const peer of this.#peers()) if (peer.id === id) return peer;
-    return undefined;
-  }
-
-  *#peers(): Iterable<Peer> {
-    for (const { peers } of this.#sources) yield* peers;
-  }
-
-  #status({ id, address, mode, outlet }: Peer, now: number): SlowClient {
+  #status({ id, address, mode, outlet, cursors }: Client, now: number): SlowClient {
     const seq = this.#seq();
     let behind = 0;
-    for (const { state, cursor } of outlet.subscriptions)
-      if (state === 'catching-up') behind = Math.max(behind, seq - cursor);
+    for (const cursor of cursors) if (cursor.state === 'catching-up') behind = Math.max(behind, seq - cursor.seq);
     const { queuedBytes } = outlet;
     return { id, address, mode, queuedBytes, behind, stalledMs: Math.round(outlet.stalledMs(now)) };
+  }
+
+  /** To be called when all were dismissed and none is accepted: resolves when they are gone. Cuts those that stay too long. */
+  async allGone(): Promise<void> {
+    const deadline = performance.now() + goodbyeMs;
+    while (this.#all.size > 0 && performance.now() < deadline) await sleep(20);
+    for (const client of this.#all) client.cut();
   }
 }

@@ -1,65 +1,41 @@
 /**
- * One WebSocket: its outlet, its life signs, its end. `ws` parses what comes in and sends control frames; data frames are
- * written to the raw socket through the outlet. What is said on it is session.ts's or plain.ts's.
+ * The client on one WebSocket: its outlet, its signs of life, what it may send, and its end. `ws` parses incoming bytes and sends control
+ * frames. Data frames go to the raw socket through the outlet. What is spoken on the connection is in plain.ts and session.ts.
  */
-import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import type { WebSocket } from 'ws';
 import { closeCodes } from '#shared/wire.ts';
 import { webSocketFraming } from '../channels/framing.ts';
+import type { Cursor } from '../relay/cursor.ts';
 import { Outlet } from '../relay/outlet.ts';
+import { addressOf, type Client, nextClientId } from './client.ts';
+import type { Protocol } from './protocol.ts';
 
 const pingFrame = Buffer.from([0x89, 0x00]);
 
-/** A client of this replica, over whatever transport, as operators see it. */
-export interface Peer {
-  /** counts up within this run of the process */
-  readonly id: number;
-  /** as the proxy in front tells it, else the socket's own */
-  readonly address: string;
-  readonly mode: string;
-  readonly outlet: Outlet;
-  /** Ends it; it may come back. */
-  disconnect(): void;
-}
-
 /**
- * What a connection may say, in points (PROTOCOL.md, "What a client may send"): so many at once, and so many a second later. A frame
- * costs one, each kB of what comes another, and each piece in which the network delivers it a tenth.
+ * What a client may send, in points (PROTOCOL.md, "What a client may send"): so many at once, and so many a second later. A frame
+ * costs one, each kB another, and each piece in which the network delivers the bytes a tenth.
  */
 const maxPoints = 1_000;
 const pointsPerMs = 40 / 1_000;
 const framePoints = 1;
 const bytePoints = 1 / 1_024;
 const piecePoints = 0.1;
-/** The time of the event loop that its messages may take at once, in ms, and what of it comes back: see inbox.ts. */
+/** The time of the event loop that its messages may take at once, in ms, and how much of it comes back each ms: see inbox.ts. */
 const maxCreditMs = 40;
 const creditPerMs = 2 / 1_000;
 
-let lastId = 0;
+const none: readonly never[] = [];
 
-export const nextPeerId = (): number => ++lastId;
-
-/** Where a proxy in front saw the client: it adds that as the last of X-Forwarded-For. Null: it told nothing. */
-export function forwardedFor({ headers }: IncomingMessage): string | null {
-  const forwarded = headers['x-forwarded-for'];
-  const last = typeof forwarded === 'string' ? forwarded.split(',').at(-1)!.trim() : '';
-  return last === '' ? null : last.slice(0, 45);
-}
-
-/** Where a client is. */
-export function addressOf(outlet: Outlet, forwardedFor: string | null): string {
-  // IPv4 within IPv6
-  return (forwardedFor ?? outlet.remoteAddress).replace(/^::ffff:/, '');
-}
-
-export class Connection implements Peer {
-  readonly id = nextPeerId();
+export class Connection implements Client {
+  readonly id = nextClientId();
   readonly ws: WebSocket;
   readonly outlet: Outlet;
-  /** of performance.now() */
   readonly openedAt = performance.now();
-  /** something came from the other side since the last ping */
+  /** null: not chosen yet */
+  protocol: Protocol | null = null;
+  /** something came from the client since the last ping */
   alive = true;
   readonly #forwardedFor: string | null;
   #points = maxPoints;
@@ -69,24 +45,49 @@ export class Connection implements Peer {
   constructor(ws: WebSocket, socket: Socket, forwardedFor: string | null = null) {
     this.ws = ws;
     this.#forwardedFor = forwardedFor;
-    this.outlet = new Outlet(socket, webSocketFraming);
+    this.outlet = new Outlet(socket, webSocketFraming, this);
   }
 
-  get address(): string {
-    return addressOf(this.outlet, this.#forwardedFor);
+  get transport(): 'websocket' {
+    return 'websocket';
   }
 
   get mode(): string {
     return this.ws.protocol || 'plain';
   }
 
+  get address(): string {
+    return addressOf(this.outlet, this.#forwardedFor);
+  }
+
+  get cursors(): readonly Cursor[] {
+    return this.protocol?.cursors ?? none;
+  }
+
+  get resumes(): boolean {
+    return this.protocol?.resumes ?? false;
+  }
+
+  warn(afterMs: number): void {
+    this.protocol?.warn(afterMs);
+  }
+
+  dismiss(reason: string): void {
+    this.close(closeCodes.restart, reason);
+  }
+
   disconnect(): void {
     this.close(closeCodes.restart, 'an operator ended this connection, come back');
   }
 
+  cut(): void {
+    this.outlet.end();
+    this.ws.terminate();
+  }
+
   /**
-   * One turn of the ping wheel. A peer that has nothing unsent must have answered the last ping. One that reads nothing
-   * cannot see a ping behind its backlog, so it is measured by whether it takes any bytes.
+   * One turn of the ping wheel. A client with nothing queued must have answered the last ping. A client that reads nothing cannot see a
+   * ping behind its queued bytes, so it is measured by whether it takes any of them.
    */
   check(now: number, stallTimeoutMs: number): 'ok' | 'dead' | 'stalled' {
     const stalledMs = this.outlet.stalledMs(now);
@@ -114,14 +115,14 @@ export class Connection implements Peer {
     return true;
   }
 
-  /** It has not used more of the event loop lately than one client may. */
+  /** Its messages have not taken more of the event loop lately than one client may. */
   get hasCredit(): boolean {
     if (this.#creditMs <= 0) this.#refill();
     return this.#creditMs > 0;
   }
 
-  /** Its message took so much of the event loop. */
-  took(ms: number): void {
+  /** One of its messages took this much of the event loop. */
+  spendCredit(ms: number): void {
     this.#creditMs -= ms;
   }
 
@@ -133,13 +134,13 @@ export class Connection implements Peer {
     this.#creditMs = Math.min(maxCreditMs, this.#creditMs + elapsed * creditPerMs);
   }
 
-  /** Says why, and reads nothing more: what floods is not to be read until it has closed in turn. */
+  /** Closes, and reads nothing more: a flood must not be read until the closing handshake is over. */
   refuse(code: number, reason: string): void {
     this.close(code, reason);
     this.ws.pause();
   }
 
-  /** Sends nothing more but the closing handshake, and cuts the connection if the peer does not finish it soon. */
+  /** Sends nothing more but the closing handshake, and cuts the connection if the client does not finish that soon. */
   close(code: number, reason: string): void {
     if (!this.outlet.open) return;
     this.outlet.end();
@@ -147,11 +148,6 @@ export class Connection implements Peer {
     const cut = setTimeout(() => this.ws.terminate(), 2_000);
     cut.unref();
     this.ws.once('close', () => clearTimeout(cut));
-  }
-
-  terminate(): void {
-    this.outlet.end();
-    this.ws.terminate();
   }
 }
 

@@ -1,8 +1,8 @@
 /**
- * The order in which what clients say is heard. A message is heard at once while its connection has credit: time of the event loop, of which
- * each connection has a little and gets more slowly. One that has used it up waits in turn with others like it, a message of each,
- * and all of them have a fifth of the event loop: so nobody's messages hold up changes. Nor is anything heard of a client
- * that does not read what it was answered. Whoever waits is not read from meanwhile, so that what waits is no more than had come.
+ * The order in which messages of clients are handled. A message is handled at once while its connection has credit: time of the event
+ * loop, of which each connection has a little and regains more slowly. Connections without credit wait in turn, one message of each at a
+ * time, and all of them together get a fifth of the event loop. So nobody's messages hold up changes. Messages of a client that does not
+ * read its answers wait as well. A connection that waits is not read from, so that no more waits than had already come.
  */
 import type { Connection } from './connection.ts';
 
@@ -15,21 +15,21 @@ interface Waiting {
 }
 
 export class Inbox {
-  readonly #hear: (connection: Connection, message: Buffer) => void;
+  readonly #handle: (connection: Connection, message: Buffer) => void;
   readonly #maxQueueBytes: number;
-  /** the next in turn is the first */
+  /** in turn, the next one first */
   readonly #waiting = new Map<Connection, Waiting>();
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(options: { maxQueueBytes: number; hear: (connection: Connection, message: Buffer) => void }) {
-    this.#hear = options.hear;
+  constructor(options: { maxQueueBytes: number; handle: (connection: Connection, message: Buffer) => void }) {
+    this.#handle = options.handle;
     this.#maxQueueBytes = options.maxQueueBytes;
   }
 
   receive(connection: Connection, message: Buffer): void {
     const waiting = this.#waiting.get(connection);
     if (waiting) waiting.messages.push(message);
-    else if (connection.hasCredit && this.#reads(connection)) this.#hearOne(connection, message);
+    else if (connection.hasCredit && this.#reads(connection)) this.#handleOne(connection, message);
     else {
       this.#waiting.set(connection, { connection, messages: [message] });
       connection.ws.pause();
@@ -37,7 +37,7 @@ export class Inbox {
     }
   }
 
-  /** It has gone. */
+  /** The connection has closed. */
   forget(connection: Connection): void {
     this.#waiting.delete(connection);
   }
@@ -51,30 +51,30 @@ export class Inbox {
     return outlet.queuedBytes <= this.#maxQueueBytes;
   }
 
-  #hearOne(connection: Connection, message: Buffer): number {
-    // of this thread alone: what others on the machine take is nobody's here
-    const began = process.threadCpuUsage();
-    this.#hear(connection, message);
-    const { user, system } = process.threadCpuUsage(began);
+  #handleOne(connection: Connection, message: Buffer): number {
+    // of this thread alone: no client pays for what other threads and processes take
+    const before = process.threadCpuUsage();
+    this.#handle(connection, message);
+    const { user, system } = process.threadCpuUsage(before);
     const ms = (user + system) / 1_000;
-    connection.took(ms);
+    connection.spendCredit(ms);
     return ms;
   }
 
   readonly #turn = (): void => {
     let spentMs = 0;
-    // each once: they go to the end
+    // each connection once: it goes to the end afterwards
     for (let left = this.#waiting.size; left > 0 && spentMs < sliceMs; left--) {
       const [waiting] = this.#waiting.values();
       if (!waiting) break;
       const { connection, messages } = waiting;
       this.#waiting.delete(connection);
       if (!connection.outlet.open) continue;
-      if (this.#reads(connection)) spentMs += this.#hearOne(connection, messages.shift()!);
+      if (this.#reads(connection)) spentMs += this.#handleOne(connection, messages.shift()!);
       if (messages.length > 0) this.#waiting.set(connection, waiting);
       else connection.ws.resume();
     }
-    // one message may take more than a slice
+    // one message can take more than a slice: the pause grows with it
     const pauseMs = Math.max(everyMs, (spentMs * everyMs) / sliceMs);
     this.#timer = this.#waiting.size > 0 ? setTimeout(this.#turn, pauseMs) : undefined;
   };

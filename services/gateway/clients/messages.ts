@@ -8,7 +8,7 @@ const plainMessage = z.discriminatedUnion('action', [
 
 export type PlainMessage = z.infer<typeof plainMessage>;
 
-/** A plain-mode message, or what is wrong with it in a few words (a close reason holds 123 bytes). */
+/** A plain-mode message, or what is wrong with it, in short (a close reason holds 123 bytes). */
 export function parsePlainMessage(text: string): PlainMessage | { error: string } {
   let value: unknown;
   try {
@@ -21,7 +21,7 @@ export function parsePlainMessage(text: string): PlainMessage | { error: string 
   return { error: describe(parsed.error.issues[0]!) };
 }
 
-/** `?tables=` and `?since=` of a connection, or what is wrong with them. */
+/** `?tables=` of a connection; null: every table. */
 export function parseTables(text: string | null): string[] | null {
   if (text === null) return null;
   return [
@@ -41,7 +41,7 @@ const clientFrame = z.discriminatedUnion('type', [
     type: z.literal('subscribe'),
     id: requestId,
     table: z.string().min(1).max(200),
-    // judged against the table's columns by filter.ts
+    // checked against the table's columns by filter/parse.ts
     where: z.unknown().optional(),
     columns: z.array(z.string().max(200)).min(1).max(1_600).optional(),
     from: z.string().max(40).optional(),
@@ -55,8 +55,8 @@ export type ClientMessage = z.infer<typeof clientFrame>;
 export type SubscribeMessage = Extract<ClientMessage, { type: 'subscribe' }>;
 
 /**
- * A message of plank.v1. What is wrong with one that at least has an `id` can be answered (`id` is then there); what is
- * wrong with another ends the connection. `parseJson`: for filters, whose numbers JavaScript must not round.
+ * A message of plank.v1, or what is wrong with it. A malformed message that has an `id` can be answered, and `id` is returned then;
+ * another one ends the connection. `parseJson`: for filters, whose numbers JavaScript must not round.
  */
 export function parseClientMessage(
   text: string,
@@ -74,7 +74,7 @@ export function parseClientMessage(
   return { error: describe(parsed.error.issues[0]!), ...(id.success ? { id: id.data } : {}) };
 }
 
-/** A reviver descends by recursion: what is too deep for it may well be JSON. */
+/** A RangeError: the reviver descends by recursion, so a text that is too deep for it may still be JSON. */
 function unreadable(error: unknown): string {
   return error instanceof RangeError ? 'the message is nested too deeply' : 'the message is not JSON';
 }

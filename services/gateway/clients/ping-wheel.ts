@@ -1,4 +1,4 @@
-/** One timer for all pings: connections are spread over as many slots as the interval has ticks, one slot a tick. */
+/** One timer for periodic checks of all connections: they are spread over slots, and each tick of the interval checks one slot. */
 
 export class PingWheel<C> {
   readonly #slots: Set<C>[];
@@ -28,7 +28,7 @@ export class PingWheel<C> {
     this.#timer = undefined;
   }
 
-  /** Returns its slot, by which it is taken off again. */
+  /** Returns the connection's slot, which `remove` needs. */
   add(connection: C): number {
     const slot = this.#next;
     this.#next = (slot + 1) % this.#slots.length;

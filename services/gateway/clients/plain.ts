@@ -1,14 +1,14 @@
-/** Plain mode: one subscription to a set of tables, narrowed by the URL and by messages; nothing but changes is sent. */
-
+/** Plain mode: a connection follows one set of tables, chosen by the URL and by messages, and is sent nothing but changes. */
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
-import { closeCodes, type Position, parsePosition } from '#shared/wire.ts';
+import { closeCodes, type Position, parsePosition, type ResyncReason } from '#shared/wire.ts';
 import type { Catalog } from '../catalog/catalog.ts';
-import type { TableSet, TablesChannel } from '../channels/tables-channel.ts';
-import { type Gone, type Listeners, Subscription } from '../relay/cursor.ts';
+import type { TableSet } from '../channels/tables-channel.ts';
+import type { Cursor, CursorOwner } from '../relay/cursor.ts';
 import type { Feed } from '../relay/feed.ts';
 import type { Hub } from '../relay/hub.ts';
 import type { Connection } from './connection.ts';
 import { parsePlainMessage, parseTables } from './messages.ts';
+import type { Protocol } from './protocol.ts';
 
 export interface PlainDeps {
   catalog: Catalog;
@@ -17,19 +17,19 @@ export interface PlainDeps {
   metrics: GatewayMetrics;
 }
 
-/** What a URL asks for: which tables, and from which position on (null: from now on). */
-export interface PlainWish {
+/** What a URL asks for: which tables, and after which position (null: from now on). */
+export interface PlainRequest {
   tables: TableSet;
   since: Position | null;
 }
 
-const historyIsNoMore = 'since: this history is no more, read the rows anew';
+const otherHistory = 'since: this history is no more, read the rows again';
 
 /** What the URL asks for, or why the connection is to be closed. */
-export function plainWish(
+export function plainRequest(
   url: URL,
   { catalog, feed, metrics }: PlainDeps,
-): PlainWish | { code: number; error: string } {
+): PlainRequest | { code: number; error: string } {
   const tables = parseTables(url.searchParams.get('tables'));
   const unknown = tables?.find((name) => !catalog.byName(name));
   if (unknown !== undefined) {
@@ -41,39 +41,44 @@ export function plainWish(
   if (!since) return { code: closeCodes.malformed, error: 'since: not a position' };
   if (!feed.isUnheardOf(since) && !feed.isOfThisHistory(since)) {
     metrics.resumes.inc({ result: 'gone' });
-    return { code: closeCodes.positionGone, error: historyIsNoMore };
+    return { code: closeCodes.positionGone, error: otherHistory };
   }
   return { tables, since };
 }
 
-export class Plain implements Listeners {
+export class Plain implements Protocol, CursorOwner {
   readonly #connection: Connection;
   readonly #deps: PlainDeps;
-  readonly #subscription: Subscription;
+  readonly #cursor: Cursor;
+  #tables: TableSet;
   readonly #hasSince: boolean;
-  /** asked to go on behind a position, and not live since */
+  /** asked to go on after a position, and not live since */
   #isResuming: boolean;
 
-  constructor(connection: Connection, wish: PlainWish, deps: PlainDeps) {
+  constructor(connection: Connection, { tables, since }: PlainRequest, deps: PlainDeps) {
     this.#connection = connection;
     this.#deps = deps;
-    this.#hasSince = wish.since !== null;
+    this.#tables = tables;
+    this.#hasSince = since !== null;
     this.#isResuming = this.#hasSince;
     const { hub, feed } = deps;
-    this.#subscription = new Subscription(hub.tablesChannel(wish.tables), connection.outlet, this);
-    hub.join(this.#subscription);
-    if (wish.since === null) hub.goLive(this.#subscription);
-    else if (feed.isUnheardOf(wish.since)) void this.#beginJudged(wish.since);
-    else void hub.catchUp(this.#subscription, wish.since.seq);
+    this.#cursor = hub.follow(hub.channels.forTables(tables), connection.outlet, this);
+    if (since === null) this.#cursor.goLive();
+    else if (feed.isUnheardOf(since)) void this.#beginWhenJudged(since);
+    else void this.#cursor.catchUp(since.seq);
   }
 
-  async #beginJudged(since: Position): Promise<void> {
-    const { hub, feed, metrics } = this.#deps;
+  async #beginWhenJudged(since: Position): Promise<void> {
+    const { feed, metrics } = this.#deps;
     const isOurs = await feed.judge(since);
     if (!this.#connection.outlet.open) return;
-    if (isOurs) return hub.catchUp(this.#subscription, since.seq);
+    if (isOurs) return this.#cursor.catchUp(since.seq);
     metrics.resumes.inc({ result: 'gone' });
-    this.#connection.close(closeCodes.positionGone, historyIsNoMore);
+    this.#connection.close(closeCodes.positionGone, otherHistory);
+  }
+
+  get cursors(): readonly Cursor[] {
+    return [this.#cursor];
   }
 
   onLive(): void {
@@ -81,15 +86,15 @@ export class Plain implements Listeners {
     this.#isResuming = false;
   }
 
-  onGone(why: Gone): void {
+  onInterrupted(reason: ResyncReason): void {
     if (this.#isResuming) this.#deps.metrics.resumes.inc({ result: 'gone' });
-    if (why === 'epoch')
-      return this.#connection.close(closeCodes.restart, 'the history has changed, read the rows anew');
+    if (reason === 'epoch')
+      return this.#connection.close(closeCodes.restart, 'the history has changed, read the rows again');
     const code = this.#isResuming ? closeCodes.positionGone : closeCodes.tooSlow;
-    this.#connection.close(code, 'what came next is no longer kept, read the rows anew');
+    this.#connection.close(code, 'the next changes are no longer kept, read the rows again');
   }
 
-  /** By what it asked with, or by a change: nothing else is sent in plain mode. */
+  /** The client has the position that it asked with, or that of a change: plain mode sends nothing else. */
   get resumes(): boolean {
     return this.#hasSince || this.#connection.outlet.used;
   }
@@ -102,21 +107,21 @@ export class Plain implements Listeners {
     if (!catalog.byName(table)) {
       return this.#connection.close(closeCodes.malformed, `there is no table ${JSON.stringify(table)}`);
     }
-    const now = (this.#subscription.channel as TablesChannel).tables;
-    // whoever names tables wants those; the connection began with all of them
-    if (action === 'subscribe' && now?.includes(table)) return;
-    const tables =
+    const former = this.#tables;
+    if (action === 'subscribe' && former?.includes(table)) return;
+    // a connection begins with all tables; the first that is subscribed by name is then the only one
+    this.#tables =
       action === 'subscribe'
-        ? [...(now ?? []), table]
-        : (now ?? catalog.tables.map(({ name }) => name)).filter((name) => name !== table);
-    hub.move(this.#subscription, hub.tablesChannel(tables));
+        ? [...(former ?? []), table]
+        : (former ?? catalog.tables.map(({ name }) => name)).filter((name) => name !== table);
+    this.#cursor.move(hub.channels.forTables(this.#tables));
   }
 
   tick(): void {}
 
-  drain(): void {}
+  warn(): void {}
 
   end(): void {
-    this.#deps.hub.leave(this.#subscription);
+    this.#cursor.end();
   }
 }

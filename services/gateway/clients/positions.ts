@@ -1,6 +1,6 @@
 /**
- * The rhythm of positions, by which quiet clients learn that changes can still reach them: while this replica is fresh, each is told every
- * few seconds how far it is. What must stay true: nothing is said while that is in doubt; silence is what clients go by.
+ * The rhythm of positions. A quiet client learns from a position that changes can still reach it: while this replica is fresh, each
+ * client is sent one every few seconds. What must stay true: no position is sent while that is in doubt, because clients go by silence.
  */
 import { formatPosition } from '#shared/wire.ts';
 import { type Framing, framed } from '../channels/framing.ts';
@@ -12,7 +12,7 @@ export const positionEveryMs = 5_000;
 export class Positions {
   readonly #hub: Pick<Hub, 'epoch' | 'seq'>;
   readonly #isFresh: () => boolean;
-  /** the last frame of each framing: thousands of idle clients get the same one */
+  /** the last frame of each framing: thousands of idle clients get the same */
   readonly #frames = new Map<Framing, { epoch: number; seq: number; frame: Buffer }>();
 
   constructor(hub: Pick<Hub, 'epoch' | 'seq'>, isFresh: () => boolean) {
@@ -20,7 +20,7 @@ export class Positions {
     this.#isFresh = isFresh;
   }
 
-  get areSaid(): boolean {
+  get areSent(): boolean {
     return this.#isFresh();
   }
 

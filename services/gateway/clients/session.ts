@@ -1,13 +1,14 @@
-/** What is said on one WebSocket of plank.v1: hello first, then requests, each answered by `ok` or `error`. */
-
+/** plank.v1 on one WebSocket: hello first, then requests, each answered by `ok` or `error`. */
 import { parseExactJson } from '#shared/exact-json.ts';
 import { closeCodes, formatPosition, type ServerFrame } from '#shared/wire.ts';
 import { framed } from '../channels/framing.ts';
-import { isSame, positionOf, Refused, wordsOf } from '../channels/row-query.ts';
+import { isSame, positionOf, queryOf, Refused } from '../channels/row-query.ts';
+import type { Cursor } from '../relay/cursor.ts';
 import type { Connection } from './connection.ts';
 import { type ClientMessage, parseClientMessage, type SubscribeMessage } from './messages.ts';
 import { type Positions, positionEveryMs } from './positions.ts';
-import { type Owner, Subscriber, type SubscriberDeps } from './subscription.ts';
+import type { Protocol } from './protocol.ts';
+import { Subscription, type SubscriptionDeps, type SubscriptionOwner } from './subscription.ts';
 
 const helloTimeoutMs = 5_000;
 const maxSubscriptions = 100;
@@ -15,28 +16,33 @@ const maxSubscriptions = 100;
 const justNowMs = 1_000;
 const none: readonly never[] = [];
 
-export interface SessionDeps extends SubscriberDeps {
+export interface SessionDeps extends SubscriptionDeps {
   node: string;
   pingMs: number;
   positions: Positions;
 }
 
-export class Session implements Owner {
+export class Session implements Protocol, SubscriptionOwner {
   readonly #connection: Connection;
   readonly #deps: SessionDeps;
   /**
-   * A list, and made anew each time: most sessions have one or two, and a Map for each of them would weigh more than all else. By
-   * `concat`, which makes it as long as it is; what `[...]` or `push` make is for 17 at first.
+   * A list that is replaced with each change: most sessions have one or two subscriptions, and a Map for each session would weigh more
+   * than everything else. Made by `concat`, which allocates what it needs; `[...]` and `push` allocate for 17 elements at first.
    */
-  #subscribers: readonly Subscriber[] = none;
+  #subscriptions: readonly Subscription[] = none;
+  /** undefined: hello has come */
   #helloTimer: NodeJS.Timeout | undefined;
-  /** of the last position that the client was told for all of its subscriptions */
-  #toldSeq = -1;
+  /** of the last position that was sent for all subscriptions */
+  #sentSeq = -1;
 
   constructor(connection: Connection, deps: SessionDeps) {
     this.#connection = connection;
     this.#deps = deps;
     this.#helloTimer = setTimeout(() => connection.close(closeCodes.noHello, 'no hello came in time'), helloTimeoutMs);
+  }
+
+  get cursors(): readonly Cursor[] {
+    return this.#subscriptions.map(({ cursor }) => cursor);
   }
 
   receive(text: string): void {
@@ -51,7 +57,7 @@ export class Session implements Owner {
       return;
     }
     try {
-      this.#obey(message);
+      this.#handle(message);
     } catch (error) {
       if (!(error instanceof Refused) || !('id' in message)) throw error;
       this.#send({
@@ -64,51 +70,50 @@ export class Session implements Owner {
     }
   }
 
-  /** Tells a quiet client how far it is, and by that, that changes can reach it. To be called on the rhythm that `welcome` names. */
+  /** Sends a quiet client how far it is, which shows that changes can reach it. Called on the rhythm that `welcome` names. */
   tick(now: number): void {
     const { hub, positions } = this.#deps;
     const { outlet } = this.#connection;
-    // who has bytes to take yet sees by them that something comes
-    if (this.#subscribers.length === 0 || !positions.areSaid || outlet.queuedBytes > 0) return;
+    // a client with queued bytes sees by them that changes arrive
+    if (this.#subscriptions.length === 0 || !positions.areSent || outlet.queuedBytes > 0) return;
     let seq = hub.seq;
     let isBusy = true;
-    for (const { subscription, toldLive } of this.#subscribers) {
-      const isLive = subscription.state === 'live';
-      if (!isLive || now - subscription.channel.toldAt > justNowMs) isBusy = false;
-      // its client has not noticed that it fell behind, and would take what it has not got for had
-      if (!isLive && toldLive) seq = Math.min(seq, subscription.cursor);
+    for (const { cursor, channel, wasSentLive } of this.#subscriptions) {
+      const isLive = cursor.state === 'live';
+      if (!isLive || now - channel.sentAt > justNowMs) isBusy = false;
+      // the client does not know that this one fell behind: a later position would cover changes that it has not got
+      if (!isLive && wasSentLive) seq = Math.min(seq, cursor.seq);
     }
-    if (isBusy || (seq < hub.seq && seq <= this.#toldSeq)) return;
-    this.#toldSeq = seq;
+    if (isBusy || (seq < hub.seq && seq <= this.#sentSeq)) return;
+    this.#sentSeq = seq;
     outlet.write(positions.frame(outlet.framing, seq));
   }
 
-  /** Whatever it has subscribed to begins with rows or a position. */
+  /** Every subscription begins with rows or a position. */
   get resumes(): boolean {
     return !this.#awaitsHello;
   }
 
-  /** The replica leaves, or has too many. */
-  drain(afterMs: number): void {
+  warn(afterMs: number): void {
     // nothing comes before `welcome`
     if (!this.#awaitsHello) this.#send({ type: 'drain', after_ms: afterMs });
   }
 
   end(): void {
     clearTimeout(this.#helloTimer);
-    for (const subscriber of this.#subscribers) subscriber.end();
-    this.#subscribers = [];
+    for (const subscription of this.#subscriptions) subscription.end();
+    this.#subscriptions = [];
   }
 
-  onEnded(subscriber: Subscriber): void {
-    this.#subscribers = this.#subscribers.filter((other) => other !== subscriber);
+  onEnded(subscription: Subscription): void {
+    this.#subscriptions = this.#subscriptions.filter((other) => other !== subscription);
   }
 
   get #awaitsHello(): boolean {
     return this.#helloTimer !== undefined;
   }
 
-  #obey(message: ClientMessage): void {
+  #handle(message: ClientMessage): void {
     const { hub, node, pingMs } = this.#deps;
     switch (message.type) {
       case 'hello':
@@ -127,10 +132,10 @@ export class Session implements Owner {
         this.#subscribe(message);
         return;
       case 'unsubscribe': {
-        const subscriber = this.#to(message.ch);
-        if (!subscriber) throw new Refused('UNKNOWN_CHANNEL', `no subscription to ${JSON.stringify(message.ch)}`);
-        subscriber.end();
-        this.onEnded(subscriber);
+        const subscription = this.#subscriptions.find(({ channel }) => channel.name === message.ch);
+        if (!subscription) throw new Refused('UNKNOWN_CHANNEL', `no subscription to ${JSON.stringify(message.ch)}`);
+        subscription.end();
+        this.onEnded(subscription);
         this.#send({ type: 'ok', id: message.id });
         return;
       }
@@ -140,29 +145,23 @@ export class Session implements Owner {
   }
 
   #subscribe(message: SubscribeMessage): void {
-    const { catalog } = this.#deps;
-    const { outlet } = this.#connection;
     const from = positionOf(message);
-    const words = wordsOf(message, catalog);
-    const same = this.#subscribers.find(({ channel }) => isSame(channel.words, words));
+    const query = queryOf(message, this.#deps.catalog);
+    const same = this.#subscriptions.find(({ channel }) => isSame(channel.query, query));
     if (same) {
       const { name } = same.channel;
       const error = { code: 'ALREADY_SUBSCRIBED', message: `already subscribed to ${name}`, retry: false } as const;
       this.#send({ type: 'error', id: message.id, ch: name, ...error });
       return;
     }
-    if (this.#subscribers.length >= maxSubscriptions) {
+    if (this.#subscriptions.length >= maxSubscriptions) {
       throw new Refused('TOO_MANY_SUBSCRIPTIONS', `at most ${maxSubscriptions} subscriptions on a connection`);
     }
-    const subscriber = new Subscriber(outlet, { words, snapshot: message.snapshot ?? false }, this, this.#deps);
-    this.#subscribers = this.#subscribers.concat(subscriber);
-    this.#send({ type: 'ok', id: message.id, ch: words.name, key: words.table.keyColumns });
-    subscriber.begin(from);
-  }
-
-  /** By the name of its channel. */
-  #to(name: string): Subscriber | undefined {
-    return this.#subscribers.find(({ channel }) => channel.name === name);
+    const request = { query, snapshot: message.snapshot ?? false };
+    const subscription = new Subscription(this.#connection.outlet, request, this, this.#deps);
+    this.#subscriptions = this.#subscriptions.concat(subscription);
+    this.#send({ type: 'ok', id: message.id, ch: query.name, key: query.table.keyColumns });
+    subscription.begin(from);
   }
 
   #send(frame: ServerFrame): void {

@@ -1,31 +1,30 @@
 /**
- * The WebSocket side: who may connect, in which mode, and that each connection ends. What is said on one is in plain.ts and
- * session.ts.
+ * The WebSocket side: which upgrades are accepted, which protocol is spoken, and that each connection ends. The protocols are in plain.ts
+ * and session.ts.
  */
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { type RawData, type Server, WebSocket, WebSocketServer } from 'ws';
 import type { GatewayConfig } from '#shared/process/config.ts';
-import { once, sleep } from '#shared/waiting.ts';
 import { closeCodes, subprotocol } from '#shared/wire.ts';
-import type { Guest } from '../balance/departure.ts';
-import { Connection, forwardedFor, type Peer } from './connection.ts';
+import { forwardedFor } from './client.ts';
+import type { Clients } from './clients.ts';
+import { Connection } from './connection.ts';
 import { Inbox } from './inbox.ts';
 import { PingWheel } from './ping-wheel.ts';
-import { Plain, type PlainDeps, plainWish } from './plain.ts';
+import { Plain, type PlainDeps, plainRequest } from './plain.ts';
 import { type Positions, positionEveryMs } from './positions.ts';
+import type { Protocol } from './protocol.ts';
 import { Session, type SessionDeps } from './session.ts';
-import type { SubscriberDeps } from './subscription.ts';
+import type { SubscriptionDeps } from './subscription.ts';
 import { wrongParameter } from './ws-parameters.ts';
 
 const maxPayload = 64 * 1024;
-/** a closing handshake gets this long before the replica ends */
-const goodbyeMs = 3_000;
 
 /**
- * A socket that knows whose it is, so that all share their handlers: a closure for each event of each connection would weigh as
- * much as what it is about.
+ * A socket that knows its connection, so that all sockets share their handlers: a closure for each event of each connection would weigh
+ * as much as the connection itself.
  */
 class ClientSocket extends WebSocket {
   connection: Connection | undefined;
@@ -33,32 +32,16 @@ class ClientSocket extends WebSocket {
   tickSlot = 0;
 }
 
-/** What is said on a connection, in one mode or the other. */
-interface Speaker {
-  /** it knows a position, from which it can go on elsewhere */
-  readonly resumes: boolean;
-  receive(text: string): void;
-  /** Now and then: a moment to tell a quiet client how far it is. */
-  tick(now: number): void;
-  /** The replica leaves, or has too many: the client is to come back after so long. */
-  drain(afterMs: number): void;
-  end(): void;
-}
-
-interface SocketsOptions extends PlainDeps, SubscriberDeps {
+interface SocketsOptions extends PlainDeps, SubscriptionDeps {
   config: GatewayConfig;
+  clients: Clients;
   positions: Positions;
-  /** this replica has as many connections as it accepts, of every transport */
-  isFull: () => boolean;
-  /** this replica takes nobody any more, and gets rid of those it has */
-  isLeaving: () => boolean;
 }
 
 export class Sockets {
   readonly #options: SocketsOptions;
   readonly #sessionDeps: SessionDeps;
   readonly #server: Server<typeof ClientSocket>;
-  readonly #connections = new Map<Connection, Speaker>();
   readonly #wheel: PingWheel<Connection>;
   readonly #ticks: PingWheel<Connection>;
   readonly #inbox: Inbox;
@@ -79,12 +62,11 @@ export class Sockets {
       handleProtocols: (offered) => (offered.has(subprotocol) ? subprotocol : false),
     });
     this.#wheel = new PingWheel(options.config.PING_INTERVAL_MS, (connection, now) => this.#ping(connection, now));
-    this.#ticks = new PingWheel(positionEveryMs, (connection, now) => this.#connections.get(connection)?.tick(now));
+    this.#ticks = new PingWheel(positionEveryMs, (connection, now) => connection.protocol?.tick(now));
     this.#inbox = new Inbox({
       maxQueueBytes: options.config.MAX_QUEUE_BYTES,
-      hear: (connection, message) => this.#hear(connection, message),
+      handle: (connection, message) => this.#handle(connection, message),
     });
-    options.metrics.connectionsLimit.set(options.config.MAX_CONNECTIONS);
   }
 
   start(): void {
@@ -92,17 +74,9 @@ export class Sockets {
     this.#ticks.start();
   }
 
-  get count(): number {
-    return this.#connections.size;
-  }
-
-  get peers(): Iterable<Peer> {
-    return this.#connections.keys();
-  }
-
-  /** Answers an upgrade request: with a WebSocket on /ws, with an HTTP error elsewhere. `isOwn`: where from has been looked at. */
+  /** Answers an upgrade request: with a WebSocket on /ws, with an HTTP error elsewhere. `isOwn`: the origin was checked already. */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, { isOwn = false } = {}): void {
-    const { config } = this.#options;
+    const { config, clients } = this.#options;
     let url: URL;
     try {
       url = new URL(request.url ?? '/', 'ws://local');
@@ -112,30 +86,30 @@ export class Sockets {
     if (url.pathname !== '/ws') return refuse(socket, '404 Not Found', 'WebSocket is served at /ws');
     if (!isOwn && !isAllowedOrigin(config.CORS_ORIGINS, request.headers.origin))
       return refuse(socket, '403 Forbidden', 'this origin is not allowed');
-    if (this.#options.isLeaving()) return refuse(socket, '503 Service Unavailable', 'this replica is leaving');
-    if (this.#options.isFull()) return refuse(socket, '503 Service Unavailable', 'this replica is full');
+    if (clients.isLeaving) return refuse(socket, '503 Service Unavailable', 'this replica is leaving');
+    if (clients.isFull) return refuse(socket, '503 Service Unavailable', 'this replica is full');
     this.#server.handleUpgrade(request, socket, head, (ws) =>
       this.#open(ws, socket as Socket, url, forwardedFor(request)),
     );
   }
 
   #open(ws: ClientSocket, socket: Socket, url: URL, forwardedFor: string | null): void {
-    const { metrics } = this.#options;
+    const { metrics, clients } = this.#options;
     ws.on('error', this.#onError);
     ws.on('close', this.#onClose);
     metrics.opened.inc();
     socket.setNoDelay(true);
     const connection = new Connection(ws, socket, forwardedFor);
-    const speaker = this.#speaker(connection, ws.protocol, url);
-    if (!speaker) return;
+    connection.protocol = this.#protocol(connection, ws.protocol, url);
+    if (!connection.protocol) return;
     ws.connection = connection;
-    this.#connections.set(connection, speaker);
+    clients.add(connection);
     ws.pingSlot = this.#wheel.add(connection);
     ws.tickSlot = this.#ticks.add(connection);
     ws.on('message', this.#onMessage);
     ws.on('pong', onPong);
     ws.on('ping', this.#onPing);
-    // a closure, as another property would make a shape of its own of the sockets that are written to (main.ts)
+    // a closure: another property would give a shape of their own to the sockets that are written to (main.ts)
     socket.on('data', (bytes: Buffer) => {
       if (!connection.countPiece(bytes.length)) refuseFlood(connection);
     });
@@ -156,7 +130,7 @@ export class Sockets {
   readonly #onPing = ofSocket((ws, payload: Buffer): void => {
     const connection = ws.connection!;
     connection.alive = true;
-    // who does not read its pongs gets none
+    // a client that does not read its pongs gets none
     if (counted(connection) && connection.outlet.queuedBytes < this.#options.config.MAX_QUEUE_BYTES) ws.pong(payload);
   });
 
@@ -166,68 +140,52 @@ export class Sockets {
       this.#ticks.remove(connection, tickSlot);
       this.#inbox.forget(connection);
       connection.outlet.end();
-      this.#connections.get(connection)?.end();
-      this.#connections.delete(connection);
+      connection.protocol?.end();
+      this.#options.clients.remove(connection);
     }
     this.#options.metrics.disconnects.inc({ code: String(code) });
   });
 
-  /** Who speaks on the connection; null: it is being closed, with the reason. */
-  #speaker(connection: Connection, protocol: string, url: URL): Speaker | null {
-    const wrong = wrongParameter(url, protocol !== subprotocol);
+  /** What is spoken on the connection; null: the connection is being closed, with the reason. */
+  #protocol(connection: Connection, name: string, url: URL): Protocol | null {
+    const wrong = wrongParameter(url, name !== subprotocol);
     if (wrong !== null) {
       connection.close(closeCodes.malformed, wrong);
       return null;
     }
-    if (protocol === subprotocol) return new Session(connection, this.#sessionDeps);
-    const wish = plainWish(url, this.#options);
-    if (!('error' in wish)) return new Plain(connection, wish, this.#options);
-    connection.close(wish.code, wish.error);
+    if (name === subprotocol) return new Session(connection, this.#sessionDeps);
+    const request = plainRequest(url, this.#options);
+    if (!('error' in request)) return new Plain(connection, request, this.#options);
+    connection.close(request.code, request.error);
     return null;
   }
 
-  #hear(connection: Connection, message: Buffer): void {
+  #handle(connection: Connection, message: Buffer): void {
     connection.alive = true;
-    if (connection.outlet.open) this.#connections.get(connection)?.receive(message.toString());
+    if (connection.outlet.open) connection.protocol?.receive(message.toString());
   }
 
   #ping(connection: Connection, now: number): void {
     const found = connection.check(now, this.#options.config.STALL_TIMEOUT_MS);
-    if (found === 'dead') connection.terminate();
+    if (found === 'dead') connection.cut();
     else if (found === 'stalled') connection.close(closeCodes.tooSlow, 'nothing was read for too long');
   }
 
-  /** Those who are here, the oldest first, as far as it is about their leaving. */
-  *guests(): Iterable<Guest> {
-    for (const [connection, speaker] of this.#connections) {
-      yield {
-        outlet: connection.outlet,
-        openedAt: connection.openedAt,
-        resumes: speaker.resumes,
-        tell: (afterMs) => speaker.drain(afterMs),
-        dismiss: (why) => connection.close(closeCodes.restart, why),
-      };
-    }
-  }
-
-  /** To be called when it takes no more and has closed those it had: resolves when they are gone. */
-  readonly stop = once(async () => {
-    const gone = performance.now() + goodbyeMs;
-    while (this.#connections.size > 0 && performance.now() < gone) await sleep(20);
-    for (const connection of this.#connections.keys()) connection.terminate();
+  /** To be called when no client is left. */
+  stop(): void {
     this.#wheel.stop();
     this.#ticks.stop();
     this.#inbox.stop();
     this.#server.close();
-  });
+  }
 }
 
 /** As an event handler: `ws` calls it with the socket as `this`. */
-function ofSocket<Words extends unknown[]>(
-  handle: (ws: ClientSocket, ...words: Words) => void,
-): (this: WebSocket, ...words: Words) => void {
-  return function (...words) {
-    handle(this as ClientSocket, ...words);
+function ofSocket<Args extends unknown[]>(
+  handle: (ws: ClientSocket, ...args: Args) => void,
+): (this: WebSocket, ...args: Args) => void {
+  return function (...args) {
+    handle(this as ClientSocket, ...args);
   };
 }
 
@@ -237,7 +195,7 @@ const onPong = ofSocket((ws) => {
   counted(connection);
 });
 
-/** Counts a frame. False: it is not to be looked at. */
+/** Counts a frame. False: it must not be handled. */
 function counted(connection: Connection): boolean {
   if (connection.countFrame()) return connection.outlet.open;
   refuseFlood(connection);
@@ -245,7 +203,7 @@ function counted(connection: Connection): boolean {
 }
 
 function refuseFlood(connection: Connection): void {
-  // one that is being closed is not read to its end either
+  // a connection that is being closed is not read to its end either
   if (connection.outlet.open) connection.refuse(closeCodes.tooMany, 'too many messages');
   else connection.ws.pause();
 }
@@ -267,7 +225,7 @@ export function refuse(socket: Duplex, status: string, detail: string): void {
     detail,
   });
   socket.on('error', destroyThis);
-  // nobody else ends it: one whose client keeps its side open would stay for ever, and keep the server from closing
+  // nothing else ends the socket: where the client keeps its side open, it would stay for ever and keep the server from closing
   socket.once('finish', () => socket.destroy());
   socket.end(
     `HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-type: application/problem+json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,

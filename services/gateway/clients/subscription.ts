@@ -1,6 +1,6 @@
 /**
- * What one `subscribe` of plank.v1 (or one event stream) goes through: begins where it was asked to, with a snapshot or
- * behind a position, follows the log, and begins anew where that cannot go on.
+ * What a client asked for by one `subscribe` of plank.v1, or by one event stream. A subscription begins as asked: with a snapshot, after a
+ * position, or now. It follows the log by its cursor, and begins again where the cursor cannot go on.
  */
 import { isDeepStrictEqual } from 'node:util';
 import { DatabaseError, isUnavailable } from '#shared/postgres/postgres.ts';
@@ -11,16 +11,16 @@ import { formatPosition, type Position, type ProtocolErrorCode, type ResyncReaso
 import { TooSlow } from '../bounds/budget.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import { eventIds, framed } from '../channels/framing.ts';
-import { type Asked, Refused, wordsOf } from '../channels/row-query.ts';
-import type { ChannelWords, FilteredChannel } from '../channels/rows-channel.ts';
-import { type Listeners, Subscription } from '../relay/cursor.ts';
+import { queryOf, Refused, type RowQuery, type RowRequest } from '../channels/row-query.ts';
+import type { RowsChannel } from '../channels/rows-channel.ts';
+import type { Cursor, CursorOwner } from '../relay/cursor.ts';
 import type { Feed } from '../relay/feed.ts';
 import type { Hub } from '../relay/hub.ts';
 import type { Outlet } from '../relay/outlet.ts';
 import type { Snapshots } from '../relay/snapshot.ts';
 import { Altered } from '../relay/snapshot-transaction.ts';
 
-export interface SubscriberDeps {
+export interface SubscriptionDeps {
   catalog: Catalog;
   hub: Hub;
   feed: Feed;
@@ -31,14 +31,14 @@ export interface SubscriberDeps {
 
 /** insufficient_privilege */
 const noRight = '42501';
-/** Refusals of other kinds may be of a table that was altered: the feed is about to tell. */
+/** Postgres may refuse because the table was altered, which the feed is about to report: so other refusals are tried again so often. */
 const maxRefusals = 5;
-/** of reading rows, in a row, which are neither refusals nor for want of Postgres */
+/** failures in a row to read rows that are neither refusals nor an outage of Postgres */
 const maxFailures = 5;
-/** So often the rows are begun for a client that does not take them in time. */
+/** the rows are begun so often for a client that does not take them in time */
 const maxSlow = 3;
 
-/** Postgres has understood what it was asked for, and will not answer it (it is not that it cannot at the moment). */
+/** Postgres understood the query and refuses it. It would do so again. */
 function isRefusal(error: unknown): error is DatabaseError {
   return error instanceof DatabaseError && /^(0A|22|42|54)/.test(error.code ?? '');
 }
@@ -49,133 +49,136 @@ function unreadable({ code }: DatabaseError): string {
     : `Postgres refuses to read these rows (SQLSTATE ${code})`;
 }
 
-/** Whose a subscriber is. */
-export interface Owner {
-  /** It ended by itself: what it asked for cannot be answered any more, and its client has been told. */
-  onEnded(subscriber: Subscriber): void;
+export interface SubscriptionOwner {
+  /** The subscription ended by itself: the request can no longer be served, and the client was sent an error. */
+  onEnded(subscription: Subscription): void;
 }
 
-export class Subscriber implements Listeners {
-  readonly subscription: Subscription;
-  readonly #deps: SubscriberDeps;
-  readonly #wantsRows: boolean;
-  readonly #owner: Owner;
-  /** to be asked again when the table is another one: its words may mean something else then than those of others do */
-  readonly #asked: Asked;
-  /** of the rows that are on their way: stops them when something else begins or ends */
+export class Subscription implements CursorOwner {
+  readonly cursor: Cursor;
+  /** the cursor's channel */
+  channel: RowsChannel<Cursor>;
+  readonly #deps: SubscriptionDeps;
+  readonly #owner: SubscriptionOwner;
+  /** resolved again when the table was altered: the same request can mean something else then */
+  readonly #request: RowRequest;
+  /** stops the rows that are being read and sent, when something else begins or the subscription ends */
   #reading: AbortController | undefined;
-  /** begun anew, and not live since: no position says what the client has */
+  /** begun again, and not live since: no position says what the client has */
   #isBeginning = false;
-  /** its client takes positions of the connection for its own: it was told that it is live, and has not been told otherwise since */
-  toldLive = false;
-  /** asked to go on behind a position, and neither live nor begun anew since */
+  /** the client takes positions of the connection for its own: it was sent `live`, and no `resync` since */
+  wasSentLive = false;
+  /** asked to go on after a position, and neither live nor begun again since */
   #isResuming = false;
 
-  constructor(outlet: Outlet, wish: { words: ChannelWords; snapshot: boolean }, owner: Owner, deps: SubscriberDeps) {
+  constructor(
+    outlet: Outlet,
+    { query, snapshot }: { query: RowQuery; snapshot: boolean },
+    owner: SubscriptionOwner,
+    deps: SubscriptionDeps,
+  ) {
     this.#deps = deps;
-    this.#wantsRows = wish.snapshot;
     this.#owner = owner;
-    this.subscription = new Subscription(this.#channelOf(wish.words, outlet), outlet, this);
-    this.subscription.keepsRows = wish.snapshot;
-    // mostly all who share a channel use the same words, and one copy of them is enough
-    const { asked } = this.channel.words;
-    this.#asked = isDeepStrictEqual(asked, wish.words.asked) ? asked : wish.words.asked;
-    deps.hub.join(this.subscription);
+    this.channel = this.#channelFor(query, outlet);
+    this.cursor = deps.hub.follow(this.channel, outlet, this);
+    this.cursor.keepsRows = snapshot;
+    // most clients that share a channel write the same request: one copy of it is enough
+    const { request } = this.channel.query;
+    this.#request = isDeepStrictEqual(request, query.request) ? request : query.request;
   }
 
-  get channel(): FilteredChannel {
-    return this.subscription.channel as FilteredChannel;
-  }
-
-  /** Begins behind a position, or with the rows, or now. */
+  /** Begins after a position, or with the rows, or now. */
   begin(from: Position | null): void {
-    const { hub, feed } = this.#deps;
+    const { feed } = this.#deps;
     this.#isResuming = from !== null;
-    if (!from) this.#beginAnew();
-    else if (feed.isUnheardOf(from)) void this.#beginJudged(from);
-    else if (!feed.isOfThisHistory(from)) this.onGone('epoch', null);
-    else void hub.catchUp(this.subscription, from.seq);
+    if (!from) this.#beginAgain();
+    else if (feed.isUnheardOf(from)) void this.#beginWhenJudged(from);
+    else if (!feed.isOfThisHistory(from)) this.onInterrupted('epoch', null);
+    else void this.cursor.catchUp(from.seq);
   }
 
-  async #beginJudged(from: Position): Promise<void> {
-    const { hub, feed } = this.#deps;
-    const isOurs = await feed.judge(from);
-    // the client may have left, and a lost history may have begun it anew
-    if (!this.#isResuming || this.subscription.state === 'ended') return;
-    if (isOurs) void hub.catchUp(this.subscription, from.seq);
-    else this.onGone('epoch', null);
+  async #beginWhenJudged(from: Position): Promise<void> {
+    const isOurs = await this.#deps.feed.judge(from);
+    // the client may have left, or the loss of the history may have made it begin again
+    if (!this.#isResuming || this.cursor.state === 'ended') return;
+    if (isOurs) void this.cursor.catchUp(from.seq);
+    else this.onInterrupted('epoch', null);
   }
 
-  /** What was sent is void. Begins anew with the rows, where they were asked for; else goes on in the log. */
-  onGone(reason: ResyncReason, behind: number | null): void {
-    if (this.subscription.state === 'ended') return;
-    const { hub } = this.#deps;
-    hub.pause(this.subscription);
-    this.#resumed('gone');
-    const goesOn = behind !== null && !this.#wantsRows;
+  /** What was sent is void. Begins again with the rows, where they were asked for; else goes on in the log. */
+  onInterrupted(reason: ResyncReason, after: number | null): void {
+    const { cursor } = this;
+    if (cursor.state === 'ended') return;
+    cursor.pause();
+    this.#countResume('gone');
+    const goesOn = after !== null && !cursor.keepsRows;
     this.#isBeginning = !goesOn;
     if (!this.#readapt()) return;
-    this.#resync(reason, goesOn ? behind : null);
-    if (goesOn) void hub.catchUp(this.subscription, behind);
-    else this.#beginAnew();
+    this.#resync(reason, goesOn ? after : null);
+    if (goesOn) void cursor.catchUp(after);
+    else this.#beginAgain();
   }
 
   onAltered(): void {
-    const { state } = this.subscription;
+    const { state, keepsRows } = this.cursor;
     if (state === 'ended') return;
-    // who is behind and keeps no rows hears of it where it comes in the log
-    if (state === 'catching-up' && !this.#wantsRows) this.#readapt();
-    else this.onGone('shape', this.#deps.hub.seq);
-  }
-
-  #resync(reason: ResyncReason, behind: number | null): void {
-    this.toldLive = false;
-    this.#deps.metrics.resyncs.inc({ reason });
-    const { name: ch, words } = this.channel;
-    const message = { type: 'resync', ch, reason, key: words.table.keyColumns };
-    if (behind === null) return this.#write(message);
-    const pos = formatPosition({ epoch: this.#deps.hub.epoch, seq: behind });
-    this.#write({ ...message, pos }, pos);
-  }
-
-  end(): void {
-    if (this.subscription.state === 'ended') return;
-    this.#reading?.abort();
-    this.#deps.hub.leave(this.subscription);
-  }
-
-  #channelOf(words: ChannelWords, { framing }: Outlet): FilteredChannel {
-    return this.#deps.hub.filteredChannel(words, (this.#isBeginning && framing.beforeLive) || framing);
-  }
-
-  #resumed(result: 'ok' | 'gone'): void {
-    if (this.#isResuming) this.#deps.metrics.resumes.inc({ result });
-    this.#isResuming = false;
+    // a client that catches up and keeps no rows is sent the resync where the change of shape comes in the log
+    if (state === 'catching-up' && !keepsRows) this.#readapt();
+    else this.onInterrupted('shape', this.#deps.hub.seq);
   }
 
   onLive(): void {
     const { hub } = this.#deps;
-    this.toldLive = true;
-    this.#resumed('ok');
+    this.wasSentLive = true;
+    this.#countResume('ok');
     if (this.#isBeginning) {
       this.#isBeginning = false;
-      hub.move(this.subscription, this.#channelOf(this.channel.words, this.subscription.outlet));
+      this.#moveTo(this.channel.query);
     }
     const pos = formatPosition(hub);
     this.#write({ type: 'live', ch: this.channel.name, pos }, pos);
   }
 
-  /** Asks the same of the table as it is now. False: it cannot be asked any more, and the subscription has ended. */
+  end(): void {
+    if (this.cursor.state === 'ended') return;
+    this.#reading?.abort();
+    this.cursor.end();
+  }
+
+  #channelFor(query: RowQuery, { framing }: Outlet): RowsChannel<Cursor> {
+    return this.#deps.hub.channels.forRows(query, (this.#isBeginning && framing.beforeLive) || framing);
+  }
+
+  #moveTo(query: RowQuery): void {
+    this.channel = this.#channelFor(query, this.cursor.outlet);
+    this.cursor.move(this.channel);
+  }
+
+  #countResume(result: 'ok' | 'gone'): void {
+    if (this.#isResuming) this.#deps.metrics.resumes.inc({ result });
+    this.#isResuming = false;
+  }
+
+  #resync(reason: ResyncReason, after: number | null): void {
+    this.wasSentLive = false;
+    this.#deps.metrics.resyncs.inc({ reason });
+    const { name: ch, table } = this.channel;
+    const message = { type: 'resync', ch, reason, key: table.keyColumns };
+    if (after === null) return this.#write(message);
+    const pos = formatPosition({ epoch: this.#deps.hub.epoch, seq: after });
+    this.#write({ ...message, pos }, pos);
+  }
+
+  /** Resolves the request against the table as it is now. False: it cannot be served any more, and the subscription has ended. */
   #readapt(): boolean {
-    const { hub, catalog } = this.#deps;
     try {
-      const { name, words: former } = this.channel;
-      const words = wordsOf(this.#asked, catalog);
+      const { name, query: former } = this.channel;
+      const query = queryOf(this.#request, this.#deps.catalog);
       // the filter may mean something else for other types
-      if (words.filter?.key !== former.filter?.key)
+      if (query.filter?.key !== former.filter?.key)
         throw new Refused('UNAVAILABLE', 'the table was altered: subscribe again');
       // the client knows the channel by its name
-      hub.move(this.subscription, this.#channelOf({ ...words, name }, this.subscription.outlet));
+      this.#moveTo({ ...query, name });
       return true;
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
@@ -184,9 +187,9 @@ export class Subscriber implements Listeners {
     }
   }
 
-  /** Tells the client that the subscription has ended. */
+  /** Ends the subscription, and sends the client why. */
   #refuse(code: ProtocolErrorCode, message: string): void {
-    const { outlet } = this.subscription;
+    const { outlet } = this.cursor;
     const retry = code === 'UNAVAILABLE';
     const text = JSON.stringify({ type: 'error', ch: this.channel.name, code, message, retry });
     outlet.write(framed(outlet.framing, text, retry ? eventIds.anew : eventIds.end));
@@ -194,17 +197,17 @@ export class Subscriber implements Listeners {
     this.end();
   }
 
-  #beginAnew(): void {
-    const { hub } = this.#deps;
+  #beginAgain(): void {
+    const { cursor } = this;
     this.#reading?.abort();
     this.#isBeginning = true;
-    this.subscription.began = -1;
-    hub.move(this.subscription, this.#channelOf(this.channel.words, this.subscription.outlet));
-    if (this.#wantsRows) void this.#snapshot();
-    else void hub.catchUp(this.subscription, hub.seq);
+    cursor.began = -1;
+    this.#moveTo(this.channel.query);
+    if (cursor.keepsRows) void this.#snapshot();
+    else void cursor.catchUp(this.#deps.hub.seq);
   }
 
-  /** Until it succeeds, or something else began or ended meanwhile. */
+  /** Ends when it has succeeded, or when something else began or ended meanwhile. */
   async #snapshot(): Promise<void> {
     const reading = new AbortController();
     this.#reading = reading;
@@ -214,55 +217,52 @@ export class Subscriber implements Listeners {
   }
 
   async #readRows(signal: AbortSignal): Promise<void> {
-    const { hub, snapshots, log } = this.#deps;
-    const { outlet } = this.subscription;
-    const mine = () => !signal.aborted && outlet.open;
+    const { snapshots, log } = this.#deps;
+    const { outlet } = this.cursor;
+    const isWanted = () => !signal.aborted && outlet.open;
     const backoff = new Backoff(100, 5_000);
-    let begun = false;
+    let hasBegun = false;
     let refusals = 0;
     let failures = 0;
     let slow = 0;
-    while (mine()) {
+    while (isWanted()) {
       try {
         const start = await snapshots.read(outlet, this.channel, signal, async (page, more) => {
-          if (!mine()) return false;
-          begun = true;
-          const { name } = this.channel;
-          outlet.write(this.channel.wrapped(`{"type":"rows","ch":"${name}",${page},"more":${more}}`));
+          if (!isWanted()) return false;
+          hasBegun = true;
+          outlet.write(this.channel.frame(`{"type":"rows","ch":"${this.channel.name}",${page},"more":${more}}`));
           await outlet.drained();
-          return mine();
+          return isWanted();
         });
-        if (!start || !mine()) return;
-        this.subscription.skip = start.skip();
-        void hub.catchUp(this.subscription, start.seq);
+        if (start && isWanted()) void this.cursor.catchUp(start.seq, start.alreadySeen());
         return;
       } catch (error) {
-        if (mine() && isRefusal(error) && (error.code === noRight || ++refusals >= maxRefusals)) {
+        if (isWanted() && isRefusal(error) && (error.code === noRight || ++refusals >= maxRefusals)) {
           log.error({ err: error, channel: this.channel.name }, 'Postgres refuses a snapshot');
           this.#refuse('UNREADABLE', unreadable(error));
           return;
         }
         const isFailure = !(error instanceof TooSlow) && !isUnavailable(error);
-        if (mine() && isFailure && ++failures >= maxFailures) {
+        if (isWanted() && isFailure && ++failures >= maxFailures) {
           log.error({ err: error, channel: this.channel.name }, 'gave up a snapshot that cannot be read');
           this.#refuse('UNAVAILABLE', 'the rows cannot be read at the moment');
           return;
         }
-        if (mine() && error instanceof TooSlow && ++slow >= maxSlow) {
+        if (isWanted() && error instanceof TooSlow && ++slow >= maxSlow) {
           this.#refuse('UNAVAILABLE', 'the rows were read too slowly');
           return;
         }
         if (!(error instanceof TooSlow) && !(error instanceof Altered))
           log.warn({ err: error, channel: this.channel.name }, 'could not read a snapshot, trying again');
-        // half of the rows are there: void
-        if (begun && mine()) this.#resync('retention', null);
-        begun = false;
+        // the client has some of the rows: they are void
+        if (hasBegun && isWanted()) this.#resync('retention', null);
+        hasBegun = false;
         await sleep(backoff.next(), signal);
       }
     }
   }
 
   #write(message: object, position: string | null = null): void {
-    this.subscription.outlet.write(this.channel.wrapped(JSON.stringify(message), position));
+    this.cursor.outlet.write(this.channel.frame(JSON.stringify(message), position));
   }
 }

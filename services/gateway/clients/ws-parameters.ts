@@ -1,8 +1,8 @@
-/** The query parameters of /ws: which there are in each mode. One that is not known is refused by its name, as REST does it. */
+/** The query parameters of /ws in each mode. An unknown one is refused by its name, as REST does. */
 
 const plainParameters = ['tables', 'since'];
 
-/** What is wrong with the parameters of a URL; null: nothing. */
+/** What is wrong with the parameters of a URL; null: nothing is. */
 export function wrongParameter(url: URL, isPlain: boolean): string | null {
   const known = isPlain ? plainParameters : [];
   const seen = new Set<string>();
@@ -21,5 +21,5 @@ function reason(name: string, isPlain: boolean): string {
   return similar ? `is no parameter of /ws; did you mean ${similar}?` : `is no parameter of /ws: there are ${there}`;
 }
 
-/** The same but for its end: table, tables[], tablenames, from for since is not. */
+/** Equal in the first four letters: `table`, `tables[]` and `tablenames` are similar to `tables`. */
 const isSimilar = (known: string, name: string): boolean => name.startsWith(known.slice(0, 4));

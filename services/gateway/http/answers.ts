@@ -4,7 +4,7 @@
  * connection.
  */
 import type { Response } from 'express';
-import { Room } from '../bounds/budget.ts';
+import { Budget } from '../bounds/budget.ts';
 import { PlankError } from './errors.ts';
 import { entityTag } from './precondition.ts';
 
@@ -17,7 +17,7 @@ const takeMs = 5 * 60_000;
 const smallCharacters = 64 * 1024;
 
 export class Answers {
-  readonly #room = new Room(maxCharacters, patienceMs);
+  readonly #room = new Budget(maxCharacters, patienceMs);
 
   /** Sends a row that was written. A truncated row gets no ETag, as a tag stands for the whole row. */
   sendWritten(response: Response, row: string): void {

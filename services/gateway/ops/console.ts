@@ -7,12 +7,11 @@ import { type Request, type RequestHandler, Router } from 'express';
 import type { Roster } from '#shared/bus/roster.ts';
 import type { Pool } from '#shared/postgres/postgres.ts';
 import { Limiter } from '../bounds/limiter.ts';
-import { FilteredChannel } from '../channels/rows-channel.ts';
 import type { Clients } from '../clients/clients.ts';
 import { invalidFields, PlankError } from '../http/errors.ts';
 import { methodNotAllowed, named } from '../http/routes.ts';
 import { explain, type OpsExplainDeps } from './explain.ts';
-import { type ExplainDeps, explainHere, question, wordsOf } from './explain-gateway.ts';
+import { type ExplainDeps, explainHere, question } from './explain-gateway.ts';
 import { LogFigures } from './log-figures.ts';
 import { type ChannelsAnswer, OpsView } from './view.ts';
 
@@ -117,13 +116,10 @@ export class Console {
 
   /** The most subscribed first. */
   #channels(limit: number): ChannelsAnswer['channels'] {
-    const channels = Array.from(this.#options.hub.channels(), (channel) => ({
-      // equal for equal requests, on every replica and over every transport
-      name: channel instanceof FilteredChannel ? channel.name : channel.key,
-      subscribers: channel.users.size,
-      channel,
-    }));
-    channels.sort((a, b) => b.subscribers - a.subscribers);
-    return channels.slice(0, limit).map(({ channel, ...counted }) => ({ ...counted, ...wordsOf(channel) }));
+    const channels = Array.from(this.#options.hub.channels);
+    channels.sort((a, b) => b.members.size - a.members.size);
+    return channels
+      .slice(0, limit)
+      .map((channel) => ({ name: channel.name, subscribers: channel.members.size, ...channel.describe() }));
   }
 }

@@ -8,12 +8,11 @@ import { z } from 'zod';
 import { type Batch, BatchReader, isBreak } from '#shared/log/batch.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import { Change } from '../channels/change.ts';
-import { FilteredChannel } from '../channels/rows-channel.ts';
-import { type Channel, TablesChannel } from '../channels/tables-channel.ts';
+import type { Channel } from '../channels/channel.ts';
+import type { Client } from '../clients/client.ts';
 import type { Clients } from '../clients/clients.ts';
-import type { Peer } from '../clients/connection.ts';
 import { ImageError } from '../filter/row-filter.ts';
-import type { Subscription } from '../relay/cursor.ts';
+import type { Cursor } from '../relay/cursor.ts';
 import type { History } from '../relay/history.ts';
 import type { Hub } from '../relay/hub.ts';
 
@@ -68,15 +67,15 @@ export interface ExplainDeps {
 /** Rejects if the change cannot be read from memory, Redis or Postgres. */
 export async function explainHere(asked: Question, deps: ExplainDeps): Promise<ReplicaAnswer> {
   const { hub, catalog, clients } = deps;
-  const peer = asked.client === undefined ? undefined : clients.find(asked.client);
+  const client = asked.client === undefined ? undefined : clients.find(asked.client);
   const change = await findChange(asked, deps);
   const table = catalog.byId(change.relation)?.name;
   let subscriptions = 0;
   let matched = 0;
-  for (const channel of hub.channels()) {
-    if (!isAbout(channel, table) || subscriptions > maxTested) continue;
-    subscriptions += channel.users.size;
-    if (effectOn(channel, change) !== null) matched += channel.users.size;
+  for (const channel of hub.channels) {
+    if (table === undefined || !channel.covers(table) || subscriptions > maxTested) continue;
+    subscriptions += channel.members.size;
+    if (effectOn(channel, change) !== null) matched += channel.members.size;
   }
   return {
     epoch: hub.epoch,
@@ -84,7 +83,7 @@ export async function explainHere(asked: Question, deps: ExplainDeps): Promise<R
     mode: deps.mode(),
     subscriptions,
     matched,
-    client: peer ? judgeClient(peer, change, table, hub.seq) : null,
+    client: client ? judgeClient(client, change, table, hub.seq) : null,
   };
 }
 
@@ -98,28 +97,22 @@ async function findChange({ epoch, seq }: Question, { hub, history }: ExplainDep
   throw new Error(`the change ${seq} was not found in memory, Redis or the log`);
 }
 
-function judgeClient(peer: Peer, change: Change, table: string | undefined, seq: number): ReplicaAnswer['client'] {
-  const { address, mode, outlet } = peer;
-  const subscriptions = Array.from(outlet.subscriptions, (subscription) => judge(subscription, change, table, seq));
+function judgeClient(client: Client, change: Change, table: string | undefined, seq: number): ReplicaAnswer['client'] {
+  const { address, mode, outlet, cursors } = client;
+  const subscriptions = cursors.map((cursor) => judge(cursor, change, table, seq));
   return { address, mode, queuedBytes: outlet.queuedBytes, subscriptions };
 }
 
-function judge(subscription: Subscription, change: Change, table: string | undefined, seq: number): Judged {
-  const { channel, state, began, keepsRows } = subscription;
-  const cursor = state === 'live' ? seq : subscription.cursor;
-  const base = { ...wordsOf(channel), state, began, cursor };
-  if (!isAbout(channel, table)) return { ...base, effect: null, why: 'other-table' };
+function judge(place: Cursor, change: Change, table: string | undefined, seq: number): Judged {
+  const { channel, state, began, keepsRows } = place;
+  const cursor = state === 'live' ? seq : place.seq;
+  const base = { ...channel.describe(), state, began, cursor };
+  if (table === undefined || !channel.covers(table)) return { ...base, effect: null, why: 'other-table' };
   const effect = effectOn(channel, change);
   if (effect === 'shape') return { ...base, effect: null, why: 'shape' };
   if (change.seq <= began) return { ...base, effect, why: keepsRows ? 'in-rows' : 'began-later' };
   if (effect === null) return { ...base, effect, why: 'filter' };
   return { ...base, effect, why: change.seq <= cursor ? 'matched' : 'not-yet' };
-}
-
-function isAbout(channel: Channel, table: string | undefined): boolean {
-  if (table === undefined) return false;
-  if (channel instanceof FilteredChannel) return channel.words.table.name === table;
-  return channel instanceof TablesChannel && (channel.tables === null || channel.tables.includes(table));
 }
 
 /**
@@ -128,21 +121,10 @@ function isAbout(channel: Channel, table: string | undefined): boolean {
  */
 function effectOn(channel: Channel, change: Change): string | null {
   if (isBreak(change.action)) return null;
-  if (!(channel instanceof FilteredChannel)) return 'sent';
   try {
     return channel.effectOf(change);
   } catch (error) {
     if (error instanceof ImageError) return 'shape';
     throw error;
   }
-}
-
-/** A channel's table, filter and columns, as text. */
-export function wordsOf(channel: Channel): { table: string; filter: string | null; columns: string[] | null } {
-  if (channel instanceof FilteredChannel) {
-    const { table, filter, columns } = channel.words;
-    return { table: table.name, filter: filter?.text ?? null, columns: columns && [...columns] };
-  }
-  const { tables } = channel as TablesChannel;
-  return { table: tables?.join(', ') ?? 'every table', filter: null, columns: null };
 }

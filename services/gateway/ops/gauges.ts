@@ -5,8 +5,7 @@
 
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
 import type { Catalog } from '../catalog/catalog.ts';
-import type { FilteredChannel } from '../channels/rows-channel.ts';
-import { type Channel, TablesChannel } from '../channels/tables-channel.ts';
+import type { Channel } from '../channels/channel.ts';
 import type { Clients } from '../clients/clients.ts';
 import type { Hub } from '../relay/hub.ts';
 
@@ -18,44 +17,33 @@ interface GaugesOptions {
   hub: Hub;
   catalog: Catalog;
   clients: Clients;
-  sockets: { readonly count: number };
-  events: { readonly count: number };
   /** the leader's last seq, as the roster has it; null: no leader is heard */
   headSeq: () => number | null;
   isReady: () => boolean;
   isFresh: () => boolean;
 }
 
-export function showGauges({
-  metrics,
-  hub,
-  catalog,
-  clients,
-  sockets,
-  events,
-  headSeq,
-  isReady,
-  isFresh,
-}: GaugesOptions): void {
-  const { ready, fresh, connections, subscriptions, channels, behind, bufferedBytes, slowClients } = metrics;
+export function showGauges({ metrics, hub, catalog, clients, headSeq, isReady, isFresh }: GaugesOptions): void {
+  const { ready, fresh, connections, connectionsLimit, subscriptions, channels, behind, bufferedBytes, slowClients } =
+    metrics;
+  connectionsLimit.set(clients.max);
   ready.askedOf(() => ready.set(isReady() ? 1 : 0));
   fresh.askedOf(() => fresh.set(isFresh() ? 1 : 0));
   connections.askedOf(() => {
-    connections.set({ transport: 'websocket' }, sockets.count);
-    connections.set({ transport: 'sse' }, events.count);
+    for (const transport of ['websocket', 'sse'] as const) connections.set({ transport }, clients.count(transport));
   });
   /** By table, 0 for tables without subscriptions. A detached table disappears with its last subscription. */
   const byTable = (count: (channel: Channel) => number) => {
     const counts = new Map<string, number>([plain, ...catalog.tables.map(({ name }) => name)].map((name) => [name, 0]));
-    for (const channel of hub.channels()) {
-      const name = channel instanceof TablesChannel ? plain : (channel as FilteredChannel).words.table.name;
+    for (const channel of hub.channels) {
+      const name = channel.table?.name ?? plain;
       counts.set(name, (counts.get(name) ?? 0) + count(channel));
     }
     return counts;
   };
   subscriptions.askedOf(() => {
     subscriptions.reset();
-    for (const [table, count] of byTable(({ users }) => users.size)) subscriptions.set({ table }, count);
+    for (const [table, count] of byTable(({ members }) => members.size)) subscriptions.set({ table }, count);
   });
   channels.askedOf(() => {
     channels.reset();

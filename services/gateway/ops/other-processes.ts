@@ -4,10 +4,10 @@
  */
 import { gatewaysIn, leaderIn } from '#shared/bus/node-state.ts';
 import type { Roster } from '#shared/bus/roster.ts';
-import type { LeaderSaid } from '../relay/freshness.ts';
+import type { LeaderReport } from '../relay/freshness.ts';
 
 /** Where the leading listener is in the log; null if none is heard. */
-export function leaderOf(roster: Roster): LeaderSaid | null {
+export function leaderOf(roster: Roster): LeaderReport | null {
   const leader = leaderIn(roster.nodes());
   if (!leader) return null;
   const { node, instance, state } = leader;

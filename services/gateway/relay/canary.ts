@@ -1,19 +1,19 @@
 /**
- * Watches whether canaries come, and how long they take: what would hold up a change holds them up too. The rhythm is what the last
- * one said, or the leader says of itself, so that one is missed also where none has ever come.
+ * Watches whether canaries arrive, and how long they take: whatever holds up changes holds up canaries too. Their interval is the one in
+ * the last canary, or else the one that the leader reports, so that a canary is also missed where none has ever arrived.
  */
 import { type Batch, canariesOf } from '#shared/log/batch.ts';
 import type { Log } from '#shared/process/logger.ts';
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
 
 const lookMs = 250;
-/** how much later than its time a canary may come: as long as its interval is, within these bounds */
+/** a canary may be late by its interval, within these bounds */
 const minGraceMs = 1_000;
 const maxGraceMs = 5_000;
 
 interface CanaryWatchOptions {
-  /** how often the leader says that it commits one, in ms; 0: never; null: no leader is heard */
-  told: () => number | null;
+  /** the interval that the leader reports, in ms; 0: it commits no canaries; null: no leader reports */
+  reportedMs: () => number | null;
   log: Log;
   metrics: GatewayMetrics;
 }
@@ -21,7 +21,7 @@ interface CanaryWatchOptions {
 export class CanaryWatch {
   readonly #options: CanaryWatchOptions;
   #everyMs = 0;
-  /** when the last one came, or should have */
+  /** when the last one arrived, or should have */
   #since = 0;
   #lastMs: number | null = null;
   #late = false;
@@ -39,33 +39,33 @@ export class CanaryWatch {
     clearInterval(this.#timer);
   }
 
-  /** How long the last one took, in ms; null: none has come. */
+  /** How long the last one took, in ms; null: none has arrived. */
   get lastMs(): number | null {
     return this.#lastMs;
   }
 
-  /** The last one that should have come has not. */
+  /** The last one that should have arrived has not. */
   get late(): boolean {
     return this.#late;
   }
 
-  /** To be told of each batch when its changes have been written to sockets. */
-  passed(batch: Batch): void {
+  /** To be called with each batch after it was written to sockets. */
+  delivered(batch: Batch): void {
     for (const { atMs, everyMs } of canariesOf(batch)) {
       this.#lastMs = Math.max(0, Date.now() - atMs);
       this.#options.metrics.canarySeconds.observe(this.#lastMs / 1_000);
       this.#everyMs = everyMs;
       this.#since = performance.now();
-      if (this.#late) this.#options.log.info({ ms: this.#lastMs }, 'canaries come again');
+      if (this.#late) this.#options.log.info({ ms: this.#lastMs }, 'canaries arrive again');
       this.#late = false;
     }
   }
 
   #look(now: number): void {
-    const { told, metrics, log } = this.#options;
-    const toldMs = told();
-    if (toldMs !== null && toldMs !== this.#everyMs) {
-      this.#everyMs = toldMs;
+    const { metrics, log } = this.#options;
+    const reportedMs = this.#options.reportedMs();
+    if (reportedMs !== null && reportedMs !== this.#everyMs) {
+      this.#everyMs = reportedMs;
       this.#since = now;
     }
     const everyMs = this.#everyMs;
@@ -77,7 +77,7 @@ export class CanaryWatch {
     if (now - this.#since < everyMs + graceMs) return;
     this.#since += everyMs;
     metrics.canariesMissed.inc();
-    if (!this.#late) log.warn({ everyMs }, 'a canary did not come: changes may not arrive');
+    if (!this.#late) log.warn({ everyMs }, 'a canary did not arrive: changes may not arrive either');
     this.#late = true;
   }
 }

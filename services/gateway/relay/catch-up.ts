@@ -1,15 +1,15 @@
 /**
- * Takes subscriptions from their cursors to the present, each at its own pace: from the ring, else from history. A run ends in one of
- * three ways: the subscription is live; it has ended or another run has begun; or its owner is told that it cannot go on.
+ * One run of a cursor from its place in the log to the present, at its client's pace: from the ring, else from history. A run ends in
+ * one of three ways: the cursor is live; the run was cancelled or the client is gone; or the cursor cannot go on (an interruption).
  *
- *   reads fail, Postgres does not answer either   the run waits and tries again, without a bound
- *   reads fail, Postgres answers otherwise        tried again a few times, then given up
- *   a read brings nothing that is new             the same
- *   ahead of this gateway                         waits for the next batch, and asks now and then whether the position exists
- *   rows ahead of the log (skip)                  waits for the next batches; given up where those have not brought it
- *   the table's shape or rows changed             the owner is told, and goes on behind that
- *   a change cannot be judged                     a client that keeps rows is told at once, and so is one that goes on behind a row
- *                                                 above the bound; else nothing is sent up to the change of shape, of which it is told
+ *   reads fail, and so does Postgres            the run waits and tries again, without a bound
+ *   reads fail, but Postgres answers            tried again a few times, then given up
+ *   a read returns nothing new                  the same
+ *   the cursor is ahead of this gateway         waits for the next batch, and checks now and then that the position exists
+ *   the snapshot was ahead of the log           waits for the next batches; given up if they do not bring what the snapshot saw
+ *   the table's shape or rows changed           interruption; the owner goes on after that change
+ *   a change is undecodable                     interruption at once where the client keeps rows, or where the row was above the bound;
+ *                                               else nothing is sent up to the change of shape, which is the interruption
  */
 import { setImmediate as yieldToIo } from 'node:timers/promises';
 import { type Batch, splitAtBreaks } from '#shared/log/batch.ts';
@@ -17,139 +17,133 @@ import { PositionGone } from '#shared/log/log-reader.ts';
 import type { Log } from '#shared/process/logger.ts';
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
 import { Backoff, sleep } from '#shared/waiting.ts';
+import type { ResyncReason } from '#shared/wire.ts';
+import type { AlreadySeen } from '../channels/already-seen.ts';
 import { type Break, breaksOf } from '../channels/change.ts';
-import type { Frames, Ring } from '../channels/ring.ts';
-import { FilteredChannel } from '../channels/rows-channel.ts';
-import type { Gone, Subscription } from './cursor.ts';
-import type { History } from './history.ts';
+import type { Channel } from '../channels/channel.ts';
+import type { Frames } from '../channels/ring.ts';
+import type { Outlet } from './outlet.ts';
+import type { Present } from './present.ts';
 
-/** of memory that one subscription walks through before others get their turn; a batch holds 256 kB at most, or one large change */
+/** batches in memory that one run passes before others get their turn; a batch holds 256 kB at most, or one large change */
 const batchesPerTurn = 16;
-/** a run is given up after this many reads in a row that brought nothing … */
+/** a run is given up after this many reads in a row that returned nothing new … */
 const maxVainReads = 5;
 /** … and this time without progress, while Postgres answers */
 const maxVainMs = 5_000;
-/** a snapshot's unnumbered changes come with the next drain: later ones have come for this long, and they have not */
-const maxSkipMs = 30_000;
-/** between two looks at whether the position that a subscription waits for exists */
+/** the unnumbered changes that a snapshot saw come with the next drain: given up where later ones have come for this long */
+const maxSeamMs = 30_000;
+/** between two checks that a position ahead of this gateway exists */
 const aheadMs = 1_000;
 
-/** Where the log of this gateway is. */
-interface Present {
-  readonly epoch: number;
-  readonly seq: number;
-  goLive(subscription: Subscription): void;
-  /** a batch of history as it may be read at this moment */
-  readable(batch: Batch): Batch;
+/** Why a cursor cannot go on. */
+export interface Interruption {
+  reason: ResyncReason;
+  /** the seq after which the log can be followed again; null: unknown, only from now on */
+  after: number | null;
 }
 
-/** Why a subscription cannot go on, and behind which seq it can begin anew; null: not known. */
-interface Stop {
-  why: Gone;
-  behind: number | null;
+/** The cursor, as a run sees it. */
+interface Place {
+  readonly channel: Channel;
+  readonly outlet: Outlet;
+  readonly keepsRows: boolean;
+  /** the last seq that was written */
+  seq: number;
+  goLive(): void;
 }
 
-/** Reads have brought nothing for a while though Postgres answers, or what was waited for has not come. */
+export interface CatchUpDeps {
+  present: Present;
+  log: Log;
+  metrics: GatewayMetrics;
+}
+
+/** Reads have returned nothing new for a while although Postgres answers, or awaited changes have not come. */
 class Stuck extends Error {
   override readonly name = 'Stuck';
 }
 
-/** One run of one subscription. */
-interface Run {
-  /** still the subscription's last run, and somebody there to write to */
-  mine(): boolean;
-  /** nothing is sent up to the next change of shape: something before it cannot be judged */
-  isMute: boolean;
-  readonly backoff: Backoff;
-  vainReads: number;
-  vainSince: number;
-  /** when it began to wait for what a snapshot saw, and where the log was then */
-  waiting: { since: number; seq: number } | null;
-}
-
 export class CatchUp {
-  readonly #options: { history: History; ring: Ring; present: Present; log: Log; metrics: GatewayMetrics };
-  /** ends the waits for the next batch */
-  readonly #ahead = new Set<Subscription>();
+  readonly #deps: CatchUpDeps;
+  readonly #cursor: Place;
+  /** what a snapshot contains; null: there was none */
+  readonly #alreadySeen: AlreadySeen | null;
+  readonly #backoff = new Backoff(50, 2_000);
+  #isCancelled = false;
+  /** nothing is sent up to the next change of shape: a change before it is undecodable */
+  #isMute = false;
+  #vainReads = 0;
+  #vainSince = 0;
+  /** when the run began to wait for what a snapshot saw, and where the log was then */
+  #seam: { since: number; seq: number } | null = null;
+  /** ends the wait for the next batch; null: the run does not wait */
+  #wake: (() => void) | null = null;
 
-  constructor(options: { history: History; ring: Ring; present: Present; log: Log; metrics: GatewayMetrics }) {
-    this.#options = options;
+  constructor(deps: CatchUpDeps, cursor: Place, alreadySeen: AlreadySeen | null) {
+    this.#deps = deps;
+    this.#cursor = cursor;
+    this.#alreadySeen = alreadySeen;
   }
 
-  /**
-   * Takes a subscription from behind the seq `from` to live. Resolves when it is live, gone, or overtaken by another run; never
-   * rejects.
-   */
-  async run(subscription: Subscription, from: number): Promise<void> {
-    const { log, metrics } = this.#options;
-    this.wake(subscription);
-    const number = ++subscription.run;
-    const run: Run = {
-      mine: () => subscription.run === number && subscription.outlet.open,
-      isMute: false,
-      backoff: new Backoff(50, 2_000),
-      vainReads: 0,
-      vainSince: 0,
-      waiting: null,
-    };
-    subscription.state = 'catching-up';
-    subscription.cursor = from;
-    if (subscription.began < 0) subscription.began = from;
+  /** Resolves with why the cursor cannot go on; null: it is live, or the run was cancelled, or the client is gone. Never rejects. */
+  async run(): Promise<Interruption | null> {
+    const { log, metrics } = this.#deps;
     metrics.catchingUp.inc();
-    let stop: Stop | null = null;
+    let interruption: Interruption | null;
     try {
-      stop = await this.#walk(subscription, run);
+      interruption = await this.#walk();
     } catch (error) {
-      stop = { why: 'retention', behind: null };
+      interruption = { reason: 'retention', after: null };
       if (error instanceof Stuck) {
         metrics.catchUpsGivenUp.inc();
-        log.warn({ err: error, channel: subscription.channel.key }, 'gave up a subscription that could not catch up');
+        log.warn({ err: error, channel: this.#cursor.channel.key }, 'gave up a subscription that could not catch up');
       } else if (!(error instanceof PositionGone)) log.error({ err: error }, 'could not catch up');
     } finally {
       metrics.catchingUp.dec();
     }
-    if (stop && run.mine()) subscription.listeners.onGone(stop.why, stop.behind);
+    return this.#isWanted ? interruption : null;
   }
 
-  /** Ends a subscription's wait for the next batch. */
-  wake(subscription: Subscription): void {
-    if (!this.#ahead.delete(subscription)) return;
-    subscription.wake?.();
-    subscription.wake = null;
+  /** Another run begins, or the cursor ends. */
+  cancel(): void {
+    this.#isCancelled = true;
+    this.#wake?.();
   }
 
-  /** A batch has come. */
-  wakeAll(): void {
-    for (const subscription of this.#ahead) this.wake(subscription);
+  /** Nobody cancelled the run, and the client is there. */
+  get #isWanted(): boolean {
+    return !this.#isCancelled && this.#cursor.outlet.open;
   }
 
-  /** Resolves with why it ends here; null: it is live or overtaken. Throws PositionGone and Stuck. */
-  async #walk(subscription: Subscription, run: Run): Promise<Stop | null> {
-    const { history, present } = this.#options;
-    const { outlet } = subscription;
+  /** Resolves with why it ends here; null: live or cancelled. Throws PositionGone and Stuck. */
+  async #walk(): Promise<Interruption | null> {
+    const { present } = this.#deps;
+    const cursor = this.#cursor;
+    const { outlet } = cursor;
     let walked = 0;
-    while (run.mine()) {
+    while (this.#isWanted) {
       if (outlet.queuedBytes > 0) {
         // the transports end clients that take nothing for too long, which resolves this as well
         await outlet.drained();
-      } else if (subscription.cursor === present.seq) {
-        if (run.isMute) return { why: 'shape', behind: present.seq };
-        // what a snapshot saw and the log has not numbered yet must be dropped before this is live
-        if (!subscription.skip || subscription.skip.done) {
-          present.goLive(subscription);
+      } else if (cursor.seq === present.seq) {
+        if (this.#isMute) return { reason: 'shape', after: present.seq };
+        // changes that the snapshot saw and the log has not numbered yet must be dropped before the cursor is live
+        if (!this.#alreadySeen || this.#alreadySeen.done) {
+          cursor.goLive();
           return null;
         }
-        this.#checkSkip(run);
-        await this.#nextBatch(subscription, aheadMs);
-      } else if (subscription.cursor > present.seq) {
+        this.#checkSeam();
+        await this.#nextBatch();
+      } else if (cursor.seq > present.seq) {
         // another replica was further on, or the position is made up
-        await history.mustExist(subscription.cursor);
-        if (run.mine() && subscription.cursor > present.seq) await this.#nextBatch(subscription, aheadMs);
+        await present.history.mustExist(cursor.seq);
+        if (this.#isWanted && cursor.seq > present.seq) await this.#nextBatch();
       } else {
-        const recent = this.#options.ring.find(subscription.cursor + 1);
-        const stop = recent ? this.#send(subscription, run, recent.batch) : await this.#readHistory(subscription, run);
-        if (stop) return stop;
-        // a long way through memory must not hold the others up
+        const recent = present.ring.find(cursor.seq + 1);
+        const interruption = recent ? this.#send(recent.batch) : await this.#readHistory();
+        if (interruption) return interruption;
+        // a long way through memory must not hold up the others
         if (!recent || ++walked < batchesPerTurn) continue;
         walked = 0;
         await yieldToIo();
@@ -158,108 +152,119 @@ export class CatchUp {
     return null;
   }
 
-  /** Sends a page of history. What fails is only the read: what is thrown while sending is no reason to try again. */
-  async #readHistory(subscription: Subscription, run: Run): Promise<Stop | null> {
-    const { history, present } = this.#options;
-    const { outlet, cursor } = subscription;
+  /** Sends a page of history. Only a failed read is tried again: what is thrown while sending is no reason to. */
+  async #readHistory(): Promise<Interruption | null> {
+    const { present } = this.#deps;
+    const cursor = this.#cursor;
+    const { outlet, seq } = cursor;
     let batches: Batch[] = [];
     let failure: unknown;
     try {
-      batches = await history.read(cursor, present.epoch);
+      batches = await present.history.read(seq, present.epoch);
     } catch (error) {
       failure = error;
       if (error instanceof PositionGone) {
-        const later = await history.lift(cursor).catch((cause: unknown) => {
+        const later = await present.history.advancePast(seq).catch((cause: unknown) => {
           failure = cause;
         });
         if (later === null) throw error;
-        if (later !== undefined && run.mine()) subscription.cursor = later;
+        if (later !== undefined && this.#isWanted) cursor.seq = later;
       }
     }
     for (const batch of batches) {
-      if (!run.mine()) return null;
-      if (batch.lastSeq <= subscription.cursor) continue;
-      const stop = this.#send(subscription, run, present.readable(batch));
-      if (stop) return stop;
+      if (!this.#isWanted) return null;
+      if (batch.lastSeq <= cursor.seq) continue;
+      const interruption = this.#send(present.readable(batch));
+      if (interruption) return interruption;
       await outlet.drained();
     }
-    if (subscription.cursor !== cursor) {
-      run.backoff.reset();
-      run.vainReads = 0;
-    } else if (run.mine()) await this.#vain(run, failure);
+    if (cursor.seq !== seq) {
+      this.#backoff.reset();
+      this.#vainReads = 0;
+    } else if (this.#isWanted) await this.#retryLater(failure);
     return null;
   }
 
-  /** A read has brought nothing. Throws Stuck where that will not change. */
-  async #vain(run: Run, failure: unknown): Promise<void> {
-    const { history, log } = this.#options;
+  /** A read returned nothing new. Throws Stuck where trying again has not helped. */
+  async #retryLater(failure: unknown): Promise<void> {
+    const { present, log } = this.#deps;
     const now = performance.now();
-    if (run.vainReads++ === 0) run.vainSince = now;
+    if (this.#vainReads++ === 0) this.#vainSince = now;
     log.debug({ err: failure }, 'could not read history, trying again');
-    if (run.vainReads >= maxVainReads && now - run.vainSince >= maxVainMs) {
-      if (await history.answers()) throw new Stuck('history cannot be read on from here', { cause: failure });
-      run.vainReads = 0;
+    if (this.#vainReads >= maxVainReads && now - this.#vainSince >= maxVainMs) {
+      if (await present.history.answers()) throw new Stuck('history cannot be read on from here', { cause: failure });
+      this.#vainReads = 0;
     }
-    await sleep(run.backoff.next());
+    await sleep(this.#backoff.next());
   }
 
-  #checkSkip(run: Run): void {
-    const { seq } = this.#options.present;
+  #checkSeam(): void {
+    const { seq } = this.#deps.present;
     const now = performance.now();
-    run.waiting ??= { since: now, seq };
-    if (seq > run.waiting.seq && now - run.waiting.since >= maxSkipMs)
-      throw new Stuck('what the snapshot saw has not come');
+    this.#seam ??= { since: now, seq };
+    if (seq > this.#seam.seq && now - this.#seam.since >= maxSeamMs)
+      throw new Stuck('changes that the snapshot saw have not come');
   }
 
-  /** Resolves behind the next batch, after a while, or where the subscription is paused, overtaken or left before. */
-  #nextBatch(subscription: Subscription, ms: number): Promise<void> {
+  /** Resolves after the next batch, after a while, or when the run is cancelled. */
+  #nextBatch(): Promise<void> {
     return new Promise((resolve) => {
-      const timer = setTimeout(() => this.wake(subscription), ms * (0.5 + Math.random()));
-      subscription.wake = () => {
+      const timer = setTimeout(() => this.#wake?.(), aheadMs * (0.5 + Math.random()));
+      const wake = () => {
         clearTimeout(timer);
+        forget();
+        this.#wake = null;
         resolve();
       };
-      this.#ahead.add(subscription);
+      const forget = this.#deps.present.onNextBatch(wake);
+      this.#wake = wake;
     });
   }
 
-  /** Sends what of a batch lies behind the cursor, up to where the subscription cannot go on. */
-  #send(subscription: Subscription, run: Run, batch: Batch): Stop | null {
-    const stop = breakOf(subscription, batch);
-    if (!stop) return this.#pass(subscription, run, batch);
+  /** Sends the batch's changes after the cursor, up to where the cursor cannot go on. */
+  #send(batch: Batch): Interruption | null {
+    const stop = this.#breakIn(batch);
+    if (!stop) return this.#pass(batch);
     for (const part of splitAtBreaks(batch)) {
-      if (part.lastSeq <= subscription.cursor) continue;
-      const torn = part.firstSeq < stop.seq ? this.#pass(subscription, run, part) : null;
-      if (torn) return torn;
+      if (part.lastSeq <= this.#cursor.seq) continue;
+      const interruption = part.firstSeq < stop.seq ? this.#pass(part) : null;
+      if (interruption) return interruption;
       if (part.lastSeq >= stop.seq) break;
     }
-    return { why: stop.why, behind: stop.seq };
+    return { reason: stop.why, after: stop.seq };
   }
 
-  #pass(subscription: Subscription, run: Run, batch: Batch): Stop | null {
-    if (!run.isMute) {
-      const { buffer, torn } = this.#framesOf(subscription, batch);
-      subscription.outlet.write(buffer);
-      // whoever keeps no rows goes on behind the change of shape, and hears of it there
-      if (torn && subscription.keepsRows) return { why: 'shape', behind: null };
-      // behind a row above the bound, more can be judged
-      if (torn === 'left out') return { why: 'shape', behind: batch.lastSeq };
-      if (torn) run.isMute = true;
+  /** The first change in the batch that makes the client's rows void. */
+  #breakIn(batch: Batch): Break | undefined {
+    const { channel, seq } = this.#cursor;
+    const { table } = channel;
+    if (!table) return undefined;
+    return breaksOf(batch).find(
+      (one) => one.relation === table.id && one.seq > seq && !this.#alreadySeen?.saw(one.xid),
+    );
+  }
+
+  #pass(batch: Batch): Interruption | null {
+    const { outlet, keepsRows } = this.#cursor;
+    if (!this.#isMute) {
+      const { buffer, undecodable } = this.#framesOf(batch);
+      outlet.write(buffer);
+      // a client that keeps no rows goes on after the change of shape, and is sent the resync there
+      if (undecodable && keepsRows) return { reason: 'shape', after: null };
+      // after a row above the bound, other changes can be judged
+      if (undecodable === 'left out') return { reason: 'shape', after: batch.lastSeq };
+      if (undecodable) this.#isMute = true;
     }
-    subscription.cursor = batch.lastSeq;
+    this.#cursor.seq = batch.lastSeq;
     return null;
   }
 
-  #framesOf({ channel, cursor, skip }: Subscription, batch: Batch): Frames {
-    const recent = this.#options.ring.find(batch.firstSeq);
-    const isWhole = batch.firstSeq === cursor + 1 && (!skip || skip.done);
-    return isWhole && recent?.batch === batch ? channel.framesOf(recent) : channel.framesAfter(batch, cursor, skip);
+  #framesOf(batch: Batch): Frames {
+    const { channel, seq } = this.#cursor;
+    const recent = this.#deps.present.ring.find(batch.firstSeq);
+    const isWhole = batch.firstSeq === seq + 1 && (!this.#alreadySeen || this.#alreadySeen.done);
+    return isWhole && recent?.batch === batch
+      ? channel.framesOf(recent)
+      : channel.framesAfter(batch, seq, this.#alreadySeen);
   }
-}
-
-/** What makes the subscription's picture void in the batch first. */
-function breakOf({ channel, skip, cursor }: Subscription, batch: Batch): Break | undefined {
-  if (!(channel instanceof FilteredChannel)) return undefined;
-  const { id } = channel.words.table;
-  return breaksOf(batch).find(({ relation, seq, xid }) => relation === id && seq > cursor && !skip?.saw(xid));
 }

@@ -1,13 +1,13 @@
 /**
- * This gateway's cursor into the log: turns the fan-out's tail and, where that lacks something, the log in Postgres into one
- * dense sequence of batches for the hub.
+ * This gateway's own place in the log: makes one dense sequence of batches for the hub, from the fan-out and, where the fan-out lacks
+ * something, from the log in Postgres.
  *
- *   tailing  waits for the fan-out. A quiet moment makes it ask Postgres whether there is nothing new indeed: whatever keeps
- *            changes from coming (a listener cut off from Redis, a trimmed or deleted stream) is found this way.
- *   reading  reads the log, until it has met the fan-out again, or has had nothing new for a while.
+ *   tailing  waits for the fan-out. After a quiet moment it asks Postgres whether there is really nothing new. That finds whatever keeps
+ *            changes from arriving (a listener cut off from Redis, a trimmed or deleted stream).
+ *   reading  reads the log, until it has met the fan-out again, or has found nothing new for a while.
  *
- * What the log says of its history comes first. While nobody has led since the database started or was restored, nothing is passed on. Where
- * the log ends before this gateway's own position within one epoch, the fan-out's batches of that epoch are another history's.
+ * The log is the authority on its history. While nobody has led since the database started or was restored, nothing is delivered. Where
+ * the log ends before this gateway's position in the same epoch, the fan-out's batches of that epoch belong to another history.
  */
 import { type Batch, packBatches, splitAtBreaks } from '#shared/log/batch.ts';
 import type { Tail } from '#shared/log/fanout.ts';
@@ -19,7 +19,6 @@ import type { Position } from '#shared/wire.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import { breaksOf } from '../channels/change.ts';
 import type { CanaryWatch } from './canary.ts';
-import type { Subscription } from './cursor.ts';
 import type { Freshness } from './freshness.ts';
 import type { History } from './history.ts';
 import type { Hub } from './hub.ts';
@@ -28,13 +27,13 @@ const quietMs = 500;
 const askMs = 1_000;
 /** between reads of the log while the fan-out does not answer */
 const readingPauseMs = 100;
-/** after the log had what the fan-out lacks, it is read on for this long: there will be more of that */
+/** after the log had changes that the fan-out lacks, it is read on for this long: there may be more of them */
 const lackingMs = 2_000;
-/** a position of an epoch that this gateway has not heard of yet is judged within this time, or refused */
+/** a position of an epoch that this gateway does not know yet is judged within this time, or refused */
 const judgeMs = 2_000;
-/** between two looks at whether columns were excluded */
+/** between two checks whether columns were excluded */
 const exclusionsMs = 2_000;
-/** this long without word from either side, and the gateway is not ready */
+/** after this time without an answer from either side, the gateway is not ready */
 const staleMs = 4_000;
 
 interface FeedOptions {
@@ -47,10 +46,6 @@ interface FeedOptions {
   freshness: Freshness;
   log: Log;
   metrics: GatewayMetrics;
-  /** clients that have seen what is no longer true must begin anew */
-  onHistoryLost: () => void;
-  /** the tables of these subscriptions are not what they were; the changes that follow have the new shape */
-  onShape: (concerned: Subscription[]) => void;
 }
 
 export class Feed {
@@ -59,11 +54,12 @@ export class Feed {
   #epochs: Epoch[] = [];
   #running: Promise<unknown> | undefined;
   #mode: 'tailing' | 'reading' = 'tailing';
-  #heardAt = 0;
-  /** when what is being passed on came, in ms since 1970 */
+  #answeredAt = 0;
+  /** when the batches that are being delivered arrived, in ms since 1970 */
   #receivedAtMs = 0;
+  /** when the log last had changes that the fan-out lacked */
   #lackedAt = Number.NEGATIVE_INFINITY;
-  /** resolves when another epoch is followed */
+  /** resolves when this gateway has followed into another epoch */
   #following = Promise.withResolvers<void>();
 
   constructor(options: FeedOptions) {
@@ -80,7 +76,7 @@ export class Feed {
     hub.reset(extent.epoch, extent.newest);
     freshness.extent(extent, askedAt);
     if (!isLed) this.#mode = 'reading';
-    this.#heard();
+    this.#answered();
     this.#running = Promise.all([this.#run(), this.#watchExclusions()]);
   });
 
@@ -91,51 +87,51 @@ export class Feed {
 
   /** Whether changes arrive, or would if there were any. */
   get fresh(): boolean {
-    return performance.now() - this.#heardAt < staleMs;
+    return performance.now() - this.#answeredAt < staleMs;
   }
 
-  /** Asks Postgres how far the log is, and tells what is judged by it. */
+  /** Asks Postgres where the log ends. Reports the answer to everything that depends on it. */
   async extent(): Promise<Extent> {
     const { reader, freshness } = this.#options;
     const askedAt = performance.now();
-    // a connection to be opened may take longer than a question: meanwhile changes may come from the fan-out
+    // Opening a connection can take longer than the query itself. Changes may come from the fan-out meanwhile.
     const { isLed, ...extent } = await withDeadlineOr(
       reader.lastExtent(),
       askMs,
       () => new Error('Postgres is silent'),
     );
     freshness.extent(extent, askedAt);
-    this.#heard();
+    this.#answered();
     if (!isLed) throw new NotLed();
     return extent;
   }
 
-  /** Where changes come from at the moment: the fan-out, or the log itself. */
+  /** Where changes come from at the moment: the fan-out (`tailing`), or the log in Postgres (`reading`). */
   get mode(): 'tailing' | 'reading' {
     return this.#mode;
   }
 
-  /** Whether the position belongs to the history that this gateway serves. Its seq may be out of reach all the same. */
+  /** Whether the position belongs to the history that this gateway serves. Its seq may still be purged, or not reached yet. */
   isOfThisHistory(position: Position): boolean {
     const { epoch } = this.#options.hub;
     return position.epoch === epoch || this.#isShared(position);
   }
 
   /**
-   * As isOfThisHistory, also where another replica has followed into an epoch that this one is still to hear of. Each start of the
-   * database begins one, and clients come back from other replicas meanwhile.
+   * As isOfThisHistory, also for an epoch that another replica has followed into and this one does not know yet. Each start of the
+   * database begins an epoch, and clients come back from other replicas meanwhile.
    */
   async judge(position: Position): Promise<boolean> {
     const { hub, reader } = this.#options;
     const deadline = performance.now() + judgeMs;
-    const known = await reader.epochs().catch(() => null);
-    if (known && !known.some(({ epoch }) => epoch === position.epoch)) return false;
+    const epochs = await reader.epochs().catch(() => null);
+    if (epochs && !epochs.some(({ epoch }) => epoch === position.epoch)) return false;
     while (hub.epoch < position.epoch && performance.now() < deadline && !this.#abort.signal.aborted)
       await Promise.race([this.#following.promise, sleep(deadline - performance.now(), this.#abort.signal)]);
     return this.isOfThisHistory(position);
   }
 
-  /** Whether only `judge` can tell. */
+  /** The position is of an epoch that this gateway does not know yet: only `judge` can decide. */
   isUnheardOf({ epoch }: Position): boolean {
     return epoch > this.#options.hub.epoch;
   }
@@ -145,8 +141,8 @@ export class Feed {
     this.#following = Promise.withResolvers();
   }
 
-  #heard(): void {
-    this.#heardAt = performance.now();
+  #answered(): void {
+    this.#answeredAt = performance.now();
   }
 
   async #run(): Promise<void> {
@@ -164,7 +160,7 @@ export class Feed {
           this.#mode = 'reading';
           await sleep(readingPauseMs, signal);
         } else {
-          this.#options.log.debug({ err: error, mode: this.#mode }, 'the feed met a failure');
+          this.#options.log.debug({ err: error, mode: this.#mode }, 'could not read the next changes');
           if (this.#mode === 'reading') await sleep(backoff.next(), signal);
           this.#mode = 'reading';
         }
@@ -176,7 +172,7 @@ export class Feed {
     const { hub, tail } = this.#options;
     const batches = await tail.read(hub.seq, quietMs, this.#abort.signal);
     if (this.#abort.signal.aborted) return;
-    this.#heard();
+    this.#answered();
     this.#receivedAtMs = Date.now();
     if (batches.length === 0) {
       if (await this.#looksBehind()) this.#mode = 'reading';
@@ -185,13 +181,13 @@ export class Feed {
     const before = hub.seq;
     for (const batch of batches) if (!(await this.#accept(batch))) return;
     if (hub.seq === before) {
-      // only leftovers of an epoch that is over: they would be answered again and again
+      // the stream holds only batches of an epoch that is over: reading it again would return them again
       this.#mode = 'reading';
       await sleep(readingPauseMs, this.#abort.signal);
     }
   }
 
-  /** False: something is missing before it. */
+  /** False: batches before this one are missing. */
   async #accept(batch: Batch): Promise<boolean> {
     const { hub } = this.#options;
     if (batch.epoch < hub.epoch || batch.lastSeq <= hub.seq || this.#isDistrusted(batch.epoch)) return true;
@@ -221,13 +217,13 @@ export class Feed {
         if (signal.aborted) return;
       }
     }
-    // back to the fan-out as soon as it answers and continues where the log ended
+    // returns to the fan-out as soon as it answers and continues where the log ended
     const batches = await tail.read(hub.seq, readingPauseMs, signal).catch(() => null);
     if (batches === null) await sleep(readingPauseMs, signal);
     else if (batches.length === 0) {
       if (performance.now() - this.#lackedAt > lackingMs && !(await this.#looksBehind())) this.#mode = 'tailing';
     } else if (this.#isDistrusted(hub.epoch) || batches[0]!.epoch > hub.epoch) {
-      // of a history that is not, or not yet, the log's: it would be answered again and again
+      // batches of a history that is not, or not yet, the log's: reading the stream again would return them again
       await sleep(readingPauseMs, signal);
     } else {
       this.#mode = 'tailing';
@@ -236,35 +232,35 @@ export class Feed {
     }
   }
 
-  /** What comes before a change of shape is passed on in the old shape, what comes behind it in the new one. */
+  /** Changes before a change of shape are delivered in the old shape, those after it in the new one. */
   async #deliver(batch: Batch): Promise<void> {
-    const { hub, canaries, freshness, onShape } = this.#options;
+    const { hub, canaries, freshness } = this.#options;
     const isReshaped = (of: Batch) => breaksOf(of).some(({ why }) => why === 'shape');
-    // a column that was excluded must not be told by what comes before that
+    // changes before the exclusion of a column must not show it
     if (isReshaped(batch)) await this.#untilDone(() => this.#loadFormer());
     for (const part of splitAtBreaks(batch)) {
       const altered = isReshaped(part) ? await this.#untilDone(() => this.#options.catalog.load()) : null;
       if (this.#abort.signal.aborted) return;
       hub.deliver(part, this.#receivedAtMs);
-      canaries.passed(part);
-      freshness.passed(part);
-      if (altered) onShape(hub.catalogChanged(altered));
+      canaries.delivered(part);
+      freshness.delivered(part);
+      if (altered) this.#alter(altered);
     }
-    this.#heard();
+    this.#answered();
   }
 
-  /** False also where Postgres does not answer: then the fan-out is all there is to go by. */
+  /** False also where Postgres does not answer: then there is only the fan-out to go by. */
   async #looksBehind(): Promise<boolean> {
     try {
       return await this.#isBehind();
     } catch (error) {
       if (error instanceof PositionGone || error instanceof NotLed) throw error;
-      this.#options.log.debug({ err: error }, 'could not ask how far the log is');
+      this.#options.log.debug({ err: error }, 'could not ask where the log ends');
       return false;
     }
   }
 
-  /** Asks Postgres how far the log is, and follows it into a new epoch. */
+  /** Asks Postgres where the log ends, and follows it into a new epoch. */
   async #isBehind(): Promise<boolean> {
     const { hub, reader } = this.#options;
     const { epoch, newest } = await this.extent();
@@ -280,15 +276,15 @@ export class Feed {
     return newest > hub.seq;
   }
 
-  /** A position of an epoch that the log does not know is of another database. */
+  /** Whether the log contains the position. One of an epoch that the log does not know is of another database. */
   #isShared({ epoch, seq }: Position): boolean {
     const isKnown = this.#epochs.some((known) => known.epoch === epoch);
     return isKnown && this.#epochs.every((later) => later.epoch <= epoch || later.forkedAt >= seq);
   }
 
-  /** What this gateway has passed on is no longer the history, or it slept past the retention. */
+  /** What this gateway has delivered is no longer the history, or the gateway slept longer than the retention. */
   async #startOver(): Promise<void> {
-    const { hub, reader, catalog, history, log, onHistoryLost } = this.#options;
+    const { hub, reader, catalog, history, log } = this.#options;
     const backoff = new Backoff(100, 2_000);
     while (!this.#abort.signal.aborted) {
       try {
@@ -298,13 +294,15 @@ export class Feed {
           { from: { epoch: hub.epoch, seq: hub.seq }, to: { epoch, seq: newest } },
           'starting over: the log does not continue where this gateway was',
         );
-        // a log that lacks what this gateway has passed on is another history; what the fan-out has behind its end is of that one
+        // The log lacks changes that this gateway has delivered. Those, and what the fan-out holds after the log's end, are of another
+        // history.
         if (epoch === hub.epoch && newest < hub.seq) history.distrusted = epoch;
-        // what was altered meanwhile comes by no change: whoever begins anew asks for the tables as they are now
-        hub.catalogChanged(await catalog.load());
+        // no change reports tables that were altered meanwhile: cursors that begin again use the catalog as it is now
+        await catalog.load();
+        hub.catalogChanged();
         hub.reset(epoch, newest);
-        onHistoryLost();
-        this.#heard();
+        hub.loseHistory();
+        this.#answered();
         this.#followed();
         return;
       } catch {
@@ -313,30 +311,36 @@ export class Feed {
     }
   }
 
+  /** These tables, by Table.id, were altered; the changes that follow have the new shape. */
+  #alter(tables: ReadonlySet<number>): void {
+    this.#options.hub.catalogChanged();
+    this.#options.hub.reportAltered(tables);
+  }
+
   async #loadFormer(): Promise<boolean> {
     const isNew = await this.#options.catalog.loadFormer();
     if (isNew) this.#options.hub.formerChanged();
     return isNew;
   }
 
-  /** Columns that were excluded stop being read soon after that, also while no listener leads and the change of shape does not come. */
+  /** Takes excluded columns out soon after the exclusion, also while no listener leads and the change of shape does not arrive. */
   async #watchExclusions(): Promise<void> {
     const { signal } = this.#abort;
-    const { catalog, hub, log, onShape } = this.#options;
+    const { catalog, log } = this.#options;
     for (;;) {
       await sleep(exclusionsMs * (0.75 + Math.random() / 4), signal);
       if (signal.aborted) return;
       try {
         if (!(await this.#loadFormer())) continue;
         const altered = await this.#untilDone(() => catalog.load());
-        if (altered) onShape(hub.catalogChanged(altered));
+        if (altered) this.#alter(altered);
       } catch (error) {
-        log.debug({ err: error }, 'could not ask what was excluded');
+        log.debug({ err: error }, 'could not ask which columns are excluded');
       }
     }
   }
 
-  /** Until it succeeds: changes of a table that is not known yet would be lost. */
+  /** Tries until it succeeds: changes of a table that the catalog does not know yet would be lost. */
   async #untilDone<Result>(load: () => Promise<Result>): Promise<Result | null> {
     const { log } = this.#options;
     const backoff = new Backoff(50, 1_000);
@@ -344,7 +348,7 @@ export class Feed {
       try {
         return await load();
       } catch (error) {
-        log.warn({ err: error }, 'could not read what is attached, trying again');
+        log.warn({ err: error }, 'could not read the attached tables, trying again');
         await sleep(backoff.next(), this.#abort.signal);
       }
     }

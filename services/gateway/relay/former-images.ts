@@ -1,13 +1,13 @@
 /**
- * Excluded columns in what was captured before they were excluded: the one place that takes them out. What must stay true: whatever a
- * gateway reads of a change has come through here, from the fan-out, from the log, or from memory when it learns of the exclusion.
+ * Takes excluded columns out of changes that were captured before the exclusion. What must stay true: every change that a gateway reads
+ * has come through here, from the fan-out, from the log, or from memory when the gateway learns of an exclusion.
  */
 import { type Batch, type BatchReader, mapTexts, type Texts } from '#shared/log/batch.ts';
 import type { Former } from '../catalog/catalog.ts';
 import { project } from '../channels/projection.ts';
 import { ImageError } from '../filter/row-filter.ts';
 
-/** The batch without what must not be read any more: the same object, where there is nothing of it. */
+/** The batch without excluded columns: the same object, where it has none. */
 export function readable(batch: Batch, former: ReadonlyMap<number, Former>): Batch {
   if (former.size === 0) return batch;
   return mapTexts(batch, (change) => {
@@ -17,14 +17,19 @@ export function readable(batch: Batch, former: ReadonlyMap<number, Former>): Bat
 }
 
 function readableTexts(change: BatchReader, { columns, key }: Former): Texts | null {
-  const was: Texts = {
+  const before: Texts = {
     key: textAt(change, change.keyStart, change.keyEnd),
     new: textAt(change, change.newStart, change.newEnd),
     old: textAt(change, change.oldStart, change.oldEnd),
   };
-  const is: Texts = { key: key ? was.key : null, new: imageOf(was.new, columns), old: imageOf(was.old, columns) };
-  const isSame = is.key === was.key && is.new?.length === was.new?.length && is.old?.length === was.old?.length;
-  return isSame ? null : is;
+  const after: Texts = {
+    key: key ? before.key : null,
+    new: imageOf(before.new, columns),
+    old: imageOf(before.old, columns),
+  };
+  const isSame =
+    after.key === before.key && after.new?.length === before.new?.length && after.old?.length === before.old?.length;
+  return isSame ? null : after;
 }
 
 function textAt({ buffer }: BatchReader, start: number, end: number): Buffer | null {
@@ -34,10 +39,10 @@ function textAt({ buffer }: BatchReader, start: number, end: number): Buffer | n
 const empty = Buffer.from('{}');
 const space = 0x20;
 
-/** With the members that may be read: it only gets shorter. What is no image says nothing. */
+/** The image with the members that may be read; it only gets shorter. An image that is malformed becomes an empty object. */
 function imageOf(image: Buffer | null, columns: ReadonlySet<string>): Buffer | null {
   if (!image) return null;
-  // a partial one stays that (shared/log/batch.ts)
+  // the leading space of a partial image stays (shared/log/batch.ts)
   const lead = image[0] === space ? 1 : 0;
   try {
     const kept: Buffer | null = project(image.subarray(lead), columns);

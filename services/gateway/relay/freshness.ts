@@ -1,24 +1,24 @@
 /**
- * Whether changes can reach this replica: a listener leads, and everything that it had numbered a moment ago has been passed on. The one
- * truth behind `/health`, `/health/ready`, the roster, and the rhythm of positions that tells clients.
+ * Whether changes can reach this replica: a listener leads, and everything that it had numbered a moment ago has been delivered. This is
+ * the one truth behind `/health`, `/health/ready`, the roster, and the positions that are sent to quiet clients.
  *
- * Evidence comes as claims: "at this time a leader was there, and the log ended at this seq". A claim is worth something once this
- * replica has passed that seq on; then everything until the claim's time has arrived. Three sources make claims, so that no single
- * outage silences all: the lease in Postgres, what the leader says of itself over the bus, and each batch that a leader published.
+ * Evidence comes as claims: "at this time there was a leader, and the log ended at this seq". Once this replica has delivered that seq,
+ * the claim confirms that everything up to its time has arrived. Three sources make claims, so that no single outage silences all of
+ * them: the lease in Postgres, the leader's own report over the bus, and each batch that a leader published.
  */
 import { type Batch, drainedAtOf } from '#shared/log/batch.ts';
 import type { Extent } from '#shared/log/log-reader.ts';
 import type { Log } from '#shared/process/logger.ts';
 
 const lookMs = 250;
-/** a claim this old is followed by a new question to Postgres, which a busy feed does not ask by itself */
+/** Postgres is asked again after this time; a busy feed does not ask by itself */
 const askEveryMs = 1_000;
-/** without a newer confirmation than this, changes may be waiting that nobody has seen */
+/** without a newer confirmation than this, there may be changes that have not arrived */
 const staleAfterMs = 3_000;
-/** a replica that is stale for so long, while another has been fresh for as long, is of no use to clients */
+/** a replica that is stale for so long, while another has been fresh for as long, should have no clients */
 const loneMs = 5_000;
 
-/** "At that time a leader was there, and its log ended here." */
+/** "At this time there was a leader, and the log ended at this seq." */
 interface Claim {
   epoch: number;
   seq: number;
@@ -26,40 +26,40 @@ interface Claim {
   at: number;
 }
 
-/** What the leader says of itself over the bus. */
-export interface LeaderSaid {
+/** What the leader reports over the bus. */
+export interface LeaderReport {
   node: string;
   epoch: number;
   headSeq: number;
-  /** when that was so, of performance.now() */
+  /** when that was true, of performance.now() */
   at: number;
 }
 
 interface FreshnessOptions {
   /** how far this replica is */
   place: () => { epoch: number; seq: number };
-  /** what the leading listener said last; null: none is heard */
-  leader: () => LeaderSaid | null;
-  /** asks Postgres; what it answers is also told to `extent` */
+  /** the leading listener's last report; null: there is none */
+  leader: () => LeaderReport | null;
+  /** asks Postgres; the answer comes by `extent` as well */
   ask: () => Promise<unknown>;
-  /** a canary that should have come has not */
+  /** a canary that should have arrived has not */
   canaryLate: () => boolean;
-  /** for how long each other replica, of those that are heard, says that it has been fresh, in ms */
+  /** for how long each other replica that reports has been fresh, in ms */
   others: () => readonly number[];
   log: Log;
 }
 
 export class Freshness {
   readonly #options: FreshnessOptions;
-  /** the oldest claim that this replica has not reached yet: a newer one must not replace it, or a busy replica would reach none */
+  /** the oldest claim that this replica has not reached yet. Newer ones must not replace it, else a busy replica would reach none. */
   #pending: Claim | null = null;
   #confirmedAt = Number.NEGATIVE_INFINITY;
   #askedAt = Number.NEGATIVE_INFINITY;
   #isAsking = false;
-  /** when Postgres answered last, and whom it named as the leader */
+  /** when Postgres last answered, and the leader that it named */
   #answeredAt = Number.NEGATIVE_INFINITY;
   #holder: string | null = null;
-  /** since when nobody leads, as Postgres says; null: somebody does, or it does not say */
+  /** since when nobody leads, according to Postgres; null: somebody does, or Postgres does not answer */
   #leaderlessSince: number | null = null;
   #freshSince: number | null = null;
   #staleSince: number | null = null;
@@ -97,23 +97,23 @@ export class Freshness {
     return Math.max(1, Math.round(performance.now() - since));
   }
 
-  /** Postgres has answered this replica a moment ago. */
+  /** Postgres answered this replica a moment ago. */
   get hearsPostgres(): boolean {
     return performance.now() - this.#answeredAt < staleAfterMs;
   }
 
-  /** Clients are better served elsewhere: another replica is fresh. Where none is, taking this one away would help nobody. */
+  /** Clients are better served elsewhere, as another replica is fresh. Where none is, taking this one away would not help. */
   get isLeftBehind(): boolean {
     return this.staleMs > loneMs && this.#options.others().some((freshMs) => freshMs > loneMs);
   }
 
-  /** Who leads, in words. */
+  /** Who leads, as text. */
   get listener(): string {
     const now = performance.now();
     if (this.#leaderlessSince !== null) return `none leads since ${seconds(now - this.#leaderlessSince)}`;
     if (this.hearsPostgres && this.#holder !== null) return `${nodeOf(this.#holder)} leads`;
-    const said = this.#options.leader();
-    return said ? `${said.node} leads` : 'unknown: neither Postgres nor a listener answers';
+    const report = this.#options.leader();
+    return report ? `${report.node} leads` : 'unknown: neither Postgres nor a listener answers';
   }
 
   /** Why it is not fresh; null: it is. */
@@ -126,7 +126,7 @@ export class Freshness {
     return 'neither Postgres nor a listener confirms that changes arrive';
   }
 
-  /** What Postgres says of the log, whoever asked; asked at `at`. */
+  /** Postgres' answer about the log, to a question that anybody asked at `at`. */
   extent({ epoch, newest, holder }: Extent, at: number): void {
     this.#answeredAt = performance.now();
     this.#holder = holder;
@@ -138,8 +138,8 @@ export class Freshness {
     this.#askedAt = Math.max(this.#askedAt, at);
   }
 
-  /** A batch was passed on. One out of the log in Postgres does not say when it was drained. */
-  passed(batch: Batch): void {
+  /** A batch was delivered. One that was read from the log in Postgres has no time of its drain. */
+  delivered(batch: Batch): void {
     const drainedAtMs = drainedAtOf(batch);
     if (drainedAtMs === 0) return;
     const now = performance.now();
@@ -150,16 +150,17 @@ export class Freshness {
 
   #claim(claim: Claim): void {
     this.#pending ??= claim;
-    this.#settle();
+    this.#resolvePending();
   }
 
-  #settle(): void {
+  /** Takes the pending claim for a confirmation once this replica has delivered its seq. */
+  #resolvePending(): void {
     const claim = this.#pending;
     if (!claim) return;
     const { epoch, seq } = this.#options.place();
     if (claim.epoch > epoch || (claim.epoch === epoch && claim.seq > seq)) return;
     this.#pending = null;
-    // of a history that is no more, it says nothing
+    // a claim of a history that is no more confirms nothing
     if (claim.epoch === epoch) this.#confirm(claim.at);
   }
 
@@ -169,16 +170,17 @@ export class Freshness {
 
   #look(now: number): void {
     const { leader, canaryLate, log } = this.#options;
-    this.#settle();
-    // where Postgres answers, it knows best: a leader that hangs in a drain still says that it leads
-    const said = this.hearsPostgres ? null : leader();
-    if (said && said.at > this.#confirmedAt) this.#claim({ epoch: said.epoch, seq: said.headSeq, at: said.at });
+    this.#resolvePending();
+    // Postgres goes first where it answers: a leader that hangs in a drain still reports that it leads
+    const report = this.hearsPostgres ? null : leader();
+    if (report && report.at > this.#confirmedAt)
+      this.#claim({ epoch: report.epoch, seq: report.headSeq, at: report.at });
     if (!this.#isAsking && now - this.#askedAt > askEveryMs) void this.#ask();
     const isConfirmed = now - this.#confirmedAt < staleAfterMs;
-    // canaries go the whole way of a change; where they do not come, only changes that do are a better witness
+    // canaries go the whole way of a change: where they do not arrive, only a change that arrived is better evidence
     const isFresh = isConfirmed && (!canaryLate() || now - this.#batchAt < staleAfterMs);
     if (isFresh ? this.#freshSince !== null : this.#staleSince !== null) return;
-    // a replica that begins has heard nobody yet
+    // a replica that has just started has no evidence yet
     if (!isFresh && this.#freshSince === null && now - this.#startedAt < staleAfterMs) return;
     if (isFresh) {
       if (this.#staleSince !== null) log.info({ ms: this.staleMs }, 'changes can arrive again');
@@ -191,14 +193,14 @@ export class Freshness {
     }
   }
 
-  /** Its answer comes by `extent`. */
+  /** The answer comes by `extent`. */
   async #ask(): Promise<void> {
     this.#isAsking = true;
     this.#askedAt = performance.now();
     try {
       await this.#options.ask();
     } catch {
-      // silence is what is looked for
+      // no answer is no evidence, which is what counts here
     } finally {
       this.#isAsking = false;
     }

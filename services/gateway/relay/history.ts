@@ -1,8 +1,7 @@
 /**
- * Changes that are no longer (or not yet) in the ring, for connections that catch up: from Redis, else from the log in
- * Postgres. Readers at the same place share one read, the last pages read from Postgres are kept for those close behind (who
- * then go on from where those end, all alike), and only a few reads run at once, so that what the database does grows with
- * neither the number of clients nor their pace.
+ * Changes that are not in the ring, for cursors that catch up: read from Redis, else from the log in Postgres. The database's work grows
+ * with neither the number of clients nor their pace, for three reasons: readers at the same place share one read; the last pages from
+ * Postgres are kept for readers close behind, who then go on from the same place; and only a few reads run at once.
  */
 import { type Batch, packBatches } from '#shared/log/batch.ts';
 import type { Tail } from '#shared/log/fanout.ts';
@@ -12,7 +11,7 @@ import { Limiter } from '../bounds/limiter.ts';
 
 const pageChanges = 1_000;
 const maxReads = 4;
-/** of pages that are kept: to read one, Postgres sorts all that was drained with it */
+/** of pages that are kept: to read one, Postgres sorts everything that was drained with it */
 const maxPagesBytes = 16 * 1024 * 1024;
 
 export class History {
@@ -21,11 +20,11 @@ export class History {
   readonly #metrics: GatewayMetrics;
   readonly #reads = new Map<string, Promise<Batch[]>>();
   readonly #limiter = new Limiter(maxReads);
-  /** the last used one is the last */
+  /** the last used one last */
   readonly #pages: (readonly Batch[])[] = [];
   #pagesBytes = 0;
   #extent: Promise<Extent> | undefined;
-  /** the epoch of which the fan-out has what the log has not: another history's */
+  /** an epoch of which the fan-out holds batches that the log does not have: those are of another history; 0: none */
   distrusted = 0;
 
   constructor(deps: { tail: Tail; reader: LogReader; metrics: GatewayMetrics }) {
@@ -35,8 +34,8 @@ export class History {
   }
 
   /**
-   * Batches of the epoch that go on from the seq `after` without a gap (the first may begin before it); none when it is
-   * the newest. Throws PositionGone; other failures mean that neither source answers at the moment.
+   * Batches of the epoch that follow the seq `after` without a gap; the first may begin before it. None when `after` is the newest seq.
+   * Throws PositionGone. Other failures mean that neither source answers at the moment.
    */
   read(after: number, epoch: number): Promise<Batch[]> {
     const place = `${epoch}.${after}`;
@@ -48,7 +47,7 @@ export class History {
     return read;
   }
 
-  /** Throws PositionGone where the log has not come to this seq. Failures to ask are let pass: the log will tell. */
+  /** Throws PositionGone where the log ends before this seq. Where Postgres does not answer, resolves: the log will show it later. */
   async mustExist(seq: number): Promise<void> {
     const extent = await this.#askExtent().catch(() => undefined);
     if (extent && seq > extent.newest) throw new PositionGone(`the log has not come to ${seq}`);
@@ -69,8 +68,8 @@ export class History {
     return this.#extent;
   }
 
-  /** A later position that is as good, where all that is forgotten between the two is canaries; else null. */
-  lift(after: number): Promise<number | null> {
+  /** A later seq from which a cursor misses no change: those purged between the two are canaries alone. Null: there is none. */
+  advancePast(after: number): Promise<number | null> {
     return this.#reader.lift(after);
   }
 
@@ -83,7 +82,7 @@ export class History {
     if (kept) return kept;
     this.#metrics.fallbackReads.inc();
     const page = packBatches(epoch, await this.#reader.page(after, pageChanges));
-    // another epoch's changes under this one's name would be positions that nobody ever had
+    // the page may be of another epoch: under this epoch's name, its changes would have positions that nobody else knows
     const now = await this.#reader.extent();
     if (now.epoch !== epoch) throw new Error(`the log is of epoch ${now.epoch}`);
     if (page.length > 0) {
@@ -94,7 +93,7 @@ export class History {
     return page;
   }
 
-  /** What of a page that was read before lies behind the seq. */
+  /** Batches after the seq, of a page that was read before. */
   #kept(after: number, epoch: number): Batch[] | undefined {
     const at = this.#pages.findIndex(
       (page) => page[0]!.epoch === epoch && page[0]!.firstSeq <= after + 1 && page.at(-1)!.lastSeq > after,

@@ -1,4 +1,7 @@
-/** How long changes took of late: quantiles over the last ten seconds in a fixed amount of memory, up to a quarter above the true ones. */
+/**
+ * How long changes took lately: quantiles over the last ten seconds, in a fixed amount of memory. They are up to a quarter above the true
+ * ones.
+ */
 
 const seconds = 10;
 const base = 1.25;
@@ -16,7 +19,7 @@ export class LagWindow {
     this.#counts[this.#second % seconds]![Math.min(buckets - 1, bucket)]!++;
   }
 
-  /** The q-th parts in ms; null where nothing came in that time. */
+  /** The quantiles in ms; null where nothing was recorded in that time. */
   quantiles<const Q extends readonly number[]>(parts: Q, now: number): { [Index in keyof Q]: number } | null {
     this.#turn(now);
     const sums = new Uint32Array(buckets);
@@ -35,7 +38,7 @@ export class LagWindow {
     }) as { [Index in keyof Q]: number };
   }
 
-  /** Forgets the seconds that are over. */
+  /** Clears the seconds that are over. */
   #turn(now: number): void {
     const second = Math.floor(now / 1_000);
     if (second <= this.#second) return;

@@ -1,6 +1,6 @@
 /**
- * Waits for tables that somebody has locked, without a place among the snapshots that are read: all who wait for one table share
- * one wait, and all waits share one connection, which tries for a moment and lets go.
+ * Waits for tables that somebody has locked, without taking a slot of the snapshots. All who wait for one table share one wait. All waits
+ * share one connection, which tries each lock for a moment and lets go.
  */
 
 import { DatabaseError, type Pool } from '#shared/postgres/postgres.ts';
@@ -19,7 +19,7 @@ export function isLocked(error: unknown): boolean {
 interface Wait {
   readonly free: Promise<void>;
   readonly abort: AbortController;
-  /** who waits */
+  /** how many wait */
   count: number;
 }
 
@@ -33,7 +33,7 @@ export class LockedTables {
     this.#pool = pool;
   }
 
-  /** Resolves when the table can be locked for reading, when it is to be seen what else is wrong with it, or on abort. */
+  /** Resolves when the table can be locked for reading, when locking it fails for another reason, or on abort. */
   async free(table: Table, signal: AbortSignal): Promise<void> {
     if (signal.aborted) return;
     let wait = this.#waits.get(table.id);
@@ -41,23 +41,23 @@ export class LockedTables {
       const abort = new AbortController();
       wait = { free: this.#try(table, abort.signal), abort, count: 0 };
       this.#waits.set(table.id, wait);
-      const made = wait;
+      const own = wait;
       const forget = () => {
-        if (this.#waits.get(table.id) === made) this.#waits.delete(table.id);
+        if (this.#waits.get(table.id) === own) this.#waits.delete(table.id);
       };
       abort.signal.addEventListener('abort', forget, { once: true });
       void wait.free.then(forget);
     }
-    const mine = wait;
-    mine.count++;
+    const shared = wait;
+    shared.count++;
     const left = Promise.withResolvers<void>();
     const leave = () => left.resolve();
     signal.addEventListener('abort', leave, { once: true });
     try {
-      await Promise.race([mine.free, left.promise]);
+      await Promise.race([shared.free, left.promise]);
     } finally {
       signal.removeEventListener('abort', leave);
-      if (--mine.count === 0) mine.abort.abort();
+      if (--shared.count === 0) shared.abort.abort();
     }
   }
 

@@ -1,56 +1,52 @@
 /**
- * Where a client's bytes go: its raw socket, with the subscriptions that write to it. Frames are written in one piece; what
- * the kernel has not taken yet is what a subscription looks at before it writes more.
+ * Where a client's bytes go: the client's raw socket. Frames are written in one piece. Cursors look at how many bytes the kernel has not
+ * taken yet before they write more.
  */
 import type { Socket } from 'node:net';
 import type { Framing } from '../channels/framing.ts';
-import type { Subscription } from './cursor.ts';
 
 const nothing = Buffer.alloc(0);
-const none: readonly never[] = [];
+
+/** The client that owns an outlet, as far as the hub needs it. */
+interface Owner {
+  /** all cursors that write to the outlet */
+  readonly cursors: Iterable<{ fallBehind(): void }>;
+}
 
 export class Outlet {
   readonly framing: Framing;
-  /** a list made anew each time, see session.ts; whoever walks it may change it */
-  subscriptions: readonly Subscription[] = none;
   /** something other than a ping was written */
   used = false;
   readonly #socket: Socket;
+  readonly #owner: Owner;
   #ended = false;
-  #takenThen = 0;
+  #lastTakenBytes = 0;
   #stalledSince: number | null = null;
-  /** who waits until it has drained; null: nobody ever has */
+  /** to be called when the socket has closed, each a wait for `drained`; null: there was none yet */
   #waits: Set<() => void> | null = null;
 
-  constructor(socket: Socket, framing: Framing) {
+  constructor(socket: Socket, framing: Framing, owner: Owner) {
     this.#socket = socket;
     this.framing = framing;
+    this.#owner = owner;
   }
 
-  add(subscription: Subscription): void {
-    this.subscriptions = this.subscriptions.concat(subscription);
-  }
-
-  remove(subscription: Subscription): void {
-    this.subscriptions = this.subscriptions.filter((other) => other !== subscription);
-  }
-
-  /** Of the other end, empty when the socket is gone. To be asked for when it is wanted: a socket keeps what it has found. */
+  /** Of the other end; empty when the socket is gone. Not read in advance: a socket keeps the answer in memory. */
   get remoteAddress(): string {
     return this.#socket.remoteAddress ?? '';
   }
 
-  /** False from `end` on, and when the socket is gone. */
+  /** False after `end`, and when the socket is gone. */
   get open(): boolean {
     return !this.#ended && !this.#socket.destroyed;
   }
 
-  /** Nothing is written from now on: the transport says goodbye in its own way. Its subscriptions stay to be left. */
+  /** Nothing is written after this: the transport closes in its own way. The cursors stay until their owner ends them. */
   end(): void {
     this.#ended = true;
   }
 
-  /** True: fewer bytes than the stream's high-water mark are queued, `queuedBytes` need not be asked. */
+  /** True: fewer bytes than the stream's high-water mark are queued, so `queuedBytes` need not be read. */
   write(buffer: Buffer): boolean {
     if (this.#ended || buffer.length === 0) return true;
     this.used = true;
@@ -59,6 +55,11 @@ export class Outlet {
 
   ping(frame: Buffer): void {
     if (!this.#ended) this.#socket.write(frame);
+  }
+
+  /** Too many bytes are queued: every live cursor of the client reads on at the client's pace. */
+  fallBehind(): void {
+    for (const cursor of this.#owner.cursors) cursor.fallBehind();
   }
 
   /** bytes that the kernel has not taken yet */
@@ -71,12 +72,12 @@ export class Outlet {
     return this.#socket.bytesWritten - this.#socket.writableLength;
   }
 
-  /** For how long, of the times that this was asked, bytes have been queued and the kernel took none, in ms. */
+  /** For how long, in ms, bytes have been queued and the kernel took none. Measured between calls of this. */
   stalledMs(now: number): number {
     const taken = this.takenBytes;
     if (this.queuedBytes === 0) this.#stalledSince = null;
-    else if (taken !== this.#takenThen || this.#stalledSince === null) this.#stalledSince = now;
-    this.#takenThen = taken;
+    else if (taken !== this.#lastTakenBytes || this.#stalledSince === null) this.#stalledSince = now;
+    this.#lastTakenBytes = taken;
     return this.#stalledSince === null ? 0 : now - this.#stalledSince;
   }
 
@@ -97,7 +98,7 @@ export class Outlet {
   }
 }
 
-/** All that is in it when the socket closes is called then: one listener, however many subscriptions wait. */
+/** Calls everything in the returned set when the socket closes: one listener, however many cursors wait. */
 function waitsFor(socket: Socket): Set<() => void> {
   const waits = new Set<() => void>();
   socket.once('close', () => {

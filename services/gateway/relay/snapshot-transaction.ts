@@ -1,6 +1,6 @@
 /**
- * One transaction that reads a channel's rows as of one moment, page by page. Its waits for locks are short: it fails with SQLSTATE 55P03
- * where somebody has locked the table, or what the rows are made of. Its owner ends it in any case.
+ * One transaction that reads a channel's rows as of one moment, page by page. It waits for locks only briefly: it fails with SQLSTATE 55P03
+ * where somebody has locked the table, or anything else that its rows depend on. Its owner ends it in any case.
  */
 import type { QueryResult } from 'pg';
 import { asText, isStatementError, nextFetch, type Pool, type PoolClient, quoted } from '#shared/postgres/postgres.ts';
@@ -8,12 +8,13 @@ import { RowCursor } from '#shared/postgres/row-cursor.ts';
 import { answered } from '#shared/postgres/silence.ts';
 import { withDeadlineOr } from '#shared/waiting.ts';
 import type { Table } from '../catalog/catalog.ts';
-import { Skip } from '../channels/already-seen.ts';
+import { AlreadySeen } from '../channels/already-seen.ts';
 import { keyIn, project } from '../channels/projection.ts';
-import type { ChannelWords, FilteredChannel } from '../channels/rows-channel.ts';
+import type { RowQuery } from '../channels/row-query.ts';
+import type { RowsChannel } from '../channels/rows-channel.ts';
 
 const pageCharacters = 128 * 1024;
-/** of a fetch whose rows turn out to be larger than those before; with the row that passes it */
+/** bound on a fetch whose rows turn out to be larger than the ones before; the row that crosses it is included */
 const maxFetchCharacters = 1024 * 1024;
 const lockMs = 50;
 /** our own tables are hardly ever locked */
@@ -21,7 +22,7 @@ const ownLockMs = 10_000;
 const fetchDeadlineMs = 30_000;
 const closeDeadlineMs = 5_000;
 
-/** The table is another one than that which the channel was made for, and the feed is about to say so. */
+/** The table was altered after the channel was made, and the feed is about to report it. */
 export class Altered extends Error {
   override readonly name = 'Altered';
 }
@@ -30,8 +31,8 @@ export interface SnapshotStart {
   /** the rows are as of this seq … */
   seq: number;
   epoch: number;
-  /** … and of the changes that this drops behind it */
-  skip: () => Skip;
+  /** … and contain the changes after it that this drops; one for each cursor, which counts them */
+  alreadySeen: () => AlreadySeen;
 }
 
 /** A page of rows as members of a frame: `"rows":[{…},{…}]`, and `"truncated":[…]` where there are rows above the bound. */
@@ -41,25 +42,25 @@ export class SnapshotTransaction {
   readonly start: SnapshotStart;
   readonly #pool: Pool;
   readonly #client: PoolClient;
-  readonly #words: ChannelWords;
+  readonly #query: RowQuery;
   readonly #cursor: RowCursor<[string]>;
-  /** rows may be large: what is read in vain, where there is no room, is little */
+  /** rows to fetch; few at first: rows may be large, and are read in vain where there is no room for them */
   #count = 8;
   #next: Fetched | undefined;
   #broken: Error | undefined;
 
-  private constructor(pool: Pool, client: PoolClient, start: SnapshotStart, channel: FilteredChannel) {
+  private constructor(pool: Pool, client: PoolClient, start: SnapshotStart, channel: RowsChannel) {
     this.#pool = pool;
     this.#client = client;
     this.start = start;
-    this.#words = channel.words;
+    this.#query = channel.query;
     this.#cursor = new RowCursor<[string]>(client, snapshotQuery(channel), maxFetchCharacters, ([row]) => row.length);
   }
 
-  static async begin(pool: Pool, channel: FilteredChannel): Promise<SnapshotTransaction> {
+  static async begin(pool: Pool, channel: RowsChannel): Promise<SnapshotTransaction> {
     const client = await pool.connect();
     try {
-      return new SnapshotTransaction(pool, client, await begin(client, channel.words.table), channel);
+      return new SnapshotTransaction(pool, client, await begin(client, channel.table), channel);
     } catch (error) {
       await release(client, error);
       throw error;
@@ -71,7 +72,7 @@ export class SnapshotTransaction {
     try {
       const page = this.#next ?? (await this.#fetch());
       this.#next = page.more ? await this.#fetch() : undefined;
-      // the last fetch may have brought nothing
+      // the last fetch may have returned no rows
       const more = this.#next !== undefined && (this.#next.count > 0 || this.#next.more);
       return { text: page.text, more };
     } catch (error) {
@@ -88,16 +89,16 @@ export class SnapshotTransaction {
         this.#broken = error as Error;
       }
     }
-    // an error of a cursor leaves more to be read than a query would
+    // after a cursor's error, more answers are still to be read than after a query's: the connection is not reused
     if (this.#broken) this.#client.release(this.#broken);
     else await release(this.#client, undefined);
   }
 
-  /** Pages are of about `pageCharacters`: their size is bounded, however large a row is (one page holds one at least). */
+  /** Pages have about `pageCharacters`: their size is bounded, however large rows are. A page has one row at least. */
   async #fetch(): Promise<Fetched> {
     const count = this.#count;
     const { rows, more } = await answered(this.#cursor.fetch(count), this.#client, this.#pool, fetchDeadlineMs);
-    const text = pageOf(rows, this.#words);
+    const text = pageOf(rows, this.#query);
     this.#count = nextFetch(count, rows.length, text.length, pageCharacters);
     return { text, count: rows.length, more };
   }
@@ -109,8 +110,8 @@ interface Fetched {
   more: boolean;
 }
 
-/** As a live channel does with images: see filtered-channel.ts. */
-function pageOf(rows: readonly [string][], { table, columns }: ChannelWords): Page {
+/** Treats rows as a live channel treats images: see rows-channel.ts. */
+function pageOf(rows: readonly [string][], { table, columns }: RowQuery): Page {
   const whole: string[] = [];
   const truncated: string[] = [];
   for (const [row] of rows) {
@@ -130,14 +131,14 @@ const silent = () => new Error('Postgres is silent');
 
 const lockTimeout = (ms: number) => `set local lock_timeout = ${ms}`;
 
-/** Locks a table for reading, with a limit for this and every later wait of the transaction for a lock. */
+/** Locks a table for reading. The limit holds for this wait for a lock and for every later one of the transaction. */
 export function accessShare(table: Table, waitMs: number): string {
   return `${lockTimeout(waitMs)}; lock table ${nameOf(table)} in access share mode`;
 }
 
 async function begin(client: PoolClient, table: Table): Promise<SnapshotStart> {
-  // Locked before there is a snapshot: a TRUNCATE or a rewrite that came between the two would leave the table empty, also for
-  // snapshots that do not see it.
+  // Locked before the snapshot is taken: a TRUNCATE or a rewrite between the two would leave the table empty, also for snapshots
+  // that do not see it.
   await client.query(
     `begin isolation level repeatable read, read only; ${accessShare(table, lockMs)}; ${lockTimeout(ownLockMs)}`,
   );
@@ -152,13 +153,13 @@ async function begin(client: PoolClient, table: Table): Promise<SnapshotStart> {
   ];
   const { epoch, seq, snap, version, unnumbered } = rows[0]!;
   if (version !== table.version) throw new Altered();
-  return { epoch, seq: Number(seq), skip: () => new Skip(snap, Number(unnumbered)) };
+  return { epoch, seq: Number(seq), alreadySeen: () => new AlreadySeen(snap, Number(unnumbered)) };
 }
 
-/** Gives the connection back where it is whole. */
+/** Returns the connection to the pool if it can be reused. */
 async function release(client: PoolClient, failed: unknown): Promise<void> {
-  const isWhole = failed === undefined || failed instanceof Altered || isStatementError(failed);
-  let broken = isWhole ? undefined : (failed as Error);
+  const isReusable = failed === undefined || failed instanceof Altered || isStatementError(failed);
+  let broken = isReusable ? undefined : (failed as Error);
   if (!broken)
     await withDeadlineOr(client.query('rollback'), closeDeadlineMs, silent).catch((error: Error) => {
       broken = error;
@@ -166,7 +167,7 @@ async function release(client: PoolClient, failed: unknown): Promise<void> {
   client.release(broken);
 }
 
-function snapshotQuery({ words: { table, filter, columns } }: FilteredChannel): {
+function snapshotQuery({ query: { table, filter, columns } }: RowsChannel): {
   text: string;
   values: unknown[];
   rowMode: 'array';
@@ -179,7 +180,7 @@ function snapshotQuery({ words: { table, filter, columns } }: FilteredChannel): 
       .filter(({ name }) => columns.includes(name))
       .map(({ name, value }) => `${value ?? `t.${quoted(name)}`} as ${quoted(name)}`)
       .join(', ')}) image)`;
-  // what is left out depends on the whole row, as in changes
+  // which columns are left out depends on the whole row, as in changes
   const image =
     projected === null
       ? `(${table.imageSql})::text`

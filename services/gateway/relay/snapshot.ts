@@ -1,62 +1,62 @@
 /**
- * Reads what a channel's rows are at one moment, and where in the log that moment is. In one transaction: the last seq given,
- * the snapshot, how many changes it sees that have no seq yet (they get one later and are dropped then, see skip.ts), and
- * the rows. What nobody waits for any more is not read, or no further than the page that is on its way.
+ * Reads a channel's rows as of one moment, and where in the log that moment is. One transaction reads four things: the last seq given,
+ * the snapshot, how many changes the snapshot sees that have no seq yet (they get one later and are dropped then, see already-seen.ts),
+ * and the rows. When nobody waits for the rows any more, reading stops with the page that is on its way.
  *
- *   small  a result of up to `shareCharacters` is read to the end in one of a few slots, and shared by all who ask for it meanwhile.
- *   large  a larger one is read at its client's pace, in one of a few places for that. A slot is only taken for each page.
+ *   small  a result of up to `shareCharacters`: read to the end in one of a few slots, and shared by all who ask for it meanwhile.
+ *   large  a larger one: read at its client's pace, in one of a few places. A slot is taken for each page only.
  *
- * Nobody waits for a client: slots are held while Postgres works. Results in memory, and places, are bounded; where others wait,
- * a client that does not take its pages loses them. A connection has two small results and one large one at once, and the next
- * when it has taken what was sent. Nor does anybody wait for a locked table but those who ask for it (locked-tables.ts).
+ * Nobody waits for a client: a slot is held only while Postgres works. Results in memory and places are bounded, and where others wait, a
+ * client that does not take its pages loses them. A connection has at most two small results and one large one at once, and gets the next
+ * when it has taken what was sent. Only those who ask for a locked table wait for it (locked-tables.ts).
  *
- * The queue has no bound of its own: in it are subscriptions of clients that are there, whose number is bounded, and each of
- * them is larger than its place in the queue. To send one away would only have it come back, behind those who came later.
+ * The queue has no bound of its own. It holds subscriptions of connected clients, whose number is bounded, and each of those takes more
+ * memory than its place in the queue. A client that was refused would only come back, and wait behind those who came later.
  */
 
 import type { Pool } from '#shared/postgres/postgres.ts';
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
 import { Backoff, sleep } from '#shared/waiting.ts';
-import { Room, TooSlow } from '../bounds/budget.ts';
+import { Budget, TooSlow } from '../bounds/budget.ts';
 import { Limiter } from '../bounds/limiter.ts';
 import type { Table } from '../catalog/catalog.ts';
-import type { FilteredChannel } from '../channels/rows-channel.ts';
+import type { RowsChannel } from '../channels/rows-channel.ts';
 import { isLocked, LockedTables } from './locked-tables.ts';
 import type { Outlet } from './outlet.ts';
 import { type Page, type SnapshotStart, SnapshotTransaction } from './snapshot-transaction.ts';
 
-/** Postgres' time: how many transactions it works for at once */
+/** transactions that Postgres works for at once */
 export const maxAtOnce = 4;
 /** large results that are read at once, at their clients' pace */
 const maxLarge = 4;
-/** connections of the pool: for both, for the wait for locked tables, and for looks at connections that are silent */
+/** connections of the pool: for both, one for the wait for locked tables, and one to ask about connections that are silent */
 export const snapshotConnections = maxAtOnce + maxLarge + 2;
 const shareCharacters = 4 * 1024 * 1024;
-/** of small results that wait for their clients; a character takes a byte of memory, or two where a text needs it */
+/** of small results that wait for their clients; a character takes one byte of memory, or two where the text needs it */
 const maxHeldCharacters = 32 * 1024 * 1024;
-/** where others wait, a client has so long for a page (of 128 kB) … */
+/** a client has so long to take a page (of 128 kB) where others wait … */
 const patienceMs = 1_000;
-/** … and else so long: a large result keeps a transaction open, a small one only memory */
+/** … and otherwise so long: a large result keeps a transaction open, a small one only memory */
 const largePageMs = 10_000;
 const smallPageMs = 30_000;
-/** a transaction keeps vacuum from what was deleted since */
+/** an open transaction keeps vacuum from removing rows that were deleted since */
 const maxOpenMs = 10 * 60_000;
 /** of one connection, at once */
 const smallEach = 2;
 const largeEach = 1;
 
-/** Gets each page, with whether another follows, and may take its time; resolves with false to stop. */
+/** Called with each page, and whether another follows; may take its time. Resolves with false to stop. */
 type OnPage = (page: Page, more: boolean) => Promise<boolean>;
 
 interface Small {
   start: SnapshotStart;
   pages: Page[];
   characters: number;
-  /** clients that are taking it */
+  /** clients that are taking its pages */
   holders: number;
 }
 
-/** One reading of a channel's rows, and all who wait for it: it stops when the last of them has gone. */
+/** One reading of a channel's rows, shared by all who wait for it. It stops when the last of them is gone. */
 class Reading {
   readonly table: Table;
   readonly #rows = Promise.withResolvers<Small | null>();
@@ -78,7 +78,7 @@ class Reading {
     return this.#abort.signal;
   }
 
-  settle(rows: Small | null): void {
+  resolve(rows: Small | null): void {
     this.#rows.resolve(rows);
   }
 
@@ -86,7 +86,7 @@ class Reading {
     this.#rows.reject(error);
   }
 
-  /** Waits for `work` as one who wants this, until the signal aborts. */
+  /** Waits for `work` as one of those who want this reading, until the signal aborts. */
   async wanted<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
     const leave = () => {
       if (--this.#wanted === 0) this.#abort.abort();
@@ -102,7 +102,7 @@ class Reading {
   }
 }
 
-/** What a connection asks for is read in turn. */
+/** The limits of one connection. */
 interface Lane {
   readonly small: Limiter;
   readonly large: Limiter;
@@ -113,15 +113,15 @@ export class Snapshots {
   readonly #pool: Pool;
   readonly #metrics: GatewayMetrics;
   readonly #locked: LockedTables;
-  /** by the channel's name, while being read */
+  /** readings in progress, by the channel's name */
   readonly #shared = new Map<string, Reading>();
   readonly #slots = new Limiter(maxAtOnce);
-  readonly #places = new Room(maxLarge, patienceMs);
-  readonly #held = new Room(maxHeldCharacters, patienceMs);
+  readonly #places = new Budget(maxLarge, patienceMs);
+  readonly #held = new Budget(maxHeldCharacters, patienceMs);
   readonly #lanes = new Map<Outlet, Lane>();
-  /** channels whose result was large the last time */
-  readonly #large = new WeakSet<FilteredChannel>();
-  /** those who wait until they are read */
+  /** channels whose last result was large */
+  readonly #large = new WeakSet<RowsChannel>();
+  /** requests that wait until their rows are read */
   #waiting = 0;
 
   constructor(pool: Pool, metrics: GatewayMetrics) {
@@ -132,52 +132,50 @@ export class Snapshots {
   }
 
   /**
-   * Reads a channel's rows for a client. Resolves with where the log goes on, null when stopped, by `onPage` or the signal.
+   * Reads a channel's rows for a client. Resolves with the place in the log that they are as of; null: stopped by `onPage` or the signal.
    * Rejects when Postgres does not answer, and with TooSlow.
    */
-  async read(
-    outlet: Outlet,
-    channel: FilteredChannel,
-    signal: AbortSignal,
-    onPage: OnPage,
-  ): Promise<SnapshotStart | null> {
+  async read(outlet: Outlet, channel: RowsChannel, signal: AbortSignal, onPage: OnPage): Promise<SnapshotStart | null> {
     const lane = this.#lane(outlet);
     const backoff = new Backoff(10, 1_000);
-    let handed = false;
-    const hand: OnPage = (page, more) => {
-      handed = true;
+    let hasBegun = false;
+    const deliver: OnPage = (page, more) => {
+      hasBegun = true;
       return onPage(page, more);
     };
-    let waits = false;
-    const waiting = (now: boolean) => {
-      if (now !== waits) this.#waiting += now ? 1 : -1;
-      waits = now;
+    let isWaiting = false;
+    const setWaiting = (value: boolean) => {
+      if (value !== isWaiting) this.#waiting += value ? 1 : -1;
+      isWaiting = value;
     };
+    const onBegin = () => setWaiting(false);
     try {
       while (!signal.aborted) {
-        waiting(true);
-        const begun = () => waiting(false);
+        setWaiting(true);
         try {
           if (!this.#large.has(channel)) {
-            const small = await lane.small.run(() => this.#readSmall(outlet, channel, signal, hand, begun), signal);
+            const small = await lane.small.run(
+              () => this.#readSmall(outlet, channel, signal, deliver, onBegin),
+              signal,
+            );
             if (small !== 'large') return small;
             this.#large.add(channel);
-            waiting(true);
+            setWaiting(true);
           }
-          return await lane.large.run(() => this.#readLarge(outlet, channel, signal, hand, begun), signal);
+          return await lane.large.run(() => this.#readLarge(outlet, channel, signal, deliver, onBegin), signal);
         } catch (error) {
           if (signal.aborted) return null;
-          // what was handed over is void: that is for the caller to say
-          if (handed || !isLocked(error)) throw error;
+          // pages that were delivered are void: the caller tells the client
+          if (hasBegun || !isLocked(error)) throw error;
         }
-        waiting(true);
-        await this.#locked.free(channel.words.table, signal);
-        // it may be something else that is locked
+        setWaiting(true);
+        await this.#locked.free(channel.table, signal);
+        // not the table, but something that its rows depend on may be locked
         await sleep(backoff.next(), signal);
       }
       return null;
     } finally {
-      waiting(false);
+      setWaiting(false);
       if (--lane.users === 0) this.#lanes.delete(outlet);
     }
   }
@@ -194,55 +192,55 @@ export class Snapshots {
 
   async #readSmall(
     outlet: Outlet,
-    channel: FilteredChannel,
+    channel: RowsChannel,
     signal: AbortSignal,
     onPage: OnPage,
-    begun: () => void,
+    onBegin: () => void,
   ): Promise<SnapshotStart | null | 'large'> {
-    // for a client that has not taken what there is nothing is read
+    // nothing is read for a client that has not taken what was sent
     await outlet.drained();
     if (signal.aborted) return null;
     const running = this.#running(channel);
     if (running) {
       const small = await running.wanted(signal, () => running.rows);
-      begun();
-      if (small) return await this.#hand(small, onPage);
+      onBegin();
+      if (small) return await this.#deliver(small, onPage);
       return signal.aborted ? null : 'large';
     }
-    const reading = new Reading(channel.words.table);
+    const reading = new Reading(channel.table);
     this.#shared.set(channel.name, reading);
-    // whoever comes later reads anew, however long those who are here take: the log of that time may be forgotten by then
-    const share = (small: Small | null) => {
-      reading.settle(small);
+    // later requests read again, however long these clients take: the log as of this snapshot may be purged by then
+    const publish = (small: Small | null) => {
+      reading.resolve(small);
       if (this.#shared.get(channel.name) === reading) this.#shared.delete(channel.name);
     };
     let small: Small | null = null;
     try {
-      small = await reading.wanted(signal, () => this.#collect(channel, reading.signal, begun));
-      share(small);
-      if (small) return await this.#hand(small, onPage);
+      small = await reading.wanted(signal, () => this.#collect(channel, reading.signal, onBegin));
+      publish(small);
+      if (small) return await this.#deliver(small, onPage);
       return signal.aborted ? null : 'large';
     } catch (error) {
       if (reading.signal.aborted) return null;
       reading.fail(error);
       throw error;
     } finally {
-      share(null);
+      publish(null);
       if (small) this.#release(small);
     }
   }
 
-  /** What can be joined: rows of before the table was altered are no longer what is asked for. */
-  #running({ name, words }: FilteredChannel): Reading | undefined {
+  /** A reading that can be joined. One that began before the table was altered cannot: its rows are not what is asked for now. */
+  #running({ name, table }: RowsChannel): Reading | undefined {
     const reading = this.#shared.get(name);
-    return reading?.table === words.table && !reading.signal.aborted ? reading : undefined;
+    return reading?.table === table && !reading.signal.aborted ? reading : undefined;
   }
 
-  /** Null: too large, or stopped. The caller holds the result. */
-  async #collect(channel: FilteredChannel, signal: AbortSignal, begun: () => void): Promise<Small | null> {
+  /** Null: too large, or stopped. The caller holds the result and must release it. */
+  async #collect(channel: RowsChannel, signal: AbortSignal, onBegin: () => void): Promise<Small | null> {
     const collect = (mayKeep: () => boolean) =>
       this.#slots.run(() => {
-        begun();
+        onBegin();
         return this.#readAll(channel, signal, mayKeep);
       }, signal);
     const first = await collect(() => this.#held.hasRoom);
@@ -255,12 +253,8 @@ export class Snapshots {
     }
   }
 
-  /** A result of one page is handed over and gone: only larger ones need room, and end where there is none. */
-  async #readAll(
-    channel: FilteredChannel,
-    signal: AbortSignal,
-    mayKeep: () => boolean,
-  ): Promise<Small | null | 'full'> {
+  /** A result of one page is delivered and freed at once: only larger ones need room, and stop where there is none. */
+  async #readAll(channel: RowsChannel, signal: AbortSignal, mayKeep: () => boolean): Promise<Small | null | 'full'> {
     const transaction = await this.#begin(channel);
     try {
       const small: Small = { start: transaction.start, pages: [], characters: 0, holders: 0 };
@@ -288,19 +282,19 @@ export class Snapshots {
     if (--small.holders === 0) this.#held.free(small.characters);
   }
 
-  async #begin(channel: FilteredChannel): Promise<SnapshotTransaction> {
+  async #begin(channel: RowsChannel): Promise<SnapshotTransaction> {
     try {
       const transaction = await SnapshotTransaction.begin(this.#pool, channel);
       this.#metrics.snapshots.inc();
       return transaction;
     } catch (error) {
-      // to find a table locked is no reading
+      // finding a table locked does not count as a snapshot
       if (!isLocked(error)) this.#metrics.snapshots.inc();
       throw error;
     }
   }
 
-  async #hand(small: Small, onPage: OnPage): Promise<SnapshotStart | null> {
+  async #deliver(small: Small, onPage: OnPage): Promise<SnapshotStart | null> {
     const { pages, start } = small;
     this.#hold(small);
     try {
@@ -314,17 +308,17 @@ export class Snapshots {
 
   async #readLarge(
     outlet: Outlet,
-    channel: FilteredChannel,
+    channel: RowsChannel,
     signal: AbortSignal,
     onPage: OnPage,
-    begun: () => void,
+    onBegin: () => void,
   ): Promise<SnapshotStart | null> {
     await outlet.drained();
     await this.#places.enter(1, signal);
     let transaction: SnapshotTransaction | undefined;
     try {
       transaction = await this.#slots.run(() => this.#begin(channel), signal);
-      begun();
+      onBegin();
       const { page: nextPage, start } = transaction;
       const openedAt = performance.now();
       let characters = 0;

@@ -35,7 +35,7 @@ function fill(outlet: Outlet): void {
 
 test('is drained when the other end has read, also where less than the high-water mark was unsent', async () => {
   const { accepted, client } = await pair();
-  const outlet = new Outlet(accepted, webSocketFraming);
+  const outlet = new Outlet(accepted, webSocketFraming, { cursors: [] });
   fill(outlet);
   // this is when no 'drain' will come
   expect(accepted.writableNeedDrain).toBe(false);
@@ -52,7 +52,7 @@ test('is drained when the other end has read, also where less than the high-wate
 
 test('is drained when it has closed', async () => {
   const { accepted, client } = await pair();
-  const outlet = new Outlet(accepted, webSocketFraming);
+  const outlet = new Outlet(accepted, webSocketFraming, { cursors: [] });
   fill(outlet);
   const drained = outlet.drained();
   client.destroy();
@@ -61,7 +61,7 @@ test('is drained when it has closed', async () => {
 
 test('is drained at once where nothing is unsent', async () => {
   const { accepted } = await pair();
-  await new Outlet(accepted, webSocketFraming).drained();
+  await new Outlet(accepted, webSocketFraming, { cursors: [] }).drained();
 });
 
 test.each([
@@ -69,7 +69,7 @@ test.each([
   ['has read', (client: Socket) => client.resume()],
 ])('any number may wait, for one listener, until the other end %s', async (_what, end) => {
   const { accepted, client } = await pair();
-  const outlet = new Outlet(accepted, webSocketFraming);
+  const outlet = new Outlet(accepted, webSocketFraming, { cursors: [] });
   fill(outlet);
   const before = accepted.listenerCount('close');
   const drained = Array.from({ length: 100 }, () => outlet.drained());

@@ -1,0 +1,119 @@
+// The rooms of the sources, and which of them may know which. A wrong import fails with its file and specifier.
+
+import { globSync } from 'node:fs';
+import { join, posix } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import {
+  badStyle,
+  circles,
+  depth,
+  type Floors,
+  importsOf,
+  readImports,
+  roomOf,
+  upward,
+} from '../support/truth/rooms.ts';
+
+/** From the top floor to the bottom. A room may import rooms of later floors; rooms of one floor do not know each other. */
+const floors: Readonly<Record<string, Floors>> = {
+  'services/gateway': [
+    ['main.ts'],
+    ['gateway.ts'],
+    ['assemble.ts'],
+    ['ops', 'balance'],
+    ['clients'],
+    ['http', 'relay'],
+    ['channels'],
+    ['filter'],
+    ['catalog'],
+    ['bounds'],
+  ],
+  shared: [['log', 'bus'], ['postgres', 'redis.ts'], ['process'], ['waiting.ts', 'wire.ts']],
+};
+const maxGatewayFloors = 10;
+/** Files by which alone a room may be imported from outside. */
+const doors: Readonly<Record<string, string>> = { 'services/gateway/filter': 'services/gateway/filter/row-filter.ts' };
+
+const root = join(import.meta.dirname, '../..');
+const sources = globSync('{services,shared,client,deploy,examples,test}/**/*.ts', { cwd: root })
+  .map((file) => file.split(/[\\/]/).join('/'))
+  .filter((file) => !file.includes('node_modules'));
+const imports = readImports(root, sources);
+const ofPart = (part: string) => imports.filter(({ file }) => file.startsWith(`${part}/`));
+
+describe.each(Object.keys(floors))('rooms of %s', (part) => {
+  const own = ofPart(part);
+  const room = (file: string) => roomOf(part, file);
+
+  test('import only rooms below them', () => {
+    expect(own.length).toBeGreaterThan(20);
+    expect(upward(part, floors[part]!, own)).toEqual([]);
+  });
+
+  test('form no circle', () => {
+    expect(circles(own, room)).toEqual([]);
+  });
+
+  test('have no circle of files', () => {
+    expect(circles(own, (file) => (room(file) === null ? null : file))).toEqual([]);
+  });
+});
+
+test('the gateway has no more floors than can be remembered', () => {
+  const part = 'services/gateway';
+  expect(depth(ofPart(part), (file) => roomOf(part, file))).toBeLessThanOrEqual(maxGatewayFloors);
+});
+
+test.each(Object.entries(doors))('%s is imported by its door alone', (room, door) => {
+  const past = imports.filter(
+    ({ file, target }) =>
+      file.startsWith('services/') && !file.startsWith(`${room}/`) && target?.startsWith(`${room}/`) && target !== door,
+  );
+  expect(past.map(({ file, specifier }) => `${file} imports '${specifier}'`)).toEqual([]);
+});
+
+test('imports are relative within a part, and by alias across parts', () => {
+  expect(badStyle(imports)).toEqual([]);
+});
+
+describe('the rules find', () => {
+  const rooms: Floors = [['top'], ['left', 'right'], ['bottom']];
+  const tree = (files: Record<string, string>) =>
+    Object.entries(files).flatMap(([file, text]) => importsOf(posix.join('services/gateway', file), text));
+  const find = (files: Record<string, string>) => upward('services/gateway', rooms, tree(files));
+
+  test('an import upward, of a type as well', () => {
+    const text = "import type {\n  A,\n} from '../top/a.ts';\nexport { b } from './b.ts';";
+    expect(find({ 'bottom/a.ts': text })).toEqual([
+      "services/gateway/bottom/a.ts imports '../top/a.ts': bottom must not know top",
+    ]);
+  });
+
+  test('an import of a room on the same floor, also a dynamic one', () => {
+    expect(find({ 'left/a.ts': "const a = await import('../right/a.ts');" })).toEqual([
+      "services/gateway/left/a.ts imports '../right/a.ts': left must not know right",
+    ]);
+  });
+
+  test('a room that is in no list', () => {
+    expect(find({ 'top/a.ts': "import '../attic/a.ts';" })).toEqual([
+      "services/gateway/top/a.ts imports '../attic/a.ts': attic is not among the rooms of services/gateway",
+    ]);
+  });
+
+  test('a circle of files, and how deep imports go', () => {
+    const chain = { 'a.ts': "import './b.ts';", 'b.ts': "import './c.ts';" };
+    expect(circles(tree(chain), (file) => file)).toEqual([]);
+    expect(depth(tree(chain), (file) => file)).toBe(3);
+    const circle = tree({ ...chain, 'c.ts': "import type { A } from './b.ts';" });
+    expect(circles(circle, (file) => posix.basename(file))).toEqual(['b.ts → c.ts → b.ts']);
+  });
+
+  test.each([
+    ['shared/a.ts', '#shared/b.ts', 'import files of shared by a relative path'],
+    ['services/gateway/a.ts', '../../shared/b.ts', 'import files of shared by an alias'],
+    ['client/a.ts', '../shared/waiting.ts', 'import files of shared by an alias'],
+  ])('in %s the style of %s', (file, specifier, why) => {
+    expect(badStyle(importsOf(file, `import '${specifier}';`))).toEqual([`${file} imports '${specifier}': ${why}`]);
+  });
+});
