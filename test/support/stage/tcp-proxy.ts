@@ -125,8 +125,11 @@ export class TcpProxy {
 
   #drop(link: Link): void {
     this.#links.delete(link);
-    link.client.resetAndDestroy();
-    link.server.resetAndDestroy();
+    for (const socket of [link.client, link.server]) {
+      socket.resetAndDestroy();
+      // by itself that waits for bytes that a peer does not read
+      socket.destroy();
+    }
   }
 
   #accept(client: Socket): void {
