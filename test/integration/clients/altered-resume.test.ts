@@ -1,5 +1,5 @@
-// Resuming over what happened to a table, in every way to subscribe, from memory and from history: each ends in `live` with the rows
-// that SELECT gives (I4), or in an error that says why, within seconds. Nothing waits in silence.
+// A resume across a change of the table, in every way to subscribe, from memory and from history: each ends in `live` with the
+// rows of SELECT (I4), or in an error with the reason, within seconds. No subscription waits without an end.
 
 import { beforeAll, describe, expect, test } from 'vitest';
 import type { Row, ServerFrame } from '#shared/wire.ts';
@@ -10,14 +10,14 @@ import { until } from '../../support/wait.ts';
 interface Case {
   /** T is the table */
   ddl: string;
-  /** behind it; T(…) is to have a row more than before */
+  /** statements after the DDL, which add a row to T */
   after?: string;
-  /** how the table's pictures end: begun anew for that reason, never void, or refused with that code */
+  /** how pictures of the table end: a resync of this reason, no resync, or an error of this code */
   ends: 'shape' | 'rows' | 'goes on' | 'UNKNOWN_TABLE';
-  /** what needs the column v (a column list) or n (a filter) ends so instead */
+  /** how pictures that need the column v (a column list) or n (a filter) end instead */
   v?: string;
   n?: string;
-  /** the key's columns then */
+  /** the key's columns afterwards */
   key?: string[];
 }
 
@@ -53,7 +53,7 @@ const cases: Record<string, Case> = {
     after: "insert into T (id, n) values ('9', 9)",
     ends: 'shape',
   },
-  'the table was made anew': {
+  'the table was created again': {
     ddl: `drop table T; create table T (id int primary key, v text, n int); insert into T values (5, 'e', 5); select plank.attach('T')`,
     ends: 'shape',
   },
@@ -93,7 +93,7 @@ const stage = Stage.of(
   `create table todo (id int primary key, status text); select plank.attach('todo');
    ${names.map((name) => `create table ${tableOf(name)} (id int primary key, v text, n int); select plank.attach('${tableOf(name)}');`).join('\n')}`,
 );
-/** where each client was, and what it had */
+/** the position of each client, and the rows that it had */
 let pos = '';
 const had: Row[] = [
   { id: 1, v: 'a', n: 1 },
@@ -115,7 +115,7 @@ beforeAll(async () => {
 });
 
 interface Followed {
-  /** of the error that it ended with; null: it is live */
+  /** the code of the error that it ended with, or null if it is live */
   error: string | null;
   reasons: string[];
   key: readonly string[];
@@ -123,7 +123,7 @@ interface Followed {
   changes: ServerFrame[];
 }
 
-/** Applies what comes, as a client does that had `rows`. */
+/** Applies the frames that come, as a client with these rows does. */
 async function follow(reader: FrameReader, rows: readonly Row[], startsWith: readonly string[]): Promise<Followed> {
   const ok = reader.all.find((frame) => frame.type === 'ok');
   const followed: Followed = { error: null, reasons: [], key: startsWith, picture: new Map(), changes: [] };
@@ -154,59 +154,62 @@ async function follow(reader: FrameReader, rows: readonly Row[], startsWith: rea
 
 const sorted = (rows: Iterable<Row>) => [...rows].map((row) => JSON.stringify(row, Object.keys(row).sort())).sort();
 
-describe.each(['memory', 'history'])('from %s, where', (source) => {
-  describe.each(names)('%s', (name) => {
+describe.each(['memory', 'history'])('from %s', (source) => {
+  describe.each(names)('where %s', (name) => {
     const { ends, v, n, key = ['id'] } = cases[name]!;
     const table = tableOf(name);
 
-    test.each(Object.entries(ways))('%s', async (_, way) => {
-      const ends_ = ('columns' in way && v) || ('where' in way && n) || ends;
-      const isRefused = ends_ === ends_.toUpperCase();
-      const columns = 'columns' in way ? ['id', 'v'] : ['id', 'v', 'n'];
-      const rows = had.map((row) => Object.fromEntries(columns.map((column) => [column, row[column]])));
-      const transports = [
-        [overWebSocket, { table, from: pos, ...way }],
-        [overEvents, { table, since: pos, ...way }],
-      ] as const;
-      const resumes = async ([transport, ask]: (typeof transports)[number]) => {
-        const reader = await transport(urls[source]!, ask as never).catch((error: Error) => error);
-        if (reader instanceof Error) {
-          expect(isRefused, reader.message).toBe(true);
-          if (transport === overWebSocket) expect(reader.message).toBe(ends_);
-          return;
-        }
-        stage.afterwards(() => reader.close());
-        const followed = await follow(reader, rows, ['id']);
-        expect(followed.error).toBe(isRefused ? ends_ : null);
-        if (isRefused) return;
-        expect(new Set(followed.reasons)).toEqual(new Set(ends_ === 'goes on' ? [] : [ends_]));
-        if (ends_ !== 'goes on' || 'from' in ask) expect(followed.key).toEqual(key);
-        if ('snapshot' in way) {
-          const where = 'where' in way ? 'where n in (1, 2, 3, 9)' : '';
-          const wanted = 'columns' in way ? [...new Set([...key, 'v'])].join(', ') : '*';
-          const shown = name === 'a column was excluded' ? 'id, n' : wanted;
-          const { rows: selected } = await stage.sql(
-            `select to_json(t) as row from (select ${shown} from ${table} ${where}) t`,
-          );
-          expect(sorted(followed.picture.values())).toEqual(sorted(selected.map(({ row }) => row as Row)));
-        } else if (!('columns' in way)) {
-          // what was written behind it has come
-          expect(followed.changes.map((change) => 'data' in change && change.data?.n)).toContainEqual(
-            name === 'a column got another type' ? '9' : 9,
-          );
-        }
-      };
-      await Promise.all(transports.map(resumes));
-    });
+    test.each(Object.entries(ways))(
+      'a resume of %s ends live with the rows of SELECT, or in an error',
+      async (_, way) => {
+        const ends_ = ('columns' in way && v) || ('where' in way && n) || ends;
+        const isRefused = ends_ === ends_.toUpperCase();
+        const columns = 'columns' in way ? ['id', 'v'] : ['id', 'v', 'n'];
+        const rows = had.map((row) => Object.fromEntries(columns.map((column) => [column, row[column]])));
+        const transports = [
+          [overWebSocket, { table, from: pos, ...way }],
+          [overEvents, { table, since: pos, ...way }],
+        ] as const;
+        const resumes = async ([transport, ask]: (typeof transports)[number]) => {
+          const reader = await transport(urls[source]!, ask as never).catch((error: Error) => error);
+          if (reader instanceof Error) {
+            expect(isRefused, reader.message).toBe(true);
+            if (transport === overWebSocket) expect(reader.message).toBe(ends_);
+            return;
+          }
+          stage.afterwards(() => reader.close());
+          const followed = await follow(reader, rows, ['id']);
+          expect(followed.error).toBe(isRefused ? ends_ : null);
+          if (isRefused) return;
+          expect(new Set(followed.reasons)).toEqual(new Set(ends_ === 'goes on' ? [] : [ends_]));
+          if (ends_ !== 'goes on' || 'from' in ask) expect(followed.key).toEqual(key);
+          if ('snapshot' in way) {
+            const where = 'where' in way ? 'where n in (1, 2, 3, 9)' : '';
+            const wanted = 'columns' in way ? [...new Set([...key, 'v'])].join(', ') : '*';
+            const shown = name === 'a column was excluded' ? 'id, n' : wanted;
+            const { rows: selected } = await stage.sql(
+              `select to_json(t) as row from (select ${shown} from ${table} ${where}) t`,
+            );
+            expect(sorted(followed.picture.values())).toEqual(sorted(selected.map(({ row }) => row as Row)));
+          } else if (!('columns' in way)) {
+            // the change after the DDL has come
+            expect(followed.changes.map((change) => 'data' in change && change.data?.n)).toContainEqual(
+              name === 'a column got another type' ? '9' : 9,
+            );
+          }
+        };
+        await Promise.all(transports.map(resumes));
+      },
+    );
   });
 });
 
-test('in plain mode, all that was written comes, whatever happened to the tables', async () => {
+test('plain mode sends every change, whatever happened to the tables', async () => {
   const attached = names.filter((name) => cases[name]!.ends !== 'UNKNOWN_TABLE');
   for (const url of Object.values(urls)) {
     const client = await stage.plain({ url: `${url.replace('http', 'ws')}/ws?since=${pos}` });
     const isThere = (table: string) =>
       client.frames.some((text) => text.startsWith(`{"table":"${table}","action":"INSERT"`) && /"n":"?9"?/.test(text));
-    await until('all have come', () => attached.every((name) => isThere(tableOf(name))), 10_000);
+    await until('every insert arrives', () => attached.every((name) => isThere(tableOf(name))), 10_000);
   }
 });

@@ -10,7 +10,7 @@ import { until } from '../../support/wait.ts';
 
 interface Case {
   ddl: string;
-  /** the key's columns then */
+  /** the key's columns afterwards */
   key: string[];
   writes?: string;
 }
@@ -46,7 +46,7 @@ const stage = Stage.of(
    ${all.map(({ table }) => `create table ${table} (id int primary key, v text, n int not null); insert into ${table} values (1, 'a', 10), (2, 'b', 20), (3, 'c', 30); select plank.attach('${table}');`).join('\n')}`,
 );
 
-test.each(situations)('another key, %s', async (situation) => {
+test.each(situations)('live queries have the rows of SELECT under the new key of a table: %s', async (situation) => {
   const other = situation === 'elsewhere' ? await stage.embedded.startGateway({ NODE_NAME: 'other' }) : null;
   const sockets: WebSocket[] = [];
   let url = stage.plainUrl;
@@ -62,7 +62,7 @@ test.each(situations)('another key, %s', async (situation) => {
     .filter((each) => each.situation === situation)
     .map(({ table, name }) => {
       const of = plank.table(table);
-      // what an application says of the key is for servers that do not
+      // `key` is for servers that do not send it
       const queries: LiveQuery[] = [
         of.live({ key: ['id'] }),
         of.live({ columns: ['v'] }),
@@ -77,7 +77,7 @@ test.each(situations)('another key, %s', async (situation) => {
   if (situation !== 'live') {
     url = 'ws://127.0.0.1:1';
     for (const socket of sockets) socket.close();
-    await until('all are away', () => queries.every(({ state }) => state === 'offline'), 5_000);
+    await until('every query is offline', () => queries.every(({ state }) => state === 'offline'), 5_000);
   }
   for (const { table, ddl, writes: own = writes } of pictures)
     for (const statement of `${ddl};${own}`.replaceAll(/\bT(?=_|\b)/g, table).split(';')) await stage.sql(statement);

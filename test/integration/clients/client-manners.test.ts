@@ -48,7 +48,7 @@ function parts(options: PlankOptions = {}) {
 
 const names = (rows: ReadonlyMap<unknown, Item>) => [...rows.values()].map(({ name }) => name).sort();
 
-test('dates ask for what they say, each for its own', async () => {
+test('dates in filters are compared as instants, and make different subscriptions', async () => {
   const { table } = parts();
   const since = (year: string) => table.live({ at: { gt: new Date(`${year}-03-01Z`) as unknown as string } });
   const [early, late] = [since('2019'), since('2026')];
@@ -56,7 +56,7 @@ test('dates ask for what they say, each for its own', async () => {
   expect([names(early.rows), names(late.rows)]).toEqual([['less', 'more', 'old'], ['more']]);
 });
 
-test('a key beyond 2^53 may be asked for as it came', async () => {
+test('a key beyond 2^53 can be used in a filter as it came', async () => {
   const { table } = parts();
   const one = table.live({ id: large });
   const some = table.live({ id: { in: [large, 1n] } });
@@ -65,7 +65,7 @@ test('a key beyond 2^53 may be asked for as it came', async () => {
   expect(() => table.live({ id: Number.NaN })).toThrow('where.id is NaN: JSON has no such value');
 });
 
-test('a filter that is changed later stays what it was, also on the next connection', async () => {
+test('a filter that the application changes later stays the same, on the next connection as well', async () => {
   const { client, table } = parts();
   const where = { name: 'old' };
   const ids: unknown[] = [];
@@ -82,7 +82,7 @@ test('a filter that is changed later stays what it was, also on the next connect
   expect(ids).toEqual([1]);
 });
 
-test('whatever throws, and be it the handler of errors, keeps nobody else from being called', async () => {
+test('a callback that throws, even onError, keeps no other from being called', async () => {
   const thrown: unknown[] = [];
   const inTurn = queueMicrotask;
   // where nobody catches it: the runner would
@@ -129,7 +129,7 @@ test('a live query that is closed at once calls back no more', async () => {
   expect(calls).toBe(1);
 });
 
-test('a token that is refused without a word is reported', async () => {
+test('a token that is refused without a reason is reported', async () => {
   const errors: string[] = [];
   const { table } = parts({
     token: () => Promise.reject(),

@@ -106,7 +106,7 @@ const sorted = (rows: ReadonlyMap<unknown, Stock>) =>
   new Map([...rows.values()].sort((a, b) => a.id - b.id).map((row) => [row.id, row]));
 
 describe('a live query', () => {
-  test('has the rows that the filter admits, and follows them', async () => {
+  test('a live query has the rows that the filter admits, and follows their changes', async () => {
     await insert(1, 5);
     const few = stockOf(connect()).live({ count: { lt: 4 } });
     await few.ready;
@@ -120,7 +120,7 @@ describe('a live query', () => {
     await until('they are gone', () => few.rows.size === 0, 5_000);
   });
 
-  test('is never seen in the middle of a transaction', async () => {
+  test('a live query never shows the middle of a transaction', async () => {
     await insert(1, 2);
     const live = stockOf(connect()).live();
     const sums = new Set<number>();
@@ -134,7 +134,7 @@ describe('a live query', () => {
     expect([...sums]).toEqual([3]);
   });
 
-  test('is equal to the table after connections were cut while it was written to', async () => {
+  test('a live query equals the table after connections were cut during writes', async () => {
     const plank = connect();
     const live = stockOf(plank).live();
     await live.ready;
@@ -149,7 +149,7 @@ describe('a live query', () => {
     expect(sorted(live.rows)).toEqual(await selected());
   });
 
-  test('is one for all who ask for the same', async () => {
+  test('live queries with the same filter share their rows', async () => {
     await insert(1, 3);
     const plank = connect();
     const [a, b] = [stockOf(plank).live({ count: 2 }), stockOf(plank).live({ count: { eq: 2 } })];
@@ -160,7 +160,7 @@ describe('a live query', () => {
     await until('the other one follows', () => b.rows.size === 0, 5_000);
   });
 
-  test('has composite keys, and keys beyond 2^53', async () => {
+  test('a live query tells composite keys and keys beyond 2^53 apart', async () => {
     await pool.query(`insert into pairs values (9007199254740993, 'x', 'one'), (9007199254740992, 'x', 'two')`);
     const live = connect().table<{ note: string }>('pairs').live();
     await live.ready;
@@ -170,7 +170,7 @@ describe('a live query', () => {
     expect(live.rows.size).toBe(2);
   });
 
-  test('has numeric keys that a JavaScript number would merge, and one that is only written in another way', async () => {
+  test('a live query tells numeric keys apart that a JavaScript number would merge', async () => {
     await pool.query('insert into prices values (0.1), (0.1000000000000000055), (1.0), (123456789012345678.5)');
     const live = connect().table('prices').live();
     await live.ready;
@@ -183,7 +183,7 @@ describe('a live query', () => {
     expect(new Set(live.rows.keys())).toEqual(new Set([exact, 1, '123456789012345678.5', '1.00000000000000000001']));
   });
 
-  test('that is refused says why', async () => {
+  test('a live query that is refused rejects with the reason', async () => {
     const live = connect().table('nothing').live();
     await expect(live.ready).rejects.toMatchObject({ code: 'UNKNOWN_TABLE' });
     expect(live).toMatchObject({ state: 'ended', error: { code: 'UNKNOWN_TABLE' } });
@@ -191,7 +191,7 @@ describe('a live query', () => {
 });
 
 describe('a live query of too many rows', () => {
-  test('ends with an error that says so, without reading them all', async () => {
+  test('a live query of too many rows ends with an error, without reading them all', async () => {
     await pool.query(`insert into stock select i, repeat('x', 500) from generate_series(1, 5000) i`);
     const plank = connect();
     const [few, all] = [stockOf(plank).live({ where: {}, maxRows: 100 }), stockOf(plank).live()];
@@ -201,7 +201,7 @@ describe('a live query of too many rows', () => {
     expect(all.rows.size).toBe(5_000);
   });
 
-  test('ends when they become so many, and tells its watchers', async () => {
+  test('a live query ends when its rows become too many, and calls its watchers', async () => {
     await insert(1, 3);
     const plank = connect();
     const live = stockOf(plank).live({ where: {}, maxRows: 4 });
@@ -223,7 +223,7 @@ describe('a live query of too many rows', () => {
 });
 
 describe('a subscription', () => {
-  test('that is not answered is asked for on another connection', async () => {
+  test('a subscription without an answer is sent again on another connection', async () => {
     const errors: string[] = [];
     const plank = connect({ answerTimeoutMs: 300, onError: ({ message }) => errors.push(message) });
     stockOf(plank).subscribe({}, {});
@@ -236,7 +236,7 @@ describe('a subscription', () => {
     expect(errors[0]).toBe('a request was not answered within 300 ms');
   });
 
-  test('that is answered late, behind the rows of another on a slow network, is not given up', async () => {
+  test('a subscription whose answer comes late, after the rows of another, is not given up', async () => {
     await pool.query(`insert into stock select i, repeat('x', 500) from generate_series(1, 4000) i`);
     await passedOn();
     const errors: string[] = [];
@@ -272,7 +272,7 @@ describe('a subscription', () => {
     }
   });
 
-  test('of the same rows gets them later than another, and neither gets a change twice', async () => {
+  test('a subscription that joins later gets its rows, and no change comes twice', async () => {
     await insert(1, 3);
     await passedOn();
     const items = stockOf(connect());
@@ -295,7 +295,7 @@ describe('a subscription', () => {
     expect(rows + second.length).toBe(7);
   });
 
-  test('goes on from a stored position, in another process so to say', async () => {
+  test('a subscription resumes from a position that another client stored', async () => {
     const worker = stockOf(connect()).subscribe({}, {});
     await until('it is live', () => worker.state === 'live', 5_000);
     const position = worker.position()!;
@@ -307,7 +307,7 @@ describe('a subscription', () => {
     expect(ids).toEqual([1, 2, 3]);
   });
 
-  test('asks for a token before each connection', async () => {
+  test('the SDK fetches a token before each connection', async () => {
     let asked = 0;
     const plank = connect({ token: () => Promise.resolve(`token ${++asked}`) });
     stockOf(plank).subscribe({}, {});
@@ -320,7 +320,7 @@ describe('a subscription', () => {
 });
 
 describe('a filter written in another way', () => {
-  test('is one with the other on the server, and both get everything', async () => {
+  test('two filters that the server finds equal share a subscription, and both get every change', async () => {
     await insert(1, 3);
     const items = stockOf(connect());
     const errors: unknown[] = [];
@@ -344,7 +344,7 @@ describe('a filter written in another way', () => {
 });
 
 describe('the iterator', () => {
-  test('pauses at its bound and loses nothing, nor when it is cut', async () => {
+  test('the iterator pauses at its bound and loses no change, even when the connection is cut', async () => {
     const items = stockOf(connect());
     const from = await new Promise<string>((resolve) => {
       const subscription = items.subscribe(
@@ -363,7 +363,7 @@ describe('the iterator', () => {
     expect(seen).toEqual(Array.from({ length: 300 }, (_, i) => i + 1));
   });
 
-  test('ends with its signal', async () => {
+  test('the iterator ends with its signal', async () => {
     const end = new AbortController();
     const changes = stockOf(connect()).changes({ signal: end.signal });
     const next = changes.next();
@@ -373,14 +373,14 @@ describe('the iterator', () => {
 });
 
 describe('the hook', () => {
-  test('draws nothing yet where there is no browser, and subscribes to nothing', () => {
+  test('the hook renders nothing on a server, and subscribes to nothing', () => {
     const plank = connect();
     const Count = () => createElement('b', null, useLive(stockOf(plank), { where: { count: 1 } }).rows.size);
     expect(renderToString(createElement(Count))).toBe('<b>0</b>');
     expect(plank.state).toBe('idle');
   });
 
-  test('has another Map for each drawing, and the same between', async () => {
+  test('the hook has a new Map for each drawing, and the same one in between', async () => {
     await insert(1, 1);
     const source = createSource(() => stockOf(connect()).live());
     let draws = 0;

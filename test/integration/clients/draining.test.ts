@@ -1,4 +1,4 @@
-// What clients of each transport see of a drain by an operator, and what a drained gateway still does.
+// What clients of each transport receive when an operator drains a gateway, and what a drained gateway still serves.
 
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { createDatabase } from '../../support/servers/servers.ts';
@@ -27,7 +27,7 @@ const at = async (path: string) => {
   return { status: answer.status, body: (await answer.json()) as Record<string, unknown> };
 };
 
-/** What it says to Prometheus. */
+/** The value of `plank_ready`. */
 async function isReady(): Promise<string | undefined> {
   const metrics = await (await fetch(`${embedded.url}/metrics`)).text();
   return /^plank_ready\{.*\} (\d)$/m.exec(metrics)?.[1];
@@ -40,7 +40,7 @@ async function stream(): Promise<{ text: Promise<string> }> {
   return { text: answer.text() };
 }
 
-test('a drain is told in each transport, and ends with nobody left', async () => {
+test('a drain is announced in each transport, and ends with no client left', async () => {
   const webSocket = `${embedded.url.replace('http', 'ws')}/ws`;
   const plain = await TestClient.connect({ url: webSocket, reconnects: false });
   const session = await overWebSocket(embedded.url, { table: 'items' });
@@ -51,7 +51,7 @@ test('a drain is told in each transport, and ends with nobody left', async () =>
   expect(await post('drain')).toEqual({ status: 202, body: drained });
 
   const { after_ms } = await session.expect('drain');
-  // three clients take no whole window
+  // three clients do not take the whole window
   expect(after_ms).toBeGreaterThan(0);
   expect(after_ms).toBeLessThanOrEqual(30);
   await until('the session is closed', () => session.ended !== undefined, 5_000);
@@ -61,7 +61,7 @@ test('a drain is told in each transport, and ends with nobody left', async () =>
   expect(waits).toHaveLength(2);
   expect(waits[0]).toSatisfy((ms: number) => ms >= 2_000 && ms <= 4_000);
   expect(waits[1]).toSatisfy((ms: number) => ms <= 500);
-  await until('nobody is left', async () => (await at('/health')).body.connections === 0, 5_000);
+  await until('no client is left', async () => (await at('/health')).body.connections === 0, 5_000);
 
   expect(await at('/health/ready')).toMatchObject({ status: 503, body: { reason: 'drained by an operator' } });
   expect(await isReady()).toBe('0');

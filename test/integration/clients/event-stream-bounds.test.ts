@@ -1,5 +1,5 @@
-// The bounds of event streams: they count as connections, and one that is never read is dropped. And the bounds of what is
-// read for them: pages of rows, whose sizes nobody knows before.
+// The bounds of event streams: they count as connections, and a stream that is never read is closed. Pages of rows are bounded
+// although the size of a row is not known before it is read.
 
 import { connect, type Socket } from 'node:net';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -32,7 +32,7 @@ afterAll(() => stack.disposeAsync());
 const connections = async () =>
   ((await (await fetch(`${embedded.url}/health`)).json()) as { connections: number }).connections;
 
-test('counts with WebSockets against MAX_CONNECTIONS', async () => {
+test('event streams count with WebSockets against MAX_CONNECTIONS', async () => {
   const socket = await overWebSocket(embedded.url, { table: 'big' });
   const stream = await overEvents(embedded.url, { table: 'big' });
   await expect(overEvents(embedded.url, { table: 'big' })).rejects.toThrow('TOO_MANY');
@@ -42,19 +42,19 @@ test('counts with WebSockets against MAX_CONNECTIONS', async () => {
   await until('both have gone', async () => (await connections()) === 0, 5_000);
 });
 
-test('is dropped when it is never read', async () => {
+test('an event stream whose client never reads is closed', async () => {
   const socket: Socket = connect(Number(new URL(embedded.url).port), '127.0.0.1');
   socket.on('error', () => {});
   socket.pause();
   socket.write('GET /api/big/changes HTTP/1.1\r\nhost: x\r\n\r\n');
-  await until('it is there', async () => (await connections()) === 1, 5_000);
+  await until('the stream is open', async () => (await connections()) === 1, 5_000);
   // far more than kernels hold
   await pool.query(`insert into big select i, repeat('x', 100000) from generate_series(1, 300) i`);
-  await until('it has gone', async () => (await connections()) === 0, 20_000);
+  await until('the stream is closed', async () => (await connections()) === 0, 20_000);
   socket.destroy();
 });
 
-test('gets large rows in pages that are not larger for it', async () => {
+test('an event stream gets large rows in pages of the usual size', async () => {
   await pool.query('truncate big');
   await pool.query(`insert into big select i, repeat('x', 200000) from generate_series(1, 100) i`);
   const reader = await overEvents(embedded.url, { table: 'big', snapshot: true });
@@ -65,7 +65,7 @@ test('gets large rows in pages that are not larger for it', async () => {
     more = page.more;
   }
   expect(pages.reduce((sum, count) => sum + count, 0)).toBe(100);
-  // the first ones tell how large rows are, and one may have come already when reading is paused
+  // the first pages show how large rows are
   expect(Math.max(...pages.slice(1))).toBeLessThanOrEqual(2);
   await reader.expect('live');
   reader.close();

@@ -1,4 +1,4 @@
-// plank.v1 as server-sent events: what is refused, where a stream goes on that was cut, and where it ends for good.
+// plank.v1 as server-sent events: which requests are refused, where a stream resumes after a cut, and how it ends for good.
 
 import { connect } from 'node:net';
 import { expect, test } from 'vitest';
@@ -19,9 +19,9 @@ test.each([
   ['a parameter twice', 'columns=id&columns=status'],
   ['a filter that is not JSON', 'where={'],
   ['a deep filter', `where=${'['.repeat(4_000)}`],
-  ['a snapshot that is neither', 'snapshot=maybe'],
+  ['a snapshot that is neither true nor false', 'snapshot=maybe'],
   ['a position in words', 'since=yesterday'],
-])('%s is refused', async (_name, query) => {
+])('an event stream with %s is refused', async (_name, query) => {
   const response = await fetch(`${stage.embedded.url}/api/todo/changes?${query}`, {
     signal: AbortSignal.timeout(5_000),
   });
@@ -30,7 +30,7 @@ test.each([
   await response.body?.cancel();
 });
 
-test.each(['HEAD', 'POST'])('%s is not for a stream', async (method) => {
+test.each(['HEAD', 'POST'])('a %s of an event stream is refused', async (method) => {
   const response = await fetch(`${stage.embedded.url}/api/todo/changes`, {
     method,
     signal: AbortSignal.timeout(5_000),
@@ -38,7 +38,7 @@ test.each(['HEAD', 'POST'])('%s is not for a stream', async (method) => {
   expect([response.status, response.headers.get('allow')]).toEqual([405, 'GET']);
 });
 
-test('goes on behind the last event, with values that have line breaks', async () => {
+test('an event stream resumes after its last event, with values that have line breaks', async () => {
   await sql('truncate todo');
   const first = await stage.stream({ table: 'todo', snapshot: true });
   await first.rows();
@@ -58,7 +58,7 @@ test('goes on behind the last event, with values that have line breaks', async (
   await anew.expect('live');
 });
 
-test('a client that is gone is forgotten, in the middle of a snapshot too', async () => {
+test('a client that leaves is dropped, even in the middle of a snapshot', async () => {
   await sql(`truncate big; insert into big select g, repeat('x', 1000) from generate_series(1, 20000) g`);
   const { port } = new URL(stage.embedded.url);
   const socket = connect({ port: Number(port), host: '127.0.0.1' });
@@ -67,10 +67,10 @@ test('a client that is gone is forgotten, in the middle of a snapshot too', asyn
   socket.pause();
   expect(await stage.metric('plank_subscriptions')).toBe(1);
   socket.destroy();
-  await until('it is forgotten', async () => (await stage.metric('plank_subscriptions')) === 0, 5_000);
+  await until('the subscription is gone', async () => (await stage.metric('plank_subscriptions')) === 0, 5_000);
 });
 
-test('comes through nginx as it is sent', async () => {
+test('an event stream passes nginx without delay', async () => {
   const nginx = await startNginx({ upstreams: [new URL(stage.embedded.url).host] });
   try {
     const started = performance.now();
@@ -87,7 +87,7 @@ test('comes through nginx as it is sent', async () => {
   }
 });
 
-test('cut behind rows and before it is live, it begins anew, wherever it was asked to begin first', async () => {
+test('a stream that was cut after rows and before live begins again, whatever its first position was', async () => {
   await sql(`truncate todo; insert into todo values (1, 'seen')`);
   await stage.arrived();
   const first = await stage.stream({ table: 'todo' });
@@ -108,7 +108,7 @@ test('cut behind rows and before it is live, it begins anew, wherever it was ask
   await anew.expect('live');
 });
 
-test('whose picture is void goes on with nothing of it', async () => {
+test('a stream whose picture is void resumes with nothing of it', async () => {
   await sql(`truncate todo; insert into todo values (1, 'a')`);
   const stream = await stage.stream({ table: 'todo', from: 'e1.7', snapshot: true });
   expect(await stream.expect('resync')).toMatchObject({ reason: 'epoch' });
@@ -118,15 +118,15 @@ test('whose picture is void goes on with nothing of it', async () => {
   expect(stream.ids.at(-1)).toBe(pos);
 });
 
-test('that ended for good is not asked for again', async () => {
+test('a stream that ended for good gets 204 when it is requested again', async () => {
   await sql(`create table gone (id int primary key); select plank.attach('gone')`);
-  await until('it is known', async () => (await fetch(`${stage.embedded.url}/api/gone`)).status === 200, 5_000);
+  await until('the table is served', async () => (await fetch(`${stage.embedded.url}/api/gone`)).status === 200, 5_000);
   const stream = await stage.stream({ table: 'gone' });
   await stream.expect('live');
   await sql('drop table gone');
   expect(await stream.expect('error')).toMatchObject({ code: 'UNKNOWN_TABLE', retry: false });
   expect(stream.ids.at(-1)).toBe('end');
-  await until('it ends', () => stream.ended !== undefined, 5_000);
+  await until('the stream ends', () => stream.ended !== undefined, 5_000);
   const again = await fetch(`${stage.embedded.url}/api/todo/changes`, { headers: { 'Last-Event-ID': 'end' } });
   expect(again.status).toBe(204);
 });

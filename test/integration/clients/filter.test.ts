@@ -64,7 +64,7 @@ describe('JavaScript and Postgres', () => {
     return images.map(({ image }) => image);
   }
 
-  test('judge every row alike', async () => {
+  test('JavaScript and Postgres judge every row alike', async () => {
     const table = catalog.byName('subject')!;
     let admitted = 0;
     let judged = 0;
@@ -107,7 +107,7 @@ describe('JavaScript and Postgres', () => {
     expect(admitted / judged).toBeLessThan(0.9);
   });
 
-  test('judge each pair of values of a type alike', async () => {
+  test('JavaScript and Postgres judge each pair of values of a type alike', async () => {
     const table = catalog.byName('subject')!;
     for (const [position, name] of names.entries()) {
       const { ordered, rows, values } = kinds[name]!;
@@ -139,7 +139,7 @@ describe('JavaScript and Postgres', () => {
     }
   });
 
-  test('are not asked about other types', () => {
+  test('a filter by a column of another type is refused', () => {
     const table = catalog.byName('refused')!;
     for (const index of refusedTypes.keys())
       for (const condition of ['null', '"a"', '1', 'true', '{"is":"not null"}', '{"in":[]}'])
@@ -148,7 +148,7 @@ describe('JavaScript and Postgres', () => {
         );
   });
 
-  test('know enums and collations from the catalog', () => {
+  test('the catalog knows enums and non-deterministic collations', () => {
     const flags = (table: string, name: string) => {
       const column = catalog.byName(table)!.columns.find((candidate) => candidate.name === name)!;
       return [column.enum, column.nondeterministic];

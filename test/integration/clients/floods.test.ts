@@ -1,4 +1,4 @@
-// Clients that send as much as they can, of whatever kind: changes reach the others as if nobody did, and who floods is sent away.
+// Clients that send as much as they can, of any kind: changes reach other clients as before, and the flooding clients are closed.
 
 import { beforeAll, expect, test } from 'vitest';
 import { quantile } from '../../support/stage/client.ts';
@@ -27,7 +27,7 @@ function filled(...frames: Buffer[]): Buffer {
 
 const text = (message: object) => clientFrame(JSON.stringify(message));
 
-/** About 54 kB, with a hundred values in each of many comparisons. */
+/** About 54 kB: 60 comparisons with a hundred values each. */
 const large = (id: number) =>
   text({
     type: 'subscribe',
@@ -40,13 +40,13 @@ const large = (id: number) =>
     },
   });
 
-/** `code`: they are sent away with; null: what they say is heard in turn, or they are sent away in the end. */
+/** `code`: the close code of the flooding clients; null: their messages are handled in turn, or they are closed with 4429. */
 const floods: [what: string, bytes: () => Buffer, code: number | null][] = [
-  ['pongs that nobody asked for', () => filled(clientFrame('', 10)), 4429],
+  ['unsolicited pongs', () => filled(clientFrame('', 10)), 4429],
   ['pings', () => filled(clientFrame('x', 9)), 4429],
   ['pongs of their full size', () => filled(clientFrame('x'.repeat(125), 10)), 4429],
   ['subscribes of 54 kB', () => Buffer.concat(Array.from({ length: 12 }, (_, id) => large(id))), null],
-  ['subscribes of one thing', () => filled(text({ type: 'subscribe', id: 1, table: 'todo' })), 4429],
+  ['repeated subscribes', () => filled(text({ type: 'subscribe', id: 1, table: 'todo' })), 4429],
   ['requests that are refused', () => filled(text({ type: 'subscribe', id: 1, table: 'x'.repeat(200) })), null],
   [
     'messages in tiny fragments',
@@ -58,10 +58,10 @@ const floods: [what: string, bytes: () => Buffer, code: number | null][] = [
       ),
     null,
   ],
-  ['what is no message', () => filled(clientFrame('x')), 4400],
+  ['bytes that are no message', () => filled(clientFrame('x')), 4400],
 ];
 
-/** Delays of so many changes, one after the other. */
+/** The delays of `count` changes, one after the other, in ms. */
 async function delays(count: number): Promise<number[]> {
   const client = await stage.plain({ tables: 'ticks' });
   const all: number[] = [];
@@ -75,13 +75,13 @@ async function delays(count: number): Promise<number[]> {
   return all;
 }
 
-/** The close code of a server's frame, where these bytes end with one. */
+/** The close code, if these bytes end with a server's close frame. */
 function closeCode(bytes: Buffer): number {
   const at = bytes.lastIndexOf(0x88);
   return at >= 0 && at + 4 <= bytes.length ? bytes.readUInt16BE(at + 2) : 0;
 }
 
-test.each(floods)('%s', async (_what, bytesOf, code) => {
+test.each(floods)('changes reach other clients in time during a flood of %s', async (_what, bytesOf, code) => {
   const bytes = bytesOf();
   const codes: number[] = [];
   for (let i = 0; i < connections; i++) {
@@ -97,30 +97,34 @@ test.each(floods)('%s', async (_what, bytesOf, code) => {
   // what is more than the tests beside this one make of it
   expect(flooded).toBeLessThan(3 * quiet + 50);
   if (code === null) return expect(codes.every((one) => one === 4429)).toBe(true);
-  await until('all were sent away', () => codes.filter(Boolean).length === connections, 20_000);
+  await until('every flooding client is closed', () => codes.filter(Boolean).length === connections, 20_000);
   expect(new Set(codes)).toEqual(new Set([code]));
 });
 
-test('a hundred subscriptions at once, as the SDK asks for when it comes back, are no flood', async () => {
+test('a hundred subscriptions at once, as the SDK sends on a new connection, are no flood', async () => {
   const peer = await stage.peer();
   for (let id = 1; id <= 100; id++)
     peer.send({ type: 'subscribe', id, table: 'todo', where: { id: { in: [id, id + 1, id + 2] } }, snapshot: true });
-  await until('all are live', () => peer.reader.all.filter(({ type }) => type === 'live').length === 100, 10_000);
+  await until(
+    'every subscription is live',
+    () => peer.reader.all.filter(({ type }) => type === 'live').length === 100,
+    10_000,
+  );
   expect(peer.code).toBe(0);
 });
 
-test('a client that does not read its answers is asked no more, and answered when it reads', async () => {
+test('a client that does not read its answers is not read from, and answered once it reads', async () => {
   const before = process.memoryUsage().rss;
   const peer = await RawPeer.connect(stage.embedded.url);
   stage.afterwards(() => peer.close());
   const one = text({ type: 'subscribe', id: 1, table: 'x'.repeat(200) });
-  // as much as it may say
+  // as much as the client may send
   for (let i = 0; i < 500; i++) peer.write(one);
-  await until('it was said', () => peer.socket.writableLength === 0, 5_000);
+  await until('the messages are sent', () => peer.socket.writableLength === 0, 5_000);
   expect((process.memoryUsage().rss - before) / 1024 ** 2).toBeLessThan(100);
   let answers = 0;
   peer.readAll((read) => {
     answers += read.toString('latin1').split('UNKNOWN_TABLE').length - 1;
   });
-  await until('all is answered', () => answers >= 495, 10_000);
+  await until('the requests are answered', () => answers >= 495, 10_000);
 });

@@ -1,5 +1,5 @@
-// Silence must not look like health: for each thing that keeps changes from clients, what /health and /health/ready say, and that the SDK
-// turns stale; and for each that does not, that nobody is alarmed. Canaries are off: nothing here may rest on them.
+// Silence must not look like health. For each fault that keeps changes from clients: the answers of /health and /health/ready, and
+// that the SDK becomes stale. For each fault that does not: that nothing is reported. Canaries are off, so that no test relies on them.
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
@@ -12,7 +12,7 @@ import { health, tellOnFailure } from '../../support/stage/nodes.ts';
 import { TcpProxy } from '../../support/stage/tcp-proxy.ts';
 import { until } from '../../support/wait.ts';
 
-/** a lease of a second, three without a confirmation, and a position that was due within eight */
+/** a lease of 1 s, 3 s without a confirmation, a position that was due within 8 s, and room */
 const staleMs = 14_000;
 const freshMs = 8_000;
 
@@ -30,7 +30,7 @@ let cluster: Cluster;
 let first: ClusterNode;
 let second: ClusterNode;
 let databaseUrl: string;
-/** between each kind of process, or the first gateway, and a server */
+/** one between each kind of process (or the first gateway) and a server */
 const proxies: Record<'listenerPostgres' | 'listenerRedis' | 'firstPostgres' | 'postgres' | 'redis', TcpProxy> =
   {} as never;
 const planks: Plank[] = [];
@@ -82,8 +82,8 @@ afterEach(() => {
 
 afterAll(() => stack.disposeAsync());
 
-/** Within what a probe waits, whether Postgres answers or not. */
-async function said(node: ClusterNode): Promise<Health> {
+/** The answer of /health, which comes within a probe's deadline, whether Postgres answers or not. */
+async function healthOf(node: ClusterNode): Promise<Health> {
   const answer = await fetch(`${node.url}/health`, { signal: AbortSignal.timeout(1_000) });
   return { http: answer.status, ...((await answer.json()) as object) } as Health;
 }
@@ -120,7 +120,7 @@ const listener = (cut: NodeJS.Signals, heal: () => Promise<void> | void) => ({
   heal,
 });
 
-describe('clients and balancers are told that changes may not arrive where', () => {
+describe('changes that may not arrive', () => {
   const noListener = /^none leads since \d+ s$/;
   test.each([
     {
@@ -154,65 +154,72 @@ describe('clients and balancers are told that changes may not arrive where', () 
       reason: /^neither the stream nor the log in Postgres can be read$/,
       ready: false,
     },
-  ])('$cause', async ({ cut, heal, listener, reason, ready }) => {
-    const { query, states } = await watch(first);
-    await until('all is well', async () => (await said(first)).status === 'ok', freshMs);
-    const cutAt = Date.now();
-    cut();
-    const ms = await until('the SDK says that it is stale', () => query.state === 'stale', staleMs);
-    console.log(`stale after ${ms.toFixed(0)} ms`);
-    expect(Math.abs(query.staleSince!.getTime() - cutAt)).toBeLessThan(7_000);
-    const now = await said(first);
-    expect(now).toMatchObject({ http: 503, status: 'degraded' });
-    expect(now.reason).toMatch(reason);
-    expect(now.listener).toMatch(listener);
-    expect(now.stale_ms).toBeGreaterThan(0);
-    expect(await isReady(first)).toBe(ready);
-    expect((await health(first, '/health/live')).http).toBe(200);
-    await heal();
-    await until('the SDK is live again', () => query.state === 'live', freshMs);
-    await until('all is well again', async () => (await said(first)).status === 'ok', freshMs);
-    expect(query.staleSince).toBe(null);
-    expect(await isReady(first)).toBe(true);
-    await arrives(query, freshMs);
-    expect(states.filter((state) => state !== 'offline' && state !== 'catching-up')).toEqual(['live', 'stale', 'live']);
-  });
+  ])(
+    'health and the SDK report that changes may not arrive when $cause',
+    async ({ cut, heal, listener, reason, ready }) => {
+      const { query, states } = await watch(first);
+      await until('all is well', async () => (await healthOf(first)).status === 'ok', freshMs);
+      const cutAt = Date.now();
+      cut();
+      const ms = await until('the SDK says that it is stale', () => query.state === 'stale', staleMs);
+      console.log(`stale after ${ms.toFixed(0)} ms`);
+      expect(Math.abs(query.staleSince!.getTime() - cutAt)).toBeLessThan(7_000);
+      const now = await healthOf(first);
+      expect(now).toMatchObject({ http: 503, status: 'degraded' });
+      expect(now.reason).toMatch(reason);
+      expect(now.listener).toMatch(listener);
+      expect(now.stale_ms).toBeGreaterThan(0);
+      expect(await isReady(first)).toBe(ready);
+      expect((await health(first, '/health/live')).http).toBe(200);
+      await heal();
+      await until('the SDK is live again', () => query.state === 'live', freshMs);
+      await until('all is well again', async () => (await healthOf(first)).status === 'ok', freshMs);
+      expect(query.staleSince).toBe(null);
+      expect(await isReady(first)).toBe(true);
+      await arrives(query, freshMs);
+      expect(states.filter((state) => state !== 'offline' && state !== 'catching-up')).toEqual([
+        'live',
+        'stale',
+        'live',
+      ]);
+    },
+  );
 });
 
-describe('nobody is alarmed where changes arrive all the same, because', () => {
+describe('changes that arrive all the same', () => {
   test.each([
     { cause: 'only gateways do not reach Postgres', ...all('firstPostgres', 'postgres'), status: 'degraded' },
     { cause: 'only Redis hangs, and the log is read', ...all('listenerRedis', 'redis'), status: 'ok' },
-  ])('$cause', async ({ cut, heal, status }) => {
+  ])('health and the SDK report nothing when $cause', async ({ cut, heal, status }) => {
     const { query, states } = await watch(first);
-    await until('it tails Redis', async () => (await health(first)).changes === 'tailing', freshMs);
+    await until('the gateway tails Redis', async () => (await health(first)).changes === 'tailing', freshMs);
     await arrives(query, freshMs);
     const before = states.length;
     cut();
-    // what answered a moment ago is not called unreachable
-    await until(`/health is ${status}`, async () => (await said(first)).status === status, 5_000);
+    // a server that answered a moment ago does not count as unreachable yet
+    await until(`/health is ${status}`, async () => (await healthOf(first)).status === status, 5_000);
     const end = performance.now() + 9_000;
     while (performance.now() < end) {
       await arrives(query, freshMs);
       await delay(2_500);
-      expect(await said(first)).toMatchObject({ stale_ms: 0, status });
+      expect(await healthOf(first)).toMatchObject({ stale_ms: 0, status });
       expect(await isReady(first)).toBe(true);
     }
     expect(states.slice(before)).toEqual([]);
     heal();
-    await until('all is well again', async () => (await said(first)).status === 'ok', freshMs);
+    await until('all is well again', async () => (await healthOf(first)).status === 'ok', freshMs);
   });
 });
 
-test('a replica that alone gets nothing is not ready, as others can serve its clients', async () => {
+test('a replica that alone gets no changes is not ready, as others can serve its clients', async () => {
   const isWell = ({ status, changes }: Health) => status === 'ok' && changes === 'tailing';
-  await until('all is well, and Redis is read', async () => isWell(await said(first)), freshMs);
+  await until('all is well, and Redis is read', async () => isWell(await healthOf(first)), freshMs);
   const { cut, heal } = all('listenerRedis', 'firstPostgres');
   cut();
   await until('the first is not ready', async () => !(await isReady(first)), staleMs);
-  expect((await said(first)).reason).toMatch(/^others get changes, this replica does not: /);
-  expect(await said(second)).toMatchObject({ http: 200, status: 'ok', stale_ms: 0 });
+  expect((await healthOf(first)).reason).toMatch(/^others get changes, this replica does not: /);
+  expect(await healthOf(second)).toMatchObject({ http: 200, status: 'ok', stale_ms: 0 });
   expect(await isReady(second)).toBe(true);
   heal();
-  await until('it is ready again', () => isReady(first), freshMs);
+  await until('the first is ready again', () => isReady(first), freshMs);
 });

@@ -1,5 +1,5 @@
-// What Postgres sends is bounded: a value that cannot be held fails its query and that connection, and nothing else; fetches of a cursor
-// are as large as their rows allow.
+// Answers of Postgres are bounded: a value that is too large fails its query and its connection, and nothing else. A cursor fetches as
+// many rows as their size allows.
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { connect, disconnect, type Pool } from '#shared/postgres/postgres.ts';
@@ -60,13 +60,13 @@ describe('a value that is too large', () => {
         }
       },
     ],
-  ])('fails %s, and the pool goes on', async (_, ask) => {
+  ])('a value that is too large fails %s, and the pool goes on', async (_, ask) => {
     await expect(ask()).rejects.toThrow(/Postgres sent \d+ bytes at once/);
     expect((await pool.query<{ n: number }>('select 7 as n')).rows).toEqual([{ n: 7 }]);
   });
 });
 
-test('what throws while an answer is parsed fails that query', async () => {
+test('an error thrown while an answer is parsed fails that query', async () => {
   const client = await pool.connect();
   client.connection.once('rowDescription', () => {
     throw new Error('thrown by a listener');
@@ -86,7 +86,7 @@ describe('a cursor', () => {
       ([, text]) => text.length,
     );
 
-  test('fetches no more than the bound and one row, and all of it in order', async () => {
+  test('a cursor fetches at most its bound and one row, and all rows in order', async () => {
     const client = await pool.connect();
     const cursor = rows(client, 3 * megabyte);
     const found: number[] = [];
@@ -107,7 +107,7 @@ describe('a cursor', () => {
     client.release();
   });
 
-  test('says that there is no more where the rows end with a fetch, and that it cannot be closed within one', async () => {
+  test('a cursor reports no more rows after the last fetch, and cannot be closed during one', async () => {
     const client = await pool.connect();
     const whole = rows(client, 100 * megabyte);
     expect(await whole.fetch(500)).toMatchObject({ more: true });
@@ -119,7 +119,7 @@ describe('a cursor', () => {
     client.release(true);
   });
 
-  test('rejects with what Postgres says', async () => {
+  test('a cursor rejects with the error of Postgres', async () => {
     const client = await pool.connect();
     const query = { text: 'select 1 / (3 - g) from generate_series(1, 10) g', values: [] };
     const cursor = new RowCursor(client, query, megabyte, () => 1);

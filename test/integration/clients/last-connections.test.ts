@@ -1,4 +1,4 @@
-// A gateway that stops answers those who had connected before.
+// A gateway that stops answers clients that connected before.
 
 import { once } from 'node:events';
 import { connect } from 'node:net';
@@ -7,7 +7,7 @@ import { expect, test } from 'vitest';
 import { createDatabase } from '../../support/servers/servers.ts';
 import { startEmbedded } from '../../support/stage/embedded.ts';
 
-test('requests on connections that wait to be accepted are answered', async () => {
+test('a gateway that stops answers requests on connections that waited to be accepted', async () => {
   await using stack = new AsyncDisposableStack();
   const database = await createDatabase();
   stack.defer(() => database.drop());
@@ -22,7 +22,7 @@ test('requests on connections that wait to be accepted are answered', async () =
     socket.write(request);
     return text(socket);
   });
-  // they are on their way from the next tick on; then the kernel connects them, and nobody else does anything
+  // the connects start at the next tick; the kernel then completes them while this process is busy
   await new Promise((resolve) => process.nextTick(resolve));
   const busyUntil = performance.now() + 100;
   while (performance.now() < busyUntil);

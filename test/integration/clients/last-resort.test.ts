@@ -1,4 +1,4 @@
-// What can neither go on nor end: a subscription hears of that after a few seconds, whatever the reason is.
+// A subscription that can neither continue nor end normally gets a resync or an error after a few seconds, whatever the reason.
 
 import { expect, test } from 'vitest';
 import { Stage } from '../../support/stage/stage.ts';
@@ -18,9 +18,9 @@ const stage = Stage.of(
 );
 const { sql } = stage;
 
-test('history that cannot be read though Postgres answers ends in a resync, or a close', async () => {
+test('a history that cannot be read though Postgres answers ends in a resync, or a close', async () => {
   const { position } = await stage.health();
-  // more than memory and the fan-out keep
+  // more changes than memory and the fan-out keep
   for (let i = 0; i < 6; i++)
     await sql(
       `insert into large values (1, repeat('x', 1000000)) on conflict (id) do update set v = excluded.v || $1`,
@@ -48,7 +48,7 @@ test('history that cannot be read though Postgres answers ends in a resync, or a
   }
 });
 
-test('rows that cannot be read end a subscription, and can be asked for again', async () => {
+test('rows that cannot be read end a subscription, which can be repeated', async () => {
   const one = await stage.peer();
   await sql('insert into flag default values');
   const ch = await stage.subscribe(one, { table: 'moody', snapshot: true });
@@ -59,7 +59,7 @@ test('rows that cannot be read end a subscription, and can be asked for again', 
   await one.reader.expect('live');
 });
 
-test.each(['with rows', 'without'])('a position that has not come to be ends in a resync, %s', async (rows) => {
+test.each(['with rows', 'without'])('a position that is not reached yet ends in a resync, %s', async (rows) => {
   const { position } = await stage.health();
   const from = position.replace(/\d+$/, (seq) => String(Number(seq) + 1_000));
   const one = await stage.peer();

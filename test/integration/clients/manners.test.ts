@@ -1,4 +1,4 @@
-// What is asked of /ws and of event streams in another way than they are served: it is said what is wrong, and nothing waits for ever.
+// Wrong requests of /ws and of event streams: the answer names what is wrong, and no request waits for ever.
 
 import { connect, type Socket } from 'node:net';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -19,8 +19,8 @@ beforeAll(async () => {
 afterAll(() => nginx.stop());
 const urls = () => ({ gateway: stage.embedded.url, nginx: nginx.url, operators: stage.embedded.opsUrl });
 
-/** What comes on one connection for these bytes, until `enough` or its end. */
-async function talk(
+/** The answer to these bytes on one connection, until `enough` or its end. */
+async function exchange(
   bytes: string,
   enough: (text: string) => boolean,
   url = stage.embedded.url,
@@ -37,7 +37,7 @@ async function talk(
     ended = true;
   });
   socket.write(bytes);
-  await until('it is answered', () => ended || enough(text), 5_000);
+  await until('the bytes are answered', () => ended || enough(text), 5_000);
   return { text, ended, socket };
 }
 
@@ -45,18 +45,21 @@ const request = (path: string, method = 'GET', body = '') =>
   `${method} ${path} HTTP/1.1\r\nHost: x\r\n${body ? `Content-Type: application/json\r\nContent-Length: ${body.length}\r\n` : ''}\r\n${body}`;
 const count = (text: string, part: string) => text.split(part).length - 1;
 
-describe('a plain request of /ws', () => {
-  test.each(['gateway', 'nginx', 'operators'] as const)('is told to upgrade by the %s', async (where) => {
-    for (const path of ['/ws', '/ws/', '/ws?tables=todo']) {
-      const answer = await fetch(urls()[where] + path);
-      expect([path, answer.status, answer.headers.get('upgrade')]).toEqual([path, 426, 'websocket']);
-      expect(await answer.json()).toMatchObject({ code: 'UPGRADE_REQUIRED' });
-    }
-    expect((await fetch(`${urls()[where]}/ws`, { method: 'POST' })).status).toBe(405);
-  });
+describe('plain requests of /ws', () => {
+  test.each(['gateway', 'nginx', 'operators'] as const)(
+    'the %s answers a plain request of /ws with 426',
+    async (where) => {
+      for (const path of ['/ws', '/ws/', '/ws?tables=todo']) {
+        const answer = await fetch(urls()[where] + path);
+        expect([path, answer.status, answer.headers.get('upgrade')]).toEqual([path, 426, 'websocket']);
+        expect(await answer.json()).toMatchObject({ code: 'UPGRADE_REQUIRED' });
+      }
+      expect((await fetch(`${urls()[where]}/ws`, { method: 'POST' })).status).toBe(405);
+    },
+  );
 });
 
-describe('a parameter of /ws', () => {
+describe('parameters of /ws', () => {
   test.each([
     ['table=todo', '', 'table: is no parameter of /ws; did you mean tables?'],
     ['Tables=todo', '', 'Tables: is no parameter of /ws; did you mean tables?'],
@@ -67,7 +70,7 @@ describe('a parameter of /ws', () => {
     ['__proto__=1', '', '__proto__: is no parameter of /ws: there are tables and since'],
     [`${'é'.repeat(100)}=1`, '', /^é+: is no/],
     ['tables=todo', 'plank.v1', 'tables: is no parameter of /ws in plank.v1: a subscribe message says what is wanted'],
-  ])('%s is refused by name', async (query, protocol, reason) => {
+  ])('the parameter in %s is refused by name', async (query, protocol, reason) => {
     const url = `${stage.embedded.url.replace('http', 'ws')}/ws?${query}`;
     const ws = protocol ? new WebSocket(url, protocol) : new WebSocket(url);
     const closed = await new Promise<[number, string]>((resolve) =>
@@ -82,22 +85,25 @@ describe('a parameter of /ws', () => {
 describe('JSON that is too deep', () => {
   const deep = (depth: number) => `${'['.repeat(depth)}${']'.repeat(depth)}`;
 
-  test.each(['', 'plank.v1'])('in a message is answered by what is wrong (%s)', async (protocol) => {
-    const url = `${stage.embedded.url.replace('http', 'ws')}/ws`;
-    const ws = protocol ? new WebSocket(url, protocol) : new WebSocket(url);
-    const answers: string[] = [];
-    ws.on('message', (data) => answers.push((data as Buffer).toString()));
-    ws.on('close', (code, reason) => answers.push(`${code} ${reason.toString()}`));
-    ws.on('open', () => {
-      if (protocol) ws.send('{"type":"hello"}');
-      ws.send(protocol ? `{"type":"subscribe","id":1,"table":"todo","where":${deep(20_000)}}` : deep(20_000));
-    });
-    const wanted = protocol ? /"code":"INVALID_FILTER"|^4400 .*nested too deeply/ : /^4400 (?!.*not JSON)/;
-    await until('it is answered', () => answers.some((answer) => wanted.test(answer)), 5_000);
-    ws.terminate();
-  });
+  test.each(['', 'plank.v1'])(
+    'a message of JSON that is too deep is answered with the reason (%s)',
+    async (protocol) => {
+      const url = `${stage.embedded.url.replace('http', 'ws')}/ws`;
+      const ws = protocol ? new WebSocket(url, protocol) : new WebSocket(url);
+      const answers: string[] = [];
+      ws.on('message', (data) => answers.push((data as Buffer).toString()));
+      ws.on('close', (code, reason) => answers.push(`${code} ${reason.toString()}`));
+      ws.on('open', () => {
+        if (protocol) ws.send('{"type":"hello"}');
+        ws.send(protocol ? `{"type":"subscribe","id":1,"table":"todo","where":${deep(20_000)}}` : deep(20_000));
+      });
+      const wanted = protocol ? /"code":"INVALID_FILTER"|^4400 .*nested too deeply/ : /^4400 (?!.*not JSON)/;
+      await until('the message is answered', () => answers.some((answer) => wanted.test(answer)), 5_000);
+      ws.terminate();
+    },
+  );
 
-  test.each([5_000, 100_000])('is called so over REST (%i)', async (depth) => {
+  test.each([5_000, 100_000])('a body of JSON that is too deep is refused as such over REST (%i)', async (depth) => {
     const address = `${stage.embedded.url}/api/todo`;
     const headers = { 'content-type': 'application/json' };
     const made = await fetch(address, { method: 'POST', headers, body: `{"id":1,"doc":${deep(depth)}}` });
@@ -107,27 +113,27 @@ describe('JSON that is too deep', () => {
   });
 });
 
-describe('on one connection', () => {
+describe('requests on one connection', () => {
   const stream = request('/api/todo/changes');
   const isStream = (text: string) => text.includes('text/event-stream') && text.includes('"type":"live"');
 
   test.each([
     ['alone', stream],
-    ['behind an answer', request('/api/todo') + stream],
-    ['behind several', request('/api/todo') + request('/health') + request('/api/todo/9') + stream],
-    ['behind a write', request('/api/slow', 'POST', '{"id":1}') + stream],
+    ['after an answered request', request('/api/todo') + stream],
+    ['after several requests', request('/api/todo') + request('/health') + request('/api/todo/9') + stream],
+    ['after a write', request('/api/slow', 'POST', '{"id":1}') + stream],
   ])('an event stream is answered %s', async (_where, bytes) => {
-    const { text, socket } = await talk(bytes, isStream);
+    const { text, socket } = await exchange(bytes, isStream);
     expect(count(text, 'HTTP/1.1 ')).toBe(count(bytes, ' HTTP/1.1\r\n'));
     expect(isStream(text)).toBe(true);
     socket.destroy();
     await stage.sql('truncate slow');
   });
 
-  test('behind another request that takes long, it waits for it', async () => {
+  test('an event stream waits for a slow request before it on the connection', async () => {
     const other = await stage.pool.connect();
     await other.query('begin; lock table slow');
-    const talking = talk(request('/api/slow') + stream, isStream);
+    const exchanging = exchange(request('/api/slow') + stream, isStream);
     await until(
       'the request waits',
       async () => {
@@ -140,20 +146,20 @@ describe('on one connection', () => {
     );
     await other.query('commit');
     other.release();
-    const { text, socket } = await talking;
+    const { text, socket } = await exchanging;
     expect(isStream(text)).toBe(true);
     socket.destroy();
   });
 
   test.each([
-    ['no table', {}, request('/api/nothing/changes'), 404],
+    ['an unknown table', {}, request('/api/nothing/changes'), 404],
     ['a wrong filter', {}, request('/api/todo/changes?where=1'), 400],
-    ['where the replica is full', { MAX_CONNECTIONS: '1' }, stream, 429],
-    ['after the last event', {}, stream.replace('Host', 'Last-Event-ID: end\r\nHost'), 204],
-  ])('a refused event stream leaves the connection to others: %s', async (_why, env, bytes, status) => {
+    ['a full replica', { MAX_CONNECTIONS: '1' }, stream, 429],
+    ['a stream that has ended', {}, stream.replace('Host', 'Last-Event-ID: end\r\nHost'), 204],
+  ])('a refused event stream leaves the connection to other requests: %s', async (_why, env, bytes, status) => {
     const gateway = await stage.embedded.startGateway(env);
     const one = await stage.peer(`http://127.0.0.1:${gateway.port}`);
-    const { text, socket } = await talk(
+    const { text, socket } = await exchange(
       bytes + request('/health/live'),
       (all) => count(all, 'HTTP/1.1 ') === 2,
       `http://127.0.0.1:${gateway.port}`,
@@ -172,8 +178,8 @@ describe('on one connection', () => {
       'a WebSocket',
       'GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n',
     ],
-  ])('what follows an event stream is not done, and the connection ends: %s', async (_what, next) => {
-    const { text, ended } = await talk(stream + next, () => false);
+  ])('a request after an event stream is not run, and the connection ends: %s', async (_what, next) => {
+    const { text, ended } = await exchange(stream + next, () => false);
     expect(ended).toBe(true);
     expect(count(text, 'HTTP/1.1 ')).toBeLessThanOrEqual(1);
     expect((await stage.sql('select from slow')).rowCount).toBe(0);

@@ -1,4 +1,4 @@
-// plank.v1 message by message, as no client of ours would send them.
+// plank.v1 message by message, with messages that the SDK would never send.
 
 import { describe, expect, test } from 'vitest';
 import { closed, Stage } from '../../support/stage/stage.ts';
@@ -10,7 +10,7 @@ const deep = (levels: number) => `${'['.repeat(levels)}${']'.repeat(levels)}`;
 describe('messages', () => {
   test.each<[string, string | Buffer, number, RegExp]>([
     ['not JSON', 'hello', 4400, /not JSON/],
-    ['nothing', '', 4400, /not JSON/],
+    ['an empty text', '', 4400, /not JSON/],
     ['an array', '[]', 4400, /./],
     ['null', 'null', 4400, /./],
     ['a number', '7', 4400, /./],
@@ -31,7 +31,7 @@ describe('messages', () => {
     ['binary', Buffer.from('{"type":"ping"}'), 4400, /text/],
     ['64 kB and one byte', `{"type":"ping"}${' '.repeat(64 * 1024 + 1 - 15)}`, 1009, /^/],
     ['a reason that would be too long', JSON.stringify({ type: 'ping', ['ä'.repeat(500)]: 1 }), 4400, /…$/],
-  ])('%s ends the connection', async (_name, message, code, reason) => {
+  ])('a message ends the connection: %s', async (_name, message, code, reason) => {
     const one = await stage.peer();
     one.send(message);
     await closed(one);
@@ -59,7 +59,7 @@ describe('messages', () => {
     ],
     ['a filter that is a list', '{"type":"subscribe","id":7,"table":"todo","where":[]}', /INVALID_FILTER/],
     ['a position in words', '{"type":"subscribe","id":7,"table":"todo","from":"now"}', /INVALID_POSITION/],
-  ])('%s is answered with its id', async (_name, message, code) => {
+  ])('a message is answered with its id: %s', async (_name, message, code) => {
     const one = await stage.peer();
     one.send(message);
     const answer = await one.reader.expect('error');
@@ -79,13 +79,13 @@ describe('messages', () => {
     expect(silent.code).toBe(4408);
   });
 
-  test('64 kB are not too much', async () => {
+  test('a message of 64 kB is accepted', async () => {
     const one = await stage.peer();
     one.send(`{"type":"ping"}${' '.repeat(64 * 1024 - 15)}`);
     await one.reader.expect('pong');
   });
 
-  test('one channel is one subscription, in whatever words', async () => {
+  test('requests for the same channel make one subscription, however they are written', async () => {
     const one = await stage.peer();
     const ch = await stage.subscribe(one, {
       table: 'todo',
@@ -105,7 +105,7 @@ describe('messages', () => {
     expect(other).not.toBe(ch);
   });
 
-  test('a hundred subscriptions and no more, until one goes', async () => {
+  test('a connection has at most a hundred subscriptions, and room again once one ends', async () => {
     const one = await stage.peer();
     const channels: string[] = [];
     for (let id = 1; id <= 100; id++) one.send({ type: 'subscribe', id, table: 'todo', where: { id } });

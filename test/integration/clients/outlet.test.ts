@@ -1,4 +1,4 @@
-// When a socket counts as drained, on a real one whose other end does not read.
+// When an outlet counts as drained, on a real socket whose client does not read.
 
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
@@ -14,7 +14,7 @@ afterEach(() => {
   for (const socket of sockets.splice(0)) socket.destroy();
 });
 
-/** A socket that a server accepted, and its client, which reads nothing yet. */
+/** A socket that a server accepted, and its client, which does not read yet. */
 async function pair(): Promise<{ accepted: Socket; client: Socket }> {
   const server = createServer();
   server.listen(0, '127.0.0.1');
@@ -33,24 +33,24 @@ function fill(outlet: Outlet): void {
   while (outlet.queuedBytes === 0) outlet.write(chunk);
 }
 
-test('is drained when the other end has read, also where less than the high-water mark was unsent', async () => {
+test('an outlet is drained once its client has read, even if less than the high-water mark was unsent', async () => {
   const { accepted, client } = await pair();
   const outlet = new Outlet(accepted, webSocketFraming, { cursors: [] });
   fill(outlet);
-  // this is when no 'drain' will come
+  // in this state no 'drain' event will come
   expect(accepted.writableNeedDrain).toBe(false);
   let isDrained = false;
   const drained = outlet.drained().finally(() => {
     isDrained = true;
   });
-  await remains('it waits for the other end', () => !isDrained, 100);
+  await remains('the outlet waits for the client', () => !isDrained, 100);
   client.resume();
-  await until('it is drained', () => isDrained, 3_000);
+  await until('the outlet is drained', () => isDrained, 3_000);
   await drained;
   expect(outlet.queuedBytes).toBe(0);
 });
 
-test('is drained when it has closed', async () => {
+test('an outlet is drained once its socket has closed', async () => {
   const { accepted, client } = await pair();
   const outlet = new Outlet(accepted, webSocketFraming, { cursors: [] });
   fill(outlet);
@@ -59,7 +59,7 @@ test('is drained when it has closed', async () => {
   await drained;
 });
 
-test('is drained at once where nothing is unsent', async () => {
+test('an outlet is drained at once if nothing is unsent', async () => {
   const { accepted } = await pair();
   await new Outlet(accepted, webSocketFraming, { cursors: [] }).drained();
 });
@@ -67,7 +67,7 @@ test('is drained at once where nothing is unsent', async () => {
 test.each([
   ['has closed', (client: Socket) => client.destroy()],
   ['has read', (client: Socket) => client.resume()],
-])('any number may wait, for one listener, until the other end %s', async (_what, end) => {
+])('any number of waits share one listener, until the client %s', async (_what, end) => {
   const { accepted, client } = await pair();
   const outlet = new Outlet(accepted, webSocketFraming, { cursors: [] });
   fill(outlet);

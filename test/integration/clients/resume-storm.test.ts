@@ -1,5 +1,5 @@
-// When everybody comes back at once, as behind a cut network, the gateway serves all from its memory: what Redis and Postgres
-// have to do for 10,000 subscriptions is what they do for 100.
+// All clients come back at once, as after a cut network. The gateway serves them from its memory: 10,000 subscriptions cost Redis
+// and Postgres the same as 100.
 
 import { Redis } from 'ioredis';
 import { expect, test } from 'vitest';
@@ -18,9 +18,9 @@ import { until } from '../../support/wait.ts';
 
 const perSocket = 50;
 const changes = 200;
-/** CPU of gateway and clients together, as they share this process: how long it takes where nobody else wants the cores */
+/** CPU time of gateway and clients together, as they share this process */
 const liveWithinCpuMs = 15_000;
-/** what goes by the time that passes: a gateway asks where the log ends when nothing comes */
+/** commits that depend on time: without changes a gateway queries where the log ends */
 const slack = 60;
 
 interface Cost {
@@ -31,7 +31,7 @@ interface Cost {
   cpuMs: number;
 }
 
-test('what 10,000 subscriptions that resume cost Redis and Postgres is what 100 cost', async () => {
+test('10,000 subscriptions that resume cost Redis and Postgres the same as 100', async () => {
   const few = await storm(2);
   const many = await storm(200);
   expect(few.fallbackReads, JSON.stringify({ few, many })).toBe(0);
@@ -78,16 +78,16 @@ async function storm(sockets: number): Promise<Cost> {
     ((await (await fetch(`http://127.0.0.1:${gateway.port}/health`)).json()) as { position: string }).position;
   const start = /^(e\d+)\.(\d+)$/.exec(await health())!;
   const positionOf = (change: number) => `${start[1]}.${Number(start[2]) + change}`;
-  // a transaction each, so that they come in many batches
+  // one transaction each, so that there are many batches
   for (let id = 1; id <= changes; id++) await pool.query('insert into todo values ($1, $2)', [id, id % perSocket]);
   await until('the gateway has all changes', async () => (await health()) === positionOf(changes), 5_000);
-  // their own work is none of the storm's
+  // their work does not count
   await listener.stop();
   await pool.end();
 
-  const asker = new Redis(redis.url);
-  stack.defer(() => asker.disconnect());
-  const before = await rangesOf(asker);
+  const redisClient = new Redis(redis.url);
+  stack.defer(() => redisClient.disconnect());
+  const before = await rangesOf(redisClient);
   const commits = await commitsOf(database.name);
   const clients = await Promise.all(Array.from({ length: sockets }, () => connected(gateway.port)));
   stack.defer(() => {
@@ -107,15 +107,15 @@ async function storm(sockets: number): Promise<Cost> {
       ws.send(JSON.stringify({ type: 'subscribe', id: grp + 1, table: 'todo', where, from: positionOf(from) }));
     }
   }
-  await until('all are live', () => clients.every(({ got }) => got.live === perSocket), 50_000);
+  await until('every subscription is live', () => clients.every(({ got }) => got.live === perSocket), 50_000);
   const liveMs = Math.round(performance.now() - started);
   const { user, system } = process.cpuUsage(cpu);
   const cpuMs = Math.round((user + system) / 1_000);
   expect(clients.reduce((sum, { got }) => sum + got.change, 0)).toBe(expected);
   expect(clients.some(({ got }) => got.other > 0)).toBe(false);
-  const ranges = (await rangesOf(asker)) - before;
+  const ranges = (await rangesOf(redisClient)) - before;
   const fallbackReads = (await metrics.fallbackReads.get()).values.reduce((sum, { value }) => sum + value, 0);
-  // a session that ends tells what it has done
+  // a session reports its statistics when it ends
   await gateway.stop();
   await until('the sessions have ended', async () => (await sessionsOf(database.name)) === 0, 5_000);
   return { fallbackReads, ranges, commits: (await commitsOf(database.name)) - commits, liveMs, cpuMs };

@@ -1,6 +1,6 @@
-// The seam between rows and changes: whenever a client joins, leaves, comes back or falls behind, while whatever happens in
-// the database, its rows and the changes behind them give what SELECT gives, and no change is applied twice or left out.
-// Embedded, and with two gateways behind a Redis that loses its stream.
+// The seam between rows and changes: whenever a client joins, leaves, comes back or lags behind, and whatever happens in the
+// database, its rows and the changes after them equal SELECT, and no change is applied twice or left out. In one process, and
+// with two gateways and a Redis that loses its stream.
 
 import { Redis } from 'ioredis';
 import { afterEach, describe, expect, test } from 'vitest';
@@ -34,7 +34,7 @@ import { until } from '../../support/wait.ts';
 const writers = 4;
 const rounds = 100;
 const clients = 20;
-/** so small that the kernel's buffers are all that a slow client has, and the ring holds a few statements */
+/** small, so that a slow client has only the kernel's buffers, and the ring holds a few statements */
 const tight = { MAX_QUEUE_BYTES: '16384', RING_BYTES: '65536' };
 
 const cleanups: (() => Promise<unknown>)[] = [];
@@ -44,7 +44,7 @@ afterEach(async () => {
 
 interface Served {
   urls: string[];
-  /** what goes wrong in the middle, by the round in which it does */
+  /** faults, by the round in which they happen */
   mishaps?: Record<number, () => Promise<unknown>>;
   metric(name: string): Promise<number>;
 }
@@ -130,7 +130,7 @@ async function play(seed: number, databaseUrl: string, served: Served): Promise<
     ),
   );
   if (game.failure) throw game.failure;
-  // one reads nothing until what it lacks is in no memory any more
+  // one client reads nothing until its next change is in no memory any more
   const sleeper = new Client([
     new Picture({ table: 'todo', sql: 'true' }),
     new Picture({ table: 'todo', where: { id: { gt: 0 } }, sql: 'id > 0' }),
@@ -146,7 +146,7 @@ async function play(seed: number, databaseUrl: string, served: Served): Promise<
   await until('the sleeper is live', () => sleeper.pictures.every(({ from }) => from !== null), 10_000);
   sleeper.pause();
   await until(
-    'the sleeper is behind',
+    'the sleeper lags behind',
     async () => {
       await rewrite(500);
       return (await served.metric('plank_catching_up')) > 0;
@@ -156,7 +156,7 @@ async function play(seed: number, databaseUrl: string, served: Served): Promise<
   await rewrite(1_000);
   await rewrite(1_000);
   const end = await numbered(pool);
-  await until('no memory has what it lacks', () => allAt(served.urls, end), 20_000);
+  await until('no memory has its next change', () => allAt(served.urls, end), 20_000);
   sleeper.resume();
   const everyone = [...all.map(({ client }) => client), sleeper];
   await quiet(pool, everyone);
@@ -171,7 +171,7 @@ async function numbered(pool: Pool): Promise<number> {
     'every change has its seq',
     async () => {
       const { rows } = await pool.query(
-        // a canary is told to nobody, and that one came may be told a minute later
+        // clients get no canaries, and a position after one may come a minute later
         `select (select max(seq) from plank.read_log(l.next_seq - 100) where action <> 'C') as seq,
            (select count(*) from plank.between(l.snap, pg_current_snapshot())) as open
          from plank.leader l`,
@@ -199,7 +199,7 @@ async function quiet(pool: Pool, everyone: Client[]): Promise<void> {
     });
   await until(`every subscription is at ${end}`, () => behind().length === 0, 40_000).catch((error: Error) => {
     const some = behind().map(({ seq, from, rows, request }) => ({ seq, from, rows: rows.size, request }));
-    throw new Error(`${error.message}; behind are ${JSON.stringify(some)}`);
+    throw new Error(`${error.message}; lagging: ${JSON.stringify(some)}`);
   });
 }
 
@@ -232,7 +232,7 @@ async function prepared(): Promise<string> {
 const resyncs = (everyone: Client[]) => everyone.flatMap(({ pictures }) => pictures.flatMap(({ reasons }) => reasons));
 
 describe('rows and changes fit together', () => {
-  test('embedded', async () => {
+  test('rows and changes fit together in one process', async () => {
     const databaseUrl = await prepared();
     const embedded = await startEmbedded(databaseUrl, tight);
     cleanups.push(() => embedded.stop());
@@ -243,11 +243,11 @@ describe('rows and changes fit together', () => {
     const everyone = await play(7, databaseUrl, served);
     expect(resyncs(everyone)).toEqual([]);
     expect(await served.metric('plank_snapshots_total')).toBeGreaterThan(clients / 2);
-    // somebody was further behind than memory reaches
+    // at least one client lagged behind further than memory reaches
     expect(await served.metric('plank_fallback_reads_total')).toBeGreaterThan(0);
   });
 
-  test('with two gateways behind a Redis that loses what it has', async () => {
+  test('rows and changes fit together with two gateways and a Redis that loses its data', async () => {
     const databaseUrl = await prepared();
     const redis = await startRedis();
     cleanups.push(() => redis.stop());

@@ -1,4 +1,4 @@
-// What becomes of a session of plank.v1: its subscriptions with their rows, behind and at their ends, and its replica's history.
+// Sessions of plank.v1: subscriptions with their rows, that lag behind, and that end; and the history of the replica.
 
 import { randomBytes } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
@@ -17,7 +17,7 @@ const stage = Stage.of(
 const { sql } = stage;
 
 describe('subscriptions', () => {
-  test('nothing of a subscription comes behind the ok of its end', async () => {
+  test('nothing of a subscription comes after the ok of its end', async () => {
     await sql(`truncate todo; insert into todo select g, 'open' from generate_series(1, 3000) g`);
     const one = await stage.peer();
     const witness = await stage.peer();
@@ -29,14 +29,14 @@ describe('subscriptions', () => {
       one.send({ type: 'unsubscribe', id: 5_000 + turn, ch });
       while ((await one.reader.next()).type !== 'ok');
       await written;
-      // the other client has what this one would have had
+      // the other client has the changes that this one would have got
       await witness.reader.changes(1);
       one.send({ type: 'ping' });
       await one.reader.expect('pong');
     }
   });
 
-  test('who sees nothing new is told how far it is all the same', async () => {
+  test('a subscription without new changes still gets positions', async () => {
     const one = await stage.peer();
     await stage.subscribe(one, { table: 'todo', where: { id: -1 } });
     const { pos } = await one.reader.expect('live');
@@ -47,7 +47,7 @@ describe('subscriptions', () => {
     expect(seqOf(next)).toBeGreaterThan(parsePosition(pos)!.seq);
   });
 
-  test('several on one connection that reads nothing fall behind, and arrive whole', async () => {
+  test('subscriptions of a connection that reads nothing lag behind, and get every change later', async () => {
     await sql('truncate big, todo');
     await stage.arrived();
     const slow = await stage.peer();
@@ -63,7 +63,7 @@ describe('subscriptions', () => {
     slow.ws.pause();
     let written = 0;
     await until(
-      'it is behind',
+      'the slow one lags behind',
       async () => {
         await sql(`insert into big select g, repeat('x', 1000) from generate_series($1::int, $1::int + 999) g`, [
           written,
@@ -75,12 +75,12 @@ describe('subscriptions', () => {
       20_000,
     );
     await sql(`insert into todo values (-1, 'end')`);
-    // nobody waits for it
+    // the quick one does not wait for it
     const quicks = await quick.reader.changes(written / 1_000 + 1);
     expect(quicks.at(-1)!.id).toBe(-1);
     slow.ws.resume();
     await until(
-      'the slow one has all of it',
+      'the slow one has every change',
       () => {
         if (slow.code !== 0) throw new Error(`closed with ${slow.code}`);
         return count(slow, channels[0]!) >= written && count(slow, channels[2]!) > written / 1_000;
@@ -97,10 +97,10 @@ describe('subscriptions', () => {
     }
   });
 
-  test('who takes no rows keeps nobody else from theirs, and has them later', async () => {
+  test('a client that takes no rows does not hold up the rows of others, and gets its own later', async () => {
     await sql(`truncate big; insert into big select g, repeat('x', 1000) from generate_series(1, 20000) g`);
     const slow: Peer[] = [];
-    // as many large ones as are read at once
+    // as many large results as are read at once
     for (let n = 1; n <= 4; n++) {
       const one = await stage.peer();
       await stage.subscribe(one, { table: 'big', where: { id: { gt: -n } }, snapshot: true });
@@ -113,12 +113,12 @@ describe('subscriptions', () => {
     expect(await other.reader.rows()).toHaveLength(1);
     const [first] = slow;
     first!.ws.resume();
-    await until('it has all', () => first!.reader.all.some(({ type }) => type === 'live'), 10_000);
+    await until('the first has every row', () => first!.reader.all.some(({ type }) => type === 'live'), 10_000);
     const rows = first!.reader.all.flatMap((frame) => (frame.type === 'rows' ? frame.rows : []));
     expect(rows).toHaveLength(20_000);
   });
 
-  test('a TRUNCATE in the moment of a snapshot leaves no hole', async () => {
+  test('a TRUNCATE during a snapshot leaves no hole', async () => {
     await sql(`truncate todo; insert into todo values (1, 'a'), (2, 'b')`);
     const waits = (query: string) => async () =>
       Number(
@@ -128,7 +128,7 @@ describe('subscriptions', () => {
     let truncated: Promise<unknown>;
     const one = await stage.peer();
     try {
-      // the reader of rows has its snapshot, and waits for what comes next
+      // the snapshot's transaction has begun, and waits for plank.leader
       await holder.query('begin; lock table plank.leader in access exclusive mode');
       await stage.subscribe(one, { table: 'todo', snapshot: true });
       await until('the snapshot is being taken', waits('%unnumbered%'), 5_000);
@@ -138,7 +138,7 @@ describe('subscriptions', () => {
         .finally(() => {
           isDone = true;
         });
-      await until('it is done or waits', async () => isDone || (await waits('truncate todo')()), 5_000);
+      await until('the TRUNCATE is done or waits', async () => isDone || (await waits('truncate todo')()), 5_000);
     } finally {
       await holder.query('rollback');
       holder.release();
@@ -155,7 +155,7 @@ describe('subscriptions', () => {
     expect(one.reader.all.filter((frame) => frame.type === 'change').map(({ id }) => id)).toContain(null);
   });
 
-  test('one that waits for what its rows have seen is forgotten with its connection, though nothing happens', async () => {
+  test('a subscription that waits for the changes of its rows ends with its connection', async () => {
     await sql('truncate todo');
     await stage.undrained(async () => {
       await sql(`insert into todo values (1, 'seen by the rows, and without a position yet')`);
@@ -167,16 +167,16 @@ describe('subscriptions', () => {
         const frame = await one.reader.next();
         if (frame.type === 'rows') rows.push(...frame.rows);
       }
-      await until('both wait', async () => (await stage.metric('plank_catching_up')) === 2, 5_000);
+      await until('both subscriptions wait', async () => (await stage.metric('plank_catching_up')) === 2, 5_000);
       one.send({ type: 'unsubscribe', id: 900, ch });
-      await until('one waits', async () => (await stage.metric('plank_catching_up')) === 1, 5_000);
+      await until('one subscription waits', async () => (await stage.metric('plank_catching_up')) === 1, 5_000);
       one.ws.terminate();
-      await until('none waits', async () => (await stage.metric('plank_catching_up')) === 0, 5_000);
+      await until('no subscription waits', async () => (await stage.metric('plank_catching_up')) === 0, 5_000);
       expect(other).not.toBe(ch);
     });
   });
 
-  test('rows that the gateway has no right to are refused for good, and their changes are not', async () => {
+  test('rows that the gateway may not read are refused for good, and their changes are not', async () => {
     const role = `reader_${randomBytes(4).toString('hex')}`;
     await sql(`create role ${role} login password 'x' in role pg_monitor;
       grant usage on schema plank to ${role};
@@ -220,7 +220,7 @@ describe('the replica and its history', () => {
     await stopped;
   });
 
-  test('of a promotion only those notice it who were past the fork', async () => {
+  test('a promotion begins the subscriptions again that were past the fork, and no others', async () => {
     const one = await stage.peer();
     await stage.subscribe(one, { table: 'todo', where: { id: { gt: 100_000 } } });
     await one.reader.expect('live');
@@ -229,7 +229,7 @@ describe('the replica and its history', () => {
     const { epoch } = parsePosition(before!.pos)!;
     const { rows } = await sql('select next_seq - 1 as seq from plank.leader');
     const fork = Number(rows[0].seq);
-    // what a listener finds on a promoted standby
+    // the state that a listener finds on a promoted standby
     await sql(
       `update plank.epochs set timeline = '0000FFFF'; update plank.leader set written_by = pg_current_xact_id(), term = term + 1, holder = null, expires_at = '-infinity'`,
     );

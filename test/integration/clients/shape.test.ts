@@ -1,4 +1,4 @@
-// Tables that change under their subscriptions: what was committed before comes before, and nothing is told in two shapes.
+// Tables that change under their subscriptions: changes committed before come before, each in one shape.
 
 import { expect, test } from 'vitest';
 import { Stage, seqOf } from '../../support/stage/stage.ts';
@@ -27,7 +27,7 @@ test('a dropped table ends its subscriptions, and no others', async () => {
   expect((await one.reader.changes(1))[0]).toMatchObject({ ch: kept, id: 77_777 });
 });
 
-test('a position of before a column got another type begins anew, and goes on', async () => {
+test('a position from before a column got another type begins again, and changes follow', async () => {
   const first = await stage.peer();
   await stage.subscribe(first, { table: 'typed' });
   const { pos } = await first.reader.expect('live');
@@ -75,11 +75,11 @@ test.each([
   await sql('delete from todo where id = 4');
 });
 
-test('another key is told with the resync, and channels stay the same, each with the columns that were asked for', async () => {
-  const words = [['other'], ['id', 'other'], ['other', 'id', 'id']];
-  const peers = await Promise.all(words.map(() => stage.peer()));
+test('a resync has the new key, and channels stay the same, each with its requested columns', async () => {
+  const columnLists = [['other'], ['id', 'other'], ['other', 'id', 'id']];
+  const peers = await Promise.all(columnLists.map(() => stage.peer()));
   const channels = [];
-  for (const [i, columns] of words.entries())
+  for (const [i, columns] of columnLists.entries())
     channels.push(await stage.subscribe(peers[i]!, { table: 'keyed', columns }));
   const [ch] = channels;
   expect(channels).toEqual([ch, ch, ch]);
@@ -97,7 +97,7 @@ test('another key is told with the resync, and channels stay the same, each with
       if ('id' in frame && frame.id === 900) return frame;
     }
   };
-  // in the words that named the same columns before, and in those that do now
+  // with the column list that named the same columns before, and with the one that does now
   for (const columns of [['other'], ['id']]) {
     const mine = columns[0] === 'other' ? 0 : 1;
     expect(await ask(mine, columns)).toMatchObject({ code: 'ALREADY_SUBSCRIBED', ch });
@@ -113,7 +113,7 @@ test('another key is told with the resync, and channels stay the same, each with
     expect(await peers[i]!.reader.changes(1)).toMatchObject([{ ch, id: 80, data }]);
 });
 
-test('what was written before a column got another type comes, also in one batch with that', async () => {
+test('changes from before a column got another type arrive, even in one batch with it', async () => {
   const judging = await stage.peer();
   const plain = await stage.peer();
   await sql('drop table typed; create table typed (id int primary key, n int)');
@@ -134,13 +134,13 @@ test('what was written before a column got another type comes, also in one batch
     ]);
     expect(await reader.expect('resync')).toMatchObject({ reason: 'shape' });
     const { pos } = await reader.expect('live');
-    const [behind] = await reader.changes(1);
-    expect(behind!.data).toEqual({ id: 3, n: 'x' });
-    expect(seqOf(behind!)).toBe(seqOf({ type: 'pos', pos }) + 1);
+    const [after] = await reader.changes(1);
+    expect(after!.data).toEqual({ id: 3, n: 'x' });
+    expect(seqOf(after!)).toBe(seqOf({ type: 'pos', pos }) + 1);
   }
 });
 
-test('a change that cannot be judged is told as a gap, to those alone who would have to judge it', async () => {
+test('a change that a filter cannot judge is a resync, for the subscriptions with that filter only', async () => {
   await sql('drop table typed; create table typed (id int primary key, n int)');
   await sql(`select plank.attach('typed')`);
   await stage.arrived();
@@ -152,7 +152,7 @@ test('a change that cannot be judged is told as a gap, to those alone who would 
     await peers[i]!.reader.expect('live');
   }
   await stage.undrained(async () => {
-    // another table's change makes the gateway read what all tables are now
+    // a change of another table makes the gateway read the catalog of all tables
     await sql('alter table keyed add column later int');
     await sql('insert into typed values (1, 1)');
     await sql('alter table typed alter n type bigint');
@@ -163,7 +163,7 @@ test('a change that cannot be judged is told as a gap, to those alone who would 
   expect(await indexed!.reader.expect('error')).toMatchObject({ code: 'INVALID_FILTER', retry: false });
   for (const { reader } of [judging!, plain!, rows!])
     expect(await reader.expect('resync')).toMatchObject({ reason: 'shape' });
-  // it cannot say whether the row of the old shape is for it
+  // its filter cannot judge the row of the old shape
   await judging!.reader.expect('live');
   expect(await judging!.reader.expect('resync')).toMatchObject({ reason: 'shape' });
   await judging!.reader.expect('live');
@@ -177,7 +177,7 @@ test('a change that cannot be judged is told as a gap, to those alone who would 
   await rows!.reader.expect('live');
 });
 
-test('rows of before a column was added are read anew by who was away, and changes go on', async () => {
+test('a resume from before a column was added reads the rows again, and changes follow', async () => {
   const first = await stage.peer();
   await stage.subscribe(first, { table: 'todo' });
   const { pos } = await first.reader.expect('live');
@@ -191,7 +191,7 @@ test('rows of before a column was added are read anew by who was away, and chang
 
   const keeper = await stage.peer();
   await stage.subscribe(keeper, { table: 'todo', from: pos, snapshot: true });
-  // what was before comes before, as far as it was a batch of its own
+  // changes of earlier batches may come before the resync
   while ((await keeper.reader.next()).type !== 'resync');
   expect(await keeper.reader.rows()).toEqual([
     { id: 1, status: 'a', rank: 7 },
@@ -204,12 +204,12 @@ test('rows of before a column was added are read anew by who was away, and chang
   const before = await tailer.reader.changes(2);
   const { reason, pos: at } = await tailer.reader.expect('resync');
   expect(reason).toBe('shape');
-  const [behind] = await tailer.reader.changes(1);
-  expect([...before, behind!].map(({ data }) => data)).toEqual([
+  const [after] = await tailer.reader.changes(1);
+  expect([...before, after!].map(({ data }) => data)).toEqual([
     undefined,
     { id: 1, status: 'a' },
     { id: 2, status: 'b', rank: 8 },
   ]);
-  expect(seqOf(behind!)).toBe(seqOf({ type: 'pos', pos: at! }) + 1);
+  expect(seqOf(after!)).toBe(seqOf({ type: 'pos', pos: at! }) + 1);
   await tailer.reader.expect('live');
 });

@@ -1,5 +1,5 @@
-// Clients that ask for snapshots and do not read them, or wait for tables that are locked: others come to their rows at once, what
-// is kept for the slow is bounded, and they end or hear why.
+// Clients that request snapshots and do not read them, or wait for locked tables: others get their rows at once, the memory held for
+// slow clients is bounded, and they end with a reason.
 
 import v8 from 'node:v8';
 import vm from 'node:vm';
@@ -10,7 +10,7 @@ import { until } from '../../support/wait.ts';
 
 const megabyte = 1024 ** 2;
 
-// what kernels keep for a client that reads nothing is less than `large`
+// `large` is larger than the kernel's buffers for a client that reads nothing
 const stage = Stage.of(`
   create table todo (id integer primary key, status text);
   insert into todo values (1, 'open');
@@ -40,7 +40,7 @@ async function raw(): Promise<RawPeer> {
   return peer;
 }
 
-/** Asks `count` connections for `each` different results of a table, and lets none of them read more than a byte now and then. */
+/** Requests `each` different results of a table on each of `count` connections, which read one byte every 20 ms. */
 async function readSlowly(count: number, each: number, table: string): Promise<void> {
   for (let i = 0; i < count; i++) {
     const peer = await raw();
@@ -52,14 +52,14 @@ async function readSlowly(count: number, each: number, table: string): Promise<v
 const cases: [what: string, ask: () => Promise<void>, lock?: string][] = [
   ['four read a large table by the byte', () => readSlowly(4, 1, 'large')],
   ['forty read a large table by the byte', () => readSlowly(40, 1, 'large')],
-  ['one reads nothing of a large table for which it has asked in a hundred ways', () => readSlowly(1, 100, 'large')],
+  ['one reads nothing of a hundred results of a large table', () => readSlowly(1, 100, 'large')],
   ['forty read nothing of results that are shared and kept', () => readSlowly(40, 3, 'small')],
   ['four wait for a locked table', () => readSlowly(4, 1, 'locked'), 'locked'],
   ['forty wait for a locked table', () => readSlowly(40, 1, 'locked'), 'locked'],
   ['forty wait for a table with a locked partition', () => readSlowly(40, 1, 'parts'), 'part'],
 ];
 
-test.each(cases)('while %s, another client has its rows at once', async (_what, ask, lock) => {
+test.each(cases)('another client has its rows at once while %s', async (_what, ask, lock) => {
   const holder = await stage.pool.connect();
   const waits: number[] = [];
   try {
@@ -71,7 +71,7 @@ test.each(cases)('while %s, another client has its rows at once', async (_what, 
       await stage.subscribe(peer, { table: 'todo', where: { id: { lt: 100 + i } }, snapshot: true });
       await peer.reader.rows();
       waits.push(performance.now() - started);
-      await until('a while has passed', () => performance.now() - started > 150, 1_000);
+      await until('150 ms have passed', () => performance.now() - started > 150, 1_000);
     }
   } finally {
     await holder.query('rollback');
@@ -80,7 +80,7 @@ test.each(cases)('while %s, another client has its rows at once', async (_what, 
   expect(Math.max(...waits)).toBeLessThan(5_000);
 });
 
-test('who waited for a locked table has its rows when it is free, also beside another that is not', async () => {
+test('a client that waited for a locked table gets its rows once it is free, even if another table is not', async () => {
   const holders = [await stage.pool.connect(), await stage.pool.connect()];
   const peers: Peer[] = [];
   try {
@@ -94,11 +94,11 @@ test('who waited for a locked table has its rows when it is free, also beside an
       peer.send({ type: 'subscribe', id: 3, table: 'todo', where: { id: { lt: 5 + i } }, snapshot: true });
     }
     const lives = ({ reader }: Peer) => reader.all.filter(({ type }) => type === 'live').length;
-    await until('the free one is read', () => peers.every((peer) => lives(peer) === 1), 5_000);
+    await until('the rows of the free table arrive', () => peers.every((peer) => lives(peer) === 1), 5_000);
     await holders[0]!.query('rollback');
-    await until('one is read', () => peers.every((peer) => lives(peer) === 2), 8_000);
+    await until('the rows of the first table arrive', () => peers.every((peer) => lives(peer) === 2), 8_000);
     await holders[1]!.query('rollback');
-    await until('both are read', () => peers.every((peer) => lives(peer) === 3), 8_000);
+    await until('the rows of both arrive', () => peers.every((peer) => lives(peer) === 3), 8_000);
   } finally {
     for (const holder of holders) {
       await holder.query('rollback');
@@ -107,26 +107,26 @@ test('who waited for a locked table has its rows when it is free, also beside an
   }
 });
 
-test('what is kept for a client that reads nothing is bounded, whatever it asks for', async () => {
+test('the memory held for a client that reads nothing is bounded, whatever it requests', async () => {
   const before = memory();
   const read = await stage.metric('plank_snapshots_total');
   await readSlowly(1, 100, 'small');
-  await until('it is subscribed', async () => (await stage.metric('plank_subscriptions')) === 100, 5_000);
-  await until('it was read', async () => (await stage.metric('plank_snapshots_total')) > read, 5_000);
-  const asked = performance.now();
-  await until('a while has passed', () => performance.now() - asked > 1_500, 2_000);
+  await until('the client is subscribed', async () => (await stage.metric('plank_subscriptions')) === 100, 5_000);
+  await until('a snapshot was read', async () => (await stage.metric('plank_snapshots_total')) > read, 5_000);
+  const subscribedAt = performance.now();
+  await until('1.5 s have passed', () => performance.now() - subscribedAt > 1_500, 2_000);
   expect((await stage.metric('plank_snapshots_total')) - read).toBeLessThan(8);
   expect((memory() - before) / megabyte).toBeLessThan(40);
 });
 
-test('what is kept for all who read nothing is bounded as well', async () => {
+test('the memory held for all clients that read nothing is bounded', async () => {
   const before = memory();
   await readSlowly(60, 2, 'small');
-  await until('they have asked', async () => (await stage.metric('plank_subscriptions')) === 120, 10_000);
+  await until('every client is subscribed', async () => (await stage.metric('plank_subscriptions')) === 120, 10_000);
   let most = 0;
   const end = performance.now() + 2_000;
   await until(
-    'a while has passed',
+    '2 s have passed',
     () => {
       most = Math.max(most, memory() - before);
       return performance.now() > end;
@@ -136,18 +136,22 @@ test('what is kept for all who read nothing is bounded as well', async () => {
   expect(most / megabyte).toBeLessThan(150);
 });
 
-test('who reads a large table slowly hears that it is too slow, and has all of it when it reads', async () => {
+test('a client that reads a large table slowly gets a resync, and all rows once it reads', async () => {
   const peer = await stage.peer();
   await stage.subscribe(peer, { table: 'large', snapshot: true });
   await peer.reader.expect('rows');
-  // its transaction is given up while others wait for its place
+  // the transaction of its snapshot is given up because others wait for its place
   const resyncs = await stage.metric('plank_resyncs_total');
   peer.ws.pause();
   await readSlowly(10, 1, 'large');
-  // whose page has waited longest is told first: at the latest when all the others have been told
-  await until('it was told so', async () => (await stage.metric('plank_resyncs_total')) > resyncs + 10, 25_000);
+  // the client whose page has waited longest gets its resync first, and this client at the latest after all the others
+  await until(
+    'every slow client gets a resync',
+    async () => (await stage.metric('plank_resyncs_total')) > resyncs + 10,
+    25_000,
+  );
   peer.ws.resume();
-  await until('it has all', () => peer.reader.all.some(({ type }) => type === 'live'), 30_000);
+  await until('the client is live', () => peer.reader.all.some(({ type }) => type === 'live'), 30_000);
   const types = peer.reader.all.map(({ type }) => type);
   const begins = types.lastIndexOf('resync') + 1;
   const rows = peer.reader.all.slice(begins).flatMap((frame) => (frame.type === 'rows' ? frame.rows : []));

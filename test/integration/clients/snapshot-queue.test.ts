@@ -1,11 +1,11 @@
-// Snapshots wait for each other: what of that is spared where a client has gone meanwhile, and what its leaving must not spoil.
+// Snapshots wait in a queue: which work is saved when a client leaves it, and what its leaving must not disturb.
 
 import { expect, test } from 'vitest';
 import { maxAtOnce } from '#gateway/relay/snapshot.ts';
 import { type Peer, Stage } from '../../support/stage/stage.ts';
 import { until } from '../../support/wait.ts';
 
-// a `gate` is written as JSON while nobody holds the advisory lock of its name; who waits for that works, for all that Postgres says
+// a `gate` is rendered as JSON once nobody holds the advisory lock of its name; until then the session counts as active in Postgres
 const stage = Stage.of(`
   create table todo (id integer primary key, status text);
   insert into todo values (1, 'open');
@@ -33,7 +33,7 @@ const reading = async (what: string) => {
   return (rows[0] as { count: number }).count;
 };
 
-/** Asks for the rows, of a channel of its own for each `status`. */
+/** Subscribes with rows; each `status` is a channel of its own. */
 async function snapshot(status: string, peer?: Peer): Promise<Peer> {
   const one = peer ?? (await stage.peer());
   await stage.subscribe(one, { table: 'todo', where: { status }, snapshot: true });
@@ -42,7 +42,7 @@ async function snapshot(status: string, peer?: Peer): Promise<Peer> {
 
 const inGate = `query like '%slow%' and state = 'active'`;
 
-/** While `work` runs, Postgres works for as many snapshots as it does at once; resolves when they have been read. */
+/** Runs `work` while as many snapshots are read as are read at once. Resolves when they have been read. */
 async function whileBusy(work: () => Promise<void>): Promise<void> {
   const holder = await stage.pool.connect();
   const busy: Peer[] = [];
@@ -52,20 +52,20 @@ async function whileBusy(work: () => Promise<void>): Promise<void> {
       busy.push(await stage.peer());
       await stage.subscribe(busy[i]!, { table: 'slow', where: { id: { gt: i, lt: 50 } }, snapshot: true });
     }
-    await until('they are read', async () => (await reading(inGate)) === maxAtOnce, 5_000);
+    await until('every reader is busy', async () => (await reading(inGate)) === maxAtOnce, 5_000);
     await work();
   } finally {
     await holder.query('select pg_advisory_unlock_all()');
     holder.release();
   }
   for (const { reader } of busy)
-    await until('they are live', () => reader.all.some(({ type }) => type === 'live'), 5_000);
+    await until('the reader is live', () => reader.all.some(({ type }) => type === 'live'), 5_000);
 }
 
 const waiting = (count: number) =>
-  until(`${count} wait`, async () => (await stage.metric('plank_snapshots_waiting')) === count, 5_000);
+  until(`${count} snapshots wait`, async () => (await stage.metric('plank_snapshots_waiting')) === count, 5_000);
 
-test('a client that has gone leaves the queue, and those behind it come to their rows', async () => {
+test('a client that leaves gives up its place in the queue, and those after it get their rows', async () => {
   const before = await stage.metric('plank_snapshots_total');
   const peers: Peer[] = [];
   await whileBusy(async () => {
@@ -79,7 +79,7 @@ test('a client that has gone leaves the queue, and those behind it come to their
   expect((await stage.metric('plank_snapshots_total')) - before).toBe(maxAtOnce + 1);
 });
 
-test('an unsubscription leaves the queue as well', async () => {
+test('an unsubscription gives up its place in the queue', async () => {
   const before = await stage.metric('plank_snapshots_total');
   await whileBusy(async () => {
     const peer = await stage.peer();
@@ -91,20 +91,24 @@ test('an unsubscription leaves the queue as well', async () => {
   expect((await stage.metric('plank_snapshots_total')) - before).toBe(maxAtOnce);
 });
 
-test('what others wait for as well is read once, also where the first of them has gone', async () => {
+test('a snapshot that several clients wait for is read once, even if the first of them leaves', async () => {
   const before = await stage.metric('plank_snapshots_total');
   const peers: Peer[] = [];
   await whileBusy(async () => {
     for (let i = 0; i < 4; i++) peers.push(await snapshot('open'));
     await waiting(4);
     for (const i of [0, 2]) peers[i]!.ws.terminate();
-    await until('they have gone', async () => (await stage.metric('plank_connections')) === maxAtOnce + 2, 5_000);
+    await until(
+      'the clients have left',
+      async () => (await stage.metric('plank_connections')) === maxAtOnce + 2,
+      5_000,
+    );
   });
   for (const i of [1, 3]) expect(await peers[i]!.reader.rows()).toEqual([{ id: 1, status: 'open' }]);
   expect((await stage.metric('plank_snapshots_total')) - before).toBe(maxAtOnce + 1);
 });
 
-test('the last one who goes takes a shared one out of the queue, and who comes then gets one anew', async () => {
+test('a shared snapshot leaves the queue with its last client, and a later client gets a new one', async () => {
   const before = await stage.metric('plank_snapshots_total');
   let late: Peer | undefined;
   await whileBusy(async () => {
@@ -119,16 +123,16 @@ test('the last one who goes takes a shared one out of the queue, and who comes t
   expect((await stage.metric('plank_snapshots_total')) - before).toBe(maxAtOnce + 1);
 });
 
-test('one that is being read ends with the page that is on its way', async () => {
+test('a snapshot whose client leaves ends with the page that is being read', async () => {
   const holder = await stage.pool.connect();
   try {
-    // in the second page, and far behind it
+    // one gate in the second page, one far after it
     await holder.query(`select pg_advisory_lock(hashtext('near')), pg_advisory_lock(hashtext('far'))`);
     const peer = await stage.peer();
     await stage.subscribe(peer, { table: 'slow', snapshot: true });
-    await until('it is in the second page', async () => (await reading(inGate)) === 1, 5_000);
+    await until('the second page is being read', async () => (await reading(inGate)) === 1, 5_000);
     peer.ws.terminate();
-    await until('it has gone', async () => (await stage.metric('plank_connections')) === 0, 5_000);
+    await until('the client has left', async () => (await stage.metric('plank_connections')) === 0, 5_000);
     await holder.query(`select pg_advisory_unlock(hashtext('near'))`);
     await until('nothing is read any more', async () => (await reading(`state <> 'idle'`)) === 0, 5_000);
   } finally {

@@ -1,4 +1,4 @@
-// Clients that ask for much over REST and read nothing of it: what waits for them is bounded, and others are answered.
+// Clients that request much over REST and read nothing of it: the memory held for them is bounded, and others are answered.
 
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
@@ -8,7 +8,7 @@ import { expect, test } from 'vitest';
 import { Stage } from '../../support/stage/stage.ts';
 import { until } from '../../support/wait.ts';
 
-// what kernels keep for a client that reads nothing is less than a page
+// a page is larger than the kernel's buffers for a client that reads nothing
 const stage = Stage.of(`
   create table todo (id integer primary key, status text);
   create table small (id integer primary key, body text);
@@ -33,7 +33,7 @@ async function unread(path: string, requests = 3): Promise<Socket> {
   stage.afterwards(() => socket.destroy());
   await once(socket, 'connect');
   socket.pause();
-  // several at once on one connection as well
+  // several requests at once on one connection
   socket.write(`GET ${path} HTTP/1.1\r\nHost: x\r\n\r\n`.repeat(requests));
   return socket;
 }
@@ -41,32 +41,32 @@ async function unread(path: string, requests = 3): Promise<Socket> {
 test.each([
   ['pages', '/api/small'],
   ['large rows', '/api/wide/1'],
-])('%s', async (_what, path) => {
-  // unbounded, it would be 480 MB
+])('the memory for unread %s is bounded, and other clients are answered', async (_what, path) => {
+  // without a bound, it would be 480 MB
   const before = memory();
   const sockets: Socket[] = [];
   for (let i = 0; i < 40; i++) sockets.push(await unread(path));
   let most = 0;
   let slowest = 0;
-  const until_ = performance.now() + 1_200;
+  const end = performance.now() + 1_200;
   await until(
-    'a while has passed',
+    '1.2 s have passed',
     async () => {
       const began = performance.now();
       const { status } = await fetch(`${stage.embedded.url}/api/todo/1`);
       expect(status).toBe(200);
       slowest = Math.max(slowest, performance.now() - began);
       most = Math.max(most, memory() - before);
-      return performance.now() > until_;
+      return performance.now() > end;
     },
     20_000,
   );
   expect(most).toBeLessThan(300);
   expect(slowest).toBeLessThan(5_000);
-  // who reads in time has all of it
+  // a client that reads in time gets the whole answer
   let length = 0;
   await until(
-    'all of it comes',
+    'the whole answer arrives',
     async () => {
       const answer = await fetch(`${stage.embedded.url}${path}`);
       length = (await answer.text()).length;
@@ -85,14 +85,14 @@ test('answers to clients that have left take no room', async () => {
   };
   const other = await stage.pool.connect();
   await other.query('begin; lock table wide');
-  // twice what there is room for
+  // twice as many as there is room for
   const sockets: Socket[] = [];
   for (let i = 0; i < 14; i++) sockets.push(await unread('/api/wide/1', 1));
-  await until('they wait', async () => (await waits()) > 4, 2_000);
+  await until('the requests wait', async () => (await waits()) > 4, 2_000);
   for (const socket of sockets) socket.destroy();
   await other.query('commit');
   other.release();
-  await until('none waits', async () => (await waits()) === 0, 5_000);
+  await until('no request waits', async () => (await waits()) === 0, 5_000);
   const { status } = await fetch(`${stage.embedded.url}/api/wide/1`);
   expect(status).toBe(200);
 });

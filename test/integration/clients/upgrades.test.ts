@@ -1,4 +1,4 @@
-// How a connection begins and what breaks it below our protocols: upgrades that are refused, frames that break RFC 6455, and
+// How a connection begins, and what ends it below Plank's protocols: upgrades that are refused, frames that violate RFC 6455, and
 // clients that are silent, dead or do not read.
 
 import { once } from 'node:events';
@@ -17,7 +17,7 @@ const stage = Stage.of('', {
 const connections = async () => (await stage.health()).connections;
 const gatewayPort = () => Number(new URL(stage.embedded.url).port);
 
-/** The lines of a request to become a WebSocket. */
+/** The lines of an upgrade request. */
 const upgrade = (path: string, more: string[] = []) => [
   `GET ${path} HTTP/1.1`,
   'Host: test',
@@ -29,7 +29,7 @@ const upgrade = (path: string, more: string[] = []) => [
 ];
 
 describe('upgrades', () => {
-  /** The status and the end of what a raw request is answered; the socket must be closed by the server. */
+  /** The whole answer to a raw request, which the server must end by closing the socket. */
   async function ask(lines: string[], port = gatewayPort()): Promise<string> {
     const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true });
     stage.afterwards(() => socket.destroy());
@@ -43,7 +43,7 @@ describe('upgrades', () => {
     return answer;
   }
 
-  test('on another path are refused with 404', async () => {
+  test('an upgrade of another path is refused with 404', async () => {
     for (const path of ['/', '/wsx', '/ws/', '/api/items', '/WS']) {
       const answer = await ask(upgrade(path));
       expect([path, answer.slice(0, 12)]).toEqual([path, 'HTTP/1.1 404']);
@@ -51,7 +51,7 @@ describe('upgrades', () => {
     }
   });
 
-  test('with a malformed handshake are refused with 4xx', async () => {
+  test('a malformed handshake is refused with 4xx', async () => {
     for (const lines of [
       upgrade('/ws').filter((line) => !line.startsWith('Sec-WebSocket-Key')),
       upgrade('/ws').map((line) => line.replace('Version: 13', 'Version: 7')),
@@ -60,18 +60,18 @@ describe('upgrades', () => {
       expect(await ask(lines)).toMatch(/^HTTP\/1\.1 4\d\d/);
   });
 
-  test('that are refused leave nothing behind, though the client keeps its end open', async () => {
+  test('a refused upgrade leaves nothing behind, though the client keeps its end open', async () => {
     const socket = connect({ port: gatewayPort(), host: '127.0.0.1', allowHalfOpen: true });
     stage.afterwards(() => socket.destroy());
     socket.resume().on('error', () => {});
     socket.write(`${upgrade('/nowhere').join('\r\n')}\r\n\r\n`);
     await once(socket, 'end');
-    // the server's end is gone altogether when writing to it is answered with a reset
+    // a reset on a write shows that the server has closed its end
     const poke = setInterval(() => socket.write('x'), 20);
     await until('the server has closed its end', () => socket.destroyed, 3_000).finally(() => clearInterval(poke));
   });
 
-  test('from a foreign, a missing or a null Origin are refused with 403 where an allow-list is set', async () => {
+  test('a foreign, missing or null Origin is refused with 403 if there is an allow-list', async () => {
     const strict = await stage.embedded.startGateway({ CORS_ORIGINS: 'https://shop.example,https://other.example' });
     for (const origin of [
       ['Origin: https://evil.example'],
@@ -84,7 +84,7 @@ describe('upgrades', () => {
     expect(client.isOpen).toBe(true);
   });
 
-  test('after a request that is not answered yet end the connection, and after an answered one succeed', async () => {
+  test('an upgrade ends the connection while an earlier request is unanswered, and succeeds afterwards', async () => {
     const holder = await stage.pool.connect();
     const request = ['GET /api/items HTTP/1.1', 'Host: test'];
     const both = `${request.join('\r\n')}\r\n\r\n${upgrade('/ws', ['Sec-WebSocket-Protocol: plank.v1']).join('\r\n')}`;
@@ -108,7 +108,7 @@ describe('upgrades', () => {
     await until('the upgrade', () => answers.startsWith('HTTP/1.1 101'), 3_000);
   });
 
-  test('beyond MAX_CONNECTIONS are refused with 503, until one leaves', async () => {
+  test('an upgrade above MAX_CONNECTIONS is refused with 503, until a client leaves', async () => {
     const clients = await Promise.all(Array.from({ length: maxConnections }, () => stage.plain()));
     await expect(stage.plain()).rejects.toThrow('refused with 503');
     clients[0]!.stop();
@@ -118,7 +118,7 @@ describe('upgrades', () => {
 });
 
 describe('clients that misbehave', () => {
-  /** A raw connection after its handshake, and all that has come since. */
+  /** A raw connection after its handshake, and the bytes received since. */
   async function raw(path = '/ws'): Promise<{ socket: Socket; received: Buffer[] }> {
     const socket = connect({ port: gatewayPort(), host: '127.0.0.1' });
     stage.afterwards(() => socket.destroy());
@@ -131,7 +131,7 @@ describe('clients that misbehave', () => {
     return { socket, received };
   }
 
-  /** A client's frame, masked with zeros, which leave the payload as it is. */
+  /** A client's frame, masked with zeros, which leave the payload unchanged. */
   function masked(first: number, payload: Buffer): Buffer {
     if (payload.length > 125) throw new Error('too long for a short frame');
     return Buffer.concat([Buffer.from([first, 0x80 | payload.length, 0, 0, 0, 0]), payload]);
@@ -165,28 +165,28 @@ describe('clients that misbehave', () => {
     expect((await fetch(`http://127.0.0.1:${gatewayPort()}/health/live`)).status).toBe(200);
   });
 
-  test('a flood of pings that reads nothing is cut off', async () => {
+  test('a client that floods with pings and reads nothing is cut off', async () => {
     const { socket } = await raw();
     socket.pause();
     const pings = Buffer.concat(Array.from({ length: 500 }, () => masked(0x89, Buffer.alloc(125))));
     const flood = setInterval(() => socket.write(pings), 1);
     try {
-      await until('the gateway has dropped it', async () => (await connections()) === 0, 5_000);
+      await until('the gateway has dropped the client', async () => (await connections()) === 0, 5_000);
     } finally {
       clearInterval(flood);
     }
     await until('its end of the connection is closed', () => socket.destroyed, 3_000);
   });
 
-  test('a dead one, which answers no ping, is dropped within two intervals', async () => {
+  test('a dead client, which answers no ping, is dropped within two intervals', async () => {
     const { socket } = await raw();
     socket.pause();
     expect(await connections()).toBe(1);
-    const ms = await until('it is dropped', async () => (await connections()) === 0, 3 * pingIntervalMs);
+    const ms = await until('the client is dropped', async () => (await connections()) === 0, 3 * pingIntervalMs);
     expect(ms).toBeLessThan(2 * pingIntervalMs + 250);
   });
 
-  test('a silent one that answers pings stays', async () => {
+  test('a silent client that answers pings stays', async () => {
     const client = await stage.plain({ tables: 'items' });
     await until('four pings', () => client.pings >= 4, 10 * pingIntervalMs);
     expect(client.isOpen).toBe(true);

@@ -1,4 +1,4 @@
-// The plain WebSocket mode: what is sent byte for byte, what may be asked for, and what is answered to everything else.
+// Plain mode: its frames byte for byte, its parameters and messages, and the answers to wrong ones.
 
 import { describe, expect, test } from 'vitest';
 import { formatPosition, parsePosition } from '#shared/wire.ts';
@@ -30,7 +30,7 @@ async function position(): Promise<string> {
 const names = (frames: string[]) => frames.map((frame) => (JSON.parse(frame) as { data: { name: string } }).data.name);
 
 describe('frames', () => {
-  test('have the keys table, action, id and data in this order, then the position, and the row as Postgres renders it', async () => {
+  test('a frame has the keys table, action, id and data in this order, then pos, and the row as Postgres renders it', async () => {
     const client = await stage.plain({ tables: 'items' });
     const id = await insert('Test "Item" é😀', 42.5);
     const image = async () =>
@@ -47,7 +47,7 @@ describe('frames', () => {
     expect(frames).toEqual([frame('INSERT', made, 2), frame('UPDATE', changed, 1), frame('DELETE', changed, 0)]);
   });
 
-  test('name tables of other schemas with them, and composite keys by an object', async () => {
+  test('a frame names the schema of a table, and has a composite key as an object', async () => {
     const client = await stage.plain();
     await sql(`insert into pairs (a, b, note) values (7, 'x"y', null)`);
     await sql(`insert into sales.orders (id, value) values ('5f9a3d36-6b8e-4f6e-9d53-0d3c1f1d9a01', 1)`);
@@ -60,14 +60,14 @@ describe('frames', () => {
     );
   });
 
-  test('tell of a TRUNCATE without id and data', async () => {
+  test('a frame of a TRUNCATE has neither id nor data', async () => {
     const client = await stage.plain({ tables: 'pairs' });
     await sql('truncate pairs');
     const [frame] = await client.take(1);
     expect(frame).toMatch(/^\{"table":"pairs","action":"TRUNCATE","id":null,"data":null,"pos":"e\d+\.\d+"\}$/);
   });
 
-  test('come of a table that is attached while the client is connected', async () => {
+  test('changes come of a table that is attached while the client is connected', async () => {
     const client = await stage.plain();
     await sql(`create table later (id integer primary key, value integer)`);
     await sql(`select plank.attach('later')`);
@@ -78,7 +78,7 @@ describe('frames', () => {
 });
 
 describe('?tables=', () => {
-  test('narrows to those tables', async () => {
+  test('?tables= limits the changes to those tables', async () => {
     const client = await stage.plain({ tables: ' pairs , sales.orders,pairs' });
     await insert('not for it');
     await sql(`insert into pairs (a, b) values (1, 'for it')`);
@@ -89,7 +89,7 @@ describe('?tables=', () => {
   });
 
   test.each(['nothing', 'items,nothing', '"x";--', 'pg_catalog.pg_class', '__proto__', 'constructor', 'é'.repeat(200)])(
-    'closes with 4400 and says that there is no table %s',
+    '?tables= with the unknown table %s closes with 4400',
     async (tables) => {
       const client = await stage.plain({ tables });
       expect(await client.closed()).toBe(4400);
@@ -100,7 +100,7 @@ describe('?tables=', () => {
 });
 
 describe('?since=', () => {
-  test('resumes behind a position: nothing is lost or doubled between history and live', async () => {
+  test('?since= resumes after a position: no change is lost or doubled between history and live', async () => {
     const since = await position();
     await insert('away 1');
     await insert('away 2');
@@ -110,7 +110,7 @@ describe('?since=', () => {
     expect(client.problems).toEqual([]);
   });
 
-  test('resumes in the middle of a transaction', async () => {
+  test('?since= resumes in the middle of a transaction', async () => {
     await position();
     const first = await stage.plain({ tables: 'items' });
     await sql(`insert into items (name, value) select 'n' || n, n from generate_series(1, 5) n`);
@@ -120,7 +120,7 @@ describe('?since=', () => {
   });
 
   test.each(['', 'x', 'e1', 'e1.', '1.5', 'e-1.5', 'e1.5x', 'e1.1e3', `e1.${'9'.repeat(30)}`])(
-    'closes with 4400 where it is malformed: "%s"',
+    '?since= that is malformed closes with 4400: "%s"',
     async (since) => {
       const client = await stage.plain({ url: `${stage.plainUrl}?since=${encodeURIComponent(since)}` });
       expect(await client.closed()).toBe(4400);
@@ -128,7 +128,7 @@ describe('?since=', () => {
     },
   );
 
-  test('closes with 4410 where it is of another epoch, ahead of the log, or made up', async () => {
+  test('?since= of another epoch, ahead of the log or made up closes with 4410', async () => {
     const { epoch, seq } = parsePosition((await stage.health()).position)!;
     const wrong = [
       { epoch: epoch + 1, seq: 1 },
@@ -177,7 +177,7 @@ describe('messages', () => {
     ['a table that is no text', '{"action":"subscribe","table":{"length":2,"0":"x"}}', /table/],
     ['a prototype', '{"action":"subscribe","table":"__proto__"}', /there is no table/],
     ['deep nesting', '['.repeat(20_000), /JSON/],
-  ])('close with 4400 and a reason: %s', async (_, message, reason) => {
+  ])('a message that is wrong closes with 4400 and a reason: %s', async (_, message, reason) => {
     const client = await stage.plain();
     client.send(message);
     expect(await client.closed()).toBe(4400);
@@ -185,20 +185,20 @@ describe('messages', () => {
     expect(Buffer.byteLength(client.closeReasons[0]!)).toBeLessThanOrEqual(123);
   });
 
-  test('in binary close with 4400', async () => {
+  test('a binary message closes with 4400', async () => {
     const client = await stage.plain();
     client.send(Buffer.from('{"action":"subscribe","table":"items"}'));
     expect(await client.closed()).toBe(4400);
     expect(client.closeReasons[0]).toMatch(/text/);
   });
 
-  test('of 1 MB close with 1009', async () => {
+  test('a message of 1 MB closes with 1009', async () => {
     const client = await stage.plain();
     client.send('x'.repeat(1024 ** 2));
     expect(await client.closed()).toBe(1009);
   });
 
-  test('in a flood close with 4429', async () => {
+  test('a flood of messages closes with 4429', async () => {
     const client = await stage.plain();
     for (let i = 0; i < 3_000; i++) client.send('{"action":"subscribe","table":"items"}');
     expect(await client.closed()).toBe(4429);
@@ -211,7 +211,7 @@ async function settled(client: TestClient): Promise<void> {
 }
 
 describe('stop', () => {
-  test('closes with 1012, refuses new ones and may be called twice', async () => {
+  test('a gateway that stops closes its sockets with 1012, refuses new ones, and may be stopped twice', async () => {
     const own = await stage.embedded.startGateway();
     const clients = await Promise.all(
       Array.from({ length: 5 }, () => stage.plain({ url: `ws://127.0.0.1:${own.port}/ws`, tables: 'items' })),
@@ -223,7 +223,7 @@ describe('stop', () => {
       expect(await client.closed()).toBe(1012);
       expect(client.count).toBe(1);
     }
-    // where it was, a client goes on at another gateway
+    // a client resumes from its position at another gateway
     await insert('meanwhile');
     const resumed = await stage.plain({ tables: 'items', since: clients[0]!.pos! });
     expect(names(await resumed.take(1))).toEqual(['meanwhile']);
