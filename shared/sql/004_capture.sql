@@ -1,4 +1,4 @@
--- Capture: what is generated for each attached table. 003_images.sql says how its rows are rendered; 005_attach.sql generates it, and makes the
+-- Capture: what is generated for each attached table. 003_images.sql says how its rows are rendered; 007_attach.sql generates it, and makes the
 -- triggers.
 --
 -- Capture runs inside other people's transactions, so a generated function never names a column in a way that could fail:
@@ -128,7 +128,7 @@ declare
   -- The view costs 2 to 3 µs, so not for who may write all of the outbox. (Who gets what is his by "reassign owned" gets both.)
   target text := case when plank.captured_as(a.relation) = (select pg_get_userbyid(relowner) from pg_class where oid = 'plank.outbox'::regclass)
                  then 'outbox' else 'outbox_' || a.id end;
-  -- A serializable transaction reads nothing of the outbox by an index (002_settle.sql), so it keeps the places of what it writes.
+  -- A serializable transaction reads nothing of the outbox by an index (002_reorder.sql), so it keeps the places of what it writes.
   place  text := case target when 'outbox' then 'ctid' else 'tid' end;
   writes text := format($s$
         with written as (insert into plank.%I (relation, action, key, old, new) %%s returning %s as at)

@@ -84,13 +84,13 @@ test('undoes a migration that fails, names it, and goes on there the next time',
        if exists (select from pg_event_trigger_ddl_commands() where object_identity like 'plank.canary%') then raise 'not here'; end if; end $$;
      create event trigger no on ddl_command_end execute function no()`,
   );
-  await expect(migrate(url)).rejects.toThrow(/^migration 009_canary.sql failed: not here/);
+  await expect(migrate(url)).rejects.toThrow(/^migration 011_canary.sql failed: not here/);
   expect((await applied(url)).at(-1)).toMatchObject({ number: 8 });
   expect(await admin(url, "select to_regproc('plank.canary') as left")).toEqual([{ left: null }]);
   await admin(url, 'drop event trigger no');
   const said: string[] = [];
   await migrate(url, { log: (message) => said.push(message) });
-  expect([said[0], said.at(-1)]).toEqual(['applying 009_canary.sql', 'the database is ready']);
+  expect([said[0], said.at(-1)]).toEqual(['applying 011_canary.sql', 'the database is ready']);
   await requireMigrated(url);
 });
 
