@@ -1,6 +1,6 @@
 /**
- * History out of plank.log: the same changes with the same seqs, at any time within the retention. Reads are checked to be
- * dense, so that a read which races with the retention fails instead of leaving something out.
+ * Reads history from plank.log: the same changes with the same seqs, at any time within the retention. It checks that
+ * seqs are dense, so that a read which races with a purge fails instead of leaving changes out.
  */
 
 import { asText, firstFetch, limited, nextFetch, type Pool } from '../postgres/postgres.ts';
@@ -9,12 +9,15 @@ import { answered } from '../postgres/silence.ts';
 import { withDeadlineOr } from '../waiting.ts';
 import { type ChangeRow, changeColumns } from './batch.ts';
 
-/** The position is past the retention, ahead of the log, or of a history that is no more. */
+/** The position is past the retention, ahead of the log, or of a history that no longer exists. */
 export class PositionGone extends Error {
   override readonly name = 'PositionGone';
 }
 
-/** The database is a copy, or was restored or started again, and no listener has led since: nobody knows what the log is worth. */
+/**
+ * The database was copied, restored or restarted, and no listener has led since. So it is not known how much of the
+ * log is valid.
+ */
 export class NotLed extends Error {
   override readonly name = 'NotLed';
 
@@ -25,23 +28,23 @@ export class NotLed extends Error {
 
 export interface Extent {
   epoch: number;
-  /** the first seq that can be read; newest + 1 when there is none */
+  /** the first seq that can be read; newest + 1 if there is none */
   oldest: number;
   newest: number;
   /** who holds a valid lease; null: nobody leads */
   holder: string | null;
 }
 
-/** a reader's rows are what its young heap grows by: with four times as many, a long read took a third more memory and no less time */
+/** four times as much made a long read take a third more memory (of the young heap) and no less time */
 const chunkCharacters = 256 * 1024;
 const chunkRows = 1_024;
-/** of a fetch whose rows turn out to be larger than those before; with the row that passes it */
+/** at most, for a fetch whose rows turn out larger than those before; the row that exceeds it is included */
 const maxFetchCharacters = 1024 * 1024;
 const pageCharacters = 1024 * 1024;
-/** the first rows come when those of their drain have been sorted, of a large one those of their chunk */
+/** the first rows come when Postgres has sorted their drain, or in a large drain their chunk */
 const sortDeadlineMs = 60_000;
 const fetchDeadlineMs = 5_000;
-/** what is answered at once or not at all */
+/** for queries that are answered at once or not at all */
 const quickMs = 2_000;
 
 function weight(row: ChangeRow): number {
@@ -84,14 +87,14 @@ export class LogReader {
     return extent;
   }
 
-  /** As the last leader left it, also where nobody has led since the history became another. */
+  /** The extent as the last leader left it, even if no listener has led since the history became another one. */
   async lastExtent(): Promise<Extent & { isLed: boolean }> {
     const { rows } = await this.#pool.query<ExtentRow>(limited(quickMs, 'select * from plank.extent()'));
     const { epoch, oldest, newest, is_led: isLed, holder } = rows[0]!;
     return { epoch, oldest: Number(oldest), newest: Number(newest), isLed, holder };
   }
 
-  /** All epochs, oldest first. A position of one is valid up to where each later one forked off. */
+  /** All epochs, oldest first. A position of one epoch is valid up to where each later one forked off. */
   async epochs(): Promise<Epoch[]> {
     const { rows } = await this.#pool.query<{ epoch: number; forked_at: string }>(
       limited(quickMs, 'select epoch, forked_at from plank.epochs order by epoch'),
@@ -99,16 +102,19 @@ export class LogReader {
     return rows.map((row) => ({ epoch: row.epoch, forkedAt: Number(row.forked_at) }));
   }
 
-  /** The oldest position that can be read, where nothing but canaries is forgotten between it and this one; else null. */
-  async lift(after: number): Promise<number | null> {
+  /** The oldest seq that can be continued after, if only canaries were purged between `after` and it; else null. */
+  async advancePastCanaries(after: number): Promise<number | null> {
     const { rows } = await this.#pool.query<{ seq: string | null }>(
-      limited(quickMs, 'select plank.lift($1) as seq', [after]),
+      limited(quickMs, 'select plank.advance_past_canaries($1) as seq', [after]),
     );
     const seq = rows[0]!.seq;
     return seq === null ? null : Number(seq);
   }
 
-  /** Up to `limit` changes behind the seq `after`, or about 1 MB of them; none when it is the newest. Throws PositionGone. */
+  /**
+   * Up to `limit` changes after the seq `after`, or about 1 MB of them; none if it is the newest. Throws
+   * PositionGone.
+   */
   async page(after: number, limit: number): Promise<ChangeRow[]> {
     const page: ChangeRow[] = [];
     let size = 0;
@@ -121,8 +127,8 @@ export class LogReader {
   }
 
   /**
-   * All changes behind the seq `after` that are in the log when it starts, in chunks of about 256 kB read from one cursor:
-   * what is behind them is neither sorted nor held. Throws PositionGone.
+   * All changes after the seq `after` that are in the log when it starts, in chunks of about 256 kB from one cursor.
+   * Postgres neither sorts nor keeps later chunks. Throws PositionGone.
    */
   async *stream(after: number): AsyncGenerator<ChangeRow[]> {
     const client = await this.#pool.connect();
@@ -132,7 +138,7 @@ export class LogReader {
     const silent = () => new Error('Postgres is silent');
     try {
       let at = after;
-      // sizes are not known before: begin small, and follow what came
+      // sizes are not known in advance: the first fetch is small, later ones follow the sizes so far
       let count = firstFetch;
       for (let deadlineMs = sortDeadlineMs; ; deadlineMs = fetchDeadlineMs) {
         const { rows } = await answered(cursor.fetch(count), client, this.#pool, deadlineMs);
@@ -146,7 +152,7 @@ export class LogReader {
       broken = error as Error;
       throw error;
     } finally {
-      // a connection that is given up would not say that the cursor is closed, and its reader is to go on at once
+      // not on a broken connection: it would not confirm that the cursor is closed, and the reader would wait
       if (!broken)
         await withDeadlineOr(cursor.close(), fetchDeadlineMs, silent).catch((error: Error) => {
           broken = error;
@@ -159,10 +165,10 @@ export class LogReader {
     const first = rows[0];
     if (first) {
       if (Number(first[0]) === after + 1 && Number(rows.at(-1)![0]) === after + rows.length) return;
-      throw new PositionGone(`the log continues at ${first[0]}, not behind ${after}`);
+      throw new PositionGone(`the log continues at ${first[0]}, not after ${after}`);
     }
     const { oldest, newest } = await this.extent();
-    // a drain may have committed since: then the next read finds it
+    // a drain may have committed since then; the next read finds its changes
     if (after < oldest - 1 || after > newest)
       throw new PositionGone(`${after} is not within ${oldest - 1} … ${newest}`);
   }

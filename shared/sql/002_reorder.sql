@@ -1,50 +1,65 @@
--- Puts the changes that one transaction made to a row into the order in which they happened, where captures ran in another:
--- - a user's AFTER trigger that changes rows itself has its statements captured before the statement that fired it;
--- - of one statement's cascades, the capture of the deleted rows may run before that of the updated ones.
--- Each event's old image is the new image of the one before, so the events of a row are a path through its images, and it
--- is found as one. Where several paths are possible (a row went back to an image that it had), any is taken: each leads
--- from what the row was to what it is. While outer statements are still to be captured there may be none; then nothing
--- is done, as their capture looks at the same rows again.
+-- Puts the changes that one transaction made to a row into the order in which they happened.
+-- Postgres runs captures in another order in two cases:
+-- - An AFTER trigger of the user changes rows itself. Its statements are captured before the
+--   statement that fired it.
+-- - One statement has several cascades. The capture of the deleted rows may run before the capture
+--   of the updated rows.
+-- Each event's old image is the new image of the event before. So the events of a row form a path
+-- through its images, and the order is found as such a path. Several paths are possible where a row
+-- returned to an earlier image; any of them is taken, as each leads from the first image to the
+-- current one. While outer statements are still to be captured, there may be no path. Then nothing
+-- is done: the capture of the outer statement looks at the same rows again.
 --
--- All of this runs as the table's owner, and so through plank.outbox_<table>: the transaction's own changes of that table.
+-- All of this runs as the table's owner, and so through the view plank.outbox_N: the changes that
+-- this transaction has made to table N.
 --
--- Only ids within one uncommitted transaction trade places, so readers know nothing of this. What it remembers is in
--- settings, local to the transaction and going back with its savepoints:
---   plank.nested_<table>                 for each depth d the last id before the first [3d - 2], before the last [3d - 1] and after
---                                        the last [3d] capture; first there is one deeper than 1
---   plank.settled_<table>_<depth>_<op>   the last id of the last capture that looked for deeper ones: what it saw was of its own
---                                        and earlier statements. For each operation, as one statement may make several
---                                        captures (ON CONFLICT, MERGE, cascades), and its nested ones come before them all.
---   plank.tids_<table>                   only where the transaction is serializable: where the captures are that the others tell of
+-- Only ids within one uncommitted transaction trade places, so readers never see it happen. State
+-- is kept in settings. They are local to the transaction, and roll back with its savepoints:
+--   plank.nested_N
+--     Three ids for each trigger depth d: [3d - 2] is the last id before the first capture at that
+--     depth, [3d - 1] the last id before the latest one, [3d] the last id after the latest one.
+--     Set from the first capture on that is deeper than 1.
+--   plank.reordered_N_DEPTH_OP
+--     The last id when a capture of that depth and operation last reordered deeper ones: all up to
+--     there belonged to its own or to earlier statements. One setting for each operation, as one
+--     statement may make several captures (ON CONFLICT, MERGE, cascades), and its nested captures
+--     precede them all.
+--   plank.tids_N
+--     Only in serializable transactions: the places of the captures that the others are about.
 --
--- Whatever a serializable transaction reads by an index, it locks the page of: in the outbox the one that everybody writes to, so that writers who
--- share nothing would fail. What it reads by place is locked by tuple, and its own tuples are not locked at all. So it keeps the places of its
--- captures, up to 200 of a table, as each capture looks at them all; beyond, it reads by the index.
+-- A serializable transaction locks the index page of whatever it reads by an index. In the outbox
+-- that is the page that every writer appends to, so writers that share nothing would fail. What a
+-- transaction reads by its place (tid) is locked by tuple, and its own tuples are not locked at
+-- all. So a serializable transaction remembers the places of its captures: up to 200 for each
+-- table, as each capture looks at all of them. With more than 200 it reads by the index.
 
--- The images that a row's events lead from: old ones more often than new ones, each as many times as it is so. None in a circle; more than
--- one where events are still to come.
+-- The images that a row's events start from: those that occur more often as an old image than as a
+-- new one, repeated by the difference. None if the events form a circle; more than one if events
+-- are still missing.
 create function plank.path_starts(p_old text[], p_new text[]) returns text[]
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select coalesce(array_agg(image), '{}') from (
-    select image, sum(n) as balance from (select unnest(p_old) as image, 1 as n union all select unnest(p_new), -1) x group by image) b
+    select image, sum(n) as balance
+    from (select unnest(p_old) as image, 1 as n union all select unnest(p_new), -1) x group by image) b
   cross join generate_series(1, balance)
 $$;
 
--- The events' numbers in an order in which each one's old image is the one before's new; null if there is none. Where that
--- is a circle, it begins and ends at p_standing.
-create function plank.path(p_old text[], p_new text[], p_standing text) returns integer[]
+-- The numbers of the events in an order in which each old image is the new image before; null if
+-- there is none. If the events form a circle, it begins and ends at p_current.
+create function plank.path(p_old text[], p_new text[], p_current text) returns integer[]
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare
   n       integer := cardinality(p_old);
   starts  text[] := plank.path_starts(p_old, p_new);
-  start   text := case when cardinality(starts) = 0 then p_standing else starts[1] end;
+  start   text := case when cardinality(starts) = 0 then p_current else starts[1] end;
   used    boolean[] := array_fill(false, array[n]);
-  trail   integer[] := '{}';  -- the events walked and not yet laid down; the walk stands at the last one's new image
+  trail   integer[] := '{}';  -- walked, but not yet in the path; the walk stands at the new image of the last one
   path    integer[] := '{}';
   at      text;
   step    integer;
 begin
-  -- Hierholzer: walk on while there is an unused event, else lay the last one down in front.
+  -- Hierholzer's algorithm: walk on while there is an unused event, else move the last one of the
+  -- trail to the front of the path.
   loop
     at := case when cardinality(trail) = 0 then start else p_new[trail[cardinality(trail)]] end;
     step := null;
@@ -71,19 +86,22 @@ begin
   return case when cardinality(path) = n then path end;
 end $$;
 
--- Ids are compared with this, so that what a transaction captures from now on is above it.
+-- The last id given to any change. What a transaction captures from now on has a higher one.
 create function plank.last_id() returns bigint language sql volatile as $$
   select coalesce(pg_sequence_last_value('plank.outbox_id_seq'::regclass), 0)
 $$;
 
--- (Re)writes plank.rechain_N(from, mark, tids) of a table: it orders the events with ids above `from` of each row that has one above `mark`.
--- A row with very many stays as it is. A function for each table, so that its plans are kept. Where places are given, it looks at no
--- others, and returns where those are then.
+-- (Re)writes plank.reorder_N(p_from, p_mark, p_tids, p_net) of a table. That function orders the
+-- events with ids above p_from, for each row (key) that has an event above p_mark. A key with more
+-- than 500 events stays as it is. If p_tids is given, only the events at these places are looked
+-- at, and the function returns the places that they have afterwards. There is one function for each
+-- table, so that Postgres keeps its plans.
 --
--- p_net is for keys whose uniqueness is checked late (deferrable): two rows may have one key for a while, and the events of both are
--- mixed. In the right order they are a path as well, or a row has only passed through the key that another one holds: then all of
--- the key's events become the one that leads from what was to what is.
-create function plank.generate_rechain(p_relation integer) returns void language plpgsql as $$
+-- p_net is for deferrable primary keys. Two rows may have one key for a while, and their events are
+-- mixed under that key. In the right order they may still be a path. Otherwise a row has only
+-- passed through a key that another row has now: then all events of the key are replaced by one,
+-- from the first image to the current one.
+create function plank.generate_reorder(p_relation integer) returns void language plpgsql as $$
 declare
   chains text := $q$
     with events as (
@@ -93,24 +111,29 @@ declare
       where key is not null and id > coalesce((select max(id) from events where action = 'T'), 0)
       window w as (partition by key order by id)
     )
-    select key, array_agg(id order by id) as ids, array_agg(tid order by id) as tids, array_agg(old order by id) as old, array_agg(new order by id) as new
+    select key, array_agg(id order by id) as ids, array_agg(tid order by id) as tids,
+           array_agg(old order by id) as old, array_agg(new order by id) as new
     from linked group by key
     having count(*) between 2 and 500 and max(id) > %3$s
-       and (not bool_and(links) or (array_agg(old order by id))[1] is not distinct from (array_agg(new order by id desc))[1])$q$;
+       and (not bool_and(links)
+            or (array_agg(old order by id))[1] is not distinct from (array_agg(new order by id desc))[1])$q$;
 begin
   execute format($f$
-    create or replace function plank.rechain_%1$s(p_from bigint, p_mark bigint, p_tids tid[], p_net boolean default false) returns tid[]
-    language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_nestloop = off set enable_seqscan = off
+    create or replace function plank.reorder_%1$s(
+      p_from bigint, p_mark bigint, p_tids tid[], p_net boolean default false) returns tid[]
+    language plpgsql security definer set search_path = pg_catalog, pg_temp
+    set enable_nestloop = off set enable_seqscan = off
     set enable_tidscan = on set enable_indexscan = on set enable_bitmapscan = on as $body$
     declare
       chains   refcursor;
       r        record;
       path     integer[];
-      standing text;
+      current_image text;
       tids     tid[] := p_tids;
-      held     text[];
+      current_images text[];
       starts   text[];
       ends     text[];
+      -- of the events that get another id: the id, the place, and the new id
       was      bigint[] := '{}';
       at       tid[] := '{}';
       becomes  bigint[] := '{}';
@@ -120,7 +143,7 @@ begin
         if p_tids is null then
           open chains for %2$s;
         else
-          -- of many places, the planner thinks that an index finds them sooner
+          -- with many places, the planner would prefer an index
           perform set_config('enable_indexscan', 'off', true), set_config('enable_bitmapscan', 'off', true);
           open chains for execute %3$L using p_from, p_mark, p_tids;
           perform set_config('enable_indexscan', 'on', true), set_config('enable_bitmapscan', 'on', true);
@@ -128,16 +151,17 @@ begin
         loop
           fetch chains into r;
           exit when not found;
-          held := plank.current_%1$s(r.key);
-          -- what comes next decides which of the rows keeps the key
-          continue when cardinality(held) > 1;
-          standing := held[1];
-          path := plank.path(r.old, r.new, standing);
-          if p_net and (path is null or r.new[path[cardinality(path)]] is distinct from standing) then
+          current_images := plank.current_%1$s(r.key);
+          -- two rows have this key now: later statements decide which of them keeps it
+          continue when cardinality(current_images) > 1;
+          current_image := current_images[1];
+          path := plank.path(r.old, r.new, current_image);
+          if p_net and (path is null or r.new[path[cardinality(path)]] is distinct from current_image) then
             starts := plank.path_starts(r.old, r.new);
             ends := plank.path_starts(r.new, r.old);
-            -- what does not lead to what is there lacks changes which outer statements are still to tell
-            continue when cardinality(starts) > 1 or cardinality(ends) = 1 and ends[1] is distinct from standing;
+            -- these events do not end at the current image: changes of outer statements are still
+            -- to be captured
+            continue when cardinality(starts) > 1 or cardinality(ends) = 1 and ends[1] is distinct from current_image;
             if p_tids is null then
               delete from plank.outbox_%1$s where id = any (r.ids);
             else
@@ -146,9 +170,11 @@ begin
                 p_tids := array_remove(p_tids, r.tids[i]);
               end loop;
             end if;
-            if cardinality(starts) = 1 and starts[1] is distinct from standing then
+            if cardinality(starts) = 1 and starts[1] is distinct from current_image then
               insert into plank.outbox_%1$s (relation, action, key, old, new)
-              values (%1$s, case when starts[1] is null then 'I'::"char" when standing is null then 'D' else 'U' end, r.key, starts[1], standing)
+              values (%1$s,
+                      case when starts[1] is null then 'I'::"char" when current_image is null then 'D' else 'U' end,
+                      r.key, starts[1], current_image)
               returning tid into moved;
               if p_tids is not null then
                 p_tids := p_tids || moved;
@@ -156,8 +182,9 @@ begin
             end if;
             continue;
           end if;
-          -- A path that leads elsewhere lacks changes which outer statements, or this one's other captures, are still to tell.
-          continue when r.new[path[cardinality(path)]] is distinct from standing;
+          -- A path that ends elsewhere lacks changes of outer statements, or of this one's other
+          -- captures.
+          continue when r.new[path[cardinality(path)]] is distinct from current_image;
           for i in 1 .. coalesce(cardinality(path), 0) loop
             if path[i] <> i then
               was := was || r.ids[path[i]];
@@ -171,14 +198,16 @@ begin
         when serialization_failure or deadlock_detected then
           raise;
         when others then
-          -- An owner who may not look into his own table's schema, or whom a policy that is forced on him fails: no reason to fail a write.
+          -- Never fail a write for this. The owner may lack the right to his own table's schema, or
+          -- a row policy that is forced on him may fail.
           return tids;
       end;
       if cardinality(was) = 0 then
         return p_tids;
       end if;
       if p_tids is null then
-        update plank.outbox_%1$s o set id = m.becomes from unnest(was, becomes) as m(was, becomes) where o.id > p_from and o.id = m.was;
+        update plank.outbox_%1$s o set id = m.becomes from unnest(was, becomes) as m(was, becomes)
+        where o.id > p_from and o.id = m.was;
         return null;
       end if;
       for i in 1 .. cardinality(at) loop
@@ -187,10 +216,12 @@ begin
       end loop;
       return p_tids;
     end $body$
-  $f$, p_relation, format(chains, p_relation, 'id > p_from', 'p_mark'), format(chains, p_relation, 'tid = any ($3) and id > $1', '$2'));
+  $f$, p_relation,
+  format(chains, p_relation, 'id > p_from', 'p_mark'), format(chains, p_relation, 'tid = any ($3) and id > $1', '$2'));
 end $$;
 
--- The last id before this transaction's last p_wrote changes. It tells nothing of them, and so needs no view.
+-- The last id before the latest p_wrote changes of this transaction. It reveals nothing of their
+-- content, and so reads the outbox itself, as the owner of Plank.
 create function plank.mark(p_wrote bigint) returns bigint
 language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 begin
@@ -198,7 +229,8 @@ begin
     select id from plank.outbox where xid = pg_current_xact_id() order by xid desc, id desc limit p_wrote) w);
 end $$;
 
--- Remembers where a serializable transaction's captures are; p_tids null: where they are now cannot be told. Returns them all.
+-- Adds to the remembered places of a serializable transaction's captures. Returns all of them; null
+-- if there are too many, or if p_tids is null, which says that the places are not known.
 create function plank.keep_tids(p_relation integer, p_tids tid[]) returns tid[]
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -214,34 +246,36 @@ begin
   return tids;
 end $$;
 
--- Called by a capture that wrote p_wrote rows; where the transaction is serializable, behind p_mark and to the places p_tids.
-create function plank.settle(p_relation integer, p_depth integer, p_op text, p_wrote bigint, p_mark bigint default null, p_tids tid[] default null)
+-- Called by a nested capture, or one after nested captures, when it has written p_wrote rows. A
+-- serializable transaction also gives the last id before them and their places.
+create function plank.reorder(
+  p_relation integer, p_depth integer, p_op text, p_wrote bigint, p_mark bigint default null, p_tids tid[] default null)
 returns void language plpgsql set search_path = pg_catalog, pg_temp set array_nulls = on as $$
 declare
-  nested   bigint[] := nullif(current_setting('plank.nested_' || p_relation, true), '');
-  settled  text := format('plank.settled_%s_%s_%s', p_relation, p_depth, p_op);
-  first_id bigint;
-  last_id  bigint;
-  from_id  bigint;
-  mark     bigint := coalesce(p_mark, plank.mark(p_wrote));  -- the capture's own are the last
-  tids     tid[] := case when p_tids is not null then plank.keep_tids(p_relation, p_tids) end;
+  nested    bigint[] := nullif(current_setting('plank.nested_' || p_relation, true), '');
+  reordered text := format('plank.reordered_%s_%s_%s', p_relation, p_depth, p_op);
+  first_id  bigint;
+  last_id   bigint;
+  from_id   bigint;
+  mark      bigint := coalesce(p_mark, plank.mark(p_wrote));  -- the capture's own rows are the last ones
+  tids      tid[] := case when p_tids is not null then plank.keep_tids(p_relation, p_tids) end;
 begin
   for d in 1 .. coalesce(array_upper(nested, 1) / 3, 0) loop
     if d > p_depth then
       first_id := least(first_id, nested[3 * d - 2]);
       last_id := greatest(last_id, nested[3 * d - 1]);
     elsif d < p_depth then
-      -- what statements around this one have captured was before it
+      -- what the statements around this one had captured by then happened before it
       from_id := greatest(from_id, nested[3 * d]);
     end if;
   end loop;
-  from_id := greatest(from_id, first_id, nullif(current_setting(settled, true), '')::bigint);
+  from_id := greatest(from_id, first_id, nullif(current_setting(reordered, true), '')::bigint);
   if last_id >= from_id then
-    execute format('select plank.%I($1, $2, $3)', 'rechain_' || p_relation) into tids using from_id, mark, tids;
+    execute format('select plank.%I($1, $2, $3)', 'reorder_' || p_relation) into tids using from_id, mark, tids;
     if tids is not null then
       perform set_config('plank.tids_' || p_relation, tids::text, true);
     end if;
-    perform set_config(settled, plank.last_id()::text, true);
+    perform set_config(reordered, plank.last_id()::text, true);
   end if;
   nested[3 * p_depth - 2] := coalesce(nested[3 * p_depth - 2], mark);
   nested[3 * p_depth - 1] := mark;

@@ -1,29 +1,34 @@
--- How rows, their keys and their values are rendered: as SQL, which what is generated for a table (004_capture.sql) is made of, and which
--- gateways run.
+-- How rows, their keys and their values are rendered: SQL text, from which the functions of a table
+-- are generated (004_capture.sql) and which gateways run.
 
--- The settings under which an image has the same bytes for every writer. Gateways read under the same ones.
+-- The settings under which every writer renders an image to the same bytes. Gateways read under the
+-- same settings.
 create function plank.canonical_settings() returns text language sql immutable as $$
-  select 'set timezone = ''UTC'' set datestyle = ''ISO, YMD'' set intervalstyle = ''iso_8601'' set extra_float_digits = 1 '
-      || 'set bytea_output = ''hex'' set lc_monetary = ''C'''
+  select 'set timezone = ''UTC'' set datestyle = ''ISO, YMD'' set intervalstyle = ''iso_8601'' '
+      || 'set extra_float_digits = 1 set bytea_output = ''hex'' set lc_monetary = ''C'''
 $$;
 
--- Whether what is generated for a table is made anew as soon as the table changes. Else it must be right for any type.
+-- Whether DDL regenerates a table's functions (013_follow.sql). If not, they must be right for
+-- columns of any type.
 create function plank.follows_ddl() returns boolean language sql stable as $$
   select exists (select from pg_event_trigger where evtname = 'plank_ddl' and evtenabled in ('O', 'A'))
 $$;
 
--- Of the canonical settings those that the images of a table depend on: each costs every write. All of them where a type is none of
--- these (ranges of times, composite types, users' own), and where nothing follows a change of types.
+-- The canonical settings that the images of a table depend on; each setting costs every write 1 to
+-- 2 µs. All of them if a type is not listed here (ranges of times, composite types, users' own), or
+-- if DDL is not followed.
 create function plank.image_settings(a plank.attached) returns text language sql stable as $$
   with recursive column_types as (
     select atttypid as type from pg_attribute
     where attrelid = a.relation and attnum > 0 and not attisdropped and attnum <> all (a.excluded)
     union
-    select case when y.typtype = 'd' then y.typbasetype else y.typelem end from column_types c join pg_type y on y.oid = c.type
+    select case when y.typtype = 'd' then y.typbasetype else y.typelem end
+    from column_types c join pg_type y on y.oid = c.type
     where y.typtype = 'd' or y.typcategory = 'A'
   ), settings as (
     select distinct case
-      when y.typtype = 'd' or y.typcategory = 'A' or y.oid = any ('{bool,int2,int4,int8,oid,numeric,text,varchar,bpchar,name,uuid,json,jsonb,
+      when y.typtype = 'd' or y.typcategory = 'A'
+        or y.oid = any ('{bool,int2,int4,int8,oid,numeric,text,varchar,bpchar,name,uuid,json,jsonb,
         date,time,timestamp,bit,varbit,inet,cidr,macaddr,macaddr8,int4range,int8range,numrange}'::regtype[]) then ''
       when y.oid = 'timestamptz'::regtype then 'set timezone = ''UTC'' '
       when y.oid = any ('{float4,float8}'::regtype[]) then 'set extra_float_digits = 1 '
@@ -33,17 +38,22 @@ create function plank.image_settings(a plank.attached) returns text language sql
     end as setting
     from column_types c join pg_type y on y.oid = c.type
   )
-  select case when bool_or(setting is null) or not plank.follows_ddl() then plank.canonical_settings() else string_agg(setting, '' order by setting) end
+  select case when bool_or(setting is null) or not plank.follows_ddl() then plank.canonical_settings()
+              else string_agg(setting, '' order by setting) end
   from settings
 $$;
 
--- The columns (attnum) with a type, or a part of one, of somebody without the rights of the table's owner. (Postgres' own types belong
--- to one role. So most tables are answered for by the first look, and this is asked several times for each.)
-create function plank.foreign_columns(relation regclass) returns smallint[] language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+-- The columns (attnum) whose type, or a part of it, belongs to a role without the rights of the
+-- table's owner. Rendering such a column would run that role's casts with the owner's rights. The
+-- first query answers for most tables, where all types are Postgres' own, which belong to one role;
+-- this function is called several times for each table.
+create function plank.foreign_columns(relation regclass) returns smallint[]
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
   if not exists (
     select from pg_attribute t join pg_class c on c.oid = t.attrelid join pg_type y on y.oid = t.atttypid
-    where t.attrelid = relation and t.attnum > 0 and not t.attisdropped and (y.oid >= 16384 or not pg_has_role(y.typowner, c.relowner, 'member')))
+    where t.attrelid = relation and t.attnum > 0 and not t.attisdropped
+      and (y.oid >= 16384 or not pg_has_role(y.typowner, c.relowner, 'member')))
   then
     return '{}';
   end if;
@@ -56,66 +66,87 @@ begin
         select atttypid from pg_attribute where attrelid = y.typrelid and attnum > 0 and not attisdropped) part
       where part.type <> 0
     )
-    -- of a domain, it is what it is made of that is rendered
-    select coalesce(array_agg(distinct c.attnum), '{}') from column_types c join pg_type y on y.oid = c.type join pg_class t on t.oid = relation
+    -- not the domain itself: to_json renders its base type
+    select coalesce(array_agg(distinct c.attnum), '{}')
+    from column_types c join pg_type y on y.oid = c.type join pg_class t on t.oid = relation
     where y.typtype <> 'd' and not pg_has_role(y.typowner, t.relowner, 'member'));
 end $$;
 
--- Whether whole rows can be rendered as they are: nothing is excluded, foreign or virtual, and no partition has its columns in another order.
-create function plank.is_plain_layout(a plank.attached) returns boolean language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+-- Whether to_json(row) is the image: no column is excluded, foreign or virtual, and every partition
+-- has the columns in the same order.
+create function plank.is_plain_layout(a plank.attached) returns boolean
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
   if a.excluded <> '{}' or plank.foreign_columns(a.relation) <> '{}'
-     or exists (select from pg_attribute where attrelid = a.relation and attnum > 0 and not attisdropped and attgenerated = 'v') then
+     or exists (
+       select from pg_attribute
+       where attrelid = a.relation and attnum > 0 and not attisdropped and attgenerated = 'v') then
     return false;
   elsif (select relkind from pg_class where oid = a.relation) = 'r' then
     return true;
   end if;
   return not exists (
     select from pg_partition_tree(a.relation) p
-    where (select array_agg(attname order by attnum) from pg_attribute where attrelid = p.relid and attnum > 0 and not attisdropped)
-       <> (select array_agg(attname order by attnum) from pg_attribute where attrelid = a.relation and attnum > 0 and not attisdropped));
+    where (select array_agg(attname order by attnum) from pg_attribute
+           where attrelid = p.relid and attnum > 0 and not attisdropped)
+       <> (select array_agg(attname order by attnum) from pg_attribute
+           where attrelid = a.relation and attnum > 0 and not attisdropped));
 end $$;
 
--- SQL of a column's value as to_json is to see it.
+-- SQL of a column's value as to_json gets it. A foreign column becomes text, which runs no user's
+-- code.
 create function plank.value_sql(p_column text, is_foreign boolean) returns text language sql stable as $$
   select case when is_foreign
     then format('case when num_nonnulls(%1$s) = 1 then format(''%%s'', %1$s) end', p_column) else p_column end
 $$;
 
--- The columns that virtual ones are made of.
-create function plank.virtual_bases(relation regclass) returns table (field bigint, name name, collating text) language sql stable as $$
+-- The columns that the expressions of virtual columns name, numbered as fields of the record that
+-- plank.virtual_N gets.
+create function plank.virtual_bases(relation regclass) returns table (field bigint, name name, collating text)
+language sql stable as $$
   select row_number() over (order by b.attnum), b.attname,
          case when b.attcollation <> 0 then format(' collate %I.%I', n.nspname, c.collname) else '' end
-  from pg_attribute b left join pg_collation c on c.oid = b.attcollation left join pg_namespace n on n.oid = c.collnamespace
+  from pg_attribute b
+  left join pg_collation c on c.oid = b.attcollation left join pg_namespace n on n.oid = c.collnamespace
   where b.attrelid = relation and b.attnum > 0 and not b.attisdropped and b.attgenerated <> 'v' and exists (
     select from pg_attribute v join pg_attrdef d on d.adrelid = v.attrelid and d.adnum = v.attnum
-    join pg_depend p on p.classid = 'pg_attrdef'::regclass and p.objid = d.oid or p.classid = 'pg_class'::regclass and p.objid = v.attrelid and p.objsubid = v.attnum
-    where v.attrelid = relation and v.attgenerated = 'v' and p.refclassid = 'pg_class'::regclass and p.refobjid = relation and p.refobjsubid = b.attnum)
+    join pg_depend p on p.classid = 'pg_attrdef'::regclass and p.objid = d.oid
+                     or p.classid = 'pg_class'::regclass and p.objid = v.attrelid and p.objsubid = v.attnum
+    where v.attrelid = relation and v.attgenerated = 'v'
+      and p.refclassid = 'pg_class'::regclass and p.refobjid = relation and p.refobjsubid = b.attnum)
 $$;
 
--- The columns that images have, with SQL of their values as to_json is to see them. p_of stands before the names of columns.
--- A virtual generated column (PostgreSQL 18) is null in transition tables, and Postgres computes it only when a query names it, so that
--- its expression may fail for a row that is there. Capture and all that read call one function for it: plank.virtual_N.
-create function plank.column_values(a plank.attached, p_of text) returns table (number smallint, name name, value text, is_column boolean)
-language sql stable as $$
+-- The columns of an image, with SQL of their values as to_json gets them. p_of stands before the
+-- names of columns.
+--
+-- Virtual generated columns (PostgreSQL 18) are null in transition tables. Postgres computes one
+-- only when a query names it, so its expression may fail for a row that exists. Capture and every
+-- reader call the same function for it: plank.virtual_N.
+create function plank.column_values(a plank.attached, p_of text)
+returns table (number smallint, name name, value text, is_column boolean) language sql stable as $$
   select attnum, attname,
-         case when attgenerated = 'v' then format('plank.%I(row(%s), %s::pg_catalog.text)', 'virtual_' || a.id, (
-                -- what its expression names, and no more: a large value would be copied
-                select string_agg(p_of || quote_ident(b.name), ', ' order by b.field) from plank.virtual_bases(a.relation) b), quote_literal(attname))
+         case when attgenerated = 'v' then
+                format('plank.%I(row(%s), %s::pg_catalog.text)', 'virtual_' || a.id, (
+                  -- only the columns that its expression names: a large value would be copied
+                  select string_agg(p_of || quote_ident(b.name), ', ' order by b.field)
+                  from plank.virtual_bases(a.relation) b), quote_literal(attname))
               else plank.value_sql(p_of || quote_ident(attname), attnum = any (f.columns)) end,
          attgenerated <> 'v' and attnum <> all (f.columns)
   from pg_attribute cross join (select plank.foreign_columns(a.relation) as columns offset 0) f
   where attrelid = a.relation and attnum > 0 and not attisdropped and attnum <> all (a.excluded)
 $$;
 
--- (Re)writes plank.virtual_N(row(bases), column): a virtual column's value as JSON, null where its expression fails. Postgres admits
--- nothing but built-in functions and types there, so that whoever calls it runs nobody's code.
+-- (Re)writes plank.virtual_N(row(bases), column): the value of a virtual column as JSON, null if
+-- its expression fails. It runs no user's code, whoever calls it: Postgres allows only built-in
+-- functions and types in such expressions.
 create function plank.generate_virtual(a plank.attached) returns void language plpgsql as $$
 declare
-  bases   text := (select string_agg(format('bases.f%s%s as %I', field, collating, name), ', ' order by field) from plank.virtual_bases(a.relation));
-  -- (the type is said again, as casts to it that nobody wrote are not shown)
+  bases   text := (select string_agg(format('bases.f%s%s as %I', field, collating, name), ', ' order by field)
+                   from plank.virtual_bases(a.relation));
+  -- with an explicit cast to the column's type, as pg_get_expr leaves out implicit casts
   columns text := (select string_agg(format('when %L then return (select to_json((%s)::%s) from (select %s) t);',
-                     t.attname, pg_get_expr(d.adbin, d.adrelid), format_type(t.atttypid, t.atttypmod), bases), E'\n' order by t.attnum)
+                     t.attname, pg_get_expr(d.adbin, d.adrelid), format_type(t.atttypid, t.atttypmod), bases),
+                     E'\n' order by t.attnum)
                    from pg_attribute t join pg_attrdef d on d.adrelid = t.attrelid and d.adnum = t.attnum
                    where t.attrelid = a.relation and t.attgenerated = 'v' and not t.attisdropped);
 begin
@@ -135,7 +166,7 @@ begin
   end if;
 end $$;
 
--- What a domain is made of; another type is its own.
+-- The base type of a domain, through domains over domains; any other type is its own base type.
 create function plank.base_type(type oid) returns oid language sql stable as $$
   with recursive bases as (
     select y.oid, y.typtype, y.typbasetype from pg_type y where y.oid = type
@@ -145,13 +176,19 @@ create function plank.base_type(type oid) returns oid language sql stable as $$
   select oid from bases where typtype <> 'd'
 $$;
 
--- How the row p_row is rendered, as SQL: its whole image; whether it may be large, and the partial image of one that is, else null (see
--- 000_bound.sql), both null where no column of the table can be large; and its image, whole or partial. p_of stands before the names of
--- its columns. Whether it may be is said by sizes that are at hand: as JSON a text takes six times its bytes at most, and other types 256
--- times what is stored of them, compressed (more only where nearly all of it are escapes). A numeric takes up to 131,000 bytes,
--- and 4 to 12 of what it is in: of such types only what is small and not compressed is not large.
-create function plank.row_sql(a plank.attached, p_row text, p_of text, out whole text, out suspect text, out partial text, out image text)
--- (plpgsql keeps the plan, which takes longer than all else)
+-- SQL that renders the row p_row. p_of stands before the names of its columns.
+--   whole    its whole image
+--   suspect  whether the row may be large; null if no column of the table can be large
+--   partial  the partial image (000_bound.sql) of a row that is large, else null; null if no column can be large
+--   image    its image, whole or partial
+-- A row is suspect by sizes that are known without rendering. As JSON, a text takes at most six
+-- times its bytes; another type at most 256 times its stored, compressed bytes (more only if nearly
+-- all of it are escapes). The exception are numerics: a numeric of 4 to 12 bytes can take 131,000
+-- bytes as text. So a type that may hold numerics is not suspect only if its value is small and not
+-- compressed.
+create function plank.row_sql(a plank.attached, p_row text, p_of text,
+  out whole text, out suspect text, out partial text, out image text)
+-- PL/pgSQL keeps the plan; planning takes longer than everything else here
 language plpgsql stable as $$
 #variable_conflict use_column
 begin
@@ -163,18 +200,23 @@ begin
       else 'other' end as kind
     from plank.column_values(a, p_of) c join pg_attribute t on t.attrelid = a.relation and t.attnum = c.number
     join pg_type y on y.oid = t.atttypid
-    cross join lateral (select case when y.typtype = 'd' then plank.base_type(y.oid) else y.oid end as oid offset 0) b
+    cross join lateral (
+      select case when y.typtype = 'd' then plank.base_type(y.oid) else y.oid end as oid offset 0) b
   ), kinds as (
     select kind, case kind
-      when 'text' then format('greatest(%s) > plank.row_bytes() / %s', string_agg(format('plank.raw_size(%s)', value), ', ' order by number), 12 * count(*))
-      when 'numeric' then string_agg(format('pg_catalog.pg_column_size(%1$s) > plank.row_bytes() / %2$s or pg_catalog.pg_column_compression(%1$s) is not null',
+      when 'text' then format('greatest(%s) > plank.row_bytes() / %s',
+        string_agg(format('plank.raw_size(%s)', value), ', ' order by number), 12 * count(*))
+      when 'numeric' then string_agg(format(
+        'pg_catalog.pg_column_size(%1$s) > plank.row_bytes() / %2$s '
+          || 'or pg_catalog.pg_column_compression(%1$s) is not null',
         value, 4096), ' or ' order by number)
-      when 'other' then format('greatest(%s) > plank.row_bytes() / %s', string_agg(format('pg_catalog.pg_column_size(%s)', value), ', ' order by number), 512 * count(*))
+      when 'other' then format('greatest(%s) > plank.row_bytes() / %s',
+        string_agg(format('pg_catalog.pg_column_size(%s)', value), ', ' order by number), 512 * count(*))
       end as suspect
     from columns where kind <> 'narrow' group by kind
   )
   select p.whole, k.suspect, format('case when %s then plank.partial_image(%s) end', k.suspect, p.parts),
-         -- (what was rendered to see how large it is need not be rendered again)
+         -- columns that were rendered to measure the row are not rendered again
          format('coalesce(case when %s then plank.partial_image(%s, true) end, %s)', k.suspect, p.parts, p.whole)
   into whole, suspect, partial, image
   from (
@@ -182,7 +224,9 @@ begin
              format('(select pg_catalog.to_json(image.*)::pg_catalog.text from (select %s) image)',
                string_agg(value || ' as ' || quote_ident(name), ', ' order by number)) end as whole,
            format('array[%s], %L::pg_catalog.text[], %L::pg_catalog.bool[]',
-             string_agg(format(case kind when 'text' then 'plank.rendered(%s)' else 'plank.rendered_any(%s)' end, value), ', ' order by number),
+             string_agg(format(
+               case kind when 'text' then 'plank.rendered(%s)' else 'plank.rendered_any(%s)' end, value),
+               ', ' order by number),
              array_agg(to_json(name)::text order by number), array_agg(is_key order by number)) as parts
     from columns) p
   cross join (select string_agg(suspect, ' or ' order by kind desc) as suspect from kinds) k;
@@ -196,66 +240,93 @@ create function plank.image_sql(a plank.attached, p_row text) returns text langu
   select image from plank.row_sql(a, p_row, p_row || '.')
 $$;
 
--- SQL that renders the row p_row's key as text. p_of stands before the names of its columns.
-create function plank.key_sql(a plank.attached, p_row text, p_of text default null) returns text language sql stable as $$
-  select format(case when cardinality(a.key_columns) > 1 then '(select pg_catalog.to_json(k.*)::pg_catalog.text from (select %s) k)'
-                     -- the same bytes for less
-                     when bool_and(atttypid = any ('{int2,int4,int8}'::regtype[])) and plank.follows_ddl() then '%s::pg_catalog.text'
-                     else 'pg_catalog.to_json(%s)::pg_catalog.text' end,
-                string_agg(plank.value_sql(x.value, attnum = any (f.columns)) || case when cardinality(a.key_columns) = 1 then '' else ' as ' || quote_ident(c) end, ', ' order by n))
-  from unnest(a.key_columns) with ordinality k(c, n) cross join lateral (select coalesce(p_of, p_row || '.') || quote_ident(c) as value) x
+-- SQL that renders the key of the row p_row as JSON text. p_of stands before the names of its
+-- columns.
+create function plank.key_sql(a plank.attached, p_row text, p_of text default null) returns text
+language sql stable as $$
+  select format(
+    case when cardinality(a.key_columns) > 1
+           then '(select pg_catalog.to_json(k.*)::pg_catalog.text from (select %s) k)'
+         -- the same bytes, made faster
+         when bool_and(atttypid = any ('{int2,int4,int8}'::regtype[])) and plank.follows_ddl()
+           then '%s::pg_catalog.text'
+         else 'pg_catalog.to_json(%s)::pg_catalog.text' end,
+    string_agg(
+      plank.value_sql(x.value, attnum = any (f.columns))
+      || case when cardinality(a.key_columns) = 1 then '' else ' as ' || quote_ident(c) end, ', ' order by n))
+  from unnest(a.key_columns) with ordinality k(c, n)
+  cross join lateral (select coalesce(p_of, p_row || '.') || quote_ident(c) as value) x
   cross join (select plank.foreign_columns(a.relation) as columns offset 0) f
   left join pg_attribute on attrelid = a.relation and attname = c
 $$;
 
+-- The columns of the primary key, in its order; null if there is none.
 create function plank.key_columns(relation regclass) returns text[] language sql stable as $$
   select array_agg(t.attname::text order by array_position(i.indkey::int2[], t.attnum))
   from pg_index i join pg_attribute t on t.attrelid = i.indrelid and t.attnum = any (i.indkey)
   where i.indrelid = relation and i.indisprimary
 $$;
 
--- The name of a type under any search_path. It has no modifier, so that a cast to it cuts nothing.
+-- The name of a type under any search_path. Without a modifier, so that a cast to it truncates
+-- nothing.
 create function plank.type_sql(type oid) returns text language sql stable as $$
-  select format('%I.%I', n.nspname, y.typname) from pg_type y join pg_namespace n on n.oid = y.typnamespace where y.oid = type
+  select format('%I.%I', n.nspname, y.typname) from pg_type y join pg_namespace n on n.oid = y.typnamespace
+  where y.oid = type
 $$;
 
--- A type as Postgres prints it, with its schema unless it is Postgres' own: the name of another type is none of those.
-create function plank.type_name(type oid, modifier integer) returns text language sql stable set search_path = pg_catalog, pg_temp as $$
+-- A type as Postgres prints it, with its schema unless that is pg_catalog. So a user's type never
+-- looks like a built-in one.
+create function plank.type_name(type oid, modifier integer) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
   select format_type(type, modifier)
 $$;
 
--- An operator of a column's primary key, by its strategy (3 is "=", 5 is ">"), whatever search_path would find: the "=" of citext, where
--- its schema is on no path, is that of text. No row where the column is in no primary key.
-create function plank.key_operator(relation regclass, attnum smallint, strategy integer) returns setof text language sql stable as $$
+-- The operator of a primary key's column for a btree strategy (3 is "=", 5 is ">"), named with its
+-- schema. What search_path finds may be another operator: without the schema of citext, "=" on
+-- citext is that of text. No row if the column is in no primary key.
+create function plank.key_operator(relation regclass, attnum smallint, strategy integer) returns setof text
+language sql stable as $$
   select format('operator(%I.%s)', n.nspname, o.oprname)
   from pg_index i
   join pg_opclass c on c.oid = i.indclass[array_position(i.indkey::int2[], key_operator.attnum)]
-  join pg_amop m on m.amopfamily = c.opcfamily and m.amopstrategy = strategy and m.amoplefttype = c.opcintype and m.amoprighttype = c.opcintype
+  join pg_amop m on m.amopfamily = c.opcfamily and m.amopstrategy = strategy
+    and m.amoplefttype = c.opcintype and m.amoprighttype = c.opcintype
   join pg_operator o on o.oid = m.amopopr join pg_namespace n on n.oid = o.oprnamespace
   where i.indrelid = relation and i.indisprimary
 $$;
 
--- Whether the JSON of a type is neither its text nor a number: it has parts, or a cast to json of its own.
+-- Whether the JSON of a type is neither its text nor a number: it has parts, or its own cast to
+-- json.
 create function plank.is_structured(type oid) returns boolean language sql stable as $$
-  -- (not deeper: an element that is a domain or an array is a part that counts, and to_json does not look into what is no true array)
+  -- The parts of an element need no look: an element that is a domain or an array counts as a part
+  -- itself, and to_json does not look into a type that is no true array.
   select y.typtype = 'c'
-      or (e.oid is not null and (y.oid <> type or e.typtype in ('c', 'd') or e.typsubscript = 'array_subscript_handler'::regproc
+      or (e.oid is not null and (y.oid <> type or e.typtype in ('c', 'd')
+                                 or e.typsubscript = 'array_subscript_handler'::regproc
                                  or e.typnamespace <> 'pg_catalog'::regnamespace or e.typdelim <> ','))
-      or exists (select from pg_cast k where k.castsource in (y.oid, e.oid) and k.castsource >= 16384 and k.casttarget = 'json'::regtype and k.castmethod = 'f')
-  from pg_type y left join pg_type e on e.oid = y.typelem and y.typsubscript = 'array_subscript_handler'::regproc
+      or exists (select from pg_cast k where k.castsource in (y.oid, e.oid) and k.castsource >= 16384
+                                         and k.casttarget = 'json'::regtype and k.castmethod = 'f')
+  from pg_type y
+  left join pg_type e on e.oid = y.typelem and y.typsubscript = 'array_subscript_handler'::regproc
   where y.oid = plank.base_type(type)
 $$;
 
--- SQL that finds the row t of a key, which is $1, as text. It checks no domain. Where JSON is not the text of the type, JSON is compared.
+-- SQL that finds the row t for the key $1, given as JSON text. Domain constraints are not checked.
+-- If the JSON of a type is not its text, the JSON is compared.
 create function plank.key_match(a plank.attached) returns text language sql stable as $$
   select string_agg(case
     when y.typtype <> 'e' and attnum = any (f.columns) then format('format(''%%s'', t.%I) = %s', attname, x.value)
-    -- (not of somebody else's type: to_json would run a cast of his)
-    when attnum <> all (f.columns) and (y.typcategory = 'A' or y.oid = 'jsonb'::regtype or plank.is_structured(y.oid)) then format('to_json(t.%I)::text = (%s)::text', attname, x.json)
-    else format('t.%I %s (%s)::%s', attname, coalesce((select * from plank.key_operator(a.relation, attnum, 3)), '='), x.value, plank.type_sql(y.oid)) end, ' and ')
+    -- not for a foreign type: to_json would run its owner's cast
+    when attnum <> all (f.columns) and (y.typcategory = 'A' or y.oid = 'jsonb'::regtype or plank.is_structured(y.oid))
+      then format('to_json(t.%I)::text = (%s)::text', attname, x.json)
+    else format('t.%I %s (%s)::%s', attname,
+      coalesce((select * from plank.key_operator(a.relation, attnum, 3)), '='), x.value, plank.type_sql(y.oid)) end,
+    ' and ')
   from pg_attribute t join pg_type y on y.oid = plank.base_type(t.atttypid)
-  cross join lateral (select case when cardinality(a.key_columns) = 1 then '$1::json' else format('$1::json -> %L', attname) end as json,
-                             case when cardinality(a.key_columns) = 1 then '$1::json #>> ''{}''' else format('$1::json ->> %L', attname) end as value) x
+  cross join lateral (
+    select case when cardinality(a.key_columns) = 1 then '$1::json' else format('$1::json -> %L', attname) end as json,
+           case when cardinality(a.key_columns) = 1 then '$1::json #>> ''{}'''
+                else format('$1::json ->> %L', attname) end as value) x
   cross join (select plank.foreign_columns(a.relation) as columns offset 0) f
   where attrelid = a.relation and attname = any (a.key_columns)
 $$;

@@ -1,73 +1,94 @@
--- The sequencer: gives the changes that became visible since the last drain their seqs, and remembers that in one row.
+-- The sequencer: gives seqs to the changes that became visible since the last drain, and records
+-- the drain in one row.
 --
--- "Became visible" is the difference of two snapshots: the transactions that the old one could not see and the new one
--- can. Neither ids nor transaction ids are in commit order; this is exact, waits for nobody and marks nothing.
--- Order: each transaction's changes together, transactions by their highest id. Whoever changed a row first committed
--- first and so holds the lower ids.
+-- "Became visible" is the difference of two snapshots: the transactions that the new one sees and
+-- the old one did not. Neither ids nor transaction ids are in commit order. The difference is
+-- exact, waits for nobody and marks no row.
 --
--- A transaction that ran on through a drain is named in the old snapshot's list of those in progress: only the ones that
--- have ended since are looked up, so that a long one costs nothing until it commits.
+-- Order: the changes of each transaction together, transactions by their highest id. Two
+-- transactions that change the same row are in the right order so: the first one commits before the
+-- second gets the row's lock, and so has the lower ids.
+--
+-- The old snapshot lists the transactions that were in progress. Of these only the ones that have
+-- ended since are looked up, so a long transaction costs nothing until it commits.
 
 create function plank.between(p_before pg_snapshot, p_upto pg_snapshot)
 returns table (id bigint, xid xid8, at timestamptz, relation integer, action "char", key text, new text, old text)
 language sql stable as $$
   select o.id, o.xid, o.at, o.relation, o.action, o.key, o.new, o.old from plank.outbox o
-  where o.xid >= pg_snapshot_xmax(p_before) and o.xid < pg_snapshot_xmax(p_upto) and pg_visible_in_snapshot(o.xid, p_upto)
+  where o.xid >= pg_snapshot_xmax(p_before) and o.xid < pg_snapshot_xmax(p_upto)
+    and pg_visible_in_snapshot(o.xid, p_upto)
   union all
   select o.id, o.xid, o.at, o.relation, o.action, o.key, o.new, o.old from plank.outbox o
   where o.xid = any (array(select x from pg_snapshot_xip(p_before) x where pg_visible_in_snapshot(x, p_upto)))
 $$;
 
--- What a change counts for in limits.
+-- The bytes that a change counts for in limits.
 create function plank.weight(p_new text, p_old text) returns bigint language sql immutable as $$
   select 100::bigint + coalesce(octet_length(p_new), 0) + coalesce(octet_length(p_old), 0)
 $$;
 
--- Writes the row of the log for a drain that is large, and the chunks that say where its changes are.
-create function plank.log_chunked(p_first_seq bigint, p_before pg_snapshot, p_upto pg_snapshot, out n bigint, out size bigint)
+-- Writes the log row of a large drain, and the chunks that say where its changes are.
+create function plank.log_chunked(
+  p_first_seq bigint, p_before pg_snapshot, p_upto pg_snapshot, out n bigint, out size bigint)
 language sql set work_mem = '64MB' as $$
   with events as (
-    -- only numbers are sorted, not images
+    -- without the images: only numbers are sorted
     select b.*, max(b.id) over (partition by b.xid) as last_id
     from (select id, xid, plank.weight(new, old) as weight from plank.between(p_before, p_upto) offset 0) b
   ), placed as (
-    select *, p_first_seq - 1 + row_number() over w as seq, (sum(weight) over w)::bigint / (1024 * 1024) as chunk from events window w as (order by last_id, id)
+    select *, p_first_seq - 1 + row_number() over w as seq, (sum(weight) over w)::bigint / (1024 * 1024) as chunk
+    from events window w as (order by last_id, id)
   ), parts as (
-    select chunk, xid, last_id, min(seq) as first_seq, max(seq) as last_seq, min(id) as from_id, max(id) as upto_id, sum(weight) as size
+    select chunk, xid, last_id, min(seq) as first_seq, max(seq) as last_seq,
+           min(id) as from_id, max(id) as upto_id, sum(weight) as size
     from placed group by chunk, xid, last_id
   ), chunks as (
-    select min(first_seq) as first_seq, max(last_seq) as last_seq, array_agg(xid order by first_seq) as xids, array_agg(last_id order by first_seq) as last_ids,
-           array_agg(from_id order by first_seq) as from_ids, array_agg(upto_id order by first_seq) as upto_ids, sum(size) as size
+    select min(first_seq) as first_seq, max(last_seq) as last_seq,
+           array_agg(xid order by first_seq) as xids, array_agg(last_id order by first_seq) as last_ids,
+           array_agg(from_id order by first_seq) as from_ids, array_agg(upto_id order by first_seq) as upto_ids,
+           sum(size) as size
     from parts group by chunk
   ), kept as (
-    insert into plank.chunks select p_first_seq, first_seq, last_seq, xids, last_ids, from_ids, upto_ids from chunks
+    insert into plank.chunks
+    select p_first_seq, first_seq, last_seq, xids, last_ids, from_ids, upto_ids from chunks
   )
   insert into plank.log (first_seq, last_seq, before_snap, upto_snap, bytes, chunked)
   select p_first_seq, max(last_seq), p_before, p_upto, sum(size), true from chunks
   returning last_seq - first_seq + 1, bytes
 $$;
 
--- A change as it is in batches (shared/log/batch.ts); all texts are UTF-8 there.
-create function plank.pack(relation integer, action "char", last boolean, xid xid8, at timestamptz, key bytea, new bytea, old bytea)
+-- A change in the format of batches (shared/log/batch.ts). All texts are UTF-8 there.
+create function plank.pack(
+  relation integer, action "char", last boolean, xid xid8, at timestamptz, key bytea, new bytea, old bytea)
 returns bytea language sql stable as $$
-  select int4send(relation) || set_byte(decode('00', 'hex'), 0, ascii(action::text) + case when last then 128 else 0 end)
+  select int4send(relation)
+    || set_byte(decode('00', 'hex'), 0, ascii(action::text) + case when last then 128 else 0 end)
     || xid8send(xid) || float8send(date_part('epoch', at) * 1000)
-    || int4send(coalesce(octet_length(key), -1)) || int4send(coalesce(octet_length(new), -1)) || int4send(coalesce(octet_length(old), -1))
+    || int4send(coalesce(octet_length(key), -1)) || int4send(coalesce(octet_length(new), -1))
+    || int4send(coalesce(octet_length(old), -1))
     || coalesce(key, '') || coalesce(new, '') || coalesce(old, '')
 $$;
 
--- One drain: the new changes in order, packed behind room for a batch's header, so that nobody makes anything of them on their way. All
--- are null where there is nothing, all but last_seq where the changes are more than p_limit or 16 MB: then plank.read_log streams them.
--- SQLSTATE PLK01: the term is over, somebody else leads.
+-- One drain. Returns
+--   first_seq, last_seq  the seqs of the new changes; all columns are null if there are none
+--   transactions         how many transactions these belong to
+--   first_at_ms          when the first of them was captured, in ms since 1970
+--   packed               the changes in order, after 24 bytes of room for a batch's header, so that
+--                        no process has to convert them on their way
+-- If there are more than p_limit changes or 16 MB, only last_seq is set, and plank.read_log streams
+-- the changes. SQLSTATE PLK01: the term is over, and another listener leads.
 --
--- One statement reads and one writes, as a drain of one change costs what it takes to begin statements. The first locks nothing, so that
--- a drain that finds nothing writes nothing; what it read is still so when the second writes, or nothing is written. With p_holds the
--- leader's row is locked from the start: nobody takes the lead from one who is at it, whatever the lease says (plank.lead).
+-- One statement reads and one writes, as draining a single change costs what it takes to start
+-- statements. The read locks nothing, so a drain that finds nothing writes nothing. The write
+-- checks that the leader's row is as it was read; if not, the drain fails. With p_holds the
+-- leader's row is locked from the start, so that nobody takes the lead during the drain, even if
+-- the lease ends (plank.lead).
 create function plank.drain(p_term bigint, p_limit integer, p_lease interval, p_holds boolean,
   out first_seq bigint, out last_seq bigint, out transactions bigint, out first_at_ms float8, out packed bytea)
 language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off
--- Its queries are the same each time, and making plans for them anew took an eighth of a drain's CPU. As estimates are made once, of a
--- table of any size: no workers.
+-- Its queries are always the same, and planning them again took an eighth of a drain's CPU. Generic
+-- plans are estimated once, for a table of any size, so parallel workers are off.
 set plan_cache_mode = force_generic_plan set max_parallel_workers_per_gather = 0 as $$
 #variable_conflict use_column
 declare
@@ -76,9 +97,10 @@ begin
   if p_holds then
     perform from plank.leader for update;
   end if;
-  -- One statement, hence one snapshot for the rows and for pg_current_snapshot(). (Each "offset 0" keeps an expression from being
-  -- evaluated again wherever it is used.)
-  select l.term, l.holder, l.next_seq, l.snap, l.expires_at, l.table_oid = l.tableoid and l.written_by::xid = l.xmin as is_ours, s.upto, c.*
+  -- One statement, hence one snapshot for the rows and for pg_current_snapshot(). Each "offset 0"
+  -- keeps an expression from being evaluated again wherever it is used.
+  select l.term, l.holder, l.next_seq, l.snap, l.expires_at,
+         l.table_oid = l.tableoid and l.written_by::xid = l.xmin as is_ours, s.upto, c.*
   into d
   from plank.leader l cross join (select pg_current_snapshot() as upto offset 0) s cross join lateral (
     with changes as materialized (
@@ -89,12 +111,14 @@ begin
     select n, size, n > p_limit or size > 16 * 1024 * 1024 as is_large, content.*
     from total cross join lateral (
       select count(*) filter (where id = last_id) as transactions, date_part('epoch', min(at)) * 1000 as first_at_ms,
-             decode(repeat('00', 24), 'hex') || string_agg(plank.pack(relation, action, id = last_id, xid, at, key, new, old), '') as packed
+             decode(repeat('00', 24), 'hex')
+               || string_agg(plank.pack(relation, action, id = last_id, xid, at, key, new, old), '') as packed
       from (
         select id, last_id, relation, action, xid, at,
                convert_to(key, 'UTF8') as key, convert_to(new, 'UTF8') as new, convert_to(old, 'UTF8') as old
         from (
-          select *, max(id) over (partition by xid) as last_id from changes where n <= p_limit and size <= 16 * 1024 * 1024
+          select *, max(id) over (partition by xid) as last_id from changes
+          where n <= p_limit and size <= 16 * 1024 * 1024
           order by last_id, id offset 0
         ) o offset 0
       ) e
@@ -108,28 +132,33 @@ begin
     raise exception 'plank: a dump was restored, which ends term %', p_term using errcode = 'PLK01';
   end if;
   if d.n = 0 then
-    -- Written only if there is a reason: the lease, or a transaction in progress that every next drain would look at again.
+    -- Written only to extend the lease, or for a transaction in progress that every next drain
+    -- would look at again.
     if d.expires_at < clock_timestamp() + p_lease / 2
        or exists (select from pg_snapshot_xip(d.upto) x where x >= pg_snapshot_xmax(d.snap)) then
-      update plank.leader set snap = d.upto, expires_at = clock_timestamp() + p_lease, written_by = pg_current_xact_id() where term = p_term and snap::text = d.snap::text;
+      update plank.leader
+      set snap = d.upto, expires_at = clock_timestamp() + p_lease, written_by = pg_current_xact_id()
+      where term = p_term and snap::text = d.snap::text;
     end if;
     return;
   end if;
 
-  -- (it asks the same, but to call it is a statement more)
+  -- flush_commit makes the same check, but calling it costs a statement
   if current_setting('synchronous_commit') = 'off' then
     perform plank.flush_commit();
   end if;
   if d.is_large then
-    -- this takes its time, too
+    -- locked first, as log_chunked takes long
     perform from plank.leader where term = p_term and snap::text = d.snap::text for update;
     if found then
       select c.n, c.size into d.n, d.size from plank.log_chunked(d.next_seq, d.snap, d.upto) c;
-      update plank.leader set next_seq = d.next_seq + d.n, log_bytes = log_bytes + d.size, snap = d.upto, expires_at = clock_timestamp() + p_lease, written_by = pg_current_xact_id();
+      update plank.leader set next_seq = d.next_seq + d.n, log_bytes = log_bytes + d.size, snap = d.upto,
+        expires_at = clock_timestamp() + p_lease, written_by = pg_current_xact_id();
     end if;
   else
     with written as (
-      update plank.leader set next_seq = d.next_seq + d.n, log_bytes = log_bytes + d.size, snap = d.upto, expires_at = clock_timestamp() + p_lease, written_by = pg_current_xact_id()
+      update plank.leader set next_seq = d.next_seq + d.n, log_bytes = log_bytes + d.size, snap = d.upto,
+        expires_at = clock_timestamp() + p_lease, written_by = pg_current_xact_id()
       where term = p_term and snap::text = d.snap::text
       returning d.next_seq as first_seq
     )
@@ -141,17 +170,21 @@ begin
     packed := d.packed;
   end if;
   if not found then
-    raise exception 'plank: somebody else leads, or drains, since this drain began' using errcode = 'PLK01';
+    raise exception 'plank: another session leads, or has drained, since this drain began' using errcode = 'PLK01';
   end if;
   last_seq := d.next_seq + d.n - 1;
 end $$;
 
--- Reads history: the changes behind the seq p_after, in order, with the seqs and the bytes they were drained with.
--- To be read with a limit or a cursor. Nothing, where the history has become another and nobody has led since. An image of more than 32 MB
--- (no bound is higher: somebody made it up, or it is of before there was one) comes as a partial one of nothing, as no process would
--- survive it; a drain leaves those to this, for their size.
+-- Reads history: the changes after the seq p_after, in order, with the seqs and the bytes with
+-- which they were drained. To be read with a limit or a cursor. No rows if the history has become
+-- another one and no listener has led since.
+--
+-- An image of more than 32 MB comes as a partial image without columns, as no process could hold
+-- it. Capture makes none, since plank.configure allows no higher bound; it was inserted by hand, or
+-- before there was a bound. Drains leave such images to this function because of their size.
 create function plank.read_log(p_after bigint)
-returns table (seq bigint, xid xid8, at timestamptz, relation integer, action "char", key text, new text, old text, last boolean)
+returns table (
+  seq bigint, xid xid8, at timestamptz, relation integer, action "char", key text, new text, old text, last boolean)
 language sql stable as $$
   select e.seq, e.xid, e.at, e.relation, e.action, case when octet_length(e.key) > 33554432 then null else e.key end,
          case when octet_length(e.new) > 33554432 then ' {}' else e.new end,
@@ -159,10 +192,13 @@ language sql stable as $$
   from (select * from plank.log where last_seq > p_after and not purging order by first_seq offset 0) l
   cross join lateral (
     (select l.first_seq - 1 + row_number() over (order by b.last_id, b.id) as seq, b.*
-     from (select c.*, max(c.id) over (partition by c.xid) as last_id from plank.between(l.before_snap, l.upto_snap) c where not l.chunked) b
+     from (select c.*, max(c.id) over (partition by c.xid) as last_id
+           from plank.between(l.before_snap, l.upto_snap) c where not l.chunked) b
      order by b.last_id, b.id)
     union all
-    (select b.* from (select * from plank.chunks c where l.chunked and c.log_seq = l.first_seq and c.last_seq > p_after order by c.first_seq offset 0) c
+    (select b.*
+     from (select * from plank.chunks c
+           where l.chunked and c.log_seq = l.first_seq and c.last_seq > p_after order by c.first_seq offset 0) c
      cross join lateral (
        select c.first_seq - 1 + row_number() over (order by p.last_id, o.id) as seq,
               o.id, o.xid, o.at, o.relation, o.action, o.key, o.new, o.old, p.last_id
@@ -174,11 +210,12 @@ language sql stable as $$
   where e.seq > p_after and (select plank.is_led())
 $$;
 
--- Which positions can be read: any seq from oldest - 1 to newest. Where it is not led, none, until somebody leads. And who holds a valid
--- lease; null: nobody leads.
-create function plank.extent(out epoch integer, out oldest bigint, out newest bigint, out is_led boolean, out holder text)
+-- The range of positions that can be read: after any seq from oldest - 1 to newest. Nothing can be
+-- read unless is_led. holder: who holds a valid lease; null if nobody leads.
+create function plank.extent(
+  out epoch integer, out oldest bigint, out newest bigint, out is_led boolean, out holder text)
 language sql stable as $$
-  select l.epoch, coalesce((select min(first_seq) from plank.log where not purging), l.next_seq), l.next_seq - 1, led.is_led,
-         case when led.is_led and l.expires_at > clock_timestamp() then l.holder end
+  select l.epoch, coalesce((select min(first_seq) from plank.log where not purging), l.next_seq), l.next_seq - 1,
+         led.is_led, case when led.is_led and l.expires_at > clock_timestamp() then l.holder end
   from plank.leader l cross join plank.is_led() led(is_led)
 $$;

@@ -147,7 +147,7 @@ describe('a client that lags behind the retention', () => {
     const purge = async () => {
       const [row] = await admin(
         databaseUrl,
-        `select plank.forget((select term from plank.leader), '0', 0, 10000) as gone`,
+        `select plank.purge((select term from plank.leader), '0', 0, 10000) as gone`,
       );
       return row!['gone'] === '0';
     };

@@ -70,7 +70,7 @@ export class History {
 
   /** A later seq from which a cursor misses no change: those purged between the two are canaries alone. Null: there is none. */
   advancePast(after: number): Promise<number | null> {
-    return this.#reader.lift(after);
+    return this.#reader.advancePastCanaries(after);
   }
 
   async #read(after: number, epoch: number): Promise<Batch[]> {

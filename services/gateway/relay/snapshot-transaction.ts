@@ -144,7 +144,7 @@ async function begin(client: PoolClient, table: Table): Promise<SnapshotStart> {
   );
   const [{ rows }] = (await client.query(
     `select l.epoch, l.next_seq - 1 as seq, pg_current_snapshot()::text as snap,
-            (select told from plank.attachments where id = ${table.id}) as version,
+            (select catalog_digest from plank.attachments where id = ${table.id}) as version,
             (select count(*) from plank.between(l.snap, pg_current_snapshot())) as unnumbered
      from plank.leader l;
      ${lockTimeout(lockMs)}`,

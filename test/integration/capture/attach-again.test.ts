@@ -97,7 +97,9 @@ describe('attaching again', () => {
     expect(row).toEqual({ read_only: '{created}', excluded: '{6}' });
     notices.length = 0;
     await capture.run("select plank.detach('people')");
-    expect(notices).toEqual(['plank: that columns of public.people were excluded is forgotten: hash']);
+    expect(notices).toEqual([
+      'plank: public.people no longer excludes hash; name these columns again when you attach the table again',
+    ]);
   });
 });
 
@@ -183,17 +185,17 @@ describe('what Plank cannot follow', () => {
     [
       'unlogged',
       'alter table T set unlogged',
-      'public.T is unlogged: Postgres empties it after a crash, and tells nobody; run: alter table public.T set logged',
+      'public.T is unlogged: Postgres empties it after a crash, and no trigger fires for that; run: alter table public.T set logged',
     ],
     [
       'inherited',
       'create table T_heir () inherits (T)',
-      'public.T is inherited by public.T_heir, whose rows are among its own and not captured; run: alter table public.T_heir no inherit public.T',
+      'public.T is inherited by public.T_heir, whose rows are part of it and whose changes are not captured; run: alter table public.T_heir no inherit public.T',
     ],
     [
       'an heir',
       'create table T_from (id integer not null, v text); alter table T inherit T_from',
-      'public.T inherits from public.T_from, and what is done to its rows by that name is not captured; run: alter table public.T no inherit public.T_from',
+      'public.T inherits from public.T_from, and changes that are made through public.T_from are not captured; run: alter table public.T no inherit public.T_from',
     ],
     [
       'a partition',
@@ -203,7 +205,7 @@ describe('what Plank cannot follow', () => {
     [
       'a table of an extension',
       'alter extension pgcrypto add table T',
-      'public.T belongs to the extension pgcrypto, which may change it as it likes; run: alter extension pgcrypto drop table public.T',
+      'public.T belongs to the extension pgcrypto, which may change it without notice; run: alter extension pgcrypto drop table public.T',
     ],
     [
       'a table without a key',
@@ -256,7 +258,7 @@ describe('what Plank cannot follow', () => {
     await capture.run(`create schema shop; create table shop.lines (id integer primary key); create table "shop.lines" (id integer primary key);
       select plank.attach('shop.lines')`);
     await expect(capture.writer.query(`select plank.attach('"shop.lines"')`)).rejects.toThrow(
-      'another attached table is called shop.lines as well',
+      'another attached table has the name shop.lines too',
     );
     await capture.run(
       `alter table "shop.lines" rename to other; select plank.attach('other'); alter table other rename to "shop.lines"`,
@@ -267,7 +269,7 @@ describe('what Plank cannot follow', () => {
     expect(await problems()).toEqual([
       {
         name: 'shop.lines',
-        problem: `another attached table, shop.lines, is called the same, and only one is served; run: select plank.detach('public."shop.lines"')`,
+        problem: `another attached table, shop.lines, has the same name, and only one is served; run: select plank.detach('public."shop.lines"')`,
       },
     ]);
     await repair();

@@ -73,7 +73,7 @@ async function spies(): Promise<{ vault: string[]; ran: string[] }> {
 async function capturedAs(table: string): Promise<string[]> {
   const rows = await admin(
     database.url,
-    `select distinct p.proowner::regrole::text as who from plank.attached a cross join plank.functions(a.id) f join pg_proc p on p.oid = f
+    `select distinct p.proowner::regrole::text as who from plank.attached a cross join plank.generated_functions(a.id) f join pg_proc p on p.oid = f
      where a.relation = '${table}'::regclass`,
   );
   return rows.map((row) => row['who']!);
@@ -168,7 +168,7 @@ describe('code of who owns a table', () => {
         /permission denied for view/,
       ],
       [`select plank.current_${ids.ours}('1')`, /permission denied for function/],
-      [`select plank.rechain_${ids.ours}(0, 0, null)`, /permission denied for function/],
+      [`select plank.reorder_${ids.ours}(0, 0, null)`, /permission denied for function/],
       [
         `create trigger t after insert on other referencing new table as plank_new for each statement execute function plank.capture_${ids.ours}_insert()`,
         /permission denied for function/,
@@ -224,7 +224,7 @@ describe('a table that is given away', () => {
       `begin; set local track_functions = 'all'; insert into passed select n, 20 from generate_series(1, 100) n`,
     );
     const asked = await capture.writer.query(
-      "select calls from pg_stat_xact_user_functions where funcname = 'captures'",
+      "select calls from pg_stat_xact_user_functions where funcname = 'is_capture_role'",
     );
     expect(asked.rows).toEqual([{ calls: '1' }]);
     await capture.writer.query('rollback');
@@ -273,7 +273,7 @@ describe('a table that is given away', () => {
     expect(await write('unseen')).toBe('IIUDD');
     await capture.writer.query(`reassign owned by ${owner} to ${heir}`);
     expect(await write('unseen')).toBe('IIUDD');
-    const problem = `changes of public.unseen are captured as ${heir}, who may not do what it takes; run: select plank.attach('public.unseen')`;
+    const problem = `changes of public.unseen are captured as the role ${heir}, which lacks rights that capture needs; run: select plank.attach('public.unseen')`;
     expect(await admin(database.url, "select problem from plank.check() where name = 'unseen'")).toEqual([{ problem }]);
     await capture.run("select plank.attach('unseen')");
     expect(await capturedAs('unseen')).toEqual([stranger]);
@@ -299,7 +299,7 @@ describe('a table that is given away', () => {
   test('is found where who captures may not write any more', async () => {
     await create('barred');
     await capture.run("select plank.attach('barred')");
-    const advice = `changes of public.barred are captured as ${owner}, who may not do what it takes; run: select plank.attach('public.barred')`;
+    const advice = `changes of public.barred are captured as the role ${owner}, which lacks rights that capture needs; run: select plank.attach('public.barred')`;
     for (const right of ['usage on schema plank', 'execute on function plank.mark(bigint)']) {
       await capture.run(`revoke ${right} from public`);
       expect(await admin(database.url, "select problem from plank.check() where name = 'barred'")).toEqual([
@@ -343,7 +343,7 @@ test('is captured as the role that attached it where that is no superuser, and t
     for await (const finding of examineCapture(client, { retentionMs: 3_600_000, retentionBytes: 1e9 }))
       says.push(finding.says);
     expect(says.filter((text) => text.includes('with the rights'))).toEqual([
-      `code of the owners of tables (casts of their types to json) runs in the capture with the rights of who attached them: foreigners (${heir})`,
+      `casts to json that table owners wrote run in the capture with the rights of the role that attached the table: foreigners (${heir})`,
     ]);
   } finally {
     await client?.end();

@@ -79,7 +79,7 @@ async function restore(file: string, user: string, ...steps: string[][]): Promis
 const problems = async (name: string) =>
   (await admin(url(name), 'select problem from plank.check() order by 1')).map(({ problem }) => problem!);
 const moved = (table: string) =>
-  `${table} was attached in another database, which this one is a restored dump of; run: select plank.attach('${table}')`;
+  `${table} was attached in another database, of which this one is a restored dump; run: select plank.attach('${table}')`;
 const all = ['"my app".users', 'early.parts', 'public.items'];
 
 /** What clients may see: name → columns. */
@@ -171,7 +171,7 @@ describe('a dump that is restored', () => {
       const limits = { retentionMs: 3_600_000, retentionBytes: 1e9, patient: false, say: () => {} };
       for await (const { level, says } of examineCapture(client, limits)) said.push(`${level}: ${says}`);
       expect(said).toContain(
-        'fault: items: public.items was attached in another database, which this one is a restored dump of',
+        'fault: items: public.items was attached in another database, of which this one is a restored dump',
       );
       const lines: { level: number; tables?: string[]; msg: string }[] = [];
       const log = pino({ level: 'info' }, { write: (line: string) => void lines.push(JSON.parse(line)) });
@@ -212,7 +212,7 @@ describe('what cannot be told after a restore', () => {
     expect(await served(name)).not.toHaveProperty('items');
     const [problem] = (await problems(name)).filter((text) => text.includes('items'));
     expect(problem).toMatch(
-      /^public\.items has no column secret, which was excluded or read-only in the database .* so it is served no more; run: /,
+      /^public\.items has no column secret, which was excluded or read-only in the database .* so it is not served; run: /,
     );
     await expect(admin(url(name), "select plank.attach('items')")).rejects.toThrow(
       'public.items has no column secret here',
@@ -251,7 +251,7 @@ describe('what cannot be told after a restore', () => {
     const name = await restore(await dump('source', '--schema-only'), 'postgres', []);
     expect(await problems(name)).toEqual(
       all.map(
-        (table) => `changes of ${table} are captured, and it is not attached; run: select plank.attach('${table}')`,
+        (table) => `changes of ${table} are captured, but it is not attached; run: select plank.attach('${table}')`,
       ),
     );
     expect(await served(name)).toEqual({});

@@ -190,7 +190,7 @@ test('writes to attached tables go on under a publication for all tables', async
     'truncate t',
   ])
     await admin(url, write);
-  await admin(url, "select plank.forget(term, interval '0', 1000000, 1000) from plank.leader");
+  await admin(url, "select plank.purge(term, interval '0', 1000000, 1000) from plank.leader");
   const bare = await admin(
     url,
     `select relname from pg_class c where relnamespace = 'plank'::regnamespace and relkind = 'r' and relreplident <> 'f'

@@ -84,7 +84,7 @@ describe.each(servers)('PostgreSQL %s', (_, start) => {
       { name: 'parts', has_id: true },
       { name: 'persons', has_id: true },
     ]);
-    const forget = "select plank.forget(term, interval '0', 1000000, 1000) as gone from plank.leader";
+    const forget = "select plank.purge(term, interval '0', 1000000, 1000) as gone from plank.leader";
     while (Number((await admin(server.url, forget))[0]!.gone) > 0);
     expect(
       await admin(server.url, 'select (select count(*) from plank.outbox) as o, log_bytes as b from plank.leader'),

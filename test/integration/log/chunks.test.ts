@@ -105,7 +105,7 @@ test('are read without sorting what is before and behind', async () => {
 
 test('go with the log that they describe', async () => {
   await admin(database.url, "update plank.log set drained_at = now() - interval '1 day'");
-  const forget = "select plank.forget(term, '1 hour', 1000000000, 10000) as gone from plank.leader";
+  const forget = "select plank.purge(term, '1 hour', 1000000000, 10000) as gone from plank.leader";
   while (Number((await admin(database.url, forget))[0]!['gone']) > 0);
   expect(await admin(database.url, 'select count(*) as n from plank.chunks')).toEqual([{ n: '0' }]);
 });

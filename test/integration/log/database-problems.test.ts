@@ -79,17 +79,17 @@ beforeAll(async () => {
 afterAll(() => stack.disposeAsync());
 
 const expected: Record<string, RegExp> = {
-  'its host is unknown': /^the database's host is not known \(no-such-host\.invalid:5432\): correct DATABASE_URL$/,
+  'its host is unknown':
+    /^the host of the database cannot be resolved \(no-such-host\.invalid:5432\): correct DATABASE_URL$/,
   'nothing listens there': /^no database answers at 127\.0\.0\.1:\d+: start Postgres there, or correct DATABASE_URL$/,
   'its password is wrong': /^the database at \S+ refuses the password of "\w+": correct DATABASE_URL$/,
   'its role is unknown': /^the database at \S+ refuses the password of "nobody_here"/,
   'there is no such database': /^there is no database "no_such_database" at \S+: create it, or correct DATABASE_URL$/,
-  'it has no connection left': /^the database at \S+ has no connection left: raise max_connections/,
-  'it is a web server': /^what answers at \S+ ends the connection: is it a Postgres database\?/,
-  'it is Redis':
-    /^(what answers at \S+ ends the connection|the database at \S+ does not answer in time): is it a Postgres/,
-  'it is silent': /^the database at \S+ does not answer in time: is it a Postgres/,
-  'it has no TLS': /^the database at \S+ does not speak TLS: take sslmode out of DATABASE_URL$/,
+  'it has no connection left': /^the database at \S+ has no free connection: raise max_connections/,
+  'it is a web server': /^the server at \S+ ends the connection: is it a Postgres database\?/,
+  'it is Redis': /^the server at \S+ (ends the connection|does not answer in time): is it a Postgres/,
+  'it is silent': /^the server at \S+ does not answer in time: is it a Postgres/,
+  'it has no TLS': /^the database at \S+ does not support TLS: remove sslmode from DATABASE_URL$/,
   'it wants TLS': /^the database at \S+ does not let "tls" in without TLS: add \?sslmode=verify-full to DATABASE_URL/,
   'it lets nobody in': /^the database at \S+ does not let "other" in/,
   'it is a standby': /^the database at \S+ is read-only: DATABASE_URL must name the primary, not a standby$/,
@@ -128,7 +128,7 @@ test.each([
   const { code, stdout, stderr } = ended as { code: number; stdout: string; stderr: string };
   expect(stderr).toMatch(
     new RegExp(
-      `^plank ${name}: LOG_LEVLE is no setting of Plank: is LOG_LEVEL meant\\?\nplank ${name}: the database at \\S+ refuses the password of "\\w+": correct DATABASE_URL\n$`,
+      `^plank ${name}: LOG_LEVLE is not a setting of Plank; did you mean LOG_LEVEL\\?\nplank ${name}: the database at \\S+ refuses the password of "\\w+": correct DATABASE_URL\n$`,
     ),
   );
   expect([code, stdout]).toEqual([1, '']);
@@ -149,7 +149,7 @@ test.each([
   [
     'deploy/local/cluster-cli.ts',
     ['--gateway', '2'],
-    'plank cluster: unknown option --gateway: there are --gateways, --listeners,',
+    'plank cluster: unknown option --gateway: known are --gateways, --listeners,',
   ],
   ['deploy/local/start.ts', ['--data=', '--fresh'], 'plank start: --data needs a value'],
   ['deploy/local/start.ts', ['--fresh=yes'], 'plank start: --fresh: takes no value'],

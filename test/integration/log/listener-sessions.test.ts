@@ -12,7 +12,7 @@ import { Stage } from '../../support/stage/stage.ts';
 import { until } from '../../support/wait.ts';
 
 const stage = Stage.of('select', { RETENTION_MS: '1000', CANARY_INTERVAL_MS: '100' });
-const asked = ['plank.forget', 'plank.gauges', 'plank.canary'];
+const asked = ['plank.purge', 'plank.gauges', 'plank.canary'];
 
 /** What is asked at this moment: since when, and how often. */
 async function running(): Promise<Map<string, { since: string; count: number }>> {

@@ -57,7 +57,7 @@ const held = async () => (await fanout.history(0)).map(({ firstSeq, lastSeq }) =
 describe('what was drained and not handed over', () => {
   test('is read from the log', async () => {
     await publish('insert into told values (1)');
-    publishing.leave((await drained('insert into told values (2)')).lastSeq);
+    publishing.leaveToCatchUp((await drained('insert into told values (2)')).lastSeq);
     expect(publishing.behind).toBe(true);
     const last = await publish('insert into told values (3)');
     expect(publishing.behind).toBe(false);
@@ -67,9 +67,9 @@ describe('what was drained and not handed over', () => {
 
   test.each(['with the next changes', 'by itself'])('and is forgotten by then holds up nothing, %s', async (how) => {
     await publish(`insert into told select coalesce(max(id), 0) + 1 from told`);
-    publishing.leave((await drained('insert into told select max(id) + 1 from told')).lastSeq);
+    publishing.leaveToCatchUp((await drained('insert into told select max(id) + 1 from told')).lastSeq);
     while (
-      (await pool.query<{ gone: string }>("select plank.forget($1, '0', 1e12::bigint, 100) as gone", [term])).rows[0]!
+      (await pool.query<{ gone: string }>("select plank.purge($1, '0', 1e12::bigint, 100) as gone", [term])).rows[0]!
         .gone !== '0'
     );
     let last: number;

@@ -43,7 +43,7 @@ afterAll(async () => {
 });
 
 async function forget(keep: string, keepBytes: number, batch: number): Promise<number> {
-  const { rows } = await pool.query<{ n: string }>('select plank.forget($1, $2, $3, $4) as n', [
+  const { rows } = await pool.query<{ n: string }>('select plank.purge($1, $2, $3, $4) as n', [
     term,
     keep,
     keepBytes,

@@ -83,7 +83,7 @@ test('lets a deposed leader neither drain nor renew nor forget', async () => {
   const before = await reader.extent();
   await expect(one.drain(old.term)).rejects.toThrow(Deposed);
   await expect(one.renew(old.term)).rejects.toThrow(Deposed);
-  await expect(pool.query('select plank.forget($1, $2, 0, 1000)', [old.term, '0'])).rejects.toMatchObject({
+  await expect(pool.query('select plank.purge($1, $2, 0, 1000)', [old.term, '0'])).rejects.toMatchObject({
     code: 'PLK01',
   });
   await one.resign(old.term);
@@ -224,7 +224,7 @@ test('takes a position behind the retention for gone, and reads from the first t
     `update plank.log set drained_at = now() - interval '1 day' where last_seq <= ${newest - 2}`,
   );
   while (
-    Number((await admin(database.url, `select plank.forget(${lead.term}, '1 hour', 1000000000, 100) as n`))[0]!.n) > 0
+    Number((await admin(database.url, `select plank.purge(${lead.term}, '1 hour', 1000000000, 100) as n`))[0]!.n) > 0
   );
   expect(await reader.extent()).toMatchObject({ oldest: newest - 1, newest });
   expect(await reader.page(newest - 2, 10)).toHaveLength(2);

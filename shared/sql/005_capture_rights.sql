@@ -1,0 +1,117 @@
+-- With whose rights capture runs.
+--
+-- Capture runs code of the table's owner, as to_json looks for a cast of a user's type. So if a
+-- superuser attached the table, the generated functions belong to the table's owner, and have his
+-- rights and no more. Of plank.outbox he can write only what the view plank.outbox_N shows: changes
+-- of this table in the current transaction; to other roles it shows nothing. A column whose type
+-- belongs to a role without the owner's rights is rendered as text, which runs no user's code.
+--
+-- If no superuser attached the table, the functions belong to the role that did, and the doctor
+-- says so.
+--
+-- One role for the capture of all tables was rejected: it would have to be created in each cluster,
+-- and code that runs as it could read, forge and stop what is captured of other tables.
+
+-- The generated functions of a table that run inside writes. By their names and so by an index: a
+-- pattern would be matched with the functions of every table.
+create function plank.generated_functions(p_id integer) returns setof regprocedure language sql stable as $$
+  select oid::regprocedure from pg_proc where pronamespace = 'plank'::regnamespace and proname = any (array[
+    'capture_' || p_id || '_insert', 'capture_' || p_id || '_update',
+    'capture_' || p_id || '_delete', 'capture_' || p_id || '_truncate',
+    'reorder_' || p_id, 'current_' || p_id]::name[])
+$$;
+
+-- The name of a capture function.
+create function plank.capture_function(p_id integer, p_op text) returns text language sql immutable as $$
+  select format('capture_%s_%s', p_id, p_op)
+$$;
+
+-- Whether the current role owns the capture functions of a table.
+create function plank.is_capture_role(p_id integer) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select exists (select from pg_proc where oid in (select plank.generated_functions(p_id))
+                                       and proowner::regrole::text = quote_ident(current_user))
+$$;
+
+-- The functions that generated ones call. Every capture role needs EXECUTE on them, also where
+-- default privileges revoke it.
+create function plank.capture_helpers() returns setof regprocedure language sql stable as $$
+  select oid::regprocedure from pg_proc
+  where pronamespace = 'plank'::regnamespace and (
+    proname in ('ring', 'reorder', 'path', 'path_starts', 'mark', 'last_id', 'keep_tids',
+      'is_capture_role', 'generated_functions',
+      'row_bytes', 'raw_size', 'rendered', 'rendered_any', 'partial_image') or proname like 'virtual\_%')
+$$;
+
+-- The role that the current role makes a table's capture run as: the table's owner if it is a
+-- superuser, else itself.
+create function plank.capture_role(relation regclass) returns name language sql stable as $$
+  select case when r.rolsuper then pg_get_userbyid(c.relowner) else current_user end
+  from pg_class c cross join pg_roles r where c.oid = relation and r.rolname = current_user
+$$;
+
+-- Gives the generated functions to the capture role, with the right to write to the table's view of
+-- the outbox.
+create function plank.set_capture_role(a plank.attached) returns void language plpgsql as $$
+declare
+  is_superuser boolean := (select rolsuper from pg_roles where rolname = current_user);
+  own_changes  text := format('plank.%I', 'outbox_' || a.id);
+  capture_role name := plank.capture_role(a.relation);
+  f            regprocedure;
+  grantee      regrole;
+begin
+  for f in select plank.generated_functions(a.id) loop
+    execute format('revoke all on function %s from public', f);
+    -- A role that may still execute it, by a former owner's grant or by default privileges, could
+    -- run it with the rights of the next owner.
+    for grantee in select distinct x.grantee::regrole from pg_proc p cross join aclexplode(p.proacl) x
+                   where p.oid = f and x.grantee not in (0, p.proowner) loop
+      execute format('revoke all on function %s from %s cascade', f, grantee);
+    end loop;
+    if is_superuser then
+      execute format('alter function %s owner to %I', f, capture_role);
+    end if;
+  end loop;
+  -- The view is made again only for another role, as replacing it waits for writers. Comparing the
+  -- role's name is a shortcut. If the role was renamed, or lost the functions by "reassign owned",
+  -- the view looks up their owner: once a statement, not once a row.
+  if to_regclass(own_changes) is null
+     or position(format('= %L::name', capture_role) in pg_get_viewdef(to_regclass(own_changes))) = 0 then
+    execute format($v$
+      create or replace view %1$s with (security_barrier) as select *, ctid as tid from plank.outbox
+      where relation = %2$s and xid = pg_current_xact_id() and action = any ('{I,U,D,T,S,R}'::"char"[])
+        and (current_user = %3$L::name or (select plank.is_capture_role(%2$s))) with check option
+    $v$, own_changes, a.id, capture_role);
+    if is_superuser then
+      execute format('alter view %s owner to %s', own_changes,
+        (select relowner::regrole from pg_class where oid = 'plank.outbox'::regclass));
+    end if;
+  end if;
+  -- Granted only if it is missing, as after a dump that was restored without privileges: each grant
+  -- blocks others who attach.
+  if not has_any_column_privilege('public', own_changes, 'insert') then
+    execute format('grant select, insert (relation, action, key, old, new), update (id), delete on %s to public',
+      own_changes);
+  end if;
+  if not has_schema_privilege('public', 'plank', 'usage') then
+    grant usage on schema plank to public;
+    grant select on sequence plank.outbox_id_seq to public;
+  end if;
+  for f in select c from plank.capture_helpers() c where not has_function_privilege('public', c, 'execute') loop
+    execute format('grant execute on function %s to public', f);
+  end loop;
+end $$;
+
+-- Drops everything that was generated for a table that is no longer attached and has no triggers.
+create function plank.drop_generated(p_id integer) returns void language plpgsql as $$
+declare
+  f regprocedure;
+begin
+  for f in select plank.generated_functions(p_id) loop
+    execute format('drop function %s', f);
+  end loop;
+  if to_regprocedure(format('plank.virtual_%s(record, text)', p_id)) is not null then
+    execute format('drop function plank.%I(record, text)', 'virtual_' || p_id);
+  end if;
+  execute format('drop view if exists plank.%I', 'outbox_' || p_id);
+end $$;
