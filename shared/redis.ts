@@ -1,23 +1,24 @@
-/** The door to ioredis. A connection that no longer answers is noticed by the deadline of each command, and made anew. */
+/** The only user of ioredis. Every command has a deadline; if a connection misses one, it is replaced. */
 import { Redis } from 'ioredis';
 import type { Log } from './process/logger.ts';
 import { withDeadlineOr } from './waiting.ts';
 
 export const commandTimeoutMs = 1_500;
 
-/** Connects by itself, again and again; says once when Redis falls silent and once when it is back. */
+/** Connects and reconnects by itself. Logs once when Redis stops answering, and once when it answers again. */
 export function openRedis(url: string, log: Log): Redis {
   const redis = new Redis(url, {
     protocol: 2,
     lazyConnect: true,
     connectTimeout: commandTimeoutMs,
-    // also for the handshake: behind a broken network a new connection may be as silent as the old one
+    // for the handshake too: over a broken network, a new connection may be as silent as the old one
     socketTimeout: commandTimeoutMs,
     disconnectTimeout: 200,
     enableOfflineQueue: false,
     maxRetriesPerRequest: 0,
     autoResendUnfulfilledCommands: false,
-    // who subscribes does so on each "ready": ioredis' own call rejects unheard where the connection ends just then, which ends the process
+    // Subscribers subscribe on each "ready". ioredis' own call rejects unhandled if the connection ends meanwhile,
+    // which would end the process.
     autoResubscribe: false,
     keepAlive: 5_000,
     retryStrategy: (failures) => 50 + Math.random() * Math.min(1_000, 50 * 2 ** failures),
@@ -32,12 +33,12 @@ export function openRedis(url: string, log: Log): Redis {
       log.warn({ err: error }, 'Redis does not answer; changes are read from Postgres until it does');
     healthy = false;
   });
-  // resolved or not, reconnecting goes on by itself
+  // whatever the outcome, ioredis keeps reconnecting
   redis.connect().catch(() => {});
   return redis;
 }
 
-/** A command's reply, or a connection torn down and tried anew, within the deadline. */
+/** Resolves with the command's reply. If there is none after `ms`, reconnects and rejects. */
 export async function askRedis<T>(redis: Redis, ms: number, command: () => Promise<T>): Promise<T> {
   return withDeadlineOr(command(), ms, () => {
     redis.disconnect(true);
@@ -45,7 +46,10 @@ export async function askRedis<T>(redis: Redis, ms: number, command: () => Promi
   });
 }
 
-/** For start-up: throws in one line where Redis answers and would evict keys; resolves where it does not answer, which is not needed to start. */
+/**
+ * For start-up: throws, in one line, if Redis would evict keys. Resolves if Redis does not answer, as Plank starts
+ * without it.
+ */
 export async function requireNoEviction(url: string): Promise<void> {
   const redis = new Redis(url, {
     protocol: 2,
@@ -67,6 +71,6 @@ export async function requireNoEviction(url: string): Promise<void> {
   const policy = /maxmemory_policy:(\S+)/.exec(info)?.[1];
   if (policy && policy !== 'noeviction')
     throw new Error(
-      `Redis has maxmemory-policy ${policy}: Plank needs noeviction, so that a full Redis refuses instead of forgetting`,
+      `Redis has maxmemory-policy ${policy}: Plank needs noeviction, so that a full Redis refuses changes instead of evicting some`,
     );
 }

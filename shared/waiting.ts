@@ -1,9 +1,9 @@
 /**
- * Waiting and trying again. Every wait ends by its deadline or its signal; every retry has full jitter and starts small
- * again after health.
+ * Waiting and retrying. Every wait ends by its deadline or its signal. Every retry has full jitter, and its pause
+ * starts small again after success.
  */
 
-/** Resolves after `ms`, or at once when the signal aborts: callers look at the signal, not at an exception. */
+/** Resolves after `ms`, or at once when the signal aborts. Callers check the signal; there is no exception. */
 export function sleep(ms: number, signal?: AbortSignal): Promise<void> {
   if (signal?.aborted) return Promise.resolve();
   return new Promise((resolve) => {
@@ -17,7 +17,24 @@ export function sleep(ms: number, signal?: AbortSignal): Promise<void> {
   });
 }
 
-/** Rejects with what `onLate` returns when the promise has not settled after `ms`. Its late outcome is ignored. */
+/**
+ * Runs `work` again and again until the signal aborts. The pause after a run is `ms`, or the number of ms that the
+ * run returns. A run that rejects does not end the loop: `onError` gets the error, unless the signal has aborted, and
+ * may return a pause too.
+ */
+export async function every(
+  ms: number,
+  signal: AbortSignal,
+  work: () => Promise<number | void>,
+  onError: (error: Error) => number | void,
+): Promise<void> {
+  while (!signal.aborted) {
+    const pauseMs = await work().catch((error: Error) => (signal.aborted ? 0 : onError(error)));
+    await sleep(pauseMs ?? ms, signal);
+  }
+}
+
+/** Rejects with the error of `onLate` if the promise has not settled after `ms`. Its later outcome is ignored. */
 export async function withDeadlineOr<T>(promise: Promise<T>, ms: number, onLate: () => Error): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   promise.catch(() => {});
@@ -33,7 +50,7 @@ export async function withDeadlineOr<T>(promise: Promise<T>, ms: number, onLate:
   }
 }
 
-/** Whether the promise resolves within `ms`. Rejects when it does. */
+/** Whether the promise resolves within `ms`. Rejects if the promise rejects. */
 export async function settlesWithin(promise: Promise<unknown>, ms: number): Promise<boolean> {
   let timer: NodeJS.Timeout | undefined;
   try {
@@ -48,7 +65,7 @@ export async function settlesWithin(promise: Promise<unknown>, ms: number): Prom
   }
 }
 
-/** Makes a start or stop run once however often it is called. */
+/** Makes a start or stop run once, however often it is called. */
 export function once<T>(work: () => Promise<T>): () => Promise<T> {
   let result: Promise<T> | undefined;
   return () => (result ??= work());

@@ -1,11 +1,11 @@
 /**
- * The words of the WebSocket protocol: actions, close codes, positions. Constants and types; imports nothing, so that the
- * SDK can share it.
+ * The WebSocket protocol (PROTOCOL.md) as constants and types: actions, close codes, positions, frames. It imports
+ * nothing, as the SDK uses it too.
  */
 
 export type RowAction = 'INSERT' | 'UPDATE' | 'DELETE' | 'TRUNCATE';
 
-/** A change as plain-mode clients get it. `id` is the primary key: a value, or an object for a composite one. */
+/** A change in plain mode. `id` is the primary key: a value, or an object for a composite one. */
 export interface ChangeMessage {
   table: string;
   action: RowAction;
@@ -16,7 +16,10 @@ export interface ChangeMessage {
   truncated?: true;
 }
 
-/** 44xx: the client's fault, stop. 45xx: ours, come back with jitter. Reasons are at most 123 bytes of UTF-8. */
+/**
+ * 44xx: the client's fault, do not retry. 45xx: the server's, reconnect with jitter. Reasons have at most 123 bytes
+ * of UTF-8.
+ */
 export const closeCodes = {
   tooLarge: 1009,
   restart: 1012,
@@ -39,7 +42,7 @@ export function formatPosition(position: Position): string {
   return `e${position.epoch}.${position.seq}`;
 }
 
-/** Null where the text is no position. */
+/** Null if the text is not a position. */
 export function parsePosition(text: string): Position | null {
   const match = /^e(\d{1,10})\.(\d{1,15})$/.exec(text);
   return match ? { epoch: Number(match[1]), seq: Number(match[2]) } : null;
@@ -47,12 +50,12 @@ export function parsePosition(text: string): Position | null {
 
 // ---------------------------------------------------------------------------------------------- plank.v1
 
-/** The subprotocol that asks for the frames below; without it a connection is in plain mode. */
+/** The subprotocol with the frames below. A connection without it is in plain mode. */
 export const subprotocol = 'plank.v1';
 
 export type Row = Record<string, unknown>;
 
-/** The SDK sends a bigint as its digits. */
+/** The SDK sends a bigint as a string of digits. */
 export type FilterValue = string | number | bigint | boolean | null;
 
 export interface FilterComparison {
@@ -66,7 +69,7 @@ export interface FilterComparison {
   is?: null | 'not null';
 }
 
-/** All of an object's members hold at once. A column named and, or, not is written "column:and" …. */
+/** All members of an object must be true. A column with the name and, or, not is written as "column:and" …. */
 export interface Filter {
   and?: readonly Filter[];
   or?: readonly Filter[];
@@ -86,11 +89,11 @@ export interface SubscribeFrame {
   id: number;
   table: string;
   where?: Filter;
-  /** those of the key are always sent */
+  /** default: all; the columns of the key are always sent */
   columns?: readonly string[];
-  /** begin behind this position */
+  /** begin after this position */
   from?: string;
-  /** begin with the rows; with `from`, where that is no longer kept */
+  /** begin with the rows; with `from`, only if that position is no longer kept */
   snapshot?: boolean;
 }
 
@@ -100,7 +103,7 @@ export interface UnsubscribeFrame {
   ch: string;
 }
 
-/** For clients that cannot see the WebSocket's own. */
+/** For clients that cannot see WebSocket pings. */
 export interface PingFrame {
   type: 'ping';
 }
@@ -114,18 +117,18 @@ export interface WelcomeFrame {
   connection?: string;
   /** how often the server pings, in ms */
   ping_ms: number;
-  /** how often the server says a position (`pos`) to a quiet client, in ms, while changes can reach it; absent: never */
+  /** how often the server sends a `pos` frame to a quiet client while changes can reach it, in ms; absent: never */
   pos_ms?: number;
-  /** where this replica is */
+  /** the position of this replica */
   pos: string;
 }
 
-/** Answers the request `id`; `ch` is there where that was a subscribe. */
+/** Answers the request `id`. The answer to a subscribe has `ch`. */
 export interface OkFrame {
   type: 'ok';
   id: number;
   ch?: string;
-  /** of a subscribe: the columns of the primary key, by which rows and the ids of changes fit together */
+  /** for a subscribe: the columns of the primary key, which relate the `id` of changes to rows */
   key?: readonly string[];
 }
 
@@ -133,12 +136,12 @@ export interface RowsFrame {
   type: 'rows';
   ch: string;
   rows: Row[];
-  /** the primary keys of rows that are too large to be sent, and not among `rows` */
+  /** the primary keys of rows that are too large to be sent and so not among `rows` */
   truncated?: unknown[];
   more: boolean;
 }
 
-/** The subscription has arrived at the present. */
+/** The subscription has caught up with the log. */
 export interface LiveFrame {
   type: 'live';
   ch: string;
@@ -155,39 +158,42 @@ export interface ChangeFrame {
   table: string;
   /** what the database did */
   action: RowAction;
-  /** the primary key: a value, or an object for a composite one; null where every row goes (TRUNCATE) */
+  /** the primary key: a value, or an object for a composite one; null if every row is removed (TRUNCATE) */
   id: unknown;
-  /** absent of a `remove`; null where the row is too large to be sent */
+  /** absent in a `remove`; null if the row is too large to be sent */
   data?: Row | null;
   pos: string;
   tx: string;
   /** the last change of its transaction on this channel; absent otherwise */
   last?: true;
-  /** the row, or one of the columns that are wanted, is too large to be sent: `data` is null */
+  /** the row, or a requested column, is too large to be sent: `data` is null */
   truncated?: true;
 }
 
-/** Every live subscription of this connection has everything up to here. */
+/** Every live subscription of this connection has received everything up to here. */
 export interface PosFrame {
   type: 'pos';
   pos: string;
 }
 
-/** What came next is no longer kept; it belongs to a history that is no more; the table's columns changed; its rows did, without changes. */
+/**
+ * `retention`: the following changes are no longer kept; `epoch`: the position is of a history that no longer exists;
+ * `shape`: the table's columns changed; `rows`: its rows changed without INSERT, UPDATE or DELETE.
+ */
 export type ResyncReason = 'retention' | 'epoch' | 'shape' | 'rows';
 
-/** The picture is void; a subscription with `snapshot` gets a fresh one by itself. */
+/** The client's rows are invalid. A subscription with `snapshot` gets the rows again. */
 export interface ResyncFrame {
   type: 'resync';
   ch: string;
   reason: ResyncReason;
-  /** the columns of the primary key from here on */
+  /** the columns of the primary key from now on */
   key?: readonly string[];
-  /** without `snapshot`: the changes behind this position follow; absent: those behind the next `live` */
+  /** without `snapshot`: the changes after this position follow; absent: the changes after the next `live` */
   pos?: string;
 }
 
-/** The replica leaves: come back after so long. */
+/** The replica will close this connection within `after_ms`. Reconnect then. */
 export interface DrainFrame {
   type: 'drain';
   after_ms: number;
@@ -216,7 +222,7 @@ export interface ErrorFrame {
   ch?: string;
   code: ProtocolErrorCode;
   message: string;
-  /** the same may work later */
+  /** the same request may succeed later */
   retry: boolean;
 }
 

@@ -1,22 +1,23 @@
 /**
- * When to drain. Writers ring (NOTIFY) only while changes are rare, as a network card interrupts at low load and is polled
- * at high load. Whether they ring is decided by one advisory lock, so that no wake-up is lost:
+ * Decides when to drain. Writers ring (NOTIFY) only while changes are rare, as a network card interrupts at low load
+ * and is polled at high load. One advisory lock decides whether writers ring, so that no wake-up is lost:
  *
  *   ringing    this listener holds the lock exclusively. A writer cannot share it, so it notifies at its commit.
- *   polling    nobody holds it exclusively. A writer shares it until its transaction ends and stays silent; drains follow
- *              one another. Entered when busy.
- *   returning  the lock is requested. New writers see the request and notify; those that share the lock are polled for,
- *              a few milliseconds apart, until the last of them has ended and the lock is granted. Then one more drain.
+ *   polling    nobody holds the lock exclusively. A writer shares it until its transaction ends, and does not notify.
+ *              Drains follow one another. Entered when busy.
+ *   returning  the lock is requested. New writers see the request and notify. For writers that share the lock, this
+ *              listener polls every few milliseconds, until the last of them has ended and the lock is granted. Then it
+ *              drains once more.
  *
  *   ringing ─busy─▶ polling ─calm─▶ returning ─granted─▶ ringing       lock connection lost ─▶ returning
  *                      ▲────busy: the request is withdrawn────┘
  *
- * Busy: more transactions than `busyPerSecond`, or drains that find something take more than `busyShare` of the time. The
- * rate alone does not tell: notifying commits wait for each other through their flushes, so where flushes are slow many
- * writers come to a few hundred a second, and would be held there.
+ * Busy: more transactions than `busyPerSecond`, or drains that find something take more than `busyShare` of the time.
+ * The rate alone is not enough. Notifying commits wait for each other's flushes, so with slow flushes many writers
+ * reach only a few hundred transactions a second, and ringing would keep them there.
  *
- * A connection that hears the notifications and one that holds the lock: a session waiting for a lock hears nothing.
- * Each is asked now and then whether it still is what it was; after each loss the owner drains once.
+ * One connection receives the notifications and another holds the lock, as a session that waits for a lock receives
+ * nothing. Each connection is checked at intervals; after it was lost and is back, the owner drains once.
  */
 
 import { type Client, type Connection, connect, disconnect } from '#shared/postgres/postgres.ts';
@@ -35,14 +36,14 @@ const restShare = 3;
 const maxRestMs = 30;
 const heartbeatMs = 2_000;
 const deadlineMs = 2_000;
-/** a request that was not withdrawn is made again this often, so that a silent connection is noticed */
+/** the lock is requested again this often, so that a silent connection is noticed */
 const lockTimeoutMs = 10_000;
-const lockKey = '1886151019, 1'; // as in sql/004_capture.sql
-/** the lock timeout has passed, or the request was withdrawn */
+const lockKey = '1886151019, 1'; // the same in plank.ring, shared/sql/004_capture.sql
+/** SQLSTATEs: the lock timeout has passed; the request was withdrawn */
 const notGranted = new Set(['55P03', '57014']);
 
 type Mode = 'ringing' | 'polling' | 'returning';
-/** why the owner should drain: it was told to, it is its turn, or nobody said anything for long */
+/** why the owner should drain: a writer rang, it polls, or the safety interval has passed */
 export type Wake = 'ring' | 'poll' | 'safety';
 
 interface DoorbellOptions {
@@ -59,17 +60,17 @@ export class Doorbell {
   readonly #bell = new Bell();
   readonly #abort = new AbortController();
   #mode: Mode = 'returning';
-  #hearing = false;
+  #isListening = false;
   #loops: Promise<void>[] = [];
   #lastDrain = performance.now();
   #windowStart = performance.now();
   #windowCount = 0;
-  /** of drains that found something: how many there were, and their time */
+  /** drains of this window that found something: their number and total time */
   #windowDrains = 0;
   #windowDrainMs = 0;
   #busy = false;
   #lastCount = 0;
-  /** how long the last drain took that found something */
+  /** the duration of the last drain that found something */
   #lastDrainMs = 0;
   #bellClient: Client | undefined;
   #requestPid = 0;
@@ -80,7 +81,7 @@ export class Doorbell {
   }
 
   start(): void {
-    if (this.#options.wake === 'auto') this.#loops = [this.#hear(), this.#hold()];
+    if (this.#options.wake === 'auto') this.#loops = [this.#listenForRings(), this.#manageLock()];
   }
 
   async stop(): Promise<void> {
@@ -88,12 +89,12 @@ export class Doorbell {
     await Promise.all(this.#loops);
   }
 
-  /** Whether writers ring at this moment and are heard: then an idle listener costs the database nothing. */
+  /** Whether writers ring and their notifications arrive. Then an idle listener costs the database nothing. */
   get ringing(): boolean {
-    return this.#mode === 'ringing' && this.#hearing;
+    return this.#mode === 'ringing' && this.#isListening;
   }
 
-  /** Resolves when the log may have grown, at the latest after the safety interval; or on abort. */
+  /** Resolves when there may be changes to drain, at the latest after the safety interval; or on abort. */
   async wait(signal: AbortSignal): Promise<Wake> {
     if (this.#options.wake === 'poll') {
       await sleep(this.#pauseAfterEmpty(this.#options.pollIntervalMs), signal);
@@ -107,23 +108,25 @@ export class Doorbell {
     return (await this.#bell.wait(pause, signal)) ? 'ring' : 'poll';
   }
 
-  /** No pause behind a drain that found something: there may be more. */
+  /** No pause after a drain that found something: there may be more. */
   #pauseAfterEmpty(ms: number): number {
     return this.#lastCount > 0 ? 0 : ms;
   }
 
   /**
-   * A drain that found something rests three times as long as it took: fewer drains, each of more, leave the writers more of a
-   * machine and of a log's flushes that they share. (With 32 writers a drain and its publication cost 22 µs a change when drains
-   * rested as long as they took, and 15 µs when they rested up to twice as long. And a single writer's commits wait for the flush
-   * of each drain.) Where drains are slow, a pause between empty ones costs little latency and saves most of the work.
+   * After a drain that found something, a pause three times as long as the drain. Fewer and larger drains leave the
+   * writers more of the machine, and more of the WAL flushes that they share; the commits of a single writer wait for
+   * the flush of each drain. (With 32 writers, a drain and its publication cost 22 µs a change with a pause as long
+   * as the drain, and 15 µs with a pause up to twice as long.) After an empty drain, a pause of half as long as the
+   * last drain that found something, at most 2.5 ms: if drains are slow, that costs little latency and saves most of
+   * the work.
    */
   #pollingPause(): number {
     if (this.#lastCount > 0) return Math.min(maxRestMs, restShare * this.#lastDrainMs);
     return Math.min(maxPauseMs, Math.floor(this.#lastDrainMs)) / 2;
   }
 
-  /** Tells how many transactions a drain found, and how long it took: this decides whether writers should ring. */
+  /** Records how many transactions a drain found, and how long it took. This decides whether writers should ring. */
   drained(transactions: number, ms: number): void {
     const now = performance.now();
     this.#lastDrain = now;
@@ -138,7 +141,7 @@ export class Doorbell {
     if (elapsed < windowMs && this.#windowDrainMs < busyShare * windowMs) return;
     const perSecond = (this.#windowCount / elapsed) * 1_000;
     const share = this.#windowDrainMs / elapsed;
-    // as if each transaction were drained by itself, as it is when all ring: what rests do to the share is not to count
+    // the share if each transaction were drained by itself, as while ringing; pauses between drains must not lower it
     const ringingShare = this.#windowDrains === 0 ? 0 : (share * this.#windowCount) / this.#windowDrains;
     this.#windowStart = now;
     this.#windowCount = 0;
@@ -150,9 +153,11 @@ export class Doorbell {
     else if (this.#mode === 'returning' && this.#busy) this.#withdraw();
   }
 
-  /** A request that a long transaction keeps waiting makes everybody else notify: not while they are many. */
+  /**
+   * While a long transaction keeps the lock request waiting, all other writers notify. Busy writers must not have to.
+   */
   #withdraw(): void {
-    // asked again while it is busy; else the request ends by its timeout
+    // if this fails, the next window tries again, or the request ends by its timeout
     if (this.#requestPid > 0)
       this.#bellClient?.query('select pg_cancel_backend($1)', [this.#requestPid]).catch(() => {});
   }
@@ -161,17 +166,20 @@ export class Doorbell {
     if (mode === this.#mode) return;
     this.#mode = mode;
     this.#options.metrics.ringing.set(mode === 'ringing' ? 1 : 0);
-    this.#options.log.debug({ mode }, 'doorbell');
+    this.#options.log.debug({ mode }, 'the doorbell changed its mode');
     this.#modeChanged.ring();
     this.#bell.ring();
   }
 
-  /** Listens for notifications, for ever: on each (re)connection the owner drains, for what was missed meanwhile. */
-  async #hear(): Promise<void> {
-    await this.#connected(
+  /**
+   * Listens for notifications until stopped. The owner drains after each (re)connection, for what was missed without
+   * one.
+   */
+  async #listenForRings(): Promise<void> {
+    await this.#keepConnected(
       'plank listener (bell)',
       deadlineMs,
-      'lost the notifications, polling until they are back',
+      'lost the connection for notifications, polling until it is back',
       async ({ client }, signal) => {
         client.on('notification', () => {
           this.#options.metrics.rings.inc();
@@ -179,7 +187,7 @@ export class Doorbell {
         });
         await client.query('listen plank');
         this.#bellClient = client;
-        this.#hearing = true;
+        this.#isListening = true;
         this.#bell.ring();
         for (;;) {
           await sleep(heartbeatMs, signal);
@@ -190,42 +198,42 @@ export class Doorbell {
             () => new Error('the listening connection is silent'),
           );
           if (rows.length === 0)
-            throw new Error('the server forgot that this connection listens (a pooler in between?)');
+            throw new Error('the connection no longer listens; is there a pooler before Postgres?');
         }
       },
       () => {
         this.#bellClient = undefined;
-        this.#hearing = false;
+        this.#isListening = false;
         this.#bell.ring();
       },
     );
   }
 
-  /** Takes and gives the lock as the mode asks for, for ever. */
-  async #hold(): Promise<void> {
-    await this.#connected(
+  /** Takes and releases the lock as the mode requires, until stopped. */
+  async #manageLock(): Promise<void> {
+    await this.#keepConnected(
       'plank listener (lock)',
       0,
-      'lost the doorbell lock',
+      'lost the connection for the doorbell lock',
       async ({ client }, signal) => {
-        const ask = (sql: string, ms = deadlineMs) =>
-          withDeadlineOr(client.query(sql), ms, () => new Error('the connection of the doorbell lock is silent'));
-        await ask(`set lock_timeout = ${lockTimeoutMs}`);
-        const { pid } = (await ask('select pg_backend_pid() as pid')).rows[0] as { pid: number };
-        await this.#evictFormerHolder(ask);
+        const run = (sql: string, ms = deadlineMs) =>
+          withDeadlineOr(client.query(sql), ms, () => new Error('the connection for the doorbell lock is silent'));
+        await run(`set lock_timeout = ${lockTimeoutMs}`);
+        const { pid } = (await run('select pg_backend_pid() as pid')).rows[0] as { pid: number };
+        await this.#evictFormerHolder(run);
         for (;;) {
           signal.throwIfAborted();
           if (this.#mode === 'returning') {
             this.#requestPid = pid;
-            const lock = ask(`select pg_advisory_lock(${lockKey})`, lockTimeoutMs + deadlineMs);
+            const lock = run(`select pg_advisory_lock(${lockKey})`, lockTimeoutMs + deadlineMs);
             const granted = await this.#granted(lock, signal);
             this.#requestPid = 0;
             if (granted) this.#set('ringing');
             else if (this.#busy) this.#set('polling');
           } else {
-            if (this.#mode === 'polling') await ask('select pg_advisory_unlock_all()');
+            if (this.#mode === 'polling') await run('select pg_advisory_unlock_all()');
             const changed = await this.#modeChanged.wait(heartbeatMs, signal);
-            if (!changed && !signal.aborted) await ask('select');
+            if (!changed && !signal.aborted) await run('select');
           }
         }
       },
@@ -236,7 +244,7 @@ export class Doorbell {
     );
   }
 
-  /** False when the wait for the lock is to be thought over. Rejects when the signal aborts. */
+  /** Whether the lock was granted; false after its timeout or a withdrawn request. Rejects when the signal aborts. */
   async #granted(lock: Promise<unknown>, signal: AbortSignal): Promise<boolean> {
     const aborted = Promise.withResolvers<never>();
     const onAbort = () => aborted.reject(signal.reason);
@@ -252,11 +260,14 @@ export class Doorbell {
     }
   }
 
-  /** Keeps one connection for `work`, which runs until its signal aborts; connects again after a failure, until stopped. */
-  async #connected(
+  /**
+   * Keeps one connection for `work`, which runs until its signal aborts. Connects again after a failure, until
+   * stopped.
+   */
+  async #keepConnected(
     applicationName: string,
     statementTimeoutMs: number,
-    trouble: string,
+    lostMessage: string,
     work: (connection: Connection, signal: AbortSignal) => Promise<never>,
     onLost: () => void,
   ): Promise<void> {
@@ -271,7 +282,7 @@ export class Doorbell {
           if (performance.now() - since > 5_000) backoff.reset();
         });
       } catch (error) {
-        if (!stopped.aborted) this.#options.log.warn({ err: error }, trouble);
+        if (!stopped.aborted) this.#options.log.warn({ err: error }, lostMessage);
       }
       onLost();
       if (connection) await disconnect(connection.client);
@@ -280,14 +291,16 @@ export class Doorbell {
   }
 
   /**
-   * A former leader that is paused still holds the lock: writers ring, which is right but slow under load, and this one
-   * would poll for ever. It leads no more, so its session is ended (allowed for the same role).
+   * A former leader that is paused still holds the lock. Then writers ring, which is correct but slow under load, and
+   * this listener would poll forever. It no longer leads, so its session is ended, which Postgres allows for the same
+   * role.
    */
-  async #evictFormerHolder(ask: (sql: string) => Promise<unknown>): Promise<void> {
-    await ask(
+  async #evictFormerHolder(run: (sql: string) => Promise<unknown>): Promise<void> {
+    await run(
       `select pg_terminate_backend(pid) from pg_locks
-         where locktype = 'advisory' and classid = 1886151019 and objid = 1 and objsubid = 2 and mode = 'ExclusiveLock' and granted
-           and database = (select oid from pg_database where datname = current_database()) and pid <> pg_backend_pid()`,
+         where locktype = 'advisory' and classid = 1886151019 and objid = 1 and objsubid = 2
+           and mode = 'ExclusiveLock' and granted and pid <> pg_backend_pid()
+           and database = (select oid from pg_database where datname = current_database())`,
     ).catch((error: Error) =>
       this.#options.log.debug({ err: error }, 'could not end the session of the former leader'),
     );

@@ -1,25 +1,25 @@
 /**
- * How long a drain may take. One that takes longer is given up, as its connection may be silent, and the next, on another
- * connection, gets twice as long: a large one comes to its end so. Nothing else makes it longer: for as long, a connection that
- * fell silent would go unnoticed.
+ * How long a drain may take. A drain that takes longer is cancelled, as its connection may be silent. The next one,
+ * on another connection, gets twice as long, so that a large drain succeeds in the end. Only such a cancellation
+ * raises the deadline: until the deadline has passed, a silent connection goes unnoticed.
  */
 
-const leastMs = 4_000;
-const mostMs = 600_000;
+const minMs = 4_000;
+const maxMs = 600_000;
 
 export class DrainDeadline {
-  #ms = leastMs;
+  #ms = minMs;
 
   get ms(): number {
     return this.#ms;
   }
 
-  /** One that failed sooner was not too long. */
+  /** Raises the deadline, unless the drain failed so early that the deadline was not the reason. */
   failed(afterMs: number): void {
-    if (afterMs > this.#ms / 2) this.#ms = Math.min(mostMs, this.#ms * 2);
+    if (afterMs > this.#ms / 2) this.#ms = Math.min(maxMs, this.#ms * 2);
   }
 
   succeeded(): void {
-    this.#ms = leastMs;
+    this.#ms = minMs;
   }
 }

@@ -1,15 +1,18 @@
-/** Keeps the gauges up to date that only the leader knows: what waits in the outbox, what log and stream hold. */
+/** Updates the gauges that only the leader knows: what waits in the outbox, and what the log and the stream hold. */
 import type { Publisher } from '#shared/log/fanout.ts';
 import type { Pool } from '#shared/postgres/postgres.ts';
 import type { Log } from '#shared/process/logger.ts';
 import type { ListenerMetrics } from '#shared/process/metrics.ts';
-import { sleep } from '#shared/waiting.ts';
+import { every } from '#shared/waiting.ts';
 import type { Publishing } from './publishing.ts';
 
-/** less than the pool keeps an idle connection for, so that it is the same one each time */
+/** shorter than the pool keeps an idle connection, so that each look uses the same one */
 const everyMs = 1_000;
 
-/** Runs until the signal aborts; from then on, and while nobody answers, the gauges are absent. */
+/**
+ * Runs until the signal aborts. Gauges whose values are not known are absent: after that, and while a server does not
+ * answer.
+ */
 export async function keepGauges(options: {
   pool: Pool;
   publisher: Publisher;
@@ -19,12 +22,17 @@ export async function keepGauges(options: {
   signal: AbortSignal;
 }): Promise<void> {
   const { metrics, publishing, log, signal } = options;
-  while (!signal.aborted) {
-    metrics.streamLag.set(publishing.lag);
-    const failures = await Promise.all([lookAtLog(options), lookAtStream(options)]);
-    for (const err of failures) if (err && !signal.aborted) log.debug({ err }, 'could not look at what gauges show');
-    await sleep(everyMs, signal);
-  }
+  const onError = (err: Error) => log.debug({ err }, 'could not read the values of gauges');
+  await every(
+    everyMs,
+    signal,
+    async () => {
+      metrics.streamLag.set(publishing.lag);
+      const failures = await Promise.all([lookAtLog(options), lookAtStream(options)]);
+      for (const error of failures) if (error && !signal.aborted) onError(error);
+    },
+    onError,
+  );
   for (const gauge of [metrics.streamLag, ...logGauges(metrics), ...streamGauges(metrics)]) gauge.remove();
 }
 
@@ -40,7 +48,7 @@ const logGauges = (metrics: ListenerMetrics) =>
 
 const streamGauges = (metrics: ListenerMetrics) => [metrics.streamEntries, metrics.streamBytes] as const;
 
-/** Resolves with why the numbers are not known. */
+/** Resolves with the error if Postgres did not answer. */
 async function lookAtLog({ pool, metrics }: { pool: Pool; metrics: ListenerMetrics }): Promise<Error | null> {
   const gauges = logGauges(metrics);
   try {
@@ -55,7 +63,7 @@ async function lookAtLog({ pool, metrics }: { pool: Pool; metrics: ListenerMetri
   }
 }
 
-/** Resolves with why the numbers are not known. */
+/** Resolves with the error if Redis did not answer. */
 async function lookAtStream({
   publisher,
   metrics,

@@ -1,4 +1,4 @@
-/** The listener's own small HTTP server, for operators: /health, /health/live, /health/ready and /metrics. */
+/** The listener's HTTP server for operators: /health, /health/live, /health/ready and /metrics. */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo, Server as TcpServer } from 'node:net';
 import type { Registry } from 'prom-client';
@@ -9,7 +9,7 @@ interface OpsOptions {
   host: string;
   port: number;
   registry: Registry;
-  /** what /health says; `ready` decides its status */
+  /** the content of /health; its status is 200 if `ready`, else 503 */
   health: () => { ready: boolean; [field: string]: unknown };
 }
 

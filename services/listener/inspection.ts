@@ -1,13 +1,16 @@
-/** Looks, while this listener leads, whether attached tables are captured as they should be, and says what is wrong in words. */
+/**
+ * Runs plank.check() now and then while this listener leads, and logs what is wrong with the capture of attached
+ * tables.
+ */
 
 import { limited, type Pool } from '#shared/postgres/postgres.ts';
 import type { Log } from '#shared/process/logger.ts';
 import type { ListenerMetrics } from '#shared/process/metrics.ts';
-import { sleep } from '#shared/waiting.ts';
+import { every } from '#shared/waiting.ts';
 
 const everyMs = 60_000;
 
-/** Runs until the signal aborts. A problem is logged when it appears, not each time it is seen. */
+/** Runs until the signal aborts. A problem is logged when it appears, not each time it is found again. */
 export async function inspectCapture(options: {
   pool: Pool;
   log: Log;
@@ -17,8 +20,10 @@ export async function inspectCapture(options: {
   const { pool, log, metrics, signal } = options;
   await warnOfRestoredDump(pool, log);
   let known = new Set<string>();
-  while (!signal.aborted) {
-    try {
+  await every(
+    everyMs,
+    signal,
+    async () => {
       const { rows } = await pool.query<{ name: string; problem: string }>(
         limited(5_000, 'select name, problem from plank.check()'),
       );
@@ -27,11 +32,9 @@ export async function inspectCapture(options: {
         if (!known.has(problem)) log.error({ table: name, problem }, 'a table is not captured as it should be');
       }
       known = new Set(rows.map((row) => row.problem));
-    } catch (error) {
-      if (!signal.aborted) log.debug({ err: error }, 'could not look at the capture');
-    }
-    await sleep(everyMs, signal);
-  }
+    },
+    (err) => log.debug({ err }, 'could not run plank.check()'),
+  );
 }
 
 async function warnOfRestoredDump(pool: Pool, log: Log): Promise<void> {
@@ -45,6 +48,6 @@ async function warnOfRestoredDump(pool: Pool, log: Log): Promise<void> {
         'this database is a restored dump: run "select * from plank.check()", and attach its tables again',
       );
   } catch (error) {
-    log.debug({ err: error }, 'could not ask whether this database is a restored dump');
+    log.debug({ err: error }, 'could not find out whether this database is a restored dump');
   }
 }

@@ -1,12 +1,12 @@
 /**
  * One listener. Any number may run; one leads.
  *
- *   standby   asks for the lead now and then; gets it when no other holds a valid lease.
- *   leading   wakes (doorbell) → drains (sequencer) → publishes (publishing). The next drain runs while the last batch is
- *             published. Leads until it is stopped, is deposed or loses its connection; then it is a standby again.
+ *   standby   tries to take the lead at intervals; succeeds when no other listener holds a valid lease.
+ *   leading   wakes (doorbell) → drains (sequencer) → publishes (publishing). The next drain runs while the last batch
+ *             is published. Leads until it is stopped, is deposed or loses its connection; then it is a standby again.
  *
- * Changes are published only after their drain has committed. What a dead leader drained and did not publish, the next one
- * finds in the log.
+ * Changes are published only after their drain has committed. If a leader dies between the two, the next leader finds
+ * the changes in the log.
  */
 import { type Bus, LocalBus } from '#shared/bus/bus.ts';
 import type { ListenerState } from '#shared/bus/node-state.ts';
@@ -29,13 +29,13 @@ import { Publishing } from './publishing.ts';
 import { keepRetention } from './retention.ts';
 import { Deposed, type Drained, type Lead, Sequencer } from './sequencer.ts';
 
-/** a fan-out that did not take a batch is tried again this often, besides with every new batch */
+/** publishing that failed is tried again at this interval, and with every new batch */
 const publishRetryMs = 500;
-/** drains wait this long for the batch before theirs; behind a fan-out that is slower they go on, and it catches up later */
+/** a drain waits at most this long for the batch before to be published; publishing then catches up later */
 const publishPatienceMs = 200;
-/** how much longer than the lease Postgres may be silent before a listener is not well */
+/** a listener is degraded when Postgres has been silent for this much longer than the lease */
 const contactGraceMs = 1_000;
-/** what runs beside the drains gets this long to end with the lead: on a silent connection it may take minutes */
+/** how long the chores of a lead have to end with it; on a silent connection they may take minutes */
 const endingMs = 2_000;
 
 export class Listener implements Service {
@@ -44,19 +44,22 @@ export class Listener implements Service {
   readonly #log: Log;
   readonly #metrics: ListenerMetrics;
   readonly #pool: Pool;
-  /** for what is asked again and again: the server gives it up, and before we do, or its sessions would grow in number while it is slow */
+  /**
+   * for repeated short queries. The server cancels them before this process gives up; otherwise sessions would pile
+   * up on a slow server.
+   */
   readonly #watchPool: Pool;
   readonly #roster: Roster;
   readonly #abort = new AbortController();
   readonly #firstContact = Promise.withResolvers<void>();
-  /** names this process in the lead row; a restarted one is another */
+  /** names this process in plank.leader; a restarted process gets another name */
   readonly #holder: string;
   #running: Promise<void> | undefined;
   readonly #drainDeadline = new DrainDeadline();
   #term = 0;
   #headSeq = 0;
   #epoch = 0;
-  /** when Postgres last answered what this listener lives by: the lead it has, or wants. Of performance.now() */
+  /** when Postgres last answered about the lead that this listener has or tries to take, as performance.now() */
   #contactAt = 0;
   #state: 'starting' | 'standby' | 'leading' | 'disconnected' | 'stopped' = 'starting';
 
@@ -113,20 +116,20 @@ export class Listener implements Service {
   }
 
   /**
-   * What it says of itself at /health: as a leader, whether it still holds the lead; as a standby, whether it could take it. `silent_ms`:
-   * since Postgres last answered one of these; above the lease, another may lead.
+   * The content of /health: whether a leader still holds the lead, or a standby could take it. `silent_ms`: the time
+   * since Postgres last answered about the lead; above the lease, another listener may lead.
    */
   health(): { ready: boolean; node: string; state: string; silent_ms: number; reason?: string } {
     const state = this.#state;
     const silentMs = Math.round(this.#silentMs);
-    const said = { node: this.#config.NODE_NAME, state, silent_ms: silentMs };
+    const status = { node: this.#config.NODE_NAME, state, silent_ms: silentMs };
     if (state !== 'leading' && state !== 'standby')
-      return { ready: false, ...said, reason: 'it has no session in Postgres' };
-    if (silentMs <= this.#config.LEASE_MS + contactGraceMs) return { ready: true, ...said };
-    return { ready: false, ...said, reason: `Postgres has not answered it for ${Math.round(silentMs / 1_000)} s` };
+      return { ready: false, ...status, reason: 'it has no session in Postgres' };
+    if (silentMs <= this.#config.LEASE_MS + contactGraceMs) return { ready: true, ...status };
+    return { ready: false, ...status, reason: `Postgres has not answered it for ${Math.round(silentMs / 1_000)} s` };
   }
 
-  /** Resolves when this listener leads or stands by. */
+  /** Resolves when this listener leads or is a standby. */
   readonly start = once(async () => {
     this.#running = this.#run();
     await Promise.race([this.#firstContact.promise, this.#running]);
@@ -151,7 +154,7 @@ export class Listener implements Service {
         await this.#contend(sequencer);
         backoff.reset();
       } catch (error) {
-        if (error instanceof Deposed) this.#log.warn({ reason: error.message }, 'this lead is over, standing by');
+        if (error instanceof Deposed) this.#log.warn({ reason: error.message }, 'the lead is over, standing by');
         else if (!signal.aborted) {
           this.#state = 'disconnected';
           this.#log.warn({ err: error }, 'lost the database, trying again');
@@ -169,7 +172,7 @@ export class Listener implements Service {
       const lead = await sequencer.lead(this.#holder);
       this.#contactAt = performance.now();
       if (lead) {
-        await this.#leadOn(sequencer, lead);
+        await this.#runLead(sequencer, lead);
         return;
       }
       if (this.#state !== 'standby') this.#log.info('standing by');
@@ -180,7 +183,7 @@ export class Listener implements Service {
     }
   }
 
-  async #leadOn(sequencer: Sequencer, lead: Lead): Promise<void> {
+  async #runLead(sequencer: Sequencer, lead: Lead): Promise<void> {
     const log = this.#log.child({ term: lead.term });
     const metrics = this.#metrics;
     const over = new AbortController();
@@ -214,9 +217,9 @@ export class Listener implements Service {
     const gauges = keepGauges({ pool: this.#watchPool, publisher: this.#publisher, publishing, log, metrics, signal });
     const everyMs = this.#config.CANARY_INTERVAL_MS;
     const canaries = sendCanaries({ pool: this.#watchPool, everyMs, log, metrics, signal });
-    // one publication at a time, each behind the one before; only being deposed makes one reject
+    // one publication at a time, in order; it rejects only when this listener is deposed
     let published: Promise<void> = Promise.resolve();
-    const handOver = (work: () => Promise<void>) => {
+    const enqueue = (work: () => Promise<void>) => {
       published = published.then(work).catch((error: Error) => over.abort(error));
     };
 
@@ -225,18 +228,18 @@ export class Listener implements Service {
     this.#epoch = lead.epoch;
     metrics.leader.set(1);
     metrics.term.set(lead.term);
-    this.#sawHead(lead.headSeq);
+    this.#recordHead(lead.headSeq);
     metrics.heartbeat.setToCurrentTime();
     log.info({ epoch: lead.epoch, headSeq: lead.headSeq }, 'leading');
     doorbell.start();
     this.#firstContact.resolve();
-    handOver(() => publishing.catchUp());
+    enqueue(() => publishing.catchUp());
     const retries = (async () => {
       for (;;) {
         await sleep(publishRetryMs, signal);
         if (signal.aborted) return;
         await published;
-        if (publishing.behind && !signal.aborted) handOver(() => publishing.catchUp());
+        if (publishing.behind && !signal.aborted) enqueue(() => publishing.catchUp());
       }
     })();
     try {
@@ -255,13 +258,13 @@ export class Listener implements Service {
         const transactions = drained.kind === 'changes' ? drained.transactions : drained.kind === 'backlog' ? 1 : 0;
         doorbell.drained(transactions, ms);
         if (drained.kind === 'nothing') continue;
-        // gateways that see nothing new in the fan-out look into the log, so nobody is to wait for it
-        if (!(await settlesWithin(published, publishPatienceMs))) publishing.leave(drained.lastSeq);
-        else if (drained.kind === 'changes') handOver(() => publishing.publish(drained, drainedAtMs));
-        else handOver(() => publishing.catchUp(drained.lastSeq));
+        // nothing waits for a slow fan-out: gateways that get nothing new from it read the log
+        if (!(await settlesWithin(published, publishPatienceMs))) publishing.leaveToCatchUp(drained.lastSeq);
+        else if (drained.kind === 'changes') enqueue(() => publishing.publish(drained, drainedAtMs));
+        else enqueue(() => publishing.catchUp(drained.lastSeq));
       }
       if (!this.#abort.signal.aborted) throw signal.reason;
-      // what is not there by then, the next leader finds in the log
+      // the next leader finds in the log what is not published by then
       await settlesWithin(published, endingMs);
       await sequencer.resign(lead.term).catch((error: Error) => log.debug({ err: error }, 'could not resign'));
     } finally {
@@ -270,9 +273,9 @@ export class Listener implements Service {
       metrics.leader.set(0);
       metrics.ringing.set(0);
       metrics.heartbeat.remove();
-      // what is left of them then can do no harm: the term is over
-      const rest = [lease, retention, inspection, gauges, canaries, retries, published];
-      await settlesWithin(Promise.all([doorbell.stop(), ...rest]), endingMs);
+      // those that have not ended by then are harmless, as the term is over
+      const chores = [lease, retention, inspection, gauges, canaries, retries, published];
+      await settlesWithin(Promise.all([doorbell.stop(), ...chores]), endingMs);
     }
   }
 
@@ -294,14 +297,14 @@ export class Listener implements Service {
     if (drained.kind === 'nothing') return;
     if (wake === 'safety') metrics.safetyFinds.inc();
     const count = drained.lastSeq - this.#headSeq;
-    this.#sawHead(drained.lastSeq);
+    this.#recordHead(drained.lastSeq);
     metrics.drained.inc(count);
     metrics.drainEvents.observe(count);
     if (drained.kind === 'backlog') return;
     metrics.captureToDrain.observe(Math.max(0, Date.now() - drained.firstAtMs) / 1_000);
   }
 
-  #sawHead(seq: number): void {
+  #recordHead(seq: number): void {
     this.#headSeq = seq;
     this.#metrics.headSeq.set(seq);
   }

@@ -1,4 +1,4 @@
-/** The listener process: wiring only. */
+/** The listener process: wires its parts together. */
 
 import { RedisBus } from '#shared/bus/bus-redis.ts';
 import { RedisPublisher } from '#shared/log/fanout-redis.ts';

@@ -1,8 +1,8 @@
 /**
- * Puts drained changes into the fan-out, in order and without gaps. Only committed changes come here. When the fan-out lacks
- * some (a takeover, a failure, an emptied Redis), or there were too many to hand over at once, they are read from the log:
- * the same bytes with the same seqs. A fan-out that does not answer holds nobody up: gateways read the log, and this tries
- * again on the next call.
+ * Publishes drained changes to the fan-out, in order and without gaps. Only committed changes come here. If the
+ * fan-out lacks some (after a takeover, a failure, an emptied Redis), or a drain was too large to be returned, the
+ * changes are read from the log: the same bytes with the same seqs. A fan-out that does not answer blocks nobody:
+ * gateways read the log, and the next call tries again.
  */
 import { type Batch, batchesOf, packBatches } from '#shared/log/batch.ts';
 import type { Publisher } from '#shared/log/fanout.ts';
@@ -11,7 +11,7 @@ import type { Log } from '#shared/process/logger.ts';
 import type { ListenerMetrics } from '#shared/process/metrics.ts';
 import { type Changes, Deposed, type Lead } from './sequencer.ts';
 
-/** what an empty fan-out is begun with: enough for gateways to go on without reading the log */
+/** how many changes an empty fan-out gets first: enough for gateways to continue without reading the log */
 const freshHistory = 10_000;
 
 export class Publishing {
@@ -20,20 +20,20 @@ export class Publishing {
   readonly #log: Log;
   readonly #metrics: ListenerMetrics;
   readonly #lead: Lead;
-  /** the last seq known to be in the fan-out; null: ask it */
+  /** the last seq known to be in the fan-out; null: not known, ask the fan-out */
   #publishedSeq: number | null = null;
-  /** what was there when that was known last */
+  /** the last value of `#publishedSeq` that was known */
   #reachedSeq: number;
   #headSeq: number;
-  /** what the fan-out lacks has gone from the log too: it is to be begun anew, behind that */
-  #beginsAnew = false;
+  /** The missing changes are no longer in the log either. The stream starts over after them. */
+  #startsOver = false;
   readonly #beginEpoch: (above: number, at: number | null) => Promise<void>;
 
   constructor(options: {
     publisher: Publisher;
     reader: LogReader;
     lead: Lead;
-    /** begins an epoch above that number, behind the seq `at`, or the newest */
+    /** begins an epoch with a number above `above`, after the seq `at` (null: the newest) */
     beginEpoch: (above: number, at: number | null) => Promise<void>;
     log: Log;
     metrics: ListenerMetrics;
@@ -53,31 +53,34 @@ export class Publishing {
     return this.#publishedSeq !== this.#headSeq;
   }
 
-  /** Events that were drained and are not in the fan-out, as far as that is known. */
+  /** How many drained changes are not in the fan-out, as far as is known. */
   get lag(): number {
     return this.#headSeq - this.#reachedSeq;
   }
 
   /**
-   * Publishes what was drained, directly behind what was handed over before, at that time (ms since 1970). Throws Deposed; other
-   * failures leave it `behind`.
+   * Publishes the changes of the latest drain, made at `drainedAtMs` (ms since 1970). Throws Deposed; after other
+   * failures it is `behind`.
    */
   async publish({ firstSeq, lastSeq, packed }: Changes, drainedAtMs: number): Promise<void> {
-    this.leave(lastSeq);
+    this.leaveToCatchUp(lastSeq);
     if (this.#publishedSeq !== firstSeq - 1) return this.catchUp();
     await this.#attempt(async () => {
       if (!(await this.#put(batchesOf(this.#lead.epoch, firstSeq, packed, drainedAtMs), true))) await this.#catchUp();
     });
   }
 
-  /** Tells of changes up to a seq that were drained and are not handed over: `catchUp` will find them in the log. */
-  leave(headSeq: number): void {
+  /**
+   * Records that changes up to `headSeq` were drained. `catchUp` will read from the log those that were not
+   * published.
+   */
+  leaveToCatchUp(headSeq: number): void {
     this.#headSeq = Math.max(this.#headSeq, headSeq);
   }
 
-  /** Brings the fan-out up to `headSeq` (or what was handed over), from the log. Throws Deposed. */
+  /** Publishes from the log everything up to `headSeq`, or to the latest drain that is known. Throws Deposed. */
   async catchUp(headSeq = 0): Promise<void> {
-    this.leave(headSeq);
+    this.leaveToCatchUp(headSeq);
     await this.#attempt(() => this.#catchUp());
   }
 
@@ -85,10 +88,10 @@ export class Publishing {
     if (this.#publishedSeq === null) {
       await this.#mustBeOurs();
       this.#publishedSeq = await this.#publisher.lastSeq(this.#lead.epoch);
-      // what it has taken and not said so in time
+      // changes that the fan-out took without answering in time
       if (this.#publishedSeq) this.#metrics.published.inc(Math.max(0, this.#publishedSeq - this.#reachedSeq));
     }
-    if (this.#publishedSeq === null || this.#beginsAnew) {
+    if (this.#publishedSeq === null || this.#startsOver) {
       const { oldest } = await this.#reader.extent();
       this.#publishedSeq = Math.max(oldest - 1, this.#headSeq - freshHistory);
     }
@@ -101,9 +104,10 @@ export class Publishing {
   }
 
   /**
-   * The fan-out never has what the log has not, nor anything of a later epoch or term than the one that leads. If it has, it holds another
-   * history (of a database that was dropped, or restored to an earlier state), and this one gets an epoch that is later than that.
-   * The log is read behind the fan-out, so that what a former leader of this history publishes late is found in it.
+   * The fan-out never holds a change that the log lacks, nor anything of a later epoch or term than this lead's. If
+   * it does, it holds another history (of a database that was dropped, or restored to an earlier state), and this
+   * history gets a later epoch. The log is read after the fan-out, so that it contains whatever a former leader of
+   * this history publishes late.
    */
   async #mustBeOurs(): Promise<void> {
     const head = await this.#publisher.head();
@@ -115,9 +119,9 @@ export class Publishing {
     await this.#otherHistory(head.epoch, { head, newest });
   }
 
-  /** Throws Deposed: the lead is to be taken anew, in the new epoch. */
+  /** Begins a new epoch. Always throws Deposed: the lead must be taken again, in that epoch. */
   async #otherHistory(epoch: number, data: object): Promise<never> {
-    // what this lead has given within the same epoch, the other history may have given to other changes
+    // within the same epoch, the other history may have given this lead's seqs to other changes
     await this.#beginEpoch(epoch, epoch === this.#lead.epoch ? this.#lead.headSeq : null);
     this.#log.warn(data, 'the fan-out holds another history, beginning a new epoch');
     throw new Deposed('the fan-out holds another history, a new epoch begins');
@@ -131,19 +135,20 @@ export class Publishing {
       if (error instanceof Deposed) throw error;
       this.#metrics.publishFailures.inc();
       if (error instanceof PositionGone) {
-        this.#beginsAnew = true;
-        this.#log.warn({ err: error }, 'the log was trimmed before the fan-out had it: it begins anew');
+        this.#startsOver = true;
+        this.#log.warn({ err: error }, 'the log was purged before the fan-out had it, starting the stream over');
       } else this.#log.debug({ err: error }, 'the fan-out did not take a batch');
     }
   }
 
   /**
-   * False: the fan-out lacks what comes before; `#publishedSeq` then says from where on. `isFresh`: drained just now, and tried for the first
-   * time, so that nobody can have published it.
+   * Returns false if the fan-out lacks changes before these batches; `#publishedSeq` is then the last one that it
+   * has. `isFresh`: the batches are of the latest drain and sent for the first time, so that nobody else can have
+   * published them.
    */
   async #put(batches: readonly Batch[], isFresh = false): Promise<boolean> {
     for (const batch of batches) {
-      const result = await this.#publisher.publish(batch, this.#lead.term, this.#beginsAnew);
+      const result = await this.#publisher.publish(batch, this.#lead.term, this.#startsOver);
       if (result.status === 'deposed') throw new Deposed('a later term has published');
       if (result.status === 'repeated' && isFresh)
         return this.#otherHistory(batch.epoch, { has: result.lastSeq, next: batch.firstSeq });
@@ -157,7 +162,7 @@ export class Publishing {
         this.#reachedSeq = result.lastSeq;
         return false;
       }
-      this.#beginsAnew = false;
+      this.#startsOver = false;
       this.#publishedSeq = batch.lastSeq;
       this.#reachedSeq = batch.lastSeq;
       this.#headSeq = Math.max(this.#headSeq, batch.lastSeq);

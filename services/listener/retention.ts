@@ -1,19 +1,21 @@
 /**
- * Forgets what is past the retention time or size, in batches with pauses, so that it never competes with a drain for long. A
- * round that the pool's server ends, as it takes too long, is begun again with a smaller batch, and never beside itself.
+ * Purges changes past the retention time or size, in batches with pauses, so that purging never competes with a drain
+ * for long. Postgres cancels a round that takes too long; the next round has a smaller batch. Rounds never overlap.
  */
 
 import type { Pool } from '#shared/postgres/postgres.ts';
 import type { ListenerConfig } from '#shared/process/config.ts';
 import type { Log } from '#shared/process/logger.ts';
 import type { ListenerMetrics } from '#shared/process/metrics.ts';
-import { sleep } from '#shared/waiting.ts';
+import { every } from '#shared/waiting.ts';
 
-/** rows that go in one round; fewer where that takes too long */
+/** rows deleted in one round; fewer if that takes too long */
 const maxBatch = 5_000;
 const minBatch = 50;
+/** between rounds while there is more to purge */
+const breathMs = 20;
 
-/** Runs until the signal aborts. A failure is logged and tried again on the next round. */
+/** Runs until the signal aborts. A failure is logged, and the next round tries again. */
 export async function keepRetention(options: {
   pool: Pool;
   term: number;
@@ -25,23 +27,24 @@ export async function keepRetention(options: {
   const { pool, term, config, log, metrics, signal } = options;
   const roundMs = Math.min(10_000, config.RETENTION_MS / 4);
   let batch = maxBatch;
-  while (!signal.aborted) {
-    let pauseMs = roundMs;
-    try {
-      const { rows } = await pool.query<{ gone: string }>('select plank.forget($1, $2, $3, $4) as gone', [
+  await every(
+    roundMs,
+    signal,
+    async () => {
+      const { rows } = await pool.query<{ deleted: string }>('select plank.purge($1, $2, $3, $4) as deleted', [
         term,
         `${config.RETENTION_MS} ms`,
         config.RETENTION_BYTES,
         batch,
       ]);
       batch = Math.min(maxBatch, batch * 2);
-      const gone = Number(rows[0]!.gone);
-      metrics.forgotten.inc(gone);
-      if (gone > 0) pauseMs = 20;
-    } catch (error) {
+      const deleted = Number(rows[0]!.deleted);
+      metrics.purged.inc(deleted);
+      return deleted > 0 ? breathMs : roundMs;
+    },
+    (err) => {
       batch = Math.max(minBatch, Math.floor(batch / 2));
-      if (!signal.aborted) log.warn({ err: error }, 'could not forget old changes, trying again');
-    }
-    await sleep(pauseMs, signal);
-  }
+      log.warn({ err }, 'could not purge old changes, trying again');
+    },
+  );
 }

@@ -1,11 +1,12 @@
 /**
- * The leader's connection: takes the lead, drains, renews. Everything that must be refused when another leads goes through
- * here, with the term. Statements are short and have a deadline on both ends; a silent connection counts as lost.
+ * The leader's connection: takes the lead, drains, renews the lease. Every statement that must fail when another
+ * listener leads goes through here, with the term. Statements are short and have a deadline on both ends; a silent
+ * connection counts as lost.
  */
 import { type Client, type Connection, connect, DatabaseError, disconnect } from '#shared/postgres/postgres.ts';
 import { withDeadlineOr } from '#shared/waiting.ts';
 
-/** Another listener leads with a later term, or the history is another: the lead is to be taken anew. */
+/** Another listener leads with a later term, or the history is another: the lead must be taken again. */
 export class Deposed extends Error {
   override readonly name = 'Deposed';
 }
@@ -13,25 +14,25 @@ export class Deposed extends Error {
 export interface Lead {
   term: number;
   epoch: number;
-  /** the last seq given so far */
+  /** the last seq that was given */
   headSeq: number;
 }
 
 export type Drained =
   | { kind: 'nothing' }
   | Changes
-  /** too many for one answer: to be read from the log, up to lastSeq */
+  /** too many changes for one answer: they must be read from the log, up to lastSeq */
   | { kind: 'backlog'; lastSeq: number };
 
-/** What a drain has given seqs to. */
+/** The changes that a drain gave seqs to. */
 export interface Changes {
   kind: 'changes';
   firstSeq: number;
   lastSeq: number;
   transactions: number;
-  /** when the first was captured, in ms since 1970 */
+  /** when the first of them was captured, in ms since 1970 */
   firstAtMs: number;
-  /** one behind the other, as they are in batches, behind room for a header; whoever publishes them may take it as it is */
+  /** in the format of batches, after room for a header (shared/log/batch.ts); the publisher may write into it */
   packed: Buffer;
 }
 
@@ -40,7 +41,7 @@ function deposedOr(error: unknown): never {
 }
 
 const renewTimeoutMs = 2_000;
-/** how long after a drain's deadline the server's word of it is waited for */
+/** how long after a drain's deadline the server has to report that it cancelled the drain */
 const silenceMs = 500;
 const drainLimit = 5_000;
 const drainSql = 'select * from plank.drain($1, $2, $3, $4)';
@@ -48,11 +49,11 @@ const drainSql = 'select * from plank.drain($1, $2, $3, $4)';
 export class Sequencer {
   readonly #connection: Connection;
   readonly #leaseMs: number;
-  /** how long the server lets a statement of this connection take */
+  /** the statement_timeout that is set on this connection */
   #statementTimeoutMs: number;
-  /** of the last drain */
+  /** the term of the last drain */
   #drainedTerm: number | undefined;
-  /** settles when the connection is free: one statement at a time */
+  /** resolves when the connection is free: one statement at a time */
   #turn: Promise<unknown> = Promise.resolve();
 
   private constructor(connection: Connection, leaseMs: number, statementTimeoutMs: number) {
@@ -61,7 +62,7 @@ export class Sequencer {
     this.#statementTimeoutMs = statementTimeoutMs;
   }
 
-  /** The server ends statements that take longer than `statementTimeoutMs`, until a drain has another deadline. */
+  /** The server cancels statements that take longer than `statementTimeoutMs`, until a drain sets another deadline. */
   static async connect(databaseUrl: string, leaseMs: number, statementTimeoutMs: number): Promise<Sequencer> {
     const connection = await connect(databaseUrl, {
       applicationName: 'plank listener',
@@ -75,7 +76,7 @@ export class Sequencer {
     return this.#connection.lost;
   }
 
-  /** The lead, or null while another holds a valid lease. */
+  /** Takes the lead; null while another listener holds a valid lease. */
   async lead(holder: string): Promise<Lead | null> {
     const { rows } = await this.#inTurn(renewTimeoutMs * 2, (client) =>
       client.query<{ term: string | null; epoch: number; next_seq: string }>(
@@ -89,15 +90,15 @@ export class Sequencer {
   }
 
   /**
-   * Gives the next seqs. What it returns is committed. Throws Deposed. The server gives it up at `deadlineMs`, so that the next one does
-   * not wait behind it; a little later the connection counts as silent.
+   * Gives the next seqs. The changes that it returns are committed. Throws Deposed. The server cancels the drain at
+   * `deadlineMs`, so that the next one does not wait behind it; half a second later the connection counts as silent.
    */
   async drain(term: number, deadlineMs = 30_000): Promise<Drained> {
     try {
       const [row] = await this.#inTurn(deadlineMs + silenceMs, async (client) => {
         if (deadlineMs !== this.#statementTimeoutMs) await client.query(`set statement_timeout = ${deadlineMs}`);
         this.#statementTimeoutMs = deadlineMs;
-        // how much the first of a term finds, and how long that takes, nobody knows
+        // the first drain of a term may find any amount and take long
         const holds = term !== this.#drainedTerm;
         return client.binaryRows('drain', drainSql, [term, drainLimit, `${this.#leaseMs} ms`, holds]);
       });
@@ -127,14 +128,14 @@ export class Sequencer {
     if (!rows[0]!.kept) throw new Deposed(`term ${term} is over`);
   }
 
-  /** Begins an epoch with a number above this one, behind the seq `at` or the newest. Throws Deposed. */
+  /** Begins an epoch with a number above `above`, after the seq `at` (null: the newest). Throws Deposed. */
   async beginEpoch(term: number, above: number, at: number | null): Promise<void> {
     await this.#inTurn(renewTimeoutMs, (client) =>
       client.query('select plank.begin_epoch($1, $2, $3)', [term, above, at]).catch(deposedOr),
     );
   }
 
-  /** Lets a standby take over at once. */
+  /** Gives the lead back, so that a standby takes over at once. */
   async resign(term: number): Promise<void> {
     await this.#inTurn(renewTimeoutMs, (client) => client.query('select plank.resign($1)', [term]));
   }
@@ -143,7 +144,7 @@ export class Sequencer {
     await disconnect(this.#connection.client);
   }
 
-  /** Runs one statement when the ones before it are done; from then on it has `deadlineMs`. */
+  /** Runs one statement after the ones before it. Its `deadlineMs` begins when it starts. */
   async #inTurn<T>(deadlineMs: number, work: (client: Client) => Promise<T>): Promise<T> {
     const before = this.#turn;
     const { promise, resolve } = Promise.withResolvers<void>();

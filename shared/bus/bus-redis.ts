@@ -1,37 +1,40 @@
-/** The bus through Redis pub/sub, on one Redis channel for each log. */
+/** The bus over Redis pub/sub, with one Redis channel for each log. */
 import type { Redis } from 'ioredis';
 import type { Log } from '../process/logger.ts';
 import { askRedis, commandTimeoutMs, openRedis } from '../redis.ts';
 import { once } from '../waiting.ts';
 import type { Bus } from './bus.ts';
 
-/** what is sent comes back at once; a connection that has brought nothing for so long is dead, whatever TCP says */
+/**
+ * each process receives its own messages at once; after this time without one, the connection is dead, whatever TCP
+ * says
+ */
 const silentMs = 2_000;
 
 export class RedisBus implements Bus {
   readonly #sending: Redis;
-  readonly #hearing: Redis;
+  readonly #receiving: Redis;
   readonly #channel: string;
   readonly #listeners = new Set<(message: unknown) => void>();
-  /** when the first was sent of what has not come back */
-  #unheardSince: number | undefined;
+  /** when the first message was sent of those that have not come back */
+  #missingSince: number | undefined;
 
   constructor(url: string, options: { name: string; log: Log }) {
-    // whoever reads or writes the stream says that Redis is silent; once is enough
+    // not logged here: the connections that read or write the stream log that Redis does not answer
     const quiet = options.log.child({}, { level: 'silent' });
     this.#channel = `{${options.name}}:bus`;
     this.#sending = openRedis(url, quiet);
-    this.#hearing = openRedis(url, quiet);
-    this.#hearing.on('ready', () => {
-      askRedis(this.#hearing, commandTimeoutMs, () => this.#hearing.subscribe(this.#channel)).catch(() => {});
+    this.#receiving = openRedis(url, quiet);
+    this.#receiving.on('ready', () => {
+      askRedis(this.#receiving, commandTimeoutMs, () => this.#receiving.subscribe(this.#channel)).catch(() => {});
     });
-    this.#hearing.on('message', (_channel: string, text: string) => {
-      this.#unheardSince = undefined;
+    this.#receiving.on('message', (_channel: string, text: string) => {
+      this.#missingSince = undefined;
       let message: unknown;
       try {
         message = JSON.parse(text);
       } catch {
-        return options.log.debug({ text: text.slice(0, 100) }, 'what came over the bus is not JSON');
+        return options.log.debug({ text: text.slice(0, 100) }, 'a message on the bus is not JSON');
       }
       for (const listener of this.#listeners) listener(message);
     });
@@ -39,10 +42,10 @@ export class RedisBus implements Bus {
 
   send(message: object): void {
     const text = JSON.stringify(message);
-    this.#unheardSince ??= performance.now();
-    if (performance.now() - this.#unheardSince > silentMs) {
-      this.#unheardSince = undefined;
-      this.#hearing.disconnect(true);
+    this.#missingSince ??= performance.now();
+    if (performance.now() - this.#missingSince > silentMs) {
+      this.#missingSince = undefined;
+      this.#receiving.disconnect(true);
     }
     askRedis(this.#sending, commandTimeoutMs, () => this.#sending.publish(this.#channel, text)).catch(() => {});
   }
@@ -54,6 +57,6 @@ export class RedisBus implements Bus {
 
   readonly stop = once(async () => {
     this.#sending.disconnect();
-    this.#hearing.disconnect();
+    this.#receiving.disconnect();
   });
 }

@@ -1,12 +1,12 @@
 /**
- * Ephemeral messages between the processes of one log: what each says of itself, and what operators ask of them. Every process
- * hears every message, its own too. Nobody resumes it: while the other side does not answer, messages are lost. Two
- * implementations, one contract suite.
+ * Ephemeral messages between the processes of one log: the status of each process, and operators' requests. Every
+ * process receives every message, its own too. Messages are not stored: while the bus does not work, they are lost.
+ * Two implementations, one contract suite.
  */
 export interface Bus {
   /** Never throws; the message may be lost. It must be plain JSON. */
   send(message: object): void;
-  /** What is heard may come from another version of Plank: look before you take. Returns how to stop listening. */
+  /** Messages may come from another version of Plank, so validate them. Returns a function that stops listening. */
   listen(listener: (message: unknown) => void): () => void;
   stop(): Promise<void>;
 }
@@ -17,7 +17,7 @@ export class LocalBus implements Bus {
 
   send(message: object): void {
     const text = JSON.stringify(message);
-    // as over a network: later, and a copy
+    // delivered later, and as a copy, as over a network
     setImmediate(() => {
       for (const listener of this.#listeners) listener(JSON.parse(text));
     });

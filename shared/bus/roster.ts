@@ -1,7 +1,7 @@
 /**
- * Who is there: each process says over the bus, once a second, what it is and how it fares, and hears the same of all others.
- * Also how one process asks the others for something and gets their answers. A view for operators and for spreading
- * connections; no guarantee of Plank's rests on it.
+ * The list of running processes: each process sends its status over the bus once a second, and receives the status of
+ * all others. It also carries requests from one process to others, and their answers. It serves operators and the
+ * balancing of connections; none of Plank's promises depends on it.
  */
 import { randomUUID } from 'node:crypto';
 import { z } from 'zod';
@@ -9,16 +9,16 @@ import type { Log } from '../process/logger.ts';
 import type { Bus } from './bus.ts';
 
 const everyMs = 1_000;
-/** who has been silent for so long is gone */
+/** a process that has sent nothing for this long is gone */
 const goneMs = 4_500;
-/** who has been silent for so long, without a goodbye, does not answer … */
+/** a process that has sent nothing for this long, and no goodbye, is reported as silent … */
 const silentMs = 3_000;
-/** … and is spoken of for so long */
+/** … for this long */
 const missedMs = 300_000;
 
-/** What every process says of itself; `state` is what its role adds. */
+/** The status of a process; `state` depends on its role. */
 const statusSchema = z.object({
-  /** of this run of the process: a restarted one is another */
+  /** identifies this run of the process; a restarted process has another one */
   instance: z.string(),
   node: z.string(),
   role: z.enum(['gateway', 'listener']),
@@ -32,7 +32,7 @@ export type NodeStatus = z.infer<typeof statusSchema>;
 const answerSchema = z.object({
   instance: z.string(),
   node: z.string(),
-  /** what was asked for, or why it was not to be had */
+  /** the answer, or `error` if there is none */
   body: z.unknown().optional(),
   error: z.string().optional(),
 });
@@ -44,7 +44,7 @@ const messageSchema = z.discriminatedUnion('type', [
   z.object({
     type: z.literal('ask'),
     id: z.string(),
-    /** of whom; null: of everybody */
+    /** the receiver; null: every process */
     instance: z.string().nullable(),
     what: z.string(),
     args: z.record(z.string(), z.unknown()),
@@ -74,7 +74,7 @@ export class Roster {
   readonly #asked = new Map<string, (answer: Answer) => void>();
   #timer: NodeJS.Timeout | undefined;
   #off: (() => void) | undefined;
-  /** when this process last heard itself, and since when without a pause */
+  /** when this process last received its own status, and since when without a gap */
   #heardSelfAt = performance.now();
   #hearsSince = this.#heardSelfAt;
 
@@ -89,21 +89,21 @@ export class Roster {
     this.announce();
   }
 
-  /** The others know at once. */
+  /** Sends a goodbye, so that the others need no timeout. */
   async stop(): Promise<void> {
     clearInterval(this.#timer);
     this.#send({ type: 'gone', instance: this.instance });
     this.#off?.();
   }
 
-  /** Says now, and not within a second, how this process fares. */
+  /** Sends the status now, and not only at the next second. */
   announce(): void {
     const status = this.#status();
     this.#nodes.set(this.instance, { status, heardAt: performance.now() });
     this.#send({ type: 'status', ...status });
   }
 
-  /** Everybody who has been heard lately, this process first to last by name. */
+  /** Every process that has sent its status recently, this one too, by name. */
   nodes(): NodeStatus[] {
     const now = performance.now();
     return [...this.#nodes.values()]
@@ -113,8 +113,8 @@ export class Roster {
   }
 
   /**
-   * Those that have fallen silent without a goodbye within the last five minutes, and that no other of the same name has replaced.
-   * None while this process hears nobody.
+   * Processes that stopped sending without a goodbye within the last five minutes, unless another process of the same
+   * name replaced them. None while this process receives nothing itself.
    */
   silent(): { status: NodeStatus; silentMs: number }[] {
     const now = performance.now();
@@ -125,25 +125,25 @@ export class Roster {
       .sort((a, b) => byName(a.status, b.status));
   }
 
-  /** For how long this process has not even heard itself, in ms: the bus does not work. 0: it does. */
+  /** For how long this process has not even received its own status, in ms: the bus does not work. 0: it works. */
   get deafMs(): number {
     const ms = performance.now() - this.#heardSelfAt;
     return ms >= silentMs ? Math.round(ms) : 0;
   }
 
-  /** When this process was heard last, of performance.now(); null: it is not known. */
+  /** When the status of that process last arrived, as performance.now(); null: never. */
   heardAt(instance: string): number | null {
     return this.#nodes.get(instance)?.heardAt ?? null;
   }
 
-  /** Answers what others ask by this name; what it throws is the answer's `error`. */
+  /** Answers requests of this name. An error that the handler throws becomes the answer's `error`. */
   handle(what: string, handler: Handler): void {
     this.#handlers.set(what, handler);
   }
 
   /**
-   * Asks one process (`instance`), or with null all that know an answer, this one too. Resolves with the answers that came within
-   * `waitMs`: as soon as the one, or everybody who is there, has answered.
+   * Sends a request to one process (`instance`), or with null to all, this one too. Resolves with the answers that
+   * came within `waitMs`, and earlier if every running process has answered.
    */
   ask(instance: string | null, what: string, args: Record<string, unknown> = {}, waitMs = 2_000): Promise<Answer[]> {
     const id = randomUUID();
@@ -176,7 +176,7 @@ export class Roster {
 
   #hear(heard: unknown): void {
     const { data: message } = messageSchema.safeParse(heard);
-    // another version of Plank may speak of things that this one does not know
+    // another version of Plank may send messages that this one does not know
     if (!message) return;
     switch (message.type) {
       case 'status': {
@@ -207,13 +207,13 @@ export class Roster {
       const isReplaced = other.node === status.node && other.role === status.role && now - heardAt >= silentMs;
       if (isReplaced || now - heardAt > missedMs) this.#nodes.delete(instance);
     }
-    // a new one must not take itself for the only one until the next second
+    // so that a new process learns of the others at once, and not at the next second
     const isNew = !this.#nodes.has(status.instance);
     this.#nodes.set(status.instance, { status, heardAt: now });
     if (isNew && status.instance !== this.instance) this.announce();
   }
 
-  /** Who does not know what is asked says so: nobody is to wait for it. */
+  /** Answers unknown requests with an error, so that nobody waits for them. */
   async #answer({ id, what, args }: Message & { type: 'ask' }): Promise<void> {
     const from = { type: 'answer', id, instance: this.instance, node: this.#options.node } as const;
     const handler = this.#handlers.get(what);
@@ -221,13 +221,13 @@ export class Roster {
     try {
       this.#send({ ...from, body: await handler(args) });
     } catch (error) {
-      this.#options.log.warn({ err: error, what }, 'could not answer what was asked over the bus');
+      this.#options.log.warn({ err: error, what }, 'could not answer a request over the bus');
       this.#send({ ...from, error: error instanceof Error ? error.message : String(error) });
     }
   }
 }
 
-/** kept: to make one takes longer than all the rest of what an idle gateway does with the roster */
+/** kept, as creating one takes longer than everything else that an idle gateway does with the roster */
 const names = new Intl.Collator('en', { numeric: true });
 
 function byName(a: NodeStatus, b: NodeStatus): number {

@@ -1,13 +1,17 @@
 /**
- * Batches: consecutive changes packed into one Buffer, the unit in which changes travel from the listener through Redis to
- * the gateways. Made once from what Postgres rendered; never parsed as JSON on the way.
+ * Batches: consecutive changes packed into one Buffer, the unit in which changes travel from the listener through
+ * Redis to the gateways. A batch is made once from the texts that Postgres rendered, and not parsed as JSON on its
+ * way.
  *
- *   header  version u8 · flags u8 (1: a canary is in it) · count u16 · epoch u32 · firstSeq f64 · drainedAt f64 (ms since     24 bytes
- *           1970, 0: not known)
- *   change  (big-endian, as Postgres sends numbers) relation u32 · action u8 (+ 128: the last of its transaction) · xid u64 · at f64 (ms since 1970) · key, new, old: i32 length each     33 bytes + texts
- *           (-1: null), then the three texts as UTF-8
+ *   header, 24 bytes, little-endian
+ *     version u8 · flags u8 (1: it contains a canary) · count u16 · epoch u32 · firstSeq f64 ·
+ *     drainedAt f64 (ms since 1970; 0: not known)
+ *   each change, 33 bytes and three texts, big-endian as Postgres sends numbers (plank.pack in sql/009_drain.sql)
+ *     relation u32 · action u8 (+ 128: the last change of its transaction) · xid u64 · at f64 (ms since 1970) ·
+ *     the lengths of key, new and old, i32 each (-1: null) · the three texts as UTF-8
  *
- * An image that begins with a space is partial: of a row above the bound (sql/000_bound.sql), whose large columns are not in it.
+ * An image that begins with a space is partial: the row is above the bound, and its large columns are left out
+ * (sql/000_bound.sql).
  */
 
 /** One change as plank.read_log returns it, in array row mode. Texts are JSON. */
@@ -34,7 +38,7 @@ const canaryFlag = 1;
 const lastOfTransaction = 128;
 const headerBytes = 24;
 const changeBytes = 33;
-/** batches end at the first change that makes them at least this large */
+/** a batch ends with the change that makes it at least this large */
 const targetBytes = 256 * 1024;
 const maxCount = 5_000;
 
@@ -46,8 +50,8 @@ export interface Batch {
 }
 
 /**
- * Packs rows, which must be consecutive, into as many batches as their size asks for. `drainedAtMs`: since 1970, where they come
- * from a drain.
+ * Packs rows, which must be consecutive, into batches of about 256 kB. `drainedAtMs`: ms since 1970; 0 for rows that
+ * were read from the log.
  */
 export function packBatches(epoch: number, rows: readonly ChangeRow[], drainedAtMs = 0): Batch[] {
   const batches: Batch[] = [];
@@ -104,8 +108,8 @@ function pack(
 }
 
 /**
- * Makes batches of consecutive changes that Postgres has packed, one behind the other (plank.drain), behind room for a header:
- * it is written there where they come to one batch, which then is this buffer and no copy of it.
+ * Makes batches of the consecutive changes that plank.drain returned packed, after room for a header. If they fit
+ * into one batch, the header is written into `packed`, which becomes the batch without a copy.
  */
 export function batchesOf(epoch: number, firstSeq: number, packed: Buffer, drainedAtMs: number): Batch[] {
   const batches: Batch[] = [];
@@ -145,8 +149,8 @@ function writeHeader(
 }
 
 /**
- * The same batch in a buffer of its own. One that is a view of what a socket read, or of Node's pool, keeps all of that alive for as long as
- * it is kept.
+ * The same batch in its own buffer. A view of what a socket read, or of Node's buffer pool, would keep all of that
+ * memory alive as long as the batch is kept.
  */
 export function withOwnBuffer(batch: Batch): Batch {
   const { buffer } = batch;
@@ -156,7 +160,7 @@ export function withOwnBuffer(batch: Batch): Batch {
   return { ...batch, buffer: own };
 }
 
-/** Reads a batch's header. Throws where the bytes are no batch of this version. */
+/** Reads a batch's header. Throws if the bytes are not a batch of this version. */
 export function openBatch(buffer: Buffer): Batch {
   if (buffer.length < headerBytes || buffer.readUInt8(0) !== version) throw new Error('not a batch of this version');
   const firstSeq = buffer.readDoubleLE(8);
@@ -168,15 +172,15 @@ export function drainedAtOf({ buffer }: Batch): number {
   return buffer.readDoubleLE(16);
 }
 
-/** A marker that the leader commits now and then, to be seen coming. */
+/** A marker that the leader commits at an interval, so that gateways notice when changes do not arrive. */
 export interface Canary {
   /** when it was committed, by the clock of Postgres in ms since 1970 */
   atMs: number;
-  /** the next one follows after so long */
+  /** the time until the next one, in ms */
   everyMs: number;
 }
 
-/** The canaries in a batch. Costs nothing where there are none. */
+/** The canaries in a batch. Costs nothing if there are none. */
 export function canariesOf(batch: Batch): Canary[] {
   const canaries: Canary[] = [];
   if ((batch.buffer.readUInt8(1) & canaryFlag) === 0) return canaries;
@@ -189,7 +193,10 @@ export function canariesOf(batch: Batch): Canary[] {
   return canaries;
 }
 
-/** Whether pictures of the table are void behind it: its shape changed, or rows did without changes of their own. */
+/**
+ * Whether it makes clients' rows of the table invalid: its shape changed, or rows did without INSERT, UPDATE or
+ * DELETE.
+ */
 export function isBreak(action: number): boolean {
   return action === actions.shape || action === actions.rows;
 }
@@ -233,7 +240,7 @@ export interface Texts {
 /** The batch with other texts where `map` gives some; itself, where it gives none (null). */
 export function mapTexts(batch: Batch, map: (change: BatchReader) => Texts | null): Batch {
   const parts: Buffer[] = [];
-  /** of what is not copied yet */
+  /** where the part begins that is not copied yet */
   let from = 0;
   const reader = new BatchReader(batch);
   while (reader.next()) {
@@ -247,7 +254,7 @@ export function mapTexts(batch: Batch, map: (change: BatchReader) => Texts | nul
   }
   if (from === 0) return batch;
   parts.push(batch.buffer.subarray(from));
-  // not of Node's pool, which it would keep alive
+  // not from Node's buffer pool, which it would keep alive
   const buffer = Buffer.allocUnsafeSlow(parts.reduce((sum, part) => sum + part.length, 0));
   let at = 0;
   for (const part of parts) at += part.copy(buffer, at);
@@ -263,7 +270,7 @@ export class BatchReader {
   seq: number;
   relation = 0;
   action = 0;
-  /** of its transaction */
+  /** whether it is the last change of its transaction */
   last = false;
   atMs = 0;
   keyStart = 0;

@@ -1,4 +1,4 @@
-/** Fan-out within one process, for embedded mode: holds the batches of the last moment for the one gateway that tails it. */
+/** Fan-out within one process, for embedded mode: keeps the latest batches for the gateway that reads it. */
 
 import { Bell } from '../waiting.ts';
 import { type Batch, withOwnBuffer } from './batch.ts';
@@ -16,10 +16,10 @@ export class LocalFanout implements Publisher, Tail {
   #lastSeq: number | null = null;
   #stopped = false;
 
-  async publish(batch: Batch, term: number, anew = false): Promise<PublishResult> {
+  async publish(batch: Batch, term: number, startsOver = false): Promise<PublishResult> {
     if (batch.epoch < this.#epoch || (batch.epoch === this.#epoch && term < this.#term)) return { status: 'deposed' };
     this.#term = term;
-    if (batch.epoch !== this.#epoch || anew) {
+    if (batch.epoch !== this.#epoch || startsOver) {
       this.#epoch = batch.epoch;
       this.#batches = [];
       this.#bytes = 0;

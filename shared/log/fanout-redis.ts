@@ -1,6 +1,7 @@
 /**
- * Fan-out through one Redis stream. An entry is one batch under the id "<lastSeq>-0", so Redis itself
- * refuses a repeat. Keys share one hash tag. Reads block for a second at most: a blocked one looks healthy on a dead connection.
+ * Fan-out through one Redis stream. An entry is one batch with the id "<lastSeq>-0", so Redis itself refuses a
+ * repeat. All keys share one hash tag. Reads block for at most a second, as a blocked read on a dead connection looks
+ * like one that waits.
  */
 import type { Redis } from 'ioredis';
 import type { Log } from '../process/logger.ts';
@@ -9,17 +10,18 @@ import { once } from '../waiting.ts';
 import { type Batch, openBatch, withOwnBuffer } from './batch.ts';
 import type { Publisher, PublishResult, StreamHead, Tail } from './fanout.ts';
 
-/** a blocked read's reply may come this much later than the time that it was to block */
+/** how much later than its blocking time a blocked read may be answered */
 const slackMs = 500;
-/** a gateway takes what fits into its memory at once, not a stream's worth */
+/** bounds the memory that one read takes */
 const entriesPerRead = 16;
-/** a client that catches up holds what it was given until it has read it */
+/** bounds the memory of a client that catches up: it keeps these entries until it has read them */
 const entriesOfHistory = 4;
 
 /**
- * KEYS stream, meta. ARGV epoch, term, first seq, last seq, batch, lowest id to keep, 1 to begin anew. One step, so that no two listeners
- * interleave: an older term is turned away, a new epoch starts an empty stream, a repeat is skipped, a gap is reported.
- * A stream whose meta is gone (or the reverse, after a partial restore) is begun anew: gateways read the gap in Postgres.
+ * KEYS stream, meta. ARGV epoch, term, first seq, last seq, batch, lowest id to keep, 1 to start over. One script, so
+ * that two listeners cannot interleave. It refuses an older term, starts an empty stream for a new epoch, refuses a
+ * repeat and reports a gap. If the meta key is missing, as after a partial restore, the stream starts over, and
+ * gateways read the gap from Postgres.
  */
 const publishScript = `
 local meta = redis.call('HMGET', KEYS[2], 'epoch', 'term', 'last')
@@ -56,10 +58,10 @@ export class RedisPublisher implements Publisher {
   readonly #stream: string;
   readonly #meta: string;
   readonly #streamBytes: number;
-  /** what this publisher put there, oldest first, to know what to trim */
+  /** the entries of this publisher, oldest first; decides what to trim */
   readonly #kept: { id: string; bytes: number }[] = [];
   #keptBytes = 0;
-  /** bytes in the stream from publishers before this one: they go first, all at once */
+  /** the bytes of entries that earlier publishers left; these are trimmed first, all at once */
   #inheritedBytes = 0;
 
   constructor(url: string, options: { name: string; streamBytes: number; log: Log }) {
@@ -74,7 +76,7 @@ export class RedisPublisher implements Publisher {
     });
   }
 
-  async publish(batch: Batch, term: number, anew = false): Promise<PublishResult> {
+  async publish(batch: Batch, term: number, startsOver = false): Promise<PublishResult> {
     this.#kept.push({ id: `${batch.firstSeq}-0`, bytes: batch.buffer.length });
     this.#keptBytes += batch.buffer.length;
     if (this.#inheritedBytes + this.#keptBytes > this.#streamBytes) this.#inheritedBytes = 0;
@@ -90,7 +92,7 @@ export class RedisPublisher implements Publisher {
         batch.lastSeq,
         batch.buffer,
         keepFrom,
-        anew ? 1 : 0,
+        startsOver ? 1 : 0,
       ),
     );
     return status === 'published' || status === 'deposed' ? { status } : { status, lastSeq: Number(last) };
@@ -118,7 +120,7 @@ export class RedisPublisher implements Publisher {
     return sizeOf(this.#redis, this.#stream);
   }
 
-  /** Redis must refuse writes when it is full, not forget what it holds: a policy that evicts could drop the stream in the middle. */
+  /** A full Redis must refuse writes: with another policy it could evict the stream or its meta key. */
   async #checkEviction(log: Log): Promise<void> {
     const policy = /maxmemory_policy:(\S+)/.exec(await this.#redis.info('memory'))?.[1];
     if (policy && policy !== 'noeviction')

@@ -1,16 +1,16 @@
 /**
- * How batches get from the listener to the gateways. Never the truth: whatever this loses, delays or refuses is in
- * plank.log, and both sides know how to read it there. Two implementations, one contract suite.
+ * How batches get from the listener to the gateways. The truth is plank.log: both sides can read there whatever the
+ * fan-out loses, delays or refuses. Two implementations, one contract suite.
  */
 import type { Batch } from './batch.ts';
 
 export type PublishResult =
   | { status: 'published' }
-  /** it was there already: refused as a repeat */
+  /** the fan-out has it already and refused the repeat */
   | { status: 'repeated'; lastSeq: number }
-  /** something is missing before it: publish from lastSeq + 1 */
+  /** changes before it are missing: publish from lastSeq + 1 */
   | { status: 'gap'; lastSeq: number }
-  /** a later term has published: this listener leads no more */
+  /** a later term has published: this listener no longer leads */
   | { status: 'deposed' };
 
 export interface StreamHead {
@@ -21,15 +21,15 @@ export interface StreamHead {
 
 export interface Publisher {
   /**
-   * Rejects when the other side does not answer; the batch may have been taken all the same. `anew`: whatever is there goes, as
-   * what is missing before this batch is nowhere any more.
+   * Rejects if the fan-out does not answer; it may have taken the batch anyway. `startsOver` discards what the
+   * fan-out has: the changes between that and this batch no longer exist anywhere.
    */
-  publish(batch: Batch, term: number, anew?: boolean): Promise<PublishResult>;
-  /** The last seq that is there, null where there is nothing of this epoch. */
+  publish(batch: Batch, term: number, startsOver?: boolean): Promise<PublishResult>;
+  /** The last seq in the fan-out; null if it has nothing of this epoch. */
   lastSeq(epoch: number): Promise<number | null>;
-  /** What was published last, of whatever epoch; null where nothing is known. */
+  /** What was published last, of any epoch; null if that is not known. */
   head(): Promise<StreamHead | null>;
-  /** How much is there: batches, and about how much memory they take. Rejects when the other side does not answer. */
+  /** How many batches the fan-out has, and about how much memory they take. Rejects if it does not answer. */
   size(): Promise<{ entries: number; bytes: number }>;
   stop(): Promise<void>;
 }
@@ -38,13 +38,13 @@ export interface Tail {
   /** where batches are kept for gateways */
   readonly kind: 'redis' | 'memory';
   /**
-   * Batches behind the seq `after`, waiting up to `waitMs` for the first. The first may begin behind a gap, or before
-   * `after`. Rejects within two seconds when the other side does not answer.
+   * Batches after the seq `after`; waits up to `waitMs` for the first. The first may begin after a gap, or before
+   * `after`. Rejects within two seconds if the fan-out does not answer.
    */
   read(after: number, waitMs: number, signal: AbortSignal): Promise<Batch[]>;
-  /** Like `read` without waiting, for clients that catch up: does not disturb a `read` in progress. */
+  /** Like `read` without waiting, for clients that catch up. It does not interrupt a `read` in progress. */
   history(after: number): Promise<Batch[]>;
-  /** As a publisher's. */
+  /** As `Publisher.size`. */
   size(): Promise<{ entries: number; bytes: number }>;
   stop(): Promise<void>;
 }

@@ -1,6 +1,7 @@
 /**
- * pg's client, and rows as the bytes that the server sends: pg would make a string of each value, which binary ones do not survive, and
- * an object of each row. (COPY would give bytes, too, but is parsed and planned each time: a seventh of what the drain of one change costs.)
+ * pg's client, extended by queries whose rows stay the bytes that the server sent. pg makes a string of each value,
+ * which destroys binary ones, and an object of each row. (COPY gives bytes too, but Postgres parses and plans it each
+ * time, which takes a seventh of the time of draining one change.)
  */
 import type { Duplex } from 'node:stream';
 import { type ClientConfig, Client as PgClient, type QueryConfig } from 'pg';
@@ -11,7 +12,7 @@ export type BinaryRow = (Buffer | null)[];
 const dataRow = 'D'.charCodeAt(0);
 const headBytes = 5;
 
-/** A client whose parser gets whole messages, and of a binary query no rows. */
+/** A client whose parser gets whole messages, and no rows of a binary query. */
 export class Client extends PgClient {
   #onRow: ((message: Buffer) => void) | undefined;
 
@@ -27,7 +28,7 @@ export class Client extends PgClient {
           try {
             take(chunk);
           } catch (error) {
-            // a value that no string can hold, for one: what the server sent fails the query that asked for it, not the process
+            // for example a value that is too large for a string: fail the query, not the process
             stream.destroy(error as Error);
           }
         });
@@ -37,8 +38,8 @@ export class Client extends PgClient {
   }
 
   /**
-   * The rows of a statement that is prepared once for each `name`, each value in Postgres' binary format. The bytes are the caller's.
-   * Nothing else may run on the client until it is done.
+   * Runs a statement that is prepared once for each `name`, and returns its rows with each value in Postgres' binary
+   * format. The caller owns the bytes. Nothing else may run on the client at the same time.
    */
   async binaryRows(name: string, text: string, values: unknown[] = []): Promise<BinaryRow[]> {
     if (this.#onRow) throw new Error('a binary query is running on this connection');
@@ -69,7 +70,7 @@ export class Client extends PgClient {
   }
 }
 
-/** What a DataRow has in it: a count, and of each value its length, or -1, and its bytes. */
+/** The values of a DataRow message: their count, then each value's length (-1: null) and bytes. */
 function valuesOf(message: Buffer): BinaryRow {
   const row: BinaryRow = [];
   let at = 2;

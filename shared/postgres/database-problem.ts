@@ -1,4 +1,7 @@
-/** Why a database cannot be used, in one line that says what to do. Never a password: of the URL only the host, the port and names. */
+/**
+ * Explains in one line why a database cannot be used, and what to do. It shows of the URL only host, port, user and
+ * database.
+ */
 
 import { UnreadableMessage } from './whole-messages.ts';
 
@@ -8,7 +11,7 @@ interface Place {
   database: string;
 }
 
-/** `error` as Postgres, pg or the network gave it when a connection was opened, or in the first statement on it. */
+/** `error`: from Postgres, pg or the network, when a connection was opened or in its first statement. */
 export function databaseProblem(error: unknown, databaseUrl: string): Error {
   if (error instanceof DatabaseUnusable) return error;
   return new DatabaseUnusable(explain(error, placeOf(databaseUrl)), { cause: error });
@@ -18,7 +21,7 @@ class DatabaseUnusable extends Error {
   override readonly name = 'DatabaseUnusable';
 }
 
-/** A URL as it may be printed. */
+/** A URL without its password, to be printed. */
 export function withoutPassword(url: string): string {
   if (!URL.canParse(url)) return url.replace(/^(\w+:\/\/[^:@/]*):[^@]*@/, '$1@');
   const shown = new URL(url);
@@ -46,24 +49,24 @@ function explain(error: unknown, { at, user, database }: Place): string {
   switch (code) {
     case 'ENOTFOUND':
     case 'EAI_AGAIN':
-      return `the database's host is not known (${at}): correct DATABASE_URL`;
+      return `the host of the database cannot be resolved (${at}): correct DATABASE_URL`;
     case 'ECONNREFUSED':
     case 'ENOENT':
       return `no database answers at ${at}: start Postgres there, or correct DATABASE_URL`;
     case 'EHOSTUNREACH':
     case 'ENETUNREACH':
     case 'ETIMEDOUT':
-      return `the database at ${at} cannot be reached: correct DATABASE_URL, or let this machine through`;
+      return `the database at ${at} cannot be reached: correct DATABASE_URL, or allow this machine in the firewall`;
     case '28P01':
       return `the database at ${at} refuses the password of "${user}": correct DATABASE_URL`;
     case '28000':
       return /no encryption|SSL off/.test(line)
-        ? `the database at ${at} does not let "${user}" in without TLS: add ?sslmode=verify-full to DATABASE_URL, or let this machine into pg_hba.conf (${line})`
+        ? `the database at ${at} does not let "${user}" in without TLS: add ?sslmode=verify-full to DATABASE_URL, or allow this machine in pg_hba.conf (${line})`
         : `the database at ${at} does not let "${user}" in: correct DATABASE_URL, or pg_hba.conf (${line})`;
     case '3D000':
       return `there is no database "${database}" at ${at}: create it, or correct DATABASE_URL`;
     case '53300':
-      return `the database at ${at} has no connection left: raise max_connections, or lower POOL_SIZE (${line})`;
+      return `the database at ${at} has no free connection: raise max_connections, or lower POOL_SIZE (${line})`;
     case '57P03':
       return `the database at ${at} is starting or stopping: try again (${line})`;
     case '25006':
@@ -71,15 +74,15 @@ function explain(error: unknown, { at, user, database }: Place): string {
     default:
   }
   if (/does not support SSL/.test(line))
-    return `the database at ${at} does not speak TLS: take sslmode out of DATABASE_URL`;
+    return `the database at ${at} does not support TLS: remove sslmode from DATABASE_URL`;
   if (/certificate|^CERT_|SELF_SIGNED/.test(`${line} ${code}`))
-    return `the database at ${at} shows a certificate that is not trusted: name its authority by sslrootcert in DATABASE_URL (${line})`;
+    return `the certificate of the database at ${at} is not trusted: set sslrootcert in DATABASE_URL to its authority (${line})`;
   if (/SASL|password must be a string/.test(line))
-    return `the database at ${at} asks for a password of "${user}": put it into DATABASE_URL (${line})`;
-  // (the first words of another protocol, read as a length)
+    return `the database at ${at} requires a password for "${user}": add it to DATABASE_URL (${line})`;
+  // UnreadableMessage: the first bytes of another protocol, read as a length
   if (error instanceof UnreadableMessage || /terminated|ECONNRESET|EPIPE/.test(`${line} ${code}`))
-    return `what answers at ${at} ends the connection: is it a Postgres database? Correct DATABASE_URL`;
+    return `the server at ${at} ends the connection: is it a Postgres database? Correct DATABASE_URL`;
   if (/timeout/i.test(line))
-    return `the database at ${at} does not answer in time: is it a Postgres? Correct DATABASE_URL`;
+    return `the server at ${at} does not answer in time: is it a Postgres database? Correct DATABASE_URL`;
   return `the database at ${at}: ${line}`;
 }

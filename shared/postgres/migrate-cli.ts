@@ -1,4 +1,4 @@
-/** `npm run migrate`: brings the database of DATABASE_URL up to date. With PLANK_SAMPLE=true it makes the sample table as well. */
+/** `npm run migrate`: migrates the database of DATABASE_URL. With PLANK_SAMPLE=true it also makes the sample table. */
 import { readFlags } from '../process/cli.ts';
 import { ConfigError, migrateSchema, misspelt, readConfig } from '../process/config.ts';
 import { migrate } from './migrate.ts';

@@ -1,6 +1,6 @@
 /**
- * Applies the numbered migrations of shared/sql, each in a transaction of its own, once, in order. Safe to run again and by
- * several processes at once: a session lock lets one through, the others then find nothing left to do.
+ * Applies the numbered migrations of shared/sql in order, each once and in its own transaction. It is safe to run
+ * again, and in several processes at once: a session lock lets one through, and the others then find nothing to do.
  */
 import { createHash } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
@@ -11,7 +11,10 @@ import { type Client, connect, disconnect, isUnavailable } from './postgres.ts';
 const folder = new URL('../sql/', import.meta.url);
 const migrationLock = 0x706c6e6b; // "plnk"
 
-/** Throws where Postgres is older than 14, where a schema "plank" is not Plank's, or where an applied migration is not the one in this version. */
+/**
+ * Throws if Postgres is older than 14, a schema "plank" is not Plank's, or an applied migration differs from this
+ * version's.
+ */
 export function migrate(databaseUrl: string, options: { log?: (message: string) => void } = {}): Promise<void> {
   const log = options.log ?? (() => {});
   return alone(databaseUrl, async (client) => {
@@ -36,7 +39,7 @@ export function migrate(databaseUrl: string, options: { log?: (message: string) 
       if (before === checksum) continue;
       if (before !== undefined)
         throw new Error(
-          `migration ${name} was applied in another version: this database belongs to another release of Plank. Where its data may go, start with --fresh; in a database of yours run "drop schema plank cascade", migrate and attach your tables again (rows stay, clients begin anew)`,
+          `migration ${name} was applied in another version: this database belongs to another release of Plank. If its data may be deleted, start with --fresh. Otherwise run "drop schema plank cascade", migrate, and attach your tables again (their rows stay; clients read them again)`,
         );
       log(`applying ${name}`);
       count++;
@@ -60,7 +63,7 @@ export function migrate(databaseUrl: string, options: { log?: (message: string) 
   });
 }
 
-/** Runs with a connection, while no other migration of this database does. */
+/** Runs `work` with a connection, while no other migration of this database runs. */
 export async function alone<T>(databaseUrl: string, work: (client: Client) => Promise<T>): Promise<T> {
   const { client } = await connect(databaseUrl, { applicationName: 'plank migrate', statementTimeoutMs: 0 }).catch(
     (error: unknown) => {
@@ -81,7 +84,7 @@ async function requirePrimary(client: Client, databaseUrl: string): Promise<void
   if (rows[0]!.standby) throw databaseProblem({ code: '25006' }, databaseUrl);
 }
 
-/** Makes the schema "plank" where there is none, or an empty one. Throws where somebody else's is called so. */
+/** Creates the schema "plank", or uses an empty one. Throws if the schema exists and is not Plank's. */
 async function requireOwnSchema(client: Client): Promise<void> {
   const { rows } = await client.query<{ exists: boolean; is_empty: boolean; is_ours: boolean }>(`
     select n.oid is not null as exists,
@@ -95,9 +98,9 @@ async function requireOwnSchema(client: Client): Promise<void> {
   if (is_ours) return;
   if (exists && !is_empty)
     throw new Error(
-      'the database has a schema "plank" already, which Plank did not make: nothing was changed. Rename that schema, or give Plank another database',
+      'the database has a schema "plank" already, which Plank did not make. Nothing was changed: rename that schema, or give Plank another database',
     );
-  // asks for the right to make schemas even where there is one
+  // not "if not exists", which needs the right to create schemas even if the schema exists
   if (!exists) await client.query('create schema plank');
   await client.query(`
     create table plank.migrations (
@@ -106,7 +109,7 @@ async function requireOwnSchema(client: Client): Promise<void> {
 
 class NotMigrated extends Error {}
 
-/** For start-up: waits a moment for the database, and throws, in one line, where it is away or not migrated. */
+/** For start-up: waits up to 10 s for the database, and throws, in one line, if it is unavailable or not migrated. */
 export async function requireMigrated(databaseUrl: string): Promise<void> {
   const deadline = performance.now() + 10_000;
   for (;;) {

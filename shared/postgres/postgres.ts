@@ -1,7 +1,7 @@
 /**
- * The door to `pg`: pools and dedicated connections with keepalive, deadlines and an application name. No session inherits a default of
- * its role or database that could change what Plank does in it. Sessions render values exactly as captured images are rendered
- * (plank.canonical_settings in sql/003_images.sql).
+ * Pools and dedicated connections of `pg`, with keepalive, deadlines and an application name. No session inherits a
+ * default of its role or database that could change what Plank does. Sessions render values exactly as captured
+ * images are rendered (plank.canonical_settings in sql/003_images.sql).
  */
 import {
   type ClientBase,
@@ -18,18 +18,19 @@ export type { Client, CustomTypesConfig, Pool, PoolClient };
 export { DatabaseError };
 
 /**
- * What each of our sessions depends on, whatever the role and the database have as defaults. A startup option overrides those.
- * The search path is not among them: triggers and defaults of users' tables run in the gateways' sessions, and find what they call by it.
+ * Settings that Plank's sessions depend on. As startup options they override the defaults of the role and the
+ * database. The search path is not among them: triggers and defaults of users' tables run in the gateways' sessions,
+ * and may need it to find what they call.
  */
 const pinned: Record<string, string> = {
-  // what a value looks like
+  // how values are rendered
   timezone: 'UTC',
   datestyle: 'ISO,YMD',
   intervalstyle: 'iso_8601',
   extra_float_digits: '1',
   bytea_output: 'hex',
   lc_monetary: 'C',
-  // what a text means
+  // how texts are parsed
   standard_conforming_strings: 'on',
   backslash_quote: 'safe_encoding',
   array_nulls: 'on',
@@ -37,16 +38,16 @@ const pinned: Record<string, string> = {
   quote_all_identifiers: 'off',
   xmloption: 'content',
   xmlbinary: 'base64',
-  // how transactions run: writers fail where a drain or a read is serializable
+  // how transactions run: a serializable drain or read would make writers fail
   default_transaction_isolation: 'read\\ committed',
   default_transaction_read_only: 'off',
   default_transaction_deferrable: 'off',
   row_security: 'on',
   exit_on_error: 'off',
-  // when the server gives up: a session may wait for hours for a notification, a cursor for its reader
+  // timeouts: a session may wait for hours for a notification, a cursor for its reader
   idle_in_transaction_session_timeout: '0',
   idle_session_timeout: '0',
-  // how queries run: the log's take a millisecond, and to compile one takes 300 of them
+  // how queries run: those of the log take a millisecond, and compiling one takes 300
   jit: 'off',
   plan_cache_mode: 'auto',
   enable_bitmapscan: 'on',
@@ -67,14 +68,15 @@ const startupOptions = Object.entries(pinned)
   .join(' ');
 
 /**
- * The same for what not every version has, and for what only a superuser may set: as a startup option it would refuse the session. Where a
- * role has another default and may not change it, the session is refused with Postgres' own words, as its writes would go uncaptured.
+ * More such settings, which not every version has or only a superuser may change; as startup options they would make
+ * connecting fail. If the role has another default and may not change it, connecting fails with Postgres' error, as
+ * its writes would not be captured.
  */
 const pinnedWhereKnown = `select pg_catalog.set_config(s.name, s.value, false)
   from (values ('transaction_timeout', '0'), ('restrict_nonsystem_relation_kind', ''), ('session_replication_role', 'origin')) s(name, value)
   where pg_catalog.current_setting(s.name, true) <> s.value`;
 
-/** an attempt that met silence must not outlast the silence by much */
+/** short, so that an attempt during an outage ends soon after the outage */
 const dedicatedConnectTimeoutMs = 2_500;
 const pinTimeoutMs = 2_500;
 
@@ -84,7 +86,7 @@ interface ConnectionOptions {
   statementTimeoutMs: number;
   /** the server cancels a statement that has waited for one lock for this long; 0: never */
   lockTimeoutMs?: number;
-  /** names without a schema are Postgres' own, as in capture; else what the role has, which triggers may rely on */
+  /** sets search_path to pg_catalog, as in capture; otherwise the role's default applies, which triggers may rely on */
   isOwnNamesOnly?: boolean;
 }
 
@@ -100,7 +102,7 @@ function settings(url: string, options: ConnectionOptions): ClientConfig {
   };
 }
 
-/** pg would take the URL's options in place of ours. The last one counts, so ours come behind them. */
+/** pg would use the URL's options instead of ours. Of several, Postgres takes the last one, so ours are appended. */
 function withoutOptions(url: string): { connectionString: string; options: string } {
   if (!URL.canParse(url)) return { connectionString: url, options: '' };
   const parsed = new URL(url);
@@ -114,18 +116,18 @@ async function pin(client: ClientBase): Promise<void> {
   try {
     await client.query(limited(pinTimeoutMs, pinnedWhereKnown));
   } catch (error) {
-    // one that is silent would not say that it ends, either
+    // destroyed, as ending a silent connection would wait for its answer
     (client as Client).connection.stream.destroy();
     throw error;
   }
 }
 
-/** A pool whose idle connections may fail without ending the process: the next query opens another. */
+/** A pool. If an idle connection fails, the next query opens another one. */
 export function createPool(
   url: string,
   options: ConnectionOptions & {
     max: number;
-    /** an unused connection is closed after this long: one that a broken network left behind dead is not met again then */
+    /** closes an idle connection after this long, so that one that died in a broken network is not used again */
     idleTimeoutMs?: number;
     onError: (error: Error) => void;
   },
@@ -133,34 +135,36 @@ export function createPool(
   const pool = new Pool({
     ...settings(url, options),
     Client,
-    // the pool waits for it, which its types do not say
+    // the pool awaits the promise, although its types do not say so
     onConnect: (client) => pin(client) as unknown as void,
     max: options.max,
     idleTimeoutMillis: options.idleTimeoutMs ?? 30_000,
-    // the client gives up a little after the server should have: a silent server must not hold a request for ever
+    // a second after the server should have cancelled the statement, so that a silent server blocks no request forever
     ...(options.statementTimeoutMs ? { query_timeout: options.statementTimeoutMs + 1_000 } : {}),
   });
   pool.on('error', options.onError);
-  // the pool listens to idle ones only: where one that is taken out ends, its query fails, and that is all
+  // the pool handles errors of idle connections only; if one in use ends, its query fails, and no more is needed
   pool.on('connect', (client) => client.on('error', () => {}));
   return pool;
 }
 
-/** Postgres refused the statement, and its session goes on: the connection can be used again. */
+/** Whether Postgres refused the statement but kept the session, so that the connection can be used again. */
 export function isStatementError(error: unknown): error is DatabaseError {
   return error instanceof DatabaseError && error.severity === 'ERROR';
 }
 
-/** A query that fails after `ms`, and whose connection the pool then gives up: a silent server must not hold its caller. */
+/**
+ * A query that fails after `ms`; the pool then discards its connection. So a silent server does not block the caller.
+ */
 export function limited(ms: number, text: string, values: unknown[] = []): QueryConfig {
   return { text, values, query_timeout: ms } as QueryConfig;
 }
 
-/** Rows to fetch first where their size is not known, and at most. */
+/** How many rows to fetch first, when their size is not known, and at most. */
 export const firstFetch = 32;
 const maxFetch = 512;
 
-/** How many rows to fetch next for about `target` characters, at most `most`: what came before says how large they are. */
+/** How many rows to fetch next for about `target` characters, at most `most`, judging by the rows of the last fetch. */
 export function nextFetch(count: number, rows: number, characters: number, target: number, most = maxFetch): number {
   return Math.max(1, Math.min(most, count * 2, Math.floor((target * rows) / Math.max(1, characters))));
 }
@@ -170,16 +174,16 @@ export function quoted(name: string): string {
   return `"${name.replaceAll('"', '""')}"`;
 }
 
-/** For queries whose values are to stay the text that Postgres rendered: `types: asText`. */
+/** `types: asText` keeps the values of a query as the text that Postgres rendered. */
 export const asText = { getTypeParser: () => (value: string) => value } as unknown as CustomTypesConfig;
 
-/** A dedicated connection. `lost` aborts, with the reason, when it ends in any way. */
+/** A dedicated connection. `lost` aborts with the reason when it ends in any way. */
 export interface Connection {
   client: Client;
   lost: AbortSignal;
 }
 
-/** One connection, connected. Its owner ends it. */
+/** Opens a dedicated connection. Its owner ends it. */
 export async function connect(url: string, options: ConnectionOptions): Promise<Connection> {
   const own = settings(url, options);
   const client = new Client({
@@ -195,7 +199,7 @@ export async function connect(url: string, options: ConnectionOptions): Promise<
   return { client, lost: lost.signal };
 }
 
-/** Ends a connection that may no longer answer: politely, and by force after a moment. */
+/** Ends a connection that may no longer answer: in order, and by force after 500 ms. */
 export async function disconnect(client: Client): Promise<void> {
   const { stream } = client.connection;
   const force = setTimeout(() => stream.destroy(), 500);
@@ -204,7 +208,10 @@ export async function disconnect(client: Client): Promise<void> {
   stream.destroy();
 }
 
-/** Postgres is away, starting, stopping or refuses connections: the same request may succeed later. */
+/**
+ * Whether Postgres cannot be reached, is starting or stopping, or refuses connections: the same request may succeed
+ * later.
+ */
 export function isUnavailable(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
   const code = (error as { code?: string }).code ?? '';

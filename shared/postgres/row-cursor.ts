@@ -1,6 +1,6 @@
 /**
- * A cursor whose fetches are bounded in characters and not only in rows: behind 500 small rows may come 500 large ones. Where a fetch comes
- * to the bound, what has come is handed over, and the socket is not read until more is asked for.
+ * A cursor whose fetches are bounded in characters and not only in rows: after 500 small rows, 500 large ones may
+ * come. When a fetch reaches the bound, it returns the rows so far, and the socket is not read until the next fetch.
  */
 import Cursor from 'pg-cursor';
 import type { CustomTypesConfig, PoolClient } from './postgres.ts';
@@ -12,7 +12,7 @@ interface Query {
   types?: CustomTypesConfig;
 }
 
-/** One fetch that is on its way. */
+/** One fetch in progress. */
 interface Fetch {
   readonly count: number;
   came: number;
@@ -43,7 +43,7 @@ export class RowCursor<R> {
     this.#cursor.on('row', (row: R) => this.#take(row));
   }
 
-  /** The next rows: up to `count`, one at least while there are any. `more`: there may be others behind them. */
+  /** The next rows: up to `count`, and at least one while there are any. `more`: there may be others after them. */
   async fetch(count: number): Promise<{ rows: R[]; more: boolean }> {
     const fetch = (this.#fetch ??= this.#begin(count));
     this.#stream.resume();
@@ -55,16 +55,16 @@ export class RowCursor<R> {
     const rows = this.#rows;
     this.#rows = [];
     this.#characters = 0;
-    // it keeps what a fetch has brought until the fetch is over
+    // pg-cursor would keep all rows of a fetch until its end
     (this.#cursor as unknown as { _rows: R[] })._rows = [];
     if (fetch.over) this.#fetch = undefined;
     return { rows, more: !fetch.over || fetch.came === fetch.count };
   }
 
-  /** Rejects within a fetch: the connection has rows on the way that nobody wants, and is to be given up. */
+  /** Rejects during a fetch: unread rows are on the way, so the connection must be discarded. */
   async close(): Promise<void> {
-    if (this.#fetch && !this.#fetch.over) throw new Error('closed within a fetch');
-    // the fetch may have come to its end in the piece that came to the bound
+    if (this.#fetch && !this.#fetch.over) throw new Error('the cursor was closed during a fetch');
+    // the fetch may have ended with the rows that reached the bound, while the socket was paused
     this.#stream.resume();
     await this.#cursor.close();
   }

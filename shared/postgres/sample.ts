@@ -1,7 +1,8 @@
 /**
- * The sample: the table `items` that the quick start, the test page and the examples write to. It is made where PLANK_SAMPLE asks for
- * it, once for each schema "plank": a sample that was dropped or detached stays so. What must stay true: nothing that Plank did not
- * make is touched. A table is the sample's only if its comment says so, and then the migrating role owns it.
+ * The sample: the table `items` that the quick start, the test page and the examples write to. PLANK_SAMPLE=true
+ * makes it, once for each schema "plank"; if it was dropped or detached since, it stays so. What must stay true:
+ * Plank touches no table that it did not make. The comment of a table marks it as the sample, and the migrating role
+ * must own it.
  */
 import { readFile } from 'node:fs/promises';
 import { alone } from './migrate.ts';
@@ -9,10 +10,10 @@ import { DatabaseError } from './postgres.ts';
 
 const file = new URL('../sql/sample/items.sql', import.meta.url);
 const mark = 'The sample table of Plank.';
-/** its row in plank.migrations, behind those of migrations */
+/** its number in plank.migrations, above those of migrations */
 const number = 1_000;
 
-// A relation or type of that name in any schema, as the order of schemas in a search_path decides which one an application means.
+// Relations and types of that name in any schema: an application's search_path decides which one it means.
 const others = `
   select format('%s %I.%I', case when y.typtype in ('d', 'e', 'r', 'm', 'b') then 'type' else coalesce(case c.relkind
            when 'r' then 'table' when 'p' then 'table' when 'v' then 'view' when 'm' then 'view' when 'S' then 'sequence'
@@ -26,7 +27,7 @@ const others = `
     and n.nspname not in ('pg_catalog', 'information_schema', 'plank') and n.nspname !~ '^pg_(toast|temp_)'
   order by is_ours, n.nspname = 'public' desc, n.nspname`;
 
-/** Makes the sample in a migrated database. Resolves with why it was not made, in one line, where it was not. */
+/** Makes the sample in a migrated database. Resolves with the reason, in one line, if it was not made. */
 export function makeSample(databaseUrl: string): Promise<string | undefined> {
   return alone(databaseUrl, async (client) => {
     const made = await client.query('select from plank.migrations where number = $1', [number]);

@@ -1,6 +1,7 @@
 /**
- * Waits for what Postgres works on, and not for a connection that has died without a word: a long sort and a dead network look alike
- * from here. So another connection is asked what the server process of this one does.
+ * Waits as long as Postgres works, but not on a connection that is dead without notice: from here, a long sort and a
+ * broken network look the same. So a query on another connection finds out what this connection's server process
+ * does.
  */
 import type { Socket } from 'node:net';
 import { settlesWithin, withDeadlineOr } from '../waiting.ts';
@@ -8,13 +9,19 @@ import { type Client, limited, type Pool, type PoolClient } from './postgres.ts'
 
 const lookEveryMs = 1_000;
 const lookMs = 1_000;
-/** looks at which it does not work, or that could not be had, which count less: also the other connection may be one that has died */
+/**
+ * the sum of weights at which the connection counts as silent. A look that failed weighs less than one at which the
+ * process did not work, as the other connection may be the dead one.
+ */
 const enough = 4;
 const weights = { works: 0, unknown: 1, 'does not work': 2 } as const;
 
 type Sight = keyof typeof weights;
 
-/** Rejects when the connection is found to be silent, within about 5 s, or Postgres has worked for longer than `maxMs`. */
+/**
+ * Rejects if the connection is found to be silent, which takes about 5 s, or if Postgres has worked for longer than
+ * `maxMs`.
+ */
 export async function answered<T>(answer: Promise<T>, client: PoolClient, pool: Pool, maxMs: number): Promise<T> {
   const stream = (client as unknown as Client).connection.stream as Socket;
   const { processID } = client as unknown as { processID: number };
@@ -25,7 +32,7 @@ export async function answered<T>(answer: Promise<T>, client: PoolClient, pool: 
     const waitedMs = performance.now() - began;
     if (waitedMs >= maxMs) throw silent();
     if (await settlesWithin(answer, Math.min(lookEveryMs, maxMs - waitedMs))) return answer;
-    // what is asked of a connection that has ended is never answered
+    // a query on a connection that has ended is never answered
     if (stream.destroyed) throw silent();
     const sight = stream.bytesRead === bytes ? await look(pool, processID, waitedMs) : 'works';
     bytes = stream.bytesRead;
@@ -36,15 +43,15 @@ export async function answered<T>(answer: Promise<T>, client: PoolClient, pool: 
 
 const silent = () => new Error('Postgres is silent');
 
-/** Behind a pooler the process has another number and is not found: then it counts as working. */
+/** With a pooler in between, the process has another number and is not found; then it counts as working. */
 async function look(pool: Pool, processID: number, waitedMs: number): Promise<Sight> {
   const text = `select (select state = 'active' and wait_event_type is distinct from 'Client' from pg_stat_activity where pid = $1) as works,
                        now() - pg_postmaster_start_time() < $2 * interval '1 ms' as restarted`;
   try {
-    const asked = pool.query<{ works: boolean | null; restarted: boolean }>(
+    const query = pool.query<{ works: boolean | null; restarted: boolean }>(
       limited(lookMs, text, [processID, waitedMs]),
     );
-    const { rows } = await withDeadlineOr(asked, lookMs, silent);
+    const { rows } = await withDeadlineOr(query, lookMs, silent);
     const { works, restarted } = rows[0]!;
     return (works ?? !restarted) ? 'works' : 'does not work';
   } catch {

@@ -1,35 +1,38 @@
 /**
- * Cuts what a Postgres server sends where its messages end. pg's parser gathers one that comes in pieces in buffers that double, with
- * all that came beside it: of a large result several times its size, which no heap counts until the collector is asked to look through
- * all of it. It never gathers anything where messages come whole, so that they are nobody's but who keeps them.
+ * Splits the bytes from a Postgres server at message boundaries. pg's parser collects a message that arrives in
+ * pieces in buffers that double in size, together with the bytes around it. For a large result that takes several
+ * times its size, outside of the heap, until a full garbage collection. With whole messages, the parser collects
+ * nothing.
  */
 
-/** type and length; the length counts itself */
+/** type (1 byte) and length (4 bytes); the length includes itself */
 const headBytes = 5;
-/** a change with two images of the largest bound there can be, and room; V8 makes no string of 512 MB */
+/** fits a change with two images of the largest possible bound; V8 cannot make a string of 512 MB */
 const maxMessageBytes = 128 * 1024 * 1024;
 
-/** What came is no message, or one that is too large to be held: the connection is of no use any more. */
+/** The server sent something that is no message, or one that is too large. The connection cannot be used any more. */
 export class UnreadableMessage extends Error {
   override readonly name = 'UnreadableMessage';
 }
 
 /**
- * Returns what is to be called with each chunk from the server's first byte on: `pass` gets the same bytes, whole messages at a time. It
- * throws where a message is too large to be held.
+ * Returns a function to be called with each chunk, from the server's first byte on. It passes the same bytes on to
+ * `pass`, in whole messages, and throws UnreadableMessage if a message is too large.
  */
 export function wholeMessages(pass: (messages: Buffer) => void): (chunk: Buffer) => void {
   const head = Buffer.alloc(headBytes);
-  /** how much has come of a head that came in pieces */
+  /** how many bytes of a head have arrived, if it arrives in pieces */
   let seen = 0;
-  /** one that has begun in a chunk before, in a buffer of its size */
+  /** a message that began in an earlier chunk, in a buffer of its size */
   let begun: Buffer | undefined;
   let filled = 0;
 
   function begin(start: Buffer, at: number): void {
     const bytes = 1 + start.readUInt32BE(at + 1);
     if (bytes > maxMessageBytes)
-      throw new UnreadableMessage(`Postgres sent ${bytes} bytes at once, and ${maxMessageBytes} are the most`);
+      throw new UnreadableMessage(
+        `Postgres sent ${bytes} bytes at once, which is more than the limit of ${maxMessageBytes}`,
+      );
     begun = Buffer.allocUnsafe(bytes);
     filled = start.copy(begun, 0, at);
     seen = 0;

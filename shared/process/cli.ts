@@ -1,10 +1,10 @@
-/** What stands behind a command: the options that it knows, and nothing else. */
+/** Reads the options of a command. */
 import { type ParseArgsConfig, parseArgs } from 'node:util';
 
-/** Throws in one line what is not known, and what is. Without `options`, nothing may stand there. */
+/** Throws, in one line, for unknown options, and names the known ones. Positional arguments are errors too. */
 export function readFlags<const O extends NonNullable<ParseArgsConfig['options']>>(options: O) {
   const known = Object.keys(options).map((name) => `--${name}`);
-  const rest = known.length === 0 ? 'this command takes none' : `there are ${known.join(', ')}`;
+  const rest = known.length === 0 ? 'this command takes none' : `known are ${known.join(', ')}`;
   try {
     const { values } = parseArgs({ options });
     for (const [name, value] of Object.entries(values))

@@ -1,6 +1,6 @@
 /**
- * Environment → typed, frozen configuration. The only place that reads the environment. All problems are reported at once,
- * by name; the tables of docs/configuration.md hold these descriptions, and a test keeps them equal.
+ * Environment → typed, frozen configuration. The only place that reads the environment. All problems are reported at
+ * once, by name; the tables of docs/configuration.md hold these descriptions, and a test keeps them equal.
  */
 import { hostname } from 'node:os';
 import { z } from 'zod';
@@ -128,17 +128,17 @@ export const migrateSchema = z.object({
     ),
 });
 
-/** A process of its own reaches the others through Redis only. */
+/** Separate processes reach each other only through Redis. */
 const apart = {
-  REDIS_URL: redisUrl.describe('the listener and the gateways, as processes of their own, need a Redis in common'),
+  REDIS_URL: redisUrl.describe('listener and gateways, as separate processes, need a common Redis'),
 };
 export const listenerProcessSchema = listenerSchema.extend(apart);
 export const gatewayProcessSchema = gatewaySchema.extend(apart);
 
-/** Of a listener and a gateway in one process. */
+/** For a listener and a gateway in one process. */
 export const startSchema = listenerSchema.extend(gatewaySchema.shape).extend(migrateSchema.shape);
 
-/** What the doctor must know of a deployment, by the same names. */
+/** What the doctor must know of a deployment. */
 export const doctorSchema = listenerSchema
   .pick({
     DATABASE_URL: true,
@@ -158,14 +158,14 @@ export class ConfigError extends Error {
   override readonly name = 'ConfigError';
 }
 
-/** goodbyes and what is released behind them, after the last client was asked to go */
+/** the part of STOP_TIMEOUT_MS that remains after the last client was asked to leave */
 const leaveMs = 4_000;
-/** what may hold a password, a token, or anything where it was meant for another */
+/** settings whose values are never printed: they contain a password or a token */
 const secrets = ['DATABASE_URL', 'REDIS_URL', 'REDIS_TAIL_URL', 'OPS_TOKEN'];
 
 /**
- * Throws a ConfigError that names all variables that are wrong, in one line. White space around a value does not count, as a secret
- * from a file ends with a line's end; an empty variable counts as unset.
+ * Throws a ConfigError that names all wrong variables in one line. White space around a value is ignored, as a secret
+ * from a file may end with a newline. An empty variable counts as unset.
  */
 export function readConfig<S extends z.ZodObject>(
   schema: S,
@@ -180,20 +180,20 @@ export function readConfig<S extends z.ZodObject>(
       if (parsed.data !== undefined) values[name] = parsed.data;
     } else if (given === undefined) problems.push(`${name} is not set: ${field.description}`);
     else {
-      const shown = secrets.includes(name) ? '' : `, and is ${JSON.stringify(given.slice(0, 60))}`;
+      const shown = secrets.includes(name) ? '' : `, but is ${JSON.stringify(given.slice(0, 60))}`;
       problems.push(`${name} ${parsed.error.issues.map(({ message }) => message).join(', ')}${shown}`);
     }
   }
   const { DRAIN_WINDOW_MS: windowMs, STOP_TIMEOUT_MS: stopMs } = values;
   if (typeof windowMs === 'number' && typeof stopMs === 'number' && windowMs + leaveMs > stopMs)
     problems.push(
-      `DRAIN_WINDOW_MS must be at least ${leaveMs} below STOP_TIMEOUT_MS (${stopMs}), and is ${windowMs}: else a gateway would not stop in time`,
+      `DRAIN_WINDOW_MS must be at least ${leaveMs} below STOP_TIMEOUT_MS (${stopMs}), but is ${windowMs}: a gateway would not stop in time`,
     );
   if (problems.length > 0) throw new ConfigError(`configuration: ${problems.join('; ')}`);
   return Object.freeze(values) as Readonly<z.infer<S>>;
 }
 
-/** Of what is set, names that are most likely meant for a setting of Plank, and are none: a line for each. */
+/** One line for each variable whose name looks like a setting of Plank but is none. */
 export function misspelt(env: NodeJS.ProcessEnv = process.env): string[] {
   const known = Object.keys(startSchema.shape);
   const others = /^PLANK_(URL|DATABASE_URL|REDIS_URL|TEST_\w+|\w*_(SERVICE|PORT)(_\w+)?)$/;
@@ -201,7 +201,7 @@ export function misspelt(env: NodeJS.ProcessEnv = process.env): string[] {
     if (known.includes(name) || others.test(name)) return [];
     const most = name.length < 5 ? 0 : name.length < 9 ? 1 : 2;
     const near = known.find((each) => distance(name.toUpperCase(), each, most) <= most);
-    if (near) return [`${name} is no setting of Plank: is ${near} meant?`];
-    return name.startsWith('PLANK_') ? [`${name} is no setting of Plank`] : [];
+    if (near) return [`${name} is not a setting of Plank; did you mean ${near}?`];
+    return name.startsWith('PLANK_') ? [`${name} is not a setting of Plank`] : [];
   });
 }

@@ -1,7 +1,8 @@
 /**
- * How late the event loop is: whatever is due in this process waits so long for its turn, a change on its way to the sockets as well.
- * Looked at 20 times a second. Node's own monitor (prom-client's nodejs_eventloop_lag_p99_seconds) looks a hundred times, which wakes an
- * idle process more often than all else together, and takes the time between two looks for lag.
+ * Measures how late the event loop is: everything that is due in this process waits that long, such as a change on
+ * its way to sockets. A timer checks 20 times a second. Node's own monitor (prom-client's
+ * nodejs_eventloop_lag_p99_seconds) checks 100 times, which wakes an idle process more often than everything else
+ * together, and it counts the interval between two checks as lag.
  */
 import { createHistogram } from 'node:perf_hooks';
 import { Gauge, type Registry } from 'prom-client';

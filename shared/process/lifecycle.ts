@@ -1,23 +1,24 @@
 /**
- * The only place that touches signals and exit. A process acquires its parts in order, runs until SIGTERM or SIGINT, and
- * releases them in reverse within a deadline; a second signal ends it at once.
+ * The only module that handles signals and exits. A process starts its parts in order, runs until SIGTERM or SIGINT,
+ * and stops the parts in reverse order within a deadline. A second signal ends the process at once.
  */
 import { misspelt } from './config.ts';
 import { loggedError } from './log-error.ts';
 
-/** Below npm, one Ctrl-C arrives twice: from the terminal, and passed on by npm. */
+/** Under npm, one Ctrl-C arrives twice: from the terminal and from npm. */
 const sameSignalMs = 500;
 
 export interface Service {
-  /** Resolves when ready. */
+  /** Resolves when the service is ready. */
   start(): Promise<void>;
-  /** Idempotent; safe during start. */
+  /** Idempotent; may be called during start. */
   stop(): Promise<void>;
 }
 
 /**
- * Runs one process. `main` starts its parts and defers their ends on the stack; then this waits for a signal and disposes
- * of them. A failure to read the configuration or to start ends the process with status 1 and one line that says why.
+ * Runs one process. `main` starts its parts and defers stopping them on the stack. Then this waits for a signal and
+ * disposes the stack. If reading the configuration or starting fails, the process prints the reason in one line and
+ * exits with status 1.
  */
 export async function runService<C extends { STOP_TIMEOUT_MS: number }>(
   name: string,
@@ -32,11 +33,11 @@ export async function runService<C extends { STOP_TIMEOUT_MS: number }>(
     stoppingSince ??= performance.now();
     signalled.resolve();
   };
-  // who reads what is written may go, or have no room for it: no reason to end
+  // a closed or full pipe on stdout or stderr must not end the process
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
   process.on('SIGTERM', onSignal);
   process.on('SIGINT', onSignal);
-  // Node would print all that the error holds, which may be a row's content
+  // Node would print the whole error, which may contain values of a row
   process.on('uncaughtException', (error) => {
     process.stderr.write(`plank ${name}: ${JSON.stringify(loggedError(error))}\n`);
     process.exit(1);

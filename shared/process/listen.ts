@@ -1,28 +1,28 @@
 /**
- * Where a server listens. `localhost` is both loopback addresses, as a browser or curl may try either first; `::` is every address of
- * this machine, of IPv4 as well.
+ * Makes servers listen. `localhost` means both loopback addresses, as a browser or curl may try either first. `::`
+ * means every address of this machine, IPv4 and IPv6.
  */
 import { type AddressInfo, createServer, isIP, type Server } from 'node:net';
 
-/** of a port that is free on the one loopback address, and taken on the other */
+/** tries with other ports, when a free port of one loopback address is taken on the other */
 const attempts = 5;
 
 interface Where {
   host: string;
   port: number;
-  /** the settings' names, for what is said of them */
+  /** the names of the settings, for error messages */
   settings: { host: string; port: string };
   backlog?: number;
 }
 
 /**
- * Resolves when connections are accepted, with what else has to be closed besides `server`: a listening socket that hands its
- * connections to `server`. Rejects in one line that names the setting.
+ * Resolves when connections are accepted. Returns the servers that must be closed besides `server`: a second one that
+ * passes its connections on to `server`, or none. Rejects with one line that names the setting.
  */
 export async function listen(server: Server, where: Where): Promise<Server[]> {
   const { host, port } = where;
   if (host !== 'localhost') {
-    // where IPv6 is switched off
+    // falls back to IPv4 if IPv6 is disabled
     await open(server, where, host).catch((error: NodeJS.ErrnoException) => {
       if (host !== '::' || !isMissing(error)) throw explained(error, where);
       return open(server, where, '0.0.0.0');
@@ -46,18 +46,18 @@ export async function listen(server: Server, where: Where): Promise<Server[]> {
   }
 }
 
-/** Ends listening; resolves when the open connections have ended, too. */
+/** Stops listening. Resolves when the open connections have ended. */
 export function close(server: Server): Promise<unknown> {
   return new Promise((resolve) => server.close(resolve));
 }
 
-/** Whether only programs of this machine reach it. */
+/** Whether only programs on this machine can reach the address. */
 export function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
 }
 
 export function openWarning(host: string): string {
-  return `nothing asks clients who they are: whoever reaches this machine at ${host} may read and write all attached tables (HOST)`;
+  return `clients are not authenticated: everybody who can reach this machine at ${host} (HOST) may read and write all attached tables`;
 }
 
 function open(server: Server, { port, backlog = 511 }: Where, host: string): Promise<void> {
@@ -70,7 +70,7 @@ function open(server: Server, { port, backlog = 511 }: Where, host: string): Pro
   });
 }
 
-/** The machine has no such address. */
+/** Whether the error means that the machine has no such address. */
 function isMissing(error: Error): boolean {
   return ['EADDRNOTAVAIL', 'EAFNOSUPPORT', 'ENOTFOUND', 'EAI_AGAIN', 'EINVAL'].includes(
     (error as NodeJS.ErrnoException).code ?? '',

@@ -1,7 +1,8 @@
 /**
- * An error as it is logged: what it is, where it came from, and names of the schema; never a value of a row. What may hold one is
- * left out: Postgres puts values into message, detail, hint, where and query, JSON.parse quotes the text that it was given, ioredis keeps
- * the arguments of the command, zod what it was given. So fields are taken by name, and messages by what they are about.
+ * How errors are logged: their type, their origin and names of the schema, but never a value of a row. Errors may
+ * contain values: Postgres puts them into message, detail, hint, where and query; JSON.parse quotes its input;
+ * ioredis keeps the arguments of the command; zod keeps its input. So only listed fields are logged, and messages
+ * only of kinds that contain no values.
  */
 import { DatabaseError } from 'pg';
 
@@ -9,11 +10,11 @@ const maxDepth = 5;
 const maxErrors = 5;
 
 /**
- * Classes of SQLSTATE whose messages are about connections, transactions, resources and identifiers. Not among them: data (22, 23),
- * what functions raise (P0, 38, 39, 44) and whatever else there is.
+ * Classes of SQLSTATE whose messages are about connections, transactions, resources and identifiers. Others may quote
+ * values: data errors (22, 23), errors that functions raise (P0, 38, 39, 44), and all classes that are not listed.
  */
 const aboutNames = /^(08|25|28|3D|3F|40|42|53|54|55|57|58)/;
-/** fields of Node's and our own errors that hold no values */
+/** fields of Node's and our own errors that contain no values */
 const plainFields = ['code', 'errno', 'syscall', 'address', 'port', 'status'];
 const postgresFields = ['severity', 'code', 'routine', 'schema', 'table', 'column', 'dataType', 'constraint'];
 
@@ -36,7 +37,7 @@ export function loggedError(error: unknown, depth = 1): LoggedError {
   };
   if (isDatabaseError(error)) {
     for (const field of postgresFields) take(field);
-    // with a context it may come from a function, which can raise any text under any code
+    // with a context, the error may come from a function, which can raise any text with any code
     if (aboutNames.test(error.code ?? '') && error.where === undefined) logged.message = error.message;
     const within = /\b(?:function|procedure) ("?[\w$.]+"?)\(.*\) line (\d+)/.exec(error.where ?? '');
     if (within) logged['within'] = `${within[1]}, line ${within[2]}`;
@@ -53,7 +54,7 @@ export function loggedError(error: unknown, depth = 1): LoggedError {
   return logged;
 }
 
-/** Also one of another copy of the library. */
+/** Also true for an error of another copy of pg. */
 function isDatabaseError(error: Error): error is DatabaseError {
   return error instanceof DatabaseError || ('severity' in error && 'routine' in error);
 }

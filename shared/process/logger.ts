@@ -1,6 +1,7 @@
 /**
- * The logger. Constant messages, data in fields; never a row's content, a token or a password. A line that cannot be written (a full disk, a
- * pipe that nobody reads any more) is lost, and nothing else: no process ends, and nothing is kept for later.
+ * The logger. Messages are constant, data is in fields; never a row's content, a token or a password. A line that
+ * cannot be written (a full disk, a pipe that nobody reads) is dropped: the process does not end, and no lines pile
+ * up in memory.
  */
 import { writeSync } from 'node:fs';
 import { type DestinationStream, type LoggerOptions, pino } from 'pino';
@@ -8,7 +9,7 @@ import { loggedError } from './log-error.ts';
 
 export type Log = pino.Logger;
 
-/** To the standard output, unless there is another destination. */
+/** Writes to stdout unless `destination` is given. */
 export function createLog(level: string, service: string, node: string, destination?: DestinationStream): Log {
   const options: LoggerOptions = {
     level,
@@ -20,10 +21,10 @@ export function createLog(level: string, service: string, node: string, destinat
   return pino(options, destination ?? new Output(1));
 }
 
-/** a pipe that is full is given this long, once until a line can be written again: meanwhile nothing else is done */
+/** how long to block on a full pipe, once until a line can be written again; the process does nothing else meanwhile */
 const fullPipeMs = 20;
 
-/** A file descriptor. pino's own stream ends the process where it cannot write, or keeps all lines until it can. */
+/** Writes to a file descriptor. If pino's own stream cannot write, it ends the process or keeps all lines in memory. */
 class Output implements DestinationStream {
   readonly #fd: number;
   #lost = 0;
@@ -36,7 +37,7 @@ class Output implements DestinationStream {
     try {
       if (this.#lost > 0) {
         this.#put(
-          `${JSON.stringify({ level: 'warn', time: new Date(), lines: this.#lost, msg: 'lines of the log were lost' })}\n`,
+          `${JSON.stringify({ level: 'warn', time: new Date(), lines: this.#lost, msg: 'log lines were lost' })}\n`,
         );
         this.#lost = 0;
       }

@@ -1,11 +1,12 @@
 /**
- * Every metric, declared once. A registry for each process; names, labels and units are the public contract, and METRICS.md is
- * generated from it. No label names a user, a row or an address: what a label can be is bounded by the schema and the code.
+ * Every metric, declared once. Each process has a registry. Names, labels and units are public; METRICS.md repeats
+ * them, and a test compares. No label contains a user, a row or an address: the schema and the code bound the values
+ * of labels.
  */
 import { Counter, collectDefaultMetrics, Gauge, type GaugeConfiguration, Histogram, Registry } from 'prom-client';
 import { watchEventLoop } from './event-loop.ts';
 
-/** as seldom as Node's monitor of the event loop can look, see event-loop.ts */
+/** the longest interval of Node's event loop monitor, which is not used, see event-loop.ts */
 const neverMs = 2 ** 31 - 1;
 const latencyBuckets = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10];
 
@@ -38,7 +39,7 @@ class AskedGauge<Label extends string = string> extends Gauge<Label> {
   }
 }
 
-/** A gauge that has no value, and is not there for Prometheus, until it is set and from `remove()` on. */
+/** A gauge without a value, and so absent from /metrics, until it is set and after `remove()`. */
 class KnownGauge extends Gauge {
   constructor(configuration: GaugeConfiguration<string>) {
     super(configuration);
@@ -162,7 +163,7 @@ export function listenerMetrics(registry: Registry) {
       help: 'Problems with the capture of attached tables, one for each row of select * from plank.check()',
       registers,
     }),
-    forgotten: new Counter({
+    purged: new Counter({
       name: 'plank_forgotten_rows_total',
       help: 'Outbox rows purged because they are past the retention',
       registers,

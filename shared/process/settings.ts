@@ -1,8 +1,11 @@
-/** The kinds of settings: what each takes from the environment, and in which words it refuses what it does not. */
+/**
+ * The kinds of settings: how each is read from the environment, and the error message for values that are not
+ * allowed.
+ */
 import { isIP } from 'node:net';
 import { z } from 'zod';
 
-/** Of a field's refusal: what is allowed. What was given is added where it is no secret. */
+/** `allowed` is the error message. readConfig appends the given value unless it is a secret. */
 function field<T>(allowed: string, read: (text: string) => T | undefined) {
   return z.string().transform((text, context): T => {
     const value = read(text);
@@ -34,7 +37,7 @@ export function pattern(allowed: string, regex: RegExp) {
 }
 
 export const host = field('must be an address or a name of this machine, without a scheme or a port', (text) => {
-  // the last part of a name has a letter
+  // the last part of a host name contains a letter
   const isName = /^([a-z0-9-]+\.)*(?=[0-9-]*[a-z])[a-z0-9-]+$/i.test(text);
   return isName || isIP(text) > 0 ? text : undefined;
 });
@@ -51,7 +54,7 @@ export const redisUrl = field('must be a URL as redis://host:port, or rediss:// 
   /^rediss?:\/\/./.test(text) && URL.canParse(text) ? text : undefined,
 );
 
-/** Browsers name an origin in lower case, and a port only where it is not the scheme's own. */
+/** Normalized as browsers send origins: in lower case, with a port only if it is not the scheme's default. */
 export const origins = field(
   'must be origins, separated by commas, each as https://example.com or http://localhost:3000 (with a scheme, without a path), or * alone',
   (text) => {
@@ -71,7 +74,7 @@ function originOf(text: string): string | undefined {
   return origin === 'null' ? `${protocol}//${host}`.toLowerCase() : origin;
 }
 
-/** How many letters have to be changed, added or left out to make one of the other; exact up to `most`. */
+/** The edit distance of two strings, exact up to `most`. */
 export function distance(a: string, b: string, most: number): number {
   if (Math.abs(a.length - b.length) > most) return most + 1;
   let row = Array.from({ length: b.length + 1 }, (_, i) => i);

@@ -1,4 +1,4 @@
-/** Plank's own version, of package.json. */
+/** Plank's version, from package.json. */
 import { readFileSync } from 'node:fs';
 
 const file = new URL('../../package.json', import.meta.url);

@@ -90,7 +90,7 @@ describe('readConfig', () => {
 
   test('the error names settings that do not fit each other', () => {
     const message = problems(gatewaySchema, { DATABASE_URL, STOP_TIMEOUT_MS: '8000' });
-    expect(message).toMatch(/DRAIN_WINDOW_MS must be at least 4000 below STOP_TIMEOUT_MS \(8000\), and is 5000/);
+    expect(message).toMatch(/DRAIN_WINDOW_MS must be at least 4000 below STOP_TIMEOUT_MS \(8000\), but is 5000/);
     expect(problems(gatewaySchema, { DATABASE_URL, DRAIN_WINDOW_MS: '6001' })).toContain('STOP_TIMEOUT_MS');
     expect(readConfig(gatewaySchema, { DATABASE_URL, DRAIN_WINDOW_MS: '6000' }).DRAIN_WINDOW_MS).toBe(6_000);
   });
@@ -154,7 +154,7 @@ describe('wrong values', () => {
   ])('the schema refuses %s=%s', (name, value, allowed) => {
     const message = problems(gatewaySchema, { DATABASE_URL, [name]: value });
     expect(message).toContain(`configuration: ${name} ${allowed}`);
-    expect(message).toContain(`, and is ${JSON.stringify(value.slice(0, 60))}`);
+    expect(message).toContain(`, but is ${JSON.stringify(value.slice(0, 60))}`);
     expect(message).not.toMatch(/expected|received|invalid|\n/i);
   });
 
@@ -207,11 +207,11 @@ describe('right values', () => {
     };
     expect(misspelt({ ...others, PLANK_DATABASE_URL: '', DATABASE_URL, npm_config_port: '' })).toEqual([]);
     expect(misspelt({ LOG_LEVLE: '', CORS_ORIGIN: '', plank_sample: '', PLANK_POOL: '', DATABSE_URL: '' })).toEqual([
-      'LOG_LEVLE is no setting of Plank: is LOG_LEVEL meant?',
-      'CORS_ORIGIN is no setting of Plank: is CORS_ORIGINS meant?',
-      'plank_sample is no setting of Plank: is PLANK_SAMPLE meant?',
-      'PLANK_POOL is no setting of Plank',
-      'DATABSE_URL is no setting of Plank: is DATABASE_URL meant?',
+      'LOG_LEVLE is not a setting of Plank; did you mean LOG_LEVEL?',
+      'CORS_ORIGIN is not a setting of Plank; did you mean CORS_ORIGINS?',
+      'plank_sample is not a setting of Plank; did you mean PLANK_SAMPLE?',
+      'PLANK_POOL is not a setting of Plank',
+      'DATABSE_URL is not a setting of Plank; did you mean DATABASE_URL?',
     ]);
   });
 });

@@ -164,7 +164,7 @@ export class DoorbellRig {
 
   #logged(line: string): void {
     const { msg, mode } = JSON.parse(line) as { msg: string; mode?: string };
-    if (msg !== 'doorbell' || mode === undefined) return;
+    if (msg !== 'the doorbell changed its mode' || mode === undefined) return;
     const at = performance.now();
     const silence = this.silent.at(-1);
     if (silence && this.isSilent) silence.to = at;
