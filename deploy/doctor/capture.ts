@@ -1,10 +1,13 @@
-/** What Plank keeps in the database: its schema, the capture of the attached tables, who leads, and how the outbox grows. */
+/**
+ * Examines what Plank keeps in the database: its schema, the capture of attached tables, the leader, the log and the
+ * outbox.
+ */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Client } from 'pg';
 import { type Finding, fault, note, ok, span, warning } from './finding.ts';
 import { examineOutbox, type Patience } from './outbox.ts';
 
-/** Where the log ends, and what clients call the tables that it is about. */
+/** Where the log ends, and the names that clients use for the attached tables. */
 export interface Captured {
   epoch: number;
   seq: number;
@@ -17,12 +20,12 @@ interface Limits extends Patience {
 }
 
 const waitsTooLongMs = 5_000;
-/** by a listener that leads */
+/** a leading listener drains what is committed within this time */
 const drainedWithinMs = 1_000;
-/** the lead is nobody's for a moment where one listener follows another */
+/** nobody leads for a moment when one listener follows another */
 const succeededWithinMs = 1_000;
 
-/** Returns undefined where there is no schema of Plank's. */
+/** Returns undefined if the database has no schema of this version. */
 export async function* examineCapture(client: Client, limits: Limits): AsyncGenerator<Finding, Captured | undefined> {
   const migrated = await client.query<{ is: boolean }>(
     "select to_regclass('plank.leader') is not null and to_regclass('plank.catalog') is not null as is",
@@ -50,30 +53,30 @@ async function* examineTables(client: Client): AsyncGenerator<Finding, string[]>
     select (select count(*) from pg_event_trigger where evtname like 'plank%' and evtenabled not in ('D', 'R')) as follows,
       (select string_agg(distinct a.name, ', ') from plank.attached a join pg_subscription_rel s on s.srrelid = a.relation) as replicated,
       (select string_agg(distinct format('%s (%s)', a.name, p.proowner::regrole), ', ') from plank.attached a join pg_class c on c.oid = a.relation
-       cross join plank.functions(a.id) f join pg_proc p on p.oid = f where not pg_has_role(c.relowner, p.proowner, 'member')) as lent`);
+       cross join plank.generated_functions(a.id) f join pg_proc p on p.oid = f where not pg_has_role(c.relowner, p.proowner, 'member')) as lent`);
   const { follows, replicated, lent } = rows[0]!;
   if (attached.length === 0) yield note('no table is attached', "run: select plank.attach('public.my_table')");
   else if (problems.length === 0) yield ok(`captured: ${attached.map(({ name }) => name).join(', ')}`);
   if (follows === '0')
     yield note(
-      'changes of attached tables (ALTER TABLE) are not followed by themselves: the role that migrated is no superuser',
-      'run plank.attach again for a table after it was altered',
+      'Plank does not follow ALTER TABLE of attached tables: the role that migrated is no superuser',
+      'after a table was altered, run plank.attach for it again',
     );
   if (lent !== null)
     yield note(
-      `code of the owners of tables (casts of their types to json) runs in the capture with the rights of who attached them: ${lent}`,
-      'where an owner is not trusted with these rights, attach his table as a superuser',
+      `casts to json that table owners wrote run in the capture with the rights of the role that attached the table: ${lent}`,
+      'if an owner must not have these rights, attach the table as a superuser',
     );
   if (replicated !== null)
     yield fault(
-      `${replicated}: logical replication writes here, and fires no triggers of statements`,
-      'attach the tables where they are written: what a subscription applies cannot be captured',
+      `${replicated}: written by logical replication, which fires no statement triggers`,
+      'attach the tables in the database that publishes them: changes that a subscription applies cannot be captured',
     );
   return attached.map(({ name }) => name);
 }
 
 interface Log {
-  /** of the oldest changes that are kept; null: none are */
+  /** the age of the oldest changes that are kept; null: none are kept */
   oldestMs: number | null;
   bytes: number;
   waiting: number;
@@ -86,35 +89,35 @@ async function lookAtLog(client: Client): Promise<Log> {
     from plank.leader l cross join lateral (
       select count(*) as waiting, extract(epoch from clock_timestamp() - min(at)) * 1000 as waits_ms
       from (select b.at from plank.between(l.snap, pg_current_snapshot()) b limit 100000) b) w`);
-  const is = rows[0]!;
+  const row = rows[0]!;
   return {
-    oldestMs: is.oldest_ms === null ? null : Number(is.oldest_ms),
-    bytes: Number(is.log_bytes),
-    waiting: Number(is.waiting),
-    waitsMs: Number(is.waits_ms),
+    oldestMs: row.oldest_ms === null ? null : Number(row.oldest_ms),
+    bytes: Number(row.log_bytes),
+    waiting: Number(row.waiting),
+    waitsMs: Number(row.waits_ms),
   };
 }
 
 async function* examineLog(client: Client, limits: Limits): AsyncGenerator<Finding> {
-  let is = await lookAtLog(client);
+  let log = await lookAtLog(client);
   let drains = false;
-  // what a long transaction wrote at its beginning is old as soon as it commits
+  // when a long transaction commits, its first changes are old already
   const until = performance.now() + drainedWithinMs;
-  while (is.waitsMs > waitsTooLongMs && !drains && performance.now() < until) {
+  while (log.waitsMs > waitsTooLongMs && !drains && performance.now() < until) {
     await delay(200);
     ({ drains } = await lookAtLead(client));
-    if (!drains) is = await lookAtLog(client);
+    if (!drains) log = await lookAtLog(client);
   }
-  const { waiting, waitsMs, oldestMs, bytes } = is;
-  const wait = `${waiting >= 100_000 ? 'more than 100,000' : waiting} changes wait to be told, the oldest for ${span(waitsMs)}`;
-  if (waiting === 0 || waitsMs <= waitsTooLongMs) yield ok('no change waits to be told');
+  const { waiting, waitsMs, oldestMs, bytes } = log;
+  const wait = `${waiting >= 100_000 ? 'more than 100,000' : waiting} changes wait to be drained, the oldest for ${span(waitsMs)}`;
+  if (waiting === 0 || waitsMs <= waitsTooLongMs) yield ok('no change waits to be drained');
   else if (drains)
-    yield note(`${wait}: they are being drained`, 'so many at once take their time; see it again when that is done');
-  else yield fault(wait, 'see whether a listener leads (below), and its log: it drains the outbox');
+    yield note(`${wait}: a drain is at work`, 'so many changes take time; run the doctor again when it is done');
+  else yield fault(wait, 'the leading listener drains the outbox: see whether one leads (below), and its log');
   if (oldestMs !== null && oldestMs > limits.retentionMs * 1.5 + 60_000)
     yield warning(
-      `the log keeps changes of ${span(oldestMs)} ago, and should forget after ${span(limits.retentionMs)}`,
-      'a listener that leads forgets old changes; see its log for why it does not',
+      `the log keeps changes of ${span(oldestMs)} ago, and should purge them after ${span(limits.retentionMs)}`,
+      'the leading listener purges old changes; see its log for the reason why it does not',
     );
   yield* examineOutbox(client, { bytes, most: limits.retentionBytes }, limits);
 }
@@ -124,13 +127,16 @@ interface Lead {
   term: string;
   epoch: number;
   seq: number;
-  /** its lease holds */
+  /** the lease is valid */
   holds: boolean;
-  /** since the lease is over; null: it never began */
+  /** how long ago the lease ended; null: there was none yet */
   overMs: number | null;
-  /** a large drain is at work, or the first of a term: it has the row locked until it is done, and the lease is renewed only then */
+  /**
+   * a large drain, or the first one of a term, is at work: it locks the row, so the lease is renewed only when it is
+   * done
+   */
   drains: boolean;
-  /** null: not known to this role, or none */
+  /** how long the drain has been at work; null: none is, or this role may not see it */
   drainsMs: number | null;
 }
 
@@ -143,38 +149,40 @@ async function lookAtLead(client: Client): Promise<Lead> {
       from pg_locks k left join pg_stat_activity a on a.pid = k.pid
       where k.relation = 'plank.leader'::regclass and k.database = (select oid from pg_database where datname = current_database())
         and k.mode = 'RowShareLock' and k.granted and not exists (select from pg_locks w where w.pid = k.pid and not w.granted)) d`);
-  const is = rows[0]!;
+  const row = rows[0]!;
   return {
-    holder: is['holder'] ?? null,
-    term: is['term']!,
-    epoch: Number(is['epoch']),
-    seq: Number(is['next_seq']) - 1,
-    holds: is.holds,
-    overMs: is['over_ms'] === null ? null : Number(is['over_ms']),
-    drains: is.drains,
-    drainsMs: is['drains_ms'] === null ? null : Number(is['drains_ms']),
+    holder: row['holder'] ?? null,
+    term: row['term']!,
+    epoch: Number(row['epoch']),
+    seq: Number(row['next_seq']) - 1,
+    holds: row.holds,
+    overMs: row['over_ms'] === null ? null : Number(row['over_ms']),
+    drains: row.drains,
+    drainsMs: row['drains_ms'] === null ? null : Number(row['drains_ms']),
   };
 }
 
 async function* examineLead(client: Client): AsyncGenerator<Finding, Pick<Captured, 'epoch' | 'seq'>> {
-  let is = await lookAtLead(client);
+  let lead = await lookAtLead(client);
   const until = performance.now() + succeededWithinMs;
-  while (!is.holds && !is.drains && performance.now() < until) {
+  while (!lead.holds && !lead.drains && performance.now() < until) {
     await delay(200);
-    is = await lookAtLead(client);
+    lead = await lookAtLead(client);
   }
-  const node = is.holder?.split('/')[0];
-  if (is.holds) yield ok(`${node} leads (term ${is.term})`);
-  else if (is.drains) {
-    const since = is.drainsMs === null ? '' : ` for ${span(is.drainsMs)}`;
-    yield ok(`${node} leads (term ${is.term}), and has been draining${since}: its lease is renewed when that is done`);
+  const node = lead.holder?.split('/')[0];
+  if (lead.holds) yield ok(`${node} leads (term ${lead.term})`);
+  else if (lead.drains) {
+    const since = lead.drainsMs === null ? '' : ` for ${span(lead.drainsMs)}`;
+    yield ok(
+      `${node} leads (term ${lead.term}), and has been draining${since}: its lease is renewed when that is done`,
+    );
   } else {
-    const since = is.overMs === null ? '' : ` for ${span(is.overMs)}`;
-    const last = node ? `; the last one was ${node}` : '';
+    const since = lead.overMs === null ? '' : ` for ${span(lead.overMs)}`;
+    const last = node ? `; the last leader was ${node}` : '';
     yield fault(
       `no listener leads${since}: changes wait${last}`,
       'start a listener (npm run listener), or see its log',
     );
   }
-  return { epoch: is.epoch, seq: is.seq };
+  return { epoch: lead.epoch, seq: lead.seq };
 }

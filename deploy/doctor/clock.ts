@@ -1,10 +1,13 @@
-/** Whose clock differs from this machine's. Nothing but measured latencies rests on clocks, so this is never a fault. */
+/**
+ * Compares another clock with this machine's. Only measured latencies depend on clocks, so a difference is never a
+ * fault.
+ */
 import { type Finding, ok, span, warning } from './finding.ts';
 
-/** Latencies of milliseconds are measured across these clocks. */
+/** Latencies are measured across these clocks, in milliseconds. */
 const toleratedMs = 100;
 
-/** Asks another clock (ms since 1970), and takes it to have answered in the middle of the round trip. */
+/** Reads another clock (ms since 1970), and assumes that it answered in the middle of the round trip. */
 export async function compareClock(whose: string, ask: () => Promise<number>): Promise<Finding> {
   let best: { offMs: number; tripMs: number } | undefined;
   for (let i = 0; i < 5; i++) {
@@ -22,6 +25,6 @@ export function verdict(whose: string, offMs: number, tripMs: number): Finding {
   if (surely <= toleratedMs) return ok(`its clock agrees with this machine's (within ${span(Math.abs(offMs))})`);
   return warning(
     `the clock of ${whose} is ${span(Math.abs(offMs))} ${offMs > 0 ? 'ahead of' : 'behind'} this machine's`,
-    'let every machine keep time by NTP: order and delivery do not depend on clocks, but latencies in metrics do',
+    'synchronize every machine by NTP: order and delivery do not depend on clocks, but latencies in metrics do',
   );
 }

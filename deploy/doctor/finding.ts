@@ -1,7 +1,10 @@
-/** What the doctor says: one sentence a finding, and what to do about it. */
+/** A finding of the doctor: one sentence, and what to do about it. */
 
 export interface Finding {
-  /** `fault`: Plank loses, stalls or is open to strangers; `warning`: it will be slow or fragile; `note`: worth knowing */
+  /**
+   * `fault`: Plank loses changes, stalls or is open to strangers; `warning`: it will be slow or fragile; `note`:
+   * worth knowing
+   */
   level: 'ok' | 'note' | 'warning' | 'fault';
   says: string;
   /** what to do about it */
@@ -13,7 +16,7 @@ export const note = (says: string, advice: string): Finding => ({ level: 'note',
 export const warning = (says: string, advice: string): Finding => ({ level: 'warning', says, advice });
 export const fault = (says: string, advice: string): Finding => ({ level: 'fault', says, advice });
 
-/** A URL as it may be shown: without its password. */
+/** A URL without its password, to be printed. */
 export function shown(url: string): string {
   const copy = new URL(url);
   if (copy.password) copy.password = '…';

@@ -1,17 +1,20 @@
-/** What clients meet: the balancer, the WebSocket handshake through it, its timeouts, and what it should keep to itself. */
+/**
+ * Examines what clients reach: the balancer, the WebSocket handshake and the timeouts through it, and what it must
+ * not expose.
+ */
 import type { IncomingMessage } from 'node:http';
 import { WebSocket } from 'ws';
 import { subprotocol } from '#shared/wire.ts';
 import { type Finding, fault, note, ok, reason, span, warning } from './finding.ts';
 
 const answerMs = 5_000;
-/** granted to a ping beyond its interval */
+/** how late a ping may be */
 const slackMs = 5_000;
 
 interface Wanted {
-  /** as clients know it: https://live.example.org */
+  /** where clients connect: https://live.example.org */
   url: string;
-  /** the attached ones */
+  /** the attached tables */
   tables: readonly string[];
   /** wait for pings on a silent connection, which takes up to twice PING_INTERVAL_MS */
   patient: boolean;
@@ -22,28 +25,31 @@ export async function* examineFront({ url, tables, patient, say }: Wanted): Asyn
   const base = url.replace(/\/+$/, '');
   const health = await get(`${base}/health`);
   if ('error' in health) {
-    yield fault(`${base} does not answer: ${health.error}`, 'see whether nginx and the gateways run, and the port');
+    yield fault(
+      `${base} does not answer: ${health.error}`,
+      'see whether nginx and the gateways run, and check the port',
+    );
     return;
   }
   const state = parsed(health.text) as Health | null;
   if (typeof state?.node !== 'string' || typeof state.connections !== 'number') {
-    yield isBalancers(health)
-      ? fault(`${base}/health says ${health.status}: a balancer answers, and no gateway behind it`, 'start gateways')
+    yield isBalancerError(health)
+      ? fault(`${base}/health answers ${health.status}: a balancer runs, but no gateway behind it`, 'start gateways')
       : fault(
-          `something else than a gateway answers at ${base}: its /health says ${health.status}, and not what Plank's does`,
-          'see the address, and whether what answers there is to pass /health, /ws and /api on to the gateways',
+          `something other than a gateway answers at ${base}: its /health answers ${health.status}, but not as Plank's does`,
+          'check the address; if a balancer answers there, let it pass /health, /ws and /api on to the gateways',
         );
     return;
   }
   const { node, status, reason } = state;
   if (status === 'ok') yield ok(`${base} answers, through ${node}`);
-  else yield fault(`${node} is degraded: ${reason ?? 'it does not say why'}`, 'see its /health/ready and its log');
-  yield* examineSecrets(base);
+  else yield fault(`${node} is degraded: ${reason ?? 'no reason given'}`, 'see its /health/ready and its log');
+  yield* examineExposure(base);
   if (tables[0] !== undefined) yield* examineStreams(base, tables[0]);
   yield* examineHandshake(base, { tables, patient, say });
 }
 
-/** What a gateway says at /health. */
+/** The answer of a gateway at /health. */
 interface Health {
   status?: string;
   node?: string;
@@ -52,43 +58,46 @@ interface Health {
   reason?: string;
 }
 
-const isBalancers = ({ status, type }: Answer) => [502, 503, 504].includes(status) && !/json/.test(type);
+const isBalancerError = ({ status, type }: Answer) => [502, 503, 504].includes(status) && !/json/.test(type);
 
-/** What only an operator should be given, and by what it is known: a page for every address is none of it. */
-const secrets: Record<string, (answer: Answer) => boolean> = {
+/** What only operators should reach, and how to recognize it: a server may answer every address with some page. */
+const forOperators: Record<string, (answer: Answer) => boolean> = {
   '/metrics': ({ text }) => /^# HELP plank_/m.test(text),
   '/ops/nodes': ({ text }) => Array.isArray(parsed(text)),
   '/console': ({ text }) => text.includes('<title>Plank console</title>'),
 };
 
-async function* examineSecrets(base: string): AsyncGenerator<Finding> {
+async function* examineExposure(base: string): AsyncGenerator<Finding> {
   const open: string[] = [];
-  for (const [path, isIt] of Object.entries(secrets)) {
+  for (const [path, isIt] of Object.entries(forOperators)) {
     const answer = await get(base + path);
     if (!('error' in answer) && answer.status < 400 && isIt(answer)) open.push(path);
   }
   if (open.length > 0)
     yield warning(
-      `${open.join(', ')} can be read by everybody who reaches ${base}`,
-      'put the balancer of nginx.conf before the gateways: it keeps these from the outside',
+      `everybody who reaches ${base} can read ${open.join(', ')}`,
+      'put the balancer of nginx.conf before the gateways: it serves none of these to the outside',
     );
-  else yield ok('what is for operators is not reachable here');
+  else yield ok('pages for operators are not reachable here');
 }
 
-/** Event streams must come as they are written, not when a buffer is full. */
+/** Event streams must arrive as they are written, and not when a buffer is full. */
 async function* examineStreams(base: string, table: string): AsyncGenerator<Finding> {
   const abort = new AbortController();
   const timer = setTimeout(() => abort.abort(), answerMs);
   try {
     const response = await fetch(`${base}/api/${table}/changes`, { signal: abort.signal });
     if (!response.ok) {
-      yield fault(`an event stream of ${table} is answered by ${response.status}`, 'see the balancer');
+      yield fault(
+        `the request for an event stream of ${table} is answered with ${response.status}`,
+        'see the log of the balancer',
+      );
       return;
     }
-    const type = response.headers.get('content-type') ?? 'nothing said';
+    const type = response.headers.get('content-type') ?? 'no type given';
     if (!type.startsWith('text/event-stream')) {
       yield fault(
-        `/api/${table}/changes is answered by something else than a gateway (${type})`,
+        `something other than a gateway answers at /api/${table}/changes (${type})`,
         'let the balancer pass /api on to the gateways',
       );
       return;
@@ -97,7 +106,7 @@ async function* examineStreams(base: string, table: string): AsyncGenerator<Find
     yield ok('event streams arrive as they are written');
   } catch (error) {
     const says = abort.signal.aborted ? 'nothing of an event stream arrives within 5 s' : reason(error);
-    yield fault(says, 'let the balancer pass answers of /api/…/changes on as they come (nginx: proxy_buffering off)');
+    yield fault(says, 'let the balancer pass on /api/…/changes without buffering (nginx: proxy_buffering off)');
   } finally {
     clearTimeout(timer);
     abort.abort();
@@ -107,58 +116,58 @@ async function* examineStreams(base: string, table: string): AsyncGenerator<Find
 async function* examineHandshake(base: string, { tables, patient, say }: Omit<Wanted, 'url'>): AsyncGenerator<Finding> {
   const url = `${base.replace(/^http/, 'ws')}/ws`;
   const advice = 'the balancer must pass on "Upgrade" and "Connection" over HTTP/1.1 on /ws, as nginx.conf does';
-  const met = await shakeHands(url);
-  if ('status' in met) {
-    if (met.status === 403) yield fault('the handshake is refused: 403', 'see CORS_ORIGINS');
-    else if (met.status === 429)
-      yield warning('the handshake is refused: 429, too many', 'see limit_req in nginx.conf');
-    else if (met.status === 503)
-      yield fault('the handshake is refused: 503', 'no replica takes connections: all drain or are full');
-    else if (met.status < 300)
+  const outcome = await shakeHands(url);
+  if ('status' in outcome) {
+    if (outcome.status === 403) yield fault('the handshake is refused: 403', 'check CORS_ORIGINS');
+    else if (outcome.status === 429)
+      yield warning('the handshake is refused: 429, too many connections', 'see limit_req in nginx.conf');
+    else if (outcome.status === 503)
+      yield fault('the handshake is refused: 503', 'every gateway is full or drained: add gateways, or undrain one');
+    else if (outcome.status < 300)
       yield fault(
-        `the handshake of a WebSocket is answered by ${met.status}, as no gateway does: something else answers at /ws`,
+        `the WebSocket handshake is answered with ${outcome.status}, so something other than a gateway answers at /ws`,
         'let the balancer pass /ws on to the gateways',
       );
-    else yield fault(`the handshake of a WebSocket is answered by ${met.status}`, advice);
+    else yield fault(`the WebSocket handshake is answered with ${outcome.status}`, advice);
     return;
   }
-  if ('error' in met) {
-    if (/subprotocol/.test(met.error))
+  if ('error' in outcome) {
+    if (/subprotocol/.test(outcome.error))
       yield fault(
-        `something else than a gateway takes WebSockets at /ws: ${met.error}`,
+        `something other than a gateway takes WebSockets at /ws: ${outcome.error}`,
         'let the balancer pass /ws on to the gateways',
       );
-    else yield fault(`a WebSocket cannot be opened: ${met.error}`, advice);
+    else yield fault(`a WebSocket cannot be opened: ${outcome.error}`, advice);
     return;
   }
-  yield ok(`a WebSocket opens in ${span(met.ms)}, at ${met.node}`);
+  yield ok(`a WebSocket opens in ${span(outcome.ms)}, at ${outcome.node}`);
   if (!patient) {
-    yield note('timeouts were not examined', 'leave out --quick: it takes two intervals of pings');
+    yield note('timeouts were not examined', 'run it without --quick, which takes two ping intervals longer');
     return;
   }
-  const waitMs = 2 * met.pingMs + slackMs;
+  const waitMs = 2 * outcome.pingMs + slackMs;
   say(`waiting up to ${span(waitMs)} for pings on a silent connection …`);
   const { kept, afterMs } = await awaitPings(url, tables[0], waitMs);
-  if (kept) yield ok(`a silent connection is kept from ping to ping, each ${span(met.pingMs)}`);
+  if (kept) yield ok(`a silent connection is kept from ping to ping, every ${span(outcome.pingMs)}`);
   else
     yield fault(
-      `a silent connection was cut after ${span(afterMs)} of silence, before the ping that comes each ${span(met.pingMs)}`,
-      'let the timeouts of everything between be longer than PING_INTERVAL_MS (nginx: proxy_read_timeout)',
+      `a silent connection was cut after ${span(afterMs)}, before the next ping (every ${span(outcome.pingMs)})`,
+      'raise the timeouts of all balancers and proxies above PING_INTERVAL_MS (nginx: proxy_read_timeout)',
     );
 }
 
-type Met = { ms: number; node: string; pingMs: number } | { status: number } | { error: string };
+type Outcome = { ms: number; node: string; pingMs: number } | { status: number } | { error: string };
 
-function shakeHands(url: string): Promise<Met> {
+function shakeHands(url: string): Promise<Outcome> {
   const started = performance.now();
   const socket = new WebSocket(url, subprotocol, { handshakeTimeout: answerMs });
   return new Promise((resolve) => {
-    const end = (met: Met) => {
+    const end = (outcome: Outcome) => {
       clearTimeout(timer);
-      resolve(met);
+      resolve(outcome);
       socket.terminate();
     };
-    const timer = setTimeout(() => end({ error: 'it does not greet within 5 s' }), answerMs);
+    const timer = setTimeout(() => end({ error: 'no welcome within 5 s' }), answerMs);
     socket.on('unexpected-response', (_request, response: IncomingMessage) =>
       end({ status: response.statusCode ?? 0 }),
     );
@@ -173,7 +182,10 @@ function shakeHands(url: string): Promise<Met> {
   });
 }
 
-/** On a connection that is told nothing; the first ping may come at any moment, the second one an interval later. */
+/**
+ * Waits for two pings on a connection without changes. The first may come at any moment, the second one interval
+ * later.
+ */
 function awaitPings(
   url: string,
   table: string | undefined,
@@ -182,21 +194,21 @@ function awaitPings(
   const socket = new WebSocket(table === undefined ? url : `${url}?tables=${encodeURIComponent(table)}`, {
     handshakeTimeout: answerMs,
   });
-  let heardAt = performance.now();
+  let lastPingAt = performance.now();
   let pings = 0;
   return new Promise((resolve) => {
     const end = (kept: boolean) => {
       clearTimeout(timer);
-      resolve({ kept, afterMs: performance.now() - heardAt });
+      resolve({ kept, afterMs: performance.now() - lastPingAt });
       socket.terminate();
     };
     const timer = setTimeout(() => end(false), waitMs);
     socket.on('open', () => {
       if (table !== undefined) socket.send(JSON.stringify({ action: 'unsubscribe', table }));
-      heardAt = performance.now();
+      lastPingAt = performance.now();
     });
     socket.on('ping', () => {
-      heardAt = performance.now();
+      lastPingAt = performance.now();
       if (++pings === 2) end(true);
     });
     socket.on('close', () => end(false));
@@ -206,7 +218,7 @@ function awaitPings(
 
 interface Answer {
   status: number;
-  /** its Content-Type */
+  /** the Content-Type */
   type: string;
   text: string;
 }

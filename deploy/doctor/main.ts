@@ -1,12 +1,13 @@
 /**
- * `npm run doctor`: looks at a deployment from outside and says what is wrong, in words, and what to do about it. It takes the
- * variables that the services take: DATABASE_URL, REDIS_URL where there is one, and those of the configuration that matter.
+ * `npm run doctor`: examines a deployment from outside, prints what is wrong, and what to do about it. It reads the
+ * variables that the services read: DATABASE_URL, REDIS_URL if there is a Redis, and the settings that it compares
+ * with what it finds.
  *
- *   --url <address>   where clients go: the balancer, as https://live.example.org; also examined then
- *   --quick           does not wait for pings, nor for vacuum
- *   --json            one JSON array instead of words
+ *   --url <address>   also examines where clients connect: the balancer, such as https://live.example.org
+ *   --quick           waits neither for pings nor for vacuum
+ *   --json            prints one JSON array instead of text
  *
- * It changes nothing, and ends with status 1 where something is wrong.
+ * It changes nothing. Exit status: 0 without a fault, 1 with faults, 2 if it could not run.
  */
 import { styleText } from 'node:util';
 import type { Client } from 'pg';
@@ -40,10 +41,10 @@ const say = (text: string) => {
 
 const marks = { ok: ['green', '✓'], note: ['blue', 'i'], warning: ['yellow', '!'], fault: ['red', '✗'] } as const;
 
-/** Says what an examination finds, as it finds it; what makes it fail is a finding too. */
+/** Prints findings as they come. An error of the examination is a finding too. */
 async function examine<T>(part: string, title: string, findingsOf: AsyncGenerator<Finding, T>): Promise<T | undefined> {
   say(`\n${styleText('bold', title)}`);
-  const tell = (finding: Finding) => {
+  const report = (finding: Finding) => {
     findings.push({ part, ...finding });
     const [colour, mark] = marks[finding.level];
     say(`  ${styleText(colour, mark)} ${finding.says}`);
@@ -53,19 +54,19 @@ async function examine<T>(part: string, title: string, findingsOf: AsyncGenerato
     for (;;) {
       const { value, done } = await findingsOf.next();
       if (done) return value;
-      tell(value);
+      report(value);
     }
   } catch (error) {
-    tell(fault(`it could not be examined further: ${reason(error)}`, 'see its log, and the rights of the role'));
+    report(fault(`the examination failed: ${reason(error)}`, 'see its log, and check the rights of the role'));
     return undefined;
   }
 }
 
 async function* unreachable(error: unknown): AsyncGenerator<Finding> {
-  yield fault(`Postgres cannot be reached: ${reason(error)}`, 'see DATABASE_URL, and whether Postgres runs');
+  yield fault(`Postgres cannot be reached: ${reason(error)}`, 'check DATABASE_URL, and see whether Postgres runs');
 }
 
-/** Whether what takes a minute is waited for. */
+/** Whether to wait for what takes up to a minute. */
 const patience = { patient: !values.quick, say: (text: string) => say(`    ${text}`) };
 
 try {
@@ -95,7 +96,7 @@ try {
     const tables = captured?.tables ?? [];
     await examine(
       'clients',
-      `What clients meet, ${shown(values.url)}`,
+      `What clients reach, ${shown(values.url)}`,
       examineFront({ url: values.url, tables, ...patience }),
     );
   }

@@ -1,4 +1,7 @@
-/** The database as a server: its version, its settings, and whether this connection reaches it without something in between. */
+/**
+ * Examines the database server: its version, its settings, and whether a pooler stands between it and this
+ * connection.
+ */
 import { randomBytes } from 'node:crypto';
 import { Client } from 'pg';
 import { compareClock } from './clock.ts';
@@ -9,7 +12,7 @@ const testedVersion = 190_000;
 const heardWithinMs = 3_000;
 const longMs = 300_000;
 
-/** A plain connection, without the settings that Plank asks for: a pooler may refuse those, and that is to be said. */
+/** A connection without the settings that Plank sets: a pooler may refuse those, and that would be a finding. */
 export async function connectPlainly(url: string): Promise<Client> {
   const client = new Client({
     connectionString: url,
@@ -31,13 +34,16 @@ export async function* examinePostgres(client: Client, url: string, wake: 'auto'
     return;
   }
   if (Number(version) >= testedVersion)
-    yield note(`PostgreSQL ${version_text} is newer than what Plank is tested with`, 'up to 18 is tested');
+    yield note(
+      `PostgreSQL ${version_text} is newer than the versions that Plank is tested with`,
+      'tested are 14 to 18',
+    );
   else yield ok(`PostgreSQL ${version_text} answers`);
   if (standby === 'true') {
-    yield fault('this server is a standby: it takes no writes', 'let DATABASE_URL name the primary');
+    yield fault('this server is a standby: it takes no writes', 'set DATABASE_URL to the primary');
     return;
   }
-  yield* examineWay(client, url, Number(pid), wake);
+  yield* examineSession(client, url, Number(pid), wake);
   yield* examineSettings(client, wake);
   yield await compareClock('Postgres', async () => {
     const answer = await client.query<{ at: string }>('select extract(epoch from clock_timestamp()) * 1000 as at');
@@ -45,18 +51,23 @@ export async function* examinePostgres(client: Client, url: string, wake: 'auto'
   });
 }
 
-/** Whether what a session does is done on one server connection, and NOTIFY arrives. */
-async function* examineWay(client: Client, url: string, pid: number, wake: 'auto' | 'poll'): AsyncGenerator<Finding> {
-  // a server tells its own process id when a session begins; a pooler tells a number of its own
+/** Whether a session stays on one server connection, and NOTIFY arrives. */
+async function* examineSession(
+  client: Client,
+  url: string,
+  pid: number,
+  wake: 'auto' | 'poll',
+): AsyncGenerator<Finding> {
+  // a server sends its process id when a session begins; a pooler sends a number of its own
   const pooled = (client as unknown as { processID: number }).processID !== pid;
   const heard = await hears(client, url);
   const advice =
     'let the listener and the gateways connect to Postgres itself, or to a pooler in session mode; the application may keep its pooler';
   if (heard) {
-    if (pooled) yield ok('a pooler stands before Postgres, and keeps sessions whole: NOTIFY arrives');
+    if (pooled) yield ok('a pooler in session mode stands before Postgres: NOTIFY arrives');
     else yield ok('connections reach Postgres itself, and NOTIFY arrives');
   } else if (pooled)
-    yield fault('a pooler stands before Postgres and does not keep sessions whole: NOTIFY does not arrive', advice);
+    yield fault('a pooler stands before Postgres that is not in session mode: NOTIFY does not arrive', advice);
   else if (wake === 'auto') yield fault('NOTIFY does not arrive within 3 s', advice);
   try {
     const session = new Client({ connectionString: url, options: '-c timezone=UTC', connectionTimeoutMillis: 5_000 });
@@ -64,7 +75,7 @@ async function* examineWay(client: Client, url: string, pid: number, wake: 'auto
     await session.connect();
     await session.end();
   } catch (error) {
-    yield fault(`a session cannot bring its settings along: ${reason(error)}`, advice);
+    yield fault(`a session cannot be started with settings of its own: ${reason(error)}`, advice);
   }
 }
 
@@ -79,7 +90,7 @@ async function hears(client: Client, url: string): Promise<boolean> {
   client.on('notification', listener);
   try {
     await client.query(`listen ${channel}`);
-    // a pooler that shares server connections now gives this one to the other client
+    // a pooler in transaction mode now gives the listening server connection to the other client
     await writer.query('select pg_sleep(0.05)');
     await writer.query(`notify ${channel}`);
     return await heard.promise;
@@ -107,51 +118,51 @@ async function* examineSettings(client: Client, wake: 'auto' | 'poll'): AsyncGen
       (select string_agg(coalesce(r.rolname, 'every role'), ', ') from pg_db_role_setting s left join pg_roles r on r.oid = s.setrole,
        unnest(s.setconfig) c where c = 'session_replication_role=replica') as silenced`);
   const is = rows[0]!;
-  const before = 'what was told to clients may be gone from the database after a crash';
-  if (is.fsync === 'off') yield fault(`fsync is off: ${before}`, 'set fsync = on');
-  if (is.full_page_writes === 'off') yield fault(`full_page_writes is off: ${before}`, 'set full_page_writes = on');
+  const risk = 'after a crash, the database may lack changes that clients have received';
+  if (is.fsync === 'off') yield fault(`fsync is off: ${risk}`, 'set fsync = on');
+  if (is.full_page_writes === 'off') yield fault(`full_page_writes is off: ${risk}`, 'set full_page_writes = on');
   if (is.synchronous_commit === 'off')
     yield note(
-      'synchronous_commit is off: a crash may take back commits that nobody was told of yet',
-      'set it on, at least, where that is not meant to be; what clients were told is flushed all the same',
+      'synchronous_commit is off: a crash may take back recent commits that no client has received',
+      'set synchronous_commit = on if that is not intended; Plank flushes changes before clients receive them in any case',
     );
-  if (is.fsync !== 'off' && is.full_page_writes !== 'off') yield ok('commits are flushed before they are told');
+  if (is.fsync !== 'off' && is.full_page_writes !== 'off') yield ok('commits are flushed before clients receive them');
   if (is.encoding === 'SQL_ASCII')
     yield warning(
       'the database has no encoding (SQL_ASCII)',
-      'let everybody write valid UTF-8: a change with other bytes cannot be told, and holds up what follows; better, move to UTF8',
+      'move to UTF8, or make sure that all writers write valid UTF-8: a change with other bytes cannot be sent, and blocks all later changes',
     );
   if (is.autovacuum === 'off') yield warning('autovacuum is off: the outbox grows without end', 'set autovacuum = on');
   const [used, connections] = [Number(is.used), Number(is.connections)];
   if (used > connections * 0.8)
     yield warning(
       `${used} of ${connections} connections are taken`,
-      'raise max_connections: each gateway takes up to POOL_SIZE + 20, a listener 9',
+      'raise max_connections: a gateway takes up to POOL_SIZE + 20, a listener up to 9',
     );
   else yield ok(`${used} of ${connections} connections are taken`);
   if (Number(is.prepared_limit) > 0 && wake === 'auto')
     yield note(
-      `two-phase commit is possible here (max_prepared_transactions is ${is.prepared_limit})`,
-      'where it is used for attached tables, set WAKE=poll: PREPARE TRANSACTION fails after a NOTIFY',
+      `two-phase commit is enabled (max_prepared_transactions is ${is.prepared_limit})`,
+      'if it is used for attached tables, set WAKE=poll: PREPARE TRANSACTION fails after a NOTIFY',
     );
   if (Number(is.prepared) > 0)
     yield warning(
-      `${is.prepared} prepared transactions wait for more than a minute to be committed or rolled back`,
-      'see pg_prepared_xacts: their changes come when they commit, and vacuum cannot clean up behind them',
+      `${is.prepared} prepared transactions have waited for more than a minute to be committed or rolled back`,
+      'see pg_prepared_xacts: clients receive their changes when they commit, and vacuum cannot clean up until then',
     );
   if (Number(is.longest_ms) > longMs)
     yield warning(
       `a transaction of ${is.whose} has been open for ${span(Number(is.longest_ms))}`,
-      'its changes come when it commits, and vacuum cannot clean up behind it; see idle_in_transaction_session_timeout',
+      'clients receive its changes when it commits, and vacuum cannot clean up until then; see idle_in_transaction_session_timeout',
     );
   if (Number(is.queue) > 0.1)
     yield fault(
-      `the queue of NOTIFY is ${Math.round(Number(is.queue) * 100)} % full: when it is full, commits fail`,
-      'end the session that has listened longest and reads nothing: see pg_stat_activity, "listen"',
+      `the NOTIFY queue is ${Math.round(Number(is.queue) * 100)} % full: when it is full, commits fail`,
+      'end the session that listens and has the oldest transaction: see pg_stat_activity, state "idle in transaction"',
     );
   if (is.silenced !== null)
     yield fault(
       `triggers are off (session_replication_role = replica) for ${is.silenced}`,
-      'take the setting away: no change of these sessions is captured',
+      'remove the setting: changes of these sessions are not captured',
     );
 }

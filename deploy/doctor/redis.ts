@@ -1,11 +1,13 @@
-/** Redis: whether it answers, would forget what it holds, survives a restart, and holds the log up to its end. */
+/**
+ * Examines Redis: whether it answers, never evicts, survives a restart, and has the stream up to the end of the log.
+ */
 import { setTimeout as delay } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import type { Captured } from './capture.ts';
 import { compareClock } from './clock.ts';
 import { type Finding, fault, note, ok, reason, size, warning } from './finding.ts';
 
-/** a stream that is behind for a moment is one at work */
+/** how long the stream may be behind the log, as it is for a moment while changes are published */
 const patienceMs = 3_000;
 
 interface Wanted {
@@ -34,7 +36,7 @@ export async function* examineRedis({ url, logName, streamBytes, captured }: Wan
     } catch (error) {
       yield fault(
         `Redis does not answer: ${reason(problem ?? error)}`,
-        'gateways read the log in Postgres meanwhile, which is slower; see REDIS_URL, and whether Redis runs',
+        'until it does, gateways read the log in Postgres, which is slower; check REDIS_URL, and see whether Redis runs',
       );
       return;
     }
@@ -63,32 +65,32 @@ function* examineServer(info: Record<string, string>, streamBytes: number): Gene
     yield fault(`${name} ${version} is too old`, 'Plank needs Redis 6.2, or any Valkey');
   else yield ok(`${name} ${version} answers`);
   if (info['role'] === 'slave')
-    yield fault('this Redis is a replica: it takes no writes', 'let REDIS_URL name the primary');
+    yield fault('this Redis is a replica: it takes no writes', 'set REDIS_URL to the primary');
   const policy = info['maxmemory_policy'] ?? 'unknown';
   if (policy !== 'noeviction')
     yield fault(
-      `maxmemory-policy is ${policy}: a full Redis would forget parts of the stream`,
+      `maxmemory-policy is ${policy}: a full Redis would evict the stream`,
       'set maxmemory-policy noeviction; a listener does not start without it',
     );
   else yield ok('maxmemory-policy is noeviction');
   const [used, limit] = [Number(info['used_memory']), Number(info['maxmemory'])];
   if (limit > 0 && limit < streamBytes * 2)
     yield warning(
-      `maxmemory is ${size(limit)}, and the stream alone may take ${size(streamBytes)}`,
-      'give Redis at least twice STREAM_BYTES, or lower that',
+      `maxmemory is ${size(limit)}, but the stream alone may take ${size(streamBytes)}`,
+      'raise maxmemory to at least twice STREAM_BYTES, or lower STREAM_BYTES',
     );
   else if (limit > 0 && used > limit * 0.9)
     yield warning(
       `${size(used)} of ${size(limit)} of memory are used`,
-      'a full Redis refuses changes; raise maxmemory',
+      'raise maxmemory: a full Redis refuses changes',
     );
   if (info['aof_enabled'] !== '1' && info['rdb_bgsave_in_progress'] !== undefined)
     yield note(
-      'it keeps nothing over a restart (appendonly is off)',
-      'nothing is lost by that: gateways then read the log in Postgres; with appendonly yes they hardly need to',
+      'Redis is empty after a restart (appendonly is off)',
+      'no change is lost, as gateways then read the log in Postgres; with appendonly yes they rarely have to',
     );
   if (info['aof_last_write_status'] === 'err' || info['rdb_last_bgsave_status'] === 'err')
-    yield warning('it could not write to its disk lately', 'see its log, and whether the disk is full');
+    yield warning('Redis could not write to its disk recently', 'see its log, and whether the disk is full');
 }
 
 async function* examineStream(redis: Redis, logName: string, end: Captured | undefined): AsyncGenerator<Finding> {
@@ -98,7 +100,7 @@ async function* examineStream(redis: Redis, logName: string, end: Captured | und
   };
   if (!end) return;
   if (end.seq === 0) {
-    yield ok('there is nothing in the log yet');
+    yield ok('the log is empty so far');
     return;
   }
   const until = performance.now() + patienceMs;
@@ -108,10 +110,10 @@ async function* examineStream(redis: Redis, logName: string, end: Captured | und
     at = await read();
   }
   const advice =
-    'the listener that leads publishes; see its log, and that REDIS_URL and PLANK_LOG_NAME are the same everywhere';
+    'the leading listener publishes: see its log, and check that REDIS_URL and PLANK_LOG_NAME are the same everywhere';
   if (at.epoch === 0) yield warning(`there is no stream of the log "${logName}"`, advice);
   else if (at.epoch !== end.epoch)
-    yield warning('the stream is that of another history (another database, or an older one)', advice);
+    yield warning('the stream holds another history (of another database, or an earlier state of this one)', advice);
   else if (at.seq < end.seq) yield warning(`the stream is ${end.seq - at.seq} changes behind the log`, advice);
-  else yield ok('the stream goes up to the end of the log');
+  else yield ok('the stream reaches the end of the log');
 }

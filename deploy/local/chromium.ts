@@ -1,10 +1,10 @@
-// Owns the search for a Chromium to run the browser tests in: the one named in PLANK_TEST_CHROMIUM, one of this system, or
-// one unpacked from the Debian package. It starts nothing.
+// Finds a Chromium for the browser tests: the one named in PLANK_TEST_CHROMIUM, an installed one, or one unpacked
+// from the Debian package. It starts nothing.
 
 import { packageProgram } from './packages.ts';
 import { findProgram } from './process.ts';
 
-/** The path of a Chromium or Chrome, to be given to Playwright as `executablePath`. Throws with what to do. */
+/** The path of a Chromium or Chrome, for Playwright's `executablePath`. Throws with advice if there is none. */
 export async function findChromium(): Promise<string> {
   const named = process.env.PLANK_TEST_CHROMIUM;
   if (named) return named;

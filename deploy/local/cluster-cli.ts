@@ -3,8 +3,8 @@
  *
  *   --gateways N    (2)      --listeners N   (1)
  *   --port N        (PORT, else 8000) where nginx listens
- *   --host ADDRESS  (HOST, else localhost: this machine only)
- *   --fresh         drops the data of an earlier run
+ *   --host ADDRESS  (HOST, else localhost: this machine only) where nginx listens
+ *   --fresh         deletes the data of an earlier run
  */
 import { join } from 'node:path';
 import { withoutPassword } from '#shared/postgres/database-problem.ts';
@@ -59,7 +59,7 @@ await runService(
       .join('\n');
     if (!isLoopback(host)) say(openWarning(host));
     say(`
-  balanced    ${cluster.url}/   ${cluster.webSocketUrl}
+  clients     ${cluster.url}/   ${cluster.webSocketUrl}   (nginx)
   operators   ${cluster.nginx?.operationsUrl}/console
 ${nodes}
   database    ${withoutPassword(cluster.databaseUrl)}${own.databaseUrl ? '' : '   (password in .plank/cluster/postgres/pgpass)'}

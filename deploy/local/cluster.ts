@@ -1,6 +1,7 @@
 /**
- * A cluster of real processes on this machine, as in production: Postgres, Redis, listeners, gateways, nginx in front. For
- * `npm run cluster`, the tests and the benchmarks. Each part can be killed and started again on its own; `stop` ends all.
+ * A cluster of real processes on this machine, as in production: Postgres, Redis, listeners, gateways, and nginx in
+ * front. For `npm run cluster`, the tests and the benchmarks. Each part can be killed and restarted on its own;
+ * `stop` ends all of them.
  */
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -19,25 +20,27 @@ const startTimeoutMs = 20_000;
 export interface ClusterOptions {
   gateways: number;
   listeners?: number;
-  /** where nginx listens; without it, a free port of this machine's own addresses */
+  /** where nginx listens; without it, on a free port of loopback */
   port?: number;
   host?: string;
-  /** false: no nginx; clients talk to the gateways */
+  /** false: no nginx; clients connect to the gateways */
   balanced?: boolean;
-  /** nginx counts this machine's new connections as those of strangers */
+  /** nginx limits new connections from this machine as it limits those from public addresses */
   limitsAll?: boolean;
-  /** keeps data and logs there; without it, in a temporary folder that `stop` removes */
+  /** for data and logs; without it, a temporary folder that `stop` removes */
   folder?: string;
+  /** deletes the data of an earlier run */
   fresh?: boolean;
+  /** of the new Postgres; false only for data that may be lost */
   fsync?: boolean;
-  /** a database and a Redis of yours, instead of new ones */
+  /** an existing database and Redis, instead of new ones */
   databaseUrl?: string;
   redisUrl?: string;
-  /** makes the sample table; without it, where the Postgres is a new one */
+  /** makes the sample table; without it, only in a new Postgres */
   sample?: boolean;
-  /** further settings of listeners and gateways (docs/configuration.md) */
+  /** more settings of listeners and gateways (docs/configuration.md) */
   env?: Record<string, string>;
-  /** settings of one kind only; they go before all others, so that a proxy may stand before its database or Redis */
+  /** settings of one role; they override all others, so that a proxy can be put before its database or Redis */
   listenerEnv?: Record<string, string>;
   gatewayEnv?: Record<string, string>;
   log?: (message: string) => void;
@@ -46,15 +49,15 @@ export interface ClusterOptions {
 /** A listener or gateway process. */
 export interface ClusterNode {
   readonly name: string;
-  /** of its HTTP server; the same after a restart */
+  /** its HTTP server; the same address after a restart */
   readonly url: string;
-  /** of a gateway: where it serves operators */
+  /** a gateway's server for operators */
   readonly opsUrl: string;
   readonly pid: number;
   readonly running: boolean;
   stop(): Promise<void>;
   kill(): Promise<void>;
-  /** Starts it again after a stop or kill; resolves when it is ready. */
+  /** Starts it after a stop or kill. Resolves when it is ready. */
   start(): Promise<void>;
   signal(name: NodeJS.Signals): void;
   logTail(lines?: number): string;
@@ -72,7 +75,7 @@ export class Cluster {
   readonly #options: ClusterOptions;
   readonly #stack = new AsyncDisposableStack();
   #gatewaysEver = 0;
-  /** those that have been ready once: before, nobody knows where they listen */
+  /** gateways that have been ready once; before that, their ports are not known */
   readonly #known = new Set<ClusterNode>();
 
   private constructor(options: ClusterOptions, folder: string, databaseUrl: string, redisUrl: string) {
@@ -139,7 +142,7 @@ export class Cluster {
     }
   }
 
-  /** Where clients go: nginx, or the first gateway. */
+  /** Where clients connect: nginx, or the first gateway. */
   get url(): string {
     return this.nginx?.url ?? this.gateways[0]!.url;
   }
@@ -166,7 +169,7 @@ export class Cluster {
     return node;
   }
 
-  /** Stops a gateway for good, as scaling down does: nginx learns of it when it has gone. */
+  /** Stops a gateway for good, as scaling down does: nginx is reloaded after it has ended. */
   async removeGateway(node: ClusterNode): Promise<void> {
     await node.stop();
     this.gateways.splice(this.gateways.indexOf(node), 1);
@@ -182,7 +185,7 @@ export class Cluster {
 
   #env(own: Record<string, string> | undefined): Record<string, string> {
     const { env } = this.#options;
-    // nginx reaches them there, and nobody else has to
+    // only nginx, on this machine, has to reach them
     return {
       LOG_LEVEL: 'info',
       HOST: '127.0.0.1',

@@ -1,6 +1,6 @@
-// Owns the nginx that a local run brings along: of this system, else unpacked from the Debian package. What must stay true:
-// - it runs the project's own nginx.conf, with only the upstreams, the port and the folders replaced;
-// - gateways come and go by a reload: open sockets stay open.
+// Owns the nginx of a local run: the installed one, else one unpacked from the Debian package. What must stay true:
+// - it runs the project's nginx.conf, with only the upstreams, the ports and the folders replaced;
+// - adding and removing gateways reloads it, so that open sockets stay open.
 
 import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
@@ -10,28 +10,28 @@ import { packageProgram } from './packages.ts';
 import { type Child, findProgram, freePort, onFreePort, startChild } from './process.ts';
 
 export interface NginxOptions {
-  /** Without it, the project's. */
+  /** Without it, the project's nginx.conf. */
   confFile?: string;
-  /** Without it, a free one. */
+  /** Without it, a free port. */
   port?: number;
-  /** As the setting HOST; without it, this machine's own addresses. */
+  /** As the setting HOST; without it, `localhost`. */
   host?: string;
   /** Addresses of the gateways: `127.0.0.1:8001`. */
   upstreams: string[];
-  /** Addresses of their operations ports. Without them, operators are not served. */
+  /** Addresses of their operations ports. Without these, it serves no operators. */
   operations?: { port?: number; upstreams: string[] };
-  /** Counts new connections of this machine as well, as those of strangers. */
+  /** Limits new connections from this machine as those from public addresses. */
   limitsAll?: boolean;
 }
 
 export interface LocalNginx {
   url: string;
   port: number;
-  /** Where operators are served. */
+  /** Where it serves operators. */
   operationsUrl: string | undefined;
-  /** Another one after a restart. */
+  /** Changes with a restart. */
   readonly pid: number;
-  /** New connections go to these from now on. Resolves when the reload is asked for. */
+  /** Sends new connections to these. Resolves when the reload has been requested. */
   setUpstreams(upstreams: string[], operations?: string[]): Promise<void>;
   /** Ends it and its open connections. Idempotent. */
   stop(): Promise<void>;
@@ -45,7 +45,7 @@ export async function startNginx(options: NginxOptions): Promise<LocalNginx> {
   const program = await findNginx();
   const template = await readFile(options.confFile ?? join(import.meta.dirname, '../../nginx.conf'), 'utf8');
   const folder = await mkdtemp(join(tmpdir(), 'plank-nginx-'));
-  // Started by root, its workers run as another user, who must reach the folders for temporary files.
+  // If root starts nginx, its workers run as another user, who must reach the folders for temporary files.
   await chmod(folder, 0o755);
   const confFile = join(folder, 'nginx.conf');
   let upstreams = options.upstreams;
@@ -82,10 +82,10 @@ export async function startNginx(options: NginxOptions): Promise<LocalNginx> {
       command: program,
       args: ['-p', folder, '-c', confFile, '-e', 'stderr', '-g', 'daemon off;'],
       logFile: join(folder, 'nginx.log'),
-      // Its workers outlive a killed master.
+      // After SIGKILL of the master, its workers would live on.
       orphanSignal: 'SIGTERM',
     });
-    // It writes its process id when it has bound its port; until then, whoever has taken the port would answer.
+    // nginx writes its process id after it has bound its port. Another process may have the port and would answer.
     const bound = async () =>
       (await readFile(join(folder, 'nginx.pid'), 'utf8').catch(() => '')).trim() === `${child.pid}`;
     await child.waitUntil(bound, 10_000);
@@ -117,7 +117,7 @@ export async function startNginx(options: NginxOptions): Promise<LocalNginx> {
   };
 }
 
-/** Where this machine reaches what listens on `host`. */
+/** The name under which this machine reaches a server that listens on `host`. */
 function nameOf(host = 'localhost'): string {
   if (['localhost', '::', '0.0.0.0'].includes(host)) return '127.0.0.1';
   return isIP(host) === 6 ? `[${host}]` : host;
@@ -136,7 +136,7 @@ function listenLines(host: string, port: number): string {
     .join('');
 }
 
-/** The project's nginx.conf for this machine: fixed addresses in place of Docker's names. Pure. */
+/** The project's nginx.conf for this machine: addresses in place of Docker's names. A pure function. */
 function localConf(
   template: string,
   to: {
@@ -148,7 +148,7 @@ function localConf(
     limitsAll: boolean;
   },
 ): string {
-  // what is not named here stays as it is
+  // the new text of each marked part; other parts stay as they are
   const parts: Record<string, string | undefined> = {
     resolver: '',
     listen: to.listen,
@@ -156,7 +156,7 @@ function localConf(
     ...(to.operationsPort === undefined ? { operators: '' } : {}),
   };
   const marked = /^ *# plank:(\w+)\n[\s\S]*?^ *# plank:end\n/gm;
-  // as many lines as there are gateways, in each of its upstreams
+  // one line for each gateway, in each upstream
   const gateway = /^( *server )gateway:(\d+) resolve( .*\n)/gm;
   return template
     .replace(marked, (whole, name: string) => parts[name] ?? whole)

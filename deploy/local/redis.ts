@@ -1,7 +1,7 @@
-// Owns the Redis that a local run brings along: a `redis-server` or `valkey-server` of this system, else one unpacked from a
-// Debian package, on 127.0.0.1. What must stay true:
-// - it never evicts (`noeviction`), and it writes nothing to disk unless `appendonly` is asked for;
-// - a restart keeps port and folder: with `appendonly` the data is there again, without it Redis is empty.
+// Owns the Redis of a local run, on 127.0.0.1: an installed `redis-server` or `valkey-server`, else one unpacked from
+// a Debian package. What must stay true:
+// - it never evicts (`noeviction`), and writes nothing to disk unless `appendonly` is set;
+// - a restart keeps port and folder: with `appendonly` it keeps the data, without it Redis is empty.
 
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -10,25 +10,25 @@ import { packageProgram } from './packages.ts';
 import { accepts, type Child, findProgram, onFreePort, startChild } from './process.ts';
 
 export interface RedisOptions {
-  /** Without it, a free one. */
+  /** Without it, a free port. */
   port?: number;
-  /** For the log and the data; without it, a temporary one that `stop` removes. */
+  /** For the log and the data; without it, a temporary folder that `stop` removes. */
   dir?: string;
   appendonly?: boolean;
-  /** More of the server's own: `['--maxmemory', '64mb']`. */
+  /** More arguments of the server: `['--maxmemory', '64mb']`. */
   args?: string[];
 }
 
 export interface LocalRedis {
   url: string;
   port: number;
-  /** Another one after a restart. */
+  /** Changes with a restart. */
   readonly pid: number;
-  /** Ends it in order. Idempotent. */
+  /** Shuts it down. Idempotent. */
   stop(): Promise<void>;
   /** SIGKILL, as in a crash. */
   kill(): Promise<void>;
-  /** Stops, if it runs, and starts on the same port and folder. */
+  /** Stops it if it runs, and starts it on the same port and folder. */
   restart(): Promise<void>;
 }
 
@@ -60,7 +60,7 @@ export async function startRedis(options: RedisOptions = {}): Promise<LocalRedis
       args: [...args, ...(options.args ?? [])],
       logFile: join(dir, 'redis.log'),
     });
-    // Its own log tells that it is the one who has the port.
+    // the log shows that this server, and no other process, has the port
     const ready = () => child.logTail().includes('Ready to accept connections');
     await child.waitUntil(async () => ready() && accepts(port, 'PING\r\n', '+PONG'), 30_000);
     return child;
@@ -84,14 +84,14 @@ export async function startRedis(options: RedisOptions = {}): Promise<LocalRedis
   };
 }
 
-/** The path of a Redis or Valkey server program. Throws with what to do when there is none to be had. */
+/** The path of a Redis or Valkey server program. Throws with advice if there is none. */
 async function findRedis(): Promise<string> {
   const installed = findProgram('redis-server', 'valkey-server');
   if (installed !== undefined) return installed;
   const failures: string[] = [];
   for (const name of ['redis', 'valkey']) {
     try {
-      // Debian's server package holds only a link to a program in the tools package.
+      // Debian's server package has only a link to the program, which is in the tools package
       const packages = [`${name}-server`, `${name}-tools`];
       return await packageProgram({ packages, program: `usr/bin/${name}-server` });
     } catch (error) {

@@ -1,8 +1,8 @@
-// Owns the question as whom a server runs that refuses root. What must stay true:
-// - an ordinary user runs it as himself, with nothing put before the command;
-// - root runs it as the owner of the data, else as an unprivileged user of the system, with no group and at most the one
-//   capability which that user needs to come at a folder that only root may enter;
-// - the answer has been tried: the returned prefix did run the program from inside the folder.
+// Decides as which user to run a server that refuses to run as root. What must stay true:
+// - an ordinary user runs it as himself, with an empty prefix;
+// - root runs it as the owner of the data, else as an unprivileged user of the system, without groups and with at
+//   most one capability, which lets that user enter a folder that only root may enter;
+// - the returned prefix has been tried: it ran the program from inside the folder.
 
 import { execFile } from 'node:child_process';
 import { stat } from 'node:fs/promises';
@@ -11,7 +11,7 @@ import { promisify } from 'node:util';
 const run = promisify(execFile);
 
 export interface RunAs {
-  /** The words before the command; none for an ordinary user. */
+  /** The arguments before the command; none for an ordinary user. */
   prefix: string[];
   uid?: number;
   gid?: number;
@@ -19,11 +19,11 @@ export interface RunAs {
 }
 
 export interface RunAsQuestion {
-  /** Is run with `--version` to learn whether the user can. */
+  /** Run with `--version`, to find out whether the user can run it. */
   program: string;
   /** The user must be able to enter it. */
   folder: string;
-  /** Data that may exist already: then its owner is the user. */
+  /** If this exists, its owner is the user. */
   ownerOf: string;
 }
 
@@ -34,9 +34,9 @@ export async function runAs({ program, folder, ownerOf }: RunAsQuestion): Promis
   const failures: string[] = [];
   for (const capability of ['', 'dac_read_search', 'dac_override']) {
     const options = ['--reuid', `${uid}`, '--regid', `${gid}`, '--clear-groups'];
-    // Without one: neither a folder closed to the user nor files closed to him are in the way. `dac_read_search` opens
-    // folders; containers mostly lack it, and have `dac_override`, which also runs programs that only root may run.
-    // The security bit makes access(2) count capabilities, as all other calls do; initdb looks at its programs by it.
+    // No capability is needed if the user may enter all folders. `dac_read_search` lets him enter others. Most
+    // containers lack it and have `dac_override`, which also lets him run programs that only root may run. The
+    // security bit makes access(2), with which initdb checks its programs, respect capabilities as other calls do.
     if (capability !== '') {
       options.push(`--inh-caps=+${capability}`, `--ambient-caps=+${capability}`, '--securebits=+no_setuid_fixup');
     }
@@ -65,7 +65,7 @@ async function unprivileged(): Promise<{ uid: number; gid: number }> {
       const [uid, gid] = await Promise.all([run('id', ['-u', name]), run('id', ['-g', name])]);
       return { uid: Number(uid.stdout), gid: Number(gid.stdout) };
     } catch {
-      // No such user here.
+      // no such user: try the next one
     }
   }
   throw new Error(

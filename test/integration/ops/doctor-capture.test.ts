@@ -50,7 +50,7 @@ describe('of a leader', () => {
       await other.query("select from plank.drain(3, 0, '3 seconds', false)");
       const said = await examine();
       expect(said).toContainEqual(
-        expect.stringMatching(/^note: \d+ changes wait to be told, .*: they are being drained$/),
+        expect.stringMatching(/^note: \d+ changes wait to be drained, .*: a drain is at work$/),
       );
       expect(said).toContainEqual(
         expect.stringMatching(
@@ -61,7 +61,7 @@ describe('of a leader', () => {
       await other.query('rollback');
     }
     const said = await examine();
-    expect(said).toContainEqual(expect.stringMatching(/^fault: \d+ changes wait to be told/));
+    expect(said).toContainEqual(expect.stringMatching(/^fault: \d+ changes wait to be drained/));
     expect(said).toContainEqual(expect.stringMatching(/^fault: no listener leads for 4\d s: .*listener-1$/));
   });
 
@@ -103,7 +103,9 @@ describe('of an outbox of which much was deleted', () => {
 
   test('nothing bad when vacuum comes by', async () => {
     await does('delete from plank.outbox');
-    expect(await look(false)).toEqual([expect.stringMatching(/^note: vacuum has yet to clean up plank.outbox: about/)]);
+    expect(await look(false)).toEqual([
+      expect.stringMatching(/^note: vacuum has not cleaned up plank.outbox yet: about/),
+    ]);
     let vacuumed: Promise<void> | undefined;
     const said = await look(true, () => void (vacuumed = does('vacuum plank.outbox')));
     await vacuumed;
@@ -113,9 +115,7 @@ describe('of an outbox of which much was deleted', () => {
   test('that vacuum does not come by', async () => {
     await does('delete from plank.outbox');
     expect(await look(true)).toEqual([
-      expect.stringMatching(
-        /^warning: vacuum does not come by plank.outbox within 1 s: about .* of deleted changes of/,
-      ),
+      expect.stringMatching(/^warning: no vacuum of plank.outbox within 1 s: about .* of deleted changes of/),
     ]);
   });
 
@@ -127,7 +127,7 @@ describe('of an outbox of which much was deleted', () => {
       let vacuumed: Promise<void> | undefined;
       const said = await look(true, () => void (vacuumed = does('vacuum plank.outbox')));
       await vacuumed;
-      expect(said).toEqual([expect.stringMatching(/^warning: vacuum came by plank.outbox and had to leave about/)]);
+      expect(said).toEqual([expect.stringMatching(/^warning: vacuum ran on plank.outbox and could not remove about/)]);
     } finally {
       await other.query('rollback');
     }

@@ -53,7 +53,7 @@ async function examine(listener: RequestListener, socketsOf?: (server: ReturnTyp
 
 test('takes a page for every path for no gateway', async () => {
   expect(await examine(page)).toEqual([
-    "fault: something else than a gateway answers at <url>: its /health says 200, and not what Plank's does",
+    "fault: something other than a gateway answers at <url>: its /health answers 200, but not as Plank's does",
   ]);
 });
 
@@ -62,21 +62,21 @@ test("takes another application's health for no gateway's", async () => {
     expect(
       await examine((_request, response) => void response.end(JSON.stringify(health))),
       JSON.stringify(health),
-    ).toEqual([expect.stringMatching(/^fault: something else than a gateway answers/)]);
+    ).toEqual([expect.stringMatching(/^fault: something other than a gateway answers/)]);
 });
 
 test('says which paths do not lead to the gateway, and calls no page open to everybody that is not there', async () => {
   expect(await examine(before(/^\/health$/))).toEqual([
     'ok: <url> answers, through test',
-    'ok: what is for operators is not reachable here',
-    'fault: /api/items/changes is answered by something else than a gateway (text/html)',
-    'fault: the handshake of a WebSocket is answered by 200, as no gateway does: something else answers at /ws',
+    'ok: pages for operators are not reachable here',
+    'fault: something other than a gateway answers at /api/items/changes (text/html)',
+    'fault: the WebSocket handshake is answered with 200, so something other than a gateway answers at /ws',
   ]);
 });
 
 test('still says that metrics are open where they are', async () => {
   expect(await examine(before(/^\/(health|metrics)$/))).toContainEqual(
-    expect.stringMatching(/^warning: \/metrics can be read by everybody/),
+    expect.stringMatching(/^warning: everybody who reaches \S+ can read \/metrics$/),
   );
 });
 
@@ -86,7 +86,7 @@ test('says that WebSockets are taken by something else', async () => {
     void server.on('upgrade', (request, socket, head) => sockets.handleUpgrade(request, socket, head, () => {}));
   try {
     expect(await examine(before(/^\/health$/), take)).toContainEqual(
-      expect.stringMatching(/^fault: something else than a gateway takes WebSockets at \/ws/),
+      expect.stringMatching(/^fault: something other than a gateway takes WebSockets at \/ws/),
     );
   } finally {
     for (const socket of sockets.clients) socket.terminate();
