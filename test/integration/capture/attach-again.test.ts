@@ -1,5 +1,6 @@
-// What attach is not told stays as it was; what is wider than before is said. What Plank cannot follow is refused, or found where a table
-// becomes so later. DDL is followed, and where it is not, plank.check() finds it, and the statement that it names repairs it.
+// Attaching again keeps the options that it does not name, and a notice names columns that are sent or writable from then on. Tables
+// that Plank cannot follow are refused, or found when a table becomes one. DDL is followed; where it is not, plank.check() finds
+// the difference, and its statement repairs it.
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { admin } from '../../support/servers/admin.ts';
@@ -24,7 +25,7 @@ async function close(): Promise<void> {
 const problems = () =>
   capture.ask('select name, problem from plank.check() order by 1, 2') as Promise<{ name: string; problem: string }[]>;
 
-/** Runs what each problem says, until there is none left. */
+/** Runs the statement of each problem, until no problem is left. */
 async function repair(): Promise<void> {
   for (let round = 0; round < 4; round++) {
     const [first] = await problems();
@@ -51,17 +52,17 @@ describe('attaching again', () => {
     ['exclude of less', ", exclude => '{made}'", ['id', 'name', 'pass word'], ['name'], [`${shown}"pass word"`]],
     ['null', ', exclude => null, read_only => null', ['id', 'name', 'pass word'], ['name'], []],
     [
-      'nothing in it',
+      'empty lists',
       ", exclude => '{}', read_only => '{}'",
       ['id', 'name', 'pass word', 'made'],
       [],
       [`${shown}made`, `${writable}name`],
     ],
     ['both', ", exclude => '{pass word}', read_only => '{made}'", ['id', 'name', 'made'], ['made'], []],
-  ] as const)('with %s, keeps the rest', async (_, options, columns, readOnly, said) => {
+  ] as const)('attaching again with %s keeps the other options', async (_, options, columns, readOnly, expected) => {
     notices.length = 0;
     await capture.run(`select plank.attach('people'${options})`);
-    expect(notices).toEqual(said);
+    expect(notices).toEqual(expected);
     const rows = await admin(
       database.url,
       `select c->>'name' as name, c->>'writable' as writable from plank.catalog, json_array_elements(columns) c where name = 'people'`,
@@ -76,7 +77,7 @@ describe('attaching again', () => {
     expect(await problems()).toEqual([]);
   });
 
-  test('keeps both over every kind of DDL that touches the columns', async () => {
+  test('attaching again keeps both options across DDL of the columns', async () => {
     await capture.run(`alter table people rename column "pass word" to hash; alter table people rename column made to created;
       alter table people drop column name; alter table people add column name text`);
     notices.length = 0;
@@ -85,7 +86,7 @@ describe('attaching again', () => {
     expect(await capture.brief("insert into people values (1, 'p', '2024-01-01', 'a')")).toEqual([
       'I 1 {"id":1,"created":"2024-01-01","name":"a"}',
     ]);
-    // a column that comes back by its name is excluded as before
+    // a column that is added again under its name is excluded as before
     await capture.run('alter table people drop column hash; alter table people add column hash text');
     expect(await capture.brief("update people set hash = 'q'")).toEqual([
       'U 1 {"id":1,"created":"2024-01-01","name":"a"} {"id":1,"created":"2024-01-01","name":"a"}',
@@ -103,7 +104,7 @@ describe('attaching again', () => {
   });
 });
 
-describe('what Plank cannot follow', () => {
+describe('tables that Plank cannot follow', () => {
   beforeAll(async () => {
     await open();
     await capture.writer.query(`create extension if not exists pgcrypto; create extension file_fdw; create server files foreign data wrapper file_fdw;
@@ -123,7 +124,7 @@ describe('what Plank cannot follow', () => {
     ['a view with a trigger', 'create view T as select 1 as id', 'is not a table'],
     ['an unlogged table', 'create unlogged table T (id integer primary key)', 'is unlogged'],
     [
-      'a table with heirs',
+      'a table with inheriting tables',
       'create table T (id integer primary key); create table T_heir () inherits (T)',
       'is inherited by public.T_heir',
     ],
@@ -153,11 +154,11 @@ describe('what Plank cannot follow', () => {
       'belongs to the extension pgcrypto',
     ],
     ['a table without a key', 'create table T (id integer unique)', 'has no primary key'],
-  ])('refuses %s', async (_, setUp, why) => {
+  ])('attach refuses %s', async (_, setUp, why) => {
     const name = `t${(number += 1)}`;
     await capture.writer.query(setUp.replaceAll(/\bT(?=\b|_)/g, name));
-    const said = `plank: cannot attach: public.${name} ${why.replace(/\bT(?=_)/, name)}`;
-    await expect(capture.writer.query(`select plank.attach('${name}')`)).rejects.toThrow(said);
+    const expected = `plank: cannot attach: public.${name} ${why.replace(/\bT(?=_)/, name)}`;
+    await expect(capture.writer.query(`select plank.attach('${name}')`)).rejects.toThrow(expected);
     expect(await capture.changes()).toEqual([]);
   });
   let number = 0;
@@ -169,7 +170,7 @@ describe('what Plank cannot follow', () => {
       'create table T (id integer primary key, v text) partition by hash (id); create table T_1 partition of T for values with (modulus 1, remainder 0)',
     ],
     ['called with a dot', 'create table "T.x" (id integer primary key, v text)'],
-  ])('attaches a table that is %s', async (kind, setUp) => {
+  ])('attach accepts a table that is %s', async (kind, setUp) => {
     const name = `t${(number += 1)}`;
     await capture.writer.query(setUp.replaceAll(/\bT(?=\b|_)/g, name));
     const table = kind === 'called with a dot' ? `"${name}.x"` : name;
@@ -193,7 +194,7 @@ describe('what Plank cannot follow', () => {
       'public.T is inherited by public.T_heir, whose rows are part of it and whose changes are not captured; run: alter table public.T_heir no inherit public.T',
     ],
     [
-      'an heir',
+      'an inheriting table',
       'create table T_from (id integer not null, v text); alter table T inherit T_from',
       'public.T inherits from public.T_from, and changes that are made through public.T_from are not captured; run: alter table public.T no inherit public.T_from',
     ],
@@ -217,7 +218,7 @@ describe('what Plank cannot follow', () => {
       'alter table T drop constraint T_pkey, add primary key (secret)',
       "a column of its primary key (secret) is excluded; run: select plank.attach('public.T', exclude => …)",
     ],
-  ])('finds a table that has become %s', async (_, ddl, problem) => {
+  ])('plank.check() finds a table that has become %s', async (_, ddl, problem) => {
     const name = `t${(number += 1)}`;
     const named = (text: string) => text.replaceAll(/\bT(?=\b|_)/g, name);
     await capture.run(
@@ -227,7 +228,7 @@ describe('what Plank cannot follow', () => {
     );
     await capture.run(named(ddl));
     expect(await problems()).toContainEqual({ name, problem: named(problem) });
-    // no write fails meanwhile, and none tells what is excluded
+    // no write fails meanwhile, and no change has the excluded column
     await capture.writer.query(named("insert into T values (1, 'a', 'hush'); update T set v = 'b'; delete from T"));
     await capture.changes();
     expect(await admin(database.url, "select * from plank.outbox o where o::text like '%hush%'")).toEqual([]);
@@ -239,7 +240,7 @@ describe('what Plank cannot follow', () => {
     await capture.changes();
   });
 
-  test('finds a foreign partition, and captures the others', async () => {
+  test('plank.check() finds a foreign partition, and the other partitions are captured', async () => {
     await capture.run(`create table mixed (id integer not null, v text) partition by range (id); alter table mixed add primary key (id);
       create table mixed_1 partition of mixed for values from (0) to (9); select plank.attach('mixed');
       alter table mixed drop constraint mixed_pkey;
@@ -254,7 +255,7 @@ describe('what Plank cannot follow', () => {
     await capture.run('drop table mixed cascade');
   });
 
-  test('serves one of two tables that clients call the same', async () => {
+  test('only one of two tables with the same name for clients is served', async () => {
     await capture.run(`create schema shop; create table shop.lines (id integer primary key); create table "shop.lines" (id integer primary key);
       select plank.attach('shop.lines')`);
     await expect(capture.writer.query(`select plank.attach('"shop.lines"')`)).rejects.toThrow(
@@ -275,7 +276,7 @@ describe('what Plank cannot follow', () => {
     await repair();
   });
 
-  test('fails no DDL where it cannot follow it', async () => {
+  test('DDL that Plank cannot follow does not fail', async () => {
     await capture.run(
       `create schema fragile; create table fragile.t (id integer primary key); select plank.attach('fragile.t')`,
     );

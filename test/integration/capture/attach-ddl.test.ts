@@ -1,5 +1,4 @@
-// I10: writes never fail, whatever DDL makes of an attached table; also where event triggers are missing, as they are for whoever is
-// no superuser.
+// I10: writes never fail after any DDL of an attached table, even without event triggers, as for a role that is no superuser.
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { admin } from '../../support/servers/admin.ts';
@@ -38,7 +37,7 @@ describe.each([
   afterAll(close);
 
   let number = 0;
-  /** A table with two rows, attached without `secret`; runs DDL, then writes, then what makes it right again. */
+  /** Attaches a table with two rows without `secret`, runs DDL and writes, then repairs the capture. */
   async function after(ddl: string, writes: string, options = "exclude => '{secret}'") {
     const name = `d${++number}`;
     const named = (sql: string) => sql.replaceAll('T', name);
@@ -47,7 +46,7 @@ describe.each([
       insert into T values (1, 'a'), (2, 'b'); select plank.attach('T', ${options})`),
     );
     const changes = await capture.run(named(ddl)).catch(() => []);
-    // gateways are told of what they can see
+    // gateways get a change of the shape if they can see the difference
     expect(changes.some((change) => change.action === 'S')).toBe(followed && !ddl.includes('secret'));
     const written = await capture.run(
       named(writes) +
@@ -63,7 +62,7 @@ describe.each([
       .map((change) => [change.action, change.key, change.old, change.new].filter((x) => x !== null).join(' '));
   }
 
-  test('adds a column', async () => {
+  test('writes go on after a column is added', async () => {
     const changes = await after(
       'alter table T add column w integer default 7',
       "insert into T (id, v) values (3, 'c'); update T set w = 8 where id = 1",
@@ -72,7 +71,7 @@ describe.each([
     expect(changes).toHaveLength(2);
   });
 
-  test('drops a column', async () => {
+  test('writes go on after a column is dropped', async () => {
     const changes = await after(
       'alter table T drop column v',
       'insert into T (id) values (3); update T set id = 4 where id = 1; delete from T where id = 2',
@@ -81,12 +80,12 @@ describe.each([
     expect(changes).toHaveLength(4);
   });
 
-  test('renames a column', async () => {
+  test('writes go on after a column is renamed', async () => {
     const changes = await after('alter table T rename column v to w', "insert into T (id, w) values (3, 'c')");
     expect(changes).toEqual([followed ? 'I 3 {"id":3,"w":"c"}' : 'I 3 {"id":3,"v":null}']);
   });
 
-  test('renames an excluded column', async () => {
+  test('writes go on after an excluded column is renamed', async () => {
     const changes = await after(
       'alter table T rename column secret to secret2',
       "insert into T values (3, 'c', 'hush'); update T set secret2 = 'hush!'",
@@ -95,7 +94,7 @@ describe.each([
     expect(changes).toHaveLength(4);
   });
 
-  test('changes a type', async () => {
+  test('writes go on after a column gets another type', async () => {
     const changes = await after(
       'alter table T alter column v type integer using 5',
       'insert into T values (3, 6); delete from T where id = 1',
@@ -103,7 +102,7 @@ describe.each([
     expect(changes).toHaveLength(2);
   });
 
-  test('renames the key', async () => {
+  test('writes go on after the key is renamed', async () => {
     const changes = await after(
       'alter table T rename column id to nr',
       "insert into T values (3, 'c'); update T set v = 'x'; delete from T where nr = 1",
@@ -121,13 +120,13 @@ describe.each([
       'alter table T drop column k',
     ],
     ['drops the type of the primary key', 'id T_id primary key', 'drop domain T_id cascade'],
-  ])('%s', async (_, columns, ddl) => {
+  ])('writes go on after DDL that %s', async (_, columns, ddl) => {
     const named = (sql: string) => sql.replaceAll('T', name);
     const name = `d${++number}`;
     await capture.run(
       named(`create domain T_id as integer; create table T (${columns}, v text); select plank.attach('T')`),
     );
-    // (not read meanwhile: rows have no key)
+    // (changes are not read meanwhile, as rows have no key)
     const insert = `insert into T ${ddl.includes('constraint') ? "(id, v) values (1, 'a')" : "(v) values ('a')"}`;
     await capture.writer.query(named(ddl));
     await capture.writer.query(named(`${insert}; update T set v = 'b'; delete from T`));
@@ -135,26 +134,27 @@ describe.each([
     expect(changes.map(({ action }) => action).join('')).toMatch(/I(U|DI)D/);
   });
 
-  test('renames the table', async () => {
+  test('writes go on after the table is renamed', async () => {
     await capture.run("create table before (id integer primary key); select plank.attach('before')");
-    const changes = await capture.run('alter table before rename to behind');
+    const changes = await capture.run('alter table before rename to later');
     expect(changes.map((change) => change.action)).toEqual(followed ? ['S'] : []);
-    expect(
-      (await capture.run('insert into behind values (1); truncate behind')).map((change) => change.action),
-    ).toEqual(['I', 'T']);
-    expect(await admin(database.url, "select name from plank.attached where relation = 'behind'::regclass")).toEqual([
-      { name: 'behind' },
+    expect((await capture.run('insert into later values (1); truncate later')).map((change) => change.action)).toEqual([
+      'I',
+      'T',
+    ]);
+    expect(await admin(database.url, "select name from plank.attached where relation = 'later'::regclass")).toEqual([
+      { name: 'later' },
     ]);
     await capture.run(
-      'create schema if not exists other; alter table behind set schema other; insert into other.behind values (2)',
+      'create schema if not exists other; alter table later set schema other; insert into other.later values (2)',
     );
-    await capture.run("select plank.attach('other.behind')");
+    await capture.run("select plank.attach('other.later')");
     expect(
-      await admin(database.url, "select name from plank.attached where relation = 'other.behind'::regclass"),
-    ).toEqual([{ name: 'other.behind' }]);
+      await admin(database.url, "select name from plank.attached where relation = 'other.later'::regclass"),
+    ).toEqual([{ name: 'other.later' }]);
   });
 
-  test('drops the table', async () => {
+  test('a dropped table leaves no attachment, or one that plank.check() finds', async () => {
     await capture.run("create table fleeting (id integer primary key); select plank.attach('fleeting')");
     const [{ id }] = (await admin(database.url, "select id from plank.attached where name = 'fleeting'")) as [
       { id: string },
@@ -167,14 +167,14 @@ describe.each([
       problem: `the table was dropped; run: delete from plank.attached where id = ${id}`,
     };
     expect((await problems()).filter((each) => each.name === 'fleeting')).toEqual(followed ? [] : [problem]);
-    // a new one of that name is another table
+    // a new table of that name is another table
     await capture.run('create table fleeting (id integer primary key); insert into fleeting values (1)');
     await capture.run(`delete from plank.attached where id = ${id}`);
     await capture.run("select plank.attach('fleeting')");
     expect(await capture.brief('insert into fleeting values (2)')).toEqual(['I 2 {"id":2}']);
   });
 
-  test('undoes what is rolled back', async () => {
+  test('DDL that is rolled back changes nothing of the capture', async () => {
     await capture.run("create table kept (id integer primary key, v text); select plank.attach('kept')");
     expect(
       await capture.brief(

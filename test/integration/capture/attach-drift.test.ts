@@ -1,5 +1,5 @@
-// Names that are copies: whatever DDL makes of an attached table, or of what it is made of, Plank follows it; and where it may not (the
-// role that migrated is no superuser), plank.check() finds it, and the statements that it names make all as if it had been followed.
+// Copied names: Plank follows any DDL of an attached table and of the types and tables that it is made of. Where Plank cannot (the
+// role that migrated is no superuser), plank.check() finds the difference, and its statements lead to the same result.
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Catalog } from '#gateway/catalog/catalog.ts';
@@ -9,7 +9,7 @@ import { testPool } from '../../support/servers/pool.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
 import { Capture } from '../../support/truth/capture.ts';
 
-/** Of the schema S with the attached table T (of U and parts, if they are named) and what it is made of. `hush`: the excluded column then. */
+/** DDL of the schema S with the attached table T (and U and parts, if named). `hush`: the excluded column's name afterwards. */
 const cases: [what: string, ddl: string, more?: { name?: string; hush?: string; isFine?: true }][] = [
   ['a column is added', 'alter table S.T add column w integer default 7'],
   ['a column is dropped', 'alter table S.T drop column v'],
@@ -97,11 +97,13 @@ describe.each([
     >;
 
   let number = 0;
-  test.each(cases)('where %s', async (_what, ddl, { name = 'S.T', hush = 'secret', isFine } = {}) => {
-    number += 1;
-    const named = (sql: string) => sql.replaceAll(/\bS(?=\b|_)/g, `s${number}`).replaceAll(/\bT\b/g, `t${number}`);
-    await capture.writer.query(
-      named(`create schema S; create type S.mood as enum ('low'); create domain S.code as integer; create table S.part (a integer);
+  test.each(cases)(
+    'the capture is right, or plank.check() repairs it, where %s',
+    async (_what, ddl, { name = 'S.T', hush = 'secret', isFine } = {}) => {
+      number += 1;
+      const named = (sql: string) => sql.replaceAll(/\bS(?=\b|_)/g, `s${number}`).replaceAll(/\bT\b/g, `t${number}`);
+      await capture.writer.query(
+        named(`create schema S; create type S.mood as enum ('low'); create domain S.code as integer; create table S.part (a integer);
         create table S.T (id S.code constraint "T_pkey" primary key, k text unique not null default 'a', v text, secret text, m S.mood, p S.part,
           ps S.part[], up S.code, side S.code, made date default '2024-01-01');
         create table S.u (id integer primary key);
@@ -109,34 +111,35 @@ describe.each([
         create table S.some partition of S.parts for values from (0) to (10);
         select plank.attach('S.T', exclude => '{secret}', read_only => '{made}')
         ${/S\.u\b/.test(ddl) ? ", plank.attach('S.u')" : ''} ${/S\.parts/.test(ddl) ? ", plank.attach('S.parts')" : ''}`),
-    );
-    await capture.writer.query(named(ddl));
-    const found = await problems();
-    if (isFine || (isFollowed && !ddl.includes('trigger'))) expect(found).toEqual([]);
-    else expect(found).not.toEqual([]);
-    for (const { problem } of found) await capture.writer.query(problem.split('; run: ')[1]!);
-    if (found.length > 0) expect(await problems()).toEqual([]);
-    await capture.changes();
+      );
+      await capture.writer.query(named(ddl));
+      const found = await problems();
+      if (isFine || (isFollowed && !ddl.includes('trigger'))) expect(found).toEqual([]);
+      else expect(found).not.toEqual([]);
+      for (const { problem } of found) await capture.writer.query(problem.split('; run: ')[1]!);
+      if (found.length > 0) expect(await problems()).toEqual([]);
+      await capture.changes();
 
-    const catalog = new Catalog(pool);
-    await catalog.load();
-    const table = catalog.byName(named(name))!;
-    expect([table.schema, table.table]).toEqual(named(name.includes('.') ? name : `public.${name}`).split('.'));
-    expect(table.columns.find((column) => /made|created/.test(column.name))?.writable).toBe(false);
-    // it is captured as it is read (the capture's own checks), once, and without what is excluded
-    const full = `${table.schema}.${table.table}`;
-    const row = { id: 1, nr: 1, k: 'a', v: '5', m: 'low', p: { a: 1 }, ps: [{ a: 2 }], [hush]: 'hush' };
-    const changes = await capture.run(
-      `insert into ${full} select * from json_populate_record(null::${full}, '${JSON.stringify(row)}')`,
-    );
-    changes.push(...(await capture.run(`truncate ${full} cascade`)));
-    expect(changes.map(({ action }) => action).join('')).toBe('IT');
-    expect(changes[0]!.new).not.toContain('hush');
-    expect(Object.keys(JSON.parse(changes[0]!.new!))).toEqual(table.columns.map((column) => column.name));
+      const catalog = new Catalog(pool);
+      await catalog.load();
+      const table = catalog.byName(named(name))!;
+      expect([table.schema, table.table]).toEqual(named(name.includes('.') ? name : `public.${name}`).split('.'));
+      expect(table.columns.find((column) => /made|created/.test(column.name))?.writable).toBe(false);
+      // changes are captured as rows are read (Capture checks this), once, and without the excluded column
+      const full = `${table.schema}.${table.table}`;
+      const row = { id: 1, nr: 1, k: 'a', v: '5', m: 'low', p: { a: 1 }, ps: [{ a: 2 }], [hush]: 'hush' };
+      const changes = await capture.run(
+        `insert into ${full} select * from json_populate_record(null::${full}, '${JSON.stringify(row)}')`,
+      );
+      changes.push(...(await capture.run(`truncate ${full} cascade`)));
+      expect(changes.map(({ action }) => action).join('')).toBe('IT');
+      expect(changes[0]!.new).not.toContain('hush');
+      expect(Object.keys(JSON.parse(changes[0]!.new!))).toEqual(table.columns.map((column) => column.name));
 
-    await capture.writer.query(
-      named(`drop schema if exists S, S_2, S_b, S_types cascade; drop table if exists public.T;
+      await capture.writer.query(
+        named(`drop schema if exists S, S_2, S_b, S_types cascade; drop table if exists public.T;
       delete from plank.attached a where not exists (select from pg_class where oid = a.relation)`),
-    );
-  });
+      );
+    },
+  );
 });

@@ -41,7 +41,7 @@ describe('a table that another transaction has written to', () => {
     ['a first attach of a partitioned table', 'parted_1', "select plank.attach('parted')"],
     ['an attach that puts a trigger back', 'plain', "drop trigger plank_update on plain; select plank.attach('plain')"],
     ['a detach', 'plain', "select plank.detach('plain')"],
-  ])('makes %s give up, with the session that it waited for', async (_, table, statement) => {
+  ])('%s gives up while another transaction holds the table, and names its session', async (_, table, statement) => {
     const statements = statement.split('; ');
     for (const first of statements.slice(0, -1)) await owner.query(first);
     const before = await attached();
@@ -61,7 +61,7 @@ describe('a table that another transaction has written to', () => {
     await owner.query(statements.at(-1)!);
   });
 
-  test('makes an attach wait five seconds where the session has no lock_timeout', async () => {
+  test('an attach waits five seconds if the session has no lock_timeout', async () => {
     await other.query('begin; insert into new (id) values (1)');
     const started = performance.now();
     await expect(owner.query("select plank.attach('new')")).rejects.toMatchObject({ code: '55P03' });
@@ -73,14 +73,14 @@ describe('a table that another transaction has written to', () => {
     ['that changes nothing', "select plank.attach('plain')"],
     ['that excludes less', "select plank.attach('plain', exclude => '{}')"],
     ['that sets what is read-only', "select plank.attach('plain', read_only => '{v}')"],
-  ])('does not hold up an attach %s', async (_, statement) => {
+  ])('an attach %s does not wait for writers', async (_, statement) => {
     await other.query('begin; insert into plain (id) values (1)');
     await owner.query(statement);
     await other.query('rollback');
   });
 });
 
-test('an attach and an ALTER TABLE that meet both succeed', async () => {
+test('an attach and an ALTER TABLE at the same time both succeed', async () => {
   await owner.query('drop table if exists met cascade; create table met (id integer primary key, v text, w text)');
   for (let round = 0; round < 12; round++) {
     const attach = owner.query(`select plank.attach('met', exclude => '${round % 2 === 0 ? '{w}' : '{v}'}')`);
@@ -109,19 +109,19 @@ describe('a generated column that is computed from an excluded one', () => {
     ['a,c', 'd'],
     ['a,c,d', ''],
     ['c', ''],
-  ])('is named by a notice where {%s} is excluded: %s', async (excluded, shown) => {
+  ])('a notice names the generated columns when {%s} is excluded: %s', async (excluded, shown) => {
     await owner.query(`select plank.attach('hidden', exclude => '{${excluded}}')`);
     expect(notices).toEqual(shown === '' ? [] : [noticed(shown)]);
   });
 
-  test('is named by a notice where it is added later', async () => {
+  test('a notice names a generated column of an excluded one that is added later', async () => {
     await owner.query("select plank.attach('hidden', exclude => '{a,c,d}')");
     await owner.query('alter table hidden add column e text generated always as (upper(a)) stored');
     expect(notices).toEqual([noticed('e')]);
   });
 });
 
-test('plank.check() says which grant an owner lacks who may not read its own table', async () => {
+test('plank.check() names the grant of an owner that may not read its own table', async () => {
   await owner.query(`drop role if exists lock_owner; create role lock_owner; create table owned (id integer primary key);
     alter table owned owner to lock_owner; grant usage, create on schema public to lock_owner; select plank.attach('owned')`);
   try {

@@ -1,5 +1,5 @@
-// Capture runs code of whoever owns an attached table: casts of his types to json. Nobody must get rights by that which he has not: it
-// runs as the owner, and what belongs to somebody else yet is not run at all. And whoever owns a table, and gives it away, its writes go on.
+// Capture runs code of the owner of an attached table: casts of the owner's types to json. No role may gain rights by that: the code
+// runs as the owner, and code of another role is not run at all. Writes go on when the owner changes.
 
 import { randomBytes } from 'node:crypto';
 import type { Client } from 'pg';
@@ -19,7 +19,7 @@ const [owner, heir, stranger] = ['owner', 'heir', 'stranger'].map((name) => `pla
 let database: TestDatabase;
 let capture: Capture;
 
-/** Its function, as a cast or a check, tries to get into the vault, and writes down who it ran as. */
+/** A function for a cast or a check that tries to write to the vault, and else records the role that it ran as. */
 const spy = (name: string, argument: string, returns: string, value: string) => `
   create function ${name}(${argument}) returns ${returns} language plpgsql as $$
   begin
@@ -57,7 +57,7 @@ async function as(role: string, sql: string): Promise<Record<string, string>[]> 
   }
 }
 
-/** Whoever got into the vault, and whoever else ran a spy; none of it stays. */
+/** The roles that wrote to the vault, and the other roles that ran a spy. Empties both. */
 async function spies(): Promise<{ vault: string[]; ran: string[] }> {
   const names = async (table: string) => {
     const rows = await admin(
@@ -69,7 +69,7 @@ async function spies(): Promise<{ vault: string[]; ran: string[] }> {
   return { vault: await names('vault'), ran: await names('ran') };
 }
 
-/** Who a table's capture runs as. */
+/** The roles that a table's capture runs as. */
 async function capturedAs(table: string): Promise<string[]> {
   const rows = await admin(
     database.url,
@@ -79,8 +79,8 @@ async function capturedAs(table: string): Promise<string[]> {
   return rows.map((row) => row['who']!);
 }
 
-describe('code of who owns a table', () => {
-  test('runs in the capture with his rights', async () => {
+describe("code of a table's owner", () => {
+  test("the owner's code runs in the capture with the owner's rights", async () => {
     await as(
       owner,
       `create type mood as enum ('low', 'high'); ${castSpy('mood')}
@@ -106,7 +106,7 @@ describe('code of who owns a table', () => {
     await capture.changes();
   });
 
-  test('does not run as another who uses his types, and their values are told as text', async () => {
+  test("the code of a type's owner does not run for another owner, whose changes have its values as text", async () => {
     await as(
       stranger,
       `create type shade as enum ('dark', 'light'); create type shades as (one shade); ${castSpy('shade')}
@@ -126,7 +126,7 @@ describe('code of who owns a table', () => {
       `insert into mine (id, nr, k, s, many, deep) values ('dark', 1, row('dark'), 'light', '{dark,light}', row('light'));
        update mine set s = 'dark'; update mine set s = null`,
     );
-    // the writer checks domains of what he writes himself; nobody else has run anything
+    // the writer checks the domains of its own values; no other role ran code
     expect(await spies()).toEqual({ vault: [], ran: [owner] });
     const changes = await capture.changes();
     expect(changes.map((change) => change.action).join('')).toBe('IUUU');
@@ -137,7 +137,7 @@ describe('code of who owns a table', () => {
     expect(await spies()).toEqual({ vault: [], ran: [] });
   });
 
-  test('finds nothing of other tables in what Plank keeps', async () => {
+  test("an owner can read nothing of other tables in Plank's schema", async () => {
     await as(owner, 'create table his (id integer primary key); create table other (id integer primary key)');
     await admin(
       database.url,
@@ -154,7 +154,7 @@ describe('code of who owns a table', () => {
       ['select * from plank.outbox', /permission denied for table outbox/],
       [`insert into plank.outbox_${ids.ours} (relation, action) values (${ids.ours}, 'T')`, /violates check option/],
       [`insert into plank.outbox_${ids.his} (relation, action) values (${ids.ours}, 'T')`, /violates check option/],
-      // nor canaries, nor what is older or younger than anything
+      // nor canaries, nor changes with a transaction or a time of the owner's choice
       [
         `insert into plank.outbox_${ids.his} (relation, action, new) values (${ids.his}, 'C', '')`,
         /violates check option/,
@@ -191,7 +191,7 @@ describe('a table that is given away', () => {
       .run(`insert into ${name} values (1, 1), (2, 20); update ${name} set v = 5 where id = 2; delete from ${name}`)
       .then((changes) => changes.map((change) => change.action).join(''));
 
-  test('is captured as its new owner', async () => {
+  test('a table that is given away is captured as its new owner', async () => {
     await create('given');
     await capture.run("select plank.attach('given')");
     expect(await write('given')).toBe('IUIUUDD');
@@ -209,7 +209,7 @@ describe('a table that is given away', () => {
     ).toEqual([]);
   });
 
-  test('goes on by "reassign owned", of which nothing tells', async () => {
+  test('a table that "reassign owned" gives away is captured, though no event reports it', async () => {
     await create('passed');
     await capture.run("select plank.attach('passed')");
     await capture.writer.query(`reassign owned by ${owner} to ${heir}; drop owned by ${owner}`);
@@ -219,7 +219,7 @@ describe('a table that is given away', () => {
     await admin(database.url, `alter role ${heir} rename to ${heir}_2`);
     expect(await write('passed')).toBe('IUIUUDD');
     await admin(database.url, `alter role ${heir}_2 rename to ${heir}`);
-    // by then the view has to ask whose functions these are: of a statement, not of each of its rows
+    // the view now checks whose functions these are, once a statement and not for each row
     await capture.run(
       `begin; set local track_functions = 'all'; insert into passed select n, 20 from generate_series(1, 100) n`,
     );
@@ -233,7 +233,7 @@ describe('a table that is given away', () => {
     await capture.run('drop table passed');
   });
 
-  test('leaves nobody with what its former owner let him do', async () => {
+  test('a table that is given away keeps no grant of its former owner on the capture', async () => {
     await create('lent');
     await capture.run("select plank.attach('lent')");
     const [row] = await admin(database.url, "select id from plank.attached where name = 'lent'");
@@ -250,7 +250,7 @@ describe('a table that is given away', () => {
     await capture.run('drop table lent');
   });
 
-  test('goes on where a policy that is forced on its owner fails', async () => {
+  test('writes go on under a policy that is forced on the owner and fails', async () => {
     await create('policed');
     await capture.run(`select plank.attach('policed'); alter table policed enable row level security, force row level security;
       create policy tenants on policed using (v = current_setting('app.tenant')::integer)`);
@@ -263,7 +263,7 @@ describe('a table that is given away', () => {
     await capture.writer.query('drop table policed');
   });
 
-  test('goes on, and is found, where DDL is not followed', async () => {
+  test('a change of owner without event triggers stops no write, and plank.check() finds it', async () => {
     await as(owner, 'create table unseen (id integer primary key, v integer)');
     await capture.run("select plank.attach('unseen')");
     await admin(database.url, 'alter event trigger plank_ddl disable');
@@ -281,7 +281,7 @@ describe('a table that is given away', () => {
     await capture.run('drop table unseen');
   });
 
-  test('goes on where its owner may not look into its schema', async () => {
+  test("writes go on if the owner has no right to the table's schema", async () => {
     await capture.run(`create schema closed; create table closed.box (id integer primary key, v integer);
       create function closed.touch() returns trigger language plpgsql security definer as $$
         begin if new.v < 10 then update closed.box set v = v + 10 where id = new.id; end if; return null; end $$;
@@ -296,7 +296,7 @@ describe('a table that is given away', () => {
     await capture.writer.query("select plank.detach('closed.box'); drop schema closed cascade");
   });
 
-  test('is found where who captures may not write any more', async () => {
+  test('plank.check() finds a table whose capturing role may no longer write', async () => {
     await create('barred');
     await capture.run("select plank.attach('barred')");
     const advice = `changes of public.barred are captured as the role ${owner}, which lacks rights that capture needs; run: select plank.attach('public.barred')`;
@@ -313,7 +313,7 @@ describe('a table that is given away', () => {
   });
 });
 
-test('is captured as the role that attached it where that is no superuser, and the doctor says so', async () => {
+test('a table attached by a role that is no superuser is captured as that role, which the doctor reports', async () => {
   const url = new URL(await postgresUrl());
   const name = `plank_plain_${unique}`;
   await admin(url.href, `create database ${name} owner ${heir}`);

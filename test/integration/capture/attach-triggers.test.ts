@@ -1,5 +1,5 @@
-// The triggers of attached tables are the operator's to disable: DDL that is followed, and attaching again, leave them as they are, and
-// do not wait for writers where nothing is to be changed.
+// Operators may disable the triggers of attached tables: DDL that is followed and attaching again leave them so, and do not wait for
+// writers if they change nothing.
 
 import type { Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -24,7 +24,7 @@ async function problems(): Promise<Record<string, string>[]> {
   return capture.ask('select name, problem from plank.check() order by 1, 2');
 }
 
-/** name → how it is enabled: O(rigin), A(lways), R(eplica), D(isabled) */
+/** trigger → how it is enabled: O(rigin), A(lways), R(eplica), D(isabled) */
 async function enabled(table: string): Promise<Record<string, string>> {
   const rows = await admin(
     database.url,
@@ -33,7 +33,7 @@ async function enabled(table: string): Promise<Record<string, string>> {
   return Object.fromEntries(rows.map((row) => [row['tgname'], row['tgenabled']]));
 }
 
-test('finds triggers that are disabled, for replicas only, or missing', async () => {
+test('plank.check() finds triggers that are disabled, for replicas only, or missing', async () => {
   await capture.run("create table watched (id integer primary key); select plank.attach('watched')");
   expect(await problems()).toEqual([]);
   await admin(database.url, 'set session_replication_role = replica; drop trigger plank_delete on watched');
@@ -62,7 +62,7 @@ test('finds triggers that are disabled, for replicas only, or missing', async ()
   expect(await capture.brief('insert into watched values (1); delete from watched')).toHaveLength(2);
 });
 
-test('leaves triggers disabled, or enabled always, over DDL and when it attaches again', async () => {
+test('DDL and attaching again leave triggers disabled or always enabled', async () => {
   await capture.run("create table quiet (id integer primary key, v text); select plank.attach('quiet')");
   await capture.run(`alter table quiet disable trigger plank_delete; alter table quiet enable always trigger plank_insert;
     alter table quiet enable replica trigger plank_truncate`);
@@ -83,7 +83,7 @@ test('leaves triggers disabled, or enabled always, over DDL and when it attaches
   await capture.run('drop table still');
 });
 
-test('makes a trigger anew that is not its own, and leaves it as it was enabled', async () => {
+test('attach replaces a foreign trigger with its own name, and keeps how it was enabled', async () => {
   await capture.run("create table taken (id integer primary key); select plank.attach('taken')");
   await capture.run(`create function nothing() returns trigger language plpgsql as 'begin return null; end';
     create or replace trigger plank_insert after insert on taken for each statement execute function nothing();
@@ -95,7 +95,7 @@ test('makes a trigger anew that is not its own, and leaves it as it was enabled'
   expect(await capture.brief('delete from taken')).toEqual(['D 1 {"id":1}']);
 });
 
-test('does not wait for writers where no trigger is to be made, of partitions either', async () => {
+test('attach does not wait for writers if it creates no trigger, not even on partitions', async () => {
   await capture.run(`create table busy (id integer primary key, v text);
     create table split (id integer primary key) partition by range (id);
     create table split_1 partition of split for values from (0) to (10);
@@ -113,7 +113,7 @@ test('does not wait for writers where no trigger is to be made, of partitions ei
   }
 });
 
-describe('where many tables are attached', () => {
+describe('many attached tables', () => {
   beforeAll(async () => {
     await capture.writer.query(`do $$ begin
       for i in 1 .. 100 loop
@@ -123,8 +123,8 @@ describe('where many tables are attached', () => {
     end $$`);
   });
 
-  test('finds nothing soon', async () => {
-    // gateways ask with this deadline
+  test('plank.check() over many tables ends soon', async () => {
+    // gateways query with this deadline
     await capture.writer.query("set statement_timeout = '1500ms'");
     expect((await capture.writer.query('select * from plank.check()')).rows).toEqual([]);
   });
@@ -140,7 +140,7 @@ describe('where many tables are attached', () => {
       0.5,
     ],
     ['DDL of other types', "create type other as enum ('a'); alter type other add value 'b'; drop type other", 0.5],
-  ])('calls few functions for each: %s', async (_, sql, most) => {
+  ])('few functions are called for each attached table: %s', async (_, sql, most) => {
     const tracked = await session(database.url);
     try {
       await tracked.query("set track_functions = 'all'");
@@ -153,7 +153,7 @@ describe('where many tables are attached', () => {
     }
   });
 
-  /** of Plank's functions, so far */
+  /** calls of Plank's functions so far */
   async function calls(client: Client): Promise<number> {
     await client.query('select pg_stat_force_next_flush()');
     const { rows } = await client.query(

@@ -1,4 +1,4 @@
-// I10, and the images of captured rows: what can be attached, images that have the same bytes for every writer, and columns that
+// I10, and the images of captured rows: which tables can be attached, images with the same bytes for every writer, and columns that
 // never leave the database.
 
 import { randomBytes } from 'node:crypto';
@@ -43,7 +43,7 @@ describe('attaching', () => {
       /brief is a temporary or system table/,
     ],
     ['a system table', 'select', "'pg_catalog.pg_class'", /pg_class is a temporary or system table/],
-    ['a table of its own', 'select', "'plank.leader'", /plank.leader is a temporary or system table/],
+    ["a table of Plank's own", 'select', "'plank.leader'", /plank.leader is a temporary or system table/],
     [
       'a partition',
       'create table whole (id integer primary key) partition by range (id); create table part partition of whole for values from (0) to (9)',
@@ -69,13 +69,13 @@ describe('attaching', () => {
       /plain3 has no column nope/,
     ],
     ['a table that is not there', 'select', "'missing'", /relation "missing" does not exist/],
-  ])('refuses %s', async (_, setup, call, message) => {
+  ])('attach refuses %s', async (_, setup, call, message) => {
     await capture.writer.query(setup);
     await expect(capture.writer.query(`select plank.attach(${call})`)).rejects.toThrow(message);
     expect(await capture.changes()).toEqual([]);
   });
 
-  test('attaches once, however often it is asked, and takes new options', async () => {
+  test('attaching again keeps the attachment, and takes new options', async () => {
     await capture.run(`create schema sales; create table sales.lines (id integer primary key, v text, w text);
       select plank.attach('sales.lines')`);
     const id = () =>
@@ -95,7 +95,7 @@ describe('attaching', () => {
     expect(await id()).toEqual([{ ...first, excluded: '{3}' }]);
   });
 
-  test('captures nothing of a detached table, and all again of one attached anew', async () => {
+  test('a detached table is not captured, and one that is attached again is', async () => {
     await capture.run(
       "create table come (id integer primary key); select plank.attach('come'); insert into come values (1)",
     );
@@ -110,7 +110,7 @@ describe('attaching', () => {
   });
 });
 
-describe('bytes', () => {
+describe('images', () => {
   const role = `plank_app_${randomBytes(6).toString('hex')}`;
   const values = `'2024-02-29 23:59:59.123456+05:30', '0099-01-02', '1 year 2 mons -3 days 04:05:06.7', 0.1::float8 + 0.2, 1e-7, '\\xdeadbeef',
     12345.67, 1.10, '{"b": 1, "a": [1.0, null]}', '{"b" : 1}', array['2024-01-01'::timestamptz, null], 'Ünï "q" \\ 👍', '23:59:59.5+02', '2024-06-01 12:00',
@@ -129,7 +129,7 @@ describe('bytes', () => {
       'set standard_conforming_strings = on; set default_transaction_isolation = serializable; set quote_all_identifiers = on',
     ],
     [
-      'names that hide those of the system',
+      'names that hide those of Postgres',
       `create schema if not exists evil;
        create or replace function evil.to_json(anyelement) returns json language sql as $$ select '"hijacked"'::json $$;
        create or replace function evil.pg_trigger_depth() returns integer language sql as $$ select 1 / 0 $$;
@@ -165,29 +165,32 @@ describe('bytes', () => {
     }
   }
 
-  test.each(odd)('are the same for a writer with %s, who has no right on what Plank keeps', async (_, settings) => {
-    await capture.run(`truncate kinds; insert into public.kinds values (1, ${values})`);
-    const expected = (await capture.content('kinds')).get('1')!;
-    await asWriter(async (client) => {
-      await client.query(settings);
-      await expect(client.query('select * from plank.outbox')).rejects.toThrow(/permission denied for table outbox/);
-      const inserted = await capture.run('truncate public.kinds', client);
-      expect(inserted.map((change) => change.action)).toEqual(['T']);
-      // values mean what the session's settings say, so they are written under the usual ones
-      const [change] = await capture.run(
-        `set datestyle = ISO; reset timezone; insert into public.kinds values (1, ${values})`,
-        client,
-      );
-      expect(change!.new).toBe(expected);
-      await client.query(settings);
-      const [updated] = await capture.run('update public.kinds set words = words', client);
-      expect(updated).toMatchObject({ old: expected, new: expected });
-      const [deleted] = await capture.run('delete from public.kinds', client);
-      expect(deleted).toMatchObject({ old: expected, key: '1' });
-    });
-  });
+  test.each(odd)(
+    "an image is the same for a writer with %s, who has no right to Plank's tables",
+    async (_, settings) => {
+      await capture.run(`truncate kinds; insert into public.kinds values (1, ${values})`);
+      const expected = (await capture.content('kinds')).get('1')!;
+      await asWriter(async (client) => {
+        await client.query(settings);
+        await expect(client.query('select * from plank.outbox')).rejects.toThrow(/permission denied for table outbox/);
+        const inserted = await capture.run('truncate public.kinds', client);
+        expect(inserted.map((change) => change.action)).toEqual(['T']);
+        // settings change how values are read, so they are written under the usual ones
+        const [change] = await capture.run(
+          `set datestyle = ISO; reset timezone; insert into public.kinds values (1, ${values})`,
+          client,
+        );
+        expect(change!.new).toBe(expected);
+        await client.query(settings);
+        const [updated] = await capture.run('update public.kinds set words = words', client);
+        expect(updated).toMatchObject({ old: expected, new: expected });
+        const [deleted] = await capture.run('delete from public.kinds', client);
+        expect(deleted).toMatchObject({ old: expected, key: '1' });
+      });
+    },
+  );
 
-  test('are those that REST answers with', async () => {
+  test("an image has the bytes of REST's answer", async () => {
     const [change] = await capture
       .run(`truncate kinds; insert into kinds values (2, ${values})`)
       .then((all) => all.slice(1));
@@ -215,7 +218,7 @@ describe('bytes', () => {
     });
   });
 
-  test('hold no excluded column, also when it was renamed and others came', async () => {
+  test('an image has no excluded column, even after it was renamed and others were added', async () => {
     await asWriter(async (client) => {
       await capture.run(
         "insert into secrets (id, name) values (1, 'a'); update secrets set hash = 'changed secret', name = 'b'",

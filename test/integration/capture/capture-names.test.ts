@@ -1,5 +1,5 @@
-// Capture names columns inside a function of its own: whatever a table's columns are called, a write must not fail and the
-// images must be right. Also where a column went away behind Plank's back, as without event triggers.
+// Capture uses the names of columns inside a generated function: whatever a table's columns are called, a write must not fail and the
+// images must be right. The same holds when a column was dropped without event triggers.
 
 import { randomBytes } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -7,7 +7,7 @@ import { admin } from '../../support/servers/admin.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
 import { Capture } from '../../support/truth/capture.ts';
 
-// variables, aliases and columns of the generated function, and what needs quotes
+// variables, aliases and columns of the generated function, and names that need quotes
 const awkward = [
   'depth',
   'mark',
@@ -56,14 +56,14 @@ async function writeAll(table: string, change: string): Promise<string[]> {
 }
 
 describe('column names', () => {
-  test.each(names.filter((name) => name !== 'id'))('has no trouble with a key called %s', async (name) => {
+  test.each(names.filter((name) => name !== 'id'))('writes go on with a key column called %s', async (name) => {
     const columns = names.map((each) => `${quoted(each)} integer${each === name ? ' primary key' : ''}`).join(', ');
     await capture.run(`create table named (${columns}); select plank.attach('named')`);
     expect(await writeAll('named', name === 'xid' ? 'depth' : 'xid')).toEqual(['III', 'U', 'UUU', 'U', 'DDD']);
     await capture.run('drop table named');
   });
 
-  test('has none with all of them in one key, nor where a column is excluded', async () => {
+  test('writes go on with all names in one key, and with an excluded column', async () => {
     const columns = names.map((each) => `${quoted(each)} integer`).join(', ');
     await capture.run(`
       create table wide (${columns}, primary key (${names.map(quoted).join(', ')}));
@@ -76,7 +76,7 @@ describe('column names', () => {
     expect(Object.keys(JSON.parse(change!.new!))).toEqual(names.filter((name) => name !== 'key'));
   });
 
-  test('runs nothing that a name holds, with the rights of whoever migrated', async () => {
+  test('a name runs no code with the rights of the role that migrated', async () => {
     const role = `owner_${randomBytes(6).toString('hex')}`;
     await admin(
       database.url,
@@ -100,7 +100,7 @@ describe('column names', () => {
     }
   });
 
-  test('goes on when a column was renamed or dropped and nobody told Plank', async () => {
+  test('writes go on after a column was renamed or dropped without event triggers', async () => {
     await capture.run(`
       create table moving (a integer, b integer, c text, d text, primary key (a, b));
       select plank.attach('moving', exclude => '{d}');
@@ -119,7 +119,7 @@ describe('column names', () => {
       'D {"a":1,"b":null} {"a":1,"b":null,"c":null}',
       'D {"a":2,"b":null} {"a":2,"b":null,"c":null}',
     ]);
-    // told at last, it is as before
+    // once the table is attached again, the capture is as before
     await writer.query('alter event trigger plank_ddl enable');
     await capture.run("select plank.attach('moving', exclude => '{d}'); insert into moving values (3, 3, 'p')");
     expect(await capture.brief('delete from moving')).toEqual(['D {"a":3,"z":3} {"a":3,"z":3}']);

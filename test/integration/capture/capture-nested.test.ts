@@ -1,13 +1,12 @@
-// Statements inside statements: a user's AFTER triggers that change rows again are captured before the statement that fired
-// them. The order in the log must be that in which it happened; support/capture.ts checks each run for it.
+// Statements inside statements: changes by a user's AFTER triggers are captured before the statement that fired them. The log must
+// have them in the order in which they happened. test/support/truth/capture.ts checks that for each run.
 
 import * as fc from 'fast-check';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
 import { Capture } from '../../support/truth/capture.ts';
 
-// What the triggers do is named by the setting test.rules, so that a test chooses it without DDL. Remainders make different
-// rows go different ways.
+// The setting test.rules names what the triggers do, so that a test needs no DDL. Remainders choose different rules for different rows.
 const schema = `
   create table a (id integer primary key, v integer not null, n integer not null default 0);
   create table b (id integer primary key, a integer not null, v integer not null, n integer not null default 0);
@@ -55,7 +54,7 @@ const schema = `
   create trigger row_a after insert or update or delete on a for each row execute function row_a();
   create trigger row_b after insert or update on b for each row execute function row_b();
   create trigger aaa after insert or update or delete on a for each statement execute function statement_a('before');
-  create trigger zzz after insert or update or delete on a for each statement execute function statement_a('behind');
+  create trigger zzz after insert or update or delete on a for each statement execute function statement_a('after');
   select plank.attach('a'), plank.attach('b')`;
 
 const rules = [
@@ -71,7 +70,7 @@ const rules = [
   'same',
   'return',
   'before',
-  'behind',
+  'after',
 ];
 
 let database: TestDatabase;
@@ -92,7 +91,7 @@ afterAll(async () => {
   await database?.drop();
 });
 
-/** What happened to `a`, in short: "U1 10>11" */
+/** The changes of `a`, in short: "U1 10>11" */
 async function story(rules: string, sql: string): Promise<string[]> {
   const changes = await capture.run(`set test.rules = '${rules}'; ${sql}`);
   const value = (image: string | null) => (image === null ? '' : (JSON.parse(image) as { v: number }).v);
@@ -101,24 +100,29 @@ async function story(rules: string, sql: string): Promise<string[]> {
     .map((change) => `${change.action}${change.key} ${value(change.old)}>${value(change.new)}`);
 }
 
-describe('a trigger that changes the row again', () => {
+describe('triggers that change rows again', () => {
   beforeEach(() => capture.run('insert into a values (1, 10), (2, 20)'));
 
   test.each([
-    ['updates it', 'again', ['U1 10>11', 'U1 11>12']],
-    ['updates it back', 'undo', ['U1 10>13', 'U1 13>10'], 13],
-    ['updates it twice', 'twice', ['U1 10>12', 'U1 12>13', 'U1 13>15'], 12],
-    ['deletes it', 'gone', ['U1 10>16', 'D1 16>'], 16],
-    ['deletes it and inserts it', 'anew', ['U1 10>17', 'D1 17>', 'I1 >27'], 17],
-    ['moves it', 'move', ['U1 10>18', 'I101 >18', 'D1 18>'], 18],
-    ['and a statement trigger before ours', 'before', ['U1 10>13', 'U1 13>14', 'U1 14>15'].slice(0, 2), 13],
-    ['and a statement trigger behind ours', 'behind', ['U1 10>17', 'U1 17>18'], 17],
-    ['through another table', 'other return', ['U1 10>19', 'U1 19>20'], 19],
-  ])('%s', async (_, rules, expected, v = 11) => {
+    ['updates the row', 'again', ['U1 10>11', 'U1 11>12']],
+    ['updates the row back', 'undo', ['U1 10>13', 'U1 13>10'], 13],
+    ['updates the row twice', 'twice', ['U1 10>12', 'U1 12>13', 'U1 13>15'], 12],
+    ['deletes the row', 'gone', ['U1 10>16', 'D1 16>'], 16],
+    ['deletes the row and inserts it', 'anew', ['U1 10>17', 'D1 17>', 'I1 >27'], 17],
+    ['moves the row', 'move', ['U1 10>18', 'I101 >18', 'D1 18>'], 18],
+    [
+      'is a statement trigger that runs before the capture',
+      'before',
+      ['U1 10>13', 'U1 13>14', 'U1 14>15'].slice(0, 2),
+      13,
+    ],
+    ['is a statement trigger that runs after the capture', 'after', ['U1 10>17', 'U1 17>18'], 17],
+    ['updates it through another table', 'other return', ['U1 10>19', 'U1 19>20'], 19],
+  ])('changes are in order when a trigger %s', async (_, rules, expected, v = 11) => {
     expect(await story(rules, `update a set v = ${v} where id = 1`)).toEqual(expected);
   });
 
-  test('inserts it again when it is deleted', async () => {
+  test('changes are in order when a trigger inserts a deleted row again', async () => {
     expect(await story('back', 'delete from a where id = 1')).toEqual(['D1 10>', 'I1 >11']);
     expect(await story('same', 'update a set v = 12 where id = 1; delete from a where id = 1')).toEqual([
       'U1 11>12',
@@ -127,19 +131,19 @@ describe('a trigger that changes the row again', () => {
     ]);
   });
 
-  test('updates and deletes what is inserted', async () => {
+  test('changes are in order when a trigger updates or deletes an inserted row', async () => {
     expect(await story('again', 'insert into a values (3, 31)')).toEqual(['I3 >31', 'U3 31>32']);
     expect(await story('gone', 'insert into a values (4, 30)')).toEqual(['I4 >30', 'D4 30>']);
   });
 
-  test('in statements of many rows, each its own way', async () => {
+  test('changes are in order in statements of many rows with different triggers', async () => {
     await capture.run('insert into a select g, g * 3 from generate_series(10, 90) g');
     for (const rules of [
       'again gone',
       'twice undo',
       'anew move',
       'neighbour again',
-      'before behind again',
+      'before after again',
       'other return again',
     ]) {
       await capture.run(`set test.rules = '${rules}'; update a set v = v + 1`);
@@ -147,13 +151,13 @@ describe('a trigger that changes the row again', () => {
     await capture.run("set test.rules = 'back same other return'; delete from a where id % 2 = 0");
   });
 
-  test('in transactions with savepoints', async () => {
+  test('changes are in order in transactions with savepoints', async () => {
     await capture.run(`set test.rules = 'again other return'; begin; update a set v = 11; savepoint s; update a set v = 21;
       rollback to s; update a set v = 31 where id = 1; savepoint t; delete from a where id = 2; release t; insert into a values (3, 6);
       savepoint u; update a set v = 41; set local test.rules = 'gone'; update a set v = 16; rollback to u; update a set v = v + 5; commit`);
   });
 
-  test('in a trigger that is deferred to the commit', async () => {
+  test('changes are in order with a trigger that is deferred to the commit', async () => {
     await capture.run(`create table later (id integer primary key, v integer);
       create function later() returns trigger language plpgsql as $$
         begin if new.v < 5 then update later set v = v + 1 where id = new.id; end if; return null; end $$;
@@ -175,11 +179,11 @@ describe('time', () => {
     return took / 1_000;
   }
 
-  // Ten times the rows take ten times the time, and a hundred times where it is quadratic.
+  // Ten times the rows take ten times the time, or a hundred times if the time is quadratic.
   test.each([
     ['again', 20_000],
     ['other return', 6_000],
-  ])('grows with the rows: %s, %i rows', async (rules, rows) => {
+  ])('the time of a capture grows with the rows: %s, %i rows', async (rules, rows) => {
     const few = await seconds(rules, rows / 10);
     expect((await seconds(rules, rows)) / few).toBeLessThan(35);
   });
@@ -229,14 +233,14 @@ describe('any transaction', () => {
   );
   const step = fc.oneof({ weight: 9, arbitrary: statement }, { weight: 1, arbitrary: fc.constantFrom('mark', 'back') });
   const transaction = fc.record({
-    // a serializable one is captured by other means
+    // serializable transactions are captured in another way
     isolation: fc.constantFrom('read committed', 'serializable'),
     rules: fc.subarray([...rules, 'counted']),
     steps: fc.array(step, { minLength: 1, maxLength: 8 }),
     commits: fc.integer({ min: 0, max: 9 }).map((n) => n > 0),
   });
 
-  /** Runs it step by step; a step that fails goes back to before it, as an application would. */
+  /** Runs a transaction step by step. A step that fails is rolled back, as an application would. */
   async function perform({
     isolation,
     rules,
@@ -262,7 +266,7 @@ describe('any transaction', () => {
   }
 
   test(
-    'chains, and folds to what the tables hold',
+    "the changes of any transaction fit together and lead to the tables' rows",
     async () => {
       await fc.assert(
         fc
@@ -287,22 +291,25 @@ describe('any transaction', () => {
   );
 });
 
-// Postgres takes them for the same key, and clients for two.
+// Postgres treats them as the same key, and clients as two.
 test.each([
   ['citext', 'id citext primary key', 'upper(new.id::text)', ['a', 'b']],
   ['numeric', 'id numeric primary key', "(new.id::text || '0')::numeric", ['1.0', '2.0']],
   ['numeric, deferrable', 'id numeric primary key deferrable', "(new.id::text || '0')::numeric", ['1.0', '2.0']],
   ['part of a key', "id numeric, k text default 'x', primary key (k, id)", 'trim_scale(new.id)', ['1.0', '2.0']],
-])('a trigger that writes an equal key otherwise: %s', async (_, columns, otherwise, [first, second]) => {
-  await capture.run(`create extension if not exists citext; create table equals (${columns}, v integer);
+])(
+  'changes of equal keys that are written differently are in order: %s',
+  async (_, columns, otherwise, [first, second]) => {
+    await capture.run(`create extension if not exists citext; create table equals (${columns}, v integer);
     create function rewrite() returns trigger language plpgsql as $$ begin
       if new.v % 5 < 2 then update equals set v = v + 1, id = ${otherwise} where id = new.id; end if;
       return null; end $$;
     create trigger rewrite after insert or update on equals for each row execute function rewrite();
     select plank.attach('equals')`);
-  const write = `insert into equals (id, v) values ('${first}', 0), ('${second}', 3); update equals set id = '${first}', v = 5 where v = 2;
+    const write = `insert into equals (id, v) values ('${first}', 0), ('${second}', 3); update equals set id = '${first}', v = 5 where v = 2;
     update equals set v = 6; delete from equals where v = 7`;
-  await capture.run(write);
-  await capture.run(`begin isolation level serializable; ${write}; commit`);
-  await capture.run('drop table equals; drop function rewrite');
-});
+    await capture.run(write);
+    await capture.run(`begin isolation level serializable; ${write}; commit`);
+    await capture.run('drop table equals; drop function rewrite');
+  },
+);

@@ -1,5 +1,5 @@
-// What a capture costs does not depend on what its connection did before: plans are kept, and one that was made for one row
-// must serve a statement of thousands.
+// The cost of a capture does not depend on what its connection did before: plans are cached, and a plan that was made for one row must
+// suit a statement of thousands.
 
 import type { Client } from 'pg';
 import { expect, test } from 'vitest';
@@ -8,7 +8,7 @@ import { session } from '../../support/truth/capture.ts';
 
 const rows = 2_000;
 
-/** The best of a few, in ms. */
+/** The best of three runs, in ms. */
 async function timed(client: Client, statement: string): Promise<number> {
   const times: number[] = [];
   for (let i = 0; i < 3; i++) {
@@ -19,7 +19,7 @@ async function timed(client: Client, statement: string): Promise<number> {
   return Math.min(...times);
 }
 
-test('large statements behind many small ones cost what they cost alone', async () => {
+test('large statements cost the same after many small ones as alone', async () => {
   const database = await createDatabase();
   const [fresh, used] = [await session(database.url), await session(database.url)];
   try {

@@ -1,5 +1,5 @@
-// I10 for serializable transactions: capture reads nothing that other writers write, so that it makes none of them fail. Whatever it read
-// by an index or a scan of the outbox would lock what everybody writes to.
+// I10 for serializable transactions: capture reads nothing that other writers write, so that no writer fails because of it. A read of
+// the outbox, by an index or a scan, would lock what every writer writes to.
 
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
@@ -23,7 +23,7 @@ const schema = `
       return null;
     end $$;
   create trigger nest after insert or update on nests for each row execute function nest();
-  -- a table in between that is not attached: depths are left out
+  -- a table in between that is not attached, so that depths are skipped
   create function hush() returns trigger language plpgsql as $$
     begin update told set v = v + 1 where id = new.id; return null; end $$;
   create trigger hush after insert on quiet for each row execute function hush();
@@ -67,7 +67,7 @@ const kinds: [kind: string, sql: string][] = [
     'begin; insert into nests values (1, 0); update nests set v = 1; update told set v = 5; update nests set v = 0 where id = 1',
   ],
   [
-    'depths that are left out',
+    'depths that are skipped',
     'begin; update told set v = 100 where id < 4; update told set v = 100 where id = 4; update told set v = 7',
   ],
   [
@@ -98,7 +98,7 @@ afterAll(async () => {
 const locked = `select c.relname, l.page, l.tuple from pg_locks l join pg_class c on c.oid = l.relation
   where l.mode = 'SIReadLock' and l.pid = pg_backend_pid() and c.relnamespace = 'plank'::regnamespace`;
 
-test.each(kinds)('locks nothing of Plank, and captures what happened: %s', async (_kind, sql) => {
+test.each(kinds)('a serializable transaction locks nothing of Plank and is captured: %s', async (_kind, sql) => {
   const { writer } = capture;
   await capture.run(`truncate rows, parents, children, parts, told, quiet, nests; ${rows}`);
   await writer.query(sql.startsWith('begin') ? sql : `begin; ${sql}`);
@@ -108,12 +108,12 @@ test.each(kinds)('locks nothing of Plank, and captures what happened: %s', async
   expect(locks).toEqual([]);
 });
 
-test('captures what happened also where there is more of it than is kept in mind', async () => {
+test('a serializable transaction with more changes than are remembered is captured', async () => {
   await capture.run('truncate nests, told; insert into nests select g, 0 from generate_series(1, 150) g');
   await capture.run('begin; update nests set v = 0 where id < 10; update nests set v = 1; commit');
 });
 
-test('makes no writer fail that shares nothing with the others', async () => {
+test('serializable writers of different tables never fail', async () => {
   const writers = Array.from({ length: 6 }, (_, i) => i);
   const tables = writers.map(
     (i) => `create table own_${i} (id integer primary key, v integer not null); insert into own_${i} values (1, 0);

@@ -1,5 +1,5 @@
-// A capture function fixes only those settings which the images of its table depend on. So each type is tried alone in a table:
-// whatever the writer's session is set to, its images must be those that a gateway reads.
+// A capture function fixes only the settings that the images of its table depend on. So each type is tested alone in a table: with any
+// settings of the writer's session, its images must equal those that a gateway reads.
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { admin } from '../../support/servers/admin.ts';
@@ -83,7 +83,7 @@ afterAll(async () => {
   await database?.drop();
 });
 
-/** Which settings a table's capture fixes, besides search_path. */
+/** The settings that a table's capture fixes, besides search_path. */
 async function fixed(table: string): Promise<string[]> {
   const rows = await admin(
     database.url,
@@ -93,8 +93,8 @@ async function fixed(table: string): Promise<string[]> {
   return rows.map((row) => row['name']!.toLowerCase()).filter((name) => name !== 'search_path');
 }
 
-describe('an image is the same whatever the session is set to', () => {
-  test.each(values)('%s %s', async (type, value) => {
+describe('images under odd session settings', () => {
+  test.each(values)('an image of %s %s is the same under odd session settings', async (type, value) => {
     await capture.run(
       `drop table if exists typed; create table typed (id integer primary key, v ${type}); select plank.attach('typed')`,
     );
@@ -111,7 +111,7 @@ describe('an image is the same whatever the session is set to', () => {
     await capture.writer.query('reset all');
   });
 
-  test('and the types of keys', async () => {
+  test('a key is the same under odd session settings', async () => {
     await capture.run(
       `create table keyed (at timestamptz, f float8, primary key (at, f)); select plank.attach('keyed'); insert into keyed values (${moment}, 0.1)`,
     );
@@ -125,7 +125,7 @@ describe('an image is the same whatever the session is set to', () => {
 describe('the settings that a capture fixes', () => {
   const all = ['bytea_output', 'datestyle', 'extra_float_digits', 'intervalstyle', 'lc_monetary', 'timezone'];
 
-  test('follow the types of the columns that are not excluded', async () => {
+  test('the settings that a capture fixes follow the types of the columns that are sent', async () => {
     await capture.run(`create table kinds (id integer primary key, v text); select plank.attach('kinds')`);
     expect(await fixed('kinds')).toEqual([]);
     await capture.run('alter table kinds alter column v type moments using now()');
@@ -138,7 +138,7 @@ describe('the settings that a capture fixes', () => {
     expect(await fixed('kinds')).toEqual(['extra_float_digits']);
   });
 
-  test('are all of them where nothing tells of a changed type', async () => {
+  test('the capture fixes all settings if no event trigger reports changed types', async () => {
     await admin(database.url, 'alter event trigger plank_ddl disable');
     await capture.run(`create table untold (id integer primary key, v text); select plank.attach('untold')`);
     expect((await fixed('untold')).sort()).toEqual(all);

@@ -1,5 +1,5 @@
-// What each kind of statement leaves in the log: the right changes in the right order. Every run is also checked as a whole,
-// see support/capture.ts: the changes chain, and folded they are what the tables hold.
+// The changes of each kind of statement, in the right order. Every run is also checked as a whole (test/support/truth/capture.ts): the
+// changes fit together, and lead to the tables' rows.
 
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
@@ -29,7 +29,7 @@ afterAll(async () => {
 const image = (id: number, v: string | null) => JSON.stringify({ id, v });
 
 describe('statements', () => {
-  test('captures INSERT, UPDATE, DELETE and TRUNCATE with both images', async () => {
+  test('INSERT, UPDATE, DELETE and TRUNCATE are captured with both images', async () => {
     expect(await capture.brief("insert into t values (4, 'd'), (5, null)")).toEqual([
       `I 4 ${image(4, 'd')}`,
       `I 5 ${image(5, null)}`,
@@ -41,7 +41,7 @@ describe('statements', () => {
     expect(await capture.brief('truncate t')).toEqual(['T']);
   });
 
-  test('captures an update that changes nothing, and nothing where no row is touched', async () => {
+  test('an update that changes nothing is captured, and a statement without rows is not', async () => {
     expect(await capture.brief('update t set v = v where id = 1')).toEqual([`U 1 ${image(1, 'a')} ${image(1, 'a')}`]);
     expect(
       await capture.brief(`update t set v = 'x' where id = 99; delete from t where id = 99;
@@ -49,7 +49,7 @@ describe('statements', () => {
     ).toEqual([]);
   });
 
-  test('captures what ON CONFLICT inserted and what it updated, and nothing for what it left alone', async () => {
+  test('ON CONFLICT is captured for inserted and updated rows only', async () => {
     expect(
       await capture.brief(`insert into t values (1, 'x'), (4, 'y'), (3, 'z')
         on conflict (id) do update set v = excluded.v where t.id <> 3`),
@@ -59,21 +59,21 @@ describe('statements', () => {
     ]);
   });
 
-  test('captures an ON CONFLICT that moves the row out of the way of the next', async () => {
+  test('ON CONFLICT is captured when it moves a row out of the way of the next', async () => {
     const changes = await capture.brief(
       "insert into t values (1, 'x'), (1, 'y') on conflict (id) do update set id = t.id + 100",
     );
     expect(changes).toEqual([`D 1 ${image(1, 'a')}`, `I 101 ${image(101, 'a')}`, `I 1 ${image(1, 'y')}`]);
   });
 
-  test('captures COPY', async () => {
+  test('COPY is captured', async () => {
     expect(await capture.brief(`copy t from program 'printf "7\\tseven\\n8\\teight\\n"'`)).toEqual([
       `I 7 ${image(7, 'seven')}`,
       `I 8 ${image(8, 'eight')}`,
     ]);
   });
 
-  test('captures UPDATE … FROM and DELETE … USING once a row, however often the source names it', async () => {
+  test('UPDATE … FROM and DELETE … USING are captured once a row, however often the source has it', async () => {
     await capture.writer.query("insert into source values (1, 'p'), (1, 'p'), (2, 'q'), (9, 'r')");
     expect(await capture.brief('update t set v = s.v from source s where s.id = t.id')).toEqual([
       `U 1 ${image(1, 'a')} ${image(1, 'p')}`,
@@ -84,7 +84,7 @@ describe('statements', () => {
     ]);
   });
 
-  test('captures data-modifying CTEs', async () => {
+  test('data-modifying CTEs are captured', async () => {
     const changes = await capture.brief(`with gone as (delete from t where id < 3 returning *),
         more as (insert into t values (10, 'n') returning id),
         changed as (update t set v = 'u' where id = 3 returning id)
@@ -99,7 +99,7 @@ describe('statements', () => {
     ]);
   });
 
-  test('captures what remains after savepoints were rolled back, in one transaction', async () => {
+  test('changes that remain after savepoints were rolled back are captured in one transaction', async () => {
     const changes =
       await capture.run(`begin; insert into t values (4, 'd'); savepoint a; insert into t values (5, 'no');
       savepoint b; update t set v = 'no'; rollback to a; update t set v = 'yes' where id = 4; savepoint c;
@@ -108,7 +108,7 @@ describe('statements', () => {
     expect(new Set(changes.map((change) => change.xid)).size).toBe(1);
   });
 
-  test('captures nothing of a transaction that was rolled back, or that failed', async () => {
+  test('a transaction that rolls back or fails is not captured', async () => {
     expect(await capture.brief("begin; insert into t values (4, 'd'); truncate t; rollback")).toEqual([]);
     await expect(capture.writer.query("insert into t values (5, 'e'); insert into t values (1, 'x')")).rejects.toThrow(
       /duplicate key/,
@@ -121,7 +121,7 @@ describe.each([
   ['on the key', 'n.id = t.id', "(1, 'x'), (2, null), (9, 'new')"],
   ['on another column', 'n.v = t.v', "(11, 'a'), (null, 'b'), (9, 'new')"],
 ])('MERGE %s', (_, condition, values) => {
-  test('captures all its branches', async () => {
+  test('every branch of MERGE %s is captured', async () => {
     const changes = await capture.brief(`merge into t using (values ${values}) n(id, v) on ${condition}
       when matched and (n.v is null or n.id is null) then delete
       when matched then update set v = 'merged'
@@ -134,26 +134,26 @@ describe.each([
   });
 });
 
-describe('one statement that takes a key from one row and gives it to another', () => {
+describe('one statement that frees a key and uses it again', () => {
   test.each([
     ['deletes and inserts', "(1, 'a', 0), (1, 'z', 0)"],
     ['moves and inserts', "(50, 'a', 1), (1, 'z', 0)"],
     ['deletes and moves', "(null, 'a', 0), (1, 'b', 1)"],
-  ])('MERGE %s', async (_, values) => {
+  ])('a MERGE that %s is captured', async (_, values) => {
     await capture.run(`merge into t using (values ${values}) n(id, v, move) on n.v = t.v
       when matched and n.move = 1 then update set id = n.id
       when matched then delete
       when not matched then insert values (n.id, n.v)`);
   });
 
-  test('the same row again', async () => {
+  test('a MERGE that deletes a row and inserts it again is captured', async () => {
     expect(
       await capture.brief(`merge into t using (values ('a'), ('gone')) n(v) on n.v = t.v
         when matched then delete when not matched then insert values (1, 'a')`),
     ).toEqual([`D 1 ${image(1, 'a')}`, `I 1 ${image(1, 'a')}`]);
   });
 
-  test('in CTEs', async () => {
+  test('CTEs that move a row and insert another under its key are captured', async () => {
     await capture.run(
       "with moved as (update t set id = 20 where id = 3 returning *) insert into t select 3, 'other' from moved",
     );
@@ -161,14 +161,14 @@ describe('one statement that takes a key from one row and gives it to another', 
 });
 
 describe('keys', () => {
-  test('makes a changed key a DELETE and then an INSERT', async () => {
+  test('a changed key is a DELETE, then an INSERT', async () => {
     expect(await capture.brief('update t set id = 9 where id = 2')).toEqual([
       `D 2 ${image(2, 'b')}`,
       `I 9 ${image(9, 'b')}`,
     ]);
   });
 
-  test('shifts and swaps keys of many rows', async () => {
+  test('shifted and swapped keys of many rows are captured', async () => {
     await capture.run(`create table shifted (id integer primary key deferrable, v integer);
       insert into shifted select g, g from generate_series(1, 500) g; select plank.attach('shifted')`);
     await capture.run('update shifted set id = id + 1');
@@ -180,7 +180,7 @@ describe('keys', () => {
     );
   });
 
-  test('keeps composite keys apart, and moves them', async () => {
+  test('composite keys stay apart, and can change', async () => {
     await capture.run(
       `create table pairs (b text, v integer, a integer, primary key (a, b)); select plank.attach('pairs')`,
     );
@@ -210,7 +210,7 @@ describe('keys', () => {
     ' ',
     '{"a":1}',
     '\u2028',
-  ])('keeps the key %j', async (key) => {
+  ])('the key %j is captured exactly', async (key) => {
     await capture.run(`create table if not exists words (word text primary key, "v ""x""" text);
         select plank.attach('words') where not exists (select from plank.attached where name = 'words')`);
     const literal = capture.writer.escapeLiteral(key);
@@ -222,10 +222,10 @@ describe('keys', () => {
     expect(JSON.parse(changes[0]!.new!)).toEqual({ word: key, 'v "x"': key });
   });
 
-  test('takes key types whose equality is not that of their text', async () => {
+  test('a numeric key that is written differently is another key', async () => {
     await capture.run(`create table amounts (id numeric primary key, v integer); select plank.attach('amounts')`);
     await capture.run('insert into amounts values (1.0, 1), (2.50, 2)');
-    // equal numbers, other bytes: to whoever goes by the key's text it is another row
+    // equal numbers in other digits: clients, which compare the key's text, see another row
     expect(await capture.brief('update amounts set id = 1.00 where id = 1')).toEqual([
       'D 1.0 {"id":1.0,"v":1}',
       'I 1.00 {"id":1.00,"v":1}',
@@ -246,7 +246,7 @@ describe('cascades', () => {
       insert into children values (10, 1), (11, 1), (20, 2); insert into grandchildren values (100, 10), (200, 20)`);
   });
 
-  test('captures ON DELETE CASCADE and SET NULL', async () => {
+  test('ON DELETE CASCADE and SET NULL are captured', async () => {
     const changes = await capture.run('delete from parents where id < 3');
     expect(changes.map((change) => `${change.table} ${change.action} ${change.key}`).sort()).toEqual([
       'children D 10',
@@ -259,13 +259,13 @@ describe('cascades', () => {
     ]);
   });
 
-  test('captures ON UPDATE CASCADE through keys', async () => {
+  test('ON UPDATE CASCADE is captured through keys', async () => {
     await capture.run('update parents set id = id + 100');
     const changes = await capture.run('update children set id = id + 1000');
     expect(changes.filter((change) => change.table === 'grandchildren')).toHaveLength(2);
   });
 
-  test('captures a row that two cascades of one statement change', async () => {
+  test('a row that two cascades of one statement change is captured', async () => {
     await capture.run(`create table notes (id integer primary key, author integer references parents on delete set null on update cascade,
         editor integer references parents on delete set null on update cascade);
       insert into notes values (1, 1, 1), (2, 1, 2), (3, 2, 1), (4, 3, 3); select plank.attach('notes')`);
@@ -274,7 +274,7 @@ describe('cascades', () => {
     await capture.run('delete from parents');
   });
 
-  test('captures a tree that refers to itself', async () => {
+  test('a tree that refers to itself is captured', async () => {
     await capture.run(`create table tree (id integer primary key, up integer references tree on delete cascade on update cascade);
       insert into tree values (1, null), (2, 1), (3, 2), (4, 2), (5, 1); select plank.attach('tree')`);
     await capture.run('update tree set id = id + 100');
@@ -285,7 +285,7 @@ describe('cascades', () => {
   test.each([
     'first integer references parents on delete set null, second integer references parents on delete cascade',
     'second integer references parents on delete cascade, first integer references parents on delete set null',
-  ])('captures a row that one cascade changes and another deletes: %s', async (columns) => {
+  ])('a row that one cascade changes and another deletes is captured: %s', async (columns) => {
     await capture.run(
       `drop table if exists links; create table links (id integer primary key, ${columns}); select plank.attach('links');`,
     );
@@ -310,7 +310,7 @@ describe('partitions', () => {
     await capture.run("truncate parts; insert into parts values (1, 1, 'a'), (2, 2, 'b'), (11, 11, 'c')");
   });
 
-  test('captures statements that name the parent', async () => {
+  test('statements on the parent are captured', async () => {
     expect(await capture.brief("insert into parts values (3, 3, 'x'), (13, 13, 'y')")).toEqual([
       'I {"id":3,"at":3} {"id":3,"at":3,"v":"x"}',
       'I {"id":13,"at":13} {"id":13,"at":13,"v":"y"}',
@@ -319,7 +319,7 @@ describe('partitions', () => {
     expect(await capture.run('delete from parts')).toHaveLength(5);
   });
 
-  test('captures statements that name a partition, with the columns in the order of the parent', async () => {
+  test("statements on a partition are captured, with the columns in the parent's order", async () => {
     expect(await capture.brief("insert into part_2 (id, at, v) values (12, 12, 'x')")).toEqual([
       'I {"id":12,"at":12} {"id":12,"at":12,"v":"x"}',
     ]);
@@ -327,7 +327,7 @@ describe('partitions', () => {
     expect(await capture.run('delete from part_1')).toHaveLength(2);
   });
 
-  test('captures a row that an update moves to another partition', async () => {
+  test('a row that an update moves to another partition is captured', async () => {
     expect(await capture.brief('update parts set at = 15 where id = 1')).toEqual([
       'D {"id":1,"at":1} {"id":1,"at":1,"v":"a"}',
       'I {"id":1,"at":15} {"id":1,"at":15,"v":"a"}',
@@ -335,7 +335,7 @@ describe('partitions', () => {
     await capture.run('update parts set at = case when at < 10 then at + 10 else at - 10 end');
   });
 
-  test('captures a partition attached or created later, and tells of a truncated one', async () => {
+  test('a partition that is attached or created later is captured, and its TRUNCATE is a change of rows', async () => {
     await capture.run(`create table part_3 partition of parts for values from (20) to (30);
       create table part_4 (at integer not null, id integer not null, v text, primary key (id, at));
       insert into part_4 values (30, 30, 'before'); alter table parts attach partition part_4 for values from (30) to (40)`);

@@ -1,5 +1,5 @@
-// Whatever a role or a database has as defaults for its sessions, Plank does what it does without them: what it depends on is pinned in
-// its own sessions, and by the functions that run in those of users.
+// Defaults that a role or a database sets for its sessions do not change what Plank does: Plank fixes every setting that it depends on,
+// in its own sessions and in the functions that run in users' sessions.
 
 import { beforeAll, describe, expect, test } from 'vitest';
 import { migrate } from '#shared/postgres/migrate.ts';
@@ -63,7 +63,7 @@ const plans = [
 ];
 const noPlans = plans.map((plan): Default => [`enable_${plan}`, 'off']);
 
-/** the limits and refusals that an application would have lifted for itself */
+/** options that an application would set to lift the limits for itself */
 const writable = [
   'statement_timeout=0',
   'lock_timeout=0',
@@ -84,19 +84,19 @@ const pets = `
   insert into public.pets values (1, 'first', '{a,b}', E'\\\\x5c00', '2024-03-01 12:00:00+00', '1 day 02:00:00', 0.1, '<a/>');
   insert into public.pets (id, name) values (2, 'second'), (3, 'third')`;
 
-function told(frames: readonly ServerFrame[]): unknown[] {
+function comparable(frames: readonly ServerFrame[]): unknown[] {
   return frames
     .filter(({ type }) => type !== 'pos' && type !== 'welcome')
     .map((frame) => ({ ...frame, pos: undefined, tx: undefined }));
 }
 
-/** What users do and what they get. */
+/** What users do, and what they get. */
 async function story(settings: readonly Default[], { migrateAnew = false, options = '' } = {}): Promise<unknown> {
   await using stack = new AsyncDisposableStack();
   const database = await createDatabase();
   stack.defer(() => database.drop());
   if (migrateAnew) await admin(database.url, 'drop schema plank cascade');
-  // what an attacker could want to be found first
+  // names that an attacker could want to be found first
   await admin(
     database.url,
     `create schema shadows; create function shadows.count(bigint) returns bigint language sql as 'select 0::bigint';
@@ -126,7 +126,7 @@ async function story(settings: readonly Default[], { migrateAnew = false, option
   const live = await open({ table: 'pets', snapshot: true, where: { id: { lt: 100 } } });
   const beginning = [await live.rows(), await live.expect('live')];
   const from = (beginning[1] as { pos: string }).pos;
-  // one trigger in another in another, and what follows
+  // a trigger in a trigger in a trigger, and a later change
   await writer.query(
     `begin; update public.pets set d = 3 where id = 1; update public.pets set name = 'one' where id = 1; commit`,
   );
@@ -157,7 +157,7 @@ async function story(settings: readonly Default[], { migrateAnew = false, option
     await rest('GET', '?limit=2'),
     await rest('DELETE', '/6'),
   ];
-  // what waits for a lock waits as long as it may, not as long as sessions do here
+  // a read waits for a lock as long as Plank allows, not as long as the defaults here allow
   await writer.query('begin; lock table public.pets in access exclusive mode');
   const waiting = rest('GET', '/5');
   const since = `select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
@@ -165,14 +165,14 @@ async function story(settings: readonly Default[], { migrateAnew = false, option
   await until('a read waits', async () => (await writer.query(since)).rowCount === 1, 5_000);
   await writer.query('commit');
   answers.push(await waiting);
-  const changes = told(await live.changes(14));
+  const changes = comparable(await live.changes(14));
   const again = await open(
     { table: 'pets', where: { id: { lt: 100 } }, from },
     `http://127.0.0.1:${(await embedded.startGateway()).port}`,
   );
-  expect(told(await again.changes(14))).toEqual(changes);
+  expect(comparable(await again.changes(14))).toEqual(changes);
   await writer.query('alter table public.pets add column age integer default 7');
-  const resync = told([await live.expect('resync')]);
+  const resync = comparable([await live.expect('resync')]);
   const rows = await live.rows();
   const metric = async (name: string) =>
     Number(new RegExp(`^${name}\\S* (\\d+)`, 'm').exec(await embedded.registry.metrics())?.[1] ?? 0);
@@ -195,21 +195,21 @@ beforeAll(async () => {
   ordinary = await story([]);
 });
 
-test('works as ever where all of them are hostile', async () => {
+test('Plank works the same if all defaults are hostile', async () => {
   expect(await story([...defaults, ...noPlans], { migrateAnew: true })).toEqual(ordinary);
 });
 
-test('works as ever where the planner is kept from everything', async () => {
+test('Plank works the same if the planner may use nothing', async () => {
   expect(await story(noPlans)).toEqual(ordinary);
 });
 
-test('works as ever where the address of the database has options of its own', async () => {
+test('Plank works the same if DATABASE_URL has options of its own', async () => {
   const options = '-c default_transaction_read_only=on -c bytea_output=escape -c array_nulls=off';
   expect(await story([], { options })).toEqual(ordinary);
 });
 
-describe.concurrent('one by one', () => {
-  test.for(defaults)('works as ever with %s = %s', async (setting, { expect }) => {
+describe.concurrent('single hostile defaults', () => {
+  test.for(defaults)('Plank works the same with %s = %s', async (setting, { expect }) => {
     expect(await story([setting])).toEqual(ordinary);
   });
 });

@@ -1,5 +1,5 @@
-// On a Postgres that was built with LLVM, as distributions build it, none of what reads the log is compiled: that takes a hundred times as
-// long as the read itself. The one that comes along has no JIT, so this needs another.
+// On a Postgres with LLVM, as distributions build it, no read of the log is compiled: compilation would take a hundred times as long as
+// the read. The Postgres that Plank brings along has no JIT, so this test needs another.
 
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { Sequencer } from '#listener/sequencer.ts';
@@ -19,7 +19,7 @@ beforeAll(async () => {
   const postgres = await DistributionPostgres.start();
   stack.defer(() => postgres.stop());
   const url = postgres.url();
-  // no statistics are made of what follows
+  // without autovacuum, the tables have no statistics
   await admin(url, 'alter system set autovacuum = off');
   await admin(url, 'select pg_reload_conf()');
   await migrate(url);
@@ -41,7 +41,7 @@ beforeAll(async () => {
 
 afterAll(() => stack.disposeAsync());
 
-test('is there at all, and would compile such reads', async () => {
+test('this Postgres has JIT, and would compile a read of the log', async () => {
   const { rows } = await pool.query('select pg_jit_available() as is_there');
   expect(rows).toEqual([{ is_there: false }]);
   const client = await pool.connect();
@@ -62,7 +62,7 @@ test.each([
   ['the last thousand', () => newest - 1_000],
   ['the middle', () => newest - changes / 2],
   ['the beginning', () => newest - changes],
-])('reads a page of the log from %s within 50 ms, before any ANALYZE', async (_where, after) => {
+])('a page of the log from %s is read within 50 ms, before any ANALYZE', async (_where, after) => {
   const reader = new LogReader(pool);
   const times: number[] = [];
   for (let i = 0; i < 5; i++) {

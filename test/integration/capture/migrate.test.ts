@@ -1,4 +1,4 @@
-// Migrations: by several at once, again, by another release; and what start-up says of a database without them.
+// Migrations: by several processes at once, a second time, and by another release; and the error of a start without them.
 
 import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -30,7 +30,7 @@ async function applied(url: string): Promise<Record<string, string>[]> {
   return admin(url, 'select number, name, checksum, applied_at::text from plank.migrations order by number');
 }
 
-/** `npm run migrate`, without npm: what it prints, and with which code it ends. */
+/** `npm run migrate` without npm: its output and its exit code. */
 async function runMigrate(env: Record<string, string>): Promise<{ code: number; stdout: string; stderr: string }> {
   try {
     const output = await run(process.execPath, ['shared/postgres/migrate-cli.ts'], {
@@ -44,18 +44,18 @@ async function runMigrate(env: Record<string, string>): Promise<{ code: number; 
   }
 }
 
-test('lets four processes migrate an empty database at once: one does it, the others find it done', async () => {
+test('one of four processes migrates an empty database, and the others find it done', async () => {
   const url = await emptyDatabase();
   const ran = await Promise.all(Array.from({ length: 4 }, () => runMigrate({ DATABASE_URL: url })));
   expect(ran.map((each) => [each.code, each.stderr])).toEqual(ran.map(() => [0, '']));
-  const said = ran.map((each) => each.stdout);
-  expect(said.filter((text) => text.includes('applying 001_tables.sql'))).toHaveLength(1);
-  expect(said.filter((text) => /^the database is up to date \(\d+ migrations\)\n$/.test(text))).toHaveLength(3);
+  const output = ran.map((each) => each.stdout);
+  expect(output.filter((text) => text.includes('applying 001_tables.sql'))).toHaveLength(1);
+  expect(output.filter((text) => /^the database is up to date \(\d+ migrations\)\n$/.test(text))).toHaveLength(3);
   await requireMigrated(url);
   expect(await admin(url, 'select name from plank.attached')).toEqual([]);
 });
 
-test('does nothing the second time', async () => {
+test('a second migration changes nothing', async () => {
   const url = await emptyDatabase();
   await migrate(url);
   const before = await applied(url);
@@ -64,7 +64,7 @@ test('does nothing the second time', async () => {
   expect(await applied(url)).toEqual(before);
 });
 
-test('refuses a database of another release, and leaves it as it is', async () => {
+test('a database of another release is refused, and stays as it is', async () => {
   const url = await emptyDatabase();
   await migrate(url);
   await admin(url, "update plank.migrations set checksum = 'another' where number = 3");
@@ -76,7 +76,7 @@ test('refuses a database of another release, and leaves it as it is', async () =
   expect(await applied(url)).toEqual(before);
 });
 
-test('undoes a migration that fails, names it, and goes on there the next time', async () => {
+test('a migration that fails is undone and named, and the next attempt resumes there', async () => {
   const url = await emptyDatabase();
   await admin(
     url,
@@ -94,14 +94,14 @@ test('undoes a migration that fails, names it, and goes on there the next time',
   await requireMigrated(url);
 });
 
-test('says what to do about a database that is not migrated', async () => {
+test('the error for a database that is not migrated says what to do', async () => {
   const url = await emptyDatabase();
   await expect(requireMigrated(url)).rejects.toThrow(/no schema "plank".*run "npm run migrate"/);
   await admin(url, 'create schema plank; create table plank.leader ()');
   await expect(requireMigrated(url)).rejects.toThrow(/run "npm run migrate"/);
 });
 
-test('says in one line what is wrong with the address of the database', async () => {
+test('the error for a wrong DATABASE_URL is one line', async () => {
   const missing = await runMigrate({});
   expect(missing.code).toBe(1);
   expect(missing.stderr).toMatch(/^plank migrate: .*DATABASE_URL.*\n$/s);

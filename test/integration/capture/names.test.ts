@@ -1,5 +1,5 @@
-// Whatever a table and its columns are called (aliases, variables and functions of the SQL that Plank makes, members of JavaScript's
-// objects, what needs quotes), each way to read a row gives the same bytes: REST, snapshots, changes, resumes.
+// Whatever a table and its columns are called (aliases, variables and functions of generated SQL, members of JavaScript's objects, names
+// that need quotes), each way to read a row gives the same bytes: REST, snapshots, changes, resumes.
 
 import { describe, expect, test } from 'vitest';
 import type { ServerFrame } from '#shared/wire.ts';
@@ -7,7 +7,7 @@ import { type Peer, Stage } from '../../support/stage/stage.ts';
 
 const quoted = (name: string) => `"${name.replaceAll('"', '""')}"`;
 
-/** aliases, variables and parameters of SQL that is generated, and its functions and types */
+/** aliases, variables, parameters, functions and types of generated SQL */
 const ofSql =
   `i t r n o k a b c f l m p s v w x y image absent key new old row rows step steps part was became old_key new_key
   stays wrote found tg_op tg_relid plank_new plank_old bases p_column relation action id xid at seq last value name oid
@@ -59,7 +59,7 @@ interface Case {
   columns: readonly string[];
   key: readonly string[];
   exclude?: readonly string[];
-  /** its rows are written in the database only */
+  /** its rows are written by SQL only */
   readsOnly?: true;
 }
 
@@ -93,18 +93,18 @@ const stage = Stage.of(
     .join(';'),
 );
 
-/** own members whatever they are called, also `__proto__` */
+/** An object with these members, even `__proto__`. */
 function row(columns: readonly string[], value: (at: number) => number): Record<string, number> {
   return JSON.parse(`{${columns.map((name, at) => `${JSON.stringify(name)}:${value(at)}`).join(',')}}`);
 }
 
 describe.each(cases)('the table $table', ({ table, columns, key, exclude = [], readsOnly }) => {
-  const told = [...columns, 'hush'].filter((name) => !exclude.includes(name));
+  const sent = [...columns, 'hush'].filter((name) => !exclude.includes(name));
   const relation = quoted(table);
-  const rest = told.filter((name) => !key.includes(name));
-  /** one that filters name, and one that changes */
+  const rest = sent.filter((name) => !key.includes(name));
+  /** the column that filters name, and the column that changes */
   const [other, changing] = [rest[0]!, rest.at(-1)!];
-  const keyOf = (base: number) => key.map((name) => encodeURIComponent(base + told.indexOf(name))).join(',');
+  const keyOf = (base: number) => key.map((name) => encodeURIComponent(base + sent.indexOf(name))).join(',');
   const at = () => `${stage.embedded.url}/api/${encodeURIComponent(table)}`;
 
   async function call(method: string, path: string, body?: unknown): Promise<string> {
@@ -121,28 +121,28 @@ describe.each(cases)('the table $table', ({ table, columns, key, exclude = [], r
   const insert = (base: number) =>
     readsOnly
       ? stage.sql(
-          `insert into ${relation} (${told.map(quoted).join(', ')}) values (${told.map((_, n) => base + n).join(', ')})`,
+          `insert into ${relation} (${sent.map(quoted).join(', ')}) values (${sent.map((_, n) => base + n).join(', ')})`,
         )
       : call(
           'POST',
           '',
-          row(told, (n) => base + n),
+          row(sent, (n) => base + n),
         );
 
-  /** Sets columns of the row. */
+  /** Sets columns of a row. */
   async function write(method: 'PATCH' | 'PUT', base: number, values: Record<string, number>): Promise<string> {
     if (!readsOnly) return call(method, `/${keyOf(base)}`, values);
     const sets = Object.entries(values).map(([name, value]) => `${quoted(name)} = ${value}`);
     await stage.sql(
-      `update ${relation} set ${sets.join(', ')} where ${quoted(key[0]!)} = ${base + told.indexOf(key[0]!)}`,
+      `update ${relation} set ${sets.join(', ')} where ${quoted(key[0]!)} = ${base + sent.indexOf(key[0]!)}`,
     );
     return call('GET', `/${keyOf(base)}`);
   }
 
-  test('is one in REST, snapshots, changes and resumes', async () => {
-    const where = `{${JSON.stringify(`column:${other}`)}:${1_000 + told.indexOf(other)}}`;
-    const some = [...new Set([...key, ...told.filter((_, n) => n % 2 === 0)])];
-    const asks = [undefined, told, some].flatMap((wanted) =>
+  test('rows have the same bytes in REST, snapshots, changes and resumes', async () => {
+    const where = `{${JSON.stringify(`column:${other}`)}:${1_000 + sent.indexOf(other)}}`;
+    const some = [...new Set([...key, ...sent.filter((_, n) => n % 2 === 0)])];
+    const asks = [undefined, sent, some].flatMap((wanted) =>
       [undefined, JSON.parse(where) as unknown].map((filter) => ({
         table,
         ...(wanted && { columns: wanted }),
@@ -153,7 +153,7 @@ describe.each(cases)('the table $table', ({ table, columns, key, exclude = [], r
     await insert(2_000);
     const list = JSON.parse(await call('GET', '')) as Record<string, unknown>[];
     expect(list.map((found) => Object.keys(found))).toEqual(
-      [told, told].map((each) => Object.keys(row(each, () => 0))),
+      [sent, sent].map((each) => Object.keys(row(each, () => 0))),
     );
     const image = await call('GET', `/${keyOf(1_000)}`);
     expect(JSON.stringify(list[0])).toBe(image);
@@ -185,12 +185,12 @@ describe.each(cases)('the table $table', ({ table, columns, key, exclude = [], r
     const replaced = await write(
       'PUT',
       2_000,
-      row(told, (n) => 2_000 + n),
+      row(sent, (n) => 2_000 + n),
     );
     await call('DELETE', `/${keyOf(2_000)}`);
     // several rows, and a key that changes
-    await stage.sql(`insert into ${relation} (${told.map(quoted).join(', ')})
-      select ${told.map((_, n) => `g * 1000 + ${n}`).join(', ')} from generate_series(3, 4) g`);
+    await stage.sql(`insert into ${relation} (${sent.map(quoted).join(', ')})
+      select ${sent.map((_, n) => `g * 1000 + ${n}`).join(', ')} from generate_series(3, 4) g`);
     const later = `${quoted(key[0]!)} > 2999`;
     await stage.sql(`update ${relation} set ${quoted(key[0]!)} = ${quoted(key[0]!)} + 5000 where ${later}`);
     await stage.sql(`delete from ${relation} where ${later}`);

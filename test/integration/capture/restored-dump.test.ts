@@ -1,5 +1,5 @@
-// A dump carries what is attached to another catalog, in which the numbers of tables and columns are others. Whatever way it is restored:
-// excluded columns stay excluded, all is captured as before, and Plank says that this is another database, and what to run.
+// A dump takes the attachments to another catalog, in which tables and columns have other numbers. However it is restored, excluded
+// columns stay excluded, changes are captured as before, and Plank reports that this is another database, and the statement to run.
 
 import { pino } from 'pino';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -52,7 +52,7 @@ async function empty(name: string, options = ''): Promise<string> {
   return url(name);
 }
 
-/** The source is the same to all of them. */
+/** the dump that all tests share */
 let dumped: Promise<string> | undefined;
 const dumpOfSource = () => (dumped ??= dump('source'));
 
@@ -62,11 +62,11 @@ async function dump(from: string, ...options: string[]): Promise<string> {
   return file;
 }
 
-/** Restores as this role, in one step for each list of options. */
+/** Restores as this role, in one step for each list of options. Resolves with the database's name. */
 async function restore(file: string, user: string, ...steps: string[][]): Promise<string> {
   const name = `restored_${(number += 1)}`;
   await empty(name, `owner ${user}`);
-  // pg_restore -n makes no schemas
+  // pg_restore -n creates no schemas
   if (steps[0]!.includes('-n'))
     await admin(
       url(name),
@@ -82,7 +82,7 @@ const moved = (table: string) =>
   `${table} was attached in another database, of which this one is a restored dump; run: select plank.attach('${table}')`;
 const all = ['"my app".users', 'early.parts', 'public.items'];
 
-/** What clients may see: name → columns. */
+/** The tables that clients see: name → columns. */
 async function served(name: string): Promise<Record<string, string[]>> {
   const rows = await admin(
     url(name),
@@ -91,7 +91,7 @@ async function served(name: string): Promise<Record<string, string[]>> {
   return Object.fromEntries(rows.map((row) => [row['name'], row['columns']!.split(' ')]));
 }
 
-/** Each kind of write, captured as it is read; nothing of what is excluded. */
+/** Each kind of write is captured as rows are read, without excluded columns. */
 async function writesAreCaptured(name: string): Promise<void> {
   const capture = await Capture.start(url(name));
   try {
@@ -121,9 +121,9 @@ describe('a dump that is restored', () => {
     ['to another owner', 'restorer', [['--no-owner']]],
     ['to another owner, without privileges', 'restorer', [['--no-owner', '--no-privileges']]],
     ['table by table', 'postgres', [['--section=pre-data'], ['--section=data'], ['--section=post-data']]],
-    ['by several at once', 'postgres', [['--jobs=3']]],
+    ['by several sessions at once', 'postgres', [['--jobs=3']]],
     [
-      'Plank last',
+      "with Plank's schema last",
       'postgres',
       [
         ['-n', 'my app', '-n', 'early', '-n', 'public', '--section=pre-data', '--section=data'],
@@ -131,11 +131,11 @@ describe('a dump that is restored', () => {
         ['-n', 'my app', '-n', 'early', '-n', 'public', '--section=post-data'],
       ],
     ],
-  ])('%s', async (_, user, steps) => {
+  ])('a dump restored %s captures and serves the same', async (_, user, steps) => {
     const name = await restore(await dumpOfSource(), user, ...steps.map((step) => [...step]));
     expect(await problems(name)).toEqual(all.map(moved));
     expect(await served(name)).toEqual(visible);
-    // what was captured before an exclusion is of another history
+    // earlier images belong to another history
     expect(await admin(url('source'), 'select id from plank.former')).toHaveLength(1);
     expect(await admin(url(name), 'select id from plank.former')).toEqual([]);
     await writesAreCaptured(name);
@@ -145,7 +145,7 @@ describe('a dump that is restored', () => {
     await writesAreCaptured(name);
   });
 
-  test('follows what DDL makes of it before it is attached again', async () => {
+  test('DDL of a restored dump is followed before its tables are attached again', async () => {
     const name = await restore(await dumpOfSource(), 'postgres', []);
     await admin(
       url(name),
@@ -161,13 +161,13 @@ describe('a dump that is restored', () => {
     expect(await problems(name)).toEqual([]);
   });
 
-  test('is told by the doctor, and by a listener that starts', async () => {
+  test('the doctor and a starting listener report a restored dump', async () => {
     const name = await restore(await dumpOfSource(), 'postgres', []);
     const pool = testPool(url(name), 2);
     const client = await pool.connect();
     const abort = new AbortController();
     try {
-      const said: string[] = [];
+      const findings: string[] = [];
       const limits = { retentionMs: 3_600_000, retentionBytes: 1e9, patient: false, say: () => {} };
       for await (const { level, says } of examineCapture(client, limits)) said.push(`${level}: ${says}`);
       expect(said).toContain(
@@ -181,7 +181,7 @@ describe('a dump that is restored', () => {
         metrics: listenerMetrics(createRegistry('test')),
         signal: abort.signal,
       });
-      await until('it has looked', () => lines.length > 1, 10_000);
+      await until('the listener has checked', () => lines.length > 1, 10_000);
       abort.abort();
       await inspecting;
       expect(lines[0]).toMatchObject({ level: 40, tables: ['my app.users', 'items', 'early.parts'] });
@@ -193,15 +193,15 @@ describe('a dump that is restored', () => {
     }
   });
 
-  test('is none where the files or a template were copied', async () => {
+  test('a copy of the files or of a template is not reported as a dump', async () => {
     await admin(postgres.url(), 'create database copied template source');
     expect(await problems('copied')).toEqual([]);
     expect(await served('copied')).toEqual(visible);
   });
 });
 
-describe('what cannot be told after a restore', () => {
-  test('is not served: a column that was renamed where DDL is not followed', async () => {
+describe('restored dumps with unknown columns', () => {
+  test('a table whose renamed column no event reported is not served after a restore', async () => {
     await admin(postgres.url(), 'create database unfollowed template source');
     await admin(
       url('unfollowed'),
@@ -217,7 +217,7 @@ describe('what cannot be told after a restore', () => {
     await expect(admin(url(name), "select plank.attach('items')")).rejects.toThrow(
       'public.items has no column secret here',
     );
-    // no write fails, and none tells
+    // no write fails, and no change has the excluded column
     await admin(url(name), "insert into items values (5, 'b', 'hush'); truncate items");
     expect(await admin(url(name), "select * from plank.outbox o where o::text like '%hush%'")).toEqual([]);
     await admin(
@@ -229,7 +229,7 @@ describe('what cannot be told after a restore', () => {
     await admin(postgres.url(), 'drop database unfollowed');
   });
 
-  test('is not another table that has the number of one which was dropped', async () => {
+  test('a table that has the number of a dropped one is not taken for it', async () => {
     await admin(postgres.url(), 'create database dropped template source');
     await admin(url('dropped'), 'drop event trigger plank_ddl; drop event trigger plank_drop; drop table items');
     expect(await problems('dropped')).toEqual(['the table was dropped; run: delete from plank.attached where id = 2']);
@@ -247,7 +247,7 @@ describe('what cannot be told after a restore', () => {
     await admin(postgres.url(), 'drop database dropped');
   });
 
-  test('is found: captured tables whose attachment the dump had not', async () => {
+  test('captured tables without an attachment in the dump are found', async () => {
     const name = await restore(await dump('source', '--schema-only'), 'postgres', []);
     expect(await problems(name)).toEqual(
       all.map(

@@ -1,5 +1,5 @@
-// Rows that change, come or go without INSERT, UPDATE or DELETE: whoever follows them hears of it in the order of changes, live and when it
-// comes back, and what it has then is what SELECT gives (I4). What changes no row tells nobody.
+// Rows that change, come or go without INSERT, UPDATE or DELETE: subscriptions get a resync in the order of changes, live and on a
+// resume, and then have the rows of SELECT (I4). DDL that changes no row causes no resync.
 
 import { expect, test } from 'vitest';
 import type { Gateway } from '#gateway/gateway.ts';
@@ -9,10 +9,10 @@ import { Stage } from '../../support/stage/stage.ts';
 import { until } from '../../support/wait.ts';
 
 interface Case {
-  /** makes T, with rows; T_x are names of its own */
+  /** creates T with rows; T_x are other names of the case */
   made: string;
   ddl: string;
-  told: 'rows' | 'shape' | null;
+  reason: 'rows' | 'shape' | null;
 }
 
 const partitioned = `create table T (id int primary key, v text) partition by range (id);
@@ -28,126 +28,126 @@ const typed = (type: string, value: string, column = 'T_t') =>
 const pair = '(a int, b text)';
 
 const cases: Record<string, Case> = {
-  'a partition is truncated': { made: partitioned, ddl: 'truncate T_1', told: 'rows' },
-  'two partitions are truncated': { made: partitioned, ddl: 'truncate T_1, T_2', told: 'rows' },
-  'a partition of a partition is truncated': { made: deeper, ddl: 'truncate T_11', told: 'rows' },
-  'a partition that has partitions is truncated': { made: deeper, ddl: 'truncate T_1', told: 'rows' },
-  'the parent is truncated': { made: partitioned, ddl: 'truncate T', told: null },
-  'a table that a truncated one is referred to by': {
+  'a partition is truncated': { made: partitioned, ddl: 'truncate T_1', reason: 'rows' },
+  'two partitions are truncated': { made: partitioned, ddl: 'truncate T_1, T_2', reason: 'rows' },
+  'a partition of a partition is truncated': { made: deeper, ddl: 'truncate T_11', reason: 'rows' },
+  'a partition that has partitions is truncated': { made: deeper, ddl: 'truncate T_1', reason: 'rows' },
+  'the parent is truncated': { made: partitioned, ddl: 'truncate T', reason: null },
+  'a table that refers to a truncated one is truncated with it': {
     made: `create table T_p (id int primary key); insert into T_p values (1);
       create table T (id int primary key references T_p, v text); insert into T values (1, 'a')`,
     ddl: 'truncate T_p cascade',
-    told: null,
+    reason: null,
   },
-  'a partition is dropped': { made: partitioned, ddl: 'drop table T_1', told: 'rows' },
-  'a partition that has partitions is dropped': { made: deeper, ddl: 'drop table T_1', told: 'rows' },
-  'a partition of a partition is dropped': { made: deeper, ddl: 'drop table T_11', told: 'rows' },
-  'a partition is detached': { made: partitioned, ddl: 'alter table T detach partition T_1', told: 'rows' },
+  'a partition is dropped': { made: partitioned, ddl: 'drop table T_1', reason: 'rows' },
+  'a partition that has partitions is dropped': { made: deeper, ddl: 'drop table T_1', reason: 'rows' },
+  'a partition of a partition is dropped': { made: deeper, ddl: 'drop table T_11', reason: 'rows' },
+  'a partition is detached': { made: partitioned, ddl: 'alter table T detach partition T_1', reason: 'rows' },
   'a partition is detached concurrently': {
     made: partitioned,
     ddl: 'alter table T detach partition T_1 concurrently',
-    told: 'rows',
+    reason: 'rows',
   },
   'a filled partition is attached': {
     made: `${partitioned}; create table T_3 (id int primary key, v text); insert into T_3 values (21, 'c')`,
     ddl: 'alter table T attach partition T_3 for values from (20) to (30)',
-    told: 'rows',
+    reason: 'rows',
   },
   'a partition is created': {
     made: partitioned,
     ddl: 'create table T_3 partition of T for values from (20) to (30)',
-    told: null,
+    reason: null,
   },
   'a label is renamed': {
     made: typed(`enum ('x', 'y')`, `'x'`),
     ddl: `alter type T_t rename value 'x' to 'z'`,
-    told: 'rows',
+    reason: 'rows',
   },
   'a label in an array is renamed': {
     made: typed(`enum ('x', 'y')`, `'{x}'`, 'T_t[]'),
     ddl: `alter type T_t rename value 'x' to 'z'`,
-    told: 'rows',
+    reason: 'rows',
   },
   'a label in a domain over an array is renamed': {
     made: typed(`enum ('x', 'y'); create domain T_d as T_t[]`, `'{x}'`, 'T_d'),
     ddl: `alter type T_t rename value 'x' to 'z'`,
-    told: 'rows',
+    reason: 'rows',
   },
   'a label in a composite is renamed': {
     made: typed(`enum ('x', 'y'); create type T_c as (a T_t)`, `row('x')`, 'T_c'),
     ddl: `alter type T_t rename value 'x' to 'z'`,
-    told: 'rows',
+    reason: 'rows',
   },
   'a label in a range is renamed': {
     made: typed(`enum ('x', 'y'); create type T_r as range (subtype = T_t)`, `'[x,y)'`, 'T_r'),
     ddl: `alter type T_t rename value 'x' to 'z'`,
-    told: 'rows',
+    reason: 'rows',
   },
-  'a label is added': { made: typed(`enum ('x', 'y')`, `'x'`), ddl: `alter type T_t add value 'z'`, told: null },
+  'a label is added': { made: typed(`enum ('x', 'y')`, `'x'`), ddl: `alter type T_t add value 'z'`, reason: null },
   'an attribute is renamed': {
     made: typed(pair, `row(1, 'x')`),
     ddl: 'alter type T_t rename attribute a to c',
-    told: 'rows',
+    reason: 'rows',
   },
   'an attribute is added': {
     made: typed(pair, `row(1, 'x')`),
     ddl: 'alter type T_t add attribute c int',
-    told: 'rows',
+    reason: 'rows',
   },
   'an attribute is dropped': {
     made: typed(pair, `row(1, 'x')`, 'T_t[]').replace("row(1, 'x')", `'{"(1,x)"}'`),
     ddl: 'alter type T_t drop attribute b',
-    told: 'rows',
+    reason: 'rows',
   },
   'a column of the table whose row type is used is renamed': {
     made: `create table T_t ${pair}; create table T (id int primary key, v text, x T_t); insert into T values (1, 'a', row(1, 'x'))`,
     ddl: 'alter table T_t rename column a to c',
-    told: 'rows',
+    reason: 'rows',
   },
-  'a stored expression is set anew': {
+  'a stored expression is replaced': {
     made: `create table T (id int primary key, v text, n int, m int generated always as (n + 1) stored); insert into T values (1, 'a', 1)`,
     ddl: 'alter table T alter m set expression as (n + 2)',
-    told: 'rows',
+    reason: 'rows',
   },
-  'a virtual expression is set anew': {
+  'a virtual expression is replaced': {
     made: `create table T (id int primary key, v text, n int, m int generated always as (n + 1)); insert into T values (1, 'a', 1)`,
     ddl: 'alter table T alter m set expression as (n + 2)',
-    told: 'rows',
+    reason: 'rows',
   },
-  'a column is computed anew': { made: plain, ddl: 'alter table T alter n type int using n * 2', told: 'rows' },
-  'a column of partitions is computed anew': {
+  'a column is computed again': { made: plain, ddl: 'alter table T alter n type int using n * 2', reason: 'rows' },
+  'a column of partitions is computed again': {
     made: partitioned,
     ddl: `alter table T alter v type text using v || '!'`,
-    told: 'rows',
+    reason: 'rows',
   },
-  'a column is computed anew with another type': {
+  'a column is computed again with another type': {
     made: plain,
     ddl: 'alter table T alter n type text using n * 2',
-    told: 'shape',
+    reason: 'shape',
   },
-  'a column with a default is added': { made: plain, ddl: 'alter table T add column w int default 7', told: 'shape' },
+  'a column with a default is added': { made: plain, ddl: 'alter table T add column w int default 7', reason: 'shape' },
   'a column with a volatile default is added': {
     made: plain,
     ddl: 'alter table T add column w uuid default gen_random_uuid()',
-    told: 'shape',
+    reason: 'shape',
   },
-  'a type is renamed': { made: typed(`enum ('x')`, `'x'`), ddl: 'alter type T_t rename to T_u', told: 'shape' },
-  'a column goes with its type': { made: typed(`enum ('x')`, `'x'`), ddl: 'drop type T_t cascade', told: 'shape' },
+  'a type is renamed': { made: typed(`enum ('x')`, `'x'`), ddl: 'alter type T_t rename to T_u', reason: 'shape' },
+  'a column goes with its type': { made: typed(`enum ('x')`, `'x'`), ddl: 'drop type T_t cascade', reason: 'shape' },
   'capture is repaired': {
     made: plain,
     ddl: `drop trigger plank_update on T; update T set v = 'unseen'; select plank.attach('T')`,
-    told: 'rows',
+    reason: 'rows',
   },
-  'the table is attached again': { made: plain, ddl: `select plank.attach('T')`, told: null },
+  'the table is attached again': { made: plain, ddl: `select plank.attach('T')`, reason: null },
   'a default is set': {
     made: plain,
     ddl: 'alter table T alter n set default 5, alter v set statistics 10',
-    told: null,
+    reason: null,
   },
-  'an index is made': { made: plain, ddl: 'create index on T (v)', told: null },
-  'the table is clustered': { made: plain, ddl: 'cluster T using T_pkey', told: null },
-  'the table is vacuumed in full': { made: plain, ddl: 'vacuum full T', told: null },
-  'the table is stored otherwise': { made: plain, ddl: 'alter table T set (fillfactor = 50)', told: null },
+  'an index is made': { made: plain, ddl: 'create index on T (v)', reason: null },
+  'the table is clustered': { made: plain, ddl: 'cluster T using T_pkey', reason: null },
+  'the table is vacuumed in full': { made: plain, ddl: 'vacuum full T', reason: null },
+  "the table's storage options change": { made: plain, ddl: 'alter table T set (fillfactor = 50)', reason: null },
 };
 
 const names = Object.keys(cases);
@@ -167,7 +167,7 @@ const ways: Record<string, { snapshot?: true; where?: object; columns?: string[]
   'changes, filtered': { where: { v: { is: 'not null' } } },
 };
 
-/** Applies what comes, as a client does. */
+/** Applies the frames that come, as a client does. */
 class Follower {
   readonly reasons: string[] = [];
   readonly picture = new Map<string, Row>();
@@ -179,7 +179,7 @@ class Follower {
     this.reader = reader;
   }
 
-  /** Whether it is live then. */
+  /** Applies the frames that have come. Returns whether the subscription is live. */
   take(): boolean {
     while (this.read < this.reader.all.length) this.#take(this.reader.all[this.read++]!);
     return this.isLive;
@@ -203,7 +203,7 @@ class Follower {
 
 const sorted = (rows: Iterable<Row>) => [...rows].map((row) => JSON.stringify(row)).sort();
 
-/** One for each way, as a WebSocket and as an event stream. */
+/** One follower for each way to subscribe, over a WebSocket and over an event stream. */
 async function followers(url: string, name: string, from?: string): Promise<Follower[]> {
   const all: Follower[] = [];
   for (const way of Object.values(ways)) {
@@ -212,12 +212,12 @@ async function followers(url: string, name: string, from?: string): Promise<Foll
     all.push(new Follower(await overEvents(url, { ...ask, ...(from ? { since: from } : {}) })));
   }
   for (const { reader } of all) stage.afterwards(() => reader.close());
-  await until('all are live', () => all.every((one) => one.take()), 10_000);
+  await until('every follower is live', () => all.every((one) => one.take()), 10_000);
   return all;
 }
 
 async function becomeRight(all: Follower[], name: string): Promise<void> {
-  const { told } = cases[name]!;
+  const { reason } = cases[name]!;
   for (const [i, follower] of all.entries()) {
     const [what, way] = Object.entries(ways)[Math.floor(i / 2)]!;
     const columns = way.columns ? 'id, v' : '*';
@@ -229,13 +229,13 @@ async function becomeRight(all: Follower[], name: string): Promise<void> {
     const shown = () => ({ isLive: follower.take(), reasons: [...new Set(follower.reasons)] });
     const isRight = () => {
       const { isLive, reasons } = shown();
-      const isTold = reasons.join() === (told ?? '');
-      return isLive && isTold && (!way.snapshot || sorted(follower.picture.values()).join() === wanted.join());
+      const hasReason = reasons.join() === (reason ?? '');
+      return isLive && hasReason && (!way.snapshot || sorted(follower.picture.values()).join() === wanted.join());
     };
     await until(`${what} is right`, isRight, 10_000).catch(() => {
       expect({ ...shown(), rows: sorted(follower.picture.values()) }, what).toEqual({
         isLive: true,
-        reasons: [told],
+        reasons: [reason],
         rows: wanted,
       });
     });
@@ -246,7 +246,7 @@ let pos = '';
 let later: Gateway | undefined;
 const done: string[] = [];
 
-test.each(names)('%s', async (name) => {
+test.each(names)('live clients get the right resync and rows when %s', async (name) => {
   pos ||= (await stage.health()).position;
   const here = await followers(stage.embedded.url, name);
   for (const statement of named(name, cases[name]!.ddl).split(/;\s/)) await stage.sql(statement);
@@ -255,10 +255,11 @@ test.each(names)('%s', async (name) => {
   await becomeRight(here, name);
 });
 
-test.each(names)('%s, told to who comes back to another replica', async (name) => {
+test.each(names)('returning clients get the right resync and rows when %s', async (name) => {
   expect(done).toEqual(names);
   later ??= await stage.embedded.startGateway({ NODE_NAME: 'later' });
   const back = await followers(`http://127.0.0.1:${later.port}`, name, pos);
-  if (cases[name]!.told) await becomeRight(back, name);
-  for (const { reasons } of back) expect([...new Set(reasons)]).toEqual(cases[name]!.told ? [cases[name]!.told] : []);
+  if (cases[name]!.reason) await becomeRight(back, name);
+  for (const { reasons } of back)
+    expect([...new Set(reasons)]).toEqual(cases[name]!.reason ? [cases[name]!.reason] : []);
 });

@@ -1,5 +1,5 @@
-// What `migrate` leaves alone: everything outside the schema "plank", whatever is there. And the sample table, which is made only
-// where PLANK_SAMPLE asks for it and nothing else is called items.
+// `migrate` changes nothing outside the schema "plank", whatever is there. The sample table is created only with PLANK_SAMPLE, and only
+// if nothing else is called items.
 
 import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -36,9 +36,9 @@ async function runMigrate(env: Record<string, string>): Promise<string> {
   return stdout;
 }
 
-// Statistics change without anybody's doing.
+// statistics change by themselves
 const volatile = ['relpages', 'reltuples', 'relallvisible', 'relallfrozen', 'relfrozenxid', 'relminmxid'];
-/** Of each catalog, what names a row as an object. */
+/** catalog → the arguments of pg_identify_object for its rows */
 const catalogs: Record<string, string> = Object.fromEntries([
   ...'namespace class proc type constraint trigger rewrite policy operator opclass cast collation conversion language extension event_trigger publication publication_rel default_acl ts_config foreign_server authid database tablespace'
     .split(' ')
@@ -50,8 +50,8 @@ const catalogs: Record<string, string> = Object.fromEntries([
 ]);
 
 /**
- * All that the catalogs hold but for what is in the schema "plank", with the transaction that wrote each row last; of objects with an oid
- * from `least` on.
+ * The rows of the catalogs outside the schema "plank", with the transaction that wrote each row last. Of objects with an oid from
+ * `least` on.
  */
 async function outside(url: string, least = 0): Promise<string[]> {
   const selects = Object.entries(catalogs).map(
@@ -63,12 +63,12 @@ async function outside(url: string, least = 0): Promise<string[]> {
       and not (coalesce(i.schema, '') = 'pg_toast' and substring(i.identity from 'pg_toast_(\\d+)')::oid in (
         select oid from pg_class where relnamespace = to_regnamespace('plank')))`,
   );
-  // roles and databases of other tests
+  // without roles and databases of other tests
   const rows = await admin(url, `${selects.join(' union all ')} order by 1`);
   return rows.map((row) => row.row!).filter((row) => !/^pg_(authid|database) (?!.*sample_owner)/.test(row));
 }
 
-/** A schema as an application has it, with what it sets for all that is created later. */
+/** A schema as an application has it, with defaults for objects that are created later. */
 const application = `
   create table users (id bigint primary key, email text, password_hash text, created_at timestamp not null, updated_at timestamp not null);
   create function touch_updated_at() returns trigger language plpgsql as $$ begin new.updated_at := now(); return new; end $$;
@@ -92,7 +92,7 @@ const shapes: [shape: string, sql: string, named: string][] = [
     'table public.items',
   ],
   [
-    'just as the sample, but not made by Plank',
+    'just like the sample, but not created by Plank',
     `create table items (id bigint generated always as identity primary key, name text not null, value double precision,
        created_at timestamptz not null default now(), updated_at timestamptz not null default now())`,
     'table public.items',
@@ -123,7 +123,7 @@ const shapes: [shape: string, sql: string, named: string][] = [
 ];
 
 describe('a database of an application', () => {
-  test('stays as it is, whatever its items are, with and without PLANK_SAMPLE', async () => {
+  test("an application's database stays as it is, whatever its items are, with and without PLANK_SAMPLE", async () => {
     const url = await emptyDatabase();
     cleanups.unshift(async () => admin(await postgresUrl(), `drop role if exists sample_owner_${unique}`));
     await admin(url, application);
@@ -132,8 +132,8 @@ describe('a database of an application', () => {
     expect(before.length).toBeGreaterThan(1_000);
     expect(await runMigrate({ DATABASE_URL: url })).not.toContain('sample');
     expect(await outside(url)).toEqual(before);
-    const said = await runMigrate({ DATABASE_URL: url, PLANK_SAMPLE: 'true' });
-    expect(said).toMatch(
+    const output = await runMigrate({ DATABASE_URL: url, PLANK_SAMPLE: 'true' });
+    expect(output).toMatch(
       /^the database is up to date .+\nthe sample table "items" was not made: .+ which is not Plank's\n$/,
     );
     expect(await outside(url)).toEqual(before);
@@ -161,7 +161,7 @@ describe('a database of an application', () => {
     ['migrations of its own', 'create schema plank; create table plank.migrations (version text primary key)'],
     ['a function', 'create schema plank; create function plank.f() returns integer language sql as $$ select 1 $$'],
     ['a type', "create schema plank; create type plank.wood as enum ('oak')"],
-  ])('whose schema "plank" has %s is refused and left as it is', async (_, sql) => {
+  ])('a database whose schema "plank" has %s is refused, and stays as it is', async (_, sql) => {
     const url = await emptyDatabase();
     await admin(url, sql);
     const all =
@@ -203,7 +203,7 @@ describe('the sample', () => {
   const attached = (url: string) => admin(url, 'select name, read_only::text from plank.attached');
   const whole = [{ name: 'items', read_only: '{created_at,updated_at}' }];
 
-  test('is made once: dropped or detached, it stays so; a new schema "plank" takes it up with its rows', async () => {
+  test('the sample is created once: it stays dropped or detached, and a new schema "plank" keeps its rows', async () => {
     const url = await emptyDatabase();
     expect(await runMigrate({ DATABASE_URL: url, PLANK_SAMPLE: 'true' })).not.toContain('sample');
     expect(await attached(url)).toEqual(whole);
@@ -240,7 +240,7 @@ describe('the sample', () => {
       'drop table items; drop schema public',
       /was not made: schema "public" does not exist/,
     ],
-  ])('that %s leaves nothing behind', async (_, sql, reason) => {
+  ])('a sample that %s leaves nothing behind', async (_, sql, reason) => {
     const url = await emptyDatabase();
     await migrate(url);
     await makeSample(url);

@@ -1,5 +1,5 @@
-// A database whose search_path finds operators, functions and types that hide Postgres' own: REST, filters, snapshots and changes mean
-// what they mean elsewhere.
+// A database whose search_path finds operators, functions and types that hide those of Postgres: REST, filters, snapshots and changes
+// work as elsewhere.
 
 import { expect, test } from 'vitest';
 import { Stage } from '../../support/stage/stage.ts';
@@ -38,7 +38,7 @@ const stage = Stage.of(`
   do $$ begin execute format('alter database %I set search_path = hostile, pg_catalog, public', pg_catalog.current_database()); end $$;
 `);
 
-test('whatever search_path hides', async () => {
+test('a hostile search_path changes neither REST nor filters, snapshots and changes', async () => {
   const address = `${stage.embedded.url}/api/things`;
   const call = async (path: string, method = 'GET', body?: unknown, headers: Record<string, string> = {}) => {
     const answer = await fetch(address + path, {

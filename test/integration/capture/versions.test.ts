@@ -1,4 +1,4 @@
-// Every PostgreSQL from 14 on: the migrations apply, and changes are captured, ordered, read again and forgotten.
+// Every PostgreSQL from 14 on: the migrations apply, and changes are captured, ordered, read again and purged.
 
 import { afterAll, describe, expect, test } from 'vitest';
 import { migrate, requireMigrated } from '#shared/postgres/migrate.ts';
@@ -14,7 +14,7 @@ interface Server {
 }
 
 const servers: [name: string, start: () => Promise<Server>][] = [
-  ['that comes along', () => createDatabase().then((own) => ({ url: own.url, stop: () => own.drop() }))],
+  ['that Plank brings along', () => createDatabase().then((own) => ({ url: own.url, stop: () => own.drop() }))],
   ...otherVersions.map((version): [string, () => Promise<Server>] => [String(version), () => startVersion(version)]),
 ];
 
@@ -27,7 +27,7 @@ describe.each(servers)('PostgreSQL %s', (_, start) => {
     await server?.stop();
   });
 
-  test('captures, orders, gives again and forgets', async () => {
+  test('changes are captured, ordered, read again and purged', async () => {
     server = await start();
     await migrate(server.url);
     await migrate(server.url);
@@ -84,8 +84,8 @@ describe.each(servers)('PostgreSQL %s', (_, start) => {
       { name: 'parts', has_id: true },
       { name: 'persons', has_id: true },
     ]);
-    const forget = "select plank.purge(term, interval '0', 1000000, 1000) as gone from plank.leader";
-    while (Number((await admin(server.url, forget))[0]!.gone) > 0);
+    const purge = "select plank.purge(term, interval '0', 1000000, 1000) as gone from plank.leader";
+    while (Number((await admin(server.url, purge))[0]!.gone) > 0);
     expect(
       await admin(server.url, 'select (select count(*) from plank.outbox) as o, log_bytes as b from plank.leader'),
     ).toEqual([{ o: '0', b: '0' }]);

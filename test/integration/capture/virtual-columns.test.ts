@@ -1,5 +1,5 @@
-// Virtual generated columns (PostgreSQL 18): computed when they are read, null in transition tables. Changes carry what SELECT gives,
-// and REST and snapshots the same bytes. (Capture itself holds each change against what plank.catalog renders.)
+// Virtual generated columns (PostgreSQL 18) are computed when they are read, and null in transition tables. Changes have the values of
+// SELECT, and REST and snapshots the same bytes. (Capture compares each change with the rendering of plank.catalog.)
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
@@ -8,17 +8,17 @@ import { Capture } from '../../support/truth/capture.ts';
 
 interface Case {
   what: string;
-  /** columns behind `id integer primary key, a integer, b text` */
+  /** columns after `id integer primary key, a integer, b text` */
   columns: string;
   attach?: string;
-  /** of the row (1, 2, 'x') */
+  /** the image of the row (1, 2, 'x') */
   image: string;
 }
 
 const cases: Case[] = [
   { what: 'an integer', columns: 'v integer generated always as (a * 2)', image: '{"id":1,"a":2,"b":"x","v":4}' },
   {
-    what: 'one that comes first',
+    what: 'a bigint',
     columns: 'v bigint generated always as (a + 1)',
     image: '{"id":1,"a":2,"b":"x","v":3}',
   },
@@ -65,18 +65,18 @@ const cases: Case[] = [
   { what: 'a null', columns: `v integer generated always as (nullif(a, 2))`, image: '{"id":1,"a":2,"b":"x","v":null}' },
   { what: 'a constant', columns: `v integer generated always as (7)`, image: '{"id":1,"a":2,"b":"x","v":7}' },
   {
-    what: 'one that fails for this row',
+    what: 'an expression that fails for this row',
     columns: 'v integer generated always as (1 / (a - 2))',
     image: '{"id":1,"a":2,"b":"x","v":null}',
   },
   {
-    what: 'several, stored ones too',
+    what: 'several columns, some of them stored',
     columns:
       'v integer generated always as (-a), s integer generated always as (a * a) stored, w text generated always as (b || b)',
     image: '{"id":1,"a":2,"b":"x","v":-2,"s":4,"w":"xx"}',
   },
   {
-    what: 'names of ours',
+    what: "names of the capture's own",
     columns:
       'found integer default 3, "f1" integer default 4, bases integer default 5, p_column integer default 6, v integer generated always as (found + "f1" + bases + p_column)',
     image: '{"id":1,"a":2,"b":"x","found":3,"f1":4,"bases":5,"p_column":6,"v":18}',
@@ -92,7 +92,7 @@ const cases: Case[] = [
     image: '{"id":1,"a":2,"b":"x","c":"b","v":false}',
   },
   {
-    what: 'of an excluded column',
+    what: 'computed from an excluded column',
     columns: `v integer generated always as (a * 2)`,
     attach: `exclude => '{a}'`,
     image: '{"id":1,"b":"x","v":4}',
@@ -123,13 +123,13 @@ describe('capture', () => {
     await database?.drop();
   });
 
-  test.each(cases)('tells $what', async ({ columns, attach, image }) => {
+  test.each(cases)('a change has the value of a virtual column: $what', async ({ columns, attach, image }) => {
     const drop = columns.startsWith('d ') ? 'alter table t drop column d;' : '';
     await capture.run(
       `create table t (id integer primary key, a integer, b text, ${columns}); ${drop} select plank.attach('t'${attach ? `, ${attach}` : ''})`,
     );
     expect(await capture.brief(`insert into t (id, a, b) values (1, 2, 'x')`)).toEqual([`I 1 ${image}`]);
-    // old and new, several rows, a base column that changes, a key that changes; each is held against what is read
+    // old and new, several rows, a base column that changes, a key that changes; Capture compares each with the rows
     for (const sql of [
       `insert into t (id, a, b) select g, g, 'y' from generate_series(2, 4) g`,
       'update t set a = a + 1 where id = 1',
@@ -142,7 +142,7 @@ describe('capture', () => {
     await capture.run('drop table t');
   });
 
-  test('tells them of partitions in other orders, and of those altered', async () => {
+  test('a change has the virtual columns of partitions in other orders, and of altered ones', async () => {
     await capture.run(`
       create table parts (id integer, a integer, v integer generated always as (a * 2), primary key (id)) partition by range (id);
       create table low partition of parts for values from (0) to (10);
@@ -167,7 +167,7 @@ describe('capture', () => {
   });
 });
 
-describe('reading', () => {
+describe('reads', () => {
   const stage = Stage.of(`
     create table sums (id integer primary key, a integer, v integer generated always as (12 / a), w numeric generated always as (a * 1.5));
     insert into sums values (1, 3), (2, 0), (3, 6);
@@ -175,7 +175,7 @@ describe('reading', () => {
 
   const get = async (path: string) => (await fetch(`${stage.embedded.url}/api/sums${path}`)).text();
 
-  test('is the same in REST, snapshots, filters and changes', async () => {
+  test('virtual columns are the same in REST, snapshots, filters and changes', async () => {
     const all = [
       { id: 1, a: 3, v: 4, w: 4.5 },
       { id: 2, a: 0, v: null, w: 0 },
