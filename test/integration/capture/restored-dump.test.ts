@@ -169,8 +169,8 @@ describe('a dump that is restored', () => {
     try {
       const findings: string[] = [];
       const limits = { retentionMs: 3_600_000, retentionBytes: 1e9, patient: false, say: () => {} };
-      for await (const { level, says } of examineCapture(client, limits)) said.push(`${level}: ${says}`);
-      expect(said).toContain(
+      for await (const { level, says } of examineCapture(client, limits)) findings.push(`${level}: ${says}`);
+      expect(findings).toContain(
         'fault: items: public.items was attached in another database, of which this one is a restored dump',
       );
       const lines: { level: number; tables?: string[]; msg: string }[] = [];
