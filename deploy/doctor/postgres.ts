@@ -9,7 +9,7 @@ import { type Finding, fault, note, ok, reason, span, warning } from './finding.
 
 const oldestVersion = 140_000;
 const testedVersion = 190_000;
-const heardWithinMs = 3_000;
+const notifyWithinMs = 3_000;
 const longMs = 300_000;
 
 /** A connection without the settings that Plank sets: a pooler may refuse those, and that would be a finding. */
@@ -60,10 +60,10 @@ async function* examineSession(
 ): AsyncGenerator<Finding> {
   // a server sends its process id when a session begins; a pooler sends a number of its own
   const pooled = (client as unknown as { processID: number }).processID !== pid;
-  const heard = await hears(client, url);
+  const arrives = await notifyArrives(client, url);
   const advice =
     'let the listener and the gateways connect to Postgres itself, or to a pooler in session mode; the application may keep its pooler';
-  if (heard) {
+  if (arrives) {
     if (pooled) yield ok('a pooler in session mode stands before Postgres: NOTIFY arrives');
     else yield ok('connections reach Postgres itself, and NOTIFY arrives');
   } else if (pooled)
@@ -79,13 +79,13 @@ async function* examineSession(
   }
 }
 
-async function hears(client: Client, url: string): Promise<boolean> {
+async function notifyArrives(client: Client, url: string): Promise<boolean> {
   const channel = `plank_doctor_${randomBytes(6).toString('hex')}`;
   const writer = await connectPlainly(url);
-  const heard = Promise.withResolvers<boolean>();
-  const timer = setTimeout(() => heard.resolve(false), heardWithinMs);
+  const arrival = Promise.withResolvers<boolean>();
+  const timer = setTimeout(() => arrival.resolve(false), notifyWithinMs);
   const listener = (message: { channel: string }) => {
-    if (message.channel === channel) heard.resolve(true);
+    if (message.channel === channel) arrival.resolve(true);
   };
   client.on('notification', listener);
   try {
@@ -93,7 +93,7 @@ async function hears(client: Client, url: string): Promise<boolean> {
     // a pooler in transaction mode now gives the listening server connection to the other client
     await writer.query('select pg_sleep(0.05)');
     await writer.query(`notify ${channel}`);
-    return await heard.promise;
+    return await arrival.promise;
   } finally {
     clearTimeout(timer);
     client.off('notification', listener);
@@ -117,52 +117,53 @@ async function* examineSettings(client: Client, wake: 'auto' | 'poll'): AsyncGen
       pg_notification_queue_usage() as queue,
       (select string_agg(coalesce(r.rolname, 'every role'), ', ') from pg_db_role_setting s left join pg_roles r on r.oid = s.setrole,
        unnest(s.setconfig) c where c = 'session_replication_role=replica') as silenced`);
-  const is = rows[0]!;
+  const row = rows[0]!;
   const risk = 'after a crash, the database may lack changes that clients have received';
-  if (is.fsync === 'off') yield fault(`fsync is off: ${risk}`, 'set fsync = on');
-  if (is.full_page_writes === 'off') yield fault(`full_page_writes is off: ${risk}`, 'set full_page_writes = on');
-  if (is.synchronous_commit === 'off')
+  if (row.fsync === 'off') yield fault(`fsync is off: ${risk}`, 'set fsync = on');
+  if (row.full_page_writes === 'off') yield fault(`full_page_writes is off: ${risk}`, 'set full_page_writes = on');
+  if (row.synchronous_commit === 'off')
     yield note(
       'synchronous_commit is off: a crash may take back recent commits that no client has received',
       'set synchronous_commit = on if that is not intended; Plank flushes changes before clients receive them in any case',
     );
-  if (is.fsync !== 'off' && is.full_page_writes !== 'off') yield ok('commits are flushed before clients receive them');
-  if (is.encoding === 'SQL_ASCII')
+  if (row.fsync !== 'off' && row.full_page_writes !== 'off')
+    yield ok('commits are flushed before clients receive them');
+  if (row.encoding === 'SQL_ASCII')
     yield warning(
       'the database has no encoding (SQL_ASCII)',
       'move to UTF8, or make sure that all writers write valid UTF-8: a change with other bytes cannot be sent, and blocks all later changes',
     );
-  if (is.autovacuum === 'off') yield warning('autovacuum is off: the outbox grows without end', 'set autovacuum = on');
-  const [used, connections] = [Number(is.used), Number(is.connections)];
+  if (row.autovacuum === 'off') yield warning('autovacuum is off: the outbox grows without end', 'set autovacuum = on');
+  const [used, connections] = [Number(row.used), Number(row.connections)];
   if (used > connections * 0.8)
     yield warning(
       `${used} of ${connections} connections are taken`,
       'raise max_connections: a gateway takes up to POOL_SIZE + 20, a listener up to 9',
     );
   else yield ok(`${used} of ${connections} connections are taken`);
-  if (Number(is.prepared_limit) > 0 && wake === 'auto')
+  if (Number(row.prepared_limit) > 0 && wake === 'auto')
     yield note(
-      `two-phase commit is enabled (max_prepared_transactions is ${is.prepared_limit})`,
+      `two-phase commit is enabled (max_prepared_transactions is ${row.prepared_limit})`,
       'if it is used for attached tables, set WAKE=poll: PREPARE TRANSACTION fails after a NOTIFY',
     );
-  if (Number(is.prepared) > 0)
+  if (Number(row.prepared) > 0)
     yield warning(
-      `${is.prepared} prepared transactions have waited for more than a minute to be committed or rolled back`,
+      `${row.prepared} prepared transactions have waited for more than a minute to be committed or rolled back`,
       'see pg_prepared_xacts: clients receive their changes when they commit, and vacuum cannot clean up until then',
     );
-  if (Number(is.longest_ms) > longMs)
+  if (Number(row.longest_ms) > longMs)
     yield warning(
-      `a transaction of ${is.whose} has been open for ${span(Number(is.longest_ms))}`,
+      `a transaction of ${row.whose} has been open for ${span(Number(row.longest_ms))}`,
       'clients receive its changes when it commits, and vacuum cannot clean up until then; see idle_in_transaction_session_timeout',
     );
-  if (Number(is.queue) > 0.1)
+  if (Number(row.queue) > 0.1)
     yield fault(
-      `the NOTIFY queue is ${Math.round(Number(is.queue) * 100)} % full: when it is full, commits fail`,
+      `the NOTIFY queue is ${Math.round(Number(row.queue) * 100)} % full: when it is full, commits fail`,
       'end the session that listens and has the oldest transaction: see pg_stat_activity, state "idle in transaction"',
     );
-  if (is.silenced !== null)
+  if (row.silenced !== null)
     yield fault(
-      `triggers are off (session_replication_role = replica) for ${is.silenced}`,
+      `triggers are off (session_replication_role = replica) for ${row.silenced}`,
       'remove the setting: changes of these sessions are not captured',
     );
 }

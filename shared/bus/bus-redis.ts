@@ -5,10 +5,7 @@ import { askRedis, commandTimeoutMs, openRedis } from '../redis.ts';
 import { once } from '../waiting.ts';
 import type { Bus } from './bus.ts';
 
-/**
- * each process receives its own messages at once; after this time without one, the connection is dead, whatever TCP
- * says
- */
+/** each process receives its own messages at once; a connection without one for this long is dead */
 const silentMs = 2_000;
 
 export class RedisBus implements Bus {

@@ -71,7 +71,7 @@ export class Roster {
   readonly #startedAt = Date.now();
   readonly #nodes = new Map<string, { status: NodeStatus; heardAt: number }>();
   readonly #handlers = new Map<string, Handler>();
-  readonly #asked = new Map<string, (answer: Answer) => void>();
+  readonly #pending = new Map<string, (answer: Answer) => void>();
   #timer: NodeJS.Timeout | undefined;
   #off: (() => void) | undefined;
   /** when this process last received its own status, and since when without a gap */
@@ -84,7 +84,7 @@ export class Roster {
 
   start(): void {
     this.#heardSelfAt = this.#hearsSince = performance.now();
-    this.#off = this.#options.bus.listen((message) => this.#hear(message));
+    this.#off = this.#options.bus.listen((message) => this.#receive(message));
     this.#timer = setInterval(() => this.announce(), everyMs);
     this.announce();
   }
@@ -152,11 +152,11 @@ export class Roster {
     return new Promise((resolve) => {
       const done = () => {
         clearTimeout(timer);
-        this.#asked.delete(id);
+        this.#pending.delete(id);
         resolve(answers);
       };
       const timer = setTimeout(done, waitMs);
-      this.#asked.set(id, (answer) => {
+      this.#pending.set(id, (answer) => {
         answers.push(answer);
         awaited.delete(answer.instance);
         if (awaited.size === 0) done();
@@ -174,8 +174,8 @@ export class Roster {
     this.#options.bus.send(message);
   }
 
-  #hear(heard: unknown): void {
-    const { data: message } = messageSchema.safeParse(heard);
+  #receive(received: unknown): void {
+    const { data: message } = messageSchema.safeParse(received);
     // another version of Plank may send messages that this one does not know
     if (!message) return;
     switch (message.type) {
@@ -192,7 +192,7 @@ export class Roster {
         return;
       case 'answer': {
         const { type: _, id, ...answer } = message;
-        this.#asked.get(id)?.(answer);
+        this.#pending.get(id)?.(answer);
       }
     }
   }

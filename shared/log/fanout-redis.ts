@@ -20,8 +20,8 @@ const entriesOfHistory = 4;
 /**
  * KEYS stream, meta. ARGV epoch, term, first seq, last seq, batch, lowest id to keep, 1 to start over. One script, so
  * that two listeners cannot interleave. It refuses an older term, starts an empty stream for a new epoch, refuses a
- * repeat and reports a gap. If the meta key is missing, as after a partial restore, the stream starts over, and
- * gateways read the gap from Postgres.
+ * repeat and reports a gap. If the meta key or the stream is missing, as after a partial restore, the stream begins
+ * with this batch, and gateways read earlier changes from Postgres.
  */
 const publishScript = `
 local meta = redis.call('HMGET', KEYS[2], 'epoch', 'term', 'last')

@@ -22,23 +22,23 @@ const common = {
   DATABASE_URL: postgresUrl.describe('Postgres, as `postgres://user:password@host:port/database`'),
   REDIS_URL: redisUrl
     .optional()
-    .describe('Redis or Valkey, as `redis://host:port`; needed when listener and gateways are processes of their own'),
+    .describe('Redis or Valkey, as `redis://host:port`; required if listener and gateways are separate processes'),
   PLANK_LOG_NAME: pattern('1 to 40 letters, digits, "-" and "_"', /^[a-z0-9_-]{1,40}$/i)
     .default('plank')
-    .describe('Names the Redis keys, where several databases share one Redis'),
+    .describe('Prefix of the Redis keys; set it if several databases share one Redis'),
   NODE_NAME: pattern('1 to 64 letters, digits, "-", "_" and "."', /^[\w.-]{1,64}$/)
     .default(hostname())
-    .describe('What this process is called in logs, metrics and on the test page (default: the host name)'),
+    .describe('The name of this process in logs, metrics and on the test page (default: the host name)'),
   LOG_LEVEL: oneOf('fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent')
     .default('info')
-    .describe('How much is logged'),
+    .describe('The lowest level that is logged'),
   STOP_TIMEOUT_MS: ms().default(10_000).describe('How long a process may take to stop after SIGTERM, in ms'),
 };
 
 const hostField = host
   .default('localhost')
   .describe(
-    'The address that `PORT` and `LISTENER_PORT` listen on. `localhost`: this machine only, by IPv4 and IPv6; `::`: every address of it, as in containers',
+    'The address that `PORT` and `LISTENER_PORT` listen on. `localhost`: this machine only, IPv4 and IPv6; `::`: every address, as in containers',
   );
 
 export const listenerSchema = z.object({
@@ -50,19 +50,19 @@ export const listenerSchema = z.object({
     .describe(
       '`auto`: NOTIFY while changes are rare, polling while they are not; `poll`: never NOTIFY, for databases that use two-phase commit',
     ),
-  POLL_INTERVAL_MS: ms().default(20).describe('With `WAKE=poll`, the pause between drains that found nothing, in ms'),
+  POLL_INTERVAL_MS: ms().default(20).describe('With `WAKE=poll`, the pause after a drain that found nothing, in ms'),
   SAFETY_INTERVAL_MS: ms()
     .default(3_000)
-    .describe('How often the listener looks for changes that nothing announced, in ms'),
-  LEASE_MS: ms(500).default(3_000).describe('How long the lead lasts when the leader falls silent, in ms'),
+    .describe('How often the listener drains without a notification, in ms, in case one was lost'),
+  LEASE_MS: ms(500).default(3_000).describe('How long after its last sign of life a leader keeps the lead, in ms'),
   CANARY_INTERVAL_MS: ms(0)
     .default(5_000)
     .describe(
-      'How often the leader commits a canary, which every gateway must see coming and no client gets, in ms; 0: never',
+      'How often the leader commits a canary, in ms; 0: never. Every gateway must receive it, and no client gets it',
     ),
   RETENTION_MS: ms(1, 365 * 86_400_000)
     .default(3_600_000)
-    .describe('How long the log is kept for clients that come back, in ms'),
+    .describe('How long the log is kept, in ms: for so long a client can be away and resume'),
   RETENTION_BYTES: bytes.default(4 * 1024 ** 3).describe('How large the log may grow, in bytes'),
   STREAM_BYTES: bytes.default(64 * 1024 ** 2).describe('How much of the log Redis keeps, in bytes'),
 });
@@ -73,50 +73,50 @@ export const gatewaySchema = z.object({
   REDIS_TAIL_URL: redisUrl
     .optional()
     .describe(
-      'A replica of that Redis, for this gateway to read changes from where more gateways read than one Redis serves (default: `REDIS_URL`)',
+      'A replica of that Redis that this gateway reads changes from, if one Redis cannot serve all gateways (default: `REDIS_URL`)',
     ),
   PORT: port.default(8000).describe('Where the gateway serves REST, WebSocket, `/health` and `/metrics`'),
   OPS_PORT: port
     .default(0)
     .describe(
-      'Where the gateway serves operators: `/console` and `/ops`; keep it from the outside. 0: any free one, logged',
+      'The port where the gateway serves operators (`/console`, `/ops`); do not expose it. 0: any free port, logged',
     ),
   OPS_HOST: host.default('localhost').describe('The address that `OPS_PORT` listens on, as with `HOST`'),
   OPS_TOKEN: pattern('at least 16 characters', /^.{16,}$/)
     .optional()
-    .describe('What operators must bring, where more people reach `OPS_PORT`'),
+    .describe('The token that operators need; set it if others than operators can reach `OPS_PORT`'),
   CORS_ORIGINS: origins
     .default(['*'])
-    .describe('Origins that browsers may use REST and WebSocket from, comma-separated; `*`: any'),
+    .describe('Origins of pages that may use REST and WebSocket, comma-separated; `*`: any'),
   MAX_CONNECTIONS: integer('', 1, 10_000_000)
     .default(50_000)
-    .describe('Connections that one gateway accepts, WebSockets and event streams'),
+    .describe('How many connections a gateway accepts, WebSockets and event streams together'),
   MAX_BODY_BYTES: bytes.default(256 * 1024).describe('The largest REST body, in bytes'),
   MAX_QUEUE_BYTES: bytes
     .default(1024 ** 2)
-    .describe('Unsent bytes at which a slow client stops getting pushes and catches up at its own pace'),
+    .describe('Unsent bytes at which a gateway stops pushing to a slow client, which then catches up at its own pace'),
   RING_BYTES: bytes
     .default(64 * 1024 ** 2)
-    .describe('How much of the recent log each gateway keeps in memory for clients that catch up, in bytes'),
+    .describe('How much of the recent log a gateway keeps in memory for clients that catch up, in bytes'),
   PING_INTERVAL_MS: ms()
     .default(25_000)
-    .describe('How often a silent client is pinged, in ms; one that misses a ping is dropped'),
-  STALL_TIMEOUT_MS: ms().default(300_000).describe('How long a client may read nothing while data waits for it, in ms'),
+    .describe('How often a silent client is pinged, in ms; a client that misses a ping is disconnected'),
+  STALL_TIMEOUT_MS: ms()
+    .default(300_000)
+    .describe('How long a client may read nothing while data waits for it, in ms; then it is disconnected'),
   DRAIN_WINDOW_MS: ms()
     .default(5_000)
     .describe(
-      'Over how long a gateway that stops or is drained closes its clients, one after the other, in ms; at least 4,000 below `STOP_TIMEOUT_MS`',
+      'How long a gateway that stops or is drained takes to close its clients one after the other, in ms; at least 4,000 below `STOP_TIMEOUT_MS`',
     ),
   SHED_PER_SECOND: integer('', 0, 10_000)
     .default(20)
     .describe(
-      'Connections a second that a gateway with more than its share gives to the others, after a scale-up or a restart; 0: none',
+      'How many connections a second a gateway above its share gives to the others, after scaling up or a restart; 0: none',
     ),
   POOL_SIZE: integer('', 2, 1_000)
     .default(10)
-    .describe(
-      'Postgres connections for REST; a gateway uses up to 20 more for the relay, for snapshots and for operators',
-    ),
+    .describe('Postgres connections for REST; a gateway uses up to 20 more for the relay, snapshots and operators'),
 });
 
 export const migrateSchema = z.object({
@@ -124,7 +124,7 @@ export const migrateSchema = z.object({
   PLANK_SAMPLE: oneOf('true', 'false')
     .default('false')
     .describe(
-      '`true`: makes the sample table `items` of the quick start, once, where nothing else is called so. The default where Plank brings the database along',
+      '`true`: makes the sample table `items` of the quick start, once, unless something else has that name. The default in the databases that Plank starts itself',
     ),
 });
 

@@ -20,22 +20,22 @@ export function createRegistry(node: string): Registry {
   return registry;
 }
 
-/** A gauge whose owner is asked when somebody scrapes: for what would cost something to keep up to date meanwhile. */
-class AskedGauge<Label extends string = string> extends Gauge<Label> {
-  #tell: (() => void) | undefined;
+/** A gauge that its owner sets at each scrape, for values that would cost something to keep up to date in between. */
+class ScrapeGauge<Label extends string = string> extends Gauge<Label> {
+  #set: (() => void) | undefined;
 
   constructor(configuration: GaugeConfiguration<Label>) {
     super({
       ...configuration,
       collect() {
-        (this as AskedGauge<Label>).#tell?.();
+        (this as ScrapeGauge<Label>).#set?.();
       },
     });
   }
 
-  /** `tell` sets the gauge. */
-  askedOf(tell: () => void): void {
-    this.#tell = tell;
+  /** At each scrape, calls `set`, which sets the gauge. */
+  onScrape(set: () => void): void {
+    this.#set = set;
   }
 }
 
@@ -186,17 +186,17 @@ export function gatewayMetrics(registry: Registry) {
   const registers = [registry];
   return {
     registry,
-    ready: new AskedGauge({
+    ready: new ScrapeGauge({
       name: 'plank_ready',
       help: '1 while this replica takes clients; 0 while it stops, is drained, can neither tail Redis nor read the log, or gets no changes while another replica does',
       registers,
     }),
-    fresh: new AskedGauge({
+    fresh: new ScrapeGauge({
       name: 'plank_fresh',
       help: '1 while changes can reach this replica: a listener leads, and this replica has passed on the positions that it gave until a moment ago',
       registers,
     }),
-    connections: new AskedGauge({
+    connections: new ScrapeGauge({
       name: 'plank_connections',
       help: 'Open connections of this replica, by transport (websocket, sse)',
       labelNames: ['transport'],
@@ -223,13 +223,13 @@ export function gatewayMetrics(registry: Registry) {
       labelNames: ['code'],
       registers,
     }),
-    subscriptions: new AskedGauge({
+    subscriptions: new ScrapeGauge({
       name: 'plank_subscriptions',
       help: "Open subscriptions by table; plain mode's, to any set of tables, count as *",
       labelNames: ['table'],
       registers,
     }),
-    channels: new AskedGauge({
+    channels: new ScrapeGauge({
       name: 'plank_channels',
       help: "Channels (distinct filters and columns that subscriptions share) by table; plain mode's sets of tables count as *",
       labelNames: ['table'],
@@ -249,7 +249,7 @@ export function gatewayMetrics(registry: Registry) {
       registers,
     }),
     seq: new Gauge({ name: 'plank_gateway_seq', help: 'The last seq that this replica has passed on', registers }),
-    behind: new AskedGauge({
+    behind: new ScrapeGauge({
       name: 'plank_gateway_lag_events',
       help: 'Events that the leader has given a seq and this replica has not passed on; the leader reports its seq once a second',
       registers,
@@ -276,7 +276,7 @@ export function gatewayMetrics(registry: Registry) {
       registers,
     }),
     snapshots: new Counter({ name: 'plank_snapshots_total', help: 'Snapshots read from Postgres', registers }),
-    snapshotsWaiting: new AskedGauge({
+    snapshotsWaiting: new ScrapeGauge({
       name: 'plank_snapshots_waiting',
       help: 'Subscriptions whose snapshot has not begun: the limit of snapshots read at once is reached, or the table is locked',
       registers,
@@ -292,12 +292,12 @@ export function gatewayMetrics(registry: Registry) {
       help: 'Subscriptions that could not catch up although Postgres answered, and were sent a resync',
       registers,
     }),
-    bufferedBytes: new AskedGauge({
+    bufferedBytes: new ScrapeGauge({
       name: 'plank_buffered_bytes',
       help: 'Bytes in the send buffers of this process, of all connections: written, and not yet taken by the kernel',
       registers,
     }),
-    slowClients: new AskedGauge({
+    slowClients: new ScrapeGauge({
       name: 'plank_slow_clients',
       help: 'Connections that have read nothing for 3 s while bytes wait for them, or that are catching up with 64 kB or more unsent',
       registers,

@@ -21,7 +21,7 @@ describe('the dashboard', () => {
       'Latency by stage',
       'Outbox and drain',
       'Redis',
-      'Catching up, resuming, beginning anew',
+      'Catching up, resuming, starting over',
       'REST',
       'Processes',
     ]);

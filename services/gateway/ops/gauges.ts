@@ -27,9 +27,9 @@ export function showGauges({ metrics, hub, catalog, clients, headSeq, isReady, i
   const { ready, fresh, connections, connectionsLimit, subscriptions, channels, behind, bufferedBytes, slowClients } =
     metrics;
   connectionsLimit.set(clients.max);
-  ready.askedOf(() => ready.set(isReady() ? 1 : 0));
-  fresh.askedOf(() => fresh.set(isFresh() ? 1 : 0));
-  connections.askedOf(() => {
+  ready.onScrape(() => ready.set(isReady() ? 1 : 0));
+  fresh.onScrape(() => fresh.set(isFresh() ? 1 : 0));
+  connections.onScrape(() => {
     for (const transport of ['websocket', 'sse'] as const) connections.set({ transport }, clients.count(transport));
   });
   /** By table, 0 for tables without subscriptions. A detached table disappears with its last subscription. */
@@ -41,19 +41,19 @@ export function showGauges({ metrics, hub, catalog, clients, headSeq, isReady, i
     }
     return counts;
   };
-  subscriptions.askedOf(() => {
+  subscriptions.onScrape(() => {
     subscriptions.reset();
     for (const [table, count] of byTable(({ members }) => members.size)) subscriptions.set({ table }, count);
   });
-  channels.askedOf(() => {
+  channels.onScrape(() => {
     channels.reset();
     for (const [table, count] of byTable(() => 1)) channels.set({ table }, count);
   });
-  behind.askedOf(() => {
+  behind.onScrape(() => {
     const head = headSeq();
     if (head === null) behind.remove();
     else behind.set(Math.max(0, head - hub.seq));
   });
-  bufferedBytes.askedOf(() => bufferedBytes.set(clients.survey(0).queuedBytes));
-  slowClients.askedOf(() => slowClients.set(clients.survey(0).slow));
+  bufferedBytes.onScrape(() => bufferedBytes.set(clients.survey(0).queuedBytes));
+  slowClients.onScrape(() => slowClients.set(clients.survey(0).slow));
 }

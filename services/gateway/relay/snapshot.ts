@@ -128,7 +128,7 @@ export class Snapshots {
     this.#pool = pool;
     this.#metrics = metrics;
     this.#locked = new LockedTables(pool);
-    metrics.snapshotsWaiting.askedOf(() => metrics.snapshotsWaiting.set(this.#waiting));
+    metrics.snapshotsWaiting.onScrape(() => metrics.snapshotsWaiting.set(this.#waiting));
   }
 
   /**
