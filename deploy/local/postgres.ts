@@ -150,7 +150,7 @@ async function majorVersion({ postgres }: Programs): Promise<number> {
   return Number(/(\d+)/.exec(stdout)?.[1]);
 }
 
-/** The password is 24 random bytes, which stretching makes no safer and each connection slower. */
+/** One iteration: the password has 24 random bytes, so more iterations add no safety, and slow each connection down. */
 function cheapPasswords(major: number): Record<string, string> {
   return major >= 16 ? { scram_iterations: '1' } : {};
 }

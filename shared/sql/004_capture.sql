@@ -191,9 +191,9 @@ begin
       get diagnostics wrote = row_count;
       if wrote = 0 then
         -- Both transition tables hold the rows in the order in which they were updated, so the n-th
-        -- old row became the n-th new one. A full join whose condition the planner cannot turn into
-        -- an inner join's: otherwise a plan that was kept from a statement of few rows would loop,
-        -- and render every image again for each row of the other side.
+        -- old row became the n-th new one. The planner must not turn this full join into an inner
+        -- join, hence coalesce: a nested loop, planned for a statement of few rows and kept, would
+        -- render every image again for each row of the other side.
         insert into plank.%6$I (relation, action, key, old, new)
         select %1$s, 'U', n.key, o.image, n.image
         from (select *, row_number() over () as step from (%2$s) o) o
