@@ -229,7 +229,7 @@ it('drains a gateway and takes it back, by the keyboard', async () => {
   const { y } = (await last.boundingBox())!;
   await last.focus();
   await page.keyboard.press('Enter');
-  await poll(() => page.locator('#gateways-warning').innerText()).toMatch(/^No other replica takes clients/);
+  await poll(() => page.locator('#gateways-warning').innerText()).toMatch(/^No other replica accepts clients/);
   expect((await last.boundingBox())!.y).toBe(y);
   await page.keyboard.press('Tab');
   await poll(() => page.locator('#gateways-warning').isVisible()).toBe(false);

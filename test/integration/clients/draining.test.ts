@@ -46,7 +46,7 @@ test('a drain is announced in each transport, and ends with no client left', asy
   const session = await overWebSocket(embedded.url, { table: 'items' });
   await session.expect('live');
   const events = await stream();
-  const warning = expect.stringMatching(/^No other replica takes clients/) as string;
+  const warning = expect.stringMatching(/^No other replica accepts clients/) as string;
   const drained = { node: 'test', state: 'draining', connections: 3, warning };
   expect(await post('drain')).toEqual({ status: 202, body: drained });
 
