@@ -194,8 +194,8 @@ export function assemble({ config, tail, bus = new LocalBus(), log, metrics }: G
 }
 
 /**
- * The relay's own work never waits behind requests of clients: the feed, the catalog and the health check have a pool of their own. So has
- * everything that can take long.
+ * The relay's own work never waits behind requests of clients: the feed, the catalog and the health
+ * check have a pool of their own. So has everything that can take long.
  */
 function createPools(config: GatewayConfig, log: Log) {
   const onError = (error: Error) => log.debug({ err: error }, 'an idle connection failed');

@@ -1,6 +1,6 @@
 /**
- * One gateway. It owns its parts (assemble.ts makes them), the order in which they start and stop, and what it reports of its health.
- * Stateless: any number may run.
+ * One gateway. It owns its parts (assemble.ts makes them), the order in which they start and stop,
+ * and what it reports of its health. Stateless: any number may run.
  */
 import { createServer, type Server } from 'node:http';
 import { type AddressInfo, Server as TcpServer } from 'node:net';
@@ -90,8 +90,9 @@ export class Gateway implements Service {
     const stoppedAt = performance.now();
     this.#parts.rebalancer.stop();
     await allAccepted(this.#server);
-    // Only the listening socket closes here. http's own close would end idle connections at once, and a POST that a proxy sends on one of
-    // them in that moment would be lost. The proxy closes them itself, after an answer or when they have been idle for long.
+    // Only the listening socket closes here. http's own close would end idle connections at once,
+    // and a POST that a proxy sends on one of them in that moment would be lost. The proxy closes
+    // them itself, after an answer or when they have been idle for long.
     const closed = Promise.all([
       new Promise((resolve) => TcpServer.prototype.close.call(this.#server, resolve)),
       ...this.#also.map(close),

@@ -11,8 +11,9 @@ import { createLog } from '#shared/process/logger.ts';
 import { createRegistry, gatewayMetrics } from '#shared/process/metrics.ts';
 import { Gateway } from './gateway.ts';
 
-// Sockets have five shapes here (to Postgres, to Redis, of HTTP, during an upgrade and after it). V8 caches four shapes for each place in a
-// program. Where there are more, each write to a socket looks up all properties again: half a microsecond of twelve.
+// Sockets have five shapes here (to Postgres, to Redis, of HTTP, during an upgrade and after it).
+// V8 caches four shapes for each place in a program. Where there are more, each write to a socket
+// looks up all properties again: half a microsecond of twelve.
 setFlagsFromString('--max-valid-polymorphic-map-count=8');
 
 await runService(

@@ -14,7 +14,10 @@ import {
   upward,
 } from '../support/truth/rooms.ts';
 
-/** From the top floor to the bottom. A room may import rooms of later floors; rooms of one floor do not know each other. */
+/**
+ * From the top floor to the bottom. A room may import rooms of later floors; rooms of one floor do
+ * not know each other.
+ */
 const floors: Readonly<Record<string, Floors>> = {
   'services/gateway': [
     ['main.ts'],

@@ -1,6 +1,6 @@
 /**
- * How clients are asked to go elsewhere: first each is warned when it will be closed, then they are closed one after the other, so that
- * they arrive elsewhere spread out over time.
+ * How clients are asked to go elsewhere: first each is warned when it will be closed, then they are
+ * closed one after the other, so that they arrive elsewhere spread out over time.
  */
 import { setImmediate as yieldToIo } from 'node:timers/promises';
 import { sleep } from '#shared/waiting.ts';
@@ -10,7 +10,10 @@ import type { Client } from '../clients/client.ts';
 const batch = 500;
 const tickMs = 20;
 
-/** Warns all clients, then closes them in this order, evenly over `overMs`. On abort, those that are not closed yet stay. */
+/**
+ * Warns all clients, then closes them in this order, evenly over `overMs`. On abort, those that are
+ * not closed yet stay.
+ */
 export async function depart(
   clients: readonly Client[],
   { overMs, reason, signal }: { overMs: number; reason: string; signal: AbortSignal },

@@ -5,7 +5,8 @@
  *   draining   accepts nobody; its clients are warned, and closed with 1012 over the window
  *   drained    accepts nobody and has no clients; other requests that still reach it are answered
  *
- * `drain` (SIGTERM, or an operator) moves it from serving on; `undrain` (an operator) moves it back to serving, from either.
+ * `drain` (SIGTERM, or an operator) moves it from serving on; `undrain` (an operator) moves it back
+ * to serving, from either.
  */
 import type { Log } from '#shared/process/logger.ts';
 import type { Clients } from '../clients/clients.ts';

@@ -1,6 +1,7 @@
 /**
- * Gives connections away while this replica has more than its share (rebalancing.ts decides how many): picks the clients that move best
- * and asks them to go. What must stay true: clients that are catching up are left alone, and so are those with no position to go on from.
+ * Gives connections away while this replica has more than its share (rebalancing.ts decides how
+ * many): picks the clients that move best and asks them to go. What must stay true: clients that
+ * are catching up are left alone, and so are those with no position to go on from.
  */
 import { gatewaysIn } from '#shared/bus/node-state.ts';
 import type { Roster } from '#shared/bus/roster.ts';
@@ -102,8 +103,9 @@ export class Rebalancer {
 }
 
 /**
- * Up to `count` of the clients that may go, the oldest first: so no client is asked twice while others have not been asked. And a
- * balancer that was reloaded knows only the connections that came since: it would send one of those back to where it just was.
+ * Up to `count` of the clients that may go, the oldest first: so no client is asked twice while
+ * others have not been asked. And a balancer that was reloaded knows only the connections that came
+ * since: it would send one of those back to where it just was.
  */
 function pick(clients: Iterable<Client>, count: number): Client[] {
   const oldest: Client[] = [];

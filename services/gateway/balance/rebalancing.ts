@@ -1,13 +1,17 @@
 /**
- * How many connections a replica gives away to others, decided once a second. Pure, so that it can be tested by simulation.
+ * How many connections a replica gives away to others, decided once a second. Pure, so that it can
+ * be tested by simulation.
  *
  *   settled      has about its fair share (the mean of all ready replicas): gives none
- *   rebalancing  has far more, or another replica has far less: gives a few a second, until both are near the share
- *   resting      the connections that it gave came back: the balancer does not look for the fewest, so going on is of no use for now.
- *                Each rest is longer than the last, until rebalancing has helped.
+ *   rebalancing  has far more, or another replica has far less: gives a few a second, until both
+ *                are near the share
+ *   resting      the connections that it gave came back: the balancer does not look for the fewest,
+ *                so going on is of no use for now. Each rest is longer than the last, until
+ *                rebalancing has helped.
  *
- * What must stay true: no replica goes below the fair share by giving; connections on their way count as still here; no replica gives
- * while many arrive, nor just after replicas have come or gone, because what it knows of the others is too old then.
+ * What must stay true: no replica goes below the fair share by giving; connections on their way
+ * count as still here; no replica gives while many arrive, nor just after replicas have come or
+ * gone, because what it knows of the others is too old then.
  */
 
 /** What the others know of a replica. */

@@ -1,7 +1,8 @@
 /**
- * A bound on something that clients hold while they take an answer: characters of memory, or places. A caller that needs some of it waits
- * until there is room, in the order of arrival. While somebody waits, the client that has let a page wait for longest loses what it holds,
- * though not before `patienceMs`. So nobody waits for clients that do not read.
+ * A bound on something that clients hold while they take an answer: characters of memory, or
+ * places. A caller that needs some of it waits until there is room, in the order of arrival. While
+ * somebody waits, the client that has let a page wait for longest loses what it holds, though not
+ * before `patienceMs`. So nobody waits for clients that do not read.
  */
 import { settlesWithin } from '#shared/waiting.ts';
 

@@ -1,6 +1,7 @@
 /**
- * The seam between a snapshot and the log after it. Some changes get their seq after the snapshot was taken, because no drain had taken
- * them yet, although the snapshot saw their transactions. Those are dropped. Their number is known, so this ends.
+ * The seam between a snapshot and the log after it. Some changes get their seq after the snapshot
+ * was taken, because no drain had taken them yet, although the snapshot saw their transactions.
+ * Those are dropped. Their number is known, so this ends.
  */
 export class AlreadySeen {
   readonly #xmin: bigint;
@@ -8,7 +9,9 @@ export class AlreadySeen {
   readonly #running: ReadonlySet<bigint>;
   #left: number;
 
-  /** @param snapshot as pg_snapshot prints it: "xmin:xmax:xid,xid"  @param count number of changes to drop */
+  /**
+   * `snapshot`: as pg_snapshot prints it, "xmin:xmax:xid,xid". `count`: number of changes to drop.
+   */
   constructor(snapshot: string, count: number) {
     const [xmin = '0', xmax = '0', running = ''] = snapshot.split(':');
     this.#xmin = BigInt(xmin);
@@ -21,7 +24,10 @@ export class AlreadySeen {
     return this.#left <= 0;
   }
 
-  /** Whether the snapshot contains a change of this transaction. To be called once for each change of any table, in order. */
+  /**
+   * Whether the snapshot contains a change of this transaction. To be called once for each change
+   * of any table, in order.
+   */
   drops(xid: bigint): boolean {
     if (this.done || !this.saw(xid)) return false;
     this.#left--;

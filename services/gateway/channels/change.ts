@@ -1,4 +1,7 @@
-/** The changes of a batch as objects, for channels that look into rows. An image is parsed on first use, once for all channels. */
+/**
+ * The changes of a batch as objects, for channels that look into rows. An image is parsed on first
+ * use, once for all channels.
+ */
 import { actions, type Batch, BatchReader, isBreak } from '#shared/log/batch.ts';
 import { type ParsedRow, parseImage } from '../filter/row-filter.ts';
 
@@ -45,7 +48,10 @@ export function changesOf(batch: Batch, wants: (relation: number) => boolean): C
   return changes;
 }
 
-/** A change after which clients' rows of a table are void: the table's shape changed, or its rows did without changes of their own. */
+/**
+ * A change after which clients' rows of a table are void: the table's shape changed, or its rows
+ * did without changes of their own.
+ */
 export interface Break {
   readonly seq: number;
   readonly relation: number;

@@ -1,8 +1,10 @@
 /**
- * A channel: the changes that some clients asked for in the same form. `live` holds the members that get each batch as it comes; all of
- * them get the same Buffer. It is a dense array, so that a broadcast walks it without allocating.
+ * A channel: the changes that some clients asked for in the same form. `live` holds the members
+ * that get each batch as it comes; all of them get the same Buffer. It is a dense array, so that a
+ * broadcast walks it without allocating.
  *
- * There are two kinds: a set of tables (plain mode, tables-channel.ts) and the rows of one table (plank.v1, rows-channel.ts).
+ * There are two kinds: a set of tables (plain mode, tables-channel.ts) and the rows of one table
+ * (plank.v1, rows-channel.ts).
  */
 import type { Batch } from '#shared/log/batch.ts';
 import type { Effect } from '#shared/wire.ts';
@@ -50,8 +52,8 @@ export abstract class Channel<M extends Member = Member> {
   abstract covers(tableName: string): boolean;
 
   /**
-   * What a change of a covered table does to the rows that members see; null: nothing. 'sent': members get the change whatever it
-   * does. Throws ImageError.
+   * What a change of a covered table does to the rows that members see; null: nothing. 'sent':
+   * members get the change whatever it does. Throws ImageError.
    */
   abstract effectOf(change: Change): Effect | 'sent' | null;
 

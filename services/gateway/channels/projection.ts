@@ -9,8 +9,9 @@ const comma = 0x2c;
 const colon = 0x3a;
 
 /**
- * The members of `image` whose names are in `columns`, in the image's order. `image` is a JSON object as to_json writes it. Null where the
- * image is partial and lacks one of the columns. Throws ImageError.
+ * The members of `image` whose names are in `columns`, in the image's order. `image` is a JSON
+ * object as to_json writes it. Null where the image is partial and lacks one of the columns. Throws
+ * ImageError.
  */
 export function project(image: Buffer, columns: ReadonlySet<string>): Buffer | null {
   const members = membersOf(image, columns);
@@ -19,7 +20,10 @@ export function project(image: Buffer, columns: ReadonlySet<string>): Buffer | n
   return Buffer.concat([opening, ...kept, closing]);
 }
 
-/** The bytes of the primary key in a partial image, in the form of a change's `id`. Null where it was left out. Throws ImageError. */
+/**
+ * The bytes of the primary key in a partial image, in the form of a change's `id`. Null where it
+ * was left out. Throws ImageError.
+ */
 export function keyIn(image: Buffer, keyColumns: readonly string[]): Buffer | null {
   const members = membersOf(image, new Set(keyColumns));
   const found = keyColumns.map((name) => members.get(name));

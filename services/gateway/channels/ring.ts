@@ -1,10 +1,12 @@
 /**
- * The recent log in memory, bounded in bytes. Clients that are a little behind read from it. Each batch keeps the frames that a channel
- * made of it, so that any number of clients that are equally far behind share them.
+ * The recent log in memory, bounded in bytes. Clients that are a little behind read from it. Each
+ * batch keeps the frames that a channel made of it, so that any number of clients that are equally
+ * far behind share them.
  *
- * The bound counts the memory that is held: whole buffers where a view keeps one alive, and the objects around them. Small frames are
- * views into Node's pool. One channel's frames would keep everything in that part of the pool alive, so they are copied into memory of the
- * batch, which is freed with the batch.
+ * The bound counts the memory that is held: whole buffers where a view keeps one alive, and the
+ * objects around them. Small frames are views into Node's pool. One channel's frames would keep
+ * everything in that part of the pool alive, so they are copied into memory of the batch, which is
+ * freed with the batch.
  */
 import type { Batch } from '#shared/log/batch.ts';
 import type { ImageError } from '../filter/row-filter.ts';
@@ -27,10 +29,16 @@ export interface Frames {
   readonly undecodable?: Undecodable;
 }
 
-/** Why a change cannot be judged: its image is of another shape of the table; or its row is above the bound, and the image lacks a column. */
+/**
+ * Why a change cannot be judged: its image is of another shape of the table; or its row is above
+ * the bound, and the image lacks a column.
+ */
 export type Undecodable = ImageError['why'];
 
-/** memory of the objects around a batch, of an entry in its map, of the objects around frames, and of a Buffer object */
+/**
+ * memory of the objects around a batch, of an entry in its map, of the objects around frames, and
+ * of a Buffer object
+ */
 const itemBytes = 600;
 const entryBytes = 48;
 const framesBytes = 80;

@@ -1,4 +1,7 @@
-/** Turns a request for rows (a `subscribe`, or an event stream's URL) into a query, against the catalog and the filter's rules. */
+/**
+ * Turns a request for rows (a `subscribe`, or an event stream's URL) into a query, against the
+ * catalog and the filter's rules.
+ */
 import { hash } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { type Position, type ProtocolErrorCode, parsePosition } from '#shared/wire.ts';
@@ -57,13 +60,15 @@ export function isSame(one: RowQuery, other: RowQuery): boolean {
 }
 
 /**
- * A subscription keeps its name when its table gets another key. So a name made for chosen columns includes the key's columns: a
- * request under the new key never gets the name of a different request under the former key.
+ * A subscription keeps its name when its table gets another key. So a name made for chosen columns
+ * includes the key's columns: a request under the new key never gets the name of a different
+ * request under the former key.
  */
 function nameOf(table: Table, filter: RowFilter | null, columns: readonly string[] | null): string {
   const shape = columns && [[...table.keyColumns].sort(), [...columns].sort()];
   const text = JSON.stringify([table.name, filter?.key ?? null, shape]);
-  // `hash` instead of a Hash object, which holds memory of OpenSSL until it is collected: much where thousands subscribe at once
+  // `hash` instead of a Hash object, which holds memory of OpenSSL until it is collected: much
+  // where thousands subscribe at once
   return hash('sha256', text, 'base64url').slice(0, 10);
 }
 

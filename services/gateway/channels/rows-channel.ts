@@ -1,6 +1,7 @@
 /**
- * A channel of plank.v1: the rows of one table that a filter admits, in some of the table's columns. An update can move a row into or
- * out of the channel, so the filter judges the old image and the new one. Of a row that leaves, only the key is sent.
+ * A channel of plank.v1: the rows of one table that a filter admits, in some of the table's
+ * columns. An update can move a row into or out of the channel, so the filter judges the old image
+ * and the new one. Of a row that leaves, only the key is sent.
  */
 import { actions, type Batch, BatchReader, isPartial } from '#shared/log/batch.ts';
 import type { Effect, RowAction } from '#shared/wire.ts';
@@ -154,7 +155,10 @@ export class RowsChannel<M extends Member = Member> extends Channel<M> {
 const nullText = Buffer.from('null');
 const dataText = Buffer.from(',"data":');
 
-/** A value of type json can contain line breaks, between its tokens only. In an event stream they would end the line. */
+/**
+ * A value of type json can contain line breaks, between its tokens only. In an event stream they
+ * would end the line.
+ */
 function onOneLine(json: string): string {
   return json.replaceAll(/[\r\n]/g, ' ');
 }

@@ -1,6 +1,7 @@
 /**
- * Makes plain mode's WebSocket text frames of a batch: everything that a channel's clients get for it, in one Buffer, built once. A row's
- * image is copied as Postgres rendered it; nothing is parsed.
+ * Makes plain mode's WebSocket text frames of a batch: everything that a channel's clients get for
+ * it, in one Buffer, built once. A row's image is copied as Postgres rendered it; nothing is
+ * parsed.
  */
 import { actions, type Batch, BatchReader, isPartial } from '#shared/log/batch.ts';
 import type { RowAction } from '#shared/wire.ts';

@@ -1,6 +1,7 @@
 /**
- * Finds the channels of one table that a change can concern. A channel whose filter requires certain values of a column is found by the
- * value; the others judge each change. So the cost of a change grows with the channels it concerns, not with all of them.
+ * Finds the channels of one table that a change can concern. A channel whose filter requires
+ * certain values of a column is found by the value; the others judge each change. So the cost of a
+ * change grows with the channels it concerns, not with all of them.
  */
 import { actions } from '#shared/log/batch.ts';
 import type { Table } from '../catalog/catalog.ts';
@@ -54,8 +55,8 @@ export class TableIndex<M extends Member = Member> {
   }
 
   /**
-   * Adds the change to the pending matches of each channel that it concerns, and those channels to `touched`. Channels that cannot judge
-   * the change are marked undecodable and added as well.
+   * Adds the change to the pending matches of each channel that it concerns, and those channels to
+   * `touched`. Channels that cannot judge the change are marked undecodable and added as well.
    */
   match(change: Change, touched: Set<RowsChannel<M>>): void {
     if (change.action === actions.truncate) {

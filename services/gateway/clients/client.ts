@@ -31,7 +31,10 @@ let lastId = 0;
 
 export const nextClientId = (): number => ++lastId;
 
-/** The address from which a proxy in front saw the client: it appends that to X-Forwarded-For. Null: no proxy reported one. */
+/**
+ * The address from which a proxy in front saw the client: it appends that to X-Forwarded-For. Null:
+ * no proxy reported one.
+ */
 export function forwardedFor({ headers }: IncomingMessage): string | null {
   const forwarded = headers['x-forwarded-for'];
   const last = typeof forwarded === 'string' ? forwarded.split(',').at(-1)!.trim() : '';

@@ -1,11 +1,15 @@
 /**
- * The clients of this replica, over every transport: how many there are, whether more are accepted, and which of them are slow. Every
- * transport adds each client when it opens and removes it when it closes.
+ * The clients of this replica, over every transport: how many there are, whether more are accepted,
+ * and which of them are slow. Every transport adds each client when it opens and removes it when it
+ * closes.
  */
 import { sleep } from '#shared/waiting.ts';
 import type { Client } from './client.ts';
 
-/** a survey of the slow clients stays valid for so long: several ask for one each second, over tens of thousands of clients */
+/**
+ * a survey of the slow clients stays valid for so long: several ask for one each second, over tens
+ * of thousands of clients
+ */
 const freshMs = 500;
 /** a client is slow that has taken nothing for so long while bytes are queued for it … */
 const stalledMs = 3_000;
@@ -122,7 +126,10 @@ export class Clients {
     return { id, address, mode, queuedBytes, behind, stalledMs: Math.round(outlet.stalledMs(now)) };
   }
 
-  /** To be called when all were dismissed and none is accepted: resolves when they are gone. Cuts those that stay too long. */
+  /**
+   * To be called when all were dismissed and none is accepted: resolves when they are gone. Cuts
+   * those that stay too long.
+   */
   async allGone(): Promise<void> {
     const deadline = performance.now() + goodbyeMs;
     while (this.#all.size > 0 && performance.now() < deadline) await sleep(20);

@@ -1,6 +1,7 @@
 /**
- * The client on one WebSocket: its outlet, its signs of life, what it may send, and its end. `ws` parses incoming bytes and sends control
- * frames. Data frames go to the raw socket through the outlet. What is spoken on the connection is in plain.ts and session.ts.
+ * The client on one WebSocket: its outlet, its signs of life, what it may send, and its end. `ws`
+ * parses incoming bytes and sends control frames. Data frames go to the raw socket through the
+ * outlet. What is spoken on the connection is in plain.ts and session.ts.
  */
 import type { Socket } from 'node:net';
 import type { WebSocket } from 'ws';
@@ -14,15 +15,19 @@ import type { Protocol } from './protocol.ts';
 const pingFrame = Buffer.from([0x89, 0x00]);
 
 /**
- * What a client may send, in points (PROTOCOL.md, "What a client may send"): so many at once, and so many a second later. A frame
- * costs one, each kB another, and each piece in which the network delivers the bytes a tenth.
+ * What a client may send, in points (PROTOCOL.md, "What a client may send"): so many at once, and
+ * so many a second later. A frame costs one, each kB another, and each piece in which the network
+ * delivers the bytes a tenth.
  */
 const maxPoints = 1_000;
 const pointsPerMs = 40 / 1_000;
 const framePoints = 1;
 const bytePoints = 1 / 1_024;
 const piecePoints = 0.1;
-/** The time of the event loop that its messages may take at once, in ms, and how much of it comes back each ms: see inbox.ts. */
+/**
+ * The time of the event loop that its messages may take at once, in ms, and how much of it comes
+ * back each ms: see inbox.ts.
+ */
 const maxCreditMs = 40;
 const creditPerMs = 2 / 1_000;
 
@@ -86,8 +91,9 @@ export class Connection implements Client {
   }
 
   /**
-   * One turn of the ping wheel. A client with nothing queued must have answered the last ping. A client that reads nothing cannot see a
-   * ping behind its queued bytes, so it is measured by whether it takes any of them.
+   * One turn of the ping wheel. A client with nothing queued must have answered the last ping. A
+   * client that reads nothing cannot see a ping behind its queued bytes, so it is measured by
+   * whether it takes any of them.
    */
   check(now: number, stallTimeoutMs: number): 'ok' | 'dead' | 'stalled' {
     const stalledMs = this.outlet.stalledMs(now);

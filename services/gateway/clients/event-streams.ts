@@ -46,8 +46,8 @@ export class EventStreams {
   }
 
   /**
-   * The first handler of every request. A request that follows a stream on its connection would be carried out and never be answered, so
-   * the connection ends instead.
+   * The first handler of every request. A request that follows a stream on its connection would be
+   * carried out and never be answered, so the connection ends instead.
    */
   readonly guard: RequestHandler = (request, _response, next) => {
     if (this.#taken.has(request.socket)) request.socket.destroy();

@@ -1,8 +1,10 @@
 /**
- * The order in which messages of clients are handled. A message is handled at once while its connection has credit: time of the event
- * loop, of which each connection has a little and regains more slowly. Connections without credit wait in turn, one message of each at a
- * time, and all of them together get a fifth of the event loop. So nobody's messages hold up changes. Messages of a client that does not
- * read its answers wait as well. A connection that waits is not read from, so that no more waits than had already come.
+ * The order in which messages of clients are handled. A message is handled at once while its
+ * connection has credit: time of the event loop, of which each connection has a little and regains
+ * more slowly. Connections without credit wait in turn, one message of each at a time, and all of
+ * them together get a fifth of the event loop. So nobody's messages hold up changes. Messages of a
+ * client that does not read its answers wait as well. A connection that waits is not read from, so
+ * that no more waits than had already come.
  */
 import type { Connection } from './connection.ts';
 

@@ -55,8 +55,9 @@ export type ClientMessage = z.infer<typeof clientFrame>;
 export type SubscribeMessage = Extract<ClientMessage, { type: 'subscribe' }>;
 
 /**
- * A message of plank.v1, or what is wrong with it. A malformed message that has an `id` can be answered, and `id` is returned then;
- * another one ends the connection. `parseJson`: for filters, whose numbers JavaScript must not round.
+ * A message of plank.v1, or what is wrong with it. A malformed message that has an `id` can be
+ * answered, and `id` is returned then; another one ends the connection. `parseJson`: for filters,
+ * whose numbers JavaScript must not round.
  */
 export function parseClientMessage(
   text: string,

@@ -1,4 +1,7 @@
-/** One timer for periodic checks of all connections: they are spread over slots, and each tick of the interval checks one slot. */
+/**
+ * One timer for periodic checks of all connections: they are spread over slots, and each tick of
+ * the interval checks one slot.
+ */
 
 export class PingWheel<C> {
   readonly #slots: Set<C>[];

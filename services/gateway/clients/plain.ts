@@ -1,4 +1,7 @@
-/** Plain mode: a connection follows one set of tables, chosen by the URL and by messages, and is sent nothing but changes. */
+/**
+ * Plain mode: a connection follows one set of tables, chosen by the URL and by messages, and is
+ * sent nothing but changes.
+ */
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
 import { closeCodes, type Position, parsePosition, type ResyncReason } from '#shared/wire.ts';
 import type { Catalog } from '../catalog/catalog.ts';

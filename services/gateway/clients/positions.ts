@@ -1,6 +1,7 @@
 /**
- * The rhythm of positions. A quiet client learns from a position that changes can still reach it: while this replica is fresh, each
- * client is sent one every few seconds. What must stay true: no position is sent while that is in doubt, because clients go by silence.
+ * The rhythm of positions. A quiet client learns from a position that changes can still reach it:
+ * while this replica is fresh, each client is sent one every few seconds. What must stay true: no
+ * position is sent while that is in doubt, because clients go by silence.
  */
 import { formatPosition } from '#shared/wire.ts';
 import { type Framing, framed } from '../channels/framing.ts';

@@ -26,8 +26,9 @@ export class Session implements Protocol, SubscriptionOwner {
   readonly #connection: Connection;
   readonly #deps: SessionDeps;
   /**
-   * A list that is replaced with each change: most sessions have one or two subscriptions, and a Map for each session would weigh more
-   * than everything else. Made by `concat`, which allocates what it needs; `[...]` and `push` allocate for 17 elements at first.
+   * A list that is replaced with each change: most sessions have one or two subscriptions, and a
+   * Map for each session would weigh more than everything else. Made by `concat`, which allocates
+   * what it needs; `[...]` and `push` allocate for 17 elements at first.
    */
   #subscriptions: readonly Subscription[] = none;
   /** undefined: hello has come */
@@ -70,7 +71,10 @@ export class Session implements Protocol, SubscriptionOwner {
     }
   }
 
-  /** Sends a quiet client how far it is, which shows that changes can reach it. Called on the rhythm that `welcome` names. */
+  /**
+   * Sends a quiet client how far it is, which shows that changes can reach it. Called on the rhythm
+   * that `welcome` names.
+   */
   tick(now: number): void {
     const { hub, positions } = this.#deps;
     const { outlet } = this.#connection;

@@ -1,6 +1,6 @@
 /**
- * The WebSocket side: which upgrades are accepted, which protocol is spoken, and that each connection ends. The protocols are in plain.ts
- * and session.ts.
+ * The WebSocket side: which upgrades are accepted, which protocol is spoken, and that each
+ * connection ends. The protocols are in plain.ts and session.ts.
  */
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
@@ -23,8 +23,8 @@ import { wrongParameter } from './ws-parameters.ts';
 const maxPayload = 64 * 1024;
 
 /**
- * A socket that knows its connection, so that all sockets share their handlers: a closure for each event of each connection would weigh
- * as much as the connection itself.
+ * A socket that knows its connection, so that all sockets share their handlers: a closure for each
+ * event of each connection would weigh as much as the connection itself.
  */
 class ClientSocket extends WebSocket {
   connection: Connection | undefined;
@@ -74,7 +74,10 @@ export class Sockets {
     this.#ticks.start();
   }
 
-  /** Answers an upgrade request: with a WebSocket on /ws, with an HTTP error elsewhere. `isOwn`: the origin was checked already. */
+  /**
+   * Answers an upgrade request: with a WebSocket on /ws, with an HTTP error elsewhere. `isOwn`: the
+   * origin was checked already.
+   */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, { isOwn = false } = {}): void {
     const { config, clients } = this.#options;
     let url: URL;
@@ -225,7 +228,8 @@ export function refuse(socket: Duplex, status: string, detail: string): void {
     detail,
   });
   socket.on('error', destroyThis);
-  // nothing else ends the socket: where the client keeps its side open, it would stay for ever and keep the server from closing
+  // nothing else ends the socket: where the client keeps its side open, it would stay for ever and
+  // keep the server from closing
   socket.once('finish', () => socket.destroy());
   socket.end(
     `HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-type: application/problem+json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,

@@ -1,6 +1,7 @@
 /**
- * What a client asked for by one `subscribe` of plank.v1, or by one event stream. A subscription begins as asked: with a snapshot, after a
- * position, or now. It follows the log by its cursor, and begins again where the cursor cannot go on.
+ * What a client asked for by one `subscribe` of plank.v1, or by one event stream. A subscription
+ * begins as asked: with a snapshot, after a position, or now. It follows the log by its cursor, and
+ * begins again where the cursor cannot go on.
  */
 import { isDeepStrictEqual } from 'node:util';
 import { DatabaseError, isUnavailable } from '#shared/postgres/postgres.ts';
@@ -31,7 +32,10 @@ export interface SubscriptionDeps {
 
 /** insufficient_privilege */
 const noRight = '42501';
-/** Postgres may refuse because the table was altered, which the feed is about to report: so other refusals are tried again so often. */
+/**
+ * Postgres may refuse because the table was altered, which the feed is about to report: so other
+ * refusals are tried again so often.
+ */
 const maxRefusals = 5;
 /** failures in a row to read rows that are neither refusals nor an outage of Postgres */
 const maxFailures = 5;
@@ -169,7 +173,10 @@ export class Subscription implements CursorOwner {
     this.#write({ ...message, pos }, pos);
   }
 
-  /** Resolves the request against the table as it is now. False: it cannot be served any more, and the subscription has ended. */
+  /**
+   * Resolves the request against the table as it is now. False: it cannot be served any more, and
+   * the subscription has ended.
+   */
   #readapt(): boolean {
     try {
       const { name, query: former } = this.channel;

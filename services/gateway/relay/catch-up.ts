@@ -1,15 +1,20 @@
 /**
- * One run of a cursor from its place in the log to the present, at its client's pace: from the ring, else from history. A run ends in
- * one of three ways: the cursor is live; the run was cancelled or the client is gone; or the cursor cannot go on (an interruption).
+ * One run of a cursor from its place in the log to the present, at its client's pace: from the
+ * ring, else from history. A run ends in one of three ways: the cursor is live; the run was
+ * cancelled or the client is gone; or the cursor cannot go on (an interruption).
  *
  *   reads fail, and so does Postgres            the run waits and tries again, without a bound
  *   reads fail, but Postgres answers            tried again a few times, then given up
  *   a read returns nothing new                  the same
- *   the cursor is ahead of this gateway         waits for the next batch, and checks now and then that the position exists
- *   the snapshot was ahead of the log           waits for the next batches; given up if they do not bring what the snapshot saw
+ *   the cursor is ahead of this gateway         waits for the next batch, and checks now and then
+ *                                               that the position exists
+ *   the snapshot was ahead of the log           waits for the next batches; given up if they do not
+ *                                               bring what the snapshot saw
  *   the table's shape or rows changed           interruption; the owner goes on after that change
- *   a change is undecodable                     interruption at once where the client keeps rows, or where the row was above the bound;
- *                                               else nothing is sent up to the change of shape, which is the interruption
+ *   a change is undecodable                     interruption at once where the client keeps rows,
+ *                                               or where the row was above the bound; else nothing
+ *                                               is sent up to the change of shape, which is the
+ *                                               interruption
  */
 import { setImmediate as yieldToIo } from 'node:timers/promises';
 import { type Batch, splitAtBreaks } from '#shared/log/batch.ts';
@@ -25,13 +30,19 @@ import type { Frames } from '../channels/ring.ts';
 import type { Outlet } from './outlet.ts';
 import type { Present } from './present.ts';
 
-/** batches in memory that one run passes before others get their turn; a batch holds 256 kB at most, or one large change */
+/**
+ * batches in memory that one run passes before others get their turn; a batch holds 256 kB at most,
+ * or one large change
+ */
 const batchesPerTurn = 16;
 /** a run is given up after this many reads in a row that returned nothing new … */
 const maxVainReads = 5;
 /** … and this time without progress, while Postgres answers */
 const maxVainMs = 5_000;
-/** the unnumbered changes that a snapshot saw come with the next drain: given up where later ones have come for this long */
+/**
+ * the unnumbered changes that a snapshot saw come with the next drain: given up where later ones
+ * have come for this long
+ */
 const maxSeamMs = 30_000;
 /** between two checks that a position ahead of this gateway exists */
 const aheadMs = 1_000;
@@ -86,7 +97,10 @@ export class CatchUp {
     this.#alreadySeen = alreadySeen;
   }
 
-  /** Resolves with why the cursor cannot go on; null: it is live, or the run was cancelled, or the client is gone. Never rejects. */
+  /**
+   * Resolves with why the cursor cannot go on; null: it is live, or the run was cancelled, or the
+   * client is gone. Never rejects.
+   */
   async run(): Promise<Interruption | null> {
     const { log, metrics } = this.#deps;
     metrics.catchingUp.inc();

@@ -1,6 +1,6 @@
 /**
- * The channels that somebody follows. A channel is made for its first cursor, shared by all who ask for the same, and forgotten with its
- * last cursor.
+ * The channels that somebody follows. A channel is made for its first cursor, shared by all who ask
+ * for the same, and forgotten with its last cursor.
  */
 import { type Batch, BatchReader, isBreak } from '#shared/log/batch.ts';
 import type { Catalog } from '../catalog/catalog.ts';

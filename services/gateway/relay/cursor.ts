@@ -1,9 +1,11 @@
 /**
  * A cursor: one client's place in the log, on one channel. It owns catching up.
  *
- *   catching-up  not live: reads on from its seq at the client's pace (catch-up.ts) and goes live where it meets the present, or waits
- *                for its owner to call `catchUp`. New cursors begin here. A live one comes back here by `pause`, or when its outlet
- *                holds more unsent bytes than the bound (`fallBehind`), so that the outlet's memory stops growing.
+ *   catching-up  not live: reads on from its seq at the client's pace (catch-up.ts) and goes live
+ *                where it meets the present, or waits for its owner to call `catchUp`. New cursors
+ *                begin here. A live one comes back here by `pause`, or when its outlet holds more
+ *                unsent bytes than the bound (`fallBehind`), so that the outlet's memory stops
+ *                growing.
  *   live         a live member of its channel: the hub writes each batch as it comes.
  *   ended        for good.
  */
@@ -34,7 +36,10 @@ export class Cursor implements Member {
   began = -1;
   /** the last seq that was written; kept only while catching up */
   seq = 0;
-  /** the client keeps rows: another shape of the table makes them void, also where the change of shape comes out of history */
+  /**
+   * the client keeps rows: another shape of the table makes them void, also where the change of
+   * shape comes out of history
+   */
   keepsRows = false;
   channel: Channel<Cursor>;
   readonly outlet: Outlet;
@@ -52,8 +57,9 @@ export class Cursor implements Member {
   }
 
   /**
-   * Reads on after the seq `from`, at the client's pace, until the cursor is live. `alreadySeen`: what a snapshot as of `from` contains.
-   * Resolves when it is live, interrupted, or another run has begun; never rejects.
+   * Reads on after the seq `from`, at the client's pace, until the cursor is live. `alreadySeen`:
+   * what a snapshot as of `from` contains. Resolves when it is live, interrupted, or another run
+   * has begun; never rejects.
    */
   async catchUp(from: number, alreadySeen: AlreadySeen | null = null): Promise<void> {
     this.#cancelRun();

@@ -1,13 +1,16 @@
 /**
- * This gateway's own place in the log: makes one dense sequence of batches for the hub, from the fan-out and, where the fan-out lacks
- * something, from the log in Postgres.
+ * This gateway's own place in the log: makes one dense sequence of batches for the hub, from the
+ * fan-out and, where the fan-out lacks something, from the log in Postgres.
  *
- *   tailing  waits for the fan-out. After a quiet moment it asks Postgres whether there is really nothing new. That finds whatever keeps
- *            changes from arriving (a listener cut off from Redis, a trimmed or deleted stream).
- *   reading  reads the log, until it has met the fan-out again, or has found nothing new for a while.
+ *   tailing  waits for the fan-out. After a quiet moment it asks Postgres whether there is really
+ *            nothing new. That finds whatever keeps changes from arriving (a listener cut off from
+ *            Redis, a trimmed or deleted stream).
+ *   reading  reads the log, until it has met the fan-out again, or has found nothing new for a
+ *            while.
  *
- * The log is the authority on its history. While nobody has led since the database started or was restored, nothing is delivered. Where
- * the log ends before this gateway's position in the same epoch, the fan-out's batches of that epoch belong to another history.
+ * The log is the authority on its history. While nobody has led since the database started or was
+ * restored, nothing is delivered. Where the log ends before this gateway's position in the same
+ * epoch, the fan-out's batches of that epoch belong to another history.
  */
 import { type Batch, packBatches, splitAtBreaks } from '#shared/log/batch.ts';
 import type { Tail } from '#shared/log/fanout.ts';
@@ -111,15 +114,19 @@ export class Feed {
     return this.#mode;
   }
 
-  /** Whether the position belongs to the history that this gateway serves. Its seq may still be purged, or not reached yet. */
+  /**
+   * Whether the position belongs to the history that this gateway serves. Its seq may still be
+   * purged, or not reached yet.
+   */
   isOfThisHistory(position: Position): boolean {
     const { epoch } = this.#options.hub;
     return position.epoch === epoch || this.#isShared(position);
   }
 
   /**
-   * As isOfThisHistory, also for an epoch that another replica has followed into and this one does not know yet. Each start of the
-   * database begins an epoch, and clients come back from other replicas meanwhile.
+   * As isOfThisHistory, also for an epoch that another replica has followed into and this one does
+   * not know yet. Each start of the database begins an epoch, and clients come back from other
+   * replicas meanwhile.
    */
   async judge(position: Position): Promise<boolean> {
     const { hub, reader } = this.#options;
@@ -294,8 +301,8 @@ export class Feed {
           { from: { epoch: hub.epoch, seq: hub.seq }, to: { epoch, seq: newest } },
           'starting over: the log does not continue where this gateway was',
         );
-        // The log lacks changes that this gateway has delivered. Those, and what the fan-out holds after the log's end, are of another
-        // history.
+        // The log lacks changes that this gateway has delivered. Those, and what the fan-out holds
+        // after the log's end, are of another history.
         if (epoch === hub.epoch && newest < hub.seq) history.distrusted = epoch;
         // no change reports tables that were altered meanwhile: cursors that begin again use the catalog as it is now
         await catalog.load();
@@ -323,7 +330,10 @@ export class Feed {
     return isNew;
   }
 
-  /** Takes excluded columns out soon after the exclusion, also while no listener leads and the change of shape does not arrive. */
+  /**
+   * Takes excluded columns out soon after the exclusion, also while no listener leads and the
+   * change of shape does not arrive.
+   */
   async #watchExclusions(): Promise<void> {
     const { signal } = this.#abort;
     const { catalog, log } = this.#options;

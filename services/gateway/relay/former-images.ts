@@ -1,6 +1,7 @@
 /**
- * Takes excluded columns out of changes that were captured before the exclusion. What must stay true: every change that a gateway reads
- * has come through here, from the fan-out, from the log, or from memory when the gateway learns of an exclusion.
+ * Takes excluded columns out of changes that were captured before the exclusion. What must stay
+ * true: every change that a gateway reads has come through here, from the fan-out, from the log, or
+ * from memory when the gateway learns of an exclusion.
  */
 import { type Batch, type BatchReader, mapTexts, type Texts } from '#shared/log/batch.ts';
 import type { Former } from '../catalog/catalog.ts';
@@ -39,7 +40,10 @@ function textAt({ buffer }: BatchReader, start: number, end: number): Buffer | n
 const empty = Buffer.from('{}');
 const space = 0x20;
 
-/** The image with the members that may be read; it only gets shorter. An image that is malformed becomes an empty object. */
+/**
+ * The image with the members that may be read; it only gets shorter. An image that is malformed
+ * becomes an empty object.
+ */
 function imageOf(image: Buffer | null, columns: ReadonlySet<string>): Buffer | null {
   if (!image) return null;
   // the leading space of a partial image stays (shared/log/batch.ts)

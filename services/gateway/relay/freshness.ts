@@ -1,10 +1,12 @@
 /**
- * Whether changes can reach this replica: a listener leads, and everything that it had numbered a moment ago has been delivered. This is
- * the one truth behind `/health`, `/health/ready`, the roster, and the positions that are sent to quiet clients.
+ * Whether changes can reach this replica: a listener leads, and everything that it had numbered a
+ * moment ago has been delivered. This is the one truth behind `/health`, `/health/ready`, the
+ * roster, and the positions that are sent to quiet clients.
  *
- * Evidence comes as claims: "at this time there was a leader, and the log ended at this seq". Once this replica has delivered that seq,
- * the claim confirms that everything up to its time has arrived. Three sources make claims, so that no single outage silences all of
- * them: the lease in Postgres, the leader's own report over the bus, and each batch that a leader published.
+ * Evidence comes as claims: "at this time there was a leader, and the log ended at this seq". Once
+ * this replica has delivered that seq, the claim confirms that everything up to its time has
+ * arrived. Three sources make claims, so that no single outage silences all of them: the lease in
+ * Postgres, the leader's own report over the bus, and each batch that a leader published.
  */
 import { type Batch, drainedAtOf } from '#shared/log/batch.ts';
 import type { Extent } from '#shared/log/log-reader.ts';
@@ -51,7 +53,10 @@ interface FreshnessOptions {
 
 export class Freshness {
   readonly #options: FreshnessOptions;
-  /** the oldest claim that this replica has not reached yet. Newer ones must not replace it, else a busy replica would reach none. */
+  /**
+   * the oldest claim that this replica has not reached yet. Newer ones must not replace it, else a
+   * busy replica would reach none.
+   */
   #pending: Claim | null = null;
   #confirmedAt = Number.NEGATIVE_INFINITY;
   #askedAt = Number.NEGATIVE_INFINITY;
@@ -102,7 +107,10 @@ export class Freshness {
     return performance.now() - this.#answeredAt < staleAfterMs;
   }
 
-  /** Clients are better served elsewhere, as another replica is fresh. Where none is, taking this one away would not help. */
+  /**
+   * Clients are better served elsewhere, as another replica is fresh. Where none is, taking this
+   * one away would not help.
+   */
   get isLeftBehind(): boolean {
     return this.staleMs > loneMs && this.#options.others().some((freshMs) => freshMs > loneMs);
   }

@@ -1,7 +1,8 @@
 /**
- * Changes that are not in the ring, for cursors that catch up: read from Redis, else from the log in Postgres. The database's work grows
- * with neither the number of clients nor their pace, for three reasons: readers at the same place share one read; the last pages from
- * Postgres are kept for readers close behind, who then go on from the same place; and only a few reads run at once.
+ * Changes that are not in the ring, for cursors that catch up: read from Redis, else from the log
+ * in Postgres. The database's work grows with neither the number of clients nor their pace, for
+ * three reasons: readers at the same place share one read; the last pages from Postgres are kept
+ * for readers close behind, who then go on from the same place; and only a few reads run at once.
  */
 import { type Batch, packBatches } from '#shared/log/batch.ts';
 import type { Tail } from '#shared/log/fanout.ts';
@@ -34,8 +35,9 @@ export class History {
   }
 
   /**
-   * Batches of the epoch that follow the seq `after` without a gap; the first may begin before it. None when `after` is the newest seq.
-   * Throws PositionGone. Other failures mean that neither source answers at the moment.
+   * Batches of the epoch that follow the seq `after` without a gap; the first may begin before it.
+   * None when `after` is the newest seq. Throws PositionGone. Other failures mean that neither
+   * source answers at the moment.
    */
   read(after: number, epoch: number): Promise<Batch[]> {
     const place = `${epoch}.${after}`;
@@ -47,7 +49,10 @@ export class History {
     return read;
   }
 
-  /** Throws PositionGone where the log ends before this seq. Where Postgres does not answer, resolves: the log will show it later. */
+  /**
+   * Throws PositionGone where the log ends before this seq. Where Postgres does not answer,
+   * resolves: the log will show it later.
+   */
   async mustExist(seq: number): Promise<void> {
     const extent = await this.#askExtent().catch(() => undefined);
     if (extent && seq > extent.newest) throw new PositionGone(`the log has not come to ${seq}`);
@@ -68,7 +73,10 @@ export class History {
     return this.#extent;
   }
 
-  /** A later seq from which a cursor misses no change: those purged between the two are canaries alone. Null: there is none. */
+  /**
+   * A later seq from which a cursor misses no change: those purged between the two are canaries
+   * alone. Null: there is none.
+   */
   advancePast(after: number): Promise<number | null> {
     return this.#reader.advancePastCanaries(after);
   }
@@ -82,7 +90,8 @@ export class History {
     if (kept) return kept;
     this.#metrics.fallbackReads.inc();
     const page = packBatches(epoch, await this.#reader.page(after, pageChanges));
-    // the page may be of another epoch: under this epoch's name, its changes would have positions that nobody else knows
+    // the page may be of another epoch: under this epoch's name, its changes would have positions
+    // that nobody else knows
     const now = await this.#reader.extent();
     if (now.epoch !== epoch) throw new Error(`the log is of epoch ${now.epoch}`);
     if (page.length > 0) {

@@ -1,7 +1,8 @@
 /**
- * Where the log meets the clients. The feed hands the hub one batch after the other, and the hub writes to each live cursor its channel's
- * frames in one piece. `seq` is the one truth of how far this gateway is. It moves in the same synchronous step as the writes, so that a
- * cursor that goes live can neither miss a change nor get one twice.
+ * Where the log meets the clients. The feed hands the hub one batch after the other, and the hub
+ * writes to each live cursor its channel's frames in one piece. `seq` is the one truth of how far
+ * this gateway is. It moves in the same synchronous step as the writes, so that a cursor that goes
+ * live can neither miss a change nor get one twice.
  */
 import { getDefaultHighWaterMark } from 'node:stream';
 import type { Batch } from '#shared/log/batch.ts';
@@ -36,7 +37,10 @@ export class Hub {
   readonly #present: Present;
   readonly #metrics: GatewayMetrics;
   readonly #maxQueueBytes: number;
-  /** the bound is below the socket's high-water mark, so that the answer of `write` does not show whether it is crossed */
+  /**
+   * the bound is below the socket's high-water mark, so that the answer of `write` does not show
+   * whether it is crossed
+   */
   readonly #mustMeasure: boolean;
   readonly #cursorDeps: CursorDeps;
 
@@ -104,8 +108,8 @@ export class Hub {
   }
 
   /**
-   * Another epoch begins after the seq `at`, which this gateway has not delivered yet. A client that came from a replica further on has
-   * seen changes that are no longer true.
+   * Another epoch begins after the seq `at`, which this gateway has not delivered yet. A client
+   * that came from a replica further on has seen changes that are no longer true.
    */
   fork(epoch: number, at: number): void {
     this.#present.epoch = epoch;

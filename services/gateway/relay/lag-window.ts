@@ -1,6 +1,6 @@
 /**
- * How long changes took lately: quantiles over the last ten seconds, in a fixed amount of memory. They are up to a quarter above the true
- * ones.
+ * How long changes took lately: quantiles over the last ten seconds, in a fixed amount of memory.
+ * They are up to a quarter above the true ones.
  */
 
 const seconds = 10;

@@ -1,6 +1,7 @@
 /**
- * Waits for tables that somebody has locked, without taking a slot of the snapshots. All who wait for one table share one wait. All waits
- * share one connection, which tries each lock for a moment and lets go.
+ * Waits for tables that somebody has locked, without taking a slot of the snapshots. All who wait
+ * for one table share one wait. All waits share one connection, which tries each lock for a moment
+ * and lets go.
  */
 
 import { DatabaseError, type Pool } from '#shared/postgres/postgres.ts';

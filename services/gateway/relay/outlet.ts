@@ -1,6 +1,6 @@
 /**
- * Where a client's bytes go: the client's raw socket. Frames are written in one piece. Cursors look at how many bytes the kernel has not
- * taken yet before they write more.
+ * Where a client's bytes go: the client's raw socket. Frames are written in one piece. Cursors look
+ * at how many bytes the kernel has not taken yet before they write more.
  */
 import type { Socket } from 'node:net';
 import type { Framing } from '../channels/framing.ts';
@@ -41,7 +41,10 @@ export class Outlet {
     return !this.#ended && !this.#socket.destroyed;
   }
 
-  /** Nothing is written after this: the transport closes in its own way. The cursors stay until their owner ends them. */
+  /**
+   * Nothing is written after this: the transport closes in its own way. The cursors stay until
+   * their owner ends them.
+   */
   end(): void {
     this.#ended = true;
   }

@@ -1,6 +1,7 @@
 /**
- * The present: the position that this gateway has reached, with the log that leads to it, in memory (the ring) and in history. The hub
- * moves it; cursors that are catching up read towards it and wait for it.
+ * The present: the position that this gateway has reached, with the log that leads to it, in memory
+ * (the ring) and in history. The hub moves it; cursors that are catching up read towards it and
+ * wait for it.
  */
 import type { Batch } from '#shared/log/batch.ts';
 import type { Catalog } from '../catalog/catalog.ts';
@@ -23,7 +24,10 @@ export class Present {
     this.ring = new Ring(ringBytes);
   }
 
-  /** The batch without columns that were excluded since. Every batch that comes from elsewhere than the ring must pass here. */
+  /**
+   * The batch without columns that were excluded since. Every batch that comes from elsewhere than
+   * the ring must pass here.
+   */
   readable(batch: Batch): Batch {
     return readable(batch, this.#catalog.former);
   }

@@ -1,6 +1,7 @@
 /**
- * One transaction that reads a channel's rows as of one moment, page by page. It waits for locks only briefly: it fails with SQLSTATE 55P03
- * where somebody has locked the table, or anything else that its rows depend on. Its owner ends it in any case.
+ * One transaction that reads a channel's rows as of one moment, page by page. It waits for locks
+ * only briefly: it fails with SQLSTATE 55P03 where somebody has locked the table, or anything else
+ * that its rows depend on. Its owner ends it in any case.
  */
 import type { QueryResult } from 'pg';
 import { asText, isStatementError, nextFetch, type Pool, type PoolClient, quoted } from '#shared/postgres/postgres.ts';
@@ -35,7 +36,10 @@ export interface SnapshotStart {
   alreadySeen: () => AlreadySeen;
 }
 
-/** A page of rows as members of a frame: `"rows":[{…},{…}]`, and `"truncated":[…]` where there are rows above the bound. */
+/**
+ * A page of rows as members of a frame: `"rows":[{…},{…}]`, and `"truncated":[…]` where there are
+ * rows above the bound.
+ */
 export type Page = string;
 
 export class SnapshotTransaction {
@@ -137,8 +141,8 @@ export function accessShare(table: Table, waitMs: number): string {
 }
 
 async function begin(client: PoolClient, table: Table): Promise<SnapshotStart> {
-  // Locked before the snapshot is taken: a TRUNCATE or a rewrite between the two would leave the table empty, also for snapshots
-  // that do not see it.
+  // Locked before the snapshot is taken: a TRUNCATE or a rewrite between the two would leave the
+  // table empty, also for snapshots that do not see it.
   await client.query(
     `begin isolation level repeatable read, read only; ${accessShare(table, lockMs)}; ${lockTimeout(ownLockMs)}`,
   );

@@ -1,17 +1,22 @@
 /**
- * Reads a channel's rows as of one moment, and where in the log that moment is. One transaction reads four things: the last seq given,
- * the snapshot, how many changes the snapshot sees that have no seq yet (they get one later and are dropped then, see already-seen.ts),
- * and the rows. When nobody waits for the rows any more, reading stops with the page that is on its way.
+ * Reads a channel's rows as of one moment, and where in the log that moment is. One transaction
+ * reads four things: the last seq given, the snapshot, how many changes the snapshot sees that have
+ * no seq yet (they get one later and are dropped then, see already-seen.ts), and the rows. When
+ * nobody waits for the rows any more, reading stops with the page that is on its way.
  *
- *   small  a result of up to `shareCharacters`: read to the end in one of a few slots, and shared by all who ask for it meanwhile.
- *   large  a larger one: read at its client's pace, in one of a few places. A slot is taken for each page only.
+ *   small  a result of up to `shareCharacters`: read to the end in one of a few slots, and shared
+ *          by all who ask for it meanwhile.
+ *   large  a larger one: read at its client's pace, in one of a few places. A slot is taken for
+ *          each page only.
  *
- * Nobody waits for a client: a slot is held only while Postgres works. Results in memory and places are bounded, and where others wait, a
- * client that does not take its pages loses them. A connection has at most two small results and one large one at once, and gets the next
- * when it has taken what was sent. Only those who ask for a locked table wait for it (locked-tables.ts).
+ * Nobody waits for a client: a slot is held only while Postgres works. Results in memory and places
+ * are bounded, and where others wait, a client that does not take its pages loses them. A
+ * connection has at most two small results and one large one at once, and gets the next when it has
+ * taken what was sent. Only those who ask for a locked table wait for it (locked-tables.ts).
  *
- * The queue has no bound of its own. It holds subscriptions of connected clients, whose number is bounded, and each of those takes more
- * memory than its place in the queue. A client that was refused would only come back, and wait behind those who came later.
+ * The queue has no bound of its own. It holds subscriptions of connected clients, whose number is
+ * bounded, and each of those takes more memory than its place in the queue. A client that was
+ * refused would only come back, and wait behind those who came later.
  */
 
 import type { Pool } from '#shared/postgres/postgres.ts';
@@ -29,10 +34,16 @@ import { type Page, type SnapshotStart, SnapshotTransaction } from './snapshot-t
 export const maxAtOnce = 4;
 /** large results that are read at once, at their clients' pace */
 const maxLarge = 4;
-/** connections of the pool: for both, one for the wait for locked tables, and one to ask about connections that are silent */
+/**
+ * connections of the pool: for both, one for the wait for locked tables, and one to ask about
+ * connections that are silent
+ */
 export const snapshotConnections = maxAtOnce + maxLarge + 2;
 const shareCharacters = 4 * 1024 * 1024;
-/** of small results that wait for their clients; a character takes one byte of memory, or two where the text needs it */
+/**
+ * of small results that wait for their clients; a character takes one byte of memory, or two where
+ * the text needs it
+ */
 const maxHeldCharacters = 32 * 1024 * 1024;
 /** a client has so long to take a page (of 128 kB) where others wait … */
 const patienceMs = 1_000;
@@ -132,8 +143,9 @@ export class Snapshots {
   }
 
   /**
-   * Reads a channel's rows for a client. Resolves with the place in the log that they are as of; null: stopped by `onPage` or the signal.
-   * Rejects when Postgres does not answer, and with TooSlow.
+   * Reads a channel's rows for a client. Resolves with the place in the log that they are as of;
+   * null: stopped by `onPage` or the signal. Rejects when Postgres does not answer, and with
+   * TooSlow.
    */
   async read(outlet: Outlet, channel: RowsChannel, signal: AbortSignal, onPage: OnPage): Promise<SnapshotStart | null> {
     const lane = this.#lane(outlet);
@@ -230,7 +242,10 @@ export class Snapshots {
     }
   }
 
-  /** A reading that can be joined. One that began before the table was altered cannot: its rows are not what is asked for now. */
+  /**
+   * A reading that can be joined. One that began before the table was altered cannot: its rows are
+   * not what is asked for now.
+   */
   #running({ name, table }: RowsChannel): Reading | undefined {
     const reading = this.#shared.get(name);
     return reading?.table === table && !reading.signal.aborted ? reading : undefined;

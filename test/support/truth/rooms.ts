@@ -1,4 +1,5 @@
-// Owns the rules of imports: reads the imports of sources, and names those that break a rule. Type imports count as any other.
+// Owns the rules of imports: reads the imports of sources, and names those that break a rule. Type
+// imports count as any other.
 
 import { readFileSync } from 'node:fs';
 import { join, posix } from 'node:path';
@@ -10,7 +11,10 @@ export interface Import {
   target: string | null;
 }
 
-/** Rooms from the top floor to the bottom. A room is a folder or a file; it may import rooms of later floors, and itself. */
+/**
+ * Rooms from the top floor to the bottom. A room is a folder or a file; it may import rooms of
+ * later floors, and itself.
+ */
 export type Floors = readonly (readonly string[])[];
 
 /** What one alias names: these are imported relatively within, and by the alias from elsewhere. */
