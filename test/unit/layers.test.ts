@@ -8,6 +8,7 @@ import {
   circles,
   depth,
   type Floors,
+  foreign,
   importsOf,
   readImports,
   roomOf,
@@ -32,6 +33,13 @@ const floors: Readonly<Record<string, Floors>> = {
     ['bounds'],
   ],
   shared: [['log', 'bus'], ['postgres', 'redis.ts'], ['process'], ['waiting.ts', 'wire.ts']],
+};
+/** What each part may import of other parts. Those that are not named here (deploy, test, examples) may import all. */
+const known: Readonly<Record<string, readonly string[]>> = {
+  shared: [],
+  client: ['shared'],
+  'services/gateway': ['shared'],
+  'services/listener': ['shared'],
 };
 const maxGatewayFloors = 10;
 /** Files by which alone a room may be imported from outside. */
@@ -60,6 +68,10 @@ describe.each(Object.keys(floors))('rooms of %s', (part) => {
   test('have no circle of files', () => {
     expect(circles(own, (file) => (room(file) === null ? null : file))).toEqual([]);
   });
+});
+
+test('shared knows no other part, and services and the SDK know shared alone', () => {
+  expect(foreign(known, imports)).toEqual([]);
 });
 
 test('the gateway has no more floors than can be remembered', () => {
@@ -95,6 +107,13 @@ describe('the rules find', () => {
   test('an import of a room on the same floor, also a dynamic one', () => {
     expect(find({ 'left/a.ts': "const a = await import('../right/a.ts');" })).toEqual([
       "services/gateway/left/a.ts imports '../right/a.ts': left must not know right",
+    ]);
+  });
+
+  test('an import of a part that must not be known', () => {
+    const text = "import { a } from '#listener/a.ts';\nimport { b } from '#shared/b.ts';";
+    expect(foreign(known, importsOf('services/gateway/a.ts', text))).toEqual([
+      "services/gateway/a.ts imports '#listener/a.ts': services/gateway must not know services/listener",
     ]);
   });
 

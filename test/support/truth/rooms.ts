@@ -106,6 +106,16 @@ function edgesOf(imports: readonly Import[], nodeOf: (file: string) => string | 
   return edges;
 }
 
+/** Imports of a part that the importing part must not know. A part that is not in `known` may know all. */
+export function foreign(known: Readonly<Record<string, readonly string[]>>, imports: readonly Import[]): string[] {
+  return imports.flatMap((one) => {
+    if (one.target === null) return [];
+    const [from, to] = [partOf(one.file), partOf(one.target)];
+    if (from === to || known[from]?.includes(to) !== false) return [];
+    return [say(one, `${from} must not know ${to}`)];
+  });
+}
+
 /** Imports of another part by a relative path, or of the own part by its alias. */
 export function badStyle(imports: readonly Import[]): string[] {
   return imports.flatMap((one) => {
