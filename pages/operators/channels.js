@@ -20,7 +20,9 @@ export function startChannels() {
 }
 
 export function drawChannels({ channels, isAlone }) {
-  const rows = channels.toSorted((a, b) => b.subscribers - a.subscribers || a.name.localeCompare(b.name));
+  const rows = channels.toSorted(
+    (a, b) => b.subscribers - a.subscribers || a.table.localeCompare(b.table, 'en', { numeric: true }),
+  );
   setText(byId('channels-count'), rows.length === 0 ? '' : String(rows.length));
   byId('channels-note').hidden = rows.length > 0;
   setText(byId('channels-note'), isAlone ? unknownWhileAlone : 'No client is subscribed at the moment.');

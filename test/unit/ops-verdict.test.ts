@@ -26,6 +26,7 @@ function picture(own: Partial<Picture> = {}): Picture {
     deafMs: 0,
     postgresSilentMs: 0,
     log: { leader: 'listener-1', waitingMs: 0, waiting: 0 },
+    stream: 'redis',
     problems: [],
     listeners: [{ node: 'listener-1', silentMs: 0 }],
     gateways: [gateway('gateway-1'), gateway('gateway-2')],
@@ -132,6 +133,12 @@ describe('the sentence', () => {
       { gateways: [gateway('gateway-1'), gateway('gateway-2', { readingMs: 5_000 })] },
       'wait',
       'gateway-2 reads the log in Postgres, because Redis does not answer or lacks changes',
+    ],
+    [
+      'a process without Redis reads the log',
+      { stream: 'memory', gateways: [gateway('plank', { readingMs: 5_000 })] },
+      'wait',
+      'plank reads the log in Postgres, because the stream in memory lacks changes',
     ],
     [
       'a gateway is gone',
@@ -252,6 +259,11 @@ describe('the advice', () => {
       /^listener-2 leads. Start listener-1 again, or look at its log.$/,
     ],
     ['Redis is down', { deafMs: 9_000 }, /^Bring Redis back.* Nothing is lost/],
+    [
+      'there is no Redis to look at',
+      { stream: 'memory', gateways: [stale('plank')] },
+      /^If it stays so, look at the log of the leading listener, at Postgres\.$/,
+    ],
     ['Postgres is down', postgresIsDown, /^Bring Postgres back/],
     [
       'a gateway is gone',

@@ -20,6 +20,8 @@ export interface Picture {
     /** how many changes wait */
     waiting: number;
   } | null;
+  /** where gateways read changes: Redis, or the memory of a process that is listener and gateway in one */
+  stream: 'redis' | 'memory';
   /** tables that are not captured as they should be, a sentence each */
   problems: readonly string[];
   listeners: readonly { node: string; silentMs: number }[];
@@ -88,6 +90,9 @@ const well = (how: string): Verdict => ({ level: 'good', text: `All is well: ${h
 const isFresh = ({ gateways }: Picture) =>
   gateways.some(({ silentMs, staleReason }) => silentMs === 0 && staleReason === null);
 
+/** What can keep changes from processes, to be looked at. */
+const servers = ({ stream }: Picture) => (stream === 'redis' ? ['Postgres', 'Redis'] : ['Postgres']);
+
 /** Changes arrive nowhere. At most one finding. */
 function wholly(picture: Picture): Finding[] {
   const { log, deafMs, postgresSilentMs, listeners } = picture;
@@ -101,7 +106,7 @@ function wholly(picture: Picture): Finding[] {
   }
   if (log && log.leader === null) {
     const there = listeners.filter(({ silentMs }) => silentMs === 0).map(({ node }) => node);
-    const look = 'what keeps a listener from reaching Postgres or Redis?';
+    const look = `what keeps a listener from reaching ${servers(picture).join(' or ')}?`;
     let todo = `Look at the log of ${listed(there)}: ${look}`;
     if (deafMs > 0) todo = `Look whether listeners are running, and at their logs: ${look}`;
     else if (there.length === 0) todo = 'Start a listener: none is running.';
@@ -132,20 +137,20 @@ function badly(picture: Picture): Finding[] {
     found.push({
       text: `${node} gets no changes: ${why ?? 'no reason given'}`,
       todo:
-        'Look at its log, and at its network to Redis and Postgres. ' +
+        `Look at its log, and at its network to ${listed(servers(picture))}. ` +
         'While others are well, drain it: they take its clients.',
     });
   }
   // a finding that changes arrive nowhere covers these
   const isCovered = wholly(picture).length > 0;
-  if (!isCovered) found.push(...stale(heard));
+  if (!isCovered) found.push(...stale(picture, heard));
   const missing = heard.filter(({ canaryLate, ready }) => canaryLate && ready).map(({ node }) => node);
   if (missing.length > 0 && found.length === 0 && !isCovered) {
     found.push({
       text: `Changes are late or do not reach ${missing.join(', ')}: a canary is missing`,
       todo:
         missing.length === heard.length
-          ? 'If it stays so, look at the log of the leading listener, at Postgres and at Redis.'
+          ? leaderTodo(picture)
           : `If it stays so, look at the log of ${listed(missing)}, and drain what is not well: others take its clients.`,
     });
   }
@@ -153,8 +158,11 @@ function badly(picture: Picture): Finding[] {
   return [...found, ...picture.problems.map((text) => ({ text, todo }))];
 }
 
+const leaderTodo = (picture: Picture) =>
+  `If it stays so, look at the log of the leading listener, at ${servers(picture).join(' and at ')}.`;
+
 /** Replicas with clients that may not get changes: a sentence for each reason. */
-function stale(heard: Picture['gateways']): Finding[] {
+function stale(picture: Picture, heard: Picture['gateways']): Finding[] {
   const nodes = new Map<string, string[]>();
   for (const { node, ready, draining, connections, staleReason } of heard) {
     if (staleReason === null || !(draining ? connections > 0 : ready)) continue;
@@ -166,7 +174,7 @@ function stale(heard: Picture['gateways']): Finding[] {
     text: `Changes may not reach ${listed(of)}: ${reason}`,
     todo:
       of.length === heard.length
-        ? 'If it stays so, look at the log of the leading listener, at Postgres and at Redis.'
+        ? leaderTodo(picture)
         : `If it stays so, look at the log of ${listed(of)}, and drain what is not well: others take its clients.`,
   }));
 }
@@ -209,11 +217,13 @@ function waiting(picture: Picture): Finding[] {
   const reading = gateways.filter(({ silentMs, readingMs }) => silentMs === 0 && readingMs >= readingLongMs);
   if (reading.length > 0 && deafMs === 0) {
     const who = listed(reading.map(({ node }) => node));
+    const isInRedis = picture.stream === 'redis';
+    const why = isInRedis ? 'Redis does not answer or lacks changes' : 'the stream in memory lacks changes';
     found.push({
-      text:
-        `${who} ${reading.length === 1 ? 'reads' : 'read'} the log in Postgres, ` +
-        'because Redis does not answer or lacks changes',
-      todo: 'Look at Redis: is it up, is its memory full? Nothing is lost meanwhile, but it costs Postgres more.',
+      text: `${who} ${reading.length === 1 ? 'reads' : 'read'} the log in Postgres, because ${why}`,
+      todo:
+        `${isInRedis ? 'Look at Redis: is it up, is its memory full? ' : ''}` +
+        'Nothing is lost meanwhile, but it costs Postgres more.',
     });
   }
   for (const { node, draining, connections, silentMs } of gateways) {

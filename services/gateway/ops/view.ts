@@ -213,6 +213,7 @@ export class OpsView {
         waitingMs: figures.waitingMs,
         waiting: figures.log.outboxDepth,
       },
+      stream: figures.streamKind,
       problems: figures.problems,
       listeners: all.filter(({ role }) => role === 'listener').map(({ node, silentMs }) => ({ node, silentMs })),
       gateways: gatewaysIn(all).map(({ node, instance, state, silentMs }) => {
