@@ -23,7 +23,7 @@ export function startEditor() {
   byId('cancel').addEventListener('click', close);
 }
 
-/** A form for rows of another table, or of none. */
+/** Shows the form for rows of another table; null: there is no table. */
 export function openEditor(given) {
   table = given;
   const fields = writableColumns();
@@ -39,7 +39,7 @@ export function editRow(row) {
     const input = inputOf(name);
     const value = row.row[name];
     input.value = value === null || value === undefined ? '' : valueText(value);
-    // what an input makes of a text (no line breaks) is no change of the user's
+    // an input drops line breaks, which must not count as a change of the user's
     input.dataset.before = input.value;
     input.placeholder = 'null';
   }
@@ -53,7 +53,7 @@ export function editRow(row) {
   first?.select();
 }
 
-/** The row was changed, by this page or by somebody else. */
+/** The row with this key was changed. */
 export function rowChanged(key) {
   if (edited?.key !== key || byId('save').disabled) return;
   showNote('Somebody changed this row meanwhile. Save replaces only what you changed.');
@@ -79,7 +79,7 @@ function fieldOf({ name, type, isJson }) {
   return element('label', { class: 'field' }, element('span', {}, name, ' ', element('small', {}, type)), input, error);
 }
 
-/** Back to a form that inserts. */
+/** Makes it a form that inserts. */
 function insertAgain() {
   edited = null;
   byId('form').reset();
@@ -127,7 +127,7 @@ function changedValues() {
   return values;
 }
 
-/** A text that should be JSON and is not is sent as a string: the server says what it expects. */
+/** A text that is not valid JSON is sent as a string: the server's answer says what it expects. */
 function asJson(text, isJson) {
   if (!isJson) return JSON.stringify(text);
   try {

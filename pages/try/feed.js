@@ -23,7 +23,7 @@ export function startFeed(draw) {
   });
 }
 
-/** `known`: the row before the change, where the page has it. A DELETE comes without its row. */
+/** `known`: the row before the change, if the page has it, as a DELETE comes without its row. */
 export function addChange(change, known) {
   count += 1;
   const { table, action, id, data, tx } = change;

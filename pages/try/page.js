@@ -19,7 +19,7 @@ const plank = createPlank({
   },
 });
 const followed = new Map(); // table → its subscription
-let noted = 0; // how many tables there were when a line in the feed said that they are too many
+let noticed = 0; // how many tables there were when the feed last said that they are too many
 const draw = oncePerFrame(() => {
   drawRows();
   drawFeed();
@@ -41,12 +41,12 @@ function follow(names) {
   }
   for (const name of wanted) if (!followed.has(name)) followed.set(name, subscribe(name));
   reviveRows();
-  if (names.length > maxFollowed && names.length !== noted) {
+  if (names.length > maxFollowed && names.length !== noticed) {
     addLine(
       `Changes of ${maxFollowed} of the ${names.length} tables are shown here, those of the picked one among them.`,
     );
   }
-  noted = names.length;
+  noticed = names.length;
 }
 
 function subscribe(name) {

@@ -8,7 +8,7 @@ import { editRow, openEditor, rowChanged, rowDeleted } from './editor.js';
 import { canHaveSamples, insertSamples } from './samples.js';
 import { write } from './write.js';
 
-/** rows that the page holds, and rows that it shows */
+/** how many rows the page holds, and how many of them it shows */
 const maxRows = 50_000;
 const maxShown = 1_000;
 /** characters of a value that are shown at once */
@@ -63,12 +63,12 @@ export function showRowsOf(given) {
   requestDrawing();
 }
 
-/** Opens the query again where it has ended because its table was detached: the table may be attached again. */
+/** Opens a query again that ended because its table was detached: the table may be attached again. */
 export function reviveRows() {
   if (query?.error?.code === 'UNKNOWN_TABLE') showRowsOf(table);
 }
 
-/** The row of a change before the change, where the page has it. */
+/** The row as it was before a change of it; undefined: the page does not have it. */
 export function rowOf(name, id) {
   return name === table?.name ? query?.rows.get(mapKeyOf(id)) : undefined;
 }
@@ -88,7 +88,7 @@ export function drawRows() {
   let next = byId('rows').firstElementChild;
   for (const key of keys) {
     const shown = rowElement(key, query.rows.get(key));
-    // it may have replaced the one that was next
+    // the new <tr> may have replaced the next one
     if (next && !next.isConnected) next = shown;
     if (shown === next) next = next.nextElementSibling;
     else byId('rows').insertBefore(shown, next);
@@ -109,7 +109,7 @@ function shownKeys() {
   return keys.slice(0, maxShown);
 }
 
-/** The <tr> of a row: the one that is shown already where the row is the same. The focus stays on the button that it was on. */
+/** The <tr> of a row: a new one only if the row has changed. The focus stays on the same button. */
 function rowElement(key, row) {
   const known = drawn.get(key);
   if (known && isSame(known.row, row)) return known.shown;
@@ -125,7 +125,7 @@ function rowElement(key, row) {
   return shown;
 }
 
-/** Rows that were read again are other objects, mostly with the same values. */
+/** Rows that were read again are other objects, most of them with the same values. */
 const isSame = (a, b) => a === b || jsonText(a) === jsonText(b);
 
 function makeRow(key, row) {
@@ -172,7 +172,7 @@ function mapKeyOf(id) {
   return jsonText(Object.fromEntries(Object.entries(id).sort(([a], [b]) => (a < b ? -1 : 1))));
 }
 
-/** The row's address behind `api/`. A key that has another meaning in a path gets a "=" before it. */
+/** The row's address after `api/`. A key that has another meaning in a path gets a "=" before it. */
 function addressOf(row, key) {
   const texts = keyColumns.length === 1 ? [key] : keyColumns.map((column) => valueText(row[column]));
   const segment = texts.map(encodeURIComponent).join(',');

@@ -2,7 +2,7 @@
 
 import { ask } from '../common/request.js';
 
-/** `place` is what follows `api/`; `values` are columns with JSON texts, so that no digit is lost. */
+/** `place`: the address after `api/`. `values`: JSON texts by column, so that no digit is lost. */
 export function write(method, place, values) {
   const members = Object.entries(values ?? {}).map(([name, text]) => `${JSON.stringify(name)}:${text}`);
   return ask(`api/${place}`, { method, ...(values ? { body: `{${members.join(',')}}` } : {}) });

@@ -1,8 +1,8 @@
-// The operators' console in a real browser, over two gateways and two listeners: it says at a glance what is wrong while a
-// listener is dead, Redis is down, a replica drains or a client reads nothing, and does what it is told to.
+// The operators' console in a real browser, over two gateways and two listeners: it shows at a glance what is wrong while a
+// listener is dead, Redis is down, a replica drains or a client reads nothing, and it drains and disconnects on request.
 
 import type { Browser, BrowserContext, Page } from 'playwright-core';
-import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
 import { Cluster, type ClusterNode } from '#deploy/local/cluster.ts';
 import { type LocalRedis, startRedis } from '#deploy/local/redis.ts';
@@ -48,7 +48,7 @@ afterAll(async () => {
   await database?.drop();
 });
 
-/** The page of a gateway, let in. */
+/** Opens the console of a gateway, with the token. */
 async function open(gateway: ClusterNode, viewport = { width: 1400, height: 1000 }): Promise<Page> {
   const context = await browser.newContext({ locale: 'en-GB', viewport });
   contexts.push(context);
@@ -56,7 +56,7 @@ async function open(gateway: ClusterNode, viewport = { width: 1400, height: 1000
   page.setDefaultTimeout(deadlineMs);
   page.on('pageerror', (error) => errors.push(error.message));
   page.on('console', (message) => {
-    // that the network failed is the line of the browser and of the SDK, and a wrong token is answered with 401
+    // the browser and the SDK log failed connections, and a wrong token gets 401
     const expected = /net::ERR_|WebSocket connection to|status of 4\d\d|plank: no connection/.test(message.text());
     if (message.type() === 'error' && !expected) errors.push(message.text());
   });
@@ -67,7 +67,6 @@ async function open(gateway: ClusterNode, viewport = { width: 1400, height: 1000
   return page;
 }
 
-/** Until it is as expected, on a busy machine too. */
 const poll = <T>(look: () => T | Promise<T>) => expect.poll(look);
 
 /** Waits for the sentence at the top. */
@@ -81,7 +80,7 @@ const isWell = (page: Page) => says(page, 'good', /All is well/);
 const rowOf = (page: Page, name: string) =>
   page.locator('tbody tr').filter({ has: page.getByRole('rowheader', { name, exact: true }) });
 
-it('asks for the token, and keeps who has none out', async () => {
+test('the console asks for the token, and keeps who has none out', async () => {
   const context = await browser.newContext();
   contexts.push(context);
   const page = await context.newPage();
@@ -101,7 +100,7 @@ it('asks for the token, and keeps who has none out', async () => {
   expect(await page.evaluate('document.cookie + JSON.stringify([localStorage, sessionStorage])')).toBe('[{},{}]');
 });
 
-it('shows every process, what it carries, and that all is well', async () => {
+test('the console shows every process, what it carries, and that all is well', async () => {
   sockets.push(...cluster.gateways.map(({ url }) => new WebSocket(`${url.replace('http', 'ws')}/ws`)));
   const page = await open(cluster.gateways[1]!);
   await isWell(page);
@@ -124,7 +123,7 @@ it('shows every process, what it carries, and that all is well', async () => {
   expect(await page.locator('.charts canvas').count()).toBe(3);
 });
 
-it('says so while the leading listener is dead, and that another leads', async () => {
+test('the sentence says so while the leading listener is dead, and that another leads', async () => {
   const page = await open(cluster.gateways[0]!);
   await isWell(page);
   const leading = await leader(cluster.listeners);
@@ -142,12 +141,27 @@ it('says so while the leading listener is dead, and that another leads', async (
   await isWell(page);
 });
 
-it('says so while Redis is down', async () => {
+test('the console leaves a dead gateway out of shares and counts', async () => {
+  sockets.push(...cluster.gateways.map(({ url }) => new WebSocket(`${url.replace('http', 'ws')}/ws`)));
+  const page = await open(cluster.gateways[0]!);
+  await poll(() => rowOf(page, 'gateway-1').locator('.share').innerText()).toBe('50 %');
+  await cluster.gateways[1]!.kill();
+  await poll(() => rowOf(page, 'gateway-2').locator('.pill').innerText()).toMatch(/^silent/);
+  await poll(() => page.locator('#gateways-count').innerText()).toBe('1, 1 silent');
+  await poll(() => page.locator('#fact-connections').innerText()).toBe('1');
+  expect(await rowOf(page, 'gateway-1').locator('.share').innerText()).toBe('100 %');
+  expect(await rowOf(page, 'gateway-2').locator('.share').innerText()).toBe('–');
+  expect(await rowOf(page, 'gateway-2').locator('td').nth(1).innerText()).toBe('–');
+  await cluster.gateways[1]!.start();
+  await isWell(page);
+});
+
+test('the sentence says so while Redis is down', async () => {
   const page = await open(cluster.gateways[0]!);
   await isWell(page);
   await redis.kill();
   await says(page, 'wait', /Redis does not answer: changes come from the log in Postgres/);
-  // of the other gateway and of the listeners, nothing is claimed, and nothing can be wished
+  // nothing is claimed about the other gateway and the listeners, and no action can reach them
   await poll(() => page.locator('#status-also').innerText()).toContain('gateway-1 cannot hear the others');
   await poll(() => page.locator('#channels-note').innerText()).toBe('Not known while Redis does not answer.');
   await poll(() => rowOf(page, 'gateway-1').locator('.share').innerText()).toBe('–');
@@ -156,7 +170,7 @@ it('says so while Redis is down', async () => {
   await isWell(page);
 });
 
-it('shows names, keys and rows as text, whatever is in them', async () => {
+test('the console shows names, keys and rows as text, whatever is in them', async () => {
   const markup = '"><img src=x onerror=alert(1)>';
   const table = `"${markup.replace('"', '""')}"`;
   await admin(database.url, `create table ${table} (id text primary key); select plank.attach('${table}')`);
@@ -175,7 +189,7 @@ it('shows names, keys and rows as text, whatever is in them', async () => {
   await admin(database.url, `drop table ${table}`);
 });
 
-it('follows changes with a filter, and explains one of them', async () => {
+test('the console follows changes with a filter, and explains one of them', async () => {
   const page = await open(cluster.gateways[0]!);
   await page.locator('#tail-table option[value="items"]').waitFor({ state: 'attached' });
   await page.locator('#tail-table').selectOption('items');
@@ -212,7 +226,7 @@ it('follows changes with a filter, and explains one of them', async () => {
   await page.getByRole('button', { name: 'Follow' }).waitFor();
 });
 
-it('drains a gateway and takes it back, by the keyboard', async () => {
+test('the console drains a gateway and takes it back, by the keyboard', async () => {
   const page = await open(cluster.gateways[0]!);
   await isWell(page);
   const button = rowOf(page, 'gateway-2').getByRole('button');
@@ -224,7 +238,7 @@ it('drains a gateway and takes it back, by the keyboard', async () => {
   await says(page, 'wait', /gateway-2 is drained and accepts no clients/);
   await poll(() => rowOf(page, 'gateway-2').locator('.pill').innerText()).toBe('drained');
   await poll(() => button.innerText()).toBe('Undrain');
-  // the other is the last one now: asked whether one is sure, one is told so
+  // the other one is the last now, and the question whether one is sure says so
   const last = rowOf(page, 'gateway-1').getByRole('button');
   const { y } = (await last.boundingBox())!;
   await last.focus();
@@ -238,7 +252,7 @@ it('drains a gateway and takes it back, by the keyboard', async () => {
   await isWell(page);
 });
 
-it('names a client that reads nothing, and ends it', async () => {
+test('the console names a client that reads nothing, and ends it', async () => {
   const page = await open(cluster.gateways[1]!);
   const client = new WebSocket(`${cluster.gateways[0]!.url.replace('http', 'ws')}/ws`);
   sockets.push(client);
@@ -257,7 +271,7 @@ it('names a client that reads nothing, and ends it', async () => {
   expect(await closed).toBeGreaterThan(0);
 });
 
-it('fits a phone, where its tables stay tables', async () => {
+test('the console fits a phone, where its tables stay tables', async () => {
   const page = await open(cluster.gateways[0]!, { width: 390, height: 844 });
   await page.locator('#listeners tbody tr').nth(1).waitFor();
   expect(await page.evaluate('document.documentElement.scrollWidth')).toBe(390);
@@ -267,7 +281,7 @@ it('fits a phone, where its tables stay tables', async () => {
   expect((await page.locator('#status').boundingBox())!.y).toBeLessThan(100);
 });
 
-it('says so when the gateway that serves it hangs, or is gone, and goes on when it is back', async () => {
+test('the sentence says so when the gateway that serves it hangs, or is gone, and goes on when it is back', async () => {
   const page = await open(cluster.gateways[0]!);
   await isWell(page);
   // its connections stay open

@@ -2,7 +2,7 @@
 // evaluated, and the probes of the Kubernetes manifests are answered.
 
 import { join } from 'node:path';
-import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { Cluster } from '#deploy/local/cluster.ts';
 import { type LocalPrometheus, startPrometheus } from '#deploy/local/prometheus.ts';
 import { expressions, readDashboard } from '../support/deploy/dashboard.ts';
@@ -51,7 +51,7 @@ beforeEach(() => tellOnFailure(nodes));
 
 afterAll(() => stack.disposeAsync());
 
-it('counts at each replica the clients that are connected there', async () => {
+test('Prometheus counts at each replica the clients that are connected there', async () => {
   const counts = async () =>
     Object.fromEntries(
       (await query('sum by (node) (plank_connections)')).map(({ metric, value }) => [metric.node, Number(value[1])]),
@@ -60,8 +60,8 @@ it('counts at each replica the clients that are connected there', async () => {
   expect(await counts()).toEqual({ 'gateway-1': 30, 'gateway-2': 10 });
 });
 
-it('has data for every chart of the dashboard', async () => {
-  // of what has not happened here: nobody left, came back, was told to begin anew; no alert is on its way
+test('the dashboard has data for every chart', async () => {
+  // nothing of the kind has happened here: no client left, came back or had to start over, and no alert is on its way
   const mayBeSilent = ['Alerts', 'Closed, by code', 'Resumes, by result', 'Resyncs, by reason', 'A new lead'];
   let silent: string[] = [];
   const looked = async () => {
@@ -78,7 +78,7 @@ it('has data for every chart of the dashboard', async () => {
   expect(silent).toEqual([]);
 });
 
-it('evaluates every rule, and wakes nobody while all is well', async () => {
+test('Prometheus evaluates every rule, and no alert fires while all is well', async () => {
   const written: object[] = readYaml(join(root, 'deploy/prometheus-rules.yml')).groups.flatMap(
     ({ rules }: { rules: object[] }) => rules,
   );
@@ -91,7 +91,7 @@ it('evaluates every rule, and wakes nobody while all is well', async () => {
   expect((await alerts()).filter(({ state }) => state === 'firing')).toEqual([]);
 });
 
-it('answers the probes of the Kubernetes manifests', async () => {
+test('the processes answer the probes of the Kubernetes manifests', async () => {
   const deployments = readResources(join(root, 'deploy/kubernetes/base')).filter(({ kind }) => kind === 'Deployment');
   expect(deployments).toHaveLength(2);
   for (const { spec } of deployments) {
@@ -104,7 +104,7 @@ it('answers the probes of the Kubernetes manifests', async () => {
   }
 });
 
-it('notices that no listener leads', async () => {
+test('alerts are on their way when no listener leads', async () => {
   const leading = await leader(cluster.listeners);
   // the standby first, so that nobody takes over
   for (const node of cluster.listeners) if (node !== leading) await node.kill();
@@ -130,7 +130,7 @@ async function write(): Promise<void> {
   for (const answer of answers) expect(answer.status).toBe(201);
 }
 
-/** Throws where Prometheus cannot evaluate it. */
+/** Throws if Prometheus cannot evaluate the expression. */
 async function query(expression: string): Promise<Sample[]> {
   return (await ask<{ result: Sample[] }>(`query?query=${encodeURIComponent(expression)}`)).result;
 }

@@ -2,7 +2,7 @@
 // serves it, and the death of a gateway costs a moment and nothing else.
 
 import type { Browser, BrowserContext, Page } from 'playwright-core';
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { Cluster, type ClusterNode } from '#deploy/local/cluster.ts';
 import { type LocalRedis, startRedis } from '#deploy/local/redis.ts';
 import { admin } from '../support/servers/admin.ts';
@@ -30,7 +30,7 @@ afterAll(async () => {
   await database?.drop();
 });
 
-/** One window, and what a test asks it. */
+/** One window of the page. */
 class Window {
   readonly page: Page;
   readonly errors: string[] = [];
@@ -40,7 +40,7 @@ class Window {
     page.setDefaultTimeout(deadlineMs);
     page.on('pageerror', (error) => this.errors.push(error.message));
     page.on('console', (message) => {
-      // that the network failed is the browser's own line, and where a gateway is killed, it is meant to
+      // the browser itself logs failed connections, which are expected where a test kills a gateway
       const expected = /net::ERR_|WebSocket connection to|status of 4\d\d/.test(message.text());
       if (message.type() === 'error' && !expected) this.errors.push(message.text());
     });
@@ -57,7 +57,7 @@ class Window {
     return this.page.locator('#state-text').innerText();
   }
 
-  /** Live, and its list is read. */
+  /** Waits until the page is live and has read the rows. */
   async isLive(): Promise<void> {
     await this.page.locator('#state[data-state="live"]').waitFor();
     await until(
@@ -135,7 +135,7 @@ describe('two windows on two gateways', () => {
     return () => expect([...one.errors, ...other.errors]).toEqual([]);
   });
 
-  it('shows in the other window what one creates, edits and deletes', async () => {
+  test('each window shows what the other one creates, edits and deletes', async () => {
     await one.add('Tea', '4.5');
     await one.shows(['1 Tea 4.5']);
     await other.shows(['1 Tea 4.5']);
@@ -162,7 +162,7 @@ describe('two windows on two gateways', () => {
     }
   });
 
-  it('shows rows that SQL writes, in order, and the end of all of them', async () => {
+  test('the page shows rows that SQL writes, in order, and the end of all of them', async () => {
     await admin(
       database.url,
       `insert into items (name, value) select 'from SQL ' || n, n from generate_series(1, 3) n`,
@@ -185,7 +185,7 @@ describe('two windows on two gateways', () => {
     expect((await one.feed())[0]).toBe('TRUNCATE items');
   });
 
-  it('holds the feed back while it is paused, and the rows not', async () => {
+  test('the page holds the feed back while it is paused, and the rows not', async () => {
     await one.page.click('#pause');
     await admin(database.url, `insert into items (name) values ('unseen')`);
     await one.shows(['1 unseen –']);
@@ -196,7 +196,7 @@ describe('two windows on two gateways', () => {
     expect(await one.page.locator('#pause').innerText()).toBe('Pause');
   });
 
-  it('shows a problem beside the input that it is about', async () => {
+  test('the page shows a problem beside the input that it is about', async () => {
     const nameError = one.page.locator('[data-error="name"]');
     const valueError = one.page.locator('[data-error="value"]');
     await one.add('', '1');
@@ -222,7 +222,7 @@ describe('two windows on two gateways', () => {
     expect(await one.page.locator('#save').innerText()).toBe('Insert');
   });
 
-  it('warns the one who edits that somebody else changed or deleted the row', async () => {
+  test('the page warns the one who edits that somebody else changed or deleted the row', async () => {
     await admin(database.url, `insert into items (name, value) values ('Tea', 1)`);
     await one.edit(1);
     await one.field('name').fill('Mine');
@@ -238,7 +238,7 @@ describe('two windows on two gateways', () => {
     await one.shows([]);
   });
 
-  it('inserts sample rows into the empty sample table on one click', async () => {
+  test('the page inserts sample rows into the empty sample table on one click', async () => {
     await one.page.getByRole('button', { name: 'Insert sample rows' }).click();
     for (const window of [one, other]) {
       await expect.poll(() => window.rows().then((rows) => rows.length)).toBe(5);
@@ -247,7 +247,7 @@ describe('two windows on two gateways', () => {
     }
   });
 
-  it('names the gateway that serves each window, as that gateway counts it', async () => {
+  test('the page names the gateway that serves each window, as that gateway counts it', async () => {
     const windows = [one, other, ...(await Promise.all([1, 2, 3].map(() => Window.open(context))))];
     const shown = await Promise.all(windows.map((window) => window.node()));
     for (const gateway of cluster.gateways) {
@@ -257,7 +257,7 @@ describe('two windows on two gateways', () => {
     expect(new Set(shown)).toEqual(new Set(['gateway-1', 'gateway-2']));
   });
 
-  it('comes back on the other gateway when its own is killed, with nothing missing', async () => {
+  test('the page comes back on the other gateway when its own is killed, with nothing missing', async () => {
     await admin(database.url, `insert into items (name) select 'before ' || n from generate_series(1, 3) n`);
     const name = await one.node();
     const serving = gatewayNamed(name);
@@ -280,7 +280,7 @@ describe('two windows on two gateways', () => {
     await serving.start();
   });
 
-  it('stays away where the server says that coming back is of no use', async () => {
+  test('the page stays away where the server says that coming back is of no use', async () => {
     await context.addInitScript(() => {
       const sockets: WebSocket[] = [];
       Object.assign(globalThis, {
@@ -329,7 +329,7 @@ describe('tables of an application', () => {
     return () => context.close();
   });
 
-  it('are picked by name, with their own columns and keys', async () => {
+  test('tables are picked by name, with their own columns and keys', async () => {
     const window = await Window.open(context);
     const { page } = window;
     await expect.poll(() => page.locator('#table option').allInnerTexts()).toEqual(['lines', 'odd name']);
@@ -356,7 +356,7 @@ describe('tables of an application', () => {
     expect(window.errors).toEqual([]);
   });
 
-  it('show long values whole on request, and large integers with all digits', async () => {
+  test('rows show long values whole on request, and large integers with all digits', async () => {
     const window = await Window.open(context, '?table=odd+name');
     const { page } = window;
     const row = window.row('9007199254740993');
@@ -373,7 +373,7 @@ describe('tables of an application', () => {
     expect(window.errors).toEqual([]);
   });
 
-  it('are offered while they are attached', async () => {
+  test('tables are offered while they are attached', async () => {
     const window = await Window.open(context, '?table=odd+name');
     await admin(database.url, `select plank.detach('"odd name"')`);
     await expect.poll(() => window.page.locator('#table').inputValue()).toBe('lines');
@@ -387,7 +387,7 @@ describe('tables of an application', () => {
     expect(window.errors).toEqual([]);
   });
 
-  it('and their changes are both in sight on a phone', async () => {
+  test('rows and changes are both in sight on a phone', async () => {
     await context.close();
     context = await browser.newContext({ viewport: { width: 390, height: 844 } });
     const window = await Window.open(context, '?table=odd+name');
