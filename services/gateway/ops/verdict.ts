@@ -218,12 +218,11 @@ function waiting(picture: Picture): Finding[] {
   if (reading.length > 0 && deafMs === 0) {
     const who = listed(reading.map(({ node }) => node));
     const isInRedis = picture.stream === 'redis';
+    const look = isInRedis ? 'Look at Redis: is it up, is its memory full? ' : '';
     const why = isInRedis ? 'Redis does not answer or lacks changes' : 'the stream in memory lacks changes';
     found.push({
       text: `${who} ${reading.length === 1 ? 'reads' : 'read'} the log in Postgres, because ${why}`,
-      todo:
-        `${isInRedis ? 'Look at Redis: is it up, is its memory full? ' : ''}` +
-        'Nothing is lost meanwhile, but it costs Postgres more.',
+      todo: `${look}Nothing is lost meanwhile, but it costs Postgres more.`,
     });
   }
   for (const { node, draining, connections, silentMs } of gateways) {
