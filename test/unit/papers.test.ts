@@ -1,5 +1,5 @@
 // The papers point at things that exist: every link leads to a file and a heading, every file that CONTRIBUTING.md sends to is there,
-// every invariant of ARCHITECTURE.md names tests by their titles, and code cites sections of PROTOCOL.md that it has.
+// ARCHITECTURE.md names functions that exist and tests by their titles, and code cites sections of PROTOCOL.md that it has.
 
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -61,6 +61,20 @@ describe('invariants', () => {
     });
     expect(missing).toEqual([]);
   });
+});
+
+test('functions and classes that ARCHITECTURE.md names are there', () => {
+  const sources = ['services', 'shared', 'client'].flatMap((folder) => filesOf(folder, '.ts')).map(read);
+  const sql = filesOf('shared/sql', '.sql').map(read).join('\n');
+  const isThere = (name: string) => {
+    if (name.startsWith('plank.')) return new RegExp(`create (function|table|view) ${name}\\b`).test(sql);
+    const [owner, method] = /^([A-Z]\w+)\.(\w+)$/.exec(name)?.slice(1) ?? [];
+    if (owner === undefined) return sources.some((source) => source.includes(`${name}(`));
+    return sources.some((source) => source.includes(`class ${owner} `) && source.includes(`${method}(`));
+  };
+  const named = [...read('ARCHITECTURE.md').matchAll(/`(plank\.[a-z_]+|[A-Z]\w+\.[a-z]\w+|#[a-z]\w+)`/g)];
+  expect(named.length).toBeGreaterThan(15);
+  expect(named.map(([, name]) => name!).filter((name) => !isThere(name))).toEqual([]);
 });
 
 test('sections of PROTOCOL.md that code cites are there', () => {
