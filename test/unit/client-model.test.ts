@@ -19,4 +19,4 @@ test('subscriptions have the rows of the log, miss no change and get none twice,
     { numRuns: 2_000 },
   );
   for (const kind of ['snapshot', 'change', 'position', 'resync']) expect(seen[kind]).toBeGreaterThan(1_000);
-});
+}, 30_000);
