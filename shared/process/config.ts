@@ -97,7 +97,9 @@ export const gatewaySchema = z.object({
     .describe('Unsent bytes at which a gateway stops pushing to a slow client, which then catches up at its own pace'),
   RING_BYTES: bytes
     .default(64 * 1024 ** 2)
-    .describe('How much of the recent log a gateway keeps in memory for clients that catch up, in bytes'),
+    .describe(
+      'How much of the recent log a gateway keeps in memory for clients that catch up, in bytes; pages of history that slow clients hold may take as much again',
+    ),
   PING_INTERVAL_MS: ms()
     .default(25_000)
     .describe('How often a silent client is pinged, in ms; a client that misses a ping is disconnected'),

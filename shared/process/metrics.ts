@@ -307,6 +307,11 @@ export function gatewayMetrics(registry: Registry) {
       help: 'Memory of the recent log and its frames, limited by RING_BYTES: whole buffers and the objects around them',
       registers,
     }),
+    heldBytes: new ScrapeGauge({
+      name: 'plank_history_held_bytes',
+      help: 'Memory of pages of history that slow clients have not read yet, limited by RING_BYTES',
+      registers,
+    }),
     canarySeconds: new Histogram({
       name: 'plank_canary_seconds',
       help: "From the commit of a canary, by Postgres' clock, until this replica would have written it to sockets, by its own clock; skew between the two clocks shifts it, a negative value counts as 0",

@@ -113,6 +113,34 @@ describe('a client that reads nothing', () => {
     for (const client of [slow, ...others]) client.stop();
   });
 
+  test('many clients that read nothing hold history within the bound, then get every change in order', async () => {
+    const { epoch, newest } = (await admin(databaseUrl, 'select epoch, newest from plank.extent()'))[0]!;
+    await writeBig(300);
+    // each begins at another place, so that no page of history is shared
+    const first = Number(newest);
+    const slow = await Promise.all(
+      Array.from({ length: 24 }, async (_, i) => {
+        const client = await TestClient.connect({ url, since: `e${epoch}.${first + i}`, tables: 'big' });
+        client.pause();
+        return { client, from: lastId - 300 + 1 + i };
+      }),
+    );
+    await until(
+      'every client is slow',
+      async () => (await metric(gateway, 'plank_slow_clients')) === slow.length,
+      15_000,
+    );
+    const held = await metric(gateway, 'plank_history_held_bytes');
+    console.log(`${slow.length} clients hold ${(held / megabyte).toFixed(1)} MB of history`);
+    expect(held).toBeGreaterThan(ringBytes / 2);
+    expect(held).toBeLessThanOrEqual(ringBytes);
+    for (const { client } of slow) client.resume();
+    await until('all have caught up', () => slow.every(({ client }) => client.rows.has(`big/${lastId}`)), 30_000);
+    for (const { client, from } of slow) expectRows(client, 'big', from, lastId);
+    expect(await metric(gateway, 'plank_history_held_bytes')).toBe(0);
+    for (const { client } of slow) client.stop();
+  });
+
   test('a client that reads little by little catches up', async () => {
     const from = lastId + 1;
     const client = await TestClient.connect({ url, tables: 'big' });

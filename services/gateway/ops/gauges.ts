@@ -24,8 +24,18 @@ interface GaugesOptions {
 }
 
 export function showGauges({ metrics, hub, catalog, clients, headSeq, isReady, isFresh }: GaugesOptions): void {
-  const { ready, fresh, connections, connectionsLimit, subscriptions, channels, behind, bufferedBytes, slowClients } =
-    metrics;
+  const {
+    ready,
+    fresh,
+    connections,
+    connectionsLimit,
+    subscriptions,
+    channels,
+    behind,
+    heldBytes,
+    bufferedBytes,
+    slowClients,
+  } = metrics;
   connectionsLimit.set(clients.max);
   ready.onScrape(() => ready.set(isReady() ? 1 : 0));
   fresh.onScrape(() => fresh.set(isFresh() ? 1 : 0));
@@ -54,6 +64,7 @@ export function showGauges({ metrics, hub, catalog, clients, headSeq, isReady, i
     if (head === null) behind.remove();
     else behind.set(Math.max(0, head - hub.seq));
   });
+  heldBytes.onScrape(() => heldBytes.set(hub.heldBytes));
   bufferedBytes.onScrape(() => bufferedBytes.set(clients.survey(0).queuedBytes));
   slowClients.onScrape(() => slowClients.set(clients.survey(0).slow));
 }

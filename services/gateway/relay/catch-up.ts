@@ -185,12 +185,13 @@ export class CatchUp {
         if (later !== undefined && this.#isWanted) cursor.seq = later;
       }
     }
-    for (const batch of batches) {
+    for (const [i, batch] of batches.entries()) {
       if (!this.#isWanted) return null;
       if (batch.lastSeq <= cursor.seq) continue;
       const interruption = this.#send(present.readable(batch));
       if (interruption) return interruption;
-      await outlet.drained();
+      if (outlet.queuedBytes === 0) continue;
+      if (!(await present.heldPages.until(() => outlet.drained(), batches.slice(i + 1)))) break;
     }
     if (cursor.seq !== seq) {
       this.#backoff.reset();

@@ -62,6 +62,11 @@ export class Hub {
     return this.#present.seq;
   }
 
+  /** of pages of history that slow clients have not read yet */
+  get heldBytes(): number {
+    return this.#present.heldPages.bytes;
+  }
+
   /** A cursor on a channel of this hub. It sends nothing until its `catchUp` or `goLive`. */
   follow(channel: Channel<Cursor>, outlet: Outlet, owner: CursorOwner): Cursor {
     return new Cursor(channel, outlet, owner, this.#cursorDeps);

@@ -7,6 +7,7 @@ import type { Batch } from '#shared/log/batch.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import { Ring } from '../channels/ring.ts';
 import { readable } from './former-images.ts';
+import { HeldPages } from './held-pages.ts';
 import type { History } from './history.ts';
 
 export class Present {
@@ -14,6 +15,8 @@ export class Present {
   seq = 0;
   readonly ring: Ring;
   readonly history: History;
+  /** as much as the ring may keep */
+  readonly heldPages: HeldPages;
   readonly #catalog: Catalog;
   /** cursors that wait for the next batch */
   readonly #waits = new Set<() => void>();
@@ -22,6 +25,7 @@ export class Present {
     this.#catalog = catalog;
     this.history = history;
     this.ring = new Ring(ringBytes);
+    this.heldPages = new HeldPages(ringBytes);
   }
 
   /**
