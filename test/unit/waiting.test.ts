@@ -2,7 +2,7 @@
 
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { Backoff, Bell, once, sleep, withDeadlineOr } from '#shared/waiting.ts';
+import { Backoff, Bell, every, once, sleep, withDeadlineOr } from '#shared/waiting.ts';
 
 const never = new AbortController().signal;
 
@@ -156,6 +156,47 @@ describe('sleep', () => {
     await sleeping;
     expect(listeners).toBe(0);
     await sleep(60_000, signal);
+  });
+});
+
+describe('every', () => {
+  test('every() runs again after an error, pauses as long as a run says, and ends with its signal', async () => {
+    const abort = new AbortController();
+    const errors: string[] = [];
+    let runs = 0;
+    const began = performance.now();
+    await every(
+      // longer than the test may take: each run and each error below ask for another pause
+      60_000,
+      abort.signal,
+      async () => {
+        runs++;
+        if (runs === 2) throw new Error('the second run fails');
+        if (runs === 4) abort.abort();
+        return 5;
+      },
+      (error) => {
+        errors.push(error.message);
+        return 5;
+      },
+    );
+    expect([runs, errors]).toEqual([4, ['the second run fails']]);
+    expect(performance.now() - began).toBeGreaterThanOrEqual(10);
+  });
+
+  test('every() reports no error of a run that its signal ended', async () => {
+    const abort = new AbortController();
+    const errors: Error[] = [];
+    await every(
+      60_000,
+      abort.signal,
+      async () => {
+        abort.abort();
+        throw new Error('ended');
+      },
+      (error) => void errors.push(error),
+    );
+    expect(errors).toEqual([]);
   });
 });
 
