@@ -5,7 +5,7 @@ import type { Registry } from 'prom-client';
 import { close, listen } from '#shared/process/listen.ts';
 import { once } from '#shared/waiting.ts';
 
-interface OpsOptions {
+interface HttpOptions {
   host: string;
   port: number;
   registry: Registry;
@@ -13,12 +13,12 @@ interface OpsOptions {
   health: () => { ready: boolean; [field: string]: unknown };
 }
 
-export class OpsServer {
-  readonly #options: OpsOptions;
+export class HttpServer {
+  readonly #options: HttpOptions;
   readonly #server: Server;
   #also: TcpServer[] = [];
 
-  constructor(options: OpsOptions) {
+  constructor(options: HttpOptions) {
     this.#options = options;
     this.#server = createServer((request, response) => void this.#answer(request, response));
     this.#server.headersTimeout = 5_000;

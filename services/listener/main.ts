@@ -9,7 +9,7 @@ import { runService } from '#shared/process/lifecycle.ts';
 import { createLog } from '#shared/process/logger.ts';
 import { createRegistry, listenerMetrics } from '#shared/process/metrics.ts';
 import { requireNoEviction } from '#shared/redis.ts';
-import { OpsServer } from './http.ts';
+import { HttpServer } from './http.ts';
 import { Listener } from './listener.ts';
 
 await runService(
@@ -34,15 +34,15 @@ await runService(
     stack.defer(() => bus.stop());
     const listener = new Listener({ config, publisher, bus, log, metrics });
     stack.defer(() => listener.stop());
-    const ops = new OpsServer({
+    const server = new HttpServer({
       host: config.HOST,
       port: config.LISTENER_PORT,
       registry: metrics.registry,
       health: () => listener.health(),
     });
-    stack.defer(() => ops.stop());
-    await ops.start();
+    stack.defer(() => server.stop());
+    await server.start();
     await listener.start();
-    log.info({ port: ops.port }, 'listener ready');
+    log.info({ port: server.port }, 'listener ready');
   },
 );

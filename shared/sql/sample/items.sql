@@ -1,4 +1,5 @@
--- The table of the quick start. shared/postgres/sample.ts applies it, at most once, and only where nothing else is called items.
+-- The table of the quick start. shared/postgres/sample.ts runs this once, and only if nothing else has the name
+-- "items".
 
 create table if not exists public.items (
   id         bigint generated always as identity primary key,
@@ -14,6 +15,7 @@ begin
   return new;
 end $$;
 
-create or replace trigger items_touch_updated_at before update on public.items for each row execute function plank.touch_updated_at();
+create or replace trigger items_touch_updated_at before update on public.items
+  for each row execute function plank.touch_updated_at();
 
 select plank.attach('public.items', read_only => '{created_at,updated_at}');

@@ -5,7 +5,7 @@ import { type AddressInfo, connect, createServer as createTcpServer } from 'node
 import { networkInterfaces } from 'node:os';
 import { afterEach, describe, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
-import { OpsServer } from '#listener/http.ts';
+import { HttpServer } from '#listener/http.ts';
 import { gatewaySchema, listenerSchema, readConfig } from '#shared/process/config.ts';
 import { close, listen } from '#shared/process/listen.ts';
 import { createRegistry } from '#shared/process/metrics.ts';
@@ -108,7 +108,7 @@ describe('without a setting', () => {
     const env = { DATABASE_URL: 'postgres://h/d' };
     const { HOST: host } = readConfig(listenerSchema, env);
     expect(readConfig(gatewaySchema, env).OPS_HOST).toBe(host);
-    const ops = new OpsServer({ host, port: 0, registry: createRegistry('test'), health: () => ({ ready: true }) });
+    const ops = new HttpServer({ host, port: 0, registry: createRegistry('test'), health: () => ({ ready: true }) });
     await ops.start();
     stack.push(() => ops.stop());
     const { port } = ops;
