@@ -109,7 +109,8 @@ async function* examineLog(client: Client, limits: Limits): AsyncGenerator<Findi
     if (!drains) log = await lookAtLog(client);
   }
   const { waiting, waitsMs, oldestMs, bytes } = log;
-  const wait = `${waiting >= 100_000 ? 'more than 100,000' : waiting} changes wait to be drained, the oldest for ${span(waitsMs)}`;
+  const count = waiting >= 100_000 ? 'more than 100,000' : waiting;
+  const wait = `${count} ${waiting === 1 ? 'change waits' : 'changes wait'} to be drained, the oldest for ${span(waitsMs)}`;
   if (waiting === 0 || waitsMs <= waitsTooLongMs) yield ok('no change waits to be drained');
   else if (drains)
     yield note(`${wait}: a drain is at work`, 'so many changes take time; run the doctor again when it is done');

@@ -214,7 +214,7 @@ describe('the doctor on a broken database', () => {
       expect(troubles(await doctor())).toContainEqual(expect.stringMatching(/^fault: no listener leads/));
       await until(
         'the doctor reports the waiting change',
-        async () => troubles(await doctor()).some((says) => says.startsWith('fault: 1 changes wait to be drained')),
+        async () => troubles(await doctor()).some((says) => says.startsWith('fault: 1 change waits to be drained')),
         20_000,
       );
     } finally {
