@@ -82,6 +82,11 @@ export function gatewayStateOf({ role, state }: NodeStatus): GatewayState | null
   return role === 'gateway' ? (gatewayState.safeParse(state).data ?? null) : null;
 }
 
+/** What a listener reports; null for a gateway, and for a listener of another version. */
+export function listenerStateOf({ role, state }: NodeStatus): ListenerState | null {
+  return role === 'listener' ? (listenerState.safeParse(state).data ?? null) : null;
+}
+
 /** The gateways among these processes, with what they report. */
 export function gatewaysIn<N extends NodeStatus>(nodes: readonly N[]): (N & { state: GatewayState })[] {
   return nodes.flatMap((node) => {
@@ -93,7 +98,7 @@ export function gatewaysIn<N extends NodeStatus>(nodes: readonly N[]): (N & { st
 /** The leading listener among these processes; null if none is heard. */
 export function leaderIn(nodes: readonly NodeStatus[]): (NodeStatus & { state: ListenerState }) | null {
   for (const node of nodes) {
-    const state = node.role === 'listener' ? listenerState.safeParse(node.state).data : undefined;
+    const state = listenerStateOf(node);
     if (state?.state === 'leading') return { ...node, state };
   }
   return null;

@@ -119,8 +119,8 @@ export const tooMany = (seconds: number): string =>
  * could forge it.
  */
 function addressOf(request: IncomingMessage): string {
-  const peer = (request.socket.remoteAddress ?? '').replace(/^::ffff:/, '');
-  return (near.check(peer, isIPv6(peer) ? 'ipv6' : 'ipv4') ? forwardedFor(request) : null) ?? peer;
+  const remote = (request.socket.remoteAddress ?? '').replace(/^::ffff:/, '');
+  return (near.check(remote, isIPv6(remote) ? 'ipv6' : 'ipv4') ? forwardedFor(request) : null) ?? remote;
 }
 
 const near = new BlockList();

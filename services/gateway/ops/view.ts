@@ -4,7 +4,7 @@
  * one JSON object a second, and summed up in one sentence (verdict.ts).
  */
 import { z } from 'zod';
-import { gatewayStateOf, gatewaysIn } from '#shared/bus/node-state.ts';
+import { gatewayStateOf, gatewaysIn, listenerStateOf } from '#shared/bus/node-state.ts';
 import type { NodeStatus, Roster } from '#shared/bus/roster.ts';
 import type { Row } from '#shared/wire.ts';
 import type { Catalog } from '../catalog/catalog.ts';
@@ -248,7 +248,10 @@ export class OpsView {
     return this.#processes().map((process) => {
       const { instance, node, role, version, startedAt, state, silentMs } = process;
       const common = { instance, node, role, version, startedAt, silentSeconds: Math.floor(silentMs / 1_000) };
-      if (role === 'listener') return { ...common, state: state['state'], term: state['term'] };
+      if (role === 'listener') {
+        const { state: doing, term } = listenerStateOf(process) ?? {};
+        return { ...common, state: doing, term };
+      }
       // the clients in its last report are elsewhere by now
       if (silentMs > 0) return { ...common, share: null };
       const { eventsPerSecond = 0, deliveriesPerSecond = 0 } = this.#paces.get(instance) ?? {};
