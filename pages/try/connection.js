@@ -20,6 +20,11 @@ export function startConnection(plank) {
   setInterval(drawUptime, 1000);
 }
 
+/** There is nothing to subscribe to, and the SDK connects with the first subscription. */
+export function showIdle() {
+  if (liveSince === undefined && !wasLost) setState('idle', 'Not connected: no table is attached');
+}
+
 function setState(state, text) {
   byId('state').dataset.state = state;
   byId('state-text').textContent = text;

@@ -3,7 +3,7 @@
 
 import { oncePerFrame } from '../common/dom.js';
 import { createPlank } from '../plank.js';
-import { startConnection } from './connection.js';
+import { showIdle, startConnection } from './connection.js';
 import { startEditor } from './editor.js';
 import { addChange, addLine, drawFeed, startFeed } from './feed.js';
 import { drawRows, reviveRows, rowOf, showRowsOf, startRows } from './rows.js';
@@ -41,6 +41,7 @@ function follow(names) {
   }
   for (const name of wanted) if (!followed.has(name)) followed.set(name, subscribe(name));
   reviveRows();
+  if (names.length === 0) showIdle();
   if (names.length > maxFollowed && names.length !== noticed) {
     addLine(
       `Changes of ${maxFollowed} of the ${names.length} tables are shown here, those of the picked one among them.`,

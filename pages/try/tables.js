@@ -39,7 +39,7 @@ function take(answer) {
     tables = answer;
     byId('table').replaceChildren(...tables.map(({ name }) => element('option', { value: name }, name)));
   }
-  byId('table').disabled = tables.length === 0;
+  byId('picker').hidden = tables.length === 0;
   pick();
 }
 

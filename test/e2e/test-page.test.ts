@@ -381,7 +381,11 @@ describe('tables of an application', () => {
     await expect
       .poll(() => window.page.locator('#rows-note').innerText())
       .toMatch(/^No table is attached.*select plank\.attach/);
+    const fresh = await context.newPage();
+    await fresh.goto(cluster.url);
+    await expect.poll(() => fresh.locator('#state-text').innerText()).toBe('Not connected: no table is attached');
     await admin(database.url, `select plank.attach('"odd name"')`);
+    await fresh.locator('#state[data-state="live"]').waitFor();
     await expect.poll(() => window.page.locator('#table').inputValue()).toBe('odd name');
     await window.row('9007199254740993').waitFor();
     expect(window.errors).toEqual([]);
