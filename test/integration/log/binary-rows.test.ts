@@ -1,4 +1,4 @@
-// Values in Postgres' binary format, as the server sends them: whole, however large, and the caller's own.
+// Rows in Postgres' binary format, as the server sends them: whole, however large, in buffers that the caller owns.
 
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Connection, connect, disconnect } from '#shared/postgres/postgres.ts';
@@ -18,7 +18,7 @@ afterAll(() => stack.disposeAsync());
 
 const letter = 'a'.charCodeAt(0);
 
-test('come whole, whatever their size, and stay what they are', async () => {
+test('binary rows come whole, whatever their size, and stay unchanged', async () => {
   const sizes = [0, 1, 8_000, 70_000, 5_000_000, 3];
   const list = sizes.map((size, i) => `(${i}, ${size})`).join();
   const sql = `select i, null::text, repeat(chr($1 + i), size) from (values ${list}) v(i, size)`;
@@ -37,13 +37,13 @@ test('come whole, whatever their size, and stay what they are', async () => {
   expect(first[4]![2]!.buffer.byteLength).toBeLessThan(5_000_100);
 });
 
-test('come in any number', async () => {
+test('any number of binary rows comes', async () => {
   const rows = await connection.client.binaryRows('many', 'select g from generate_series(1, 10000) g');
   expect(rows.map(([g]) => g!.readInt32BE())).toEqual(Array.from({ length: 10_000 }, (_, i) => i + 1));
   expect(await connection.client.binaryRows('none', 'select where false')).toEqual([]);
 });
 
-test('that fail in the middle leave a connection that goes on', async () => {
+test('a query that fails in the middle leaves a usable connection', async () => {
   const { client } = connection;
   const fails = 'select 1 / (5000 - g) from generate_series(1, 10000) g';
   for (let i = 0; i < 2; i++) await expect(client.binaryRows('fails', fails)).rejects.toThrow(/zero/);
@@ -51,7 +51,7 @@ test('that fail in the middle leave a connection that goes on', async () => {
   expect((await client.binaryRows('seven', 'select 7'))[0]![0]!.readInt32BE()).toBe(7);
 });
 
-test('are of one query at a time', async () => {
+test('a connection reads binary rows for one query at a time', async () => {
   const { client } = connection;
   const first = client.binaryRows('slow', 'select 1 from pg_sleep(0.1)');
   await expect(client.binaryRows('second', 'select 2')).rejects.toThrow(/running/);

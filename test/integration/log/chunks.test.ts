@@ -1,5 +1,5 @@
-// A drain of many changes is described by chunks, so that nobody who reads on in its middle sorts all of it again. What they tell must
-// be what the difference of the two snapshots is: the same changes in the same order, from every position.
+// A drain of many changes is described by chunks, so that a read from its middle does not sort all of it again. The chunks must give
+// the difference of the two snapshots: the same changes in the same order, from every position.
 
 import { Client } from 'pg';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -52,7 +52,7 @@ async function write(): Promise<void> {
   for (let i = 0; i < 50; i++) await writers[i % 3]!.query(insert(1, 50_000));
 }
 
-test('read the same as the difference of the snapshots, from every position', async () => {
+test('chunks give the same as the difference of the snapshots, from every position', async () => {
   await write();
   const [{ seq: lastSeq }] = (await admin(
     database.url,
@@ -86,7 +86,7 @@ test('read the same as the difference of the snapshots, from every position', as
   }
 });
 
-test('are read without sorting what is before and behind', async () => {
+test('a read from a chunk does not sort the changes before and after', async () => {
   const [{ last_seq: middle }] = (await admin(
     database.url,
     'select last_seq from plank.chunks order by first_seq offset 3 limit 1',
@@ -103,9 +103,9 @@ test('are read without sorting what is before and behind', async () => {
   for (const rows of sorted) expect(rows).toBeLessThan(Number(all!['n']) / 2);
 });
 
-test('go with the log that they describe', async () => {
+test('chunks are purged with the log that they describe', async () => {
   await admin(database.url, "update plank.log set drained_at = now() - interval '1 day'");
-  const forget = "select plank.purge(term, '1 hour', 1000000000, 10000) as gone from plank.leader";
-  while (Number((await admin(database.url, forget))[0]!['gone']) > 0);
+  const purge = "select plank.purge(term, '1 hour', 1000000000, 10000) as gone from plank.leader";
+  while (Number((await admin(database.url, purge))[0]!['gone']) > 0);
   expect(await admin(database.url, 'select count(*) as n from plank.chunks')).toEqual([{ n: '0' }]);
 });

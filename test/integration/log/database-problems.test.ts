@@ -1,4 +1,4 @@
-// A database that cannot be used: each program says in one line what is wrong and what to do, without a password or a stack.
+// A database that cannot be used: each program reports in one line what is wrong and what to do, without a password or a stack.
 
 import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -19,7 +19,7 @@ const run = promisify(execFile);
 const stack = new AsyncDisposableStack();
 const role = `plank_few_${randomBytes(4).toString('hex')}`;
 const hush = 'hunter2hunter2';
-/** by name, what DATABASE_URL is */
+/** problem → DATABASE_URL */
 const urls: Record<string, string> = {};
 let own: LocalPostgres;
 
@@ -36,7 +36,7 @@ beforeAll(async () => {
   own = await startPostgres({ dataDir: folder, fsync: false });
   stack.defer(() => own.stop());
   await admin(own.url, `create role tls login password '${hush}'`);
-  // only with TLS, which this server has not; and it is a standby now
+  // admits one role with TLS only, which this server lacks; and it becomes a standby
   const hba = join(folder, 'cluster/pg_hba.conf');
   await writeFile(hba, `host all postgres 127.0.0.1/32 scram-sha-256\nhostssl all tls 127.0.0.1/32 scram-sha-256\n`);
   await writeFile(join(folder, 'cluster/standby.signal'), '');
@@ -95,10 +95,10 @@ const expected: Record<string, RegExp> = {
   'it is a standby': /^the database at \S+ is read-only: DATABASE_URL must name the primary, not a standby$/,
 };
 
-describe.concurrent('a database of which', () => {
-  test.each(Object.entries(expected))('%s', async (name, words) => {
+describe.concurrent('databases that cannot be used', () => {
+  test.each(Object.entries(expected))('migrate and start name the problem: %s', async (name, words) => {
     const url = urls[name]!;
-    const said = await Promise.all(
+    const messages = await Promise.all(
       [migrate, requireMigrated].map((use) =>
         use(url).then(
           () => 'it can be used',
@@ -106,7 +106,7 @@ describe.concurrent('a database of which', () => {
         ),
       ),
     );
-    for (const text of said) {
+    for (const text of messages) {
       expect(text).toMatch(words);
       expect(text).not.toMatch(/\n|hunter2/);
       expect(text).not.toContain(new URL(url).password || hush);
@@ -119,7 +119,7 @@ test.each([
   ['start', 'deploy/local/start.ts'],
   ['listener', 'services/listener/main.ts'],
   ['gateway', 'services/gateway/main.ts'],
-])('%s says it in one line, and ends with exit code 1', async (name, program) => {
+])('%s reports the problem in one line, and ends with exit code 1', async (name, program) => {
   const env = { PATH: process.env.PATH, REDIS_URL: await redisUrl(), PORT: '0', LISTENER_PORT: '0' };
   const wrong = { ...env, DATABASE_URL: urls['its password is wrong'], LOG_LEVLE: 'info' };
   const ended = await run(process.execPath, [program], { env: wrong, timeout: 30_000 }).catch(
@@ -158,7 +158,7 @@ test.each([
     ['--url', 'https://'],
     'plank doctor: --url must be an address like https://live.example.org',
   ],
-])('%s %j', async (program, args, words) => {
+])('%s refuses the option %j', async (program, args, words) => {
   const env = { PATH: process.env.PATH, DATABASE_URL: 'postgres://h/d' };
   const ended = await run(process.execPath, [program, ...args], { env, timeout: 20_000 }).catch(
     (error: unknown) => error,
@@ -174,6 +174,6 @@ test.each([
   ['postgres://u@h/d?password=hunter2&sslmode=require', 'postgres://u@h/d?sslmode=require'],
   ['postgres://u:hunter2@/d?host=/run', 'postgres://u@/d?host=/run'],
   ['redis://:hunter2@h:6379/0', 'redis://h:6379/0'],
-])('%s is shown as %s', (url, shown) => {
+])('%s is printed as %s', (url, shown) => {
   expect(withoutPassword(url)).toBe(shown);
 });

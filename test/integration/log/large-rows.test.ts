@@ -1,6 +1,6 @@
-// Rows above the bound: a write succeeds, its change carries the key and `truncated`, and every way to read agrees on what is left
-// out. The bound is small here; test/fault/large.test.ts has rows of hundreds of megabytes. (Capture itself holds each image against
-// the one before, and against what is read.)
+// Rows above the bound: a write succeeds, its change has the key and `truncated`, and every way to read leaves out the same columns. The
+// bound is small here; test/fault/large.test.ts has rows of hundreds of megabytes. (Capture compares each image with the one before,
+// and with the rows.)
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { createPlank, isTruncated } from '#client/plank-client.ts';
@@ -18,7 +18,7 @@ interface Case {
   type: string;
   /** SQL */
   value: string;
-  /** another one that is small */
+  /** SQL of a small value */
   small: string;
   isLarge: boolean;
 }
@@ -105,7 +105,7 @@ const cases: Case[] = [
     isLarge: true,
   },
   {
-    what: 'what a function makes of a base column',
+    what: 'a column that a function computes from another',
     type: `text default repeat('z', 2), w text generated always as (repeat(v, 40000))`,
     value: `'zz'`,
     small: `''`,
@@ -128,12 +128,12 @@ describe('capture', () => {
     await database?.drop();
   });
 
-  test.each(cases)('of $what', async ({ type, value, small, isLarge }) => {
+  test.each(cases)('a large row is captured with its key: $what', async ({ type, value, small, isLarge }) => {
     await capture.run(`create table big (id integer primary key, n integer, v ${type}); select plank.attach('big')`);
     const large = isLarge ? [' '] : ['{'];
     const insert = value === '' ? 'insert into big values (1, 1)' : `insert into big values (1, 1, ${value})`;
     expect((await capture.run(insert)).map((change) => change.new![0])).toEqual(large);
-    // another column; several rows; the large one becomes small, and large again; its key; gone
+    // changes another column, several rows, the large value to a small one and back, the key; deletes
     const [update] = await capture.run('update big set n = n + 1 where id = 1');
     expect([update!.action, update!.old![0], update!.new![0]]).toEqual(['U', ...large, ...large]);
     expect(update!.new!.length).toBeLessThanOrEqual(bound);
@@ -154,16 +154,16 @@ describe('capture', () => {
     await capture.run('drop table big');
   });
 
-  test('of rows that only all columns together make large', async () => {
+  test('a row that only all columns together make large is captured with its key', async () => {
     const columns = Array.from({ length: 30 }, (_, n) => `c${n} text default repeat('x', 4000)`);
     await capture.run(
       `create table wide (id text, k integer, ${columns.join(', ')}, primary key (id, k)); select plank.attach('wide')`,
     );
     const [made] = await capture.run(`insert into wide values ('a"b', 7)`);
-    // each is small by itself: then there is the key and nothing else
+    // each column is small by itself: the image is the key alone
     expect(made!.new).toBe(String.raw` {"id":"a\"b","k":7}`);
     await capture.run(`update wide set c1 = 'y'; update wide set k = 8; delete from wide`);
-    // excluded ones count for nothing
+    // excluded columns do not count
     await capture.run(
       `select plank.attach('wide', exclude => '{${columns
         .map((_, n) => `c${n}`)
@@ -174,7 +174,7 @@ describe('capture', () => {
     expect(less!.new![0]).toBe('{');
   });
 
-  test('of rows that nested triggers change, and partitions', async () => {
+  test('large rows that nested triggers change, or in partitions, are captured with their keys', async () => {
     await capture.run(`
       create table parts (id integer primary key, n integer, v text) partition by range (id);
       create table low partition of parts for values from (0) to (10);
@@ -192,7 +192,7 @@ describe('capture', () => {
     await capture.run('delete from parts');
   });
 
-  test('follows the bound', async () => {
+  test('the capture follows the bound', async () => {
     await capture.run(`create table notes (id integer primary key, body text); select plank.attach('notes')`);
     await capture.run(`insert into notes values (1, repeat('x', 100000))`);
     await capture.run(`select plank.configure(row_bytes => 200000)`);
@@ -216,7 +216,7 @@ describe('clients', () => {
   const send = (method: string, path: string, body: object) =>
     fetch(at(path), { method, headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) });
 
-  test('of REST get what there is, or are told', async () => {
+  test('REST sends what there is of a large row, or refuses it', async () => {
     const got = await fetch(at('docs/2'));
     expect(got.status).toBe(422);
     expect(await got.json()).toMatchObject({
@@ -253,46 +253,49 @@ describe('clients', () => {
   test.each([
     ['a WebSocket', overWebSocket],
     ['an event stream', overEvents],
-  ])('over %s get the key, and whole rows where nothing that they want is missing', async (_, over) => {
-    await stage.sql(`update docs set n = 1`);
-    const { url } = stage.embedded;
-    const all = await over(url, { table: 'docs', snapshot: true });
-    const some = await over(url, { table: 'docs', columns: ['n'], where: { kind: 'b' }, snapshot: true });
-    const pairs = await over(url, { table: 'pairs', snapshot: true });
-    expect(await all.expect('rows')).toMatchObject({ rows: [{ id: 1 }], truncated: [2], more: false });
-    expect(await some.expect('rows')).toMatchObject({ rows: [{ id: 2, n: 1 }], more: false });
-    expect(some.all.at(-1)).not.toHaveProperty('truncated');
-    expect(await pairs.expect('rows')).toMatchObject({ rows: [], truncated: [{ a: 'x', b: 1 }] });
-    for (const reader of [all, some, pairs]) await reader.expect('live');
-    await stage.sql(`update docs set n = 2 where id = 2; update pairs set body = body || 'y'`);
-    const [change] = await all.changes(1);
-    expect(change).toMatchObject({
-      effect: 'change',
-      action: 'UPDATE',
-      id: 2,
-      data: null,
-      truncated: true,
-      last: true,
-    });
-    const [projected] = await some.changes(1);
-    expect(projected).toMatchObject({ effect: 'change', id: 2, data: { id: 2, n: 2 } });
-    expect(projected).not.toHaveProperty('truncated');
-    expect((await pairs.changes(1))[0]).toMatchObject({ id: { a: 'x', b: 1 }, data: null, truncated: true });
-    await stage.sql(`update docs set kind = 'c' where id = 2; update docs set kind = 'b' where id = 2`);
-    expect((await some.changes(2)).map(({ effect, data }) => [effect, data])).toEqual([
-      ['remove', undefined],
-      ['add', { id: 2, n: 2 }],
-    ]);
-    // from before, once more
-    const again = await over(url, { table: 'docs', from: change!.pos });
-    expect((await again.changes(2)).map(({ data, truncated }) => [data, truncated])).toEqual([
-      [null, true],
-      [null, true],
-    ]);
-    for (const reader of [all, some, pairs, again]) reader.close();
-  });
+  ])(
+    'subscriptions over %s get the key of a large row, or the whole row if no requested column is missing',
+    async (_, over) => {
+      await stage.sql(`update docs set n = 1`);
+      const { url } = stage.embedded;
+      const all = await over(url, { table: 'docs', snapshot: true });
+      const some = await over(url, { table: 'docs', columns: ['n'], where: { kind: 'b' }, snapshot: true });
+      const pairs = await over(url, { table: 'pairs', snapshot: true });
+      expect(await all.expect('rows')).toMatchObject({ rows: [{ id: 1 }], truncated: [2], more: false });
+      expect(await some.expect('rows')).toMatchObject({ rows: [{ id: 2, n: 1 }], more: false });
+      expect(some.all.at(-1)).not.toHaveProperty('truncated');
+      expect(await pairs.expect('rows')).toMatchObject({ rows: [], truncated: [{ a: 'x', b: 1 }] });
+      for (const reader of [all, some, pairs]) await reader.expect('live');
+      await stage.sql(`update docs set n = 2 where id = 2; update pairs set body = body || 'y'`);
+      const [change] = await all.changes(1);
+      expect(change).toMatchObject({
+        effect: 'change',
+        action: 'UPDATE',
+        id: 2,
+        data: null,
+        truncated: true,
+        last: true,
+      });
+      const [projected] = await some.changes(1);
+      expect(projected).toMatchObject({ effect: 'change', id: 2, data: { id: 2, n: 2 } });
+      expect(projected).not.toHaveProperty('truncated');
+      expect((await pairs.changes(1))[0]).toMatchObject({ id: { a: 'x', b: 1 }, data: null, truncated: true });
+      await stage.sql(`update docs set kind = 'c' where id = 2; update docs set kind = 'b' where id = 2`);
+      expect((await some.changes(2)).map(({ effect, data }) => [effect, data])).toEqual([
+        ['remove', undefined],
+        ['add', { id: 2, n: 2 }],
+      ]);
+      // the same again on a resume from before
+      const again = await over(url, { table: 'docs', from: change!.pos });
+      expect((await again.changes(2)).map(({ data, truncated }) => [data, truncated])).toEqual([
+        [null, true],
+        [null, true],
+      ]);
+      for (const reader of [all, some, pairs, again]) reader.close();
+    },
+  );
 
-  test('that filter by what was left out begin anew', async () => {
+  test('a filter by a missing column of a large row begins the subscription again', async () => {
     const { url } = stage.embedded;
     const one = await overWebSocket(url, { table: 'docs', where: { body: 'small' }, snapshot: true });
     expect((await one.expect('rows')).rows).toHaveLength(1);
@@ -306,7 +309,7 @@ describe('clients', () => {
     one.close();
   });
 
-  test('that filter by what was left out lose nothing behind it, live and on resuming', async () => {
+  test('a filter by a missing column of a large row loses no later change, live and on a resume', async () => {
     const { url } = stage.embedded;
     const ask = { table: 'docs', where: { body: 'small' } };
     const live = await overWebSocket(url, ask);
@@ -323,7 +326,7 @@ describe('clients', () => {
     for (const reader of [live, again]) reader.close();
   });
 
-  test('of the SDK have the key, and know that there is more', async () => {
+  test('the SDK has the key of a large row, and marks it as truncated', async () => {
     const plank = createPlank({ url: `${stage.embedded.url}/ws` });
     try {
       const docs = plank.table<{ id: number; n?: number }>('docs').live();
@@ -333,16 +336,24 @@ describe('clients', () => {
       expect([...docs.rows.values()].map(isTruncated)).toEqual([false, true]);
       expect([...pairs.rows]).toEqual([['{"a":"x","b":1}', { a: 'x', b: 1 }]]);
       await stage.sql(`update docs set body = case id when 1 then repeat('x', 100000) else 'less' end`);
-      await until('both are told', () => docs.rows.get(2)!.n !== undefined && docs.rows.get(1)!.n === undefined, 5_000);
+      await until(
+        'both changes arrive',
+        () => docs.rows.get(2)!.n !== undefined && docs.rows.get(1)!.n === undefined,
+        5_000,
+      );
       expect([...docs.rows.values()].map(isTruncated)).toEqual([true, false]);
       await stage.sql(`update docs set body = case id when 2 then repeat('x', 100000) else 'small' end`);
-      await until('both are told', () => docs.rows.get(1)!.n !== undefined && docs.rows.get(2)!.n === undefined, 5_000);
+      await until(
+        'both changes arrive',
+        () => docs.rows.get(1)!.n !== undefined && docs.rows.get(2)!.n === undefined,
+        5_000,
+      );
     } finally {
       plank.close();
     }
   });
 
-  test('of plain mode get the key', async () => {
+  test('plain mode sends the key of a large row', async () => {
     const client = await stage.plain({ tables: 'docs', keepsFrames: true });
     const large = `repeat('x', 100000)`;
     await stage.sql(
@@ -360,7 +371,7 @@ describe('clients', () => {
     ]);
     expect(Object.keys(frames[0]!)).toEqual(['table', 'action', 'id', 'data', 'pos', 'truncated']);
     const again = await stage.plain({ tables: 'docs', since: frames[0]!.pos, keepsFrames: true });
-    await until('the same again', () => again.count === 3, 5_000);
+    await until('the same frames arrive', () => again.count === 3, 5_000);
     expect(again.frames).toEqual(client.frames.slice(1));
   });
 });

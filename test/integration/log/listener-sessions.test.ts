@@ -1,4 +1,4 @@
-// What a leader asks again and again, of a Postgres that is slow: each thing once at a time, and by sessions that end.
+// The periodic calls of a leader on a slow Postgres: each runs once at a time, in sessions that end.
 
 import { pino } from 'pino';
 import { expect, test } from 'vitest';
@@ -12,9 +12,9 @@ import { Stage } from '../../support/stage/stage.ts';
 import { until } from '../../support/wait.ts';
 
 const stage = Stage.of('select', { RETENTION_MS: '1000', CANARY_INTERVAL_MS: '100' });
-const asked = ['plank.purge', 'plank.gauges', 'plank.canary'];
+const calls = ['plank.purge', 'plank.gauges', 'plank.canary'];
 
-/** What is asked at this moment: since when, and how often. */
+/** The calls that run at this moment: since when, and how many. */
 async function running(): Promise<Map<string, { since: string; count: number }>> {
   const { rows } = await stage.sql(
     `select substring(query from 'plank\\.\\w+') as name, min(query_start)::text as since, count(*)::integer as count
@@ -25,18 +25,18 @@ async function running(): Promise<Map<string, { since: string; count: number }>>
   return new Map((rows as { name: string; since: string; count: number }[]).map(({ name, ...at }) => [name, at]));
 }
 
-test('gauges, canaries and retention wait for the one before', async () => {
+test('gauges, canaries and retention each wait for their previous call', async () => {
   const holder = await stage.pool.connect();
   try {
     await holder.query(
       'begin; lock table plank.outbox in exclusive mode; lock table plank.log in access exclusive mode',
     );
-    const seen = new Map(asked.map((name) => [name, new Set<string>()]));
+    const seen = new Map(calls.map((name) => [name, new Set<string>()]));
     await until(
-      'each was given up and asked again',
+      'each call was given up and made again',
       async () => {
         const now = await running();
-        for (const name of asked) {
+        for (const name of calls) {
           const { since, count } = now.get(name) ?? { since: '', count: 0 };
           expect(count, `sessions with ${name}`).toBeLessThanOrEqual(1);
           if (count > 0) seen.get(name)!.add(since);
@@ -51,7 +51,7 @@ test('gauges, canaries and retention wait for the one before', async () => {
   }
 });
 
-test('a round of the retention that takes too long is tried with fewer rows', async () => {
+test('a purge that takes too long is tried again with fewer rows', async () => {
   await using stack = new AsyncDisposableStack();
   const database = await createDatabase();
   stack.defer(() => database.drop());
@@ -60,7 +60,7 @@ test('a round of the retention that takes too long is tried with fewer rows', as
   stack.defer(() => pool.end());
   const direct = testPool(database.url, 1);
   stack.defer(() => direct.end());
-  // of the 1,000 rows no 500 go within 500 ms
+  // fewer than 500 of the 1,000 rows are deleted within 500 ms
   await direct.query(`
     create table bulk (id integer primary key);
     select plank.attach('bulk');
@@ -83,5 +83,5 @@ test('a round of the retention that takes too long is tried with fewer rows', as
   stack.defer(() => over.abort());
   const left = async () =>
     Number((await direct.query<{ n: string }>('select count(*) as n from plank.outbox')).rows[0]!.n);
-  await until('all has gone', async () => (await left()) === 0, 30_000);
+  await until('the outbox is empty', async () => (await left()) === 0, 30_000);
 });

@@ -1,4 +1,5 @@
-// A reader of the log whose connection ends in mid-read: it fails at once, for whoever reads goes on elsewhere, and ends nothing else.
+// A reader of the log whose connection ends during a read: the read fails at once, so that its caller can read elsewhere, and nothing
+// else fails.
 
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { LogReader } from '#shared/log/log-reader.ts';
@@ -31,7 +32,7 @@ async function read(onChunk: () => Promise<unknown>): Promise<number> {
   return count;
 }
 
-test('fails within a second when its connection ends, and reads on another one', async () => {
+test('a read fails within a second when its connection ends, and the next one succeeds', async () => {
   const all = await read(async () => {});
   expect(all).toBeGreaterThan(500);
   let endedAt = 0;

@@ -1,4 +1,4 @@
-// What the fan-out lacks comes from the log; where that has forgotten it too, the fan-out begins anew and goes on.
+// Changes that the fan-out lacks come from the log. If they are no longer in the log, the fan-out starts over after them.
 
 import { pino } from 'pino';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -54,8 +54,8 @@ async function publish(sql: string): Promise<number> {
 
 const held = async () => (await fanout.history(0)).map(({ firstSeq, lastSeq }) => [firstSeq, lastSeq]);
 
-describe('what was drained and not handed over', () => {
-  test('is read from the log', async () => {
+describe('changes that were drained and not published', () => {
+  test('changes that were not published are read from the log', async () => {
     await publish('insert into told values (1)');
     publishing.leaveToCatchUp((await drained('insert into told values (2)')).lastSeq);
     expect(publishing.behind).toBe(true);
@@ -65,35 +65,38 @@ describe('what was drained and not handed over', () => {
     expect((await held()).at(-1)).toEqual([last - 1, last]);
   });
 
-  test.each(['with the next changes', 'by itself'])('and is forgotten by then holds up nothing, %s', async (how) => {
-    await publish(`insert into told select coalesce(max(id), 0) + 1 from told`);
-    publishing.leaveToCatchUp((await drained('insert into told select max(id) + 1 from told')).lastSeq);
-    while (
-      (await pool.query<{ gone: string }>("select plank.purge($1, '0', 1e12::bigint, 100) as gone", [term])).rows[0]!
-        .gone !== '0'
-    );
-    let last: number;
-    if (how === 'by itself') {
-      last = (await drained('insert into told select max(id) + 1 from told')).lastSeq;
-      await publishing.catchUp(last);
-      await publishing.catchUp();
-    } else {
-      await publishing.catchUp();
-      last = await publish('insert into told select max(id) + 1 from told');
-    }
-    expect(publishing.behind).toBe(false);
-    expect(await held()).toEqual([[last, last]]);
-  });
+  test.each(['with the next changes', 'by itself'])(
+    'changes that are purged before they are published hold up no later ones, %s',
+    async (how) => {
+      await publish(`insert into told select coalesce(max(id), 0) + 1 from told`);
+      publishing.leaveToCatchUp((await drained('insert into told select max(id) + 1 from told')).lastSeq);
+      while (
+        (await pool.query<{ gone: string }>("select plank.purge($1, '0', 1e12::bigint, 100) as gone", [term])).rows[0]!
+          .gone !== '0'
+      );
+      let last: number;
+      if (how === 'by itself') {
+        last = (await drained('insert into told select max(id) + 1 from told')).lastSeq;
+        await publishing.catchUp(last);
+        await publishing.catchUp();
+      } else {
+        await publishing.catchUp();
+        last = await publish('insert into told select max(id) + 1 from told');
+      }
+      expect(publishing.behind).toBe(false);
+      expect(await held()).toEqual([[last, last]]);
+    },
+  );
 });
 
-describe('a fan-out that holds another history', () => {
+describe('a fan-out with another history', () => {
   const ahead: [what: string, head: (lead: Lead) => { epoch: number; term: number; lastSeq: number }][] = [
     ['of a later epoch', ({ epoch, term, headSeq }) => ({ epoch: epoch + 1_000_000, term, lastSeq: headSeq })],
     ['that is further than the log', ({ epoch, term, headSeq }) => ({ epoch, term, lastSeq: headSeq + 1_000 })],
     ['of a later term', ({ epoch, term, headSeq }) => ({ epoch, term: term + 1_000, lastSeq: headSeq })],
   ];
 
-  test.each(ahead)('%s makes an epoch begin that is later, and is replaced', async (_what, headOf) => {
+  test.each(ahead)('a fan-out %s makes a later epoch begin, and is replaced', async (_what, headOf) => {
     const other = new LocalFanout();
     const take = async () => {
       const lead = (await sequencer.lead('tests'))!;
@@ -117,7 +120,7 @@ describe('a fan-out that holds another history', () => {
     expect(await other.lastSeq(lead.epoch)).toBe(lead.headSeq + 1);
   });
 
-  test('and took the place of ours meanwhile is noticed with the next changes', async () => {
+  test('a fan-out that another publisher took over is noticed with the next changes', async () => {
     const lead = (await sequencer.lead('tests'))!;
     term = lead.term;
     const other = new LocalFanout();

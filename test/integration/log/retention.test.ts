@@ -1,5 +1,5 @@
-// I9: what is past the retention goes, in batches, whole and with all that it covered, while changes are captured, drained and
-// read; and what is within it stays readable.
+// I9: changes past the retention are purged, in batches and with everything that belongs to them, while changes are captured, drained
+// and read. Changes within the retention stay readable.
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
@@ -33,7 +33,7 @@ beforeAll(async () => {
 
 beforeEach(async () => {
   await sequencer.drain(term);
-  await forgetAll();
+  await purgeAll();
 });
 
 afterAll(async () => {
@@ -42,7 +42,7 @@ afterAll(async () => {
   await database?.drop();
 });
 
-async function forget(keep: string, keepBytes: number, batch: number): Promise<number> {
+async function purge(keep: string, keepBytes: number, batch: number): Promise<number> {
   const { rows } = await pool.query<{ n: string }>('select plank.purge($1, $2, $3, $4) as n', [
     term,
     keep,
@@ -52,8 +52,8 @@ async function forget(keep: string, keepBytes: number, batch: number): Promise<n
   return Number(rows[0]!.n);
 }
 
-async function forgetAll(): Promise<void> {
-  while ((await forget('0', plenty, 5_000)) > 0);
+async function purgeAll(): Promise<void> {
+  while ((await purge('0', plenty, 5_000)) > 0);
 }
 
 async function left(): Promise<{ outbox: string; log: string; log_bytes: string }> {
@@ -75,47 +75,47 @@ async function readable(after: number): Promise<number> {
   return count;
 }
 
-describe('forgetting', () => {
-  test('forgets nothing within the retention', async () => {
+describe('purging', () => {
+  test('changes within the retention are not purged', async () => {
     await add(3);
-    expect(await forget('1 hour', plenty, 1_000)).toBe(0);
+    expect(await purge('1 hour', plenty, 1_000)).toBe(0);
     expect(await left()).toMatchObject({ outbox: '3', log: '1' });
   });
 
-  test('forgets in batches, and a log row only when all that it covers has gone', async () => {
+  test('changes are purged in batches, and a log row only after all of its changes', async () => {
     await add(25);
     const { oldest, newest } = await reader.extent();
     const gone: number[] = [];
     for (let i = 0; i < 2; i++) {
-      gone.push(await forget('0', plenty, 10));
+      gone.push(await purge('0', plenty, 10));
       expect((await left()).log).toBe('1');
-      // it is on its way out: no reader may begin with it
+      // it is being purged: no reader may begin with it
       expect(await reader.extent()).toMatchObject({ oldest: newest + 1, newest });
       await expect(reader.page(oldest - 1, 10)).rejects.toThrow(PositionGone);
     }
-    while ((await forget('0', plenty, 10)) > 0) gone.push(0);
+    while ((await purge('0', plenty, 10)) > 0) gone.push(0);
     expect(gone.slice(0, 2)).toEqual([10, 10]);
     expect(await left()).toEqual(nothing);
     expect(await reader.page(newest, 10)).toEqual([]);
   });
 
-  test('forgets by time what is older, and keeps what is younger', async () => {
+  test('changes older than the retention are purged, and younger ones are kept', async () => {
     await add(5);
     await add(5);
     const { newest } = await reader.extent();
     await pool.query("update plank.log set drained_at = now() - interval '2 hours' where last_seq <= $1", [newest - 5]);
-    while ((await forget('1 hour', plenty, 3)) > 0);
+    while ((await purge('1 hour', plenty, 3)) > 0);
     expect(await left()).toMatchObject({ outbox: '5', log: '1' });
     expect(await readable(newest - 5)).toBe(5);
     await expect(reader.page(newest - 6, 10)).rejects.toThrow(PositionGone);
   });
 
-  test('forgets by size the oldest, and no more than it must', async () => {
+  test('the oldest changes are purged by size, and no more than necessary', async () => {
     for (let i = 0; i < 20; i++) await add(10);
     const { newest } = await reader.extent();
     const all = Number((await left()).log_bytes);
     const keep = Math.floor(all / 2);
-    while ((await forget('1 hour', keep, 1_000)) > 0);
+    while ((await purge('1 hour', keep, 1_000)) > 0);
     const bytes = Number((await left()).log_bytes);
     expect(bytes).toBeLessThanOrEqual(keep);
     expect(bytes).toBeGreaterThan(keep - all / 10);
@@ -123,35 +123,35 @@ describe('forgetting', () => {
     expect(await readable(oldest - 1)).toBe(newest - oldest + 1);
   });
 
-  test('leaves what is captured and not yet drained', async () => {
+  test('changes that are not drained yet are not purged', async () => {
     await add(5);
     await pool.query('insert into bulk (run) values (2), (2)');
-    await forgetAll();
+    await purgeAll();
     expect(await left()).toMatchObject({ outbox: '2', log: '0' });
     const drained = await sequencer.drain(term);
     expect(drained.kind === 'changes' && drainedRows(drained).length).toBe(2);
   });
 
-  test('leaves what a transaction captured that was open through it all', async () => {
+  test('changes of a transaction that is open meanwhile are not purged', async () => {
     const long = await session(database.url);
     await long.query('begin; insert into bulk (run) values (7)');
     for (let i = 0; i < 5; i++) await add(3);
     await long.query('insert into bulk (run) values (8)');
-    await forgetAll();
+    await purgeAll();
     await long.query('commit');
     await long.end();
     const drained = await sequencer.drain(term);
     expect(drained.kind === 'changes' && drainedRows(drained).map((row) => JSON.parse(row[6]!).run)).toEqual([7, 8]);
-    await forgetAll();
+    await purgeAll();
     expect(await left()).toEqual(nothing);
   });
 });
 
 describe('under load', () => {
-  test('keeps what is within the retention readable and dense, and leaves nothing behind', async () => {
+  test('changes within the retention stay readable and dense under load, and nothing is left behind in the end', async () => {
     const writers = new HotWriters(database.url, { writers: 4, bulkRows: 3_000 });
     const over = new AbortController();
-    let forgotten = 0;
+    let purged = 0;
     let reads = 0;
     let late = 0;
     const loop = async (work: () => Promise<void>) => {
@@ -163,9 +163,9 @@ describe('under load', () => {
     const loops = Promise.all([
       loop(async () => void (await sequencer.drain(term))),
       loop(async () => {
-        forgotten += await forget('300 ms', plenty, 500);
+        purged += await purge('300 ms', plenty, 500);
       }),
-      // from where the log begins: what is forgotten meanwhile must be told, not left out
+      // reads from the beginning of the log: changes that are purged meanwhile must be an error, not a gap
       loop(async () => {
         const { oldest } = await reader.extent();
         await readable(oldest - 1).catch((error: unknown) => {
@@ -174,7 +174,7 @@ describe('under load', () => {
         });
         reads++;
       }),
-      // from well within the retention nothing may be missing
+      // reads from well within the retention: no change may be missing
       loop(async () => {
         const started = performance.now();
         const { newest } = await reader.extent();
@@ -184,15 +184,15 @@ describe('under load', () => {
         );
         if (rows[0]!.after === null) return;
         const count = await readable(Number(rows[0]!.after)).catch((error: unknown) => error);
-        // a machine that stalled for longer than the rest of the retention has read too late, rightly
+        // a machine that stalled longer than the rest of the retention rightly reads too late
         if (performance.now() - started < 150) expect(count).toBeGreaterThanOrEqual(newest - Number(rows[0]!.after));
       }),
     ]);
     loops.catch(() => over.abort());
     try {
       await until(
-        'much was forgotten and read',
-        () => over.signal.aborted || (forgotten > 20_000 && reads > 50),
+        'many changes were purged and read',
+        () => over.signal.aborted || (purged > 20_000 && reads > 50),
         40_000,
       );
     } finally {
@@ -202,7 +202,7 @@ describe('under load', () => {
     expect(reads).toBeGreaterThan(late);
 
     for (;;) if ((await sequencer.drain(term)).kind === 'nothing') break;
-    await forgetAll();
+    await purgeAll();
     expect(await left()).toEqual(nothing);
   });
 });

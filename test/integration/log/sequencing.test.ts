@@ -1,5 +1,5 @@
-// I3, I6 and I7: concurrent transactions and two leaders that take the lead from each other, and yet each committed change
-// gets one seq, dense, each row's in commit order, a transaction's together; and the log gives them again, the same bytes.
+// I3, I6 and I7 with concurrent transactions and two leaders that take the lead from each other: each committed change gets one seq.
+// Seqs are dense, those of a row in commit order, those of a transaction together. The log returns the same bytes again.
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -14,7 +14,7 @@ import { drainedRows } from '../../support/truth/batches.ts';
 import { HotWriters, hotTables } from '../../support/truth/writers.ts';
 
 const loadMs = 8_000;
-/** Two rivals live by it: whoever pauses longer is deposed. */
+/** short, so that a rival that pauses longer is deposed */
 const leaseMs = 30;
 
 let database: TestDatabase;
@@ -38,7 +38,7 @@ async function readAll(after: number, upTo = Number.POSITIVE_INFINITY): Promise<
   return rows.filter((row) => Number(row[0]) <= upTo);
 }
 
-/** One of the rivals: leads whenever it may, drains, and now and then sleeps longer than its lease. */
+/** Leads whenever it can, drains, and now and then sleeps longer than its lease. */
 class Rival {
   readonly published: ChangeRow[] = [];
   terms = 0;
@@ -99,7 +99,7 @@ describe('two rival leaders under load', () => {
     rivals = [new Rival('one'), new Rival('two')];
     await Promise.race([delay(loadMs), ...rivals.map((rival) => rival.done)]);
     await writers.stop();
-    // the last word has whoever leads when all is written
+    // after the last write, one of them drains the rest
     for (const rival of rivals) rival.busy = false;
     await Promise.all(rivals.map((rival) => rival.done));
     const last = await Sequencer.connect(database.url, 60_000, 10_000);
@@ -112,7 +112,7 @@ describe('two rival leaders under load', () => {
 
   afterAll(close);
 
-  test('was a fight', () => {
+  test('both leaders take the lead from each other again and again', () => {
     for (const rival of rivals) {
       expect(rival.terms).toBeGreaterThan(5);
       expect(rival.deposed).toBeGreaterThan(3);
@@ -121,11 +121,11 @@ describe('two rival leaders under load', () => {
     expect(published.length).toBeGreaterThan(5_000);
   });
 
-  test('gives dense seqs, once each', () => {
+  test('seqs are dense, each given once', () => {
     expect(published.findIndex((row, i) => Number(row[0]) !== i + 1)).toBe(-1);
   });
 
-  test('loses, doubles and reorders none', async () => {
+  test('no change is lost, doubled or out of order', async () => {
     const hot = published.filter((row) => row[4] === 'U');
     const versions = new Map<number, number>();
     const wrong: unknown[] = [];
@@ -143,7 +143,7 @@ describe('two rival leaders under load', () => {
     expect(inserted).toBe(Number(bulk!.n));
   });
 
-  test('keeps each transaction together', () => {
+  test('the changes of a transaction stay together', () => {
     const over = new Set<string>();
     const torn: string[] = [];
     let current = '';
@@ -156,7 +156,7 @@ describe('two rival leaders under load', () => {
     expect(torn).toEqual([]);
   });
 
-  test('gives the same seqs and bytes again, from any position', async () => {
+  test('the log returns the same seqs and bytes again, from any position', async () => {
     expect(await readAll(0)).toEqual(published);
     for (let i = 0; i < 40; i++) {
       const after = Math.floor(Math.random() * (published.length + 1));

@@ -1,5 +1,5 @@
-// A connection to Postgres that says nothing: given up soon where it has died, and not where Postgres works. And what one process without
-// Redis says, to people and to clients, while changes cannot arrive.
+// A silent connection to Postgres is given up soon if it has died, and kept while Postgres works. One process without Redis reports to
+// operators and clients that changes cannot arrive.
 
 import type { Socket } from 'node:net';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -30,7 +30,7 @@ afterAll(async () => {
   await database.drop();
 });
 
-/** A pool of its own, so that tests run beside each other. */
+/** A pool of the test's own, so that tests can run at the same time. */
 class Setting {
   readonly #stack: AsyncDisposableStack;
   readonly #clients: PoolClient[] = [];
@@ -55,7 +55,7 @@ class Setting {
     return new Setting(stack, proxy);
   }
 
-  /** The connections there are have died, and nobody says so; new ones are as they should be. */
+  /** The open connections die without a close; new ones work. */
   lose(): void {
     this.proxy.blackhole();
     this.proxy.pass();
@@ -64,7 +64,7 @@ class Setting {
   async ask(sql: string): Promise<{ answer: () => Promise<unknown> }> {
     const one = await this.pool.connect();
     this.#clients.push(one);
-    // others of the pool die as well
+    // other connections of the pool die as well
     const idle = await this.pool.connect();
     idle.release();
     return { answer: () => answered(one.query(sql), one, this.pool, longMs) };
@@ -84,29 +84,29 @@ async function failsSoon(work: Promise<unknown>): Promise<void> {
 const running = (sql: string) => async () =>
   (await direct.query(`select from pg_stat_activity where state = 'active' and query = $1`, [sql])).rowCount === 1;
 
-test.concurrent('where the question is lost', async () => {
+test.concurrent('a query is given up soon when the request is lost', async () => {
   await using setting = await Setting.create();
   const { answer } = await setting.ask('select 1');
   setting.lose();
   await failsSoon(answer());
 });
 
-test.concurrent('where the answer is lost, after Postgres has worked for it', async () => {
+test.concurrent('a query is given up soon when the answer is lost after Postgres has worked', async () => {
   await using setting = await Setting.create();
   const sql = 'select pg_sleep(2)';
   const { answer } = await setting.ask(sql);
   const failing = failsSoon(answer());
-  await until('it works', running(sql), 5_000);
+  await until('the query runs', running(sql), 5_000);
   setting.lose();
   await failing;
 });
 
-test.concurrent('where the server process has gone and nobody says so, and where nothing can be asked at all', async () => {
+test.concurrent('a query is given up when Postgres is gone without a close, even if no connection can be opened', async () => {
   await using setting = await Setting.create();
   const { answer } = await setting.ask('select pg_sleep(30)');
   const failing = answer();
   failing.catch(() => {});
-  await until('it works', running('select pg_sleep(30)'), 5_000);
+  await until('the query runs', running('select pg_sleep(30)'), 5_000);
   setting.proxy.blackhole();
   const began = performance.now();
   await expect(failing).rejects.toThrow('silent');
@@ -114,7 +114,7 @@ test.concurrent('where the server process has gone and nobody says so, and where
   await direct.query(`select pg_terminate_backend(pid) from pg_stat_activity where query = 'select pg_sleep(30)'`);
 });
 
-test.concurrent('but not where Postgres works, or waits for a lock', async () => {
+test.concurrent('a query is not given up while Postgres works or waits for a lock', async () => {
   await using setting = await Setting.create();
   const [working, waiting] = [
     await setting.ask('select pg_sleep(3.5)'),
@@ -124,7 +124,7 @@ test.concurrent('but not where Postgres works, or waits for a lock', async () =>
   try {
     await holder.query('begin; lock table plank.migrations in access exclusive mode');
     const waits = waiting.answer();
-    // longer than silence may last
+    // longer than the allowed silence
     await working.answer();
     await holder.query('rollback');
     expect(await waits).toMatchObject({ rowCount: 1 });
@@ -145,9 +145,9 @@ test.concurrent('a read of the log fails soon, and the next one succeeds', async
 });
 
 test.concurrent.each([
-  ['what is attached', (catalog: Catalog) => catalog.load()],
-  ['what was excluded', (catalog: Catalog) => catalog.loadFormer()],
-])('a question for %s that is lost fails soon', async (_, load) => {
+  ['the attached tables', (catalog: Catalog) => catalog.load()],
+  ['the excluded columns', (catalog: Catalog) => catalog.loadFormer()],
+])('a lost query of %s fails soon', async (_, load) => {
   await using setting = await Setting.create();
   const catalog = new Catalog(setting.pool);
   await load(catalog);
@@ -157,7 +157,7 @@ test.concurrent.each([
   expect(performance.now() - began).toBeLessThan(soonMs);
 });
 
-test('a connection that Postgres has ended is given up soon, between two fetches as well', async () => {
+test('a query on a connection that Postgres has ended is given up soon, even between two fetches', async () => {
   await using setting = await Setting.create();
   const { pool } = setting;
   const client = await pool.connect();
@@ -172,16 +172,16 @@ test('a connection that Postgres has ended is given up soon, between two fetches
     expect((await answered(cursor.fetch(10), client, pool, longMs)).rows).toHaveLength(10);
     const { processID } = client as unknown as { processID: number };
     await direct.query('select pg_terminate_backend($1)', [processID]);
-    await until('it has ended', () => (client.connection.stream as Socket).destroyed, 5_000);
+    await until('the connection has ended', () => (client.connection.stream as Socket).destroyed, 5_000);
     await expect(answered(cursor.fetch(10), client, pool, longMs)).rejects.toThrow();
-    // also where nothing comes of what is asked
+    // a query that never settles fails as well
     await failsSoon(answered(new Promise(() => {}), client, pool, longMs));
   } finally {
     client.release(new Error('it has ended'));
   }
 });
 
-describe.concurrent('changes cannot arrive in one process without Redis, because', () => {
+describe.concurrent('one process without Redis', () => {
   const cases: [
     string,
     { reason: RegExp; cut: (on: Embedded, to: TcpProxy) => unknown; heal: (on: Embedded, to: TcpProxy) => unknown },
@@ -203,39 +203,42 @@ describe.concurrent('changes cannot arrive in one process without Redis, because
       },
     ],
   ];
-  test.each(cases)('%s', async (_cause, { reason, cut, heal }) => {
-    await using stack = new AsyncDisposableStack();
-    const own = await createDatabase();
-    stack.defer(() => own.drop());
-    const toPostgres = await TcpProxy.start(own.url);
-    stack.defer(() => toPostgres.stop());
-    const embedded = await startEmbedded(toPostgres.through(own.url), { LEASE_MS: '1000' });
-    stack.defer(() => embedded.stop());
-    const plank = createPlank({ url: `${embedded.url}/ws` });
-    stack.defer(() => plank.close());
-    const query = plank.table('items').live();
-    await query.ready;
-    // within what a probe waits; who opens the console has more patience
-    const said = async (path: string, url = embedded.url, ms = 1_000) => {
-      const answer = await fetch(url + path, { signal: AbortSignal.timeout(ms) });
-      return { http: answer.status, ...((await answer.json()) as object) } as { http: number; level?: string };
-    };
-    const state = async () => {
-      const [{ http }, { level }] = [await said('/health'), await said('/ops/status', embedded.opsUrl, 3_000)];
-      return `${http} ${level}`;
-    };
-    await until('all is well', async () => (await state()) === '200 good', 5_000);
+  test.each(cases)(
+    'health and the SDK report that changes cannot arrive because %s',
+    async (_cause, { reason, cut, heal }) => {
+      await using stack = new AsyncDisposableStack();
+      const own = await createDatabase();
+      stack.defer(() => own.drop());
+      const toPostgres = await TcpProxy.start(own.url);
+      stack.defer(() => toPostgres.stop());
+      const embedded = await startEmbedded(toPostgres.through(own.url), { LEASE_MS: '1000' });
+      stack.defer(() => embedded.stop());
+      const plank = createPlank({ url: `${embedded.url}/ws` });
+      stack.defer(() => plank.close());
+      const query = plank.table('items').live();
+      await query.ready;
+      // a probe waits 1 s, the console longer
+      const bodyOf = async (path: string, url = embedded.url, ms = 1_000) => {
+        const answer = await fetch(url + path, { signal: AbortSignal.timeout(ms) });
+        return { http: answer.status, ...((await answer.json()) as object) } as { http: number; level?: string };
+      };
+      const state = async () => {
+        const [{ http }, { level }] = [await bodyOf('/health'), await bodyOf('/ops/status', embedded.opsUrl, 3_000)];
+        return `${http} ${level}`;
+      };
+      await until('all is well', async () => (await state()) === '200 good', 5_000);
 
-    await cut(embedded, toPostgres);
-    await until('both say that it is not', async () => (await state()) === '503 bad', 8_000);
-    expect(await said('/health')).toMatchObject({ status: 'degraded', reason: expect.stringMatching(reason) });
-    // nobody else could serve its clients
-    expect((await said('/health/ready')).http).toBe(200);
-    await until('the SDK says so', () => query.state === 'stale', 10_000);
+      await cut(embedded, toPostgres);
+      await until('health and status report it', async () => (await state()) === '503 bad', 8_000);
+      expect(await bodyOf('/health')).toMatchObject({ status: 'degraded', reason: expect.stringMatching(reason) });
+      // no other replica could serve its clients
+      expect((await bodyOf('/health/ready')).http).toBe(200);
+      await until('the SDK reports it', () => query.state === 'stale', 10_000);
 
-    await heal(embedded, toPostgres);
-    await until('all is well again', async () => query.state === 'live' && (await state()) === '200 good', 10_000);
-    await admin(own.url, `insert into items (name, value) values ('x', 1)`);
-    await until('a change arrives', () => query.rows.size === 1, 5_000);
-  });
+      await heal(embedded, toPostgres);
+      await until('all is well again', async () => query.state === 'live' && (await state()) === '200 good', 10_000);
+      await admin(own.url, `insert into items (name, value) values ('x', 1)`);
+      await until('a change arrives', () => query.rows.size === 1, 5_000);
+    },
+  );
 });

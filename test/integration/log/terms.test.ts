@@ -1,5 +1,5 @@
-// I3 and I6: whose term is over gives no seq, whatever it was at; and what a position is worth: up to the end of the log, behind the
-// retention, and over the end of an epoch.
+// I3 and I6: a leader whose term is over gives no seq, whatever it was doing. Which positions are valid: up to the end of the log, within
+// the retention, and across the end of an epoch.
 
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { Deposed, Sequencer } from '#listener/sequencer.ts';
@@ -38,7 +38,7 @@ afterAll(async () => {
   await database?.drop();
 });
 
-/** Leads as somebody else does when the lease is over. */
+/** Takes the lead as another listener does after the lease. */
 async function takeOver(sequencer: Sequencer, name: string): Promise<{ term: number; epoch: number; headSeq: number }> {
   await admin(database.url, "update plank.leader set written_by = pg_current_xact_id(), expires_at = '-infinity'");
   return (await sequencer.lead(name))!;
@@ -48,7 +48,7 @@ async function change(times: number): Promise<void> {
   for (let i = 0; i < times; i++) await admin(database.url, 'update hot set ver = ver + 1 where k = 1');
 }
 
-/** How many sessions wait for a lock in this call. */
+/** The number of sessions that wait for a lock in this call. */
 async function waiting(call: string): Promise<number> {
   const { rowCount } = await pool.query(
     `select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and position($1 in query) > 0`,
@@ -57,7 +57,7 @@ async function waiting(call: string): Promise<number> {
   return rowCount!;
 }
 
-test('gives the lead to one, while its lease lasts, and to its holder anew', async () => {
+test('one listener gets the lead while its lease lasts, and the holder gets it again', async () => {
   const lead = await takeOver(one, 'one');
   expect(await two.lead('two')).toBeNull();
   expect((await one.lead('one'))!.term).toBe(lead.term + 1);
@@ -67,7 +67,7 @@ test('gives the lead to one, while its lease lasts, and to its holder anew', asy
   expect((await two.lead('two'))!.term).toBe(lead.term + 2);
 });
 
-test('takes a lease that ends absurdly late for a clock set back', async () => {
+test('a lease that ends absurdly late counts as expired, as after a clock that was set back', async () => {
   await takeOver(one, 'one');
   await admin(
     database.url,
@@ -76,7 +76,7 @@ test('takes a lease that ends absurdly late for a clock set back', async () => {
   expect(await two.lead('two')).not.toBeNull();
 });
 
-test('lets a deposed leader neither drain nor renew nor forget', async () => {
+test('a deposed leader can neither drain nor renew nor purge', async () => {
   const old = await takeOver(one, 'one');
   await change(2);
   const lead = await takeOver(two, 'two');
@@ -92,7 +92,7 @@ test('lets a deposed leader neither drain nor renew nor forget', async () => {
   expect(drained.kind === 'changes' && drainedRows(drained).length).toBeGreaterThanOrEqual(2);
 });
 
-test('waits for a drain that holds the lead, and is deposed before it could give a seq twice', async () => {
+test('a new lead waits for a running drain, whose leader is deposed before it could give a seq twice', async () => {
   const old = await takeOver(one, 'one');
   await one.drain(old.term);
   await change(1);
@@ -108,11 +108,11 @@ test('waits for a drain that holds the lead, and is deposed before it could give
   );
 });
 
-// what it needs is locked, so that it lasts
+// a table that the drain needs is locked, so that the drain lasts
 test.each([
   ['a large drain', 'plank.chunks', 0, false],
-  ['the first of its term', 'plank.outbox', 5_000, true],
-])('is not overtaken while it is at %s', async (_which, needed, limit, holds) => {
+  ['the first drain of its term', 'plank.outbox', 5_000, true],
+])('a leader is not overtaken during %s', async (_which, needed, limit, holds) => {
   const { term } = await takeOver(one, 'one');
   await change(1);
   const locking = await pool.connect();
@@ -120,7 +120,7 @@ test.each([
     await locking.query(`begin; lock table ${needed} in access exclusive mode`);
     await admin(database.url, "update plank.leader set written_by = pg_current_xact_id(), expires_at = '-infinity'");
     const draining = pool.query("select last_seq from plank.drain($1, $2, '1 minute', $3)", [term, limit, holds]);
-    await until('it drains', async () => (await waiting('plank.drain(')) === 1, 2_000);
+    await until('the drain waits', async () => (await waiting('plank.drain(')) === 1, 2_000);
     expect(await two.lead('two')).toBeNull();
     await locking.query('rollback');
     expect((await draining).rows).toEqual([{ last_seq: String((await reader.extent()).newest) }]);
@@ -129,7 +129,7 @@ test.each([
   }
 });
 
-test('gives no seq where another has taken the lead since it looked what there is', async () => {
+test('a drain gives no seq if another took the lead since it looked for changes', async () => {
   const old = await takeOver(one, 'one');
   await one.drain(old.term);
   await change(1);
@@ -139,7 +139,11 @@ test('gives no seq where another has taken the lead since it looked what there i
   try {
     await taking.query("begin; select plank.lead('two', '1 minute')");
     const overtaken = expect(one.drain(old.term)).rejects.toThrow(Deposed);
-    await until('it has found the change, and is to write', async () => (await waiting('plank.drain(')) === 1, 2_000);
+    await until(
+      'the drain has found the change and is about to write',
+      async () => (await waiting('plank.drain(')) === 1,
+      2_000,
+    );
     const { rows } = await taking.query<{ last_seq: string }>(
       "select last_seq from plank.drain((select term from plank.leader), 5000, '1 minute', false)",
     );
@@ -149,12 +153,12 @@ test('gives no seq where another has taken the lead since it looked what there i
   } finally {
     taking.release(true);
   }
-  // a session tells of its error before it lets go of the row
+  // a session reports its error before it releases the row
   await until('the row is free', async () => (await two.lead('two'))?.headSeq === newest, 2_000);
   expect(await reader.page(newest - 1, 10)).toHaveLength(1);
 });
 
-test('is given up by the server at its deadline, also where one before had longer', async () => {
+test('the server cancels a drain at its deadline, even if an earlier one had longer', async () => {
   const { term } = await takeOver(one, 'one');
   await one.drain(term, 20_000);
   await change(1);
@@ -169,7 +173,7 @@ test('is given up by the server at its deadline, also where one before had longe
   expect((await one.drain(term, 20_000)).kind).toBe('changes');
 });
 
-test('has flushed what it tells, also where commits are not', async () => {
+test('a drain has flushed its changes before it returns them, even if commits are not flushed', async () => {
   await admin(database.url, `alter database ${database.name} set synchronous_commit = off`);
   const lazy = await Sequencer.connect(database.url, 60_000, 10_000);
   try {
@@ -188,7 +192,7 @@ test('has flushed what it tells, also where commits are not', async () => {
   }
 });
 
-test('drains also where a backslash in a string is an escape', async () => {
+test('a drain works if backslashes in strings are escapes', async () => {
   await admin(database.url, `alter database ${database.name} set standard_conforming_strings = off`);
   const old = await Sequencer.connect(database.url, 60_000, 10_000);
   try {
@@ -200,7 +204,7 @@ test('drains also where a backslash in a string is an escape', async () => {
   }
 });
 
-test('reads up to the end and no further; ahead of the log a position is gone', async () => {
+test('a page reads up to the end of the log, and a position after it is gone', async () => {
   const lead = await takeOver(one, 'one');
   await change(3);
   await one.drain(lead.term);
@@ -212,7 +216,7 @@ test('reads up to the end and no further; ahead of the log a position is gone', 
   await expect(reader.stream(newest + 1).next()).rejects.toThrow(PositionGone);
 });
 
-test('takes a position behind the retention for gone, and reads from the first that is left', async () => {
+test('a position before the retention is gone, and the first one within it is readable', async () => {
   const lead = await takeOver(one, 'one');
   for (let i = 0; i < 4; i++) {
     await change(1);
@@ -232,7 +236,7 @@ test('takes a position behind the retention for gone, and reads from the first t
   await expect(reader.page(0, 10)).rejects.toThrow(PositionGone);
 });
 
-test('begins an epoch after a promotion, which keeps the log up to the fork', async () => {
+test('a promotion begins an epoch, which keeps the log up to the fork', async () => {
   const before = await takeOver(one, 'one');
   await change(2);
   await one.drain(before.term);
@@ -250,7 +254,7 @@ test('begins an epoch after a promotion, which keeps the log up to the fork', as
   expect((await takeOver(one, 'one')).epoch).toBe(lead.epoch);
 });
 
-test('voids it also while a transaction that has written goes on, and keeps writers waiting for a moment only', async () => {
+test('a new epoch voids the log while a transaction is open, and delays writers only for a moment', async () => {
   const before = await takeOver(one, 'one');
   await change(2);
   await one.drain(before.term);
@@ -261,12 +265,12 @@ test('voids it also while a transaction that has written goes on, and keeps writ
     await admin(database.url, moved);
     await admin(database.url, "update plank.leader set written_by = pg_current_xact_id(), expires_at = '-infinity'");
     const taken = two.lead('two');
-    await until('it waits for the writer', async () => (await waiting('plank.lead(')) === 1, 2_000);
+    await until('the new leader waits for the writer', async () => (await waiting('plank.lead(')) === 1, 2_000);
     const writing = change(1);
     const lead = (await taken)!;
     await writing;
     expect(lead.epoch).toBeGreaterThan(before.epoch);
-    // what was written meanwhile is void or is not; what came before it is, and what is open is not
+    // changes before the epoch are void, an open transaction's are not; a change at the same time may be either
     await two.drain(lead.term);
     const { newest } = await reader.extent();
     expect(newest).toBeLessThanOrEqual(lead.headSeq + 1);
@@ -278,7 +282,7 @@ test('voids it also while a transaction that has written goes on, and keeps writ
   }
 });
 
-test('begins an epoch after a move to another cluster, which voids what was captured', async () => {
+test('a move to another cluster begins an epoch, which voids captured changes', async () => {
   const before = await takeOver(one, 'one');
   await change(2);
   await one.drain(before.term);

@@ -1,5 +1,5 @@
-// What the doctor says of a database at work: a drain that takes long, one leader after another, a burst that vacuum has yet to
-// clean up. None of it is a fault, unless it lasts.
+// The doctor on a database at work: a long drain, one leader after another, a burst that vacuum has not cleaned up yet. None of these
+// is a fault, unless it lasts.
 
 import type { Client } from 'pg';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
@@ -21,17 +21,17 @@ afterAll(async () => {
   await database?.drop();
 });
 
-async function saidBy(findings: AsyncGenerator<{ level: string; says: string }, unknown>): Promise<string[]> {
-  const said: string[] = [];
-  for await (const { level, says } of findings) said.push(`${level}: ${says}`);
-  return said;
+async function listOf(findings: AsyncGenerator<{ level: string; says: string }, unknown>): Promise<string[]> {
+  const found: string[] = [];
+  for await (const { level, says } of findings) found.push(`${level}: ${says}`);
+  return found;
 }
 
 const examine = () =>
-  saidBy(examineCapture(client, { retentionMs: 3_600_000, retentionBytes: 1e9, patient: false, say: () => {} }));
+  listOf(examineCapture(client, { retentionMs: 3_600_000, retentionBytes: 1e9, patient: false, say: () => {} }));
 
-describe('of a leader', () => {
-  /** Its lease is over since then. */
+describe('a leader', () => {
+  /** Ends the lease of listener-1, so long ago. */
   const expired = (ago: string) =>
     client.query(
       `update plank.leader set written_by = pg_current_xact_id(), holder = 'listener-1/x', term = 3, expires_at = clock_timestamp() - interval '${ago}'`,
@@ -39,20 +39,20 @@ describe('of a leader', () => {
 
   beforeEach(() => client.query('delete from items'));
 
-  test('that drains for longer than its lease, that it leads and drains', async () => {
+  test('the doctor reports that a leader in a long drain leads', async () => {
     await expired('40 seconds');
     await client.query(
       `insert into items (name) values ('one'); update plank.outbox set at = at - interval '1 minute'`,
     );
     await other.query('begin');
     try {
-      // too many to be drained at once, and not done yet
+      // a large drain that is not finished
       await other.query("select from plank.drain(3, 0, '3 seconds', false)");
-      const said = await examine();
-      expect(said).toContainEqual(
+      const found = await examine();
+      expect(found).toContainEqual(
         expect.stringMatching(/^note: \d+ changes? waits? to be drained, .*: a drain is at work$/),
       );
-      expect(said).toContainEqual(
+      expect(found).toContainEqual(
         expect.stringMatching(
           /^ok: listener-1 leads \(term 3\), and has been draining for \d+ m?s: its lease is renewed/,
         ),
@@ -60,12 +60,12 @@ describe('of a leader', () => {
     } finally {
       await other.query('rollback');
     }
-    const said = await examine();
-    expect(said).toContainEqual(expect.stringMatching(/^fault: \d+ changes? waits? to be drained/));
-    expect(said).toContainEqual(expect.stringMatching(/^fault: no listener leads for 4\d s: .*listener-1$/));
+    const found = await examine();
+    expect(found).toContainEqual(expect.stringMatching(/^fault: \d+ changes? waits? to be drained/));
+    expect(found).toContainEqual(expect.stringMatching(/^fault: no listener leads for 4\d s: .*listener-1$/));
   });
 
-  test('that has just gone, that the next one leads', async () => {
+  test('the doctor reports that the next listener leads when one has just gone', async () => {
     await expired('100 ms');
     const examined = examine();
     await other.query('select pg_sleep(0.3)');
@@ -74,60 +74,60 @@ describe('of a leader', () => {
   });
 });
 
-describe('of an outbox of which much was deleted', () => {
+describe('an outbox with many deleted rows', () => {
   const tolerated = { toleratedBytes: 500_000, vacuumWithinMs: 1_000 };
   const kept = { bytes: 1_000, most: 4_000 };
 
-  /** What the statistics say when the session that did it has ended. */
-  async function does(sql: string): Promise<void> {
+  /** Runs SQL in a session that ends, so that the statistics have it. */
+  async function runs(sql: string): Promise<void> {
     const session = await connectPlainly(database.url);
     await session.query(sql);
     await session.end();
   }
 
   beforeEach(async () => {
-    // it comes by when the test says so
-    await does('alter table plank.outbox set (autovacuum_enabled = false)');
-    await does('vacuum plank.outbox');
-    await does(`insert into items (name) select repeat('x', 200) from generate_series(1, 3000)`);
+    // vacuum runs only when the test says so
+    await runs('alter table plank.outbox set (autovacuum_enabled = false)');
+    await runs('vacuum plank.outbox');
+    await runs(`insert into items (name) select repeat('x', 200) from generate_series(1, 3000)`);
   });
 
   const look = (patient: boolean, say: (text: string) => void = () => {}) =>
-    saidBy(examineOutbox(client, kept, { ...tolerated, patient, say }));
+    listOf(examineOutbox(client, kept, { ...tolerated, patient, say }));
 
-  test('nothing while it is full of changes that are kept', async () => {
+  test('the doctor finds nothing while the outbox is full of changes that are kept', async () => {
     expect(await look(true)).toEqual([
       expect.stringMatching(/^ok: the log holds 1000 B of at most 3.9 KiB, .* on disk$/),
     ]);
   });
 
-  test('nothing bad when vacuum comes by', async () => {
-    await does('delete from plank.outbox');
+  test('the doctor finds nothing bad when vacuum runs', async () => {
+    await runs('delete from plank.outbox');
     expect(await look(false)).toEqual([
       expect.stringMatching(/^note: vacuum has not cleaned up plank.outbox yet: about/),
     ]);
     let vacuumed: Promise<void> | undefined;
-    const said = await look(true, () => void (vacuumed = does('vacuum plank.outbox')));
+    const found = await look(true, () => void (vacuumed = runs('vacuum plank.outbox')));
     await vacuumed;
-    expect(said).toEqual([expect.stringMatching(/^ok: (the log holds|vacuum is cleaning up)/)]);
+    expect(found).toEqual([expect.stringMatching(/^ok: (the log holds|vacuum is cleaning up)/)]);
   });
 
-  test('that vacuum does not come by', async () => {
-    await does('delete from plank.outbox');
+  test('the doctor reports that vacuum does not run', async () => {
+    await runs('delete from plank.outbox');
     expect(await look(true)).toEqual([
       expect.stringMatching(/^warning: no vacuum of plank.outbox within 1 s: about .* of deleted changes of/),
     ]);
   });
 
-  test('that vacuum came by and had to leave it', async () => {
+  test('the doctor reports that vacuum ran and could not remove the rows', async () => {
     await other.query('begin isolation level repeatable read');
     await other.query('select from items');
     try {
-      await does('delete from plank.outbox');
+      await runs('delete from plank.outbox');
       let vacuumed: Promise<void> | undefined;
-      const said = await look(true, () => void (vacuumed = does('vacuum plank.outbox')));
+      const found = await look(true, () => void (vacuumed = runs('vacuum plank.outbox')));
       await vacuumed;
-      expect(said).toEqual([expect.stringMatching(/^warning: vacuum ran on plank.outbox and could not remove about/)]);
+      expect(found).toEqual([expect.stringMatching(/^warning: vacuum ran on plank.outbox and could not remove about/)]);
     } finally {
       await other.query('rollback');
     }

@@ -1,5 +1,5 @@
-// What the doctor says of an address where something else answers than Plank, or besides it: a page for every path, another
-// application's health, another's WebSockets.
+// The doctor on an address where something other than Plank answers, or something besides it: a page at every path, another
+// application's health, another application's WebSockets.
 
 import { createServer, type RequestListener, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -23,7 +23,7 @@ afterAll(() => stack.disposeAsync());
 const page: RequestListener = (_request, response) =>
   void response.writeHead(200, { 'Content-Type': 'text/html' }).end('<!doctype html><title>Shop</title>');
 
-/** As a balancer that passes some paths on to Plank and leaves the others to a page. */
+/** A balancer that passes some paths to Plank and answers the others with a page. */
 function before(passes: RegExp): RequestListener {
   const pass = async (path: string, response: ServerResponse) => {
     const answer = await fetch(plank.url + path);
@@ -34,30 +34,30 @@ function before(passes: RegExp): RequestListener {
     passes.test(request.url!) ? void pass(request.url!, response) : page(request, response);
 }
 
-/** What it says of a server. */
+/** The doctor's findings on a server. */
 async function examine(listener: RequestListener, socketsOf?: (server: ReturnType<typeof createServer>) => void) {
   const server = createServer(listener);
   socketsOf?.(server);
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-  const said: string[] = [];
+  const findings: string[] = [];
   try {
     for await (const { level, says } of examineFront({ url, tables: ['items'], patient: false, say: () => {} }))
-      said.push(`${level}: ${says.replace(url, '<url>')}`);
+      findings.push(`${level}: ${says.replace(url, '<url>')}`);
   } finally {
     server.closeAllConnections();
     await new Promise((resolve) => server.close(resolve));
   }
-  return said;
+  return findings;
 }
 
-test('takes a page for every path for no gateway', async () => {
+test('the doctor does not take a page at every path for a gateway', async () => {
   expect(await examine(page)).toEqual([
     "fault: something other than a gateway answers at <url>: its /health answers 200, but not as Plank's does",
   ]);
 });
 
-test("takes another application's health for no gateway's", async () => {
+test("the doctor does not take another application's health for a gateway's", async () => {
   for (const health of [{ status: 'ok' }, { status: 'ok', node: 'v24.1.0' }, null, []])
     expect(
       await examine((_request, response) => void response.end(JSON.stringify(health))),
@@ -65,7 +65,7 @@ test("takes another application's health for no gateway's", async () => {
     ).toEqual([expect.stringMatching(/^fault: something other than a gateway answers/)]);
 });
 
-test('says which paths do not lead to the gateway, and calls no page open to everybody that is not there', async () => {
+test('the doctor names paths that do not reach the gateway, and reports no missing page as open', async () => {
   expect(await examine(before(/^\/health$/))).toEqual([
     'ok: <url> answers, through test',
     'ok: pages for operators are not reachable here',
@@ -74,13 +74,13 @@ test('says which paths do not lead to the gateway, and calls no page open to eve
   ]);
 });
 
-test('still says that metrics are open where they are', async () => {
+test('the doctor reports metrics that are open to everybody', async () => {
   expect(await examine(before(/^\/(health|metrics)$/))).toContainEqual(
     expect.stringMatching(/^warning: everybody who reaches \S+ can read \/metrics$/),
   );
 });
 
-test('says that WebSockets are taken by something else', async () => {
+test('the doctor reports that something else takes WebSockets', async () => {
   const sockets = new WebSocketServer({ noServer: true, handleProtocols: () => false });
   const take = (server: ReturnType<typeof createServer>) =>
     void server.on('upgrade', (request, socket, head) => sockets.handleUpgrade(request, socket, head, () => {}));

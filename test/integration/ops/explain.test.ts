@@ -1,5 +1,4 @@
-// "Why did I not get it?": for each place where a change can be, and each reason for which a client gets it or not, the answer
-// names that one.
+// "Why did I not get it?": the explanation names the place where a change is, and the reason why a client got it or not.
 
 import { describe, expect, test } from 'vitest';
 import { formatPosition, parsePosition } from '#shared/wire.ts';
@@ -37,13 +36,13 @@ async function explain(query: Record<string, string>): Promise<Explanation> {
   return body as unknown as Explanation;
 }
 
-/** Of the latest change of a row of todo, what a client got: its last step. */
+/** The last step of the latest change of a row of todo, for a client. */
 async function ofClient(id: number, peer: Peer): Promise<Step> {
   const { changes } = await explain({ table: 'todo', id: String(id), connection: nameOf(peer) });
   return changes[0]!.steps.at(-1)!;
 }
 
-/** As `welcome` says it. */
+/** The connection's name in `welcome`. */
 function nameOf({ reader }: Peer): string {
   const [welcome] = reader.all;
   if (welcome?.type !== 'welcome') throw new Error('no welcome came');
@@ -53,12 +52,12 @@ function nameOf({ reader }: Peer): string {
 async function live(ask: object): Promise<Peer> {
   const peer = await stage.peer();
   await stage.subscribe(peer, ask);
-  await until('it is live', () => peer.reader.all.some(({ type }) => type === 'live'), 5_000);
+  await until('the subscription is live', () => peer.reader.all.some(({ type }) => type === 'live'), 5_000);
   return peer;
 }
 
 describe('the way of a change', () => {
-  test('is told from its commit to every replica, by its row or by its position', async () => {
+  test('a change is explained from its commit to every replica, by its row or its position', async () => {
     await stage.sql(`insert into todo values (1, 'open', 7)`);
     await stage.arrived();
     const byRow = await explain({ table: 'todo', id: '1' });
@@ -78,7 +77,7 @@ describe('the way of a change', () => {
     expect(byPosition.changes[0]).toMatchObject({ pos: change!.pos, id: 1, action: 'INSERT' });
   });
 
-  test('is told of a transaction of many in the order of their positions', async () => {
+  test('changes of a large transaction are explained in the order of their positions', async () => {
     await stage.sql(`insert into parts select 'a', n, 'x' from generate_series(1, 50) n`);
     await stage.arrived();
     const seqs: number[] = [];
@@ -90,7 +89,7 @@ describe('the way of a change', () => {
     expect([seqs[1]! - seqs[0]!, seqs[2]! - seqs[0]!]).toEqual([24, 49]);
   });
 
-  test('names the row to the last digit of its key', async () => {
+  test("an explanation has the row's key to the last digit", async () => {
     await stage.sql(`insert into parts values ('b', 9007199254740993, 'x')`);
     await stage.arrived();
     const query = new URLSearchParams({ table: 'parts', id: 'b,9007199254740993' });
@@ -98,7 +97,7 @@ describe('the way of a change', () => {
     expect(text).toContain('"id":{"shop":"b","number":9007199254740993}');
   });
 
-  test('ends where it waits: in the outbox, while nobody drains', async () => {
+  test('an explanation ends where the change waits: in the outbox, while no listener drains', async () => {
     await stage.undrained(async () => {
       await stage.sql(`insert into todo values (2, 'open', 7)`);
       const { summary, changes } = await explain({ table: 'todo', id: '2' });
@@ -113,7 +112,7 @@ describe('the way of a change', () => {
     expect((await explain({ table: 'todo', id: '2' })).changes[0]!.pos).not.toBeNull();
   });
 
-  test('lists the last changes of a row, a TRUNCATE among them', async () => {
+  test('an explanation lists the last changes of a row, even a TRUNCATE', async () => {
     for (const status of ['a', 'b'])
       await stage.sql(`insert into todo values (3, $1) on conflict (id) do update set status = $1`, [status]);
     await stage.sql('truncate todo');
@@ -123,9 +122,9 @@ describe('the way of a change', () => {
     expect(summary).toBe('All 3 changes of this row that are kept, the latest first.');
   });
 
-  test('has no beginning where nothing was captured, and says why that may be', async () => {
+  test('an explanation of a row that was not captured gives the possible reasons', async () => {
     expect((await explain({ table: 'other', id: '9' })).summary).toMatch(/^No change of other 9 was captured\. Either/);
-    // an event trigger would undo it
+    // outside of this setting an event trigger would repair it
     await stage.sql(
       'begin; set local session_replication_role = replica; alter table other disable trigger plank_insert; commit',
     );
@@ -136,7 +135,7 @@ describe('the way of a change', () => {
     await stage.sql('alter table other enable trigger plank_insert');
   });
 
-  test('cannot be told of a position that nobody has yet, or of another history', async () => {
+  test('a position that is not reached yet, or of another history, is reported as such', async () => {
     const { position } = (await (await fetch(`${stage.embedded.url}/health`)).json()) as { position: string };
     const { epoch, seq } = parsePosition(position)!;
     const summaryOf = async (pos: string) => (await explain({ pos })).summary;
@@ -149,8 +148,8 @@ describe('the way of a change', () => {
   });
 });
 
-describe('a client', () => {
-  test('got it, and by which subscription', async () => {
+describe('clients', () => {
+  test('an explanation names the subscription by which a client got a change', async () => {
     const plain = await live({ table: 'todo' });
     const filtered = await live({ table: 'todo', where: { owner: 7 }, columns: ['status'] });
     await stage.sql(`insert into todo values (10, 'open', 7)`);
@@ -165,7 +164,7 @@ describe('a client', () => {
     await stage.arrived();
     const left = await explain({ table: 'todo', id: '10', connection: nameOf(filtered) });
     expect(left.changes[0]!.steps.at(-2)!.text).toMatch(/the row left it/);
-    // without a name, how many it concerns
+    // without a connection: the number of subscriptions that it concerns
     expect((await explain({ pos: left.changes[0]!.pos! })).changes[0]!.steps.at(-1)!.text).toMatch(
       /^Of the 2 subscriptions that its table has now, it concerns 2\./,
     );
@@ -178,7 +177,7 @@ describe('a client', () => {
       /admits the row neither .*: owner > 100\.$/,
     ],
     ['it is not subscribed to that table', { table: 'parts' }, /^It is not subscribed to this table, only to parts\.$/],
-  ])('did not get it where %s', async (_why, subscription, words) => {
+  ])('an explanation says why a client did not get a change: %s', async (_why, subscription, words) => {
     const peer = await live(subscription);
     await stage.sql(
       `insert into todo values (11, 'open', 7) on conflict (id) do update set status = todo.status || 'x'`,
@@ -191,7 +190,7 @@ describe('a client', () => {
     });
   });
 
-  test('did not get what was before its subscription, or is in its rows', async () => {
+  test('an explanation says that a change was before the subscription, or in its rows', async () => {
     await stage.sql(`insert into todo values (12, 'open', 7)`);
     await stage.arrived();
     expect((await ofClient(12, await live({ table: 'todo' }))).text).toMatch(/began after this change/);
@@ -200,17 +199,17 @@ describe('a client', () => {
     );
   });
 
-  test('that has no subscription, or is gone, is told so', async () => {
+  test('an explanation says that a client has no subscription, or is gone', async () => {
     await stage.sql(`insert into todo values (13, 'open', 7)`);
     await stage.arrived();
     const peer = await stage.peer();
     expect((await ofClient(13, peer)).text).toBe('It has no subscription at the moment.');
     peer.ws.terminate();
-    await until('it is forgotten', async () => (await ofClient(13, peer)).state === 'unknown', 5_000);
+    await until('the connection is gone', async () => (await ofClient(13, peer)).state === 'unknown', 5_000);
     expect((await ofClient(13, peer)).text).toMatch(/has no connection \d+: it is gone/);
   });
 
-  test('that reads nothing is catching up, and how far it has to go', async () => {
+  test('an explanation says how far a client that reads nothing lags behind', async () => {
     const peer = await live({ table: 'todo' });
     peer.ws.pause();
     for (let i = 0; i < 25; i++)
@@ -219,14 +218,14 @@ describe('a client', () => {
       ]);
     await stage.arrived();
     const last = 100_000 + 24 * 500 + 500;
-    await until('it is behind', async () => (await ofClient(last, peer)).state === 'waiting', 20_000);
+    await until('the client lags behind', async () => (await ofClient(last, peer)).state === 'waiting', 20_000);
     expect((await ofClient(last, peer)).text).toMatch(
       /^Not written yet: it is catching up and has [\d,]+ changes to go/,
     );
   });
 });
 
-describe('what cannot be asked', () => {
+describe('wrong requests', () => {
   test.each<[string, Record<string, string>, string, RegExp]>([
     ['nothing', {}, 'pos', /is needed, or table and id/],
     ['a position in words', { pos: 'yesterday' }, 'pos', /is not a position/],
@@ -243,13 +242,13 @@ describe('what cannot be asked', () => {
       /does not answer: gateway-9/,
     ],
     ['an unknown parameter', { pos: 'e1.1', tabel: 'x' }, 'tabel', /is not a parameter/],
-  ])('%s: names the field', async (_what, query, path, message) => {
+  ])('a request is refused by the field: %s', async (_what, query, path, message) => {
     const { status, body } = await ask(query);
     expect(status).toBe(400);
     expect(body).toMatchObject({ code: 'INVALID', errors: [{ path, message: expect.stringMatching(message) }] });
   });
 
-  test('a position that is another table’s: names the table', async () => {
+  test('a position of another table is refused by the table', async () => {
     await stage.sql(`insert into parts values ('b', 1, 'x')`);
     await stage.arrived();
     const { changes } = await explain({ table: 'parts', id: 'b,1' });

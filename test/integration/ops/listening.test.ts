@@ -1,4 +1,4 @@
-// Which addresses answer, by HOST: of this machine's own, which nothing outside reaches, and of the network.
+// Which addresses a server answers on with each HOST: those of this machine alone, and those of the network.
 
 import { createServer } from 'node:http';
 import { type AddressInfo, connect, createServer as createTcpServer } from 'node:net';
@@ -16,7 +16,7 @@ const addresses = Object.values(networkInterfaces()).flatMap((each) => each ?? [
 const outer4 = addresses.find(({ family, internal }) => family === 'IPv4' && !internal)?.address;
 const outer6 = addresses.find(({ family, internal, scopeid }) => family === 'IPv6' && !internal && !scopeid)?.address;
 const inner6 = addresses.find(({ address }) => address === '::1')?.address;
-/** all that this machine has of them */
+/** those of these addresses that this machine has */
 const all = ['127.0.0.1', inner6, outer4, outer6].filter((address) => address !== undefined);
 const settings = { host: 'HOST', port: 'PORT' };
 const stack: (() => Promise<unknown>)[] = [];
@@ -25,7 +25,7 @@ afterEach(async () => {
   for (const end of stack.splice(0).toReversed()) await end();
 });
 
-/** Of this machine's addresses those at which something accepts connections. */
+/** The addresses of this machine at which something accepts connections. */
 async function answering(port: number): Promise<string[]> {
   const tried = await Promise.all(
     all.map(
@@ -54,7 +54,7 @@ test.each([
   ['0.0.0.0', of4],
   ...(outer4 ? [[outer4, [outer4]] as const] : []),
   ...(outer6 ? [[outer6, [outer6]] as const] : []),
-] as const)('HOST=%s', async (host, expected) => {
+] as const)('a server listens on the right addresses with HOST=%s', async (host, expected) => {
   const server = createServer((_, response) => response.end('here'));
   const also = await listen(server, { host, port: 0, settings });
   const { port } = server.address() as AddressInfo;
@@ -75,7 +75,7 @@ test.each([
   await expect(listen(createServer(), { host, port, settings })).rejects.toThrow(reason);
 });
 
-test.each(inner)('a port that another program has at %s is taken, and nothing is left behind', async (address) => {
+test.each(inner)('a port that another program has at %s is refused, and nothing is left behind', async (address) => {
   const other = createTcpServer();
   await new Promise<void>((resolve) => other.listen(0, address, resolve));
   stack.push(() => close(other));
@@ -86,7 +86,7 @@ test.each(inner)('a port that another program has at %s is taken, and nothing is
 });
 
 describe('without a setting', () => {
-  test('a gateway is on this machine only, with all that it serves, and ends with its clients of either address', async () => {
+  test('a gateway listens on this machine only by default, and ends with its clients of either address', async () => {
     const database = await createDatabase();
     stack.push(() => database.drop());
     const embedded = await startEmbedded(database.url);
@@ -104,7 +104,7 @@ describe('without a setting', () => {
     expect(await answering(Number(new URL(embedded.url).port))).toEqual([]);
   });
 
-  test('a listener is, too', async () => {
+  test('a listener listens on this machine only by default', async () => {
     const env = { DATABASE_URL: 'postgres://h/d' };
     const { HOST: host } = readConfig(listenerSchema, env);
     expect(readConfig(gatewaySchema, env).OPS_HOST).toBe(host);

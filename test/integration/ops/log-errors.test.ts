@@ -1,4 +1,4 @@
-// Whatever fails: what is logged of it names it, and holds no value of a row.
+// The log of any failure names the failure, and has no value of a row.
 
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { z } from 'zod';
@@ -94,18 +94,18 @@ const failureOf = async (fail: () => unknown): Promise<unknown> => {
   throw new Error('it did not fail');
 };
 
-test.each(postgres)('%s: %s', async (_what, code, sql) => {
+test.each(postgres)("the log of a failure names it without a row's values: %s, %s", async (_what, code, sql) => {
   const text = logged(await failureOf(() => pool.query(sql)));
   expect(text).not.toMatch(/S3C|47114711/);
   expect(text.split(`"code":"${code}"`)).toHaveLength(6);
   expect(text).toContain('"routine"');
 });
 
-test.each(others)('%s', async (_what, fail) => {
+test.each(others)('the log of a failure has no value: %s', async (_what, fail) => {
   expect(logged(await failureOf(fail))).not.toContain(secret);
 });
 
-test('keeps what operators need: names, and messages about those', async () => {
+test('the log of a failure has what operators need: names, and messages about names', async () => {
   const missing = await failureOf(() => pool.query('select nothing from people'));
   expect(logged(missing)).toContain('column \\"nothing\\" does not exist');
   const twice = await failureOf(() => pool.query(`insert into people values (2, '${secret}')`));

@@ -1,4 +1,4 @@
-// What operators are told of Postgres while it hangs: at once that it does not answer, and for how long.
+// The figures of operators while Postgres hangs: they show soon that it does not answer, and for how long.
 
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { LogFigures } from '#gateway/ops/log-figures.ts';
@@ -35,7 +35,7 @@ async function refreshed(): Promise<number> {
   return performance.now() - startedAt;
 }
 
-test('a Postgres that hangs is silent after two seconds, then longer and longer, until it answers', async () => {
+test('a Postgres that hangs counts as silent after two seconds, and ever longer, until it answers', async () => {
   await figures.refresh(0);
   expect(figures.log).toMatchObject({ leader: null, term: 0 });
   expect(figures.postgresSilentMs).toBe(0);
@@ -44,9 +44,9 @@ test('a Postgres that hangs is silent after two seconds, then longer and longer,
   expect(figures.log).toBe(null);
   const silentMs = figures.postgresSilentMs;
   expect(silentMs).toBeGreaterThan(1_000);
-  // the first connection is given up meanwhile, and the next one hangs for longer; nobody who asks waits for it
+  // the first connection is given up meanwhile, and the next one hangs longer; no refresh waits for it
   await until(
-    'it is silent for longer',
+    'Postgres is silent for longer',
     async () => {
       expect(await refreshed()).toBeLessThan(1_500);
       return figures.postgresSilentMs > silentMs + 3_000;
@@ -54,6 +54,6 @@ test('a Postgres that hangs is silent after two seconds, then longer and longer,
     10_000,
   );
   proxy.pass();
-  await until('it answers', async () => (await refreshed(), figures.postgresSilentMs === 0), 10_000);
+  await until('Postgres answers', async () => (await refreshed(), figures.postgresSilentMs === 0), 10_000);
   expect(figures.log).not.toBe(null);
 });

@@ -1,4 +1,4 @@
-// What a process logs may be lost, as where the disk is full or nobody reads it any more. The process goes on.
+// The log of a process may be lost, because the disk is full or its reader is gone. The process runs on.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -9,7 +9,7 @@ test.each([
   ['a full disk', '/dev/full'],
   ['a pipe whose reader has gone', 'pipe'],
   ['a file that may only be read', '/dev/null'],
-])('goes on where its output is %s', async (_where, output) => {
+])('a process runs on when its output is %s', async (_where, output) => {
   const fd = output === 'pipe' ? 'pipe' : openSync(output, output === '/dev/full' ? 'w' : 'r');
   const program = new URL('../../support/stage/talker.ts', import.meta.url).pathname;
   const child = spawn(process.execPath, [program], { stdio: ['ignore', fd, fd, 'ipc'] });

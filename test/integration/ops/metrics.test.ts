@@ -1,5 +1,5 @@
-// Each metric moves when that happens which it counts, with a listener and a gateway that do their work; and canaries go the way
-// of changes without any client getting one.
+// Each metric moves with the event that it counts, on a working listener and gateway. Canaries take the way of changes, and reach no
+// client.
 
 import { Registry } from 'prom-client';
 import { afterEach, describe, expect, test } from 'vitest';
@@ -48,7 +48,7 @@ async function value(series: string): Promise<number> {
 }
 
 const becomes = (series: string, is: (now: number) => boolean, deadlineMs = 5_000) =>
-  until(`${series} is as it should be`, async () => is(await value(series)), deadlineMs);
+  until(`${series} has the expected value`, async () => is(await value(series)), deadlineMs);
 
 let lastId = 0;
 async function write(count = 1): Promise<void> {
@@ -73,7 +73,7 @@ async function position(): Promise<string> {
   return ((await (await fetch(`${stage.embedded.url}/health`)).json()) as { position: string }).position;
 }
 
-/** Of another database: no history of this one. */
+/** a position of another database */
 const foreign = 'e7.1';
 
 const connected = async () => {
@@ -104,7 +104,7 @@ const resumed = async (from: string) => {
   await peer.reader.expect('live');
 };
 
-describe('counters and histograms rise', () => {
+describe('counters and histograms', () => {
   test.each<[series: string, by: number, act: () => Promise<unknown>]>([
     ['plank_connections_opened_total', 1, connected],
     ['plank_connections_opened_total', 1, streamed],
@@ -140,13 +140,13 @@ describe('counters and histograms rise', () => {
     ['plank_http_request_duration_seconds_count', 1, () => fetch(`${stage.embedded.url}/api/todo`)],
     ['plank_canaries_total', 2, async () => {}],
     ['plank_canary_seconds_count', 2, async () => {}],
-  ])('%s by %i', async (series, by, act) => {
+  ])('the metric %s rises by %i', async (series, by, act) => {
     const before = await value(series);
     await act();
     await becomes(series, (now) => now >= before + by);
   });
 
-  test('plank_resyncs_total where the table is altered', async () => {
+  test('plank_resyncs_total rises when the table is altered', async () => {
     const peer = await stage.peer();
     await stage.subscribe(peer, { table: 'todo' });
     await peer.reader.expect('live');
@@ -154,30 +154,30 @@ describe('counters and histograms rise', () => {
     await becomes('plank_resyncs_total{reason="shape"}', (now) => now === 1);
   });
 
-  test('plank_snapshots_total and plank_deliveries_total', async () => {
+  test('plank_snapshots_total and plank_deliveries_total rise with a snapshot and its changes', async () => {
     const [snapshots, deliveries] = [await value('plank_snapshots_total'), await value('plank_deliveries_total')];
     const peer = await stage.peer();
     const ch = await stage.subscribe(peer, { table: 'todo', snapshot: true });
     await isLive(peer);
     await write(2);
-    await until('both came', () => changesOf(peer, ch).length === 2, 5_000);
+    await until('both changes arrive', () => changesOf(peer, ch).length === 2, 5_000);
     expect(await value('plank_snapshots_total')).toBe(snapshots + 1);
     expect(await value('plank_deliveries_total')).toBe(deliveries + 2);
   });
 
-  test('plank_commit_to_socket_seconds so that its stages are the whole', async () => {
+  test('the stages of plank_commit_to_socket_seconds add up to its total', async () => {
     const sum = (stages: string) => value(`plank_commit_to_socket_seconds_sum{stage="${stages}"}`);
     const stages = await Promise.all(['capture', 'publish', 'fanout'].map(sum));
     const count = await value('plank_commit_to_socket_seconds_count{stage="total"}');
-    // what would be less than nothing, by the milliseconds that clocks tell, is nothing
+    // stages that would be negative, by differences of clocks, count as 0
     const parts = stages.reduce((all, one) => all + one);
     expect(Math.abs(parts - (await sum('total')))).toBeLessThan(0.002 * count);
     expect(parts / count).toBeLessThan(1);
   });
 });
 
-describe('gauges tell', () => {
-  test('connections by transport, subscriptions and channels by table, and that they are gone', async () => {
+describe('gauges', () => {
+  test('gauges show connections by transport, and subscriptions and channels by table', async () => {
     const [ws, other] = [await plain('?tables=todo'), await plain('?tables=todo')];
     const peer = await stage.peer();
     await stage.subscribe(peer, { table: 'todo' });
@@ -203,7 +203,7 @@ describe('gauges tell', () => {
     for (const series of Object.keys(expected)) await becomes(series, (now) => now === 0);
   });
 
-  test('what waits in the outbox while nothing drains it, and for how long', async () => {
+  test('gauges show how many changes wait in the outbox, and how long', async () => {
     await becomes('plank_outbox_depth', (now) => now === 0);
     await stage.undrained(async () => {
       await write(5);
@@ -235,12 +235,12 @@ describe('gauges tell', () => {
     ['plank_ring_bytes', (now) => now > 0],
     ['plank_capture_problems', (now) => now === 1],
     ['plank_forgotten_rows_total', (now) => now > 0],
-  ])('%s', async (series, is) => {
+  ])('the gauge %s is right', async (series, is) => {
     await write();
     await becomes(series, is, 12_000);
   });
 
-  test('who is slow, what waits for them, and that they were left behind', async () => {
+  test('gauges show slow clients, their send buffers, and that they were left behind', async () => {
     const peer = await stage.peer();
     await stage.subscribe(peer, { table: 'big' });
     await peer.reader.expect('live');
@@ -249,15 +249,15 @@ describe('gauges tell', () => {
       await stage.sql(`insert into big select coalesce(max(id), 0) + 1, repeat('x', 500000) from big`);
       return (await value('plank_slow_clients')) === 1;
     };
-    await until('it is slow', behind, 15_000);
+    await until('the client is slow', behind, 15_000);
     expect(await value('plank_buffered_bytes')).toBeGreaterThan(65_536);
     expect(await value('plank_catching_up')).toBe(1);
     const lost = await value('plank_resyncs_total{reason="retention"}');
-    // past what memory holds and what the log keeps
+    // more changes than memory and the log keep
     for (let i = 0; i < 12; i++) await stage.sql(`insert into big select max(id) + 1, repeat('x', 500000) from big`);
     const head = await value('plank_head_seq');
     await until(
-      'the log has forgotten what it lacks',
+      'the log has purged its next change',
       async () => (await value('plank_head_seq')) - (await value('plank_log_events')) > head,
       20_000,
     );
@@ -268,11 +268,11 @@ describe('gauges tell', () => {
   });
 });
 
-/** How many frames it was sent, of those that do not come by the clock. */
-const told = ({ reader }: Peer) => reader.all.filter(({ type }) => type !== 'pos').length;
+/** The number of frames sent to a peer, without the periodic `pos`. */
+const framesOf = ({ reader }: Peer) => reader.all.filter(({ type }) => type !== 'pos').length;
 
 describe('canaries', () => {
-  test('reach no client, count as no change, and let clients resume across them', async () => {
+  test('canaries reach no client, do not count as changes, and do not disturb a resume', async () => {
     const url = `${stage.embedded.url.replace('http', 'ws')}/ws`;
     const client = await TestClient.connect({ url, keepsFrames: true });
     const peer = await stage.peer();
@@ -281,12 +281,12 @@ describe('canaries', () => {
     const stream = await stage.stream({ table: 'todo' });
     await stream.expect('live');
     const from = await position();
-    const [events, seq, frames] = [await value('plank_events_total'), await value('plank_gateway_seq'), told(peer)];
+    const [events, seq, frames] = [await value('plank_events_total'), await value('plank_gateway_seq'), framesOf(peer)];
     await becomes('plank_gateway_seq', (now) => now >= seq + 5);
     expect(await value('plank_events_total')).toBe(events);
     expect(client.count).toBe(0);
-    expect(told(peer)).toBe(frames);
-    // the log holds them: what clients resume over
+    expect(framesOf(peer)).toBe(frames);
+    // the log has canaries, which a resume passes
     const rows = await new LogReader(stage.pool).page(Number(from.split('.')[1]), 1_000);
     const [batch] = packBatches(1, rows);
     expect(canariesOf(batch!).length).toBeGreaterThanOrEqual(5);
@@ -297,7 +297,7 @@ describe('canaries', () => {
     const ch = await stage.subscribe(later, { table: 'todo', from });
     const again = await TestClient.connect({ url, since: from, keepsFrames: true });
     await until(
-      'the change came',
+      'the change arrives',
       () => client.count === 1 && again.count === 1 && changesOf(later, ch).length === 1,
       5_000,
     );
@@ -305,13 +305,13 @@ describe('canaries', () => {
     for (const one of [client, again]) one.stop();
   });
 
-  test('make no position void when they are forgotten, as changes do', async () => {
+  test('purged canaries void no position, and purged changes do', async () => {
     const gone = await position();
     await stage.arrived();
     const { rows: last } = await stage.sql(`select max(xid) as xid from plank.outbox where action <> 'C'`);
     const since = await position();
     await until(
-      'the log has forgotten both',
+      'the log has purged both',
       async () => {
         const held = await stage.sql(
           'select 1 from plank.log, plank.outbox where xid = $1 union select 1 from plank.log where first_seq <= $2 limit 1',
@@ -321,24 +321,24 @@ describe('canaries', () => {
       },
       20_000,
     );
-    // another replica, which remembers nothing
+    // another replica, whose memory is empty
     const other = await startEmbedded(stage.databaseUrl);
     try {
       const url = `${other.url.replace('http', 'ws')}/ws`;
       const client = await TestClient.connect({ url, since, keepsFrames: true });
       await write();
-      await until('the change came', () => client.count === 1, 8_000);
+      await until('the change arrives', () => client.count === 1, 8_000);
       expect(client.closeCodes).toEqual([]);
       client.stop();
       const late = await TestClient.connect({ url, since: gone, reconnects: false });
-      await until('it is told', () => late.closeCodes.length === 1, 8_000);
+      await until('the client is closed', () => late.closeCodes.length === 1, 8_000);
       expect(late.closeCodes).toEqual([4410]);
     } finally {
       await other.stop();
     }
   });
 
-  test('that do not come are missed, and no longer when they come again', async () => {
+  test('canaries that do not come are missed, until they come again', async () => {
     const before = await value('plank_canary_missed_total');
     await stage.undrained(() => becomes('plank_canary_missed_total', (now) => now >= before + 3));
     const seen = await value('plank_canary_seconds_count');
@@ -350,7 +350,7 @@ describe('canaries', () => {
 });
 
 describe('what is declared', () => {
-  test('was seen to move', () => {
+  test('every declared metric was seen to move', () => {
     const registry = new Registry();
     for (const declare of [listenerMetrics, gatewayMetrics, httpMetrics]) declare(registry);
     const still = registry
@@ -358,7 +358,7 @@ describe('what is declared', () => {
       .map(({ name }) => name)
       .filter((name) => !moved.has(name));
     expect(still.sort()).toEqual([
-      // where Postgres or Redis fail or have too much to do, or another replica has less: in tests of their own
+      // these need a fault, load or another replica, and have tests of their own
       'plank_canary_failures_total',
       'plank_catch_ups_given_up_total',
       'plank_connections_shed_total',

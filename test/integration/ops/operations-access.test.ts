@@ -1,4 +1,4 @@
-// Who may guess the operators' token how often, and what no page of another origin can make a browser do: by form, image or link.
+// How often the operators' token can be guessed, and what a page of another origin cannot make a browser do by form, image or link.
 
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -17,7 +17,7 @@ afterAll(() => database.drop());
 
 describe('the token', () => {
   let one: Embedded;
-  // what was guessed before counts
+  // a gateway for each test, as earlier guesses count
   beforeEach(async () => {
     one = await startEmbedded(database.url, { OPS_TOKEN: token });
     return () => one.stop();
@@ -32,13 +32,13 @@ describe('the token', () => {
     return answer;
   };
 
-  test('is guessed ten times a minute from an address, and not more by WebSockets or other paths', async () => {
+  test('an address has ten guesses of the token a minute, over any path and WebSocket', async () => {
     const guesses = await Promise.all(Array.from({ length: 2_000 }, (_, i) => ask(`guess number ${i}`, '192.0.2.1')));
     expect(guesses.filter(({ status }) => status === 401)).toHaveLength(10);
     const late = guesses.filter(({ status }) => status === 429);
     expect(late).toHaveLength(1_990);
     expect(Number(late[0]!.headers.get('retry-after'))).toBeGreaterThan(0);
-    // not even the right one, or it would be told by that
+    // the right token is refused as well, or its answer would reveal it
     expect((await ask(token, '192.0.2.1')).status).toBe(429);
     expect((await ask(token, '192.0.2.1', '/ops/status')).status).toBe(429);
     const ws = new WebSocket(`${one.opsUrl.replace('http', 'ws')}/ws`, 'plank.v1', {
@@ -51,25 +51,25 @@ describe('the token', () => {
     });
     expect(status).toBe(429);
     ws.terminate();
-    // others are let in
+    // other addresses are admitted
     expect((await ask(token, '192.0.2.2')).status).toBe(200);
     expect((await ask(token)).status).toBe(200);
-    // and nobody is kept from being told that a token is needed
+    // a request without a token is still answered with 401
     expect((await ask(undefined, '192.0.2.1')).status).toBe(401);
   });
 
-  test('is not guessed by many addresses of one network, nor by ever other ones', async () => {
+  test('a network has ten guesses of the token as well, and all addresses together a bounded number', async () => {
     for (let i = 0; i < 10; i++) expect((await ask('wrong', `2001:db8:0:1::${i}`)).status).toBe(401);
     expect((await ask(token, '2001:db8:0:1:ffff::1')).status).toBe(429);
     expect((await ask(token, '2001:db8:0:2::1')).status).toBe(200);
     for (let i = 0; i < 10; i++)
       await Promise.all(Array.from({ length: 100 }, (_, j) => ask('wrong', `198.51.${i}.${j}`)));
     expect((await ask(token, '203.0.113.1')).status).toBe(429);
-    // who has brought it before
+    // an address that sent the right token before is admitted
     expect((await ask(token, '2001:db8:0:2::1')).status).toBe(200);
   });
 
-  test('is not asked of who holds a cookie', async () => {
+  test('a client with a cookie needs no token', async () => {
     const given = await fetch(`${one.opsUrl}/ops/session`, {
       method: 'POST',
       headers: { authorization: `Bearer ${token}` },
@@ -97,15 +97,15 @@ describe('a page of another origin', () => {
     ['a form on another port', { 'sec-fetch-site': 'same-site', 'sec-fetch-mode': 'navigate' }, 403],
     ['a form without an origin', { origin: 'null' }, 403],
     ['a form of an old browser', { 'content-type': 'application/x-www-form-urlencoded' }, 403],
-    ['another', { 'content-type': 'multipart/form-data; boundary=x' }, 403],
-    ['a third', { 'content-type': 'Text/Plain;charset=UTF-8' }, 403],
-  ])('POST by %s', async (_who, headers, status) => {
+    ['another form of an old browser', { 'content-type': 'multipart/form-data; boundary=x' }, 403],
+    ['a third form of an old browser', { 'content-type': 'Text/Plain;charset=UTF-8' }, 403],
+  ])('a POST of %s is admitted or refused', async (_who, headers, status) => {
     const answer = await fetch(drain(), { method: 'POST', headers });
     expect(answer.status).toBe(status);
     if (status === 202) await fetch(drain().replace('/drain', '/undrain'), { method: 'POST' });
   });
 
-  test('cannot drain a gateway or write a row by a form, in Chromium', async () => {
+  test('a form of another page cannot drain a gateway or write a row, in Chromium', async () => {
     const targets = [drain(), `${one.url}/api/items`];
     const pages = createServer((request, response) => {
       const [, index, type] = request.url!.split('/');

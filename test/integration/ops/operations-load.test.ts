@@ -1,10 +1,10 @@
-// Operators who search the outbox while it takes long: nobody else waits for them.
+// A search of the outbox that takes long delays nothing else.
 
 import { expect, test } from 'vitest';
 import { Stage } from '../../support/stage/stage.ts';
 import { until } from '../../support/wait.ts';
 
-// the search casts keys to their type, which waits while somebody holds the advisory lock
+// the search casts keys to their type, and the cast waits for an advisory lock
 const stage = Stage.of(
   `
   create function passes(text) returns boolean language plpgsql as $$
@@ -33,7 +33,7 @@ const status = async (signal: AbortSignal) => {
   return ((await answer.json()) as { level: string }).level;
 };
 
-test('a search of the outbox keeps neither REST nor the status waiting, and only one runs at once', async () => {
+test('a search of the outbox delays neither REST nor the status, and only one runs at a time', async () => {
   const { opsUrl, url } = stage.embedded;
   const holder = await stage.pool.connect();
   const searches: Promise<Response>[] = [];
@@ -42,7 +42,7 @@ test('a search of the outbox keeps neither REST nor the status waiting, and only
   try {
     await holder.query('select pg_advisory_lock(77)');
     for (let i = 0; i < 4; i++) searches.push(fetch(`${opsUrl}/ops/explain?table=part&id=a`));
-    await until('one is on its way', async () => (await searching()) > 0, 5_000);
+    await until('a search runs', async () => (await searching()) > 0, 5_000);
     for (let i = 0; i < 3; i++) {
       expect((await fetch(`${url}/api/items`, { signal: deadline() })).status).toBe(200);
       expect(await status(deadline())).toBe('good');

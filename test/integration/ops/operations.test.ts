@@ -1,4 +1,4 @@
-// The operations port: who is admitted, which requests it takes from whom, and the views that the console gets.
+// The operations port: who is admitted, which requests are accepted from whom, and the console's views.
 
 import { once } from 'node:events';
 import { get, type IncomingMessage } from 'node:http';
@@ -17,7 +17,7 @@ const stage = Stage.of(`
 `);
 const opsUrl = () => stage.embedded.opsUrl;
 
-/** 101, or what the upgrade was refused with. */
+/** 101, or the status of a refused upgrade. */
 async function upgrade(url: string, headers: Record<string, string> = {}): Promise<number> {
   const ws = new WebSocket(url.replace('http', 'ws'), 'plank.v1', { headers });
   return new Promise((resolve) => {
@@ -58,11 +58,11 @@ async function watchViews(): Promise<{ last: () => View | undefined; stop: () =>
 }
 
 describe('the view of the console', () => {
-  test('has every process, the verdict, and what clients subscribe to', async () => {
+  test('the view has every process, the verdict, and the channels', async () => {
     const views = await watchViews();
     try {
       const { last } = views;
-      await until('all is there', () => last()?.nodes.length === 2, 5_000);
+      await until('every process is in the view', () => last()?.nodes.length === 2, 5_000);
       expect(
         last()!
           .nodes.map(({ node, role }) => `${String(node)} ${String(role)}`)
@@ -84,16 +84,16 @@ describe('the view of the console', () => {
       await until('both are counted', () => found()?.['subscribers'] === 2, 5_000);
       expect(found()).toMatchObject({ filter: 'status = "open"', replicas: 1 });
       const gateway = () => last()!.nodes.find(({ role }) => role === 'gateway')!;
-      await until('their connections, too', () => gateway()['connections'] === 2, 5_000);
+      await until('their connections are counted', () => gateway()['connections'] === 2, 5_000);
       expect(gateway()['share']).toBe(1);
       for (const { ws } of peers) ws.terminate();
-      await until('they are gone', () => found() === undefined && gateway()['connections'] === 0, 5_000);
+      await until('both are gone', () => found() === undefined && gateway()['connections'] === 0, 5_000);
     } finally {
       views.stop();
     }
   });
 
-  test('names a client that reads nothing, which can be disconnected', async () => {
+  test('the view names a client that reads nothing, which can be disconnected', async () => {
     const views = await watchViews();
     const peer = await stage.peer();
     await stage.subscribe(peer, { table: 'todo' });
@@ -102,27 +102,27 @@ describe('the view of the console', () => {
       peer.ws.pause();
       for (let i = 0; i < 25; i++)
         await stage.sql(`insert into todo select $1 + n, repeat('x', 2000) from generate_series(1, 500) n`, [i * 500]);
-      await until('it is shown', () => clients().length === 1, 20_000);
+      await until('the client is in the view', () => clients().length === 1, 20_000);
       const [client] = clients();
       expect(client).toMatchObject({ address: '127.0.0.1', mode: 'plank.v1', node: 'test' });
       expect(client!['queuedBytes']).toBeGreaterThan(60_000);
       const url = `${opsUrl()}/ops/nodes/test/connections/${String(client!['id']).split('/')[1]}/disconnect`;
       expect((await fetch(url, { method: 'POST' })).status).toBe(204);
       peer.ws.resume();
-      await until('it was closed', () => peer.code !== 0, 5_000);
-      await until('it is shown no more', () => clients().length === 0, 5_000);
+      await until('the connection is closed', () => peer.code !== 0, 5_000);
+      await until('the client is no longer in the view', () => clients().length === 0, 5_000);
       expect((await fetch(url, { method: 'POST' })).status).toBe(404);
     } finally {
       views.stop();
     }
   });
 
-  test('is a stream that HEAD does not open', async () => {
+  test("HEAD does not open the view's stream", async () => {
     expect((await fetch(`${opsUrl()}/ops/view`, { method: 'HEAD' })).status).toBe(405);
   });
 });
 
-describe('who is let in', () => {
+describe('access', () => {
   let guarded: Embedded;
 
   beforeAll(async () => {
@@ -133,7 +133,7 @@ describe('who is let in', () => {
 
   afterAll(() => guarded.stop());
 
-  test('the page to everybody, what it shows to nobody without the token', async () => {
+  test("everybody gets the console's page, and nobody its data without the token", async () => {
     const page = await fetch(`${guarded.opsUrl}/console`);
     expect(page.status).toBe(200);
     expect(page.headers.get('content-security-policy')).toMatch(/default-src 'self'/);
@@ -148,14 +148,17 @@ describe('who is let in', () => {
     expect(await upgrade(`${guarded.opsUrl}/ws`)).toBe(401);
   });
 
-  test.each(['Bearer another of sixteen', `Basic ${token}`, token, 'Bearer '])('not with %s', async (authorization) => {
-    expect((await fetch(`${guarded.opsUrl}/ops/nodes`, { headers: { authorization } })).status).toBe(401);
-    expect((await fetch(`${guarded.opsUrl}/ops/session`, { method: 'POST', headers: { authorization } })).status).toBe(
-      401,
-    );
-  });
+  test.each(['Bearer another of sixteen', `Basic ${token}`, token, 'Bearer '])(
+    '%s is not admitted',
+    async (authorization) => {
+      expect((await fetch(`${guarded.opsUrl}/ops/nodes`, { headers: { authorization } })).status).toBe(401);
+      expect(
+        (await fetch(`${guarded.opsUrl}/ops/session`, { method: 'POST', headers: { authorization } })).status,
+      ).toBe(401);
+    },
+  );
 
-  test('with the token, and with the cookie that is given for it', async () => {
+  test('the token is admitted, and the cookie that is given for it', async () => {
     const headers = { authorization: `Bearer ${token}` };
     expect((await fetch(`${guarded.opsUrl}/ops/nodes`, { headers })).status).toBe(200);
     expect(await upgrade(`${guarded.opsUrl}/ws`, headers)).toBe(101);
@@ -171,7 +174,7 @@ describe('who is let in', () => {
     expect([view.status, view.headers.get('content-type')]).toEqual([200, 'text/event-stream; charset=utf-8']);
     await view.body!.cancel();
     expect(await upgrade(`${guarded.opsUrl}/ws`, { cookie })).toBe(101);
-    // one that lasts longer than it was given for
+    // a forged cookie that lasts longer
     const [name, value] = decodeURIComponent(cookie).split('=', 2);
     const [until, mark] = value!.split('.');
     for (const forged of [`${Number(until) + 1}.${mark}`, `${until}.`, '9999999999999.x', ''])
@@ -180,7 +183,7 @@ describe('who is let in', () => {
       );
   });
 
-  test('with a cookie for TLS only, where the browser came over TLS, also where the nearest proxy did not', async () => {
+  test('the cookie is Secure if the browser used TLS, even if the nearest proxy did not', async () => {
     const isSecure = async (headers: Record<string, string>) => {
       const asking = { method: 'POST', headers: { authorization: `Bearer ${token}`, ...headers } };
       return / Secure/.test((await fetch(`${guarded.opsUrl}/ops/session`, asking)).headers.get('set-cookie')!);
@@ -192,7 +195,7 @@ describe('who is let in', () => {
     expect(await isSecure({})).toBe(false);
   });
 
-  test('and no page of another origin changes anything, or opens a WebSocket', async () => {
+  test('a page of another origin can neither change anything nor open a WebSocket', async () => {
     const origin = 'http://elsewhere.example';
     const foreign = await fetch(`${opsUrl()}/ops/nodes/test/drain`, { method: 'POST', headers: { origin } });
     expect(foreign.status).toBe(403);
@@ -201,7 +204,7 @@ describe('who is let in', () => {
     expect(await upgrade(`${opsUrl()}/elsewhere`)).toBe(404);
   });
 
-  test('nor makes a browser ask for something, or answers to a name that a page has made point here', async () => {
+  test('a page cannot make a browser send requests, nor use a name that it pointed at the gateway', async () => {
     const status = async (url: string, headers: Record<string, string>) => {
       const { hostname, port, pathname } = new URL(url);
       const asking = get({ hostname, port, path: pathname, headers });
@@ -219,12 +222,12 @@ describe('who is let in', () => {
     expect(await upgrade(`${opsUrl()}/ws`, rebound)).toBe(403);
     for (const host of ['localhost:1', 'plank.localhost', 'gateway-1:8002', '10.1.2.3', '[::1]:8002'])
       expect([host, await status(nodes, { host })]).toEqual([host, 200]);
-    // who brings the token is no page
+    // a request with the token is no page
     const headers = { host: rebound.host, authorization: `Bearer ${token}` };
     expect(await status(`${guarded.opsUrl}/ops/nodes`, headers)).toBe(200);
   });
 
-  test('whatever CORS_ORIGINS says, the console follows changes', async () => {
+  test('the console follows changes whatever CORS_ORIGINS is', async () => {
     expect(await upgrade(`${guarded.url}/ws`)).toBe(403);
     const authorization = `Bearer ${token}`;
     expect(await upgrade(`${guarded.opsUrl}/ws`, { authorization, origin: new URL(guarded.opsUrl).origin })).toBe(101);
@@ -239,7 +242,7 @@ test.each([
   '/ops/status',
   '/ops/nothing',
   '/nothing',
-])('lets %s load and be framed by nothing else', async (path) => {
+])('%s loads nothing else and cannot be framed', async (path) => {
   const { headers } = await fetch(opsUrl() + path, { redirect: 'manual' });
   const policy = headers.get('content-security-policy')?.split('; ');
   expect(policy).toEqual(expect.arrayContaining(["default-src 'self'", "base-uri 'none'", "frame-ancestors 'none'"]));
@@ -248,12 +251,12 @@ test.each([
   expect(headers.get('x-content-type-options')).toBe('nosniff');
 });
 
-test('is not on the port of clients', async () => {
+test("the operators' paths are not on the clients' port", async () => {
   for (const path of ['/console', '/ops/nodes', '/ops/explain', '/ops/session'])
     expect([path, (await fetch(stage.embedded.url + path)).status]).toEqual([path, 404]);
 });
 
-test('ends with its gateway, also where a page reads nothing more', async () => {
+test('the operations server stops with its gateway, even if a page reads nothing', async () => {
   const database = await createDatabase();
   const one = await startEmbedded(database.url);
   const { port } = new URL(one.opsUrl);

@@ -1,4 +1,4 @@
-// What clients ask for over REST waits in Postgres: the relay goes on, the others are served, and who waits hears of it.
+// REST calls wait for locks in Postgres: the relay goes on, other calls are served, and the waiting ones get 503.
 
 import { expect, test } from 'vitest';
 import { quantile } from '../../support/stage/client.ts';
@@ -29,7 +29,7 @@ const timed = async (path: string) => {
   return { status, ms: performance.now() - started };
 };
 
-/** What holds a lock, and requests that wait for it. */
+/** [name, the statement that holds a lock, a request that waits for it] */
 const cases: [what: string, lock: string, ask: (i: number) => Promise<Response>][] = [
   ['writes of one row', 'select from todo where id = 1 for update', () => patch('todo/1')],
   ['writes of a locked table', 'lock table todo in share mode', (i) => patch(`todo/${i % 20}`)],
@@ -40,7 +40,7 @@ const cases: [what: string, lock: string, ask: (i: number) => Promise<Response>]
   ],
 ];
 
-test.each(cases)('%s that wait for a lock hold up nothing but themselves', async (_what, lock, ask) => {
+test.each(cases)('%s that wait for a lock hold up nothing else', async (_what, lock, ask) => {
   const client = await stage.plain({ tables: 'ticks,altered' });
   const holder = await stage.pool.connect();
   const delays: number[] = [];
@@ -49,7 +49,7 @@ test.each(cases)('%s that wait for a lock hold up nothing but themselves', async
     await holder.query(`begin; ${lock}`);
     answers = Array.from({ length: requests }, (_, i) => ask(i));
     await until(
-      'they wait for the lock',
+      'the requests wait for the lock',
       async () =>
         (
           await stage.sql(
@@ -58,7 +58,7 @@ test.each(cases)('%s that wait for a lock hold up nothing but themselves', async
         ).rowCount! > 4,
       5_000,
     );
-    // the catalog is read anew with what waits still waiting
+    // the catalog is read again while the requests wait
     await stage.sql('alter table altered add b integer; alter table altered drop a; insert into altered values (1, 1)');
     for (let i = 0; i < 40; i++) {
       const before = client.count;
@@ -68,7 +68,7 @@ test.each(cases)('%s that wait for a lock hold up nothing but themselves', async
     const others = await Promise.all([timed('/health'), timed('/health/ready'), timed('/api/other/1')]);
     for (const { status, ms } of others) expect({ status, late: ms > 1_000 }).toEqual({ status: 200, late: false });
     expect(quantile(delays, 0.99)).toBeLessThan(1_000);
-    // with the lock still held: refused, and told when to come back
+    // the lock is still held: the requests are refused with a time to try again
     for (const answer of await Promise.all(answers))
       expect([answer.status, answer.headers.get('retry-after')]).toEqual([503, '1']);
   } finally {

@@ -15,14 +15,14 @@ const get = async (query: string) => {
 };
 const idsOf = (rows: unknown): number[] => (rows as { id: number }[]).map(({ id }) => id);
 
-test('answers the rows that the filter admits', async () => {
+test('GET returns the rows that the filter admits', async () => {
   const where = encodeURIComponent('{"or":[{"status":null},{"status":"done"}],"total":{"gt":60.0,"lte":"67.50"}}');
   const { status, json } = await get(`where=${where}`);
   expect([status, idsOf(json)]).toEqual([200, [41, 42, 44, 45]]);
   expect(idsOf((await get('where={}')).json)).toHaveLength(50);
 });
 
-test('pages through them', async () => {
+test('pages of a filtered list return each row once', async () => {
   const ids: number[] = [];
   const where = encodeURIComponent('{"status":{"in":["open","é&%"]},"placed":{"gte":"2026-01-01T12:00:00+02:00"}}');
   for (let next: string | undefined = `limit=4&where=${where}`; next !== undefined; ) {
@@ -44,12 +44,12 @@ test.each([
   ['', 'where'],
   ['['.repeat(2_000), 'where'],
   ['{"not":'.repeat(500) + '{}' + '}'.repeat(500), `where${'.not'.repeat(8)}`],
-])('refuses %.40s', async (where, path) => {
+])('GET refuses the filter %.40s', async (where, path) => {
   const { status, json } = await get(`where=${encodeURIComponent(where)}`);
   expect(status).toBe(400);
   expect(json).toMatchObject({ code: 'INVALID', errors: [{ path }] });
 });
 
-test('refuses two', async () => {
+test('GET refuses two filters', async () => {
   expect(await get('where={}&where={}')).toMatchObject({ status: 400, json: { errors: [{ path: 'where' }] } });
 });

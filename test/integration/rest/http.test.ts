@@ -1,4 +1,4 @@
-// What a gateway serves over HTTP beside the tables: health, metrics, the test page and the SDK, and to which origins.
+// What a gateway serves over HTTP besides tables: health, metrics, the test page and the SDK, and to which origins.
 
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { request as rawRequest } from 'node:http';
@@ -11,7 +11,7 @@ import { RestApp } from '../../support/stage/rest-app.ts';
 const app = RestApp.of();
 const { call } = app;
 
-test('tells health by status', async () => {
+test('the status of /health is 503 when the gateway is degraded', async () => {
   const good = await call('GET', '/health');
   expect([good.status, JSON.parse(good.text)]).toEqual([200, app.health]);
   app.health = { ...app.health, status: 'degraded', database: 'unreachable' };
@@ -23,7 +23,7 @@ test('tells health by status', async () => {
   expect([not.status, not.text]).toEqual([503, '{"ready":false,"reason":"draining"}']);
 });
 
-test('counts requests by pattern', async () => {
+test('the metrics count requests by route', async () => {
   await call('GET', '/api/items/12345');
   await call('GET', '/nowhere/at/all');
   const { text, headers } = await call('GET', '/metrics');
@@ -33,7 +33,7 @@ test('counts requests by pattern', async () => {
   expect(text).not.toMatch(/12345|nowhere/);
 });
 
-test('allows the configured origins only, and shows them the paging headers', async () => {
+test('only the configured origins may read answers, and see the paging headers', async () => {
   const allowed = await call('GET', '/api/items', undefined, { origin: 'https://shop.example' });
   expect(allowed.headers.get('access-control-allow-origin')).toBe('https://shop.example');
   expect(allowed.headers.get('access-control-expose-headers')).toContain('Plank-Next-Cursor');
@@ -41,7 +41,7 @@ test('allows the configured origins only, and shows them the paging headers', as
   expect(other.headers.get('access-control-allow-origin')).toBeNull();
 });
 
-test('serves the test page, with a policy that allows no inline script', async () => {
+test('the test page is served with a policy that allows no inline script', async () => {
   for (const path of ['/', '/try/page.js', '/try/rows.css', '/common/page.css', '/common/icon.svg']) {
     const page = await call('GET', path);
     expect([path, page.status]).toEqual([path, 200]);
@@ -51,7 +51,7 @@ test('serves the test page, with a policy that allows no inline script', async (
   expect((await call('GET', '/')).text).not.toMatch(/<script>|\son\w+=|\sstyle=/);
 });
 
-test('lists the attached tables for the test page', async () => {
+test('/try/tables.json lists the attached tables for the test page', async () => {
   const list = await call('GET', '/try/tables.json');
   expect(list.headers.get('cache-control')).toBe('no-store');
   expect(JSON.parse(list.text)).toEqual([
@@ -69,7 +69,7 @@ test('lists the attached tables for the test page', async () => {
   ]);
 });
 
-test('makes no file public by its being in a folder of pages', async () => {
+test('a file is not public because it is in a folder of pages', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'plank-pages-'));
   try {
     for (const name of [
@@ -91,7 +91,7 @@ test('makes no file public by its being in a folder of pages', async () => {
   }
 });
 
-test('serves the SDK to pages of other origins, and again only when it has changed', async () => {
+test('the SDK is served to pages of other origins, and again only when it has changed', async () => {
   const entry = await call('GET', '/plank.js', undefined, { origin: 'https://shop.example' });
   expect(entry).toMatchObject({ status: 200, text: "export * from './client/plank-client.js';\n" });
   expect(entry.headers.get('access-control-allow-origin')).toBe('https://shop.example');
@@ -99,7 +99,7 @@ test('serves the SDK to pages of other origins, and again only when it has chang
     const { status, headers } = await call('GET', path);
     expect([path, status, headers.get('content-type')]).toEqual([path, 200, 'text/javascript; charset=utf-8']);
     expect(headers.get('cache-control')).toBe('no-cache');
-    // with a tag, fetch would ask caches to step aside
+    // with a tag, fetch would bypass caches
     const tag = { 'if-none-match': headers.get('etag')!, 'cache-control': 'max-age=0' };
     const again = await call('GET', path, undefined, tag);
     expect([path, again.status, again.text]).toEqual([path, 304, '']);
@@ -107,7 +107,7 @@ test('serves the SDK to pages of other origins, and again only when it has chang
   expect((await call('GET', '/client/plank-client.ts')).status).toBe(404);
 });
 
-test('does not leave the folder of the page', async () => {
+test('a path cannot leave the folder of the page', async () => {
   // fetch would resolve the dots itself
   const status = await new Promise((resolve, reject) => {
     rawRequest(app.base, { path: '/../package.json' }, (response) => {

@@ -42,7 +42,7 @@ async function running(): Promise<number> {
   return (rows[0] as { count: number }).count;
 }
 
-test('a crowd that leaves frees every place, and what it wrote is rolled back', async () => {
+test('a crowd that leaves frees every place, and its writes are rolled back', async () => {
   const sockets = Array.from({ length: crowd }, (_, id) => send('POST', '/api/slow', insert(id, slowSeconds)));
   await until('all places of the table are taken', async () => (await running()) === 3, 5_000);
   for (const socket of sockets) socket.destroy();
@@ -56,16 +56,16 @@ test('a read that waits for a lock ends with its client', async () => {
   try {
     await holder.query('begin; lock table slow in access exclusive mode');
     const socket = send('GET', '/api/slow');
-    await until('it waits', async () => (await running()) === 1, 2_000);
+    await until('the read waits', async () => (await running()) === 1, 2_000);
     socket.destroy();
-    await until('it has ended', async () => (await running()) === 0, 2_000);
+    await until('the read has ended', async () => (await running()) === 0, 2_000);
   } finally {
     await holder.query('rollback');
     holder.release();
   }
 });
 
-test('clients that stay are answered, whatever statements of others are cancelled on the same connections', async () => {
+test('clients that stay are answered, although statements of others are cancelled on the same connections', async () => {
   const leavers: Socket[] = [];
   const answers: Promise<Response>[] = [];
   for (let id = 0; id < 30; id++) {

@@ -1,4 +1,4 @@
-// Rows with any key, of tables with any name: the address that POST gives leads to the row, directly and through nginx.
+// Rows with any key, in tables with any name: the Location of a POST leads to the row, directly and through nginx.
 
 import { once } from 'node:events';
 import { get, type IncomingMessage } from 'node:http';
@@ -76,7 +76,7 @@ const texts = [
   'index.html',
 ];
 
-/** By type: SQL of keys. */
+/** type → SQL of keys */
 const typed: Record<string, string[]> = {
   int4: ['-1', '0'],
   int8: ['9223372036854775807'],
@@ -165,7 +165,7 @@ async function call(
   return { status: response.status, text: await response.text(), location: response.headers.get('location') ?? '' };
 }
 
-/** As a client that follows what it was given: reads, replaces, patches, deletes. */
+/** Follows a Location as a client does: reads, replaces, patches, deletes. */
 async function goRound(base: string, location: string, row: unknown): Promise<unknown[]> {
   const url = new URL(location, base);
   const steps: unknown[] = [];
@@ -179,7 +179,7 @@ async function goRound(base: string, location: string, row: unknown): Promise<un
     steps.push((await call(url, method, body)).status);
   return steps;
 }
-/** A few at a time: more than that are refused as too many. */
+/** Runs five at a time: more could be refused as too many. */
 async function inTurn<T>(items: readonly T[], work: (item: T) => Promise<unknown>): Promise<unknown[]> {
   const results: unknown[] = [];
   for (let at = 0; at < items.length; at += 5) results.push(...(await Promise.all(items.slice(at, at + 5).map(work))));
@@ -188,8 +188,8 @@ async function inTurn<T>(items: readonly T[], work: (item: T) => Promise<unknown
 
 const round = [200, 200, 200, 204, 404];
 
-describe.each([0, 1])('%#: directly, and through nginx', (which) => {
-  test('any text is a key', async () => {
+describe.each([0, 1])('%#: directly and through nginx', (which) => {
+  test('a row is reached by any text as its key', async () => {
     const base = bases()[which]!;
     const went = await inTurn(texts, async (k) => {
       const made = await call(`${base}/api/keyed`, 'POST', { k, v: 1 });
@@ -198,7 +198,7 @@ describe.each([0, 1])('%#: directly, and through nginx', (which) => {
     expect(went).toEqual(texts.map((k) => [k, 201, round]));
   });
 
-  test('any pair of texts is a key', async () => {
+  test('a row is reached by any pair of texts as its key', async () => {
     const base = bases()[which]!;
     const pairs = texts
       .flatMap(
@@ -216,12 +216,12 @@ describe.each([0, 1])('%#: directly, and through nginx', (which) => {
     expect(went).toEqual(pairs.map(([a, b]) => [a, b, 201, round]));
   });
 
-  test.each(typeNames)('a key of type %s', async (type) => {
+  test.each(typeNames)('a row is reached by a key of type %s', async (type) => {
     const base = bases()[which]!;
     const table = `t${typeNames.indexOf(type)}`;
     await stage.sql(`truncate ${table}`);
     for (const value of typed[type]!) await stage.sql(`insert into ${table} values (${value}, 1)`);
-    // page by page, as the cursor carries it
+    // page by page, with the key in the cursor
     const rows: string[] = [];
     for (let next: string | null = `${base}/api/${table}?limit=1`; next !== null; ) {
       const page: Response = await fetch(next);
@@ -238,9 +238,9 @@ describe.each([0, 1])('%#: directly, and through nginx', (which) => {
     }
   });
 
-  test.each(tables)('a table called %s', async (name) => {
+  test.each(tables)('a table called %s is reached', async (name) => {
     const base = bases()[which]!;
-    // as its own address is made by one who knows the rule
+    // a name of dots needs "=" before it
     const segment = /^\.\.?$/.test(name) ? `=${name}` : encodeURIComponent(name);
     const made = await call(`${base}/api/${segment}`, 'POST', { k: which });
     expect([name, made.status, (await call(new URL(made.location, base))).status]).toEqual([name, 201, 200]);
@@ -249,7 +249,7 @@ describe.each([0, 1])('%#: directly, and through nginx', (which) => {
     await stream.body!.cancel();
   });
 
-  test('the event stream stays where it is, and is not where a key is', async () => {
+  test('/changes is the event stream, and =changes the row with that key', async () => {
     const base = bases()[which]!;
     await stage.sql(`insert into keyed values ('changes', 1), ('', 2) on conflict do nothing`);
     for (const segment of ['changes', 'Changes', '%63hanges', 'changes/']) {
@@ -264,7 +264,7 @@ describe.each([0, 1])('%#: directly, and through nginx', (which) => {
     expect((await call(`${base}/api/keyed/=?x=1`)).status).toBe(400);
   });
 
-  test('keys compare as their type does, whatever search_path is', async () => {
+  test('keys compare by the operators of their type, whatever search_path is', async () => {
     const base = bases()[which]!;
     await stage.sql(
       `truncate mixed; insert into mixed select w, n, 1 from unnest('{b,A,C}'::text[]) w, generate_series(1, 2) n`,
@@ -281,7 +281,7 @@ describe.each([0, 1])('%#: directly, and through nginx', (which) => {
     expect((await call(`${base}/api/mixed/c,2`, 'DELETE')).status).toBe(204);
   });
 
-  test('a key that is too long to be asked for has no address', async () => {
+  test('a key that is too long for an address gets no Location', async () => {
     const base = bases()[which]!;
     const made = await call(`${base}/api/keyed`, 'POST', { k: 'x'.repeat(20_000), v: 1 });
     expect([made.status, made.location]).toEqual([201, '']);

@@ -1,4 +1,4 @@
-// A page of rows is bounded in bytes as well as in rows, and its cursor goes on behind what it holds.
+// A page of rows is bounded in bytes as well as in rows, and its cursor continues after its last row.
 
 import { expect, test } from 'vitest';
 import { Stage } from '../../support/stage/stage.ts';
@@ -7,9 +7,9 @@ const stage = Stage.of(`create table big (id int primary key, note text); select
 const rowBytes = 700_000;
 const mostBytes = 4 * 1024 * 1024 + rowBytes + 100;
 
-test('rows come in pages of some megabytes, whatever the limit, and all of them come', async () => {
+test('rows come in pages of some megabytes, whatever the limit, and no row is missing', async () => {
   await stage.sql(`insert into big select i, repeat('x', ${rowBytes}) from generate_series(1, 40) i`);
-  // small ones behind large ones, whose sizes it does not foresee
+  // small rows after large ones, whose sizes are not known in advance
   await stage.sql(`insert into big select i, 'small' from generate_series(41, 1400) i`);
   const ids: number[] = [];
   const pages: number[] = [];

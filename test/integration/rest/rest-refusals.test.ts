@@ -1,5 +1,4 @@
-// Every way of asking wrongly over REST, and what Postgres refuses: what is answered, without the contents of other rows, and what
-// is logged.
+// Wrong requests over REST, and refusals by Postgres: the answers, which never have the contents of other rows, and the log.
 
 import { gzipSync } from 'node:zlib';
 import { beforeEach, expect, test } from 'vitest';
@@ -106,16 +105,19 @@ test.each<[string, string, unknown, Record<string, string>, number, string, RegE
   ['POST', '/api/odd', '{"code":"a","meta":{"b":"\\u0000"}}', {}, 400, 'INVALID', /^meta is refused/],
   ['POST', '/api/odd', { code: 'a', at: '2026-02-30T00:00:00Z' }, {}, 400, 'INVALID', /^at must be a date and time/],
   ['POST', '/api/guarded', { id: 1 }, {}, 400, 'INVALID', 'no more than that'],
-])('%$: %s %s', async (method, path, body, headers, status, code, detail) => {
-  const answer = await call(method, path, body, headers);
-  expect([answer.status, answer.problem.code]).toEqual([status, code]);
-  if (typeof detail === 'string' && detail !== '') expect(answer.problem.detail).toBe(detail);
-  else expect(answer.problem.detail).toMatch(detail);
-  expect(logged).toEqual([]);
-  expect((await app.pool.query('select from items')).rowCount).toBe(0);
-});
+])(
+  'a wrong request is refused with the reason, %$: %s %s',
+  async (method, path, body, headers, status, code, detail) => {
+    const answer = await call(method, path, body, headers);
+    expect([answer.status, answer.problem.code]).toEqual([status, code]);
+    if (typeof detail === 'string' && detail !== '') expect(answer.problem.detail).toBe(detail);
+    else expect(answer.problem.detail).toMatch(detail);
+    expect(logged).toEqual([]);
+    expect((await app.pool.query('select from items')).rowCount).toBe(0);
+  },
+);
 
-test('says what conflicts, without the contents of other rows', async () => {
+test('a conflict is named without the contents of other rows', async () => {
   const problemOf = async (method: string, path: string, body?: unknown) => {
     const { problem } = await call(method, path, body);
     return [problem.status, problem.detail];
@@ -142,7 +144,7 @@ test('says what conflicts, without the contents of other rows', async () => {
   ]);
 });
 
-test('lists at most 20 of the wrong fields', async () => {
+test('a problem lists at most 20 wrong fields', async () => {
   const body = Object.fromEntries(Array.from({ length: 5000 }, (_, i) => [`${'k'.repeat(i === 0 ? 5000 : 1)}${i}`, 1]));
   const { problem, text } = await call('POST', '/api/items', body);
   expect(problem.errors).toHaveLength(20);
@@ -155,12 +157,12 @@ test.each([
   ['POST', '/api/items/1', 'GET, HEAD, PUT, PATCH, DELETE'],
   ['POST', '/health', 'GET, HEAD'],
   ['PUT', '/', 'GET, HEAD'],
-])('%s %s is not allowed', async (method, path, allow) => {
+])('%s %s is answered with 405', async (method, path, allow) => {
   const answer = await call(method, path);
   expect([answer.status, answer.headers.get('allow'), answer.problem.code]).toEqual([405, allow, 'METHOD_NOT_ALLOWED']);
 });
 
-test('answers 500 without internals, and logs once without contents', async () => {
+test('an internal error is answered with 500 without details, and logged once without contents', async () => {
   const answer = await call('POST', '/api/broken', { id: 4711 });
   expect([answer.status, answer.problem.code]).toEqual([500, 'INTERNAL']);
   expect(answer.text).not.toMatch(/no_such_function|secret thing|42883/);
@@ -169,7 +171,7 @@ test('answers 500 without internals, and logs once without contents', async () =
   expect(logged[0]).not.toMatch(/4711|secret thing/);
 });
 
-test('answers 503 while Postgres ends sessions, and goes on after', async () => {
+test('a request is answered with 503 while Postgres ends sessions, and succeeds afterwards', async () => {
   const other = testPool(app.database.url, 1);
   await other.query('begin; lock table items');
   const waiting = call('POST', '/api/items', { name: 'x' });
@@ -189,7 +191,7 @@ test('answers 503 while Postgres ends sessions, and goes on after', async () => 
   expect((await call('POST', '/api/items', { name: 'x' })).status).toBe(201);
 });
 
-test('asks for another try where a column has just gone, and says what the role may not do', async () => {
+test('a request for a dropped column is answered with 503, and one without the right with 403', async () => {
   await app.pool.query('alter table people rename age to years');
   expect((await call('PATCH', '/api/people/1', { age: 5 })).status).toBe(503);
   await app.pool.query('alter table people rename years to age');

@@ -1,9 +1,9 @@
-// A row that GET gave is taken back by PUT and PATCH, and stays what it was: for every type that a column can have, and as keys.
+// PUT and PATCH take a row back as GET gave it, and the row stays unchanged: for every type that a column can have.
 
 import { expect, test } from 'vitest';
 import { RestApp } from '../../support/stage/rest-app.ts';
 
-/** SQL of values, by type; the types of users are made below. */
+/** type → SQL of values; the users' types are created below */
 const cases: Record<string, string[]> = {
   bool: ['true', 'false'],
   '"char"': [`'x'`, `''`],
@@ -152,7 +152,7 @@ const columnOf = (type: string) => `c${types.indexOf(type)}`;
 const stored = async (k: number) =>
   (await app.pool.query('select every::text as row from every where k = $1', [k])).rows[0] as { row: string };
 
-test('has a case for every type of Postgres that can be written', async () => {
+test('there is a case for every type of Postgres that can be written', async () => {
   const { rows } = await app.pool.query<{ type: string }>(
     `select format_type(oid, -1) as type from pg_type where typnamespace = 'pg_catalog'::regnamespace and typtype in ('b', 'r', 'm')
        and typcategory not in ('A', 'Z') and typrelid = 0
@@ -162,32 +162,32 @@ test('has a case for every type of Postgres that can be written', async () => {
 });
 
 test.each(Array.from({ length: rowCount }, (_, index) => index))(
-  'row %i goes round, whole and by column',
+  'row %i is taken back as GET gave it, whole and by column',
   async (k) => {
     const address = `/api/every/${k}`;
     const got = await call('GET', address);
     expect(got.status).toBe(200);
     const wrong: unknown[] = [];
     let before = await stored(k);
-    const tell = async (what: string, body: string, method: string) => {
+    const sendBack = async (what: string, body: string, method: string) => {
       const answer = await call(method, address, body);
       const now = await stored(k);
       if (answer.status !== 200 || now.row !== before.row) wrong.push([what, body, answer.problem.detail]);
       before = now;
     };
-    await tell('PUT', got.text, 'PUT');
-    // as it was sent, to the byte
+    await sendBack('PUT', got.text, 'PUT');
+    // the values exactly as they were sent
     const { rows } = await app.pool.query<{ json: (string | null)[] }>(
       `select array[${types.map((_, index) => `to_json(c${index})::text`).join(', ')}] as json from every where k = $1`,
       [k],
     );
     for (const [index, type] of types.entries()) {
-      // values of the rows before come again
+      // values of earlier rows are repeated
       if (k > 0 && k >= cases[type]!.length) continue;
-      await tell(`PATCH ${type}`, `{"c${index}":${rows[0]!.json[index] ?? 'null'}}`, 'PATCH');
+      await sendBack(`PATCH ${type}`, `{"c${index}":${rows[0]!.json[index] ?? 'null'}}`, 'PATCH');
     }
     for (const name of ['k', 'none', 'twice', 'told'])
-      await tell(
+      await sendBack(
         `PATCH ${name}`,
         `{"${name}":${JSON.stringify((JSON.parse(got.text) as Record<string, unknown>)[name])}}`,
         'PATCH',
@@ -196,7 +196,7 @@ test.each(Array.from({ length: rowCount }, (_, index) => index))(
   },
 );
 
-test('goes round through a client that parses and prints it, but for what JavaScript rounds', async () => {
+test('a row survives a client that parses and prints it, except for numbers that JavaScript rounds', async () => {
   const exact = new Set(
     [
       'numeric',

@@ -1,5 +1,5 @@
-// What triggers, rules, row policies and types of users do to a write or a read over REST: never a 500 that is not a fault of code; and
-// conditional requests; and columns that are called as members of every JavaScript object.
+// Writes and reads over REST with users' triggers, rules, row policies and types: 500 only for a fault in code. Conditional requests.
+// Columns that are called like members of JavaScript objects.
 
 import { beforeEach, describe, expect, test } from 'vitest';
 import { testPool } from '../../support/servers/pool.ts';
@@ -105,7 +105,7 @@ const app = RestApp.of(`
     .join(', ')}, plank.attach('plain', exclude => '{hidden}', read_only => '{at}')`);
 const { call, logged } = app;
 
-describe('a write that something in the table is in the way of', () => {
+describe('writes that a rule, trigger or constraint changes', () => {
   beforeEach(async () => {
     await app.pool.query(`
       truncate soft, kept, partly, also, log_of_also, stay, upper_case, moved, other_place, swallowed, touchy, ropy, shies, stores;
@@ -160,12 +160,12 @@ describe('a write that something in the table is in the way of', () => {
       status,
       answer,
     ]),
-  ])('%s %s %j: %i', async (method, path, body, status, expected) => {
+  ])('%s %s %j is answered with %i', async (method, path, body, status, expected) => {
     const answer = await call(method, path, body);
     expect([answer.status, answer.status < 400 ? answer.text : answer.problem.code]).toEqual([status, expected]);
     if (path === '/api/raises') expect(answer.problem.detail).toBe('not today, 7');
     expect(logged).toEqual([]);
-    // what was refused left nothing
+    // a refused write leaves nothing behind
     if (status === 422)
       expect(
         (await app.pool.query('select (select count(*) from other_place) + (select count(*) from log_of_also) as n'))
@@ -173,7 +173,7 @@ describe('a write that something in the table is in the way of', () => {
       ).toEqual([{ n: '0' }]);
   });
 
-  test('that a rule rewrites does what the rule does', async () => {
+  test("a write that a rule rewrites has the rule's effect", async () => {
     await call('DELETE', '/api/soft/1');
     expect((await call('GET', '/api/soft/1')).text).toBe('{"id":1,"note":"a","gone":true}');
     await call('DELETE', '/api/also/1', undefined, { 'if-match': '"no"' });
@@ -182,14 +182,14 @@ describe('a write that something in the table is in the way of', () => {
     expect((await app.pool.query('select from log_of_also')).rowCount).toBe(1);
   });
 
-  test('is a fault of code where it is one', async () => {
+  test('a trigger with a fault in its code is answered with 500', async () => {
     expect((await call('POST', '/api/strict', { id: 1 })).status).toBe(500);
   });
 });
 
-test('a value that says nothing as JSON is refused by name of what it says', async () => {
+test('a value that cannot be rendered as JSON is refused with its own error', async () => {
   const detached = testPool(app.database.url, 1);
-  // capture renders rows as well: its own triggers are off, so that there is such a row
+  // capture renders rows as well: its triggers are off, so that such a row can exist
   await detached.query(`set session_replication_role = replica; insert into shies values (1, 'a')`);
   await detached.end();
   for (const path of ['/api/shies/1', '/api/shies']) {
@@ -199,7 +199,7 @@ test('a value that says nothing as JSON is refused by name of what it says', asy
   expect(logged).toEqual([]);
 });
 
-describe('a row policy', () => {
+describe('row policies', () => {
   test.each<[string, string, unknown, number]>([
     ['GET', '/api/plain/2', undefined, 404],
     ['PATCH', '/api/plain/2', { note: 'x' }, 404],
@@ -208,7 +208,7 @@ describe('a row policy', () => {
     ['POST', '/api/plain', { id: 3, note: 'secret' }, 403],
     ['POST', '/api/plain', { id: 3, note: 'mine' }, 201],
     ['PATCH', '/api/plain/1', { note: 'still mine' }, 200],
-  ])('%s %s %j: %i', async (method, path, body, status) => {
+  ])('%s %s %j under a row policy is answered with %i', async (method, path, body, status) => {
     const role = `plank_rows_${app.database.name}`;
     await app.pool.query(`truncate plain; insert into plain values (1, 'mine'), (2, 'secret');
       alter table plain enable row level security; drop policy if exists mine on plain;
@@ -232,21 +232,21 @@ describe('a row policy', () => {
   });
 });
 
-describe('columns called as members of objects', () => {
+describe('columns called like members of objects', () => {
   const row = (value: unknown) => `{"id":1,${members.map((name) => `"${name}":${JSON.stringify(value)}`).join(',')}}`;
   beforeEach(() => app.pool.query('truncate objects, demanding'));
 
-  test('may be left out, and are null then', async () => {
+  test('columns called like members of objects may be left out, and are null then', async () => {
     const made = await call('POST', '/api/objects', { id: 1 });
     expect([made.status, made.text]).toEqual([201, row(null)]);
   });
 
-  test('are required where they must not be null', async () => {
+  test('columns called like members of objects are required if they must not be null', async () => {
     const { problem } = await call('POST', '/api/demanding', { id: 1 });
     expect(problem.errors?.map(({ path }) => path)).toEqual(members);
   });
 
-  test('go round, whole and one by one, and are filtered by', async () => {
+  test('columns called like members of objects are written, read and filtered by', async () => {
     expect((await call('POST', '/api/objects', row('x'))).text).toBe(row('x'));
     expect((await call('PUT', '/api/objects/1', row('y'))).text).toBe(row('y'));
     for (const name of members) {
@@ -260,7 +260,7 @@ describe('columns called as members of objects', () => {
     expect((await call('GET', '/api/objects/1')).text).toBe(row('z'));
   });
 
-  test('that are none are named', async () => {
+  test('unknown columns called like members of objects are named', async () => {
     const { problem } = await call('POST', '/api/plain', `{"id":1,${members.map((name) => `"${name}":1`).join(',')}}`);
     expect(problem.errors?.map(({ path }) => path).sort()).toEqual([...members].sort());
   });
@@ -273,7 +273,7 @@ describe('conditions', () => {
     tag = (await call('GET', '/api/plain/1')).headers.get('etag')!;
   });
 
-  test('the tag is of the bytes of the row, the same in every answer', async () => {
+  test("the ETag depends on the row's bytes, and is the same in every answer", async () => {
     expect(tag).toMatch(/^"[0-9a-f]{32}"$/);
     await app.pool.query(`update plain set hidden = 'y'`);
     expect((await call('GET', '/api/plain/1')).headers.get('etag')).toBe(tag);
@@ -298,7 +298,7 @@ describe('conditions', () => {
     ['If-None-Match of another', { 'if-none-match': '"x"' }, 200],
     ['If-None-Match *', { 'if-none-match': '*' }, 412],
     ['both', { 'if-match': 'TAG', 'if-none-match': '"x"' }, 200],
-  ])('%s', async (_what, given, status) => {
+  ])('a write with a condition is answered correctly: %s', async (_what, given, status) => {
     const headers = Object.fromEntries(Object.entries(given).map(([name, value]) => [name, value.replace('TAG', tag)]));
     for (const [method, body, ok] of [
       ['PATCH', { note: 'a' }, 200],
@@ -325,19 +325,19 @@ describe('conditions', () => {
     [{ 'if-none-match': '"x"' }, 200],
     [{ 'if-match': 'TAG' }, 200],
     [{ 'if-match': '"x"' }, 412],
-  ])('GET with %j: %i', async (given, status) => {
+  ])('GET with %j is answered with %i', async (given, status) => {
     const headers = Object.fromEntries(Object.entries(given).map(([name, value]) => [name, value.replace('TAG', tag)]));
-    // with a tag, fetch would ask caches to step aside
+    // with a tag, fetch would bypass caches
     const answer = await call('GET', '/api/plain/1', undefined, { 'cache-control': 'max-age=0', ...headers });
     expect(answer.status).toBe(status);
     if (status === 304) expect([answer.text, answer.headers.get('etag')]).toEqual(['', tag]);
   });
 
-  test('are for one row', async () => {
+  test('a condition on POST is refused', async () => {
     expect((await call('POST', '/api/plain', { id: 2 }, { 'if-none-match': '*' })).status).toBe(400);
   });
 
-  test('let one of many writers through for each state of the row', async () => {
+  test('If-Match lets one of many writers succeed for each state of the row', async () => {
     const answers = await Promise.all(
       Array.from({ length: 20 }, (_, index) =>
         call('PATCH', '/api/plain/1', { note: `n${index}` }, { 'if-match': tag }),
@@ -347,7 +347,7 @@ describe('conditions', () => {
     expect(answers.filter(({ status }) => status === 412)).toHaveLength(19);
   });
 
-  test('a read-only column may be said again, and not otherwise', async () => {
+  test('a read-only column may be sent with its value, and not with another one', async () => {
     const row = (await call('GET', '/api/plain/1')).text;
     expect((await call('PUT', '/api/plain/1', row)).text).toBe(row);
     const { problem } = await call('PATCH', '/api/plain/1', { note: 'b', at: '2027-01-01T00:00:00+00:00' });

@@ -1,4 +1,4 @@
-// Rows over REST against a real Postgres: what comes back byte for byte, and page by page.
+// Rows over REST on a real Postgres: answers byte for byte, and page by page.
 
 import { beforeEach, describe, expect, test } from 'vitest';
 import { type Answer, RestApp } from '../../support/stage/rest-app.ts';
@@ -25,7 +25,7 @@ async function imageOf(relation: string, where: string): Promise<string> {
 }
 
 describe('rows', () => {
-  test('creates, reads, replaces, patches and deletes, with the bytes of to_json', async () => {
+  test('a row is created, read, replaced, patched and deleted, with the bytes of to_json', async () => {
     const made = await call('POST', '/api/items', { name: 'Test Item', value: 42 });
     expect(made.status).toBe(201);
     expect(made.headers.get('location')).toBe('/api/items/1');
@@ -52,7 +52,7 @@ describe('rows', () => {
     expect((await call('PATCH', '/api/items/1', { name: 'x' })).status).toBe(404);
   });
 
-  test('keeps every type and digit, and answers what capture captures', async () => {
+  test('a row keeps every type and digit, and its answer equals what capture captures', async () => {
     const body = `{"code":"héllo 😀","price":12.5,"meta":{"a":1.0,"n":12345678901234567890,"__proto__":{"x":1}},"doc":{"z": 1},
       "tags":[1,null,2],"words":["a\\"b\\\\","x,{y}","NULL"],"at":"2026-01-31T12:00:00+02:00","day":"2026-01-31",
       "big":9007199254740993,"ratio":1.5,"m":"calm","n":5,"ip":"10.0.0.1","fixed":"ab","raw":"\\\\x00ff","span":"P1DT2H",
@@ -82,7 +82,7 @@ describe('rows', () => {
     expect(Object.prototype).not.toHaveProperty('x');
   });
 
-  test('PUT resets what is left out to its default, and keeps key, generated and excluded columns', async () => {
+  test('PUT resets missing columns to their defaults, and keeps key, generated and excluded columns', async () => {
     const id = 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11';
     await app.pool.query(`insert into odd (id, code, ok, meta, secret) values ($1, 'a', false, '{"b":1}', 'mine')`, [
       id,
@@ -92,7 +92,7 @@ describe('rows', () => {
     expect((await app.pool.query('select secret from odd')).rows).toEqual([{ secret: 'mine' }]);
   });
 
-  test('addresses composite keys', async () => {
+  test('a row is reached by its composite key', async () => {
     const made = await call('POST', '/api/sales.lines', { a: 'x,/ y%', b: 3, note: 'n' });
     const address = '/api/sales.lines/x%2C%2F%20y%25,3';
     expect(made.headers.get('location')).toBe(address);
@@ -122,7 +122,7 @@ describe('paging', () => {
     return { rows, pages };
   }
 
-  test('walks a composite key with ties and microseconds, in order and without a gap', async () => {
+  test('pages walk a composite key with ties and microseconds, in order and without a gap', async () => {
     await app.pool.query(`insert into moments select timestamptz '2026-01-01' + (i % 3) * interval '1 microsecond', i
       from generate_series(1, 50) i`);
     const all = JSON.parse(await aggregate('moments', 'at, n')) as unknown[];
@@ -133,7 +133,7 @@ describe('paging', () => {
     }
   });
 
-  test('goes on where it was when rows vanish, the one of the cursor too', async () => {
+  test("paging continues in its place when rows vanish, even the cursor's own", async () => {
     await app.pool.query(`insert into items (name) select 'n' || i from generate_series(1, 10) i`);
     const first = await call('GET', '/api/items?limit=4');
     await app.pool.query('delete from items where id in (2, 4, 5)');
@@ -142,7 +142,7 @@ describe('paging', () => {
     expect((JSON.parse(second.text) as { id: number }[]).map(({ id }) => id)).toEqual([6, 7, 8, 9]);
   });
 
-  test('gives 100 rows unless told', async () => {
+  test('a list has 100 rows by default', async () => {
     await app.pool.query(`insert into items (name) select 'n' from generate_series(1, 101)`);
     expect((JSON.parse((await call('GET', '/api/items')).text) as unknown[]).length).toBe(100);
   });
@@ -165,7 +165,7 @@ describe('paging', () => {
     [`cursor=${Buffer.from('["abc"]').toString('base64url')}`, 'cursor is not a cursor of items'],
     [`cursor=${Buffer.from('["1","2"]').toString('base64url')}`, 'cursor is not a cursor of items'],
     [`cursor=${Buffer.from('{"length":1}').toString('base64url')}`, 'cursor is not a cursor of items'],
-  ])('refuses ?%s', async (query, detail) => {
+  ])('GET refuses ?%s', async (query, detail) => {
     const answer = await call('GET', `/api/items?${query}`);
     expect([answer.status, answer.problem.code, answer.problem.detail]).toEqual([400, 'INVALID', detail]);
   });
