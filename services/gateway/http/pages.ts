@@ -1,7 +1,8 @@
 /**
- * Files for browsers: the folders of pages/ and the SDK, each file with a route of its own, for GET and HEAD. The folders are read
- * once. What must stay true: a file is public only where its name is plain and its extension is listed here, so that a key, a dump
- * or a dotfile that somebody leaves in a folder is not served.
+ * Files for browsers: the folders of pages/ and the SDK, each file with a route of its own, for GET
+ * and HEAD. The folders are read once. What must stay true: a file is public only if its name is
+ * plain and its extension is listed here, so that a key, a dump or a dotfile that somebody leaves in
+ * a folder is not served.
  */
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,4 +1,7 @@
-/** The console's files, below /console: the page, the SDK that it uses, and the charts. They hold no secret and need no token. */
+/**
+ * The console's files, below /console: the page, the SDK that it uses, and the charts. They hold no
+ * secret and need no token.
+ */
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type RequestHandler, Router } from 'express';
@@ -10,7 +13,8 @@ const page = sendFile('operators/index.html');
 export function opsPages(): Router {
   const entries = new Map<string, RequestHandler>([
     ['/', (_request, response) => response.redirect('console')],
-    // the files that it names are relative to the port's root: with a slash behind the name, they would be below /console/
+    // the page names its files relative to the root of the port: with a slash at the end of its own
+    // address, browsers would look for them below /console/
     [
       '/console',
       (request, response, next) =>
