@@ -1,20 +1,20 @@
 /**
- * When accepting is over. Connections that the kernel has accepted and this process has not would
- * be reset when the listening socket closes.
+ * Finds the moment to stop accepting connections. Closing the listening socket resets connections
+ * that the kernel has accepted and this process has not.
  */
 import type { Server } from 'node:net';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
 /**
- * turns of the event loop without a new connection: each accepts one where there is any; the first
- * may be half over already
+ * turns of the event loop without a new connection. A turn accepts one connection, if there is any.
+ * Two, because the first turn may be half over already.
  */
 const quietTurns = 2;
-/** connections that come within a turn this short are seen in the next one */
+/** a longer turn may hide a connection that came meanwhile, so it does not count */
 const shortMs = 0.3;
-/** after the last connection, where the loop is never at rest */
+/** longest wait after the last connection, where no turn of the loop is short */
 const restlessMs = 500;
-/** where connections come faster than they are accepted */
+/** longest wait in all, where connections come faster than they are accepted */
 const maxMs = 1_500;
 
 /**

@@ -6,7 +6,7 @@ import { setImmediate as yieldToIo } from 'node:timers/promises';
 import { sleep } from '#shared/waiting.ts';
 import type { Client } from '../clients/client.ts';
 
-/** clients warned or closed in one go, before others get their turn */
+/** clients warned or closed before other work gets its turn */
 const batch = 500;
 const tickMs = 20;
 

@@ -12,7 +12,7 @@ import type { Log } from '#shared/process/logger.ts';
 import type { Clients } from '../clients/clients.ts';
 import { depart, shuffled } from './departure.ts';
 
-/** few clients need no whole window: at least so many are closed in a second */
+/** at least this many clients are closed in a second, so that few clients do not take the whole window */
 const leastPerSecond = 100;
 
 interface DrainingOptions {

@@ -42,13 +42,13 @@ export interface RebalanceMemory {
   readonly trail: readonly { readonly at: number; readonly connections: number; readonly asked: number }[];
 }
 
-/** a connection that was asked to go is elsewhere, and the other replica has reported it, after this time */
+/** within this time, a connection that was asked to go arrives elsewhere and is reported by the other replica */
 export const returnMs = 3_000;
-/** the same replicas have been there for so long; longer than the roster needs to find one dead */
+/** no replica gives until the same replicas have been there this long: longer than the roster needs to find one dead */
 const settleMs = 5_000;
-/** whether giving has helped is judged over so long */
+/** whether giving has helped is judged over this time */
 const judgeMs = 20_000;
-/** this part of those given must have gone elsewhere, else giving has not helped */
+/** giving has helped if at least this part of the connections stays elsewhere */
 const usefulPart = 0.2;
 const leastJudged = 20;
 const leastRestMs = 300_000;
@@ -97,7 +97,7 @@ function decide(
     .map(({ instance }) => instance)
     .sort()
     .join(' ');
-  // how rebalancing went among other members says little about these
+  // the experience with other members says little about these
   if (members !== memory.members)
     return idle({ ...memory, members, since: now, restsUntil: Math.min(memory.restsUntil, now + leastRestMs) });
   const own = counted.find(({ instance }) => instance === self);
@@ -127,7 +127,7 @@ function decide(
   return { count, memory: { ...memory, isRebalancing: true, trail } };
 }
 
-/** Fewer than `count` connections could be asked to go: so many `fewer`. */
+/** `fewer` of the `count` connections could not be asked to go. */
 export function askedFewer(memory: RebalanceMemory, fewer: number): RebalanceMemory {
   const trail = memory.trail.map((at, i) => (i === memory.trail.length - 1 ? { ...at, asked: at.asked - fewer } : at));
   return { ...memory, trail };

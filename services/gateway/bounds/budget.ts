@@ -16,7 +16,7 @@ export class TooSlow extends Error {
 /** A page that waits for a client. */
 interface Wait {
   readonly since: number;
-  /** what the page is part of: only when all clients that hold it lose it is there room, so they lose it together */
+  /** the result that the page is part of. Room comes only when all its holders lose it, so they lose it together. */
   readonly of: object;
   readonly evict: () => void;
 }

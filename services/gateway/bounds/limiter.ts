@@ -1,4 +1,4 @@
-/** Runs at most so many pieces of work at once. The others wait in the order in which they came. */
+/** Runs at most `max` pieces of work at once. The others wait in the order in which they came. */
 
 export class Limiter {
   readonly #max: number;
@@ -14,7 +14,7 @@ export class Limiter {
     return this.#queue.size;
   }
 
-  /** Work that has not begun when the signal aborts never does: rejects with the signal's reason. */
+  /** Work that has not begun when the signal aborts never begins: rejects with the signal's reason. */
   async run<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
     signal?.throwIfAborted();
     if (this.#running >= this.#max) await this.#turn(signal);

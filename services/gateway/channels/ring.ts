@@ -25,7 +25,7 @@ export interface Recent {
 export interface Frames {
   readonly buffer: Buffer;
   readonly count: number;
-  /** after these comes a change that the channel cannot judge, for this reason */
+  /** why the channel cannot judge the change after these frames; absent: it can judge all changes */
   readonly undecodable?: Undecodable;
 }
 

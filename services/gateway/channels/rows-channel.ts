@@ -41,7 +41,7 @@ export class RowsChannel<M extends Member = Member> extends Channel<M> {
   readonly #columns: ReadonlySet<string> | null;
   /** matches in the batch that the hub is delivering */
   readonly pending: Match[] = [];
-  /** why a change in that batch could not be judged, and none after it was; null: all were */
+  /** why a change in that batch could not be judged, nor any after it; null: all could */
   undecodable: Undecodable | null = null;
 
   constructor(query: RowQuery, deps: { ring: Ring; framing: Framing }) {
@@ -104,7 +104,7 @@ export class RowsChannel<M extends Member = Member> extends Channel<M> {
     return taken;
   }
 
-  /** No frames, and `undecodable`, where an image is malformed. */
+  /** Where an image is malformed: no frames, and `undecodable`. */
   #build(batch: Batch, matches: readonly Match[]): Frames {
     if (matches.length === 0) return none;
     try {
@@ -163,7 +163,7 @@ function onOneLine(json: string): string {
   return json.replaceAll(/[\r\n]/g, ' ');
 }
 
-/** Of the batch that is being delivered: every channel needs it. */
+/** kept, as every channel needs it of the batch that is being delivered */
 const endsOf = new WeakMap<Batch, ReadonlySet<bigint>>();
 
 /** The transactions whose last change is in this batch. */

@@ -17,13 +17,13 @@ export interface Client {
   readonly cursors: readonly Cursor[];
   /** the client knows a position to go on from: what is committed while it is away reaches it afterwards */
   readonly resumes: boolean;
-  /** Announces that it will be closed after so long. */
+  /** Announces that the client will be closed after this time. */
   warn(afterMs: number): void;
-  /** Closes it, to come back to whatever replica the balancer chooses. */
+  /** Closes the client, which comes back to the replica that the balancer chooses. */
   dismiss(reason: string): void;
-  /** An operator ends it; it may come back. */
+  /** Closes the client on behalf of an operator; it may come back. */
   disconnect(): void;
-  /** Ends it at once, without a goodbye. */
+  /** Ends the connection at once, without a goodbye. */
   cut(): void;
 }
 

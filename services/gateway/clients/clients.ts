@@ -7,15 +7,15 @@ import { sleep } from '#shared/waiting.ts';
 import type { Client } from './client.ts';
 
 /**
- * a survey of the slow clients stays valid for so long: several ask for one each second, over tens
- * of thousands of clients
+ * a survey is reused for this long: several callers ask for one each second, and it visits tens of
+ * thousands of clients
  */
 const freshMs = 500;
-/** a client is slow that has taken nothing for so long while bytes are queued for it … */
+/** a client is slow if it has taken nothing for this long while bytes are queued for it … */
 const stalledMs = 3_000;
-/** … or that catches up and still has so many bytes queued */
+/** … or if it catches up and still has this many bytes queued */
 const catchingUpBytes = 64 * 1024;
-/** clients that were dismissed get this long to close before the replica ends */
+/** dismissed clients get this long to close, then they are cut */
 const goodbyeMs = 3_000;
 
 export interface SlowClient {
@@ -65,7 +65,7 @@ export class Clients {
     return this.#all.size;
   }
 
-  /** As many as this replica accepts. */
+  /** There are as many clients as this replica accepts. */
   get isFull(): boolean {
     return this.#all.size >= this.max;
   }
@@ -127,8 +127,8 @@ export class Clients {
   }
 
   /**
-   * To be called when all were dismissed and none is accepted: resolves when they are gone. Cuts
-   * those that stay too long.
+   * Resolves when all clients are gone. To be called when all were dismissed and none is accepted.
+   * Cuts those that stay too long.
    */
   async allGone(): Promise<void> {
     const deadline = performance.now() + goodbyeMs;

@@ -15,9 +15,9 @@ import type { Protocol } from './protocol.ts';
 const pingFrame = Buffer.from([0x89, 0x00]);
 
 /**
- * What a client may send, in points (PROTOCOL.md, "What a client may send"): so many at once, and
- * so many a second later. A frame costs one, each kB another, and each piece in which the network
- * delivers the bytes a tenth.
+ * What a client may send, in points (PROTOCOL.md, "What a client may send"): the first number at
+ * once, the second comes back each ms. A frame costs one, each kB another, and each piece in which
+ * the network delivers the bytes a tenth.
  */
 const maxPoints = 1_000;
 const pointsPerMs = 40 / 1_000;
@@ -121,13 +121,13 @@ export class Connection implements Client {
     return true;
   }
 
-  /** Its messages have not taken more of the event loop lately than one client may. */
+  /** The client's messages have not taken more of the event loop lately than one client may. */
   get hasCredit(): boolean {
     if (this.#creditMs <= 0) this.#refill();
     return this.#creditMs > 0;
   }
 
-  /** One of its messages took this much of the event loop. */
+  /** One of the client's messages took this much of the event loop. */
   spendCredit(ms: number): void {
     this.#creditMs -= ms;
   }

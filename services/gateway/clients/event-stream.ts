@@ -69,7 +69,7 @@ export class EventStream implements Client, SubscriptionOwner {
   }
 }
 
-/** Tells a browser to come back so long after the end, in ms. */
+/** Tells a browser to come back at a random moment within this range after the end, in ms. */
 function retryWithin(fromMs: number, toMs: number): Buffer {
   return Buffer.from(`retry: ${Math.round(fromMs + Math.random() * (toMs - fromMs))}\n\n`);
 }

@@ -63,7 +63,7 @@ export class EventStreams {
       return;
     }
     const asked = requestOf(request);
-    // refused at once, where it can be
+    // a wrong request is refused at once, before the wait below
     this.#resolve(asked);
     this.#taken.add(request.socket);
     // an answer has no socket until earlier requests on its connection are answered

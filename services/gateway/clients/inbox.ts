@@ -3,8 +3,8 @@
  * connection has credit: time of the event loop, of which each connection has a little and regains
  * more slowly. Connections without credit wait in turn, one message of each at a time, and all of
  * them together get a fifth of the event loop. So nobody's messages hold up changes. Messages of a
- * client that does not read its answers wait as well. A connection that waits is not read from, so
- * that no more waits than had already come.
+ * client that does not read its answers wait as well. Nothing is read from a connection that waits,
+ * so that its queue holds only the messages that had already arrived.
  */
 import type { Connection } from './connection.ts';
 
@@ -54,7 +54,7 @@ export class Inbox {
   }
 
   #handleOne(connection: Connection, message: Buffer): number {
-    // of this thread alone: no client pays for what other threads and processes take
+    // the CPU time of this thread: a client does not pay for other threads and processes
     const before = process.threadCpuUsage();
     this.#handle(connection, message);
     const { user, system } = process.threadCpuUsage(before);

@@ -75,7 +75,7 @@ export function parseClientMessage(
   return { error: describe(parsed.error.issues[0]!), ...(id.success ? { id: id.data } : {}) };
 }
 
-/** A RangeError: the reviver descends by recursion, so a text that is too deep for it may still be JSON. */
+/** The reviver descends by recursion: a RangeError means that the text is too deep, and it may still be JSON. */
 function unreadable(error: unknown): string {
   return error instanceof RangeError ? 'the message is nested too deeply' : 'the message is not JSON';
 }

@@ -8,7 +8,7 @@ export interface Protocol {
   receive(text: string): void;
   /** Called on the rhythm of positions: tells a quiet client that changes can reach it. */
   tick(now: number): void;
-  /** Announces that the connection will be closed after so long. */
+  /** Announces that the connection will be closed after this time. */
   warn(afterMs: number): void;
   /** The connection has closed. */
   end(): void;

@@ -12,7 +12,7 @@ import { Subscription, type SubscriptionDeps, type SubscriptionOwner } from './s
 
 const helloTimeoutMs = 5_000;
 const maxSubscriptions = 100;
-/** a client that got a change so short a time ago needs no position to see that changes arrive */
+/** a client that got a change within this time needs no position to see that changes arrive */
 const justNowMs = 1_000;
 const none: readonly never[] = [];
 
@@ -78,14 +78,14 @@ export class Session implements Protocol, SubscriptionOwner {
   tick(now: number): void {
     const { hub, positions } = this.#deps;
     const { outlet } = this.#connection;
-    // a client with queued bytes sees by them that changes arrive
+    // the queued bytes will show the client that changes arrive
     if (this.#subscriptions.length === 0 || !positions.areSent || outlet.queuedBytes > 0) return;
     let seq = hub.seq;
     let isBusy = true;
     for (const { cursor, channel, wasSentLive } of this.#subscriptions) {
       const isLive = cursor.state === 'live';
       if (!isLive || now - channel.sentAt > justNowMs) isBusy = false;
-      // the client does not know that this one fell behind: a later position would cover changes that it has not got
+      // the client does not know that this cursor fell behind: a later position would cover changes that it lacks
       if (!isLive && wasSentLive) seq = Math.min(seq, cursor.seq);
     }
     if (isBusy || (seq < hub.seq && seq <= this.#sentSeq)) return;

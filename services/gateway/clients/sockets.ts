@@ -112,7 +112,7 @@ export class Sockets {
     ws.on('message', this.#onMessage);
     ws.on('pong', onPong);
     ws.on('ping', this.#onPing);
-    // a closure: another property would give a shape of their own to the sockets that are written to (main.ts)
+    // a closure: a property on the socket would give it one more shape (main.ts)
     socket.on('data', (bytes: Buffer) => {
       if (!connection.countPiece(bytes.length)) refuseFlood(connection);
     });
@@ -231,7 +231,11 @@ export function refuse(socket: Duplex, status: string, detail: string): void {
   // nothing else ends the socket: where the client keeps its side open, it would stay for ever and
   // keep the server from closing
   socket.once('finish', () => socket.destroy());
-  socket.end(
-    `HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-type: application/problem+json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
-  );
+  const head = [
+    `HTTP/1.1 ${status}`,
+    'connection: close',
+    'content-type: application/problem+json',
+    `content-length: ${Buffer.byteLength(body)}`,
+  ];
+  socket.end(`${head.join('\r\n')}\r\n\r\n${body}`);
 }

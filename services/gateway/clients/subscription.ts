@@ -33,13 +33,13 @@ export interface SubscriptionDeps {
 /** insufficient_privilege */
 const noRight = '42501';
 /**
- * Postgres may refuse because the table was altered, which the feed is about to report: so other
- * refusals are tried again so often.
+ * attempts at rows that Postgres refuses for another reason than a missing right: the table may
+ * have been altered, which the feed is about to report
  */
 const maxRefusals = 5;
 /** failures in a row to read rows that are neither refusals nor an outage of Postgres */
 const maxFailures = 5;
-/** the rows are begun so often for a client that does not take them in time */
+/** attempts at rows for a client that does not take them in time */
 const maxSlow = 3;
 
 /** Postgres understood the query and refuses it. It would do so again. */
@@ -66,7 +66,7 @@ export class Subscription implements CursorOwner {
   readonly #owner: SubscriptionOwner;
   /** resolved again when the table was altered: the same request can mean something else then */
   readonly #request: RowRequest;
-  /** stops the rows that are being read and sent, when something else begins or the subscription ends */
+  /** stops reading and sending rows, when something else begins or the subscription ends */
   #reading: AbortController | undefined;
   /** begun again, and not live since: no position says what the client has */
   #isBeginning = false;
@@ -214,7 +214,7 @@ export class Subscription implements CursorOwner {
     else void cursor.catchUp(this.#deps.hub.seq);
   }
 
-  /** Ends when it has succeeded, or when something else began or ended meanwhile. */
+  /** Sends the rows, and then has the cursor catch up. Stops when something else begins or the subscription ends. */
   async #snapshot(): Promise<void> {
     const reading = new AbortController();
     this.#reading = reading;

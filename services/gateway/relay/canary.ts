@@ -1,7 +1,7 @@
 /**
  * Watches whether canaries arrive, and how long they take: whatever holds up changes holds up
- * canaries too. Their interval is the one in the last canary, or else the one that the leader
- * reports, so that a canary is also missed where none has ever arrived.
+ * canaries too. Each canary states their interval, and so does the leader's report, so that a
+ * canary is missed even where none has ever arrived.
  */
 import { type Batch, canariesOf } from '#shared/log/batch.ts';
 import type { Log } from '#shared/process/logger.ts';

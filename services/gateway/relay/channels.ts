@@ -55,7 +55,7 @@ export class Channels {
   forRows(query: RowQuery, framing: Framing): RowsChannel<Cursor> {
     const key = channelKey(query, framing);
     let channel = this.#rows.get(key);
-    // the channel is of the table before it was altered: its cursors are paused
+    // a channel of the table as it was before it was altered is replaced: its cursors are paused
     if (channel?.table !== query.table) {
       let index = this.#indexes.get(query.table.id);
       if (index?.table !== query.table) {

@@ -14,11 +14,11 @@ import type { Channel, Member } from '../channels/channel.ts';
 import { CatchUp, type CatchUpDeps, type Interruption } from './catch-up.ts';
 import type { Outlet } from './outlet.ts';
 
-/** What a client asked for, which a cursor reports to. */
+/** What a cursor reports to: a subscription, or plain mode. */
 export interface CursorOwner {
-  /** The cursor has reached the present; each time. */
+  /** Called each time that the cursor reaches the present. */
   onLive?: () => void;
-  /** The cursor cannot go on, and waits for `catchUp`, also where it was live. */
+  /** The cursor cannot go on. It sends nothing more until the owner calls `catchUp`. */
   onInterrupted: (reason: Interruption['reason'], after: Interruption['after']) => void;
   /** The channel's table was altered. */
   onAltered?: () => void;

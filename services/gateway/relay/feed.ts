@@ -30,13 +30,13 @@ const quietMs = 500;
 const askMs = 1_000;
 /** between reads of the log while the fan-out does not answer */
 const readingPauseMs = 100;
-/** after the log had changes that the fan-out lacks, it is read on for this long: there may be more of them */
+/** once the log had changes that the fan-out lacks, the log is read for this long: there may be more */
 const lackingMs = 2_000;
-/** a position of an epoch that this gateway does not know yet is judged within this time, or refused */
+/** a position of an epoch that this gateway does not know is refused if the epoch stays unknown for this long */
 const judgeMs = 2_000;
 /** between two checks whether columns were excluded */
 const exclusionsMs = 2_000;
-/** after this time without an answer from either side, the gateway is not ready */
+/** after this time without an answer from the fan-out or Postgres, the gateway is not ready */
 const staleMs = 4_000;
 
 interface FeedOptions {
@@ -88,7 +88,7 @@ export class Feed {
     await this.#running;
   });
 
-  /** Whether changes arrive, or would if there were any. */
+  /** The fan-out or Postgres answered lately, so that changes arrive if there are any. */
   get fresh(): boolean {
     return performance.now() - this.#answeredAt < staleMs;
   }

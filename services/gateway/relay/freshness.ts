@@ -13,11 +13,11 @@ import type { Extent } from '#shared/log/log-reader.ts';
 import type { Log } from '#shared/process/logger.ts';
 
 const lookMs = 250;
-/** Postgres is asked again after this time; a busy feed does not ask by itself */
+/** interval of questions to Postgres, which a busy feed does not ask by itself */
 const askEveryMs = 1_000;
 /** without a newer confirmation than this, there may be changes that have not arrived */
 const staleAfterMs = 3_000;
-/** a replica that is stale for so long, while another has been fresh for as long, should have no clients */
+/** a replica that has been stale for this long should have no clients, if another has been fresh for as long */
 const loneMs = 5_000;
 
 /** "At this time there was a leader, and the log ended at this seq." */
@@ -134,7 +134,7 @@ export class Freshness {
     return 'neither Postgres nor a listener confirms that changes arrive';
   }
 
-  /** Postgres' answer about the log, to a question that anybody asked at `at`. */
+  /** Postgres answered where the log ends. The question was asked at `at`, here or elsewhere. */
   extent({ epoch, newest, holder }: Extent, at: number): void {
     this.#answeredAt = performance.now();
     this.#holder = holder;

@@ -1,7 +1,8 @@
 /**
- * Pages of history in memory that slow clients have not read yet. A page is read for a cursor in one piece and sent batch by batch, as its
- * client takes it. Thousands of slow clients would hold a page each. So what they hold together is bounded: above the bound a cursor lets go
- * of its page, and reads on from its place when the client has taken what was written.
+ * Pages of history in memory that slow clients have not read yet. A page is read for a cursor in
+ * one piece and sent batch by batch, as its client takes it. Thousands of slow clients would hold a
+ * page each. So what they hold together is bounded: above the bound a cursor lets go of its page,
+ * and reads on from its place when the client has taken what was written.
  */
 import type { Batch } from '#shared/log/batch.ts';
 
@@ -18,7 +19,10 @@ export class HeldPages {
     return this.#bytes;
   }
 
-  /** Holds these batches until `taken` resolves. Resolves with false at once, and holds nothing, where that would exceed the bound. */
+  /**
+   * Holds these batches until `taken` resolves. Resolves with false at once, and holds nothing,
+   * where that would exceed the bound.
+   */
   async until(taken: () => Promise<void>, batches: readonly Batch[]): Promise<boolean> {
     const bytes = memoryOf(batches);
     if (this.#bytes + bytes > this.#maxBytes) return false;

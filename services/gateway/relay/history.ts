@@ -12,7 +12,7 @@ import { Limiter } from '../bounds/limiter.ts';
 
 const pageChanges = 1_000;
 const maxReads = 4;
-/** of pages that are kept: to read one, Postgres sorts everything that was drained with it */
+/** bound on the pages that are kept: to read one, Postgres sorts everything that was drained with it */
 const maxPagesBytes = 16 * 1024 * 1024;
 
 export class History {
@@ -21,11 +21,11 @@ export class History {
   readonly #metrics: GatewayMetrics;
   readonly #reads = new Map<string, Promise<Batch[]>>();
   readonly #limiter = new Limiter(maxReads);
-  /** the last used one last */
+  /** in order of use, the most recent last */
   readonly #pages: (readonly Batch[])[] = [];
   #pagesBytes = 0;
   #extent: Promise<Extent> | undefined;
-  /** an epoch of which the fan-out holds batches that the log does not have: those are of another history; 0: none */
+  /** the fan-out's batches of this epoch are of another history, as the log does not have them; 0: no such epoch */
   distrusted = 0;
 
   constructor(deps: { tail: Tail; reader: LogReader; metrics: GatewayMetrics }) {

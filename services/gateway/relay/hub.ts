@@ -72,7 +72,7 @@ export class Hub {
     return new Cursor(channel, outlet, owner, this.#cursorDeps);
   }
 
-  /** Starts over at a position: at the start, or where what is in memory belongs to a history that is no more. */
+  /** Starts over at a position: at the start, or when the batches in memory belong to a history that is no more. */
   reset(epoch: number, seq: number): void {
     this.#present.epoch = epoch;
     this.#present.seq = seq;
@@ -96,7 +96,7 @@ export class Hub {
     this.#present.excludeColumns();
   }
 
-  /** The batch without columns that were excluded since: for batches that come from elsewhere than memory. */
+  /** The batch without columns that were excluded since. For batches that do not come from memory. */
   readable(batch: Batch): Batch {
     return this.#present.readable(batch);
   }
@@ -149,7 +149,7 @@ export class Hub {
     this.stats.record(batch, receivedAtMs, deliveries);
   }
 
-  /** The rows of a table changed without changes of their own. Cursors that are catching up come to that in the log. */
+  /** The rows of a table changed without changes of their own. Cursors that are catching up find this in the log. */
   #voidRows(relation: number): void {
     for (const { owner } of this.channels.liveCursorsOf(relation)) owner.onInterrupted('rows', this.seq);
   }

@@ -29,8 +29,8 @@ export class Present {
   }
 
   /**
-   * The batch without columns that were excluded since. Every batch that comes from elsewhere than
-   * the ring must pass here.
+   * The batch without columns that were excluded since. Every batch that does not come from the
+   * ring must pass here.
    */
   readable(batch: Batch): Batch {
     return readable(batch, this.#catalog.former);

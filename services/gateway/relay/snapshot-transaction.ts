@@ -15,7 +15,7 @@ import type { RowQuery } from '../channels/row-query.ts';
 import type { RowsChannel } from '../channels/rows-channel.ts';
 
 const pageCharacters = 128 * 1024;
-/** bound on a fetch whose rows turn out to be larger than the ones before; the row that crosses it is included */
+/** a fetch ends with the row that crosses this bound, where rows turn out to be larger than the ones before */
 const maxFetchCharacters = 1024 * 1024;
 const lockMs = 50;
 /** our own tables are hardly ever locked */
@@ -32,7 +32,7 @@ export interface SnapshotStart {
   /** the rows are as of this seq … */
   seq: number;
   epoch: number;
-  /** … and contain the changes after it that this drops; one for each cursor, which counts them */
+  /** … and contain the later changes that this drops; a new one for each cursor, as it counts them */
   alreadySeen: () => AlreadySeen;
 }
 
@@ -71,7 +71,7 @@ export class SnapshotTransaction {
     }
   }
 
-  /** The next page, and whether another follows. There is one at least. */
+  /** The next page, and whether another follows. There is at least one page. */
   readonly page = async (): Promise<{ text: Page; more: boolean }> => {
     try {
       const page = this.#next ?? (await this.#fetch());
@@ -93,7 +93,7 @@ export class SnapshotTransaction {
         this.#broken = error as Error;
       }
     }
-    // after a cursor's error, more answers are still to be read than after a query's: the connection is not reused
+    // after a cursor's error, answers of the connection are still unread: it is not reused
     if (this.#broken) this.#client.release(this.#broken);
     else await release(this.#client, undefined);
   }
@@ -135,7 +135,7 @@ const silent = () => new Error('Postgres is silent');
 
 const lockTimeout = (ms: number) => `set local lock_timeout = ${ms}`;
 
-/** Locks a table for reading. The limit holds for this wait for a lock and for every later one of the transaction. */
+/** Locks a table for reading. `waitMs` bounds this wait for a lock, and every later one of the transaction. */
 export function accessShare(table: Table, waitMs: number): string {
   return `${lockTimeout(waitMs)}; lock table ${nameOf(table)} in access share mode`;
 }

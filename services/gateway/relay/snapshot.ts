@@ -30,13 +30,13 @@ import { isLocked, LockedTables } from './locked-tables.ts';
 import type { Outlet } from './outlet.ts';
 import { type Page, type SnapshotStart, SnapshotTransaction } from './snapshot-transaction.ts';
 
-/** transactions that Postgres works for at once */
+/** how many transactions Postgres works for at once */
 export const maxAtOnce = 4;
-/** large results that are read at once, at their clients' pace */
+/** how many large results are read at once, at their clients' pace */
 const maxLarge = 4;
 /**
- * connections of the pool: for both, one for the wait for locked tables, and one to ask about
- * connections that are silent
+ * connections of the pool: for both kinds, one for the wait for locked tables, and one to ask
+ * Postgres about connections that are silent
  */
 export const snapshotConnections = maxAtOnce + maxLarge + 2;
 const shareCharacters = 4 * 1024 * 1024;
@@ -45,9 +45,9 @@ const shareCharacters = 4 * 1024 * 1024;
  * the text needs it
  */
 const maxHeldCharacters = 32 * 1024 * 1024;
-/** a client has so long to take a page (of 128 kB) where others wait … */
+/** a client may take this long for a page (of 128 kB) where others wait … */
 const patienceMs = 1_000;
-/** … and otherwise so long: a large result keeps a transaction open, a small one only memory */
+/** … and otherwise this long: a large result keeps a transaction open, a small one only memory */
 const largePageMs = 10_000;
 const smallPageMs = 30_000;
 /** an open transaction keeps vacuum from removing rows that were deleted since */
@@ -97,7 +97,7 @@ class Reading {
     this.#rows.reject(error);
   }
 
-  /** Waits for `work` as one of those who want this reading, until the signal aborts. */
+  /** Counts the caller among those who want this reading, while it waits for `work` or until the signal aborts. */
   async wanted<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
     const leave = () => {
       if (--this.#wanted === 0) this.#abort.abort();
@@ -143,8 +143,8 @@ export class Snapshots {
   }
 
   /**
-   * Reads a channel's rows for a client. Resolves with the place in the log that they are as of;
-   * null: stopped by `onPage` or the signal. Rejects when Postgres does not answer, and with
+   * Reads a channel's rows for a client. Resolves with the place in the log at which the rows were
+   * read; null: stopped by `onPage` or the signal. Rejects when Postgres does not answer, and with
    * TooSlow.
    */
   async read(outlet: Outlet, channel: RowsChannel, signal: AbortSignal, onPage: OnPage): Promise<SnapshotStart | null> {
@@ -182,7 +182,7 @@ export class Snapshots {
         }
         setWaiting(true);
         await this.#locked.free(channel.table, signal);
-        // not the table, but something that its rows depend on may be locked
+        // something else that the rows depend on may be locked, so that the wait above ends at once
         await sleep(backoff.next(), signal);
       }
       return null;
@@ -251,7 +251,7 @@ export class Snapshots {
     return reading?.table === table && !reading.signal.aborted ? reading : undefined;
   }
 
-  /** Null: too large, or stopped. The caller holds the result and must release it. */
+  /** Null: too large, or stopped. The caller must release the result. */
   async #collect(channel: RowsChannel, signal: AbortSignal, onBegin: () => void): Promise<Small | null> {
     const collect = (mayKeep: () => boolean) =>
       this.#slots.run(() => {
@@ -268,7 +268,7 @@ export class Snapshots {
     }
   }
 
-  /** A result of one page is delivered and freed at once: only larger ones need room, and stop where there is none. */
+  /** A result of one page is delivered and freed at once. A larger one needs room, and stops where there is none. */
   async #readAll(channel: RowsChannel, signal: AbortSignal, mayKeep: () => boolean): Promise<Small | null | 'full'> {
     const transaction = await this.#begin(channel);
     try {
