@@ -1,5 +1,5 @@
-// What the parts of both pages do with the document: finding and making elements, showing times and long texts, drawing once
-// a frame.
+// What the parts of both pages do with the document: finding and making elements, showing times and
+// long texts, drawing once a frame.
 
 export const byId = (id) => document.getElementById(id);
 

@@ -1,5 +1,5 @@
-// A list of the last changes, newest first. Entries wait until the next drawing, so that a flood of changes costs one drawing a
-// frame.
+// A list of the last changes, newest first. Entries wait until the next drawing, so that a flood of
+// changes costs one drawing a frame.
 
 import { clockText, element, longText } from './dom.js';
 import { jsonText, keyText } from './request.js';
@@ -26,7 +26,9 @@ export class Feed {
     return length === 0 ? '' : `${length}${length === maxEntries ? '+' : ''}`;
   }
 
-  /** `row` is shown below the change; `note` behind its name; `extra` are elements beside its time. */
+  /**
+   * `row` is shown below the change; `note` after its name; `extra` are elements beside its time.
+   */
   addChange(change, { row = change.data, note = '', extra = [] } = {}) {
     this.#add({ at: new Date(), change, row, note, extra });
   }

@@ -24,7 +24,10 @@ export function keyText(id) {
   return id !== null && typeof id === 'object' ? Object.values(id).join(', ') : String(id ?? '');
 }
 
-/** { answer } or { problem, status, fields: { column: message } }. Never throws; `body` is JSON text. */
+/**
+ * { answer } or { problem, status, fields: { column: message } }. Never throws; `body` is JSON
+ * text.
+ */
 export async function ask(path, { method = 'GET', headers = {}, body } = {}) {
   try {
     const response = await fetch(path, {

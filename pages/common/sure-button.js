@@ -1,4 +1,5 @@
-// A button that asks before it acts: the first press turns its label into a question, the second press is the answer.
+// A button that asks before it acts: the first press turns its label into a question, the second
+// press is the answer.
 
 import { element, setText } from './dom.js';
 

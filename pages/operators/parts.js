@@ -1,4 +1,5 @@
-// What the parts of the console share: tables whose rows are kept by key, and numbers in few characters.
+// What the parts of the console share: tables whose rows are kept by key, and numbers in few
+// characters.
 
 import { element, setText } from '../common/dom.js';
 
@@ -6,13 +7,15 @@ import { element, setText } from '../common/dom.js';
 export const unknownWhileAlone = 'Not known while Redis does not answer.';
 
 /**
- * Answers a function that shows rows in the table. A column has `label`, perhaps a `class`, and `text(row)`, or `draw(cell, row)`
- * for more than text. A cell that has not changed is not touched: a button keeps the focus, a selection stays.
+ * Returns a function that shows rows in the table. A column has `label`, perhaps a `class`, and
+ * `text(row)`, or `draw(cell, row)` for more than text. A cell that has not changed is not touched:
+ * a button keeps the focus, a selection stays.
  */
 export function keptTable(table, columns) {
   const body = table.tBodies[0];
   const drawn = new Map();
-  // on a phone, the rows are blocks, which screen readers take for no table unless they have these roles
+  // on a phone, the rows are blocks, which screen readers take for no table unless they have these
+  // roles
   table.setAttribute('role', 'table');
   body.setAttribute('role', 'rowgroup');
   const heads = columns.map(({ label, ...column }) =>

@@ -1,5 +1,6 @@
-// Access to the gateway. Where it requires a token, the page exchanges the token for a cookie that scripts cannot read: the page
-// keeps no secret, and the browser sends the cookie with event streams and WebSockets as well.
+// Access to the gateway. Where it requires a token, the page exchanges the token for a cookie that
+// scripts cannot read: the page keeps no secret, and the browser sends the cookie with event
+// streams and WebSockets as well.
 
 import { byId, setText } from '../common/dom.js';
 import { ask } from '../common/request.js';

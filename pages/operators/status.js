@@ -1,4 +1,5 @@
-// The sentence at the top: whether changes arrive, as the gateway judges it, or that this page has lost the gateway.
+// The sentence at the top: whether changes arrive, as the gateway judges it, or that this page has
+// lost the gateway.
 
 import { byId, element, setText } from '../common/dom.js';
 import { secondsText } from './parts.js';
@@ -34,7 +35,7 @@ function judge(view, ms) {
   return {
     level: 'bad',
     text: `${node} does not answer (${secondsText(Math.floor(ms / 1_000))})`,
-    todo: 'This page tries again: behind a balancer, another gateway answers. Otherwise open the console of another gateway.',
+    todo: 'This page tries again. Behind a balancer, another gateway answers. Otherwise open another console.',
     also: view ? ['Everything below is as it was before.'] : [],
     isStale: true,
   };

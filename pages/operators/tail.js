@@ -1,5 +1,5 @@
-// Changes as a client with the same filter gets them: through the SDK, on a connection of its own that is open only while
-// somebody follows.
+// Changes as a client with the same filter gets them: through the SDK, on a connection of its own
+// that is open only while somebody follows.
 
 import { byId, element, oncePerFrame, setText } from '../common/dom.js';
 import { Feed } from '../common/feed.js';

@@ -1,5 +1,6 @@
-// What the gateway that serves this page knows of the whole: it sends all of it as one JSON object each second, over an event
-// stream. A stream stays with one gateway, also behind a balancer, so that the page never shows two gateways in turn.
+// What the gateway that serves this page knows of the whole: it sends all of it as one JSON object
+// each second, over an event stream. A stream stays with one gateway, also behind a balancer, so
+// that the page never shows two gateways in turn.
 
 import { isOver } from './session.js';
 

@@ -1,5 +1,6 @@
-// The state of the page's connection, in the header: live while it is open; stale while the server does not confirm that changes
-// can arrive; reconnecting after its first loss; stopped where the server closed it for good.
+// The state of the page's connection, in the header: live while it is open; stale while the server
+// does not confirm that changes can arrive; reconnecting after its first loss; stopped where the
+// server closed it for good.
 
 import { byId } from '../common/dom.js';
 

@@ -1,5 +1,5 @@
-// The form above the rows, with a field for each writable column: it inserts a row, or changes the one that is being edited.
-// Problems are shown at the field that they are about.
+// The form above the rows, with a field for each writable column: it inserts a row, or changes the
+// one that is being edited. Problems are shown at the field that they are about.
 
 import { byId, element, setText, showProblem } from '../common/dom.js';
 import { valueText } from '../common/request.js';
@@ -117,7 +117,10 @@ async function save() {
   byId('fields').querySelector('input, textarea')?.focus();
 }
 
-/** The columns whose fields are not as they were, as JSON texts. An empty field is null, and left out of a new row. */
+/**
+ * The columns whose fields are not as they were, as JSON texts. An empty field is null, and left
+ * out of a new row.
+ */
 function changedValues() {
   const values = {};
   for (const { name } of writableColumns()) {

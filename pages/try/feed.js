@@ -1,4 +1,5 @@
-// The last changes of every attached table, and the count of all that came. While paused, they wait undrawn.
+// The last changes of every attached table, and the count of all that came. While paused, they wait
+// undrawn.
 
 import { byId, setText } from '../common/dom.js';
 import { Feed } from '../common/feed.js';
@@ -8,7 +9,10 @@ let feed;
 let requestDrawing;
 let isPaused = false;
 let count = 0;
-/** Rows that the last transaction has written, by table and key: one that it inserts and deletes is in no live query. */
+/**
+ * Rows that the last transaction has written, by table and key: one that it inserts and deletes is
+ * in no live query.
+ */
 const written = new Map();
 const maxWritten = 1_000;
 let transaction;

@@ -1,5 +1,6 @@
-// The test page: one connection, on which a live query keeps the rows of the picked table current, and subscriptions report
-// each change of every attached table. `?table=orders` picks a table. Drawing happens once a frame, however many changes come.
+// The test page: one connection, on which a live query keeps the rows of the picked table current,
+// and subscriptions report each change of every attached table. `?table=orders` picks a table.
+// Drawing happens once a frame, however many changes come.
 
 import { oncePerFrame } from '../common/dom.js';
 import { createPlank } from '../plank.js';
@@ -31,7 +32,10 @@ startRows(plank, draw);
 startEditor();
 startTables({ onTables: follow, onPick: showRowsOf });
 
-/** Subscribes to each table; the picked one comes first, so that it is among those that are followed. */
+/**
+ * Subscribes to each table; the picked one comes first, so that it is among those that are
+ * followed.
+ */
 function follow(names) {
   const wanted = new Set(names.slice(0, maxFollowed));
   for (const [name, subscription] of followed) {

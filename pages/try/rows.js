@@ -1,4 +1,5 @@
-// The rows of the picked table, as the live query has them: each drawing compares what is shown with what is there.
+// The rows of the picked table, as the live query has them: each drawing compares what is shown
+// with what is there.
 
 import { byId, element, longText, setText, showProblem, timeText } from '../common/dom.js';
 import { jsonText, valueText } from '../common/request.js';
@@ -63,7 +64,9 @@ export function showRowsOf(given) {
   requestDrawing();
 }
 
-/** Opens a query again that ended because its table was detached: the table may be attached again. */
+/**
+ * Opens a query again that ended because its table was detached: the table may be attached again.
+ */
 export function reviveRows() {
   if (query?.error?.code === 'UNKNOWN_TABLE') showRowsOf(table);
 }
@@ -166,13 +169,17 @@ function cellOf({ name, type, isJson }, row) {
   return element('td', { class: classes.join(' ') }, ...longText(text, maxText));
 }
 
-/** The key in the live query's map, as the SDK makes it: the value, or canonical JSON of several. */
+/**
+ * The key in the live query's map, as the SDK makes it: the value, or canonical JSON of several.
+ */
 function mapKeyOf(id) {
   if (id === null || typeof id !== 'object') return id;
   return jsonText(Object.fromEntries(Object.entries(id).sort(([a], [b]) => (a < b ? -1 : 1))));
 }
 
-/** The row's address after `api/`. A key that has another meaning in a path gets a "=" before it. */
+/**
+ * The row's address after `api/`. A key that has another meaning in a path gets a "=" before it.
+ */
 function addressOf(row, key) {
   const texts = keyColumns.length === 1 ? [key] : keyColumns.map((column) => valueText(row[column]));
   const segment = texts.map(encodeURIComponent).join(',');
@@ -182,7 +189,7 @@ function addressOf(row, key) {
 function noteText(shown) {
   const { rows, error, state } = query;
   if (error?.code === 'TOO_MANY_ROWS')
-    return `${table.name} has more than ${maxRows.toLocaleString('en')} rows, too many for this page. Changes still arrive.`;
+    return `The table has more than ${maxRows.toLocaleString('en')} rows: too many to show. Changes still arrive.`;
   if (error) return `The rows cannot be read: ${error.message}`;
   if (!marksFresh && state !== 'live') return 'Reading the rows…';
   if (rows.size > shown) return `${shown.toLocaleString('en')} of ${rows.size.toLocaleString('en')} rows are shown.`;

@@ -15,7 +15,10 @@ export function canHaveSamples(table) {
   return table.name === 'items' && isWritable('name') && isWritable('value');
 }
 
-/** Inserts one row after the other, so that each is seen to arrive. Resolves with the problem, where there is one. */
+/**
+ * Inserts one row after the other, so that each is seen to arrive. Resolves with the problem, where
+ * there is one.
+ */
 export async function insertSamples(table) {
   for (const [name, value] of samples) {
     const values = { name: JSON.stringify(name), value: JSON.stringify(value) };

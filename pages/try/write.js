@@ -1,4 +1,5 @@
-// Writes through REST: the page shows their effect when the change arrives, as any other window does.
+// Writes through REST: the page shows their effect when the change arrives, as any other window
+// does.
 
 import { ask } from '../common/request.js';
 

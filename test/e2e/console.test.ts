@@ -1,5 +1,6 @@
-// The operators' console in a real browser, over two gateways and two listeners: it shows at a glance what is wrong while a
-// listener is dead, Redis is down, a replica drains or a client reads nothing, and it drains and disconnects on request.
+// The operators' console in a real browser, over two gateways and two listeners: it shows at a
+// glance what is wrong while a listener is dead, Redis is down, a replica drains or a client reads
+// nothing, and it drains and disconnects on request.
 
 import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
@@ -281,7 +282,7 @@ test('the console fits a phone, where its tables stay tables', async () => {
   expect((await page.locator('#status').boundingBox())!.y).toBeLessThan(100);
 });
 
-test('the sentence says so when the gateway that serves it hangs, or is gone, and goes on when it is back', async () => {
+test('the sentence says so while the gateway that serves the page hangs or is gone', async () => {
   const page = await open(cluster.gateways[0]!);
   await isWell(page);
   // its connections stay open

@@ -1,5 +1,5 @@
-// What operators rely on, against real processes and a real Prometheus: the dashboard's charts have data, the rules are
-// evaluated, and the probes of the Kubernetes manifests are answered.
+// What operators rely on, against real processes and a real Prometheus: the dashboard's charts have
+// data, the rules are evaluated, and the probes of the Kubernetes manifests are answered.
 
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
@@ -61,7 +61,8 @@ test('Prometheus counts at each replica the clients that are connected there', a
 });
 
 test('the dashboard has data for every chart', async () => {
-  // nothing of the kind has happened here: no client left, came back or had to start over, and no alert is on its way
+  // nothing of the kind has happened here: no client left, came back or had to start over, and no
+  // alert is on its way
   const mayBeSilent = ['Alerts', 'Closed, by code', 'Resumes, by result', 'Resyncs, by reason', 'A new lead'];
   let silent: string[] = [];
   const looked = async () => {

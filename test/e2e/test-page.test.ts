@@ -1,5 +1,6 @@
-// The test page in a real browser, against two gateways behind nginx: one window shows what the other one does, whichever gateway
-// serves it, and the death of a gateway costs a moment and nothing else.
+// The test page in a real browser, against two gateways behind nginx: one window shows what the
+// other one does, whichever gateway serves it, and the death of a gateway costs a moment and
+// nothing else.
 
 import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';

@@ -1,8 +1,8 @@
 /**
  * Files for browsers: the folders of pages/ and the SDK, each file with a route of its own, for GET
  * and HEAD. The folders are read once. What must stay true: a file is public only if its name is
- * plain and its extension is listed here, so that a key, a dump or a dotfile that somebody leaves in
- * a folder is not served.
+ * plain and its extension is listed here, so that a key, a dump or a dotfile that somebody leaves
+ * in a folder is not served.
  */
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -52,7 +52,8 @@ export function fileRoutes(files: Files, { prefix = '', headers = {} } = {}): Ro
       .route(prefix + path)
       .all(named(prefix + path))
       .get((request, response, next) => {
-        // browsers ask again each time, and mostly get a 304: modules of two versions do not fit together
+        // browsers ask again each time, and mostly get a 304: modules of two versions do not fit
+        // together
         response.set({ ...headers, 'Cache-Control': 'no-cache' });
         send(request, response, next);
       })

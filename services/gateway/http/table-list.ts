@@ -1,4 +1,7 @@
-/** The attached tables as the test page needs them: for its picker, the columns of its rows, and the fields of its form. */
+/**
+ * The attached tables as the test page needs them: for its picker, the columns of its rows, and the
+ * fields of its form.
+ */
 import type { Column, Table } from '../catalog/catalog.ts';
 
 interface ListedColumn {

@@ -18,7 +18,10 @@ import { type ChannelsAnswer, OpsView } from './view.ts';
 const defaultLimit = 100;
 /** a page that took none of so many views in a row is gone or hangs: its stream is cut */
 const maxMissed = 30;
-/** searches of the outbox at a time, each of which may read all of it; their pool has as many connections */
+/**
+ * searches of the outbox at a time, each of which may read all of it; their pool has as many
+ * connections
+ */
 const maxExplains = 1;
 
 interface ConsoleOptions extends ExplainDeps, OpsExplainDeps {
@@ -89,7 +92,10 @@ export class Console {
     return router;
   }
 
-  /** One view a second, as server-sent events. While the page has not taken one, later ones are left out. */
+  /**
+   * One view a second, as server-sent events. While the page has not taken one, later ones are left
+   * out.
+   */
   readonly #stream: RequestHandler = (_request, response) => {
     let missed = 0;
     response.type('text/event-stream').write('retry: 1000\n\n');

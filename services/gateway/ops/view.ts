@@ -102,7 +102,10 @@ export class OpsView {
     this.#watchers.clear();
   }
 
-  /** Calls back with the view as JSON, soon and then each second, until the function that this answers is called. */
+  /**
+   * Calls back with the view as JSON, soon and then each second, until the function that this
+   * answers is called.
+   */
   watch(watcher: (view: string) => void): () => void {
     this.#watchers.add(watcher);
     void this.#show();
