@@ -104,9 +104,9 @@ $$;
 -- Locks a table and its partitions. Waits at most p_ms milliseconds, as later writers queue behind
 -- this request; a shorter lock_timeout of the session stays. The lock is taken before any row of
 -- Plank's tables, as ALTER TABLE does, so that the two cannot deadlock. A role that may create
--- triggers but not lock the table gets no lock; the timeout then stays until the end of the
--- transaction, for CREATE TRIGGER.
-create function plank.lock_table(relation regclass, p_mode text, p_ms integer) returns void
+-- triggers but not lock the table gets an error, or no lock if p_strict is false: the timeout then
+-- stays until the end of the transaction, for CREATE TRIGGER.
+create function plank.lock_table(relation regclass, p_mode text, p_ms integer, p_strict boolean default true) returns void
 language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 declare
   was_ms integer := (select setting from pg_settings where name = 'lock_timeout');
@@ -114,7 +114,7 @@ begin
   if was_ms = 0 or was_ms > p_ms then
     perform set_config('lock_timeout', p_ms::text, true);
   end if;
-  if not (has_table_privilege(relation, 'update') or has_table_privilege(relation, 'delete')
+  if not p_strict and not (has_table_privilege(relation, 'update') or has_table_privilege(relation, 'delete')
           or has_table_privilege(relation, 'truncate')) then
     return;
   end if;

@@ -140,6 +140,7 @@ declare
   a        plank.attached;
   is_unsure boolean;
   has_triggers boolean;
+  hides     boolean;
 begin
   select u.problem, u.repair into wrong, repair from plank.unfit(attach.relation) u limit 1;
   if found then
@@ -169,11 +170,11 @@ begin
     select from plank.triggers(was.id, attach.relation) w
     left join pg_trigger g on g.tgrelid = w.relation and g.tgname = w.name
     where g.oid is null or pg_get_triggerdef(g.oid) <> 'CREATE ' || w.definition or g.tgenabled in ('D', 'R'));
+  hides := was.id is not null and (was.excluded is null
+    or not array(select unnest(plank.column_names(attach.relation, was.excluded))) @> coalesce(exclude, '{}'));
   -- Waits for the table's writers only if triggers or exclusions change.
-  if was.excluded is null or not has_triggers
-     or not array(select name from unnest(plank.column_names(attach.relation, was.excluded)) name)
-            @> coalesce(exclude, '{}') then
-    perform plank.lock_table(attach.relation, 'share row exclusive', 5000);
+  if hides or not has_triggers then
+    perform plank.lock_table(attach.relation, 'share row exclusive', 5000, p_strict => hides);
     select * into was from plank.attached o where o.relation = attach.relation;
   end if;
   -- If DDL is not followed, or something is repaired, rows may have changed without an event.
@@ -264,7 +265,7 @@ begin
     raise exception 'plank: table % is not attached', detach.relation using errcode = 'undefined_object';
   end if;
   -- the lock that dropping triggers takes, with a bounded wait
-  perform plank.lock_table(a.relation, 'access exclusive', 5000);
+  perform plank.lock_table(a.relation, 'access exclusive', 5000, p_strict => false);
   delete from plank.attachments where id = a.id;
   if cardinality(a.excluded) > 0 then
     raise notice 'plank: % no longer excludes %; name these columns again when you attach the table again', a.relation,

@@ -2,14 +2,14 @@
 // and what takes rows away without a change of rows is in the ledger where plain-mode clients are told of it.
 
 import { setTimeout as delay } from 'node:timers/promises';
-import { admin } from '../support/servers/admin.ts';
+import { insist } from './insist.ts';
 import type { Observed } from './observed.ts';
 import type { Random } from './random.ts';
 import { regions } from './schema.ts';
 
 export interface Deed {
   name: string;
-  run: (context: { databaseUrl: string; random: Random; observed: Observed }) => Promise<void>;
+  run: (context: { databaseUrl: string; random: Random; observed: Observed }) => Promise<unknown>;
 }
 
 /** Within this time every gateway has heard of a change of the catalog, unless a fault keeps it from that. */
@@ -18,20 +18,7 @@ const heardMs = 6_000;
 /** Waits for nobody's lock for long: writers queue behind it. */
 const patient = (sql: string) => `set lock_timeout = '2s'; ${sql}`;
 
-/** Tries again where a lock was not to be had, or Postgres is made to fail. */
-async function doIt(databaseUrl: string, sql: string): Promise<void> {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      await admin(databaseUrl, patient(sql));
-      return;
-    } catch (error) {
-      const code = (error as { code?: string }).code ?? '';
-      const mayPass = code === '' || /^(55P03|40P01|57P0|08|58|E)/.test(code);
-      if (!mayPass || attempt === 20) throw error;
-      await delay(250);
-    }
-  }
-}
+const doIt = (databaseUrl: string, sql: string) => insist(databaseUrl, patient(sql));
 
 let columns = 0;
 

@@ -4,8 +4,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import type { ClusterNode } from '#deploy/local/cluster.ts';
-import { admin } from '../support/servers/admin.ts';
 import type { TcpProxy } from '../support/stage/tcp-proxy.ts';
+import { insist } from './insist.ts';
 import type { Random } from './random.ts';
 import type { World } from './world.ts';
 
@@ -84,7 +84,7 @@ export const faults: Record<string, Fault> = {
   }),
   'sessions are ended': on('postgres', async ({ databaseUrl }) => {
     const own = `application_name like 'plank %' and application_name <> 'plank tests'`;
-    await admin(databaseUrl, `select pg_terminate_backend(pid) from pg_stat_activity where ${own}`);
+    await insist(databaseUrl, `select pg_terminate_backend(pid) from pg_stat_activity where ${own}`);
     return nothing;
   }),
   'Redis is killed': on('redis', async ({ redis }) => {

@@ -2,12 +2,12 @@
 // at the end, the verdict on all that was delivered. What must stay true: a run that was not checked in full does not pass.
 
 import { setTimeout as delay } from 'node:timers/promises';
-import { admin } from '../support/servers/admin.ts';
 import { until } from '../support/wait.ts';
 import { someAsk, someAsks } from './asks.ts';
 import { EventsClient, FramesClient, PlainClient, SdkClient } from './clients.ts';
 import { deeds } from './ddl.ts';
 import { faults } from './faults.ts';
+import { insist } from './insist.ts';
 import { Observed } from './observed.ts';
 import { Random } from './random.ts';
 import { watched } from './schema.ts';
@@ -148,7 +148,7 @@ async function settle(world: World, problems: string[]): Promise<number> {
   for (const client of world.clients) {
     for (const { ask } of client.pictures()) {
       if (truth.has(ask.sql)) continue;
-      const rows = await admin(world.databaseUrl, ask.sql);
+      const rows = await insist(world.databaseUrl, ask.sql);
       truth.set(ask.sql, new Map(rows.map((row) => [row['key']!, Number(row['ver'])])));
     }
   }
@@ -182,7 +182,7 @@ function differences(who: string, rows: ReadonlyMap<string, number>, truth: Read
 
 async function readLedger(databaseUrl: string): Promise<Entry[]> {
   const tables = watched.map((name) => `'${name}'`).join(', ');
-  const rows = await admin(
+  const rows = await insist(
     databaseUrl,
     `select id, tx, tbl, action, key, was from ledger where tbl in (${tables}) order by id`,
   );

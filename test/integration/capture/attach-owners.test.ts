@@ -338,6 +338,13 @@ test('a table attached by a role that is no superuser is captured as that role, 
     );
     const told = await admin(url.href, "select action from plank.outbox where action <> 'S' order by id");
     expect(told.map((row) => row['action']).join('')).toBe('IUD');
+    // what was captured before cannot be hidden while others may be writing
+    await expect(admin(url.href, "select plank.attach('foreigners', exclude => '{v}')")).rejects.toMatchObject({
+      code: '42501',
+    });
+    expect(await admin(root, "select excluded::text from plank.attached where name = 'foreigners'")).toEqual([
+      { excluded: '{}' },
+    ]);
     client = await session(root);
     const says: string[] = [];
     for await (const finding of examineCapture(client, { retentionMs: 3_600_000, retentionBytes: 1e9 }))
