@@ -32,7 +32,17 @@ const floors: Readonly<Record<string, Floors>> = {
     ['catalog'],
     ['bounds'],
   ],
-  shared: [['log', 'bus'], ['postgres', 'redis.ts'], ['process'], ['waiting.ts', 'wire.ts']],
+  shared: [['log', 'bus'], ['postgres', 'redis.ts'], ['process'], ['waiting.ts', 'wire.ts', 'exact-json.ts']],
+  client: [
+    ['plank-client.ts', 'react.ts', 'build.ts'],
+    ['client.ts'],
+    ['input.ts'],
+    ['api.ts'],
+    ['live'],
+    ['change-iterator.ts', 'socket.ts'],
+    ['state'],
+    ['values'],
+  ],
 };
 /** What each part may import of other parts. Those that are not named here (deploy, test, examples) may import all. */
 const known: Readonly<Record<string, readonly string[]>> = {
