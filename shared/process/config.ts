@@ -131,11 +131,11 @@ export const migrateSchema = z.object({
 });
 
 /** Separate processes reach each other only through Redis. */
-const apart = {
+const separate = {
   REDIS_URL: redisUrl.describe('listener and gateways, as separate processes, need a common Redis'),
 };
-export const listenerProcessSchema = listenerSchema.extend(apart);
-export const gatewayProcessSchema = gatewaySchema.extend(apart);
+export const listenerProcessSchema = listenerSchema.extend(separate);
+export const gatewayProcessSchema = gatewaySchema.extend(separate);
 
 /** For a listener and a gateway in one process. */
 export const startSchema = listenerSchema.extend(gatewaySchema.shape).extend(migrateSchema.shape);

@@ -1,4 +1,5 @@
 -- Capture: the functions that are generated for each attached table.
+--
 -- test/integration/capture/generated-function.sql shows one of them as it is generated for a sample
 -- table; read that file beside this one. 003_images.sql says how rows are rendered,
 -- 005_capture_rights.sql with whose rights capture runs, and 007_attach.sql generates it and makes
@@ -16,10 +17,11 @@
 --   checking for a single row 5; each SET of the function 1 to 2; each condition in PL/pgSQL 1; the doorbell's lock 1.
 -- Hence one function for each operation, with only the SETs that its types need, and one condition
 -- after the insert. From two rows on, old and new rows are paired by their place and not by their
--- keys: 9 µs a row instead of 11 in statements of 100. Tried without gain: row triggers are 15 µs
--- cheaper for one row, no cheaper at 10 and a third dearer at 100; images as json cost what text
--- does, as jsonb 5 µs more; "limit 2" instead of the check for a second row gains 3 µs, but then
--- rows must be taken back.
+-- keys: 9 µs a row instead of 11 in statements of 100.
+--
+-- Tried without gain: row triggers are 15 µs cheaper for one row, no cheaper at 10 and a third
+-- dearer at 100. Images as json cost what text does, as jsonb 5 µs more. "limit 2" instead of the
+-- check for a second row gains 3 µs, but then rows must be taken back.
 
 -- The doorbell, see services/listener/doorbell.ts. If the listener holds the lock exclusively, it
 -- wants to be notified. If this transaction gets the lock shared, the listener polls, and cannot
@@ -77,8 +79,8 @@ declare
       and (not plank.is_plain_layout(a) or r.suspect is not null)) c);
   rows   text := 'select i.* from (select %s) absent '
               || 'cross join lateral (select %s as key, %s as image from plank_%s r%s) i';
-  -- "offset 0" renders rows before they are joined: a whole row that goes through a join is copied,
-  -- however large it is.
+  -- "offset 0" renders rows before they are joined. A whole row that goes through a join first is
+  -- read in full, however large it is.
   old_rows text := format(rows, absent, key, r.image, 'old', ' offset 0');
   new_rows text := format(rows, absent, key, r.image, 'new', ' offset 0');
   -- Preparing the code for large rows costs each statement 3 to 7 µs. So a first insert skips the

@@ -56,8 +56,8 @@ $$;
 -- Rewrites the capture functions and triggers of an attached table for its current definition, and
 -- notifies every gateway by an event, in the order of changes:
 --   S  the table's row of plank.catalog changed: clients see another shape;
---   R  otherwise, if rows changed, appeared or disappeared without INSERT, UPDATE or DELETE: p_rewritten says so, or
---      plank.rendering differs.
+--   R  otherwise, if rows changed, appeared or disappeared without INSERT, UPDATE or DELETE:
+--      p_rewritten says so, or plank.rendering differs.
 -- Fails and changes nothing if it is not certain which columns may be shown. Texts that are
 -- compared must not depend on the caller's settings, so the settings are pinned, here and in all
 -- functions that compare.
