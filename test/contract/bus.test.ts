@@ -124,7 +124,7 @@ describe.each(Object.entries(buses))('a bus %s', (_name, open) => {
     for (const message of [{ type: 'status' }, { type: 'answer', id: 7 }, { type: 'ask' }, { type: 'later' }, []])
       there.send(message);
     const two = roster(there, 'gateway-2');
-    await until('the next message is heard', () => one.nodes().some(({ node }) => node === 'gateway-2'), 5_000);
+    await until('the next message arrives', () => one.nodes().some(({ node }) => node === 'gateway-2'), 5_000);
     expect(two.nodes().every(({ node }) => node.startsWith('gateway-'))).toBe(true);
   });
 });

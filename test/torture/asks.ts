@@ -1,10 +1,10 @@
-// Owns what the clients of a torture run ask for: each filter in the words of the protocol and as the SQL that must give the same rows.
+// Owns the requests of a torture run's clients: each filter as the protocol writes it, and as SQL that must give the same rows.
 
 import type { Ask } from './picture.ts';
 import type { Random } from './random.ts';
 import { owners, regions } from './schema.ts';
 
-/** `table`'s rows where `condition` holds, as key and version. */
+/** The rows of `table` for which `condition` holds, as key and version. */
 function ask(table: string, condition: string, where?: object, columns?: string[]): Ask {
   const key = table === 'orders' ? `region || '/' || id` : table === 'totals' ? 'owner' : 'id::text';
   return {
@@ -46,7 +46,7 @@ export function someAsk(random: Random): Ask {
   }
 }
 
-/** Several that differ: one connection may ask for each once. */
+/** Several different requests: a connection may make each once. */
 export function someAsks(random: Random, count: number): Ask[] {
   const bySql = new Map<string, Ask>();
   while (bySql.size < count) {

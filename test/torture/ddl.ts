@@ -1,5 +1,5 @@
-// Owns what an operator does to the tables during a torture run. What must stay true: each leaves the tables as the writers know them,
-// and what takes rows away without a change of rows is in the ledger where plain-mode clients are told of it.
+// Owns the DDL of a torture run. What must stay true: each deed leaves the tables as the writers know them, and a removal of rows without
+// changes is in the ledger if plain-mode clients get it.
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { insist } from './insist.ts';
@@ -12,10 +12,10 @@ export interface Deed {
   run: (context: { databaseUrl: string; random: Random; observed: Observed }) => Promise<unknown>;
 }
 
-/** Within this time every gateway has heard of a change of the catalog, unless a fault keeps it from that. */
+/** Within this time every gateway has read a change of the catalog, unless a fault prevents it. */
 const heardMs = 6_000;
 
-/** Waits for nobody's lock for long: writers queue behind it. */
+/** Limits the wait for a lock, because writers queue behind it. */
 const patient = (sql: string) => `set lock_timeout = '2s'; ${sql}`;
 
 const doIt = (databaseUrl: string, sql: string) => insist(databaseUrl, patient(sql));

@@ -1,5 +1,5 @@
 // Owns the faults of a torture run: each is inflicted on real processes or connections, lasts, and is healed. What must stay true: after
-// `heal` resolves, nothing of it is left but what Plank itself has to mend.
+// `heal` resolves, only damage is left that Plank itself must repair.
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { Redis } from 'ioredis';
@@ -10,9 +10,9 @@ import type { Random } from './random.ts';
 import type { World } from './world.ts';
 
 interface Fault {
-  /** Parts of which it takes one; while a fault has it, no other takes the same. */
+  /** The parts of which the fault takes one. No other fault takes the same part at the same time. */
   of: (world: World) => readonly string[];
-  /** Inflicts it on that part; the answer heals it. */
+  /** Inflicts the fault on that part. Resolves with the function that heals it. */
   inflict: (world: World, part: string, random: Random) => Promise<() => Promise<void>>;
 }
 
@@ -52,7 +52,7 @@ const paused = (kind: Kind) =>
     return async () => node.signal('SIGCONT');
   });
 
-/** A node may meet a server that another fault has taken: then it is started once more. */
+/** A node may fail to start while another fault holds its server: then it is started again. */
 async function again(node: ClusterNode): Promise<void> {
   for (let attempt = 1; ; attempt++) {
     try {

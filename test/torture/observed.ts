@@ -1,4 +1,4 @@
-// Owns what clients saw of the log, by position. What must stay true: a position means the same change to everyone who sees it.
+// Owns the changes that clients received, by position. What must stay true: a position means the same change to every client.
 
 import { secretMark } from './schema.ts';
 
@@ -15,11 +15,11 @@ const most = 30;
 export class Observed {
   readonly bySeq = new Map<number, Seen>();
   readonly problems: string[] = [];
-  /** deliveries that were looked at, of all clients */
+  /** deliveries that were checked, of all clients */
   deliveries = 0;
   resyncs = 0;
   reconnects = 0;
-  /** the column is excluded, and every gateway has had time to hear of it */
+  /** the column is excluded, and every gateway has had time to read that */
   isSecret = false;
 
   problem(text: string): void {
@@ -51,7 +51,7 @@ export function seqOf(pos: string): number {
   return Number(pos.slice(pos.indexOf('.') + 1));
 }
 
-/** A key as the ledger has it. */
+/** A key in the ledger's form. */
 export function keyText(id: unknown): string {
   if (typeof id !== 'object' || id === null) return String(id);
   const { region, id: own } = id as { region: number; id: number };

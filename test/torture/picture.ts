@@ -1,5 +1,5 @@
-// Owns the rows that one subscription of plank.v1 shows, folded from its frames by nothing but PROTOCOL.md. What must stay true: every
-// change fits what came before it, else it is in `problems`.
+// Owns the rows of one subscription of plank.v1, made of its frames by PROTOCOL.md alone. What must stay true: every change fits the rows
+// before it; one that does not is in `problems`.
 
 import { keyText, type Observed, seqOf } from './observed.ts';
 
@@ -28,7 +28,7 @@ export class Picture {
   readonly rows = new Map<string, number>();
   readonly ask: Ask;
   readonly who: string;
-  /** behind which it goes on; undefined: it has to begin with the rows */
+  /** the position to resume from; undefined: it must begin with the rows */
   position: string | undefined;
   live = false;
   #isReading = true;
@@ -40,7 +40,7 @@ export class Picture {
     this.#observed = observed;
   }
 
-  /** Begins anew: a connection without a position. */
+  /** Begins again, on a connection without a position. */
   clear(): void {
     this.rows.clear();
     this.position = undefined;

@@ -1,5 +1,5 @@
-// Owns the randomness of a torture run. What must stay true: the same seed makes the same choices in the same order, so each part that
-// runs beside others has a generator of its own.
+// Owns the randomness of a torture run. What must stay true: the same seed makes the same choices in the same order, so each concurrent
+// part has a generator of its own.
 
 export class Random {
   #state: number;

@@ -1,5 +1,5 @@
-// Owns one torture run: rounds of load, faults and DDL, each followed by quiet in which every client must come to show what SELECT shows;
-// at the end, the verdict on all that was delivered. What must stay true: a run that was not checked in full does not pass.
+// Owns one torture run: rounds of load, faults and DDL. After each round every client must come to show the rows of SELECT. At the end,
+// the verdict covers every delivery. What must stay true: a run that was not checked in full does not pass.
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { until } from '../support/wait.ts';
@@ -35,9 +35,9 @@ export interface TortureResult {
 }
 
 const roundMs = 12_000;
-/** after the last fault has healed nobody lags for longer … */
+/** after the last fault has healed, no client lags longer … */
 const quietMs = 5_000;
-/** … and what is later is waited for, to tell late from never */
+/** … and later clients are waited for, to tell late from never */
 const patienceMs = 30_000;
 
 export async function torture(options: TortureOptions): Promise<TortureResult> {
@@ -50,7 +50,7 @@ export async function torture(options: TortureOptions): Promise<TortureResult> {
   stack.defer(() => {
     for (const client of world.clients) client.stop();
   });
-  // nothing tells a plain-mode client of what was before it
+  // a plain-mode client does not get changes from before it connected
   await until('plain-mode clients are connected', () => plain.every((client) => client.isOpen), 10_000);
   const writers = new Writers({
     databaseUrl: world.databaseUrl,
@@ -111,7 +111,7 @@ function meet(world: World, observed: Observed, random: Random): PlainClient[] {
   return plain;
 }
 
-/** Faults and deeds of one round, up to three at a time. Resolves when all are healed; with their names. */
+/** The faults and deeds of one round, up to three at a time. Resolves with their names when all are healed. */
 async function chaos(world: World, observed: Observed, random: Random): Promise<string[]> {
   const end = performance.now() + roundMs;
   const names: string[] = [];
@@ -141,7 +141,7 @@ async function chaos(world: World, observed: Observed, random: Random): Promise<
   return names;
 }
 
-/** How long it takes until everyone shows what SELECT shows; adds to the problems who does not. */
+/** Waits until every client shows the rows of SELECT. Resolves with how long that took, and adds clients that do not to the problems. */
 async function settle(world: World, problems: string[]): Promise<number> {
   const started = performance.now();
   const truth = new Map<string, Map<string, number>>();
@@ -196,7 +196,7 @@ async function readLedger(databaseUrl: string): Promise<Entry[]> {
   }));
 }
 
-/** What gateways still hold when all clients have gone. */
+/** What gateways still hold after all clients have gone. */
 async function leftBehind(world: World): Promise<string[]> {
   for (const client of world.clients) client.stop();
   const names = ['plank_connections', 'plank_subscriptions', 'plank_channels', 'plank_catching_up'];

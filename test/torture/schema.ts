@@ -1,5 +1,5 @@
-// Owns the tables of a torture run. Every change of an attached row writes one row to `ledger`, in the same transaction: the ledger is
-// the truth. `ver` comes from the ledger's sequence while the row's lock is held, so it names one change and rises with each row.
+// Owns the tables of a torture run. Every change of an attached row writes one row to `ledger` in the same transaction: the ledger is the
+// truth. `ver` comes from the ledger's sequence while the row's lock is held, so it names one change and rises for each row.
 
 export const accounts = 500;
 /** of the accounts, those that most transactions write to */
@@ -8,7 +8,7 @@ export const owners = 12;
 export const regions = [1, 2, 3, 4] as const;
 export const ordersPerRegion = 60;
 export const things = 80;
-/** every secret begins so; nobody may see one while the column is excluded */
+/** the beginning of every secret; no client may get one while the column is excluded */
 export const secretMark = 'hush-';
 
 export const schema = `

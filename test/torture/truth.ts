@@ -1,5 +1,5 @@
-// Owns the verdict on what plain-mode clients saw, from the ledger alone. What must stay true: no position is taken on trust; each is
-// one committed change, each committed change has one, and every client got its stretch of them whole.
+// Owns the verdict on the changes that plain-mode clients got, from the ledger alone. What must stay true: each position is one committed
+// change, each committed change has one position, and every client got its stretch of them whole.
 
 import type { Seen } from './observed.ts';
 
@@ -12,10 +12,10 @@ export interface Entry {
   was: number | null;
 }
 
-/** Of `orders` rows come and go with partitions, which no change tells. */
+/** without `orders`, whose rows come and go with partitions without changes */
 const strict = new Set(['accounts', 'things', 'totals']);
 
-/** What is wrong, in words; nothing when all is well. `seqs` are what each client got, in the order of its arrival. */
+/** What is wrong, in words. Empty if nothing is. `seqs` are the positions that each client got, in the order of arrival. */
 export function judge(
   ledger: readonly Entry[],
   bySeq: ReadonlyMap<number, Seen>,
@@ -34,7 +34,7 @@ function nameOf(table: string, action: string, key: string, ver: number): string
   return action === 'TRUNCATE' ? `TRUNCATE ${table}` : `${action} ${table} ${key} ${ver}`;
 }
 
-/** Each change is in the ledger (nothing invented, nothing of a rollback), and each of the ledger has come once. */
+/** Each change is in the ledger (none is invented or rolled back), and each entry of the ledger has come once. */
 function againstLedger(
   ledger: readonly Entry[],
   bySeq: ReadonlyMap<number, Seen>,
@@ -61,7 +61,7 @@ function againstLedger(
   return txOf;
 }
 
-/** A row's changes come in the order in which they were made. */
+/** The changes of a row come in the order in which they were made. */
 function perRow(bySeq: ReadonlyMap<number, Seen>, order: readonly number[], problems: string[]): void {
   const rows = new Map<string, number>();
   for (const seq of order) {
@@ -97,7 +97,7 @@ function together(order: readonly number[], txOf: ReadonlyMap<number, number>, p
   }
 }
 
-/** From its first change on, a client has got every one. */
+/** From its first change on, a client has got every change. */
 function whole(
   { name, seqs }: { name: string; seqs: readonly number[] },
   order: readonly number[],

@@ -21,7 +21,7 @@ export interface World {
   clients: TortureClient[];
 }
 
-/** Small bounds, so that the ways that are rare in production are taken often. */
+/** Small bounds, so that code that rarely runs in production runs often. */
 const tight = {
   RING_BYTES: `${512 * 1024}`,
   MAX_QUEUE_BYTES: `${64 * 1024}`,

@@ -1,15 +1,15 @@
 // Owns the load of a torture run: writers over SQL and REST, with rollbacks, savepoints, key changes, statements of many rows and one long
 // transaction after the other. What must stay true:
 // - a committed change has its ledger row, and a rolled back one has none (both are in one transaction);
-// - a write fails only for reasons of its own (a deadlock, a key that was taken) or while Postgres is made to fail: all else is in
-//   `problems`, as Plank never makes a user's commit fail.
+// - a write fails only for its own reasons (a deadlock, a key that was taken) or while Postgres is made to fail: any other failure is in
+//   `problems`, because Plank never makes a user's commit fail.
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { Client, DatabaseError } from 'pg';
 import type { Random } from './random.ts';
 import { accounts, hot, ordersPerRegion, owners, regions, things } from './schema.ts';
 
-/** deadlock, unique violation by another writer, a partition that is detached: what happens without Plank as well */
+/** deadlock, unique violation by another writer, detached partition: these happen without Plank as well */
 const ownFailures = new Set(['40P01', '23505', '23514']);
 /** a session that an operator ended, a server that starts or stops, a lost connection */
 const outage = /^(57P0|08|58|XX)/;
@@ -114,7 +114,7 @@ export class Writers {
       const steps = isLong ? random.between(3, 6) : random.between(1, 3);
       for (let i = 0; i < steps; i++) {
         await step(sql, random);
-        // what is open for seconds, and holds no lock that others wait for long
+        // stays open for seconds, without locks that others wait for long
         if (isLong && !signal.aborted) await delay(random.between(50, 600), undefined, { signal }).catch(() => {});
       }
       await sql(dice < 0.1 ? 'rollback' : 'commit');
@@ -133,7 +133,7 @@ export class Writers {
   #explain(error: unknown): boolean {
     const code = error instanceof DatabaseError ? (error.code ?? '') : '';
     if (ownFailures.has(code)) return false;
-    // under repeatable read a row that somebody else has changed meanwhile
+    // under repeatable read, a row that another transaction has changed
     if (code === '40001' && /could not serialize access due to concurrent (update|delete)/.test(String(error)))
       return false;
     if (code === '' || outage.test(code)) {

@@ -73,12 +73,12 @@ const entries: [string, (plank: Plank, where: unknown) => unknown][] = [
   ['changes', (plank, where) => plank.table('t').changes({ where } as never)],
 ];
 
-describe.each(entries)('%s refuses', (_entry, ask) => {
+describe.each(entries)('%s', (_entry, ask) => {
   test.each(
     places.flatMap(([place, put, path]) =>
       values.map(([what, value, said]) => ({ what, place, where: put(value), path, said })),
     ),
-  )('$what $place', ({ where, path, said }) => {
+  )('a filter with $what $place is refused', ({ where, path, said }) => {
     // a reviver that answers undefined removes the member: then there is nothing left to find
     if (path === 'where' && Object.keys(where as object).length === 0) return;
     const { plank, sent } = rig();
@@ -103,7 +103,7 @@ describe.each(entries)('%s refuses', (_entry, ask) => {
     ['a symbol for a name', { [Symbol('owner')]: 1 }],
     ['a member that is not enumerable', Object.defineProperty({}, 'owner', { value: 1 })],
     ['itself, within itself', cyclic],
-  ])('%s for the filter', (_what, where) => {
+  ])('a filter is refused: %s', (_what, where) => {
     const { plank } = rig();
     expect(() => ask(plank, where)).toThrow(TypeError);
     expect(() => ask(plank, where)).toThrow(/^where|^options/);
@@ -115,7 +115,7 @@ test('an error names the place, the value and the problem', () => {
   expect(() => plank.table('t').live({ owner: undefined })).toThrow('where.owner is undefined: JSON has no such value');
 });
 
-describe('refuses', () => {
+describe('options', () => {
   const t = (plank: Plank) => plank.table('t');
   test.each<[string, (plank: Plank) => unknown, RegExp]>([
     [
@@ -211,7 +211,7 @@ describe('refuses', () => {
       /^tokn is unknown/,
     ],
     ['options that are null', () => createPlank(null as never), /^options is null/],
-  ])('%s', (_what, ask, message) => {
+  ])('the SDK refuses its input: %s', (_what, ask, message) => {
     const { plank, sent } = rig();
     expect(() => ask(plank)).toThrow(TypeError);
     expect(() => ask(plank)).toThrow(message);
@@ -219,7 +219,7 @@ describe('refuses', () => {
   });
 });
 
-describe('sends', () => {
+describe('filters that are sent', () => {
   test.each([
     ['nothing', undefined, undefined],
     ['every row', {}, {}],
@@ -232,7 +232,7 @@ describe('sends', () => {
     ['a column named __proto__', JSON.parse('{"__proto__":1}'), JSON.parse('{"__proto__":1}')],
     ['columns named as options', { key: 'x', from: 'y', snapshot: true }, { key: 'x', from: 'y', snapshot: true }],
     ['an escaped column', { 'column:maxRows': 5 }, { 'column:maxRows': 5 }],
-  ])('%s', async (_what, given, expected) => {
+  ])('a filter is sent as it was meant: %s', async (_what, given, expected) => {
     const { plank, sent } = rig();
     if (given === undefined) plank.table('t').live();
     else plank.table('t').live(given as never);
@@ -243,7 +243,7 @@ describe('sends', () => {
     plank.close();
   });
 
-  test('the filter as it was at the call', async () => {
+  test('a filter is sent as it was at the call', async () => {
     const { plank, sent } = rig();
     const where = { owner: { in: [1] } };
     plank.table('t').live(where);
@@ -253,7 +253,7 @@ describe('sends', () => {
     plank.close();
   });
 
-  test('a position of null as no position', () => {
+  test('a position of null counts as no position', () => {
     const { plank } = rig();
     void plank.table('t').changes({ from: null });
     plank.table('t').subscribe({ from: null }, {});

@@ -44,7 +44,7 @@ const liveness: Event = { type: 'timer', name: 'liveness' };
 const watch = (effects: readonly Effect[]) =>
   effects.findLast((effect) => effect.type === 'set-timer' && effect.name === 'liveness');
 
-test('a wake is followed by a ping with a short deadline, also where an earlier ping has a long one', () => {
+test('a wake is followed by a ping with a short deadline, even if an earlier ping has a long one', () => {
   const pinged = run([liveness], 20_000, run(opened, 0).state);
   expect(watch(pinged.effects)).toMatchObject({ ms: 30_000 });
   const woken = run([{ type: 'wake' }], 21_000, pinged.state);

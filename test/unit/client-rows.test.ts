@@ -32,7 +32,7 @@ function liveRows(...ids: number[]): LiveRows<Item> {
 const keys = (live: LiveRows<Item>) => [...live.rows.keys()];
 
 describe('rows', () => {
-  test('are added, changed and removed', () => {
+  test('changes add, change and remove rows', () => {
     const live = liveRows(1, 2);
     live.apply(change('add', 3));
     live.apply(change('change', 1));
@@ -40,13 +40,13 @@ describe('rows', () => {
     expect(Object.fromEntries(live.rows)).toEqual({ 1: { id: 1, name: 'new' }, 3: { id: 3, name: 'new' } });
   });
 
-  test('are all removed by a removal without an id', () => {
+  test('a remove without an id removes every row', () => {
     const live = liveRows(1, 2);
     live.apply(change('remove', null));
     expect(keys(live)).toEqual([]);
   });
 
-  test('are replaced by a snapshot, which voids held changes', () => {
+  test('a snapshot replaces the rows, and voids held changes', () => {
     const live = liveRows(1, 2);
     live.apply(change('add', 3, { last: false }));
     live.replace([{ id: 9, name: 'fresh' }]);
@@ -54,14 +54,14 @@ describe('rows', () => {
     expect(keys(live)).toEqual([9]);
   });
 
-  test('with a composite key are found whatever the order of its columns', () => {
+  test('a row of a composite key is found whatever the order of its columns', () => {
     const live = new LiveRows<{ a: number; b: string; name: string }>();
     live.replace([{ name: 'old', b: 'x', a: 1 }], ['b', 'a']);
     live.apply(change('change', { b: 'x', a: 1 }));
     expect(Object.fromEntries(live.rows)).toEqual({ '{"a":1,"b":"x"}': { a: 1, b: 'x', name: 'new' } });
   });
 
-  test('with keys beyond 2^53 stay apart', () => {
+  test('rows with keys beyond 2^53 stay apart', () => {
     const live = new LiveRows<{ id: bigint; name: string }>();
     live.replace([{ id: 9007199254740993n, name: 'old' }]);
     live.apply(change('add', 9007199254740995n));
@@ -69,7 +69,7 @@ describe('rows', () => {
     expect(rowKey({ a: 9007199254740993n })).toBe('{"a":9007199254740993}');
   });
 
-  test('without the key column throw, and leave the rows as they were', () => {
+  test('a row without the key column throws, and leaves the rows as they were', () => {
     const live = liveRows(1);
     expect(() => live.replace([{ name: 'no id' } as Item])).toThrow('a row has no column "id"');
     expect(keys(live)).toEqual([1]);
@@ -77,7 +77,7 @@ describe('rows', () => {
 });
 
 describe('a transaction', () => {
-  test('is applied at its last change', () => {
+  test('a transaction is applied at its last change', () => {
     const live = liveRows(1);
     const { version } = live;
     expect(live.apply(change('remove', 1, { last: false }))).toBe(false);
@@ -86,14 +86,14 @@ describe('a transaction', () => {
     expect([keys(live), live.version]).toEqual([[2], version + 1]);
   });
 
-  test('without a last change is applied when another transaction begins', () => {
+  test('a transaction without a last change is applied when another begins', () => {
     const live = liveRows();
     live.apply(change('add', 1, { tx: 'one', last: false }));
     expect(live.apply(change('add', 2, { tx: 'two', last: false }))).toBe(true);
     expect(keys(live)).toEqual([1]);
   });
 
-  test('without a last change is applied by a position after it, not by its own', () => {
+  test('a transaction without a last change is applied by a position after it, not by its own', () => {
     const live = liveRows();
     live.apply(change('add', 1, { last: false, pos: 'e1.50' }));
     expect(live.reach('e1.50')).toBe(false);
@@ -102,7 +102,7 @@ describe('a transaction', () => {
     expect(keys(live)).toEqual([1]);
   });
 
-  test('of more than maxHeldChanges is applied in parts', () => {
+  test('a transaction of more than maxHeldChanges is applied in parts', () => {
     const live = liveRows();
     for (let id = 1; id < maxHeldChanges; id++) live.apply(change('add', id, { last: false }));
     expect(live.rows.size).toBe(0);
@@ -110,7 +110,7 @@ describe('a transaction', () => {
     expect(live.rows.size).toBe(maxHeldChanges);
   });
 
-  test('is seen whole or not at all, and in the end everything is there', () => {
+  test('a transaction is seen whole or not at all, and in the end every change is there', () => {
     const operation = fc.record({ effect: fc.constantFrom<Effect>('add', 'change', 'remove'), id: fc.nat(5) });
     const transaction = fc.record({
       operations: fc.array(operation, { minLength: 1, maxLength: 5 }),

@@ -28,7 +28,7 @@ describe('more rows than maxRows', () => {
     maxRows,
   });
 
-  test('end that subscription before the last page, and no other', () => {
+  test('a subscription with too many rows ends before the last page, and no other does', () => {
     const both = run([bounded(1, 1), bounded(2, 2), ...requested.slice(1), ok(1), rows(true), rows(true)]);
     expect(deliveries(both.effects, 1).slice(-2)).toEqual([
       { kind: 'error', code: 'TOO_MANY_ROWS', message: expect.stringContaining('more than 1 rows') },
@@ -41,7 +41,7 @@ describe('more rows than maxRows', () => {
     expect(run([rows(false), frame({ type: 'ok', id: 2 })], rest.state).state.groups.size).toBe(0);
   });
 
-  test('leave a subscription from another position to be requested again', () => {
+  test('a subscription from another position is requested again when the one with too many rows ends', () => {
     const { state, effects } = run([
       bounded(1, 1),
       ...requested.slice(1),

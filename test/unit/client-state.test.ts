@@ -119,7 +119,7 @@ function expected(stateName: string, eventName: string): string {
 describe.each(Object.keys(states))('%s', (stateName) => {
   const { state } = run(states[stateName]!);
 
-  test.each(Object.keys(events))('%s', (eventName) => {
+  test.each(Object.keys(events))('the state follows the table on %s', (eventName) => {
     const once = reduce(freeze(state), events[eventName]!, world);
     expect(once.state.link.status).toBe(expected(stateName, eventName));
     expect(reduce(state, events[eventName]!, world)).toEqual(once);
@@ -129,18 +129,18 @@ describe.each(Object.keys(states))('%s', (stateName) => {
 });
 
 describe('opening', () => {
-  test('sends hello with the token, and subscribes without waiting for the welcome', () => {
+  test('an opening connection sends hello with the token, and subscribes without waiting for the welcome', () => {
     expect(sends(run(opening).effects)).toEqual([
       { type: 'hello', token: 'secret' },
       { type: 'subscribe', id: 1, table: 'items', snapshot: true },
     ]);
   });
 
-  test('is given up after 10 s', () => {
+  test('an opening connection is given up after 10 s', () => {
     expect(timer(run(connecting).effects, 'connect')).toMatchObject({ ms: limits.connectMs });
   });
 
-  test('gets a token before each connection', () => {
+  test('each connection gets a token first', () => {
     const { effects } = run([...isLive, close(1006), { type: 'timer', name: 'reconnect' }]);
     expect(effects.filter(({ type }) => type === 'get-token')).toHaveLength(2);
   });
@@ -152,7 +152,7 @@ describe('the next connection', () => {
     return timer(effects, 'reconnect')!.ms;
   };
 
-  test('follows after 0.5 to 20 s, with full jitter, later each time', () => {
+  test('the next connection follows after 0.5 to 20 s, with full jitter, later each time', () => {
     const { state } = run(isLive);
     for (const [attempts, ceiling] of [
       [0, 1_000],
@@ -169,27 +169,27 @@ describe('the next connection', () => {
     }
   });
 
-  test('follows as soon as at first once a connection was stable for 30 s', () => {
+  test('the next connection follows as soon as at first once one was stable for 30 s', () => {
     const { state } = run(isLive);
     const failed = { ...state, attempts: 6 };
     expect(wait(failed, 30_999, 0.999_999)).toBe(20_000);
     expect(wait(failed, 31_000, 0.999_999)).toBe(1_000);
   });
 
-  test('follows a drain exactly when the server said', () => {
+  test('the next connection follows a drain exactly when the server said', () => {
     const { state } = run([...isLive, frame({ type: 'drain', after_ms: 4_200 })]);
     expect(wait(state, 1_200, 0.5)).toBe(4_000);
     // the close may arrive late
     expect(wait(state, 1_000 + 4_200 + 3_000, 0.5)).toBe(0);
   });
 
-  test('follows a cancelled drain with jitter', () => {
+  test('the next connection follows a cancelled drain with jitter', () => {
     const { state } = run([...isLive, frame({ type: 'drain', after_ms: 4_200 })]);
     const [low, high] = [wait(state, 20_000, 0), wait(state, 20_000, 0.999_999)];
     expect([low, high]).toEqual([limits.minWaitMs, limits.minWaitMs * 2]);
   });
 
-  test('goes on from the last position', () => {
+  test('the next connection resumes from the last position', () => {
     const again: Event[] = [
       close(1006),
       { type: 'timer', name: 'reconnect' },
@@ -202,7 +202,7 @@ describe('the next connection', () => {
     expect(sends(withoutPosition).at(-1)).toEqual({ type: 'subscribe', id: 2, table: 'items', snapshot: true });
   });
 
-  test('does not follow a final close code, which subscriptions get as an error', () => {
+  test('no connection follows a final close code, which subscriptions get as an error', () => {
     const { state, effects } = run([...isLive, close(4400)]);
     expect(deliveries(effects, 1).slice(-2)).toEqual([
       { kind: 'error', code: 'CLOSED', message: 'the server closed the connection for good with 4400: so' },
@@ -213,18 +213,18 @@ describe('the next connection', () => {
 });
 
 describe('silence', () => {
-  test('is broken by a ping after ping_ms, and ends the connection after 2.5 times that', () => {
+  test('silence is broken by a ping after ping_ms, and ends the connection after 2.5 times that', () => {
     const opened = run(isLive, initialState, 0);
     expect(timer(opened.effects, 'liveness')).toMatchObject({ ms: 20_000 });
     const pinged = run([{ type: 'timer', name: 'liveness' }], opened.state, 20_000);
     expect(sends(pinged.effects)).toEqual([{ type: 'ping' }]);
     expect(timer(pinged.effects, 'liveness')).toMatchObject({ ms: 30_000 });
-    const heard = run([frame({ type: 'pong' }), { type: 'timer', name: 'liveness' }], pinged.state, 49_999);
-    expect(heard.state.link.status).toBe('open');
+    const ponged = run([frame({ type: 'pong' }), { type: 'timer', name: 'liveness' }], pinged.state, 49_999);
+    expect(ponged.state.link.status).toBe('open');
     expect(run([{ type: 'timer', name: 'liveness' }], pinged.state, 50_000).state.link.status).toBe('waiting');
   });
 
-  test('of a machine that slept is followed by a ping before it counts', () => {
+  test('silence of a machine that slept is followed by a ping before it counts', () => {
     const opened = run(isLive, initialState, 0);
     const woken = run([{ type: 'timer', name: 'liveness' }], opened.state, 3_600_000);
     expect(sends(woken.effects)).toEqual([{ type: 'ping' }]);
@@ -236,7 +236,7 @@ describe('a request', () => {
   const cleared = (effects: readonly Effect[]) =>
     effects.flatMap((effect) => (effect.type === 'clear-timer' ? [effect.name] : []));
 
-  test('that is not answered in time ends the connection, and is repeated on the next one', () => {
+  test('a request that is not answered in time ends the connection, and is repeated on the next one', () => {
     const opened = run(requested);
     expect(timer(opened.effects, 'answer 1')).toMatchObject({ ms: limits.answerMs });
     // the server is alive, but of no use
@@ -251,12 +251,12 @@ describe('a request', () => {
     expect(sends(run(again, late.state).effects).at(-1)).toMatchObject({ type: 'subscribe', id: 2 });
   });
 
-  test('has as long as `answerTimeoutMs`', () => {
+  test('a request has as long as `answerTimeoutMs`', () => {
     const { effects } = run(requested, { ...initialState, answerMs: 5 });
     expect(timer(effects, 'answer 1')).toMatchObject({ ms: 5 });
   });
 
-  test('has no deadline once it is answered, or its connection is gone', () => {
+  test('a request has no deadline once it is answered, or its connection is gone', () => {
     const refusal = frame({ type: 'error', id: 1, code: 'UNKNOWN_TABLE', message: 'no', retry: false });
     for (const end of [ok(1), refusal, close(1006), { type: 'close' } as Event])
       expect(cleared(run([...requested, end]).effects)).toContain('answer 1');

@@ -66,21 +66,21 @@ describe.each(Object.keys(floors))('rooms of %s', (part) => {
   const own = ofPart(part);
   const room = (file: string) => roomOf(part, file);
 
-  test('import only rooms below them', () => {
+  test('each room imports only rooms below it', () => {
     expect(own.length).toBeGreaterThan(20);
     expect(upward(part, floors[part]!, own)).toEqual([]);
   });
 
-  test('form no circle', () => {
+  test('the rooms have no circle', () => {
     expect(circles(own, room)).toEqual([]);
   });
 
-  test('have no circle of files', () => {
+  test('the files have no circle', () => {
     expect(circles(own, (file) => (room(file) === null ? null : file))).toEqual([]);
   });
 });
 
-test('shared knows no other part, and services and the SDK know shared alone', () => {
+test('shared imports no other part, and services and the SDK import shared alone', () => {
   expect(foreign(known, imports)).toEqual([]);
 });
 
@@ -101,39 +101,39 @@ test('imports are relative within a part, and by alias across parts', () => {
   expect(badStyle(imports)).toEqual([]);
 });
 
-describe('the rules find', () => {
+describe('the rules', () => {
   const rooms: Floors = [['top'], ['left', 'right'], ['bottom']];
   const tree = (files: Record<string, string>) =>
     Object.entries(files).flatMap(([file, text]) => importsOf(posix.join('services/gateway', file), text));
   const find = (files: Record<string, string>) => upward('services/gateway', rooms, tree(files));
 
-  test('an import upward, of a type as well', () => {
+  test('the rules find an import upward, even of a type', () => {
     const text = "import type {\n  A,\n} from '../top/a.ts';\nexport { b } from './b.ts';";
     expect(find({ 'bottom/a.ts': text })).toEqual([
       "services/gateway/bottom/a.ts imports '../top/a.ts': bottom must not know top",
     ]);
   });
 
-  test('an import of a room on the same floor, also a dynamic one', () => {
+  test('the rules find an import of a room on the same floor, even a dynamic one', () => {
     expect(find({ 'left/a.ts': "const a = await import('../right/a.ts');" })).toEqual([
       "services/gateway/left/a.ts imports '../right/a.ts': left must not know right",
     ]);
   });
 
-  test('an import of a part that must not be known', () => {
+  test('the rules find an import of a part that must not be known', () => {
     const text = "import { a } from '#listener/a.ts';\nimport { b } from '#shared/b.ts';";
     expect(foreign(known, importsOf('services/gateway/a.ts', text))).toEqual([
       "services/gateway/a.ts imports '#listener/a.ts': services/gateway must not know services/listener",
     ]);
   });
 
-  test('a room that is in no list', () => {
+  test('the rules find a room that is in no list', () => {
     expect(find({ 'top/a.ts': "import '../attic/a.ts';" })).toEqual([
       "services/gateway/top/a.ts imports '../attic/a.ts': attic is not among the rooms of services/gateway",
     ]);
   });
 
-  test('a circle of files, and how deep imports go', () => {
+  test('the rules find a circle of files, and how deep imports go', () => {
     const chain = { 'a.ts': "import './b.ts';", 'b.ts': "import './c.ts';" };
     expect(circles(tree(chain), (file) => file)).toEqual([]);
     expect(depth(tree(chain), (file) => file)).toBe(3);
@@ -145,7 +145,7 @@ describe('the rules find', () => {
     ['shared/a.ts', '#shared/b.ts', 'import files of shared by a relative path'],
     ['services/gateway/a.ts', '../../shared/b.ts', 'import files of shared by an alias'],
     ['client/a.ts', '../shared/waiting.ts', 'import files of shared by an alias'],
-  ])('in %s the style of %s', (file, specifier, why) => {
+  ])('the rules find in %s the style of %s', (file, specifier, why) => {
     expect(badStyle(importsOf(file, `import '${specifier}';`))).toEqual([`${file} imports '${specifier}': ${why}`]);
   });
 });

@@ -24,7 +24,7 @@ const anchorsOf = (markdown: string) =>
   );
 
 describe('links', () => {
-  test.each(papers)('of %s lead somewhere', (paper) => {
+  test.each(papers)('the links of %s lead to files and headings', (paper) => {
     const links = [...read(paper).matchAll(/\]\((?!\w+:)([^)\s]*)\)/g)].map(([, link]) => link!);
     const broken = links.filter((link) => {
       const [path, anchor] = link.split('#');
@@ -47,11 +47,11 @@ test('files that CONTRIBUTING.md sends to are there', () => {
 describe('invariants', () => {
   const rows = [...read('ARCHITECTURE.md').matchAll(/^\| \*\*(I\d+)\*\* \| .* \| (.*) \|$/gm)];
 
-  test('are I1 to I10', () => {
+  test('the invariants are I1 to I10', () => {
     expect(rows.map(([, name]) => name)).toEqual(Array.from({ length: 10 }, (_, i) => `I${i + 1}`));
   });
 
-  test.each(rows.map(([, name, tests]) => [name!, tests!]))('%s names tests that exist', (_, tests) => {
+  test.each(rows.map(([, name, tests]) => [name!, tests!]))('the invariant %s names tests that exist', (_, tests) => {
     const cited = [...tests.matchAll(/\]\((test\/[^)]+)\): ((?:"[^"]+"(?:, )?)+)/g)];
     expect(cited.length).toBe(tests.match(/\]\(/g)!.length);
     const missing = cited.flatMap(([, path, titles]) => {

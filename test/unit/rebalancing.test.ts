@@ -39,7 +39,7 @@ class Simulation {
   balancer: Balancer;
   readonly #perSecond: number;
   readonly #random: () => number;
-  readonly #heard = new Map<string, { status: Replica; at: number }>();
+  readonly #statuses = new Map<string, { status: Replica; at: number }>();
   readonly #away: { until: number; from: Node }[] = [];
   #now = 0;
   given = 0;
@@ -97,8 +97,8 @@ class Simulation {
   #step(): void {
     for (const node of this.nodes) {
       if (!node.there || this.#now % everyMs !== node.phase) continue;
-      this.#heard.set(node.name, { status: this.#status(node), at: this.#now });
-      const replicas = [...this.#heard.values()]
+      this.#statuses.set(node.name, { status: this.#status(node), at: this.#now });
+      const replicas = [...this.#statuses.values()]
         .filter(({ at }) => this.#now - at <= goneMs)
         .map(({ status }) => status);
       const world = { self: node.name, now: this.#now, perSecond: this.#perSecond };

@@ -101,8 +101,11 @@ describe("code of a table's owner", () => {
        delete from traps where id = '10'; truncate traps`,
     );
     expect(await spies()).toEqual({ vault: [], ran: [owner] });
-    const [told] = await admin(database.url, 'select new from plank.outbox where key = \'"1"\' order by id limit 1');
-    expect(told!['new']).toBe('{"id":"1","m":"spied","p":{"a":"spied","b":1},"many":[{"a":"spied","b":2}]}');
+    const [captured] = await admin(
+      database.url,
+      'select new from plank.outbox where key = \'"1"\' order by id limit 1',
+    );
+    expect(captured!['new']).toBe('{"id":"1","m":"spied","p":{"a":"spied","b":1},"many":[{"a":"spied","b":2}]}');
     await capture.changes();
   });
 
@@ -255,11 +258,11 @@ describe('a table that is given away', () => {
     await capture.run(`select plank.attach('policed'); alter table policed enable row level security, force row level security;
       create policy tenants on policed using (v = current_setting('app.tenant')::integer)`);
     await capture.writer.query('insert into policed values (1, 1), (2, 20); delete from policed');
-    const told = await admin(
+    const captured = await admin(
       database.url,
       `select action from plank.outbox o join plank.attached a on a.id = o.relation where a.name = 'policed' and action <> 'S'`,
     );
-    expect(told).toHaveLength(6 - 1);
+    expect(captured).toHaveLength(6 - 1);
     await capture.writer.query('drop table policed');
   });
 
@@ -288,11 +291,11 @@ describe('a table that is given away', () => {
       create trigger again after insert or update on closed.box for each row execute function closed.touch();
       alter table closed.box owner to ${owner}; select plank.attach('closed.box')`);
     await capture.writer.query('insert into closed.box values (1, 1), (2, 20); delete from closed.box');
-    const told = await admin(
+    const captured = await admin(
       database.url,
       `select action from plank.outbox o join plank.attached a on a.id = o.relation where a.name = 'closed.box' and action <> 'S'`,
     );
-    expect(told).toHaveLength(6 - 1);
+    expect(captured).toHaveLength(6 - 1);
     await capture.writer.query("select plank.detach('closed.box'); drop schema closed cascade");
   });
 
@@ -336,8 +339,8 @@ test('a table attached by a role that is no superuser is captured as that role, 
       root,
       `set role ${stranger}; insert into foreigners values (1, 1); update foreigners set v = 2; delete from foreigners`,
     );
-    const told = await admin(url.href, "select action from plank.outbox where action <> 'S' order by id");
-    expect(told.map((row) => row['action']).join('')).toBe('IUD');
+    const captured = await admin(url.href, "select action from plank.outbox where action <> 'S' order by id");
+    expect(captured.map((row) => row['action']).join('')).toBe('IUD');
     // what was captured before cannot be hidden while others may be writing
     await expect(admin(url.href, "select plank.attach('foreigners', exclude => '{v}')")).rejects.toMatchObject({
       code: '42501',

@@ -206,14 +206,14 @@ describe('a live query of too many rows', () => {
     const plank = connect();
     const live = stockOf(plank).live({ where: {}, maxRows: 4 });
     await live.ready;
-    let told = 0;
-    live.subscribe(() => told++);
+    let calls = 0;
+    live.subscribe(() => calls++);
     await insert(4, 4);
     await until('it has four', () => live.rows.size === 4, 5_000);
     await insert(5, 5);
     await until('it has ended', () => live.state === 'ended', 5_000);
-    expect([live.error, told]).toMatchObject([{ code: 'TOO_MANY_ROWS' }, 2]);
-    // the next one who asks begins anew
+    expect([live.error, calls]).toMatchObject([{ code: 'TOO_MANY_ROWS' }, 2]);
+    // the next query begins again
     await pool.query('delete from stock where id > 4');
     await passedOn();
     const next = stockOf(plank).live({ where: {}, maxRows: 4 });

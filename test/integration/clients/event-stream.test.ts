@@ -53,9 +53,9 @@ test('an event stream resumes after its last event, with values that have line b
   // it may have been live before the row came
   while (!again.all.some((frame) => frame.type === 'change')) await again.next();
   expect(again.all.filter((frame) => frame.type !== 'live')).toMatchObject([{ effect: 'add', id: 2 }]);
-  const anew = await stage.stream({ table: 'todo', where: { id: 1 }, snapshot: true });
-  expect(await anew.rows()).toEqual([row]);
-  await anew.expect('live');
+  const fresh = await stage.stream({ table: 'todo', where: { id: 1 }, snapshot: true });
+  expect(await fresh.rows()).toEqual([row]);
+  await fresh.expect('live');
 });
 
 test('a client that leaves is dropped, even in the middle of a snapshot', async () => {
@@ -103,9 +103,9 @@ test('a stream that was cut after rows and before live begins again, whatever it
   // it may have been live before the row came
   while (!behind.all.some((frame) => frame.type === 'change')) await behind.next();
   expect(behind.all.filter((frame) => frame.type !== 'live')).toMatchObject([{ effect: 'add', id: 2 }]);
-  const anew = await stage.stream({ table: 'todo', since: pos, from: 'anew', snapshot: true });
-  expect((await anew.rows()).map(({ id }) => id)).toContain(2);
-  await anew.expect('live');
+  const fresh = await stage.stream({ table: 'todo', since: pos, from: 'anew', snapshot: true });
+  expect((await fresh.rows()).map(({ id }) => id)).toContain(2);
+  await fresh.expect('live');
 });
 
 test('a stream whose picture is void resumes with nothing of it', async () => {

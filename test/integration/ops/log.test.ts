@@ -11,14 +11,14 @@ test.each([
   ['a file that may only be read', '/dev/null'],
 ])('a process runs on when its output is %s', async (_where, output) => {
   const fd = output === 'pipe' ? 'pipe' : openSync(output, output === '/dev/full' ? 'w' : 'r');
-  const program = new URL('../../support/stage/talker.ts', import.meta.url).pathname;
+  const program = new URL('../../support/stage/log-writer.ts', import.meta.url).pathname;
   const child = spawn(process.execPath, [program], { stdio: ['ignore', fd, fd, 'ipc'] });
   try {
     child.stdout?.destroy();
     child.stderr?.destroy();
     const exited = once(child, 'exit');
     const [first] = await Promise.race([once(child, 'message'), exited]);
-    expect(first).toBe('talked');
+    expect(first).toBe('written');
     child.kill('SIGTERM');
     expect(await exited).toEqual([0, null]);
   } finally {

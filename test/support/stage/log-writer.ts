@@ -5,18 +5,18 @@ import { runService } from '#shared/process/lifecycle.ts';
 import { createLog } from '#shared/process/logger.ts';
 
 await runService(
-  'talker',
+  'log-writer',
   () => ({ STOP_TIMEOUT_MS: 5_000 }),
   async (_config, stack) => {
     // keeps the process running, as a server does
     const running = setInterval(() => {}, 1_000);
     stack.defer(async () => clearInterval(running));
-    const log = createLog('info', 'talker', 'test');
+    const log = createLog('info', 'log-writer', 'test');
     for (let round = 0; round < 20; round++) {
-      for (let i = 0; i < 50; i++) log.info({ i, text: 'x'.repeat(200) }, 'talking');
-      process.stderr.write('talking\n');
+      for (let i = 0; i < 50; i++) log.info({ i, text: 'x'.repeat(200) }, 'writing');
+      process.stderr.write('writing\n');
       await new Promise((resolve) => setImmediate(resolve));
     }
-    process.send!('talked');
+    process.send!('written');
   },
 );
