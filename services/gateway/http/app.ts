@@ -12,7 +12,7 @@ import type { Log } from '#shared/process/logger.ts';
 import { httpMetrics } from '#shared/process/metrics.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import { fileRoutes, pageFiles, sdk, sendFile } from './pages.ts';
-import { problemHandler } from './problems.ts';
+import { problemHandler } from './problem-handler.ts';
 import { methodNotAllowed, named, notFound, routeOf, upgradeRequired } from './routes.ts';
 import { isChanges } from './row-address.ts';
 import { listTables } from './table-list.ts';

@@ -1,7 +1,7 @@
 /**
  * The catalogue of REST errors: every failure that a client can see, with its code, status and
  * title. A thrown PlankError reaches the client as it is. Any other error is a fault of ours, and
- * the client gets INTERNAL (problems.ts).
+ * the client gets INTERNAL (problem-handler.ts).
  */
 import type { z } from 'zod';
 

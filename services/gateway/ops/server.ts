@@ -12,7 +12,7 @@ import { close, listen } from '#shared/process/listen.ts';
 import type { Log } from '#shared/process/logger.ts';
 import { once } from '#shared/waiting.ts';
 import { refuse, type Sockets } from '../clients/sockets.ts';
-import { problemHandler } from '../http/problems.ts';
+import { problemHandler } from '../http/problem-handler.ts';
 import { methodNotAllowed, named, notFound, upgradeRequired } from '../http/routes.ts';
 import { onUpgrade } from '../http/upgrades.ts';
 import { foreign, OpsAccess, tooMany } from './access.ts';
