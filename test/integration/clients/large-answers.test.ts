@@ -115,7 +115,7 @@ describe('a cursor', () => {
     await whole.close();
     const cut = rows(client, megabyte);
     await cut.fetch(300);
-    await expect(cut.close()).rejects.toThrow('within a fetch');
+    await expect(cut.close()).rejects.toThrow('during a fetch');
     client.release(true);
   });
 
