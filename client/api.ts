@@ -28,9 +28,8 @@ export interface PlankOptions {
   ) => SocketLike;
   /**
    * Gets
-   * - problems of no subscription: a PlankError `UNREACHABLE`, once until a connection was open
-   *   again, or
-   *   `CLOSED`; an Error where the server does not answer or breaks the protocol
+   * - problems of the connection: a PlankError `UNREACHABLE`, once until a connection was open
+   *   again, or `CLOSED`; an Error where the server does not answer or breaks the protocol
    * - the error that ends a live query, or a subscription without `onError`
    * - what a handler or a callback of the application throws
    *
@@ -84,10 +83,7 @@ export interface Subscription {
    */
   position(): string | null;
   readonly state: SubscriptionState;
-  /**
-   * while `state` is `stale`: when the server last confirmed that changes can arrive; otherwise
-   * null
-   */
+  /** while `state` is `stale`: when the server last confirmed that changes can arrive; or null */
   readonly staleSince: Date | null;
   /** No handler is called after this. */
   unsubscribe(): void;
@@ -146,8 +142,7 @@ export interface Table<Item extends object = Row> {
   /**
    * The rows that a filter admits, kept current; every row without a filter.
    * @param where the filter. An object with a `where` object, a `columns` array or a `key` array is
-   * taken as
-   *   options.
+   *   taken as options.
    * @param callback called whenever the rows, their state or their error may have changed
    */
   live(where?: Filter | LiveOptions, callback?: (rows: ReadonlyMap<RowKey, Item>) => void): LiveQuery<Item>;

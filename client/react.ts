@@ -20,8 +20,8 @@ export type { Live } from './live/source.ts';
  * one subscription, which ends 1 s after the last of them has gone. A component is drawn at most
  * once in 16 ms.
  * @param table null: no subscription yet, such as while a value of the filter is missing
- * @returns `error` where the options are invalid (a TypeError), or the server has ended the query
- * (a PlankError)
+ * @returns with an `error` where the options are invalid (a TypeError), or the query has ended (see
+ *   `LiveQuery.error`)
  */
 export function useLive<Item extends object = Row>(table: Table<Item> | null, options: LiveOptions = {}): Live<Item> {
   const problem = table === null ? null : problemOf(options);

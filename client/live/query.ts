@@ -40,7 +40,8 @@ export interface LiveQuery<Item extends object = Row> {
   /** Calls back whenever `version` has grown. Returns a function that ends the calls. */
   subscribe(callback: () => void): () => void;
   /**
-   * Ends the calls of this query. With the last of the same rows, the subscription ends 1 s later.
+   * Ends the calls of this query. The subscription on the server ends 1 s after the last query of
+   * the same rows was closed.
    */
   close(): void;
 }

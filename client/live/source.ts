@@ -15,10 +15,7 @@ export interface Live<Item extends object = Row> {
   /** the rows were complete once; `state` tells whether they are now */
   isReady: boolean;
   state: SubscriptionState;
-  /**
-   * while `state` is `stale`: when the server last confirmed that changes can arrive; otherwise
-   * null
-   */
+  /** while `state` is `stale`: when the server last confirmed that changes can arrive; or null */
   staleSince: Date | null;
   /** why the query has ended, or a TypeError where the options are invalid; null while it runs */
   error: Error | null;

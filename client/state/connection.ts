@@ -75,8 +75,8 @@ export function reconnectLater(to: Transition, why = 'no answer'): void {
   to.set({ attempts: returnAt === null ? attempts + 1 : attempts });
   if (link.status !== 'open' && !to.state.isUnreachable) {
     to.set({ isUnreachable: true });
-    const attempts = `attempt ${to.state.attempts} failed, the next one is in ${waitMs} ms`;
-    to.report(`no connection to Plank (${why}): ${attempts}`, 'UNREACHABLE');
+    const progress = `attempt ${to.state.attempts} failed, the next one is in ${waitMs} ms`;
+    to.report(`no connection to Plank (${why}): ${progress}`, 'UNREACHABLE');
   }
   to.move({ status: 'waiting', waitMs });
   to.setTimer('reconnect', waitMs);

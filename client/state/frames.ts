@@ -1,6 +1,6 @@
 /**
- * What each frame of the server does. Requests are matched by `id`, streams by `ch`; frames for
- * neither change nothing.
+ * What each frame of the server does. A frame belongs to a request by `id`, or to a stream by `ch`.
+ * A frame that belongs to none changes nothing.
  */
 import type { ErrorFrame, ServerFrame } from '../../shared/wire.ts';
 import { openConnection } from './connection.ts';
@@ -51,8 +51,8 @@ function onErrorFrame(to: Transition, frame: ErrorFrame): void {
 }
 
 /**
- * `queryKey` compares queries as text; the server knows more of them to be equal. It refuses the
- * second one and names the channel of the first: the members of the refused group go over to that
+ * The server finds more queries equal than `queryKey` does. It refuses the second of two such
+ * subscribes and names the channel of the first. The members of the refused group join that
  * channel's group.
  */
 function merge(to: Transition, request: number, ch: string | undefined): boolean {

@@ -1,4 +1,4 @@
-/** The times that the state machine goes by. Pure constants. */
+/** The time limits of the state machine. */
 
 export const limits = {
   /** from asking for the token to `welcome`; then the attempt is given up */
@@ -6,7 +6,7 @@ export const limits = {
   /** the shortest and the longest wait before another attempt */
   minWaitMs: 500,
   maxWaitMs: 20_000,
-  /** a connection that was open for so long starts the waits again from the shortest */
+  /** after a connection that was open for so long, the waits start from the shortest again */
   stableMs: 30_000,
   /** a server is given up after `ping_ms` times this without a frame */
   silence: 2.5,
@@ -20,9 +20,9 @@ export const limits = {
   /** how long a ping waits for an answer where there is a reason for doubt */
   probeMs: 5_000,
   /**
-   * How long after its moment a `drain` still counts. A connection that is open even then was
-   * spared: the drain was cancelled. Should it close later, all clients that got the `drain` close
-   * with it, so they come back with jitter and not at once.
+   * how long a `drain` counts after the moment that it announced. A connection that is still open
+   * then was spared: the drain was cancelled. If it closes later, so do those of all clients that
+   * got the `drain`, so they come back with jitter and not at once.
    */
   drainMs: 5_000,
   /**

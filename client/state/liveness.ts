@@ -48,8 +48,8 @@ export function checkLiveness(to: Transition): void {
 }
 
 /**
- * The network is back, or the page is visible again: a connection may be dead without a sign, and a
- * wait may be over.
+ * The network is back, or the page is visible again. An open connection may have died unnoticed, so
+ * a ping tries it. A wait ends at once.
  */
 export function onWake(to: Transition): void {
   if (to.state.link.status === 'open') probe(to);

@@ -6,7 +6,7 @@
  *   idle         no subscription yet                        start → connecting
  *   connecting   gets a token, then opens a socket          socket-open → opening
  *   opening      sent hello and the subscribes              welcome → open
- *   open         frames arrive; silence is broken by pings  (see below)
+ *   open         frames arrive; silence is broken by pings  see below
  *   waiting      until the next attempt                     timer `reconnect`, wake → connecting
  *   closed       for good                                   nothing
  *

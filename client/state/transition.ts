@@ -1,7 +1,7 @@
 /**
  * One event's work: the next state, replaced piece by piece, and the effects in the order in which
- * the shell runs them. The state before the event stays as it was. Here are the steps that all
- * other files of this folder share; they decide nothing.
+ * the shell runs them. The state before the event stays as it was. This class has the steps that
+ * the other files share; it decides nothing.
  */
 import type { ClientFrame } from '../../shared/wire.ts';
 import type { Delivery } from './delivery.ts';
@@ -59,8 +59,8 @@ export class Transition implements Output {
   }
 
   /**
-   * Stores a group after a change, and delivers its members' states. Drops it without members,
-   * unless its stream has yet to end.
+   * Stores a group after a change, and delivers its members' new states. Removes a group without
+   * members once its stream has ended.
    */
   put(group: Group): void {
     const groups = new Map(this.state.groups);
@@ -88,17 +88,14 @@ export class Transition implements Output {
     }
   }
 
-  /**
-   * Null: not connected. `staleSince` is null while the server confirms that changes can arrive.
-   */
+  /** Null: not connected. `staleSince`: null while the server confirms that changes can arrive. */
   get #freshness(): { staleSince: number | null } | null {
     if (!this.isConnected) return null;
     const { link } = this.state;
     return { staleSince: link.status === 'open' && link.freshness.isStale ? link.freshness.freshAt : null };
   }
 
-  // ------------------------------------------------------------------------------------------ the
-  // output of streams
+  // ------------------------------------------------------------------------------------------ output of streams
 
   request(request: Request): number {
     const id = this.state.requests + 1;

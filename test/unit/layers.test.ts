@@ -36,10 +36,10 @@ const floors: Readonly<Record<string, Floors>> = {
   client: [
     ['plank-client.ts', 'react.ts', 'build.ts'],
     ['client.ts'],
-    ['input.ts'],
+    ['input.ts', 'change-iterator.ts'],
     ['api.ts'],
+    ['socket.ts'],
     ['live'],
-    ['change-iterator.ts', 'socket.ts'],
     ['state'],
     ['values'],
   ],
@@ -58,7 +58,7 @@ const doors: Readonly<Record<string, string>> = { 'services/gateway/filter': 'se
 const root = join(import.meta.dirname, '../..');
 const sources = globSync('{services,shared,client,deploy,examples,test}/**/*.ts', { cwd: root })
   .map((file) => file.split(/[\\/]/).join('/'))
-  .filter((file) => !file.includes('node_modules'));
+  .filter((file) => !file.includes('node_modules') && !file.startsWith('client/dist/'));
 const imports = readImports(root, sources);
 const ofPart = (part: string) => imports.filter(({ file }) => file.startsWith(`${part}/`));
 
