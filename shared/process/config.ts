@@ -62,7 +62,7 @@ export const listenerSchema = z.object({
     ),
   RETENTION_MS: ms(1, 365 * 86_400_000)
     .default(3_600_000)
-    .describe('How long the log is kept, in ms: for so long a client can be away and resume'),
+    .describe('How long the log is kept, in ms: a client can be away for so long and resume'),
   RETENTION_BYTES: bytes.default(4 * 1024 ** 3).describe('How large the log may grow, in bytes'),
   STREAM_BYTES: bytes.default(64 * 1024 ** 2).describe('How much of the log Redis keeps, in bytes'),
 });
@@ -73,7 +73,7 @@ export const gatewaySchema = z.object({
   REDIS_TAIL_URL: redisUrl
     .optional()
     .describe(
-      'A replica of that Redis that this gateway reads changes from, if one Redis cannot serve all gateways (default: `REDIS_URL`)',
+      'A replica of the Redis of `REDIS_URL`, from which this gateway reads changes, if one Redis cannot serve all gateways (default: `REDIS_URL`)',
     ),
   PORT: port.default(8000).describe('Where the gateway serves REST, WebSocket, `/health` and `/metrics`'),
   OPS_PORT: port
@@ -126,7 +126,7 @@ export const migrateSchema = z.object({
   PLANK_SAMPLE: oneOf('true', 'false')
     .default('false')
     .describe(
-      '`true`: makes the sample table `items` of the quick start, once, unless something else has that name. The default in the databases that Plank starts itself',
+      '`true`: makes the sample table `items` of the quick start, once, unless something else has that name. `true` is the default in the databases that Plank starts itself',
     ),
 });
 
