@@ -2,23 +2,12 @@
 // writers if they change nothing.
 
 import type { Client } from 'pg';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
 import { admin } from '../../support/servers/admin.ts';
-import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
-import { Capture, session } from '../../support/truth/capture.ts';
+import { captured } from '../../support/stage/captured.ts';
+import { session } from '../../support/truth/capture.ts';
 
-let database: TestDatabase;
-let capture: Capture;
-
-beforeAll(async () => {
-  database = await createDatabase();
-  capture = await Capture.start(database.url);
-});
-
-afterAll(async () => {
-  await capture?.stop();
-  await database?.drop();
-});
+const capture = captured();
 
 async function problems(): Promise<Record<string, string>[]> {
   return capture.ask('select name, problem from plank.check() order by 1, 2');
@@ -27,7 +16,7 @@ async function problems(): Promise<Record<string, string>[]> {
 /** trigger → how it is enabled: O(rigin), A(lways), R(eplica), D(isabled) */
 async function enabled(table: string): Promise<Record<string, string>> {
   const rows = await admin(
-    database.url,
+    capture.url,
     `select tgname, tgenabled from pg_trigger where tgrelid = '${table}'::regclass and tgname like 'plank%' order by 1`,
   );
   return Object.fromEntries(rows.map((row) => [row['tgname'], row['tgenabled']]));
@@ -36,16 +25,16 @@ async function enabled(table: string): Promise<Record<string, string>> {
 test('plank.check() finds triggers that are disabled, for replicas only, or missing', async () => {
   await capture.run("create table watched (id integer primary key); select plank.attach('watched')");
   expect(await problems()).toEqual([]);
-  await admin(database.url, 'set session_replication_role = replica; drop trigger plank_delete on watched');
+  await admin(capture.url, 'set session_replication_role = replica; drop trigger plank_delete on watched');
   expect(await problems()).toEqual([
     {
       name: 'watched',
       problem: "trigger plank_delete is missing on public.watched; run: select plank.attach('public.watched')",
     },
   ]);
-  await admin(database.url, 'alter event trigger plank_ddl disable');
+  await admin(capture.url, 'alter event trigger plank_ddl disable');
   await admin(
-    database.url,
+    capture.url,
     'alter table watched disable trigger plank_insert; alter table watched enable replica trigger plank_update',
   );
   const found = (await problems()).map((row) => row.problem);
@@ -54,7 +43,7 @@ test('plank.check() finds triggers that are disabled, for replicas only, or miss
     'trigger plank_insert is disabled on public.watched; run: alter table public.watched enable trigger plank_insert',
     'trigger plank_update is disabled on public.watched; run: alter table public.watched enable trigger plank_update',
   ]);
-  await admin(database.url, 'alter event trigger plank_ddl enable');
+  await admin(capture.url, 'alter event trigger plank_ddl enable');
   await capture.run("select plank.attach('watched')");
   expect((await problems()).map((row) => row.problem)).toEqual(found.slice(1));
   await capture.run('alter table watched enable trigger plank_insert, enable trigger plank_update');
@@ -101,7 +90,7 @@ test('attach does not wait for writers if it creates no trigger, not even on par
     create table split_1 partition of split for values from (0) to (10);
     create table split_2 partition of split for values from (10) to (20);
     select plank.attach('busy'), plank.attach('split')`);
-  const writing = await session(database.url);
+  const writing = await session(capture.url);
   try {
     await writing.query("begin; insert into busy values (1, 'a'); insert into split_1 values (1)");
     await capture.writer.query("set lock_timeout = '1s'; select plank.attach('busy'), plank.attach('split')");
@@ -141,7 +130,7 @@ describe('many attached tables', () => {
     ],
     ['DDL of other types', "create type other as enum ('a'); alter type other add value 'b'; drop type other", 0.5],
   ])('few functions are called for each attached table: %s', async (_, sql, most) => {
-    const tracked = await session(database.url);
+    const tracked = await session(capture.url);
     try {
       await tracked.query("set track_functions = 'all'");
       const before = await calls(tracked);

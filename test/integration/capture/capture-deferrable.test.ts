@@ -1,21 +1,10 @@
 // Keys whose uniqueness is checked late: two rows may have one key for a while. Whatever a transaction does to them, its changes lead,
 // in order, from the rows before to the rows after (Capture checks this), and each old image is that of the row before.
 
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
-import { Capture } from '../../support/truth/capture.ts';
+import { describe, expect, test } from 'vitest';
+import { captured } from '../../support/stage/captured.ts';
 
-let database: TestDatabase;
-let capture: Capture;
-
-beforeAll(async () => {
-  database = await createDatabase();
-  capture = await Capture.start(database.url);
-});
-afterAll(async () => {
-  await capture?.stop();
-  await database?.drop();
-});
+const capture = captured();
 
 const cases: Record<string, string> = {
   'a new row that comes before the old one goes': `insert into T values (1, 'new'); delete from T where v = 'a'`,
@@ -56,7 +45,7 @@ const settings = Object.entries(kinds).flatMap(([kind, made]) => [
 ]) as [string, string, string][];
 
 describe.each(settings)('%s', (kind, made, isolation) => {
-  test.each(Object.entries(cases))('the changes lead from SELECT to SELECT when there is %s', async (name, sql) => {
+  test.each(Object.entries(cases))('the changes lead from SELECT to SELECT with %s', async (name, sql) => {
     const table = `${isolation[0]}${Object.keys(kinds).indexOf(kind)}_${Object.keys(cases).indexOf(name)}`;
     const named = (text: string) => text.replaceAll(/\bT(?=_|\b)/g, table);
     await capture.run(

@@ -2,10 +2,9 @@
 // images must be right. The same holds when a column was dropped without event triggers.
 
 import { randomBytes } from 'node:crypto';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { admin } from '../../support/servers/admin.ts';
-import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
-import { Capture } from '../../support/truth/capture.ts';
+import { captured } from '../../support/stage/captured.ts';
 
 // variables, aliases and columns of the generated function, and names that need quotes
 const awkward = [
@@ -27,18 +26,7 @@ const awkward = [
 ];
 const names = [...awkward, 'id', 'xid', 'select', 'Mixed Case', 'it"s', '%1$s'];
 
-let database: TestDatabase;
-let capture: Capture;
-
-beforeAll(async () => {
-  database = await createDatabase();
-  capture = await Capture.start(database.url);
-});
-
-afterAll(async () => {
-  await capture?.stop();
-  await database?.drop();
-});
+const capture = captured();
 
 const quoted = (name: string) => `"${name.replaceAll('"', '""')}"`;
 
@@ -79,24 +67,24 @@ describe('column names', () => {
   test('a name runs no code with the rights of the role that migrated', async () => {
     const role = `owner_${randomBytes(6).toString('hex')}`;
     await admin(
-      database.url,
+      capture.url,
       `create role ${role}; create table theirs (id integer primary key); alter table theirs owner to ${role};
        select plank.attach('theirs')`,
     );
     try {
       for (const quote of ['$body$', '$f$', '$s$', "'", "\\'"])
         await admin(
-          database.url,
+          capture.url,
           `set role ${role}; set check_function_bodies = off;
            alter table theirs add column ${quoted(`${quote};alter role ${role} superuser;select ${quote}`)} integer`,
         );
-      expect(await admin(database.url, `select rolsuper::text from pg_roles where rolname = '${role}'`)).toEqual([
+      expect(await admin(capture.url, `select rolsuper::text from pg_roles where rolname = '${role}'`)).toEqual([
         { rolsuper: 'false' },
       ]);
       const found = await capture.run('insert into theirs values (1); update theirs set id = 2; delete from theirs');
       expect(found.map(({ action }) => action).join('')).toMatch(/^S*IDID$/);
     } finally {
-      await admin(database.url, `drop table theirs; drop role ${role}`);
+      await admin(capture.url, `drop table theirs; drop role ${role}`);
     }
   });
 

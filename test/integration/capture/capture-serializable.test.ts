@@ -1,9 +1,9 @@
 // I10 for serializable transactions: capture reads nothing that other writers write, so that no writer fails because of it. A read of
 // the outbox, by an index or a scan, would lock what every writer writes to.
 
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
-import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
-import { Capture, session } from '../../support/truth/capture.ts';
+import { afterEach, beforeAll, expect, test } from 'vitest';
+import { captured } from '../../support/stage/captured.ts';
+import { session } from '../../support/truth/capture.ts';
 
 const schema = `
   create table rows (id integer primary key, v integer not null, note text);
@@ -78,22 +78,13 @@ const kinds: [kind: string, sql: string][] = [
   ['truncate among others', 'begin; insert into nests values (1, 0); truncate nests; insert into nests values (1, 1)'],
 ];
 
-let database: TestDatabase;
-let capture: Capture;
+const capture = captured(schema);
 
 beforeAll(async () => {
-  database = await createDatabase();
-  capture = await Capture.start(database.url);
-  await capture.run(schema);
   await capture.writer.query('set default_transaction_isolation = serializable; set array_nulls = off');
 });
 
 afterEach(() => capture.writer.query('rollback'));
-
-afterAll(async () => {
-  await capture?.stop();
-  await database?.drop();
-});
 
 const locked = `select c.relname, l.page, l.tuple from pg_locks l join pg_class c on c.oid = l.relation
   where l.mode = 'SIReadLock' and l.pid = pg_backend_pid() and c.relnamespace = 'plank'::regnamespace`;
@@ -125,7 +116,7 @@ test('serializable writers of different tables never fail', async () => {
     create trigger also after update on own_0 for each row execute function also()`);
   const failures = await Promise.all(
     writers.map(async (i) => {
-      const client = await session(database.url);
+      const client = await session(capture.url);
       let failed = 0;
       try {
         await client.query('set default_transaction_isolation = serializable');

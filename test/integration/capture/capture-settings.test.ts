@@ -1,10 +1,9 @@
 // A capture function fixes only the settings that the images of its table depend on. So each type is tested alone in a table: with any
 // settings of the writer's session, its images must equal those that a gateway reads.
 
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { admin } from '../../support/servers/admin.ts';
-import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
-import { Capture } from '../../support/truth/capture.ts';
+import { captured } from '../../support/stage/captured.ts';
 
 const moment = `'2024-02-29 23:59:59.123456+05:30'`;
 const values: [type: string, value: string][] = [
@@ -65,28 +64,16 @@ const values: [type: string, value: string][] = [
 const odd = `set timezone = 'America/St_Johns'; set datestyle = 'German, DMY'; set intervalstyle = postgres_verbose; set extra_float_digits = -15;
   set bytea_output = escape; set xmlbinary = hex`;
 
-let database: TestDatabase;
-let capture: Capture;
-
-beforeAll(async () => {
-  database = await createDatabase();
-  capture = await Capture.start(database.url);
-  await capture.run(`
+const capture = captured(`
     create type mood as enum ('so so', 'well');
     create domain moments as timestamptz;
     create domain many_moments as timestamptz[];
     create type mixed as (at timestamptz, span interval, f float8, raw bytea)`);
-});
-
-afterAll(async () => {
-  await capture?.stop();
-  await database?.drop();
-});
 
 /** The settings that a table's capture fixes, besides search_path. */
 async function fixed(table: string): Promise<string[]> {
   const rows = await admin(
-    database.url,
+    capture.url,
     `select split_part(unnest(proconfig), '=', 1) as name from pg_proc
      where oid in (select tgfoid from pg_trigger where tgrelid = '${table}'::regclass and tgname = 'plank_update')`,
   );
@@ -139,7 +126,7 @@ describe('the settings that a capture fixes', () => {
   });
 
   test('the capture fixes all settings if no event trigger reports changed types', async () => {
-    await admin(database.url, 'alter event trigger plank_ddl disable');
+    await admin(capture.url, 'alter event trigger plank_ddl disable');
     await capture.run(`create table untold (id integer primary key, v text); select plank.attach('untold')`);
     expect((await fixed('untold')).sort()).toEqual(all);
     await capture.run(`alter table untold alter column v type timestamptz using ${moment}`);
@@ -147,6 +134,6 @@ describe('the settings that a capture fixes', () => {
     const [inserted] = await capture.run(`insert into untold values (1, ${moment})`);
     expect(inserted!.new).toBe('{"id":1,"v":"2024-02-29T18:29:59.123456+00:00"}');
     await capture.writer.query('reset all');
-    await admin(database.url, 'alter event trigger plank_ddl enable');
+    await admin(capture.url, 'alter event trigger plank_ddl enable');
   });
 });

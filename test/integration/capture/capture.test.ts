@@ -1,29 +1,16 @@
 // The changes of each kind of statement, in the right order. Every run is also checked as a whole (test/support/truth/capture.ts): the
 // changes fit together, and lead to the tables' rows.
 
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
-import { Capture } from '../../support/truth/capture.ts';
+import { beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { captured } from '../../support/stage/captured.ts';
 
-let database: TestDatabase;
-let capture: Capture;
-
-beforeAll(async () => {
-  database = await createDatabase();
-  capture = await Capture.start(database.url);
-  await capture.run(`
+const capture = captured(`
     create table t (id integer primary key, v text);
     create table source (id integer, v text);
     select plank.attach('t')`);
-});
 
 beforeEach(async () => {
   await capture.run("truncate t, source; insert into t values (1, 'a'), (2, 'b'), (3, 'c')");
-});
-
-afterAll(async () => {
-  await capture?.stop();
-  await database?.drop();
 });
 
 const image = (id: number, v: string | null) => JSON.stringify({ id, v });

@@ -1,10 +1,9 @@
 // Virtual generated columns (PostgreSQL 18) are computed when they are read, and null in transition tables. Changes have the values of
 // SELECT, and REST and snapshots the same bytes. (Capture compares each change with the rendering of plank.catalog.)
 
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
+import { describe, expect, test } from 'vitest';
+import { captured } from '../../support/stage/captured.ts';
 import { Stage } from '../../support/stage/stage.ts';
-import { Capture } from '../../support/truth/capture.ts';
 
 interface Case {
   what: string;
@@ -112,16 +111,7 @@ const cases: Case[] = [
 ]; // prettier-ignore
 
 describe('capture', () => {
-  let database: TestDatabase;
-  let capture: Capture;
-  beforeAll(async () => {
-    database = await createDatabase();
-    capture = await Capture.start(database.url);
-  });
-  afterAll(async () => {
-    await capture?.stop();
-    await database?.drop();
-  });
+  const capture = captured();
 
   test.each(cases)('a change has the value of a virtual column: $what', async ({ columns, attach, image }) => {
     const drop = columns.startsWith('d ') ? 'alter table t drop column d;' : '';

@@ -2,13 +2,12 @@
 // bound is small here; test/fault/large.test.ts has rows of hundreds of megabytes. (Capture compares each image with the one before,
 // and with the rows.)
 
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { createPlank, isTruncated } from '#client/plank-client.ts';
 import { admin } from '../../support/servers/admin.ts';
-import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
+import { captured } from '../../support/stage/captured.ts';
 import { overEvents, overWebSocket } from '../../support/stage/frames.ts';
 import { Stage } from '../../support/stage/stage.ts';
-import { Capture } from '../../support/truth/capture.ts';
 import { until } from '../../support/wait.ts';
 
 const bound = 65_536;
@@ -114,19 +113,9 @@ const cases: Case[] = [
 ]; // prettier-ignore
 
 describe('capture', () => {
-  let database: TestDatabase;
-  let capture: Capture;
-  beforeAll(async () => {
-    database = await createDatabase();
-    capture = await Capture.start(database.url);
-    await capture.run(
-      `create domain lengthy as text; create type pair as (a integer, b text); select plank.configure(${bound})`,
-    );
-  });
-  afterAll(async () => {
-    await capture?.stop();
-    await database?.drop();
-  });
+  const capture = captured(
+    `create domain lengthy as text; create type pair as (a integer, b text); select plank.configure(${bound})`,
+  );
 
   test.each(cases)('a large row is captured with its key: $what', async ({ type, value, small, isLarge }) => {
     await capture.run(`create table big (id integer primary key, n integer, v ${type}); select plank.attach('big')`);
@@ -139,7 +128,7 @@ describe('capture', () => {
     expect(update!.new!.length).toBeLessThanOrEqual(bound);
     if (isLarge) expect(Object.keys(JSON.parse(update!.new!) as object).slice(0, 2)).toEqual(['id', 'n']);
     else
-      expect(await admin(database.url, 'select row_to_json(b)::text as image from big b')).toEqual([
+      expect(await admin(capture.url, 'select row_to_json(b)::text as image from big b')).toEqual([
         { image: update!.new },
       ]);
     await capture.run(`insert into big (id, n) values (2, 0), (3, 0); update big set n = n + 1`);

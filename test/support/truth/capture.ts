@@ -31,34 +31,34 @@ export async function session(url: string, options: { user?: string; password?: 
 }
 
 export class Capture {
-  readonly url: string;
+  url = '';
   /** the session in which `run` writes */
-  readonly writer: Client;
-  readonly #drainer: Client;
-  readonly #term: string;
+  writer!: Client;
+  #drainer!: Client;
+  #term = '';
   #names = new Map<string, string>();
   /** table → key → image */
   readonly #picture = new Map<string, Map<string, string>>();
-  #seq: number;
-
-  private constructor(url: string, writer: Client, drainer: Client, lead: { term: string; next_seq: string }) {
-    this.url = url;
-    this.writer = writer;
-    this.#drainer = drainer;
-    this.#term = lead.term;
-    this.#seq = Number(lead.next_seq) - 1;
-  }
+  #seq = 0;
 
   static async start(url: string): Promise<Capture> {
-    const writer = await session(url);
-    const drainer = await session(url);
-    await drainer.query(`select set_config(s, v, false) from unnest(
+    const capture = new Capture();
+    await capture.lead(url);
+    return capture;
+  }
+
+  /** Connects, and leads from here on. */
+  async lead(url: string): Promise<void> {
+    this.url = url;
+    this.writer = await session(url);
+    this.#drainer = await session(url);
+    await this.#drainer.query(`select set_config(s, v, false) from unnest(
       array['timezone', 'datestyle', 'intervalstyle', 'extra_float_digits', 'bytea_output', 'lc_monetary'],
       array['UTC', 'ISO, YMD', 'iso_8601', '1', 'hex', 'C']) c(s, v)`);
-    const { rows } = await drainer.query("select term, next_seq from plank.lead('tests', '1 hour')");
-    const capture = new Capture(url, writer, drainer, rows[0]);
-    await capture.changes();
-    return capture;
+    const { rows } = await this.#drainer.query("select term, next_seq from plank.lead('tests', '1 hour')");
+    this.#term = rows[0].term;
+    this.#seq = Number(rows[0].next_seq) - 1;
+    await this.changes();
   }
 
   async stop(): Promise<void> {
