@@ -83,9 +83,12 @@ export class Backoff {
     this.#random = random;
   }
 
-  /** Milliseconds to wait before the next try: anywhere up to a ceiling that doubles with each failure. */
+  /**
+   * Milliseconds to wait before the next try: anywhere between the smallest and a ceiling. The ceiling is twice the
+   * smallest at first, so that clients that failed together come apart at once, and doubles with each failure.
+   */
   next(): number {
-    const ceiling = Math.min(this.#maxMs, this.#minMs * 2 ** this.#failures++);
+    const ceiling = Math.min(this.#maxMs, this.#minMs * 2 ** ++this.#failures);
     return this.#minMs + this.#random() * (ceiling - this.#minMs);
   }
 

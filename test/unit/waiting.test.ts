@@ -11,9 +11,11 @@ describe('Backoff', () => {
 
   test('the backoff doubles its ceiling up to the largest, and starts over on reset', () => {
     const backoff = new Backoff(50, 1_000, highest);
-    expect(Array.from({ length: 7 }, () => Math.round(backoff.next()))).toEqual([50, 100, 200, 400, 800, 1_000, 1_000]);
+    expect(Array.from({ length: 7 }, () => Math.round(backoff.next()))).toEqual([
+      100, 200, 400, 800, 1_000, 1_000, 1_000,
+    ]);
     backoff.reset();
-    expect(Math.round(backoff.next())).toBe(50);
+    expect(Math.round(backoff.next())).toBe(100);
   });
 
   test('each wait is anywhere between the smallest and the ceiling, and nowhere else', () => {
@@ -26,7 +28,7 @@ describe('Backoff', () => {
           let i = 0;
           const backoff = new Backoff(min, min + more, () => randoms[i]!);
           for (; i < randoms.length; i++) {
-            const ceiling = Math.min(min + more, min * 2 ** i);
+            const ceiling = Math.min(min + more, min * 2 ** (i + 1));
             const next = backoff.next();
             expect(next).toBeGreaterThanOrEqual(min);
             expect(next).toBeLessThanOrEqual(ceiling);
@@ -40,11 +42,22 @@ describe('Backoff', () => {
   test('the backoff spreads clients that failed together', () => {
     const all = Array.from({ length: 200 }, () => {
       const backoff = new Backoff(50, 2_000);
-      for (let i = 0; i < 8; i++) backoff.next();
-      return backoff.next();
+      return Array.from({ length: 9 }, () => backoff.next());
     });
-    const buckets = new Set(all.map((ms) => Math.floor(ms / 200)));
-    expect(buckets.size).toBeGreaterThan(6);
+    const spread = (waits: number[], width: number) => new Set(waits.map((ms) => Math.floor(ms / width))).size;
+    // also those that failed for the first time
+    expect(
+      spread(
+        all.map(([first]) => first!),
+        5,
+      ),
+    ).toBeGreaterThan(6);
+    expect(
+      spread(
+        all.map((waits) => waits.at(-1)!),
+        200,
+      ),
+    ).toBeGreaterThan(6);
   });
 });
 
