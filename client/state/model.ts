@@ -55,8 +55,9 @@ export interface State {
   readonly attempts: number;
   /** the application got UNREACHABLE, and no connection has been open since */
   readonly isUnreachable: boolean;
-  /** the numbers of the last socket and of the last request */
+  /** the number of the last socket */
   readonly sockets: number;
+  /** the number of the last request */
   readonly requests: number;
   /** by the key of their row query */
   readonly groups: ReadonlyMap<string, Group>;

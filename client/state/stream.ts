@@ -329,7 +329,7 @@ export function onError(group: Group, error: ErrorFrame, output: Output): Group 
   return requestStream({ ...group, members, stream: noStream }, output);
 }
 
-/** Delivers to each member its state, where that has changed. `link`: null without a connection. */
+/** Delivers its state to each member whose state has changed. `link`: null without a connection. */
 export function deliverStates(group: Group, link: { staleSince: number | null } | null, output: Output): Group {
   const stateOf = (member: Member): SubscriptionState => {
     if (!link) return 'offline';

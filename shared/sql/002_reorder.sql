@@ -98,8 +98,8 @@ $$;
 -- table, so that Postgres keeps its plans.
 --
 -- p_net is for deferrable primary keys. Two rows may have one key for a while, and their events are
--- mixed under that key. In the right order they may still be a path. Otherwise a row has only
--- passed through a key that another row has now: then all events of the key are replaced by one,
+-- mixed under that key. These events may still form a path. If they do not, one row has only passed
+-- through a key that another row has now. Then all events of the key are replaced by one event,
 -- from the first image to the current one.
 create function plank.generate_reorder(p_relation integer) returns void language plpgsql as $$
 declare

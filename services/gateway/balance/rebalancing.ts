@@ -22,7 +22,7 @@ export interface Replica {
   connections: number;
   /** connections that it accepts */
   limit: number;
-  /** asked to go elsewhere within the last `returnMs`, so that they may be nowhere */
+  /** connections asked to go elsewhere within the last `returnMs`; they may be at no replica now */
   moving: number;
 }
 

@@ -16,7 +16,10 @@ export class TooSlow extends Error {
 /** A page that waits for a client. */
 interface Wait {
   readonly since: number;
-  /** the result that the page is part of. Room comes only when all its holders lose it, so they lose it together. */
+  /**
+   * the result that the page is part of. Its room is free only when all clients that hold the
+   * result have lost it, so they lose it together.
+   */
   readonly of: object;
   readonly evict: () => void;
 }

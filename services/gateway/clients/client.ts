@@ -11,7 +11,7 @@ export interface Client {
   readonly mode: string;
   /** as the proxy in front reports it, else the socket's own */
   readonly address: string;
-  /** of performance.now() */
+  /** when it connected, as performance.now() */
   readonly openedAt: number;
   readonly outlet: Outlet;
   readonly cursors: readonly Cursor[];

@@ -109,7 +109,10 @@ export class Subscription implements CursorOwner {
     else this.onInterrupted('epoch', null);
   }
 
-  /** What was sent is void. Begins again with the rows, where they were asked for; else goes on in the log. */
+  /**
+   * Sends a `resync`. Then a subscription without rows goes on in the log after the seq `after`; one
+   * with rows, or any without `after`, begins again.
+   */
   onInterrupted(reason: ResyncReason, after: number | null): void {
     const { cursor } = this;
     if (cursor.state === 'ended') return;

@@ -170,7 +170,7 @@ function isNull(column: FilterColumn): Filter {
   return { kind: 'null', column, key: JSON.stringify(['null', column.name]) };
 }
 
-/** Without values it is false, also for null, as in Postgres. */
+/** Without values the filter is false for every row, also where the column is null, as in Postgres. */
 function equal(column: FilterColumn, values: readonly Comparable[]): Filter {
   if (values.length === 0) return junction('or', []);
   const distinct = distinctOf(values);

@@ -18,7 +18,7 @@ import { Guesses } from './token-guesses.ts';
 const cookieName = 'plank_operator';
 const sessionMs = 12 * 3_600_000;
 
-/** The text of the refusal. */
+/** The detail of the error for pages of other origins, and for host names that may be rebound. */
 export const foreign =
   'pages of other origins may not do this; a host name with dots is served only where OPS_TOKEN is set';
 

@@ -65,7 +65,7 @@ export class Console {
     router
       .route('/ops/view')
       .all(named('/ops/view'))
-      // express answers HEAD by GET: a stream without end
+      // express would answer HEAD with the handler of GET, whose stream has no end
       .head(methodNotAllowed('GET'))
       .get(this.#stream)
       .all(methodNotAllowed('GET'));
@@ -120,7 +120,7 @@ export class Console {
     if (!found) throw new PlankError('NOT_FOUND', `${name} has no connection ${id}: it may have closed already`);
   }
 
-  /** The most subscribed first. */
+  /** The channels with the most subscriptions, the largest first. */
   #channels(limit: number): ChannelsAnswer['channels'] {
     const channels = Array.from(this.#options.hub.channels);
     channels.sort((a, b) => b.members.size - a.members.size);

@@ -59,7 +59,7 @@ interface View {
   at: number;
   /** the replica that gathered it */
   node: string;
-  /** it neither hears others nor is heard over the bus: it only knows about itself */
+  /** no messages pass over the bus in either direction: this replica knows only about itself */
   isAlone: boolean;
   status: Verdict;
   nodes: Row[];

@@ -50,7 +50,7 @@ const aheadMs = 1_000;
 /** Why a cursor cannot go on. */
 export interface Interruption {
   reason: ResyncReason;
-  /** the seq after which the log can be followed again; null: unknown, only from now on */
+  /** the seq after which the log can be followed again; null: unknown, so only changes from now on follow */
   after: number | null;
 }
 

@@ -141,8 +141,8 @@ export function accessShare(table: Table, waitMs: number): string {
 }
 
 async function begin(client: PoolClient, table: Table): Promise<SnapshotStart> {
-  // Locked before the snapshot is taken: a TRUNCATE or a rewrite between the two would leave the
-  // table empty, also for snapshots that do not see it.
+  // The lock comes before the snapshot. In the other order, a TRUNCATE or a rewrite between the two
+  // would leave the table empty, even for a snapshot that does not see the TRUNCATE.
   await client.query(
     `begin isolation level repeatable read, read only; ${accessShare(table, lockMs)}; ${lockTimeout(ownLockMs)}`,
   );
