@@ -89,7 +89,7 @@ export function checkAnswer(to: Transition, request: number): void {
   reconnectLater(to);
 }
 
-/** A ping that must be answered soon, also where an earlier one has longer. */
+/** Sends a ping that must be answered soon, even if an earlier ping may be answered later. */
 function probe(to: Transition): void {
   const { link } = to.state;
   const soon = to.world.now + limits.probeMs;

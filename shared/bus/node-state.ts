@@ -62,7 +62,7 @@ const listenerState = z.looseObject({
   /** starting, standby, leading, disconnected, stopped */
   state: z.string(),
   // null unless it leads:
-  /** of its lead */
+  /** the number of its time as leader */
   term: z.number().nullable(),
   /** the last seq that it gave to a change, and the epoch */
   headSeq: z.number().nullable(),

@@ -68,9 +68,9 @@ const startupOptions = Object.entries(pinned)
   .join(' ');
 
 /**
- * More such settings, which not every version has or only a superuser may change; as startup options they would make
- * connecting fail. If the role has another default and may not change it, connecting fails with Postgres' error, as
- * its writes would not be captured.
+ * More pinned settings. Not every version has them, or only a superuser may change them, so that as startup options
+ * they would make connecting fail. If a role has another default and may not change it, connecting fails with Postgres'
+ * error: with session_replication_role = replica, the role's writes would not be captured.
  */
 const pinnedWhereKnown = `select pg_catalog.set_config(s.name, s.value, false)
   from (values ('transaction_timeout', '0'), ('restrict_nonsystem_relation_kind', ''), ('session_replication_role', 'origin')) s(name, value)

@@ -43,8 +43,8 @@ create function plank.capture_helpers() returns setof regprocedure language sql 
       'row_bytes', 'raw_size', 'rendered', 'rendered_any', 'partial_image') or proname like 'virtual\_%')
 $$;
 
--- The role that the current role makes a table's capture run as: the table's owner if it is a
--- superuser, else itself.
+-- The role as which capture of a table runs when the current role attaches the table: the table's
+-- owner if the current role is a superuser, else the current role.
 create function plank.capture_role(relation regclass) returns name language sql stable as $$
   select case when r.rolsuper then pg_get_userbyid(c.relowner) else current_user end
   from pg_class c cross join pg_roles r where c.oid = relation and r.rolname = current_user

@@ -104,7 +104,8 @@ function decide(
   const others = counted.filter(({ instance, ...it }) => instance !== self && it.connections < it.limit * fullPart);
   if (!own || others.length === 0 || now - memory.since < settleMs || now < memory.restsUntil) return idle(memory);
 
-  // connections on their way may be counted twice, where they have arrived: that never makes the share too low
+  // a connection on its way that has already arrived is counted twice, which makes the share too high
+  // for a moment, never too low
   const counting = [own, ...others];
   const onTheirWay = counting.reduce((sum, { moving }) => sum + moving, 0);
   const total = counting.reduce((sum, { connections }) => sum + connections, onTheirWay);

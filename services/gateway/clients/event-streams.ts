@@ -83,7 +83,7 @@ export class EventStreams {
       // again: the table may have been altered meanwhile
       ({ query, from } = this.#resolve(asked));
     } catch (error) {
-      // there will be no stream, and a proxy sends the requests of others on the same connection
+      // without a stream the connection stays usable: a proxy sends requests of other clients on it
       this.#taken.delete(request.socket);
       throw error;
     }

@@ -20,7 +20,7 @@ export interface Step {
  */
 export function endOf(steps: readonly Step[]): Step {
   const last = steps.at(-1)!;
-  // also if another replica is behind, or the stream is trimmed
+  // the client got it, even if a step before is not done: another replica lags, or the stream was trimmed
   if (last.step === 'written' && last.state === 'done') return last;
   return steps.find(({ state }) => state === 'no' || state === 'waiting') ?? last;
 }

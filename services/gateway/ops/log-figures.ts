@@ -143,7 +143,7 @@ export class LogFigures {
       this.problems = rows.map(({ name, problem }) => `${name} is not captured as it should be: ${problem}`);
       this.#checkedAt = performance.now();
     } catch {
-      // repeated with the next figures
+      // tried again with the next figures
     }
   }
 

@@ -141,7 +141,7 @@ function badly(picture: Picture): Finding[] {
         'While others are well, drain it: they take its clients.',
     });
   }
-  // a finding that changes arrive nowhere covers these
+  // if changes arrive nowhere, one finding says so, and none follows for each replica
   const isCovered = wholly(picture).length > 0;
   if (!isCovered) found.push(...stale(picture, heard));
   const missing = heard.filter(({ canaryLate, ready }) => canaryLate && ready).map(({ node }) => node);

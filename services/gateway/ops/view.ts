@@ -43,7 +43,7 @@ interface OpsViewOptions {
   node: string;
 }
 
-/** Of a gateway's last report: rates are the difference to the next one. */
+/** Counts of a gateway's last report, and rates: the difference between two reports. */
 interface Pace {
   at: number;
   passed: number;
@@ -192,7 +192,7 @@ export class OpsView {
     this.#channels = channelRows(channels.map(({ body }) => body));
   }
 
-  /** By name. */
+  /** All processes, sorted by name. */
   #processes(): Process[] {
     const { roster } = this.#options;
     const silent = new Map(roster.silent().map(({ status, silentMs }) => [status.instance, { ...status, silentMs }]));

@@ -22,7 +22,7 @@ interface CanaryWatchOptions {
 export class CanaryWatch {
   readonly #options: CanaryWatchOptions;
   #everyMs = 0;
-  /** when the last one arrived, or should have */
+  /** when the last canary arrived, or should have arrived */
   #since = 0;
   #lastMs: number | null = null;
   #late = false;
@@ -40,12 +40,12 @@ export class CanaryWatch {
     clearInterval(this.#timer);
   }
 
-  /** How long the last one took, in ms; null: none has arrived. */
+  /** How long the last canary took, in ms; null: none has arrived. */
   get lastMs(): number | null {
     return this.#lastMs;
   }
 
-  /** The last one that should have arrived has not. */
+  /** The last canary that should have arrived has not arrived. */
   get late(): boolean {
     return this.#late;
   }

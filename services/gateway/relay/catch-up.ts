@@ -40,8 +40,8 @@ const maxVainReads = 5;
 /** … and this time without progress, while Postgres answers */
 const maxVainMs = 5_000;
 /**
- * the unnumbered changes that a snapshot saw come with the next drain: given up where later ones
- * have come for this long
+ * the unnumbered changes that a snapshot saw come with the next drain. If later changes have come
+ * for this long and those have not, the cursor gives up.
  */
 const maxSeamMs = 30_000;
 /** between two checks that a position ahead of this gateway exists */

@@ -283,7 +283,7 @@ export class Feed {
     return newest > hub.seq;
   }
 
-  /** Whether the log contains the position. One of an epoch that the log does not know is of another database. */
+  /** Whether the log contains the position. A position whose epoch the log does not know is of another database. */
   #isShared({ epoch, seq }: Position): boolean {
     const isKnown = this.#epochs.some((known) => known.epoch === epoch);
     return isKnown && this.#epochs.every((later) => later.epoch <= epoch || later.forkedAt >= seq);

@@ -243,8 +243,8 @@ export class Snapshots {
   }
 
   /**
-   * A reading that can be joined. One that began before the table was altered cannot: its rows are
-   * not what is asked for now.
+   * A reading that can be joined. A reading that began before the table was altered cannot be
+   * joined: its rows have the former shape.
    */
   #running({ name, table }: RowsChannel): Reading | undefined {
     const reading = this.#shared.get(name);
