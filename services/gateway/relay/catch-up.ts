@@ -99,7 +99,7 @@ export class CatchUp {
 
   /**
    * Resolves with why the cursor cannot go on; null: it is live, or the run was cancelled, or the
-   * client is gone. Never rejects.
+   * client is gone. Never rejects. A run that was cancelled may resolve with either.
    */
   async run(): Promise<Interruption | null> {
     const { log, metrics } = this.#deps;
@@ -116,7 +116,7 @@ export class CatchUp {
     } finally {
       metrics.catchingUp.dec();
     }
-    return this.#isWanted ? interruption : null;
+    return interruption;
   }
 
   /** Another run begins, or the cursor ends. */

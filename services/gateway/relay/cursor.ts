@@ -69,8 +69,10 @@ export class Cursor implements Member {
     this.seq = from;
     if (this.began < 0) this.began = from;
     const interruption = await run.run();
-    if (this.#run === run) this.#run = null;
-    if (interruption) this.owner.onInterrupted(interruption.reason, interruption.after);
+    // judged only here: other work may have cancelled the run in the turn in which it ended
+    if (this.#run !== run) return;
+    this.#run = null;
+    if (interruption && this.outlet.open) this.owner.onInterrupted(interruption.reason, interruption.after);
   }
 
   /** Live from now on. */
