@@ -122,7 +122,7 @@ async function save() {
  * out of a new row.
  */
 function changedValues() {
-  const values = {};
+  const values = Object.create(null);
   for (const { name } of writableColumns()) {
     const { value, dataset } = inputOf(name);
     if (value !== dataset.before) values[name] = value.trim() === '' ? 'null' : asJson(value, 'json' in dataset);
@@ -143,11 +143,13 @@ function asJson(text, isJson) {
 
 function showProblems(fields, problem) {
   const names = writableColumns().map(({ name }) => name);
+  // a column may be called "constructor"
+  const isWrong = (name) => Object.hasOwn(fields, name);
   for (const name of names) {
-    setText(byId('form').querySelector(`[data-error="${CSS.escape(name)}"]`), fields[name] ?? '');
-    inputOf(name).setAttribute('aria-invalid', String(name in fields));
+    setText(byId('form').querySelector(`[data-error="${CSS.escape(name)}"]`), isWrong(name) ? fields[name] : '');
+    inputOf(name).setAttribute('aria-invalid', String(isWrong(name)));
   }
-  const wrong = names.find((name) => name in fields);
+  const wrong = names.find(isWrong);
   showNote(wrong ? '' : problem);
   if (wrong) inputOf(wrong).focus();
 }

@@ -323,7 +323,7 @@ describe('tables of an application', () => {
       database.url,
       `drop table if exists lines, "odd name", items;
        create table lines (sku text, line integer, doc jsonb, tags text[], at timestamptz, primary key (sku, line));
-       create table "odd name" ("the key" bigint primary key, note text);
+       create table "odd name" ("the key" bigint primary key, note text, constructor text);
        select plank.attach('lines'), plank.attach('"odd name"');
        insert into "odd name" values (9007199254740993, '${long}')`,
     );
@@ -366,6 +366,9 @@ describe('tables of an application', () => {
     await row.getByRole('button', { name: /^Show all/ }).click();
     await expect.poll(() => row.locator('td').nth(1).innerText()).toContain(long);
     await window.edit('9007199254740993');
+    // no object of the page has a member of this name
+    expect(await page.locator('[data-error="constructor"]').innerText()).toBe('');
+    expect(await window.field('constructor').getAttribute('aria-invalid')).toBe('false');
     await window.field('note').fill(`${long}!`);
     await page.click('#save');
     const entry = page.locator('#feed li').first();

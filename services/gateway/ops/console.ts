@@ -98,7 +98,8 @@ export class Console {
    */
   readonly #stream: RequestHandler = (_request, response) => {
     let missed = 0;
-    response.type('text/event-stream').write('retry: 1000\n\n');
+    // a proxy like nginx would hold back a second's view until its buffer is full
+    response.type('text/event-stream').set('X-Accel-Buffering', 'no').write('retry: 1000\n\n');
     const end = this.#view.watch((view) => {
       missed = response.writableNeedDrain ? missed + 1 : 0;
       if (missed === 0) response.write(`data: ${view}\n\n`);

@@ -43,7 +43,9 @@ interface View {
 /** The views that a console gets; `last` is the newest. */
 async function watchViews(): Promise<{ last: () => View | undefined; stop: () => void }> {
   const abort = new AbortController();
-  const { body } = await fetch(`${opsUrl()}/ops/view`, { signal: abort.signal });
+  const { body, headers } = await fetch(`${opsUrl()}/ops/view`, { signal: abort.signal });
+  // nginx holds answers back until its buffer is full, except with this header
+  expect(headers.get('x-accel-buffering')).toBe('no');
   let last: View | undefined;
   const read = async () => {
     let text = '';
