@@ -13,9 +13,9 @@ import { styleText } from 'node:util';
 import type { Client } from 'pg';
 import { readFlags } from '#shared/process/cli.ts';
 import { doctorSchema, misspelt, readConfig } from '#shared/process/config.ts';
+import { examineBalancer } from './balancer.ts';
 import { type Captured, examineCapture } from './capture.ts';
 import { type Finding, fault, reason, shown } from './finding.ts';
-import { examineFront } from './front.ts';
 import { examineHost } from './host.ts';
 import { connectPlainly, examinePostgres } from './postgres.ts';
 import { examineRedis } from './redis.ts';
@@ -97,7 +97,7 @@ try {
     await examine(
       'clients',
       `What clients reach, ${shown(values.url)}`,
-      examineFront({ url: values.url, tables, ...patience }),
+      examineBalancer({ url: values.url, tables, ...patience }),
     );
   }
   await examine('host', 'This machine', examineHost(config.MAX_CONNECTIONS));

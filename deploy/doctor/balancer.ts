@@ -21,7 +21,7 @@ interface Wanted {
   say: (text: string) => void;
 }
 
-export async function* examineFront({ url, tables, patient, say }: Wanted): AsyncGenerator<Finding> {
+export async function* examineBalancer({ url, tables, patient, say }: Wanted): AsyncGenerator<Finding> {
   const base = url.replace(/\/+$/, '');
   const health = await get(`${base}/health`);
   if ('error' in health) {

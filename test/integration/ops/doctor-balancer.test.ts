@@ -5,7 +5,7 @@ import { createServer, type RequestListener, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { WebSocketServer } from 'ws';
-import { examineFront } from '#deploy/doctor/front.ts';
+import { examineBalancer } from '#deploy/doctor/balancer.ts';
 import { createDatabase } from '../../support/servers/servers.ts';
 import { type Embedded, startEmbedded } from '../../support/stage/embedded.ts';
 
@@ -42,7 +42,7 @@ async function examine(listener: RequestListener, socketsOf?: (server: ReturnTyp
   const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
   const findings: string[] = [];
   try {
-    for await (const { level, says } of examineFront({ url, tables: ['items'], patient: false, say: () => {} }))
+    for await (const { level, says } of examineBalancer({ url, tables: ['items'], patient: false, say: () => {} }))
       findings.push(`${level}: ${says.replace(url, '<url>')}`);
   } finally {
     server.closeAllConnections();
