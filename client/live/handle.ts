@@ -1,7 +1,7 @@
 /**
  * What one part of an application holds of a live query that others may hold as well. What must
- * stay true: after `close` its callbacks are called no more; a callback that throws stops no other
- * one.
+ * stay true: after `close` its callbacks are called no more; a callback that throws does not keep
+ * other callbacks from being called.
  */
 import type { Row } from '../../shared/wire.ts';
 import type { SubscriptionState } from '../state/delivery.ts';

@@ -88,7 +88,7 @@ export class Publishing {
     if (this.#publishedSeq === null) {
       await this.#mustBeOurs();
       this.#publishedSeq = await this.#publisher.lastSeq(this.#lead.epoch);
-      // changes that the fan-out took without answering in time
+      // these changes reached the fan-out although it did not answer in time
       if (this.#publishedSeq) this.#metrics.published.inc(Math.max(0, this.#publishedSeq - this.#reachedSeq));
     }
     if (this.#publishedSeq === null || this.#startsOver) {

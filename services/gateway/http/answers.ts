@@ -46,7 +46,7 @@ export class Answers {
   /** Takes only the size: a reference to the answer would keep it in memory after the socket has sent it. */
   async #wait(response: Response, characters: number): Promise<void> {
     const { socket } = response.req;
-    // there will be no event of a client that has left
+    // the client has left, so its socket will send no event
     if (socket.destroyed) return;
     const taken = new Promise<boolean>((resolve) => {
       response.once('finish', () => resolve(true));

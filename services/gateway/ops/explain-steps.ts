@@ -1,6 +1,6 @@
 /**
- * The last steps of an explained change as sentences: matched by a client's subscriptions or why
- * not, written or what it waits for.
+ * The last steps of an explained change, as sentences. `matched`: a client's subscription admits the
+ * change, or why none does. `written`: the change was written to the client, or what it waits for.
  */
 import { actions, isBreak } from '#shared/log/batch.ts';
 import type { Judged, ReplicaAnswer } from './explain-gateway.ts';
