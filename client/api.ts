@@ -79,7 +79,7 @@ export interface Handlers<Item extends object = Row> {
 export interface Subscription {
   /**
    * The position up to which all changes have been handled; pass it as `from` to go on there. Null
-   * where there is none: before the first, between a snapshot and what follows, and after a resync.
+   * where there is none: before the first, from a snapshot until `live`, and after a resync.
    */
   position(): string | null;
   readonly state: SubscriptionState;

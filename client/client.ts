@@ -135,6 +135,8 @@ class Client implements Plank {
   #subscribe(table: string, options: SubscribeOptions, handlers: Handlers<never>): Subscription {
     const { snapshot = false, from = null } = options;
     let position: string | null = from;
+    // the rows may hold changes with a later position: until `live`, no position is one to go on from
+    let isFromRows = false;
     let state: SubscriptionState = 'offline';
     let staleSince: Date | null = null;
     const handle = (delivery: Delivery) => {
@@ -154,9 +156,14 @@ class Client implements Plank {
       try {
         handle(delivery);
       } finally {
-        if (delivery.kind === 'change') position = delivery.change.pos;
-        else if (delivery.kind === 'position') position = delivery.pos;
-        else if (delivery.kind === 'resync' || delivery.kind === 'snapshot') position = null;
+        if (delivery.kind === 'change' && !isFromRows) position = delivery.change.pos;
+        else if (delivery.kind === 'position') {
+          position = delivery.pos;
+          isFromRows = false;
+        } else if (delivery.kind === 'resync' || delivery.kind === 'snapshot') {
+          position = null;
+          isFromRows = delivery.kind === 'snapshot';
+        }
       }
     });
     return {
