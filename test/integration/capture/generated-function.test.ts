@@ -1,7 +1,7 @@
 // One generated capture function, as plank.attach makes it for a small table. generated-function.sql shows it to people who
 // read shared/sql/004_capture.sql.
 
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 import { admin } from '../../support/servers/admin.ts';
 import { createDatabase, type TestDatabase } from '../../support/servers/servers.ts';
 
@@ -55,7 +55,7 @@ ${above.join('--\n')}--
 ${body}`;
 }
 
-it('the generated function is the one that generated-function.sql shows', async () => {
+test('the generated function is the one that generated-function.sql shows', async () => {
   await admin(database.url, `${table}; select plank.attach('orders')`);
   const [made] = await admin(
     database.url,

@@ -363,6 +363,7 @@ describe('what is declared', () => {
       'plank_catch_ups_given_up_total',
       'plank_connections_shed_total',
       'plank_fallback_reads_total',
+      'plank_history_held_bytes',
       'plank_publish_failures_total',
       'plank_publish_gaps_total',
       'plank_safety_finds_total',
