@@ -20,13 +20,17 @@ export function followView(onView) {
       onView(JSON.parse(data));
     };
   };
-  setInterval(async () => {
+  // one look after the other: while one waits for an answer, another would open a second stream
+  const look = async () => {
     const isClosed = source.readyState === EventSource.CLOSED;
-    if (!isClosed && Date.now() - heardAt < hangMs) return;
-    source.close();
-    // a session that has ended looks like a gateway that does not answer
-    if (isClosed && (await isOver())) location.reload();
-    open();
-  }, reopenMs);
+    if (isClosed || Date.now() - heardAt >= hangMs) {
+      source.close();
+      // a session that has ended looks like a gateway that does not answer
+      if (isClosed && (await isOver())) return location.reload();
+      open();
+    }
+    setTimeout(look, reopenMs);
+  };
+  setTimeout(look, reopenMs);
   open();
 }

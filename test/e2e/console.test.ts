@@ -2,6 +2,8 @@
 // glance what is wrong while a listener is dead, Redis is down, a replica drains or a client reads
 // nothing, and it drains and disconnects on request.
 
+import { createServer, request, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
@@ -11,7 +13,7 @@ import { admin } from '../support/servers/admin.ts';
 import { launchBrowser } from '../support/servers/browser.ts';
 import { createDatabase, type TestDatabase } from '../support/servers/servers.ts';
 import { leader } from '../support/stage/nodes.ts';
-import { until } from '../support/wait.ts';
+import { remains, until } from '../support/wait.ts';
 
 const token = 'sixteen characters';
 const deadlineMs = 20_000;
@@ -50,7 +52,7 @@ afterAll(async () => {
 });
 
 /** Opens the console of a gateway, with the token. */
-async function open(gateway: ClusterNode, viewport = { width: 1400, height: 1000 }): Promise<Page> {
+async function open(gateway: Pick<ClusterNode, 'opsUrl'>, viewport = { width: 1400, height: 1000 }): Promise<Page> {
   const context = await browser.newContext({ locale: 'en-GB', viewport });
   contexts.push(context);
   const page = await context.newPage();
@@ -280,6 +282,80 @@ test('the console fits a phone, where its tables stay tables', async () => {
   await rowOf(page, 'gateway-1').getByRole('button', { name: 'Drain gateway-1' }).waitFor();
   // the sentence is what is seen first
   expect((await page.locator('#status').boundingBox())!.y).toBeLessThan(100);
+});
+
+/** A proxy before a gateway's operations port. */
+class Proxy {
+  /** streams of the view that are open */
+  streams = 0;
+  /** requests for the status that wait, while the proxy is closed */
+  readonly held: (() => void)[] = [];
+  #isClosed = false;
+  readonly #server: Server;
+
+  constructor(target: string) {
+    this.#server = createServer((incoming, response) => {
+      const isView = incoming.url === '/ops/view';
+      if (isView && this.#isClosed) {
+        response.writeHead(429).end();
+        return;
+      }
+      const pass = () => {
+        const { method, headers } = incoming;
+        const outgoing = request(target + incoming.url, { method: method!, headers }, (answer) => {
+          response.writeHead(answer.statusCode!, answer.headers);
+          answer.pipe(response);
+        });
+        outgoing.on('error', () => response.destroy());
+        incoming.pipe(outgoing);
+        if (isView) this.streams++;
+        response.once('close', () => {
+          if (isView) this.streams--;
+          outgoing.destroy();
+        });
+      };
+      if (this.#isClosed) this.held.push(pass);
+      else pass();
+    });
+  }
+
+  async start(): Promise<string> {
+    await new Promise<void>((resolve) => this.#server.listen(0, '127.0.0.1', resolve));
+    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+  }
+
+  /** Ends the streams and refuses new ones; other requests wait. */
+  close(): void {
+    this.#isClosed = true;
+    this.#server.closeAllConnections();
+  }
+
+  open(): void {
+    this.#isClosed = false;
+    for (const pass of this.held.splice(0)) pass();
+  }
+
+  stop(): void {
+    this.#server.closeAllConnections();
+    this.#server.close();
+  }
+}
+
+test('the page opens one stream again, however late a proxy answers', async () => {
+  const proxy = new Proxy(cluster.gateways[0]!.opsUrl);
+  try {
+    const page = await open({ opsUrl: await proxy.start() });
+    await isWell(page);
+    proxy.close();
+    await until('the page asks whether its session is over', () => proxy.held.length > 0, deadlineMs);
+    await remains('the page asks once', () => proxy.held.length === 1, 4_000);
+    proxy.open();
+    await until('the stream is open again', () => proxy.streams === 1, deadlineMs);
+    await remains('there is one stream', () => proxy.streams === 1, 2_000);
+    await isWell(page);
+  } finally {
+    proxy.stop();
+  }
 });
 
 test('the sentence says so while the gateway that serves the page hangs or is gone', async () => {
