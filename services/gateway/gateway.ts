@@ -14,7 +14,7 @@ import { formatPosition } from '#shared/wire.ts';
 import { assemble, type Drained, type GatewayDeps, type Parts, type Readiness } from './assemble.ts';
 import { allAccepted } from './balance/accepted.ts';
 import type { Health } from './http/app.ts';
-import { onUpgrade } from './http/upgrades.ts';
+import { onUpgrade } from './http/pipelined-upgrades.ts';
 import { gatewayFigures } from './ops/gateway-figures.ts';
 
 /** idle connections of a proxy stay open this long, longer than the proxy keeps them itself (nginx.conf: 3 s) */

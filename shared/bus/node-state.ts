@@ -43,7 +43,7 @@ const gatewayState = z.looseObject({
   connections: z.number(),
   /** connections that it accepts */
   limit: z.number(),
-  /** connections that it asked to go elsewhere and that may not have arrived: see rebalancing.ts */
+  /** connections that it asked to go elsewhere and that may not have arrived: see fair-share.ts */
   moving: z.number(),
   /** where it reads changes: tailing the stream, or reading the log in Postgres */
   changes: z.enum(['tailing', 'reading']),

@@ -16,7 +16,7 @@ import {
   port,
   postgresUrl,
   redisUrl,
-} from './settings.ts';
+} from './setting-types.ts';
 
 const common = {
   DATABASE_URL: postgresUrl.describe('Postgres, as `postgres://user:password@host:port/database`'),

@@ -12,7 +12,7 @@ import {
   rebalance,
   returnMs,
   tolerance,
-} from '#gateway/balance/rebalancing.ts';
+} from '#gateway/balance/fair-share.ts';
 
 /** `two`: two balancers, each in front of every other replica, each looking for the fewest connections */
 type Balancer = 'least_conn' | 'random' | 'sticky' | 'two';

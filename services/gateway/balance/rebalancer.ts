@@ -1,5 +1,5 @@
 /**
- * Gives connections away while this replica has more than its share (rebalancing.ts decides how
+ * Gives connections away while this replica has more than its share (fair-share.ts decides how
  * many): picks the clients that move best and asks them to go. What must stay true: clients that
  * are catching up are left alone, and so are those with no position to go on from.
  */
@@ -19,7 +19,7 @@ import {
   rebalance,
   returnMs,
   tolerance,
-} from './rebalancing.ts';
+} from './fair-share.ts';
 
 const everyMs = 1_000;
 /** the clients that are asked in one second leave within this part of it */

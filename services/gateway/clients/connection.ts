@@ -1,5 +1,5 @@
 /**
- * The client on one WebSocket: its outlet, its signs of life, what it may send, and its end. `ws`
+ * The client on one WebSocket: its outlet, its signs of life, and its end. `ws`
  * parses incoming bytes and sends control frames. Data frames go to the raw socket through the
  * outlet. What is spoken on the connection is in plain.ts and session.ts.
  */
@@ -10,30 +10,14 @@ import { webSocketFraming } from '../channels/framing.ts';
 import type { Cursor } from '../relay/cursor.ts';
 import { Outlet } from '../relay/outlet.ts';
 import { addressOf, type Client, nextClientId } from './client.ts';
+import { MessageLimits } from './message-limits.ts';
 import type { Protocol } from './protocol.ts';
 
 const pingFrame = Buffer.from([0x89, 0x00]);
 
-/**
- * What a client may send, in points (PROTOCOL.md, "What a client may send"): the first number at
- * once, the second comes back each ms. A frame costs one, each kB another, and each piece in which
- * the network delivers the bytes a tenth.
- */
-const maxPoints = 1_000;
-const pointsPerMs = 40 / 1_000;
-const framePoints = 1;
-const bytePoints = 1 / 1_024;
-const piecePoints = 0.1;
-/**
- * The time of the event loop that its messages may take at once, in ms, and how much of it comes
- * back each ms: see inbox.ts.
- */
-const maxCreditMs = 40;
-const creditPerMs = 2 / 1_000;
-
 const none: readonly never[] = [];
 
-export class Connection implements Client {
+export class Connection extends MessageLimits implements Client {
   readonly id = nextClientId();
   readonly ws: WebSocket;
   readonly outlet: Outlet;
@@ -43,11 +27,9 @@ export class Connection implements Client {
   /** something came from the client since the last ping */
   alive = true;
   readonly #forwardedFor: string | null;
-  #points = maxPoints;
-  #creditMs = maxCreditMs;
-  #refilledAt = this.openedAt;
 
   constructor(ws: WebSocket, socket: Socket, forwardedFor: string | null = null) {
+    super();
     this.ws = ws;
     this.#forwardedFor = forwardedFor;
     this.outlet = new Outlet(socket, webSocketFraming, this);
@@ -102,42 +84,6 @@ export class Connection implements Client {
     this.alive = false;
     this.outlet.ping(pingFrame);
     return 'ok';
-  }
-
-  /** Counts a frame that came; false: too many. */
-  countFrame(): boolean {
-    return this.#spend(framePoints);
-  }
-
-  /** Counts bytes that came in one piece; false: too many. */
-  countPiece(bytes: number): boolean {
-    return this.#spend(piecePoints + bytes * bytePoints);
-  }
-
-  #spend(points: number): boolean {
-    if (this.#points < points) this.#refill();
-    if (this.#points < points) return false;
-    this.#points -= points;
-    return true;
-  }
-
-  /** The client's messages have not taken more of the event loop lately than one client may. */
-  get hasCredit(): boolean {
-    if (this.#creditMs <= 0) this.#refill();
-    return this.#creditMs > 0;
-  }
-
-  /** One of the client's messages took this much of the event loop. */
-  spendCredit(ms: number): void {
-    this.#creditMs -= ms;
-  }
-
-  #refill(): void {
-    const now = performance.now();
-    const elapsed = now - this.#refilledAt;
-    this.#refilledAt = now;
-    this.#points = Math.min(maxPoints, this.#points + elapsed * pointsPerMs);
-    this.#creditMs = Math.min(maxCreditMs, this.#creditMs + elapsed * creditPerMs);
   }
 
   /** Closes, and reads nothing more: a flood must not be read until the closing handshake is over. */

@@ -8,7 +8,7 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { createPool } from '#shared/postgres/postgres.ts';
 
-const folder = new URL('todo/', import.meta.url);
+const folder = new URL('.', import.meta.url);
 const types = new Map([
   ['index.html', 'text/html; charset=utf-8'],
   ['todo.css', 'text/css; charset=utf-8'],
