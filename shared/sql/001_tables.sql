@@ -126,6 +126,8 @@ exception when lock_not_available then
           hint = format('Try again when these sessions have ended their transactions: %s.', (
       select string_agg(distinct pid::text, ', ') from pg_locks l
       where locktype = 'relation' and granted and pid <> pg_backend_pid()
+        -- no other lock waits for readers
+        and (p_mode = 'access exclusive' or mode not in ('AccessShareLock', 'RowShareLock'))
         and database = (select oid from pg_database where datname = current_database())
         and l.relation in (
           select relid from pg_partition_tree(lock_table.relation) union select lock_table.relation)));

@@ -61,6 +61,25 @@ describe('a table that another transaction has written to', () => {
     await owner.query(statements.at(-1)!);
   });
 
+  test.each([
+    ['an attach', "select plank.attach('new')", false],
+    ['a detach', "select plank.detach('plain')", true],
+  ])('%s names a session that only reads exactly if it waits for readers', async (_, statement, waits) => {
+    const reader = await session(database.url);
+    try {
+      await reader.query('begin; select from new; select from plain');
+      await other.query('begin; insert into new (id) values (1); insert into plain (id) values (1)');
+      await owner.query("set lock_timeout = '300ms'");
+      const refusal: Error & { hint?: string } = await owner.query(statement).catch((error) => error);
+      const named = new Set(refusal.hint!.match(/\d+/g)!.map(Number));
+      expect(named).toEqual(new Set([await pidOf(other), ...(waits ? [await pidOf(reader)] : [])]));
+    } finally {
+      await owner.query('reset lock_timeout');
+      await other.query('rollback');
+      await reader.end();
+    }
+  });
+
   test('an attach waits five seconds if the session has no lock_timeout', async () => {
     await other.query('begin; insert into new (id) values (1)');
     const started = performance.now();
