@@ -1,19 +1,19 @@
 /**
  * Watches whether canaries arrive, and how long they take: whatever holds up changes holds up
- * canaries too. Each canary states their interval, and so does the leader's report, so that a
- * canary is missed even where none has ever arrived.
+ * canaries too. Each canary states the interval between canaries. The leader's report states the
+ * interval too, so that this gateway misses canaries even if none has ever arrived.
  */
 import { type Batch, canariesOf } from '#shared/log/batch.ts';
 import type { Log } from '#shared/process/logger.ts';
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
 
 const lookMs = 250;
-/** a canary may be late by its interval, within these bounds */
+/** a canary is missed if it is late by one interval, but not before `minGraceMs` and at latest after `maxGraceMs` */
 const minGraceMs = 1_000;
 const maxGraceMs = 5_000;
 
 interface CanaryWatchOptions {
-  /** the interval that the leader reports, in ms; 0: it commits no canaries; null: no leader reports */
+  /** the interval that the leader reports, in ms; 0: the leader commits no canaries; null: no leader reports */
   reportedMs: () => number | null;
   log: Log;
   metrics: GatewayMetrics;
@@ -50,7 +50,7 @@ export class CanaryWatch {
     return this.#late;
   }
 
-  /** To be called with each batch after it was written to sockets. */
+  /** The feed calls this with each batch, after the hub has written the batch to sockets. */
   delivered(batch: Batch): void {
     for (const { atMs, everyMs } of canariesOf(batch)) {
       this.#lastMs = Math.max(0, Date.now() - atMs);

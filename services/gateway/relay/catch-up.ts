@@ -3,18 +3,18 @@
  * ring, else from history. A run ends in one of three ways: the cursor is live; the run was
  * cancelled or the client is gone; or the cursor cannot go on (an interruption).
  *
- *   reads fail, and so does Postgres            the run waits and tries again, without a bound
- *   reads fail, but Postgres answers            tried again a few times, then given up
- *   a read returns nothing new                  the same
- *   the cursor is ahead of this gateway         waits for the next batch, and checks now and then
- *                                               that the position exists
- *   the snapshot was ahead of the log           waits for the next batches; given up if they do not
- *                                               bring what the snapshot saw
+ *   reads fail, and Postgres does not answer    the run waits and tries again, without a bound
+ *   reads fail, but Postgres answers            the run tries again a few times, then gives up
+ *   a read returns nothing new                  the run tries again a few times, then gives up
+ *   the cursor is ahead of this gateway         the run waits for the next batch, and checks now and
+ *                                               then that the position exists
+ *   the snapshot was ahead of the log           the run waits for the next batches, and gives up if
+ *                                               they do not bring the changes that the snapshot saw
  *   the table's shape or rows changed           interruption; the owner goes on after that change
- *   a change is undecodable                     interruption at once where the client keeps rows,
- *                                               or where the row was above the bound; else nothing
- *                                               is sent up to the change of shape, which is the
- *                                               interruption
+ *   a change is undecodable                     if the client keeps rows, or if the row was above
+ *                                               the bound: interruption at once; else the run sends
+ *                                               nothing up to the change of shape, and ends there
+ *                                               with an interruption
  */
 import { setImmediate as yieldToIo } from 'node:timers/promises';
 import { type Batch, splitAtBreaks } from '#shared/log/batch.ts';
@@ -31,17 +31,17 @@ import type { Outlet } from './outlet.ts';
 import type { Present } from './present.ts';
 
 /**
- * batches in memory that one run passes before others get their turn; a batch holds 256 kB at most,
- * or one large change
+ * A run sends this many batches from memory, then lets other work run. A batch holds 256 kB at
+ * most, or one large change.
  */
 const batchesPerTurn = 16;
 /** a run is given up after this many reads in a row that returned nothing new … */
 const maxVainReads = 5;
-/** … and this time without progress, while Postgres answers */
+/** … and at least this time without progress, if Postgres answers */
 const maxVainMs = 5_000;
 /**
- * the unnumbered changes that a snapshot saw come with the next drain. If later changes have come
- * for this long and those have not, the cursor gives up.
+ * A snapshot can see changes that have no seq yet. They come with the next drain. If other changes
+ * arrived meanwhile, but the snapshot's changes did not arrive within this time, the run gives up.
  */
 const maxSeamMs = 30_000;
 /** between two checks that a position ahead of this gateway exists */
@@ -70,7 +70,10 @@ export interface CatchUpDeps {
   metrics: GatewayMetrics;
 }
 
-/** Reads have returned nothing new for a while although Postgres answers, or awaited changes have not come. */
+/**
+ * Reads have returned nothing new for a while although Postgres answers, or the changes that the
+ * snapshot saw have not arrived.
+ */
 class Stuck extends Error {
   override readonly name = 'Stuck';
 }
@@ -82,11 +85,11 @@ export class CatchUp {
   readonly #alreadySeen: AlreadySeen | null;
   readonly #backoff = new Backoff(50, 2_000);
   #isCancelled = false;
-  /** nothing is sent up to the next change of shape: a change before it is undecodable */
+  /** the run sends nothing up to the next change of shape, because it met an undecodable change */
   #isMute = false;
   #vainReads = 0;
   #vainSince = 0;
-  /** when the run began to wait for what a snapshot saw, and where the log was then */
+  /** when the run began to wait for the changes that a snapshot saw, and this gateway's seq at that time */
   #seam: { since: number; seq: number } | null = null;
   /** ends the wait for the next batch; null: the run does not wait */
   #wake: (() => void) | null = null;
@@ -98,8 +101,9 @@ export class CatchUp {
   }
 
   /**
-   * Resolves with why the cursor cannot go on; null: it is live, or the run was cancelled, or the
-   * client is gone. Never rejects. A run that was cancelled may resolve with either.
+   * Resolves with the reason why the cursor cannot go on; null: the cursor is live, the run was
+   * cancelled, or the client is gone. A cancelled run may also resolve with an interruption. Never
+   * rejects.
    */
   async run(): Promise<Interruption | null> {
     const { log, metrics } = this.#deps;
@@ -119,7 +123,7 @@ export class CatchUp {
     return interruption;
   }
 
-  /** Another run begins, or the cursor ends. */
+  /** Ends the run, as another run begins, or the cursor is paused or ends. */
   cancel(): void {
     this.#isCancelled = true;
     this.#wake?.();
@@ -130,7 +134,7 @@ export class CatchUp {
     return !this.#isCancelled && this.#cursor.outlet.open;
   }
 
-  /** Resolves with why it ends here; null: live or cancelled. Throws PositionGone and Stuck. */
+  /** Resolves as `run` does. Rejects with PositionGone if the log does not continue there, or with Stuck. */
   async #walk(): Promise<Interruption | null> {
     const { present } = this.#deps;
     const cursor = this.#cursor;
@@ -138,11 +142,11 @@ export class CatchUp {
     let walked = 0;
     while (this.#isWanted) {
       if (outlet.queuedBytes > 0) {
-        // the transports end clients that take nothing for too long, which resolves this as well
+        // the transports end a client that takes nothing for too long; its closed socket resolves this wait too
         await outlet.drained();
       } else if (cursor.seq === present.seq) {
         if (this.#isMute) return { reason: 'shape', after: present.seq };
-        // changes that the snapshot saw and the log has not numbered yet must be dropped before the cursor is live
+        // the snapshot saw changes that have no seq yet: this run must drop them before the cursor is live
         if (!this.#alreadySeen || this.#alreadySeen.done) {
           cursor.goLive();
           return null;
@@ -150,14 +154,14 @@ export class CatchUp {
         this.#checkSeam();
         await this.#nextBatch();
       } else if (cursor.seq > present.seq) {
-        // another replica was further on, or the position is made up
+        // the client comes from a replica that was ahead of this one, or the position was never given out
         await present.history.mustExist(cursor.seq);
         if (this.#isWanted && cursor.seq > present.seq) await this.#nextBatch();
       } else {
         const recent = present.ring.find(cursor.seq + 1);
         const interruption = recent ? this.#send(recent.batch) : await this.#readHistory();
         if (interruption) return interruption;
-        // a long way through memory must not hold up the others
+        // a run that passes many batches from memory must not hold up other work
         if (!recent || ++walked < batchesPerTurn) continue;
         walked = 0;
         await yieldToIo();
@@ -166,7 +170,7 @@ export class CatchUp {
     return null;
   }
 
-  /** Sends a page of history. Only a failed read is tried again: what is thrown while sending is no reason to. */
+  /** Sends a page of history. Tries again only after a failed read, not after an error while sending. */
   async #readHistory(): Promise<Interruption | null> {
     const { present } = this.#deps;
     const cursor = this.#cursor;
@@ -200,7 +204,7 @@ export class CatchUp {
     return null;
   }
 
-  /** A read returned nothing new. Throws Stuck where trying again has not helped. */
+  /** Waits after a read that failed or returned nothing new. Throws Stuck if many tries have not helped. */
   async #retryLater(failure: unknown): Promise<void> {
     const { present, log } = this.#deps;
     const now = performance.now();
@@ -218,10 +222,10 @@ export class CatchUp {
     const now = performance.now();
     this.#seam ??= { since: now, seq };
     if (seq > this.#seam.seq && now - this.#seam.since >= maxSeamMs)
-      throw new Stuck('changes that the snapshot saw have not come');
+      throw new Stuck('changes that the snapshot saw have not arrived');
   }
 
-  /** Resolves after the next batch, after a while, or when the run is cancelled. */
+  /** Resolves after the next batch, after `aheadMs` (± 50 %), or when the run is cancelled. */
   #nextBatch(): Promise<void> {
     return new Promise((resolve) => {
       const timer = setTimeout(() => this.#wake?.(), aheadMs * (0.5 + Math.random()));
@@ -236,7 +240,7 @@ export class CatchUp {
     });
   }
 
-  /** Sends the batch's changes after the cursor, up to where the cursor cannot go on. */
+  /** Sends the batch's changes after the cursor's seq, up to the change after which the cursor cannot go on. */
   #send(batch: Batch): Interruption | null {
     const stop = this.#breakIn(batch);
     if (!stop) return this.#pass(batch);
@@ -264,9 +268,9 @@ export class CatchUp {
     if (!this.#isMute) {
       const { buffer, undecodable } = this.#framesOf(batch);
       outlet.write(buffer);
-      // a client that keeps no rows goes on after the change of shape, and is sent the resync there
+      // a client that keeps no rows goes on after the change of shape: it gets its resync there, not here
       if (undecodable && keepsRows) return { reason: 'shape', after: null };
-      // after a row above the bound, other changes can be judged
+      // only the row above the bound cannot be judged: later changes can, so the owner can go on after this batch
       if (undecodable === 'left out') return { reason: 'shape', after: batch.lastSeq };
       if (undecodable) this.#isMute = true;
     }

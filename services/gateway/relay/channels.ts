@@ -1,6 +1,6 @@
 /**
- * The channels that somebody follows. A channel is made for its first cursor, shared by all who ask
- * for the same, and forgotten with its last cursor.
+ * The channels that clients follow. A channel is made for its first cursor, shared by all cursors
+ * with the same request, and removed with its last cursor.
  */
 import { type Batch, BatchReader, isBreak } from '#shared/log/batch.ts';
 import type { Catalog } from '../catalog/catalog.ts';
@@ -21,7 +21,7 @@ export class Channels {
   readonly #heads: FrameHeads;
   readonly #tables = new Map<string, TablesChannel<Cursor>>();
   readonly #rows = new Map<string, RowsChannel<Cursor>>();
-  /** by Table.id; only of tables that a rows channel is about */
+  /** by Table.id; only of tables with a rows channel */
   readonly #indexes = new Map<number, TableIndex<Cursor>>();
 
   constructor(catalog: Catalog, ring: Ring) {
@@ -55,7 +55,7 @@ export class Channels {
   forRows(query: RowQuery, framing: Framing): RowsChannel<Cursor> {
     const key = channelKey(query, framing);
     let channel = this.#rows.get(key);
-    // a channel of the table as it was before it was altered is replaced: its cursors are paused
+    // the table was altered after this channel was made: a new channel replaces it, and its cursors are paused
     if (channel?.table !== query.table) {
       let index = this.#indexes.get(query.table.id);
       if (index?.table !== query.table) {
@@ -69,7 +69,7 @@ export class Channels {
     return channel;
   }
 
-  /** The channel has no cursor left. */
+  /** Called when the channel has no cursor left. */
   readonly forget = (channel: Channel): void => {
     const { key } = channel;
     if (this.#tables.get(key) === channel) this.#tables.delete(key);
@@ -82,7 +82,7 @@ export class Channels {
     if (index?.size === 0) this.#indexes.delete(rows.table.id);
   };
 
-  /** A list of its own: cursors that begin again can move to other channels. */
+  /** All cursors, as a new list: a cursor that begins again may move to another channel while the caller iterates. */
   cursors(): Cursor[] {
     return [...this].flatMap(({ members }) => [...members]);
   }
@@ -99,12 +99,12 @@ export class Channels {
     return [...(this.#indexes.get(relation)?.channels ?? [])].flatMap(({ live }) => live);
   }
 
-  /** Names of tables have changed. */
+  /** Called when names of tables have changed. */
   forgetNames(): void {
     this.#heads.forget();
   }
 
-  /** The rows channels that a change in the batch concerns, with their matches pending. */
+  /** The rows channels that a change in the batch may concern. Each keeps its matches until `takePending`. */
   match(batch: Batch): Set<RowsChannel<Cursor>> {
     const touched = new Set<RowsChannel<Cursor>>();
     if (this.#indexes.size === 0) return touched;

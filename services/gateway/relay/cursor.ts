@@ -1,31 +1,31 @@
 /**
  * A cursor: one client's place in the log, on one channel. It owns catching up.
  *
- *   catching-up  not live: reads on from its seq at the client's pace (catch-up.ts) and goes live
- *                where it meets the present, or waits for its owner to call `catchUp`. New cursors
- *                begin here. A live one comes back here by `pause`, or when its outlet holds more
- *                unsent bytes than the bound (`fallBehind`), so that the outlet's memory stops
- *                growing.
+ *   catching-up  not live. The cursor reads on from its seq at the client's pace (catch-up.ts), and
+ *                goes live when it reaches the present; or it waits for its owner to call `catchUp`.
+ *                New cursors begin in this state. A live cursor returns to it by `pause`, or when
+ *                its outlet holds more unsent bytes than the bound (`fallBehind`), so that the
+ *                outlet's memory stops growing.
  *   live         a live member of its channel: the hub writes each batch as it comes.
- *   ended        for good.
+ *   ended        the cursor never sends again.
  */
 import type { AlreadySeen } from '../channels/already-seen.ts';
 import type { Channel, Member } from '../channels/channel.ts';
 import { CatchUp, type CatchUpDeps, type Interruption } from './catch-up.ts';
 import type { Outlet } from './outlet.ts';
 
-/** What a cursor reports to: a subscription, or plain mode. */
+/** The cursor reports to its owner: a subscription, or a client in plain mode. */
 export interface CursorOwner {
-  /** Called each time that the cursor reaches the present. */
+  /** Called each time the cursor reaches the present. */
   onLive?: () => void;
   /** The cursor cannot go on. It sends nothing more until the owner calls `catchUp`. */
   onInterrupted: (reason: Interruption['reason'], after: Interruption['after']) => void;
-  /** The channel's table was altered. */
+  /** Called when the channel's table was altered. */
   onAltered?: () => void;
 }
 
 export interface CursorDeps extends CatchUpDeps {
-  /** the channel has no member left */
+  /** called when the channel has no member left */
   forget: (channel: Channel) => void;
 }
 
@@ -37,15 +37,15 @@ export class Cursor implements Member {
   /** the last seq that was written; kept only while catching up */
   seq = 0;
   /**
-   * the client keeps rows: another shape of the table makes them void, also where the change of
-   * shape comes out of history
+   * the client keeps rows; a change of the table's shape makes them invalid, even if the cursor
+   * reads that change from history
    */
   keepsRows = false;
   channel: Channel<Cursor>;
   readonly outlet: Outlet;
   readonly owner: CursorOwner;
   readonly #deps: CursorDeps;
-  /** null: it is live, has ended, or waits for its owner */
+  /** the run in progress; null: the cursor is live, has ended, or waits for its owner */
   #run: CatchUp | null = null;
 
   constructor(channel: Channel<Cursor>, outlet: Outlet, owner: CursorOwner, deps: CursorDeps) {
@@ -58,8 +58,8 @@ export class Cursor implements Member {
 
   /**
    * Reads on after the seq `from`, at the client's pace, until the cursor is live. `alreadySeen`:
-   * what a snapshot as of `from` contains. Resolves when it is live, interrupted, or another run
-   * has begun; never rejects.
+   * the changes that a snapshot as of `from` contains. Resolves when the cursor is live or
+   * interrupted, when the client is gone, or when the run was cancelled. Never rejects.
    */
   async catchUp(from: number, alreadySeen: AlreadySeen | null = null): Promise<void> {
     this.#cancelRun();
@@ -69,13 +69,13 @@ export class Cursor implements Member {
     this.seq = from;
     if (this.began < 0) this.began = from;
     const interruption = await run.run();
-    // judged only here: other work may have cancelled the run in the turn in which it ended
+    // checked after the await: other work may have cancelled the run in the same turn in which it ended
     if (this.#run !== run) return;
     this.#run = null;
     if (interruption && this.outlet.open) this.owner.onInterrupted(interruption.reason, interruption.after);
   }
 
-  /** Live from now on. */
+  /** From now on, the hub writes each batch to the cursor. */
   goLive(): void {
     this.#run = null;
     this.state = 'live';
@@ -91,16 +91,16 @@ export class Cursor implements Member {
     this.#cancelRun();
   }
 
-  /** Where it is live, reads on at the client's pace. */
+  /** Stops being live: the cursor reads on at the client's pace. Does nothing if the cursor is not live. */
   fallBehind(): void {
     if (this.state !== 'live') return;
     this.pause();
     void this.catchUp(this.#deps.present.seq);
   }
 
-  /** Follows another channel, from its place on. */
+  /** Follows another channel from the cursor's current place. */
   move(channel: Channel<Cursor>): void {
-    // leaving would forget a channel that has no other member
+    // leaving the same channel would remove it from the hub if it had no other member
     if (channel === this.channel) return;
     this.#leaveChannel();
     this.channel = channel;

@@ -1,4 +1,4 @@
-/** What the hub has delivered, and how long changes took on their way: metrics, and figures for operators. */
+/** Counts what the hub delivers and measures how long changes take: metrics, and figures for operators. */
 import { type Batch, BatchReader, canariesOf, drainedAtOf } from '#shared/log/batch.ts';
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
 import { LagWindow } from './lag-window.ts';
@@ -9,14 +9,14 @@ export class DeliveryStats {
   changes = 0;
   /** writes of one change to one live client, since the start */
   deliveries = 0;
-  /** from the capture of changes until they were written */
+  /** for each batch, the time from the capture of its first change until the batch was written */
   readonly lag = new LagWindow();
 
   constructor(metrics: GatewayMetrics) {
     this.#metrics = metrics;
   }
 
-  /** A batch, which this process received at that time (ms since 1970), was written to the live clients. */
+  /** Called after a batch was written to the live clients. `receivedAtMs`: when it arrived here, in ms since 1970. */
   record(batch: Batch, receivedAtMs: number, deliveries: number): void {
     const metrics = this.#metrics;
     metrics.seq.set(batch.lastSeq);

@@ -1,15 +1,15 @@
 /**
- * This gateway's own place in the log: makes one dense sequence of batches for the hub, from the
- * fan-out and, where the fan-out lacks something, from the log in Postgres.
+ * This gateway's own place in the log. The feed makes one sequence of batches without gaps for the
+ * hub: from the fan-out and, if the fan-out lacks changes, from the log in Postgres.
  *
  *   tailing  waits for the fan-out. After a quiet moment it asks Postgres whether there is really
- *            nothing new. That finds whatever keeps changes from arriving (a listener cut off from
- *            Redis, a trimmed or deleted stream).
- *   reading  reads the log, until it has met the fan-out again, or has found nothing new for a
- *            while.
+ *            nothing new. The answer reveals changes that the fan-out does not bring (the listener
+ *            is cut off from Redis, or the stream was trimmed or deleted).
+ *   reading  reads the log until the fan-out continues where the log ended, or until the log has
+ *            had nothing new for a while.
  *
- * The log is the authority on its history. While nobody has led since the database started or was
- * restored, nothing is delivered. Where the log ends before this gateway's position in the same
+ * The log is the authority on history. After the database started or was restored, nothing is
+ * delivered until a listener leads. If the log ends before this gateway's position in the same
  * epoch, the fan-out's batches of that epoch belong to another history.
  */
 import { type Batch, packBatches, splitAtBreaks } from '#shared/log/batch.ts';
@@ -28,13 +28,13 @@ import type { Hub } from './hub.ts';
 
 const quietMs = 500;
 const askMs = 1_000;
-/** between reads of the log while the fan-out does not answer */
+/** pause between two reads of the log while the fan-out does not answer */
 const readingPauseMs = 100;
-/** once the log had changes that the fan-out lacks, the log is read for this long: there may be more */
+/** after the log had changes that the fan-out lacked, the feed reads the log for this long: more may follow */
 const lackingMs = 2_000;
-/** a position of an epoch that this gateway does not know is refused if the epoch stays unknown for this long */
+/** a position of an unknown epoch waits this long for this gateway to follow into that epoch, and is then refused */
 const judgeMs = 2_000;
-/** between two checks whether columns were excluded */
+/** pause between two checks whether columns were excluded */
 const exclusionsMs = 2_000;
 /** after this time without an answer from the fan-out or Postgres, the gateway is not ready */
 const staleMs = 4_000;
@@ -62,7 +62,7 @@ export class Feed {
   #receivedAtMs = 0;
   /** when the log last had changes that the fan-out lacked */
   #lackedAt = Number.NEGATIVE_INFINITY;
-  /** resolves when this gateway has followed into another epoch */
+  /** resolves when this gateway has changed to another epoch */
   #following = Promise.withResolvers<void>();
 
   constructor(options: FeedOptions) {
@@ -88,12 +88,12 @@ export class Feed {
     await this.#running;
   });
 
-  /** The fan-out or Postgres answered lately, so that changes arrive if there are any. */
+  /** Whether the fan-out or Postgres answered within the last 4 s: then new changes arrive. */
   get fresh(): boolean {
     return performance.now() - this.#answeredAt < staleMs;
   }
 
-  /** Asks Postgres where the log ends. Reports the answer to everything that depends on it. */
+  /** Asks Postgres where the log ends, and passes the answer to `freshness`. Throws NotLed if nobody leads. */
   async extent(): Promise<Extent> {
     const { reader, freshness } = this.#options;
     const askedAt = performance.now();
@@ -109,14 +109,14 @@ export class Feed {
     return extent;
   }
 
-  /** Where changes come from at the moment: the fan-out (`tailing`), or the log in Postgres (`reading`). */
+  /** The source of changes at the moment: the fan-out (`tailing`), or the log in Postgres (`reading`). */
   get mode(): 'tailing' | 'reading' {
     return this.#mode;
   }
 
   /**
-   * Whether the position belongs to the history that this gateway serves. Its seq may still be
-   * purged, or not reached yet.
+   * Whether the position belongs to the history that this gateway serves. The position's seq may
+   * be purged already, or not reached yet.
    */
   isOfThisHistory(position: Position): boolean {
     const { epoch } = this.#options.hub;
@@ -124,9 +124,9 @@ export class Feed {
   }
 
   /**
-   * As isOfThisHistory, also for an epoch that another replica has followed into and this one does
-   * not know yet. Each start of the database begins an epoch, and clients come back from other
-   * replicas meanwhile.
+   * As isOfThisHistory, but if the position's epoch is newer than this gateway's, waits up to 2 s
+   * until this gateway follows into the epoch. Each start of the database begins an epoch, and a
+   * client may come from a replica that has followed into the epoch already.
    */
   async judge(position: Position): Promise<boolean> {
     const { hub, reader } = this.#options;
@@ -138,7 +138,7 @@ export class Feed {
     return this.isOfThisHistory(position);
   }
 
-  /** The position is of an epoch that this gateway does not know yet: only `judge` can decide. */
+  /** Whether the position's epoch is newer than this gateway's: then only `judge` can decide. */
   isUnheardOf({ epoch }: Position): boolean {
     return epoch > this.#options.hub.epoch;
   }
@@ -188,13 +188,13 @@ export class Feed {
     const before = hub.seq;
     for (const batch of batches) if (!(await this.#accept(batch))) return;
     if (hub.seq === before) {
-      // the stream holds only batches of an epoch that is over: reading it again would return them again
+      // every batch in the stream is of a former epoch or a distrusted one: the next read would return the same batches
       this.#mode = 'reading';
       await sleep(readingPauseMs, this.#abort.signal);
     }
   }
 
-  /** False: batches before this one are missing. */
+  /** Resolves with false if batches before this one are missing, else true. */
   async #accept(batch: Batch): Promise<boolean> {
     const { hub } = this.#options;
     if (batch.epoch < hub.epoch || batch.lastSeq <= hub.seq || this.#isDistrusted(batch.epoch)) return true;
@@ -224,13 +224,14 @@ export class Feed {
         if (signal.aborted) return;
       }
     }
-    // returns to the fan-out as soon as it answers and continues where the log ended
+    // the feed returns to the fan-out as soon as the fan-out answers with batches that continue the log
     const batches = await tail.read(hub.seq, readingPauseMs, signal).catch(() => null);
     if (batches === null) await sleep(readingPauseMs, signal);
     else if (batches.length === 0) {
       if (performance.now() - this.#lackedAt > lackingMs && !(await this.#looksBehind())) this.#mode = 'tailing';
     } else if (this.#isDistrusted(hub.epoch) || batches[0]!.epoch > hub.epoch) {
-      // batches of a history that is not, or not yet, the log's: reading the stream again would return them again
+      // these batches are of another history, or of an epoch that the log does not have yet: the next read would
+      // return the same batches
       await sleep(readingPauseMs, signal);
     } else {
       this.#mode = 'tailing';
@@ -243,7 +244,7 @@ export class Feed {
   async #deliver(batch: Batch): Promise<void> {
     const { hub, canaries, freshness } = this.#options;
     const isReshaped = (of: Batch) => breaksOf(of).some(({ why }) => why === 'shape');
-    // changes before the exclusion of a column must not show it
+    // changes that were captured before a column was excluded must not show the column
     if (isReshaped(batch)) await this.#untilDone(() => this.#loadFormer());
     for (const part of splitAtBreaks(batch)) {
       const altered = isReshaped(part) ? await this.#untilDone(() => this.#options.catalog.load()) : null;
@@ -256,7 +257,7 @@ export class Feed {
     this.#answered();
   }
 
-  /** False also where Postgres does not answer: then there is only the fan-out to go by. */
+  /** As #isBehind, but resolves with false if Postgres does not answer: then only the fan-out can show new changes. */
   async #looksBehind(): Promise<boolean> {
     try {
       return await this.#isBehind();
@@ -267,7 +268,7 @@ export class Feed {
     }
   }
 
-  /** Asks Postgres where the log ends, and follows it into a new epoch. */
+  /** Whether the log has changes after the hub's seq, according to Postgres. Follows the log into a new epoch. */
   async #isBehind(): Promise<boolean> {
     const { hub, reader } = this.#options;
     const { epoch, newest } = await this.extent();
@@ -283,13 +284,16 @@ export class Feed {
     return newest > hub.seq;
   }
 
-  /** Whether the log contains the position. A position whose epoch the log does not know is of another database. */
+  /** Whether the log contains the position. If the log does not know the epoch, the position is of another database. */
   #isShared({ epoch, seq }: Position): boolean {
     const isKnown = this.#epochs.some((known) => known.epoch === epoch);
     return isKnown && this.#epochs.every((later) => later.epoch <= epoch || later.forkedAt >= seq);
   }
 
-  /** What this gateway has delivered is no longer the history, or the gateway slept longer than the retention. */
+  /**
+   * Goes on from the log's end. Needed if the log no longer contains the changes that this gateway
+   * has delivered: history changed, or the gateway slept longer than the retention.
+   */
   async #startOver(): Promise<void> {
     const { hub, reader, catalog, history, log } = this.#options;
     const backoff = new Backoff(100, 2_000);
@@ -301,10 +305,10 @@ export class Feed {
           { from: { epoch: hub.epoch, seq: hub.seq }, to: { epoch, seq: newest } },
           'starting over: the log does not continue where this gateway was',
         );
-        // The log lacks changes that this gateway has delivered. Those, and what the fan-out holds
-        // after the log's end, are of another history.
+        // The log lacks changes that this gateway has delivered. These changes, and the fan-out's
+        // batches after the log's end, are of another history.
         if (epoch === hub.epoch && newest < hub.seq) history.distrusted = epoch;
-        // no change reports tables that were altered meanwhile: cursors that begin again use the catalog as it is now
+        // this gateway may have missed changes of shape: cursors that begin again use the catalog as it is now
         await catalog.load();
         hub.catalogChanged();
         hub.reset(epoch, newest);
@@ -318,7 +322,7 @@ export class Feed {
     }
   }
 
-  /** These tables, by Table.id, were altered; the changes that follow have the new shape. */
+  /** Called after these tables, by Table.id, were altered: the changes that follow have the new shape. */
   #alter(tables: ReadonlySet<number>): void {
     this.#options.hub.catalogChanged();
     this.#options.hub.reportAltered(tables);
@@ -331,7 +335,7 @@ export class Feed {
   }
 
   /**
-   * Takes excluded columns out soon after the exclusion, also while no listener leads and the
+   * Removes excluded columns soon after their exclusion, even while no listener leads and so the
    * change of shape does not arrive.
    */
   async #watchExclusions(): Promise<void> {
@@ -350,7 +354,7 @@ export class Feed {
     }
   }
 
-  /** Tries until it succeeds: changes of a table that the catalog does not know yet would be lost. */
+  /** Tries until `load` succeeds, as changes of tables that the catalog lacks would be lost. Null: stopped. */
   async #untilDone<Result>(load: () => Promise<Result>): Promise<Result | null> {
     const { log } = this.#options;
     const backoff = new Backoff(50, 1_000);

@@ -1,14 +1,14 @@
 /**
- * Takes excluded columns out of changes that were captured before the exclusion. What must stay
- * true: every change that a gateway reads has come through here, from the fan-out, from the log, or
- * from memory when the gateway learns of an exclusion.
+ * Removes excluded columns from changes that were captured before the exclusion. Invariant: every
+ * change that a gateway reads from the fan-out or the log passes through here, and so does every
+ * batch in memory when the gateway learns of an exclusion.
  */
 import { type Batch, type BatchReader, mapTexts, type Texts } from '#shared/log/batch.ts';
 import type { Former } from '../catalog/catalog.ts';
 import { project } from '../channels/projection.ts';
 import { ImageError } from '../filter/row-filter.ts';
 
-/** The batch without excluded columns: the same object, where it has none. */
+/** The batch without excluded columns. Returns the same object if nothing has to be removed. */
 export function readable(batch: Batch, former: ReadonlyMap<number, Former>): Batch {
   if (former.size === 0) return batch;
   return mapTexts(batch, (change) => {
@@ -41,8 +41,8 @@ const empty = Buffer.from('{}');
 const space = 0x20;
 
 /**
- * The image with the members that may be read; it only gets shorter. An image that is malformed
- * becomes an empty object.
+ * The image with only the members that clients may read. The result is never longer than the
+ * image. A malformed image becomes an empty object.
  */
 function imageOf(image: Buffer | null, columns: ReadonlySet<string>): Buffer | null {
   if (!image) return null;

@@ -1,7 +1,7 @@
 /**
- * Whether changes can reach this replica: a listener leads, and everything that it had numbered a
- * moment ago has been delivered. This is the one truth behind `/health`, `/health/ready`, the
- * roster, and the positions that are sent to quiet clients.
+ * Whether changes can reach this replica: a listener leads, and this replica has delivered every
+ * change that the listener had numbered a moment ago. `/health`, `/health/ready`, the roster and
+ * the positions that are sent to quiet clients all rely on this one answer.
  *
  * Evidence comes as claims: "at this time there was a leader, and the log ended at this seq". Once
  * this replica has delivered that seq, the claim confirms that everything up to its time has
@@ -13,18 +13,18 @@ import type { Extent } from '#shared/log/log-reader.ts';
 import type { Log } from '#shared/process/logger.ts';
 
 const lookMs = 250;
-/** interval of questions to Postgres, which a busy feed does not ask by itself */
+/** this replica asks Postgres at this interval, because a busy feed does not ask by itself */
 const askEveryMs = 1_000;
-/** without a newer confirmation than this, there may be changes that have not arrived */
+/** if the last confirmation is older than this, there may be changes that have not arrived */
 const staleAfterMs = 3_000;
-/** a replica that has been stale for this long should have no clients, if another has been fresh for as long */
+/** a replica that was stale for this long should have no clients, if another replica was fresh for as long */
 const loneMs = 5_000;
 
 /** "At this time there was a leader, and the log ended at this seq." */
 interface Claim {
   epoch: number;
   seq: number;
-  /** of performance.now() */
+  /** on the clock of performance.now() */
   at: number;
 }
 
@@ -33,18 +33,18 @@ export interface LeaderReport {
   node: string;
   epoch: number;
   headSeq: number;
-  /** when that was true, of performance.now() */
+  /** when the report was true, on the clock of performance.now() */
   at: number;
 }
 
 interface FreshnessOptions {
-  /** how far this replica is */
+  /** this replica's position */
   place: () => { epoch: number; seq: number };
   /** the leading listener's last report; null: there is none */
   leader: () => LeaderReport | null;
-  /** asks Postgres; the answer comes by `extent` as well */
+  /** asks Postgres where the log ends; must pass the answer to `extent` */
   ask: () => Promise<unknown>;
-  /** a canary that should have arrived has not */
+  /** whether a canary should have arrived and has not */
   canaryLate: () => boolean;
   /** for how long each other replica that reports has been fresh, in ms */
   others: () => readonly number[];
@@ -54,8 +54,8 @@ interface FreshnessOptions {
 export class Freshness {
   readonly #options: FreshnessOptions;
   /**
-   * the oldest claim that this replica has not reached yet. Newer ones must not replace it, else a
-   * busy replica would reach none.
+   * the oldest claim that this replica has not reached yet. A newer claim must not replace the
+   * oldest one, else a busy replica would never reach a claim.
    */
   #pending: Claim | null = null;
   #confirmedAt = Number.NEGATIVE_INFINITY;
@@ -64,7 +64,7 @@ export class Freshness {
   /** when Postgres last answered, and the leader that it named */
   #answeredAt = Number.NEGATIVE_INFINITY;
   #holder: string | null = null;
-  /** since when nobody leads, according to Postgres; null: somebody does, or Postgres does not answer */
+  /** since when no listener leads, as Postgres last answered; null: a listener leads, or no answer yet */
   #leaderlessSince: number | null = null;
   #freshSince: number | null = null;
   #staleSince: number | null = null;
@@ -90,32 +90,32 @@ export class Freshness {
     return this.#freshSince !== null;
   }
 
-  /** For how long it has been fresh, without a pause; 0: it is not. */
+  /** For how long this replica has been fresh without a pause, in ms; 0: it is not fresh. */
   get freshMs(): number {
     return this.#freshSince === null ? 0 : Math.max(1, Math.round(performance.now() - this.#freshSince));
   }
 
-  /** For how long nothing has confirmed that changes arrive; 0: they do. */
+  /** For how long nothing has confirmed that changes arrive, in ms; 0: this replica is not stale. */
   get staleMs(): number {
     if (this.#staleSince === null) return 0;
     const since = Math.min(this.#staleSince, Math.max(this.#confirmedAt, this.#startedAt));
     return Math.max(1, Math.round(performance.now() - since));
   }
 
-  /** Postgres answered this replica a moment ago. */
+  /** Whether Postgres answered this replica, or the feed, within the last 3 s. */
   get hearsPostgres(): boolean {
     return performance.now() - this.#answeredAt < staleAfterMs;
   }
 
   /**
-   * Clients are better served elsewhere, as another replica is fresh. Where none is, taking this
-   * one away would not help.
+   * Whether clients are better served elsewhere: this replica is stale, and another is fresh. If no
+   * other replica is fresh, taking this one away would not help.
    */
   get isLeftBehind(): boolean {
     return this.staleMs > loneMs && this.#options.others().some((freshMs) => freshMs > loneMs);
   }
 
-  /** Who leads, as text. */
+  /** A text that names the leading listener. */
   get listener(): string {
     const now = performance.now();
     if (this.#leaderlessSince !== null) return `none leads since ${seconds(now - this.#leaderlessSince)}`;
@@ -124,7 +124,7 @@ export class Freshness {
     return report ? `${report.node} leads` : 'unknown: neither Postgres nor a listener answers';
   }
 
-  /** Why it is not fresh; null: it is. */
+  /** Why this replica is not fresh; null: it is fresh. */
   get reason(): string | null {
     if (this.isFresh) return null;
     if (this.#leaderlessSince !== null)
@@ -134,7 +134,7 @@ export class Freshness {
     return 'neither Postgres nor a listener confirms that changes arrive';
   }
 
-  /** Postgres answered where the log ends. The question was asked at `at`, here or elsewhere. */
+  /** Called when Postgres answered where the log ends. `at`: when this object or the feed asked. */
   extent({ epoch, newest, holder }: Extent, at: number): void {
     this.#answeredAt = performance.now();
     this.#holder = holder;
@@ -146,7 +146,7 @@ export class Freshness {
     this.#askedAt = Math.max(this.#askedAt, at);
   }
 
-  /** A batch was delivered. One that was read from the log in Postgres has no time of its drain. */
+  /** Called after a batch was delivered. A batch from the log in Postgres has no drain time, so it confirms nothing. */
   delivered(batch: Batch): void {
     const drainedAtMs = drainedAtOf(batch);
     if (drainedAtMs === 0) return;
@@ -161,14 +161,14 @@ export class Freshness {
     this.#resolvePending();
   }
 
-  /** Takes the pending claim for a confirmation once this replica has delivered its seq. */
+  /** The pending claim becomes a confirmation once this replica has delivered the claim's seq. */
   #resolvePending(): void {
     const claim = this.#pending;
     if (!claim) return;
     const { epoch, seq } = this.#options.place();
     if (claim.epoch > epoch || (claim.epoch === epoch && claim.seq > seq)) return;
     this.#pending = null;
-    // a claim of a history that is no more confirms nothing
+    // a claim of a former epoch confirms nothing
     if (claim.epoch === epoch) this.#confirm(claim.at);
   }
 
@@ -179,13 +179,14 @@ export class Freshness {
   #look(now: number): void {
     const { leader, canaryLate, log } = this.#options;
     this.#resolvePending();
-    // Postgres goes first where it answers: a leader that hangs in a drain still reports that it leads
+    // if Postgres answers, its answer counts, not the leader's report: a leader that hangs in a drain still reports
     const report = this.hearsPostgres ? null : leader();
     if (report && report.at > this.#confirmedAt)
       this.#claim({ epoch: report.epoch, seq: report.headSeq, at: report.at });
     if (!this.#isAsking && now - this.#askedAt > askEveryMs) void this.#ask();
     const isConfirmed = now - this.#confirmedAt < staleAfterMs;
-    // canaries go the whole way of a change: where they do not arrive, only a change that arrived is better evidence
+    // A late canary means that changes may not arrive, because a canary takes the same way as a change.
+    // Only a batch that did arrive lately disproves this.
     const isFresh = isConfirmed && (!canaryLate() || now - this.#batchAt < staleAfterMs);
     if (isFresh ? this.#freshSince !== null : this.#staleSince !== null) return;
     // a replica that has just started has no evidence yet
@@ -208,7 +209,7 @@ export class Freshness {
     try {
       await this.#options.ask();
     } catch {
-      // no answer is no evidence, which is what counts here
+      // without an answer there is no new evidence, so the last confirmation grows old
     } finally {
       this.#isAsking = false;
     }

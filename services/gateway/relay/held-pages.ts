@@ -1,8 +1,9 @@
 /**
- * Pages of history in memory that slow clients have not read yet. A page is read for a cursor in
- * one piece and sent batch by batch, as its client takes it. Thousands of slow clients would hold a
- * page each. So what they hold together is bounded: above the bound a cursor lets go of its page,
- * and reads on from its place when the client has taken what was written.
+ * Pages of history in memory that slow clients have not taken yet. A cursor reads a page in one
+ * piece, and sends it batch by batch at its client's pace. Thousands of slow clients would hold a
+ * page each, so the sum of their pages is bounded. If a page would exceed the bound, the cursor
+ * drops the rest of its page. When the client has taken the bytes that were written, the cursor
+ * reads on from its place.
  */
 import type { Batch } from '#shared/log/batch.ts';
 
@@ -14,14 +15,14 @@ export class HeldPages {
     this.#maxBytes = maxBytes;
   }
 
-  /** of memory; the same batch counts once for each cursor that holds it */
+  /** the memory of the held pages; a batch counts once for each cursor that holds it */
   get bytes(): number {
     return this.#bytes;
   }
 
   /**
-   * Holds these batches until `taken` resolves. Resolves with false at once, and holds nothing,
-   * where that would exceed the bound.
+   * Holds these batches until `taken` resolves, then resolves with true. If the batches would
+   * exceed the bound, holds nothing and resolves with false at once.
    */
   async until(taken: () => Promise<void>, batches: readonly Batch[]): Promise<boolean> {
     const bytes = memoryOf(batches);
@@ -36,7 +37,7 @@ export class HeldPages {
   }
 }
 
-/** Whole buffers: a view keeps all of one alive. */
+/** Counts whole buffers, because a view keeps its whole buffer alive. */
 function memoryOf(batches: readonly Batch[]): number {
   const buffers = new Set(batches.map(({ buffer }) => buffer.buffer));
   let bytes = 0;

@@ -1,8 +1,8 @@
 /**
  * Changes that are not in the ring, for cursors that catch up: read from Redis, else from the log
- * in Postgres. The database's work grows with neither the number of clients nor their pace, for
- * three reasons: readers at the same place share one read; the last pages from Postgres are kept
- * for readers close behind, who then go on from the same place; and only a few reads run at once.
+ * in Postgres. The database's work does not grow with the number of clients or with their pace, for
+ * three reasons. Cursors at the same place share one read. The last pages from Postgres are kept
+ * for cursors a little behind, which then go on from the same place. Only a few reads run at once.
  */
 import { type Batch, packBatches } from '#shared/log/batch.ts';
 import type { Tail } from '#shared/log/fanout.ts';
@@ -12,7 +12,7 @@ import { Limiter } from '../bounds/limiter.ts';
 
 const pageChanges = 1_000;
 const maxReads = 4;
-/** bound on the pages that are kept: to read one, Postgres sorts everything that was drained with it */
+/** bound on the pages that are kept; keeping them pays, as Postgres sorts a whole drain to read one page of it */
 const maxPagesBytes = 16 * 1024 * 1024;
 
 export class History {
@@ -25,7 +25,7 @@ export class History {
   readonly #pages: (readonly Batch[])[] = [];
   #pagesBytes = 0;
   #extent: Promise<Extent> | undefined;
-  /** the fan-out's batches of this epoch are of another history, as the log does not have them; 0: no such epoch */
+  /** the fan-out's batches of this epoch are of another history: the log does not contain them; 0: no such epoch */
   distrusted = 0;
 
   constructor(deps: { tail: Tail; reader: LogReader; metrics: GatewayMetrics }) {
@@ -35,9 +35,10 @@ export class History {
   }
 
   /**
-   * Batches of the epoch that follow the seq `after` without a gap; the first may begin before it.
-   * None when `after` is the newest seq. Throws PositionGone. Other failures mean that neither
-   * source answers at the moment.
+   * Batches of the epoch that follow the seq `after` without a gap; the first batch may begin
+   * before `after`. Resolves with no batches if `after` is the newest seq. Rejects with
+   * PositionGone if the log does not continue after `after`. Other errors mean that neither source
+   * answers with this epoch at the moment.
    */
   read(after: number, epoch: number): Promise<Batch[]> {
     const place = `${epoch}.${after}`;
@@ -50,8 +51,8 @@ export class History {
   }
 
   /**
-   * Throws PositionGone where the log ends before this seq. Where Postgres does not answer,
-   * resolves: the log will show it later.
+   * Rejects with PositionGone if the log ends before this seq. Resolves if Postgres does not
+   * answer: a later call decides.
    */
   async mustExist(seq: number): Promise<void> {
     const extent = await this.#askExtent().catch(() => undefined);
@@ -74,8 +75,8 @@ export class History {
   }
 
   /**
-   * A later seq from which a cursor misses no change: those purged between the two are canaries
-   * alone. Null: there is none.
+   * A later seq from which a cursor can go on without missing a change: only canaries were purged
+   * between `after` and this seq. Null: there is no such seq.
    */
   advancePast(after: number): Promise<number | null> {
     return this.#reader.advancePastCanaries(after);
@@ -90,8 +91,8 @@ export class History {
     if (kept) return kept;
     this.#metrics.fallbackReads.inc();
     const page = packBatches(epoch, await this.#reader.page(after, pageChanges));
-    // the page may be of another epoch: under this epoch's name, its changes would have positions
-    // that nobody else knows
+    // The page may be of another epoch. Labelled with this epoch, its changes would get positions
+    // that exist in no other replica.
     const now = await this.#reader.extent();
     if (now.epoch !== epoch) throw new Error(`the log is of epoch ${now.epoch}`);
     if (page.length > 0) {
@@ -102,7 +103,7 @@ export class History {
     return page;
   }
 
-  /** Batches after the seq, of a page that was read before. */
+  /** Batches after the seq, from a page that was read before. */
   #kept(after: number, epoch: number): Batch[] | undefined {
     const at = this.#pages.findIndex(
       (page) => page[0]!.epoch === epoch && page[0]!.firstSeq <= after + 1 && page.at(-1)!.lastSeq > after,

@@ -1,8 +1,8 @@
 /**
  * Where the log meets the clients. The feed hands the hub one batch after the other, and the hub
- * writes to each live cursor its channel's frames in one piece. `seq` is the one truth of how far
- * this gateway is. It moves in the same synchronous step as the writes, so that a cursor that goes
- * live can neither miss a change nor get one twice.
+ * writes to each live cursor its channel's frames in one piece. `seq` is this gateway's position:
+ * nothing else records it. `seq` moves in the same synchronous step as the writes, so that a cursor
+ * that goes live can neither miss a change nor get a change twice.
  */
 import { getDefaultHighWaterMark } from 'node:stream';
 import type { Batch } from '#shared/log/batch.ts';
@@ -19,7 +19,7 @@ import type { History } from './history.ts';
 import type { Outlet } from './outlet.ts';
 import { Present } from './present.ts';
 
-/** of sockets */
+/** of sockets, in bytes */
 const highWaterMark = getDefaultHighWaterMark(false);
 
 interface HubOptions {
@@ -38,8 +38,8 @@ export class Hub {
   readonly #metrics: GatewayMetrics;
   readonly #maxQueueBytes: number;
   /**
-   * the bound is below the socket's high-water mark, so that the answer of `write` does not show
-   * whether it is crossed
+   * True: the bound is below the socket's high-water mark, so the result of `write` does not show
+   * whether the bound is crossed, and the queue must be measured after each write.
    */
   readonly #mustMeasure: boolean;
   readonly #cursorDeps: CursorDeps;
@@ -62,17 +62,17 @@ export class Hub {
     return this.#present.seq;
   }
 
-  /** of pages of history that slow clients have not read yet */
+  /** memory of the pages of history that slow clients have not taken yet */
   get heldBytes(): number {
     return this.#present.heldPages.bytes;
   }
 
-  /** A cursor on a channel of this hub. It sends nothing until its `catchUp` or `goLive`. */
+  /** Makes a cursor on a channel of this hub. The cursor sends nothing until its `catchUp` or `goLive`. */
   follow(channel: Channel<Cursor>, outlet: Outlet, owner: CursorOwner): Cursor {
     return new Cursor(channel, outlet, owner, this.#cursorDeps);
   }
 
-  /** Starts over at a position: at the start, or when the batches in memory belong to a history that is no more. */
+  /** Sets the position at the start, or after a change of history, and drops the batches in memory. */
   reset(epoch: number, seq: number): void {
     this.#present.epoch = epoch;
     this.#present.seq = seq;
@@ -80,7 +80,7 @@ export class Hub {
     this.channels.forgetNames();
   }
 
-  /** Tables were attached, renamed, altered or detached. */
+  /** Called after tables were attached, renamed, altered or detached. */
   catalogChanged(): void {
     this.channels.forgetNames();
     this.formerChanged();
@@ -91,30 +91,31 @@ export class Hub {
     for (const { owner } of this.channels.cursorsOf(tables)) owner.onAltered?.();
   }
 
-  /** Columns were excluded: batches in memory may still hold them. */
+  /** Called after columns were excluded. Removes them from the batches in memory. */
   formerChanged(): void {
     this.#present.excludeColumns();
   }
 
-  /** The batch without columns that were excluded since. For batches that do not come from memory. */
+  /** The batch without columns that were excluded after its capture. For batches that do not come from memory. */
   readable(batch: Batch): Batch {
     return this.#present.readable(batch);
   }
 
-  /** The batch that holds the seq, as a list; undefined where it is not in memory. */
+  /** The batch that holds the seq, as a list; undefined: the batch is not in memory. */
   recent(seq: number): Batch[] | undefined {
     const found = this.#present.ring.find(seq);
     return found && [found.batch];
   }
 
-  /** What was delivered is not the history any more: each cursor's owner begins again in its own way. */
+  /** Called when delivered changes are no longer part of history. The owner of each cursor begins again in its way. */
   loseHistory(): void {
     for (const { owner } of this.channels.cursors()) owner.onInterrupted('epoch', null);
   }
 
   /**
-   * Another epoch begins after the seq `at`, which this gateway has not delivered yet. A client
-   * that came from a replica further on has seen changes that are no longer true.
+   * Called when another epoch begins after the seq `at`. This gateway has delivered nothing after
+   * `at`. A client that came from a replica which was ahead may have seen changes after `at`, which
+   * are no longer part of history: its cursor is interrupted.
    */
   fork(epoch: number, at: number): void {
     this.#present.epoch = epoch;
@@ -122,7 +123,7 @@ export class Hub {
       if (state === 'catching-up' && seq > at) owner.onInterrupted('epoch', null);
   }
 
-  /** Delivers the batch that directly follows `seq`, which this process received at that time (ms since 1970). */
+  /** Delivers the batch that directly follows `seq`. `receivedAtMs`: when it arrived here, in ms since 1970. */
   deliver(received: Batch, receivedAtMs = Date.now()): void {
     const present = this.#present;
     const batch = present.readable(received);
@@ -149,12 +150,15 @@ export class Hub {
     this.stats.record(batch, receivedAtMs, deliveries);
   }
 
-  /** The rows of a table changed without changes of their own. Cursors that are catching up find this in the log. */
+  /**
+   * The rows of a table changed without INSERT, UPDATE or DELETE. Interrupts only the live
+   * cursors: cursors that are catching up find this in the log.
+   */
   #voidRows(relation: number): void {
     for (const { owner } of this.channels.liveCursorsOf(relation)) owner.onInterrupted('rows', this.seq);
   }
 
-  /** Returns how many changes were written. */
+  /** Returns the number of changes times the number of cursors they were written to. */
   #broadcast(channel: Channel<Cursor>, { buffer, count }: Frames, now: number, full: Set<Outlet>): number {
     if (count === 0) return 0;
     channel.sentAt = now;

@@ -1,11 +1,11 @@
 /**
  * How long changes took lately: quantiles over the last ten seconds, in a fixed amount of memory.
- * They are up to a quarter above the true ones.
+ * A reported quantile is up to 25 % above the true one.
  */
 
 const seconds = 10;
 const base = 1.25;
-/** up to 1.25^62 × 0.1 ms, nearly two minutes */
+/** bucket n ends at 1.25^n × 0.1 ms; the last but one ends at nearly two minutes */
 const buckets = 64;
 const smallestMs = 0.1;
 
@@ -19,7 +19,7 @@ export class LagWindow {
     this.#counts[this.#second % seconds]![Math.min(buckets - 1, bucket)]!++;
   }
 
-  /** The quantiles in ms; null where nothing was recorded in that time. */
+  /** The quantiles in ms; null: nothing was recorded in the last ten seconds. `parts`: 0.5 for the median. */
   quantiles<const Q extends readonly number[]>(parts: Q, now: number): { [Index in keyof Q]: number } | null {
     this.#turn(now);
     const sums = new Uint32Array(buckets);

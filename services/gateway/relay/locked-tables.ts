@@ -1,7 +1,7 @@
 /**
- * Waits for tables that somebody has locked, without taking a slot of the snapshots. All who wait
- * for one table share one wait. All waits share one connection, which tries each lock for a moment
- * and lets go.
+ * Waits for tables that another session has locked, without taking a slot of the snapshots. All
+ * requests for one table share one wait. All waits share one connection, which tries each lock for
+ * 20 ms, and releases it at once if it gets it.
  */
 
 import { DatabaseError, type Pool } from '#shared/postgres/postgres.ts';
@@ -20,7 +20,7 @@ export function isLocked(error: unknown): boolean {
 interface Wait {
   readonly free: Promise<void>;
   readonly abort: AbortController;
-  /** how many wait */
+  /** number of callers that share this wait */
   count: number;
 }
 

@@ -1,6 +1,6 @@
 /**
- * Where a client's bytes go: the client's raw socket. Frames are written in one piece. Cursors look
- * at how many bytes the kernel has not taken yet before they write more.
+ * Where a client's bytes go: the client's raw socket. Frames are written in one piece. Before a
+ * cursor writes more, it checks how many bytes the kernel has not taken yet.
  */
 import type { Socket } from 'node:net';
 import type { Framing } from '../channels/framing.ts';
@@ -22,7 +22,7 @@ export class Outlet {
   #ended = false;
   #lastTakenBytes = 0;
   #stalledSince: number | null = null;
-  /** to be called when the socket has closed, each a wait for `drained`; null: there was none yet */
+  /** callbacks that end the waits in `drained` when the socket closes; null: nobody has waited yet */
   #waits: Set<() => void> | null = null;
 
   constructor(socket: Socket, framing: Framing, owner: Owner) {
@@ -31,7 +31,7 @@ export class Outlet {
     this.#owner = owner;
   }
 
-  /** Of the other end; empty when the socket is gone. Not read in advance: a socket keeps the answer in memory. */
+  /** The client's address; empty: the socket is gone. Read only on demand, as a socket keeps the text in memory. */
   get remoteAddress(): string {
     return this.#socket.remoteAddress ?? '';
   }
@@ -42,14 +42,14 @@ export class Outlet {
   }
 
   /**
-   * Nothing is written after this: the transport closes in its own way. The cursors stay until
-   * their owner ends them.
+   * Makes every later write do nothing. The transport itself closes the socket. The cursors stay
+   * until their owner ends them.
    */
   end(): void {
     this.#ended = true;
   }
 
-  /** True: fewer bytes than the stream's high-water mark are queued, so `queuedBytes` need not be read. */
+  /** True: fewer bytes than the stream's high-water mark are queued, so the caller need not read `queuedBytes`. */
   write(buffer: Buffer): boolean {
     if (this.#ended || buffer.length === 0) return true;
     this.used = true;
@@ -60,7 +60,7 @@ export class Outlet {
     if (!this.#ended) this.#socket.write(frame);
   }
 
-  /** Too many bytes are queued: every live cursor of the client reads on at the client's pace. */
+  /** Called when too many bytes are queued: every live cursor of the client then reads on at the client's pace. */
   fallBehind(): void {
     for (const cursor of this.#owner.cursors) cursor.fallBehind();
   }
@@ -75,7 +75,7 @@ export class Outlet {
     return this.#socket.bytesWritten - this.#socket.writableLength;
   }
 
-  /** For how long, in ms, bytes have been queued and the kernel took none. Measured between calls of this. */
+  /** For how long, in ms, bytes were queued and the kernel took none. Compares with the previous call only. */
   stalledMs(now: number): number {
     const taken = this.takenBytes;
     if (this.queuedBytes === 0) this.#stalledSince = null;
@@ -95,13 +95,13 @@ export class Outlet {
         resolve();
       };
       waits.add(done);
-      // not 'drain', which never comes where less is queued than the stream's high-water mark
+      // the event 'drain' would not do: it never comes if less is queued than the stream's high-water mark
       socket.write(nothing, done);
     });
   }
 }
 
-/** Calls everything in the returned set when the socket closes: one listener, however many cursors wait. */
+/** Calls every function in the returned set when the socket closes. One listener serves all waiting cursors. */
 function waitsFor(socket: Socket): Set<() => void> {
   const waits = new Set<() => void>();
   socket.once('close', () => {

@@ -1,7 +1,7 @@
 /**
- * The present: the position that this gateway has reached, with the log that leads to it, in memory
- * (the ring) and in history. The hub moves it; cursors that are catching up read towards it and
- * wait for it.
+ * The present: the position that this gateway has reached, and the changes up to this position, in
+ * memory (the ring) and in history. The hub moves the position forward. Cursors that are catching
+ * up read towards it, or wait for it to move.
  */
 import type { Batch } from '#shared/log/batch.ts';
 import type { Catalog } from '../catalog/catalog.ts';
@@ -15,7 +15,7 @@ export class Present {
   seq = 0;
   readonly ring: Ring;
   readonly history: History;
-  /** as much as the ring may keep */
+  /** bounded by as many bytes as the ring */
   readonly heldPages: HeldPages;
   readonly #catalog: Catalog;
   /** cursors that wait for the next batch */
@@ -29,25 +29,25 @@ export class Present {
   }
 
   /**
-   * The batch without columns that were excluded since. Every batch that does not come from the
-   * ring must pass here.
+   * The batch without columns that were excluded after its capture. Every batch that does not come
+   * from the ring must pass through here.
    */
   readable(batch: Batch): Batch {
     return readable(batch, this.#catalog.former);
   }
 
-  /** Columns were excluded: batches in memory may still hold them. */
+  /** Called after columns were excluded. Removes them from the batches in memory. */
   excludeColumns(): void {
     this.ring.replace((batch) => this.readable(batch));
   }
 
-  /** Calls `wake` with each batch that is delivered; the answer ends that. */
+  /** Calls `wake` after each delivered batch, until the returned function is called. */
   onNextBatch(wake: () => void): () => void {
     this.#waits.add(wake);
     return () => void this.#waits.delete(wake);
   }
 
-  /** A batch was delivered. */
+  /** Called after a batch was delivered. */
   wakeWaiting(): void {
     for (const wake of this.#waits) wake();
   }

@@ -1,7 +1,7 @@
 /**
- * One transaction that reads a channel's rows as of one moment, page by page. It waits for locks
- * only briefly: it fails with SQLSTATE 55P03 where somebody has locked the table, or anything else
- * that its rows depend on. Its owner ends it in any case.
+ * One transaction that reads a channel's rows as of one moment, page by page. The transaction waits
+ * for locks only briefly: it fails with SQLSTATE 55P03 if another session has locked the table, or
+ * anything else that the query reads. The owner must call `end`, also after an error.
  */
 import type { QueryResult } from 'pg';
 import { asText, isStatementError, nextFetch, type Pool, type PoolClient, quoted } from '#shared/postgres/postgres.ts';
@@ -15,15 +15,15 @@ import type { RowQuery } from '../channels/row-query.ts';
 import type { RowsChannel } from '../channels/rows-channel.ts';
 
 const pageCharacters = 128 * 1024;
-/** a fetch ends with the row that crosses this bound, where rows turn out to be larger than the ones before */
+/** a fetch ends with the row that crosses this bound, because its rows may be larger than the rows before */
 const maxFetchCharacters = 1024 * 1024;
 const lockMs = 50;
-/** our own tables are hardly ever locked */
+/** wait for locks of Plank's own tables, which are hardly ever locked */
 const ownLockMs = 10_000;
 const fetchDeadlineMs = 30_000;
 const closeDeadlineMs = 5_000;
 
-/** The table was altered after the channel was made, and the feed is about to report it. */
+/** The table was altered after the channel was made. The feed will report this soon. */
 export class Altered extends Error {
   override readonly name = 'Altered';
 }
@@ -32,13 +32,13 @@ export interface SnapshotStart {
   /** the rows are as of this seq … */
   seq: number;
   epoch: number;
-  /** … and contain the later changes that this drops; a new one for each cursor, as it counts them */
+  /** … and contain later changes, which AlreadySeen drops; each cursor needs its own, because it counts them */
   alreadySeen: () => AlreadySeen;
 }
 
 /**
- * A page of rows as members of a frame: `"rows":[{…},{…}]`, and `"truncated":[…]` where there are
- * rows above the bound.
+ * A page of rows as members of a frame: `"rows":[{…},{…}]`, then `"truncated":[…]` with the keys of
+ * rows above the bound, if there are any.
  */
 export type Page = string;
 
@@ -48,7 +48,7 @@ export class SnapshotTransaction {
   readonly #client: PoolClient;
   readonly #query: RowQuery;
   readonly #cursor: RowCursor<[string]>;
-  /** rows to fetch; few at first: rows may be large, and are read in vain where there is no room for them */
+  /** rows to fetch; few at first: rows may be large, and reading them is wasted if there is no room for them */
   #count = 8;
   #next: Fetched | undefined;
   #broken: Error | undefined;
@@ -93,12 +93,12 @@ export class SnapshotTransaction {
         this.#broken = error as Error;
       }
     }
-    // after a cursor's error, answers of the connection are still unread: it is not reused
+    // after a cursor's error, the connection may hold unread answers, so it is not reused
     if (this.#broken) this.#client.release(this.#broken);
     else await release(this.#client, undefined);
   }
 
-  /** Pages have about `pageCharacters`: their size is bounded, however large rows are. A page has one row at least. */
+  /** A page has about `pageCharacters`, even if rows are large, but at least one row if rows are left. */
   async #fetch(): Promise<Fetched> {
     const count = this.#count;
     const { rows, more } = await answered(this.#cursor.fetch(count), this.#client, this.#pool, fetchDeadlineMs);
@@ -114,7 +114,7 @@ interface Fetched {
   more: boolean;
 }
 
-/** Treats rows as a live channel treats images: see rows-channel.ts. */
+/** Rows above the bound become keys, or their projection, as images do in a live channel: see rows-channel.ts. */
 function pageOf(rows: readonly [string][], { table, columns }: RowQuery): Page {
   const whole: string[] = [];
   const truncated: string[] = [];
@@ -135,14 +135,14 @@ const silent = () => new Error('Postgres is silent');
 
 const lockTimeout = (ms: number) => `set local lock_timeout = ${ms}`;
 
-/** Locks a table for reading. `waitMs` bounds this wait for a lock, and every later one of the transaction. */
+/** SQL that locks a table for reading. `waitMs` bounds this wait and every later wait of the transaction for a lock. */
 export function accessShare(table: Table, waitMs: number): string {
   return `${lockTimeout(waitMs)}; lock table ${nameOf(table)} in access share mode`;
 }
 
 async function begin(client: PoolClient, table: Table): Promise<SnapshotStart> {
-  // The lock comes before the snapshot. In the other order, a TRUNCATE or a rewrite between the two
-  // would leave the table empty, even for a snapshot that does not see the TRUNCATE.
+  // The lock must come before the snapshot. In the other order, after a TRUNCATE or a rewrite
+  // between the two, the table would be empty even for a snapshot that does not see the TRUNCATE.
   await client.query(
     `begin isolation level repeatable read, read only; ${accessShare(table, lockMs)}; ${lockTimeout(ownLockMs)}`,
   );
@@ -184,7 +184,7 @@ function snapshotQuery({ query: { table, filter, columns } }: RowsChannel): {
       .filter(({ name }) => columns.includes(name))
       .map(({ name, value }) => `${value ?? `t.${quoted(name)}`} as ${quoted(name)}`)
       .join(', ')}) image)`;
-  // which columns are left out depends on the whole row, as in changes
+  // the size of the whole row decides which columns are left out, as in changes
   const image =
     projected === null
       ? `(${table.imageSql})::text`

@@ -1,22 +1,24 @@
 /**
- * Reads a channel's rows as of one moment, and where in the log that moment is. One transaction
- * reads four things: the last seq given, the snapshot, how many changes the snapshot sees that have
- * no seq yet (they get one later and are dropped then, see already-seen.ts), and the rows. When
- * nobody waits for the rows any more, reading stops with the page that is on its way.
+ * Reads a channel's rows as of one moment, and the position of that moment in the log. One
+ * transaction reads four things: the last seq given, the snapshot, the number of changes that the
+ * snapshot sees and that have no seq yet, and the rows. (These changes get a seq later and are
+ * dropped then, see already-seen.ts.) When nobody waits for the rows any more, reading stops after
+ * the page in progress.
  *
- *   small  a result of up to `shareCharacters`: read to the end in one of a few slots, and shared
- *          by all who ask for it meanwhile.
- *   large  a larger one: read at its client's pace, in one of a few places. A slot is taken for
- *          each page only.
+ *   small  a result of up to `shareCharacters`. It is read to the end in one slot, and shared by all
+ *          clients that ask for it meanwhile. There are few slots.
+ *   large  a larger result. It is read at its client's pace and keeps one place until its end. It
+ *          takes a slot only while a page is read. There are few places.
  *
- * Nobody waits for a client: a slot is held only while Postgres works. Results in memory and places
- * are bounded, and where others wait, a client that does not take its pages loses them. A
- * connection has at most two small results and one large one at once, and gets the next when it has
- * taken what was sent. Only those who ask for a locked table wait for it (locked-tables.ts).
+ * No slow client blocks a slot: a slot is held only while Postgres works. The results in memory and
+ * the places are bounded. If others wait for room, a client that does not take its pages loses
+ * them. A connection has at most two small results and one large result at once, and gets its next
+ * result after it has taken the bytes that were sent. Only clients that ask for a locked table wait
+ * for that table (locked-tables.ts).
  *
- * The queue has no bound of its own. It holds subscriptions of connected clients, whose number is
- * bounded, and each of those takes more memory than its place in the queue. A client that was
- * refused would only come back, and wait behind those who came later.
+ * The queue of requests has no bound. It holds subscriptions of connected clients. The number of
+ * clients is bounded, and a subscription takes more memory than its place in the queue. A refused
+ * client would only come back, and wait behind clients that came later.
  */
 
 import type { Pool } from '#shared/postgres/postgres.ts';
@@ -30,33 +32,33 @@ import { isLocked, LockedTables } from './locked-tables.ts';
 import type { Outlet } from './outlet.ts';
 import { type Page, type SnapshotStart, SnapshotTransaction } from './snapshot-transaction.ts';
 
-/** how many transactions Postgres works for at once */
+/** the number of slots: Postgres works for this many transactions at once */
 export const maxAtOnce = 4;
-/** how many large results are read at once, at their clients' pace */
+/** the number of places: this many large results are read at once, at their clients' pace */
 const maxLarge = 4;
 /**
- * connections of the pool: for both kinds, one for the wait for locked tables, and one to ask
- * Postgres about connections that are silent
+ * connections of the pool: one for each slot and each place, one for the wait for locked tables,
+ * and one to ask Postgres about silent connections
  */
 export const snapshotConnections = maxAtOnce + maxLarge + 2;
 const shareCharacters = 4 * 1024 * 1024;
 /**
- * of small results that wait for their clients; a character takes one byte of memory, or two where
- * the text needs it
+ * bound on all small results that wait for their clients; a character takes one byte of memory, or
+ * two in a text with characters beyond Latin-1
  */
 const maxHeldCharacters = 32 * 1024 * 1024;
-/** a client may take this long for a page (of 128 kB) where others wait … */
+/** a client may take this long for a page (of 128 kB) if others wait … */
 const patienceMs = 1_000;
 /** … and otherwise this long: a large result keeps a transaction open, a small one only memory */
 const largePageMs = 10_000;
 const smallPageMs = 30_000;
-/** an open transaction keeps vacuum from removing rows that were deleted since */
+/** bound on a transaction, as an open transaction keeps vacuum from removing rows deleted meanwhile */
 const maxOpenMs = 10 * 60_000;
-/** of one connection, at once */
+/** results of one connection at once */
 const smallEach = 2;
 const largeEach = 1;
 
-/** Called with each page, and whether another follows; may take its time. Resolves with false to stop. */
+/** Called with each page, and whether another page follows. The next page waits until it resolves; false: stop. */
 type OnPage = (page: Page, more: boolean) => Promise<boolean>;
 
 interface Small {
@@ -67,7 +69,7 @@ interface Small {
   holders: number;
 }
 
-/** One reading of a channel's rows, shared by all who wait for it. It stops when the last of them is gone. */
+/** One reading of a channel's rows, shared by all requests that wait for it. Stops when the last request is gone. */
 class Reading {
   readonly table: Table;
   readonly #rows = Promise.withResolvers<Small | null>();
@@ -79,7 +81,7 @@ class Reading {
     this.#rows.promise.catch(() => {});
   }
 
-  /** null: too large to be shared, or stopped */
+  /** null: the rows are too large to be shared, or the reading was stopped */
   get rows(): Promise<Small | null> {
     return this.#rows.promise;
   }
@@ -97,7 +99,7 @@ class Reading {
     this.#rows.reject(error);
   }
 
-  /** Counts the caller among those who want this reading, while it waits for `work` or until the signal aborts. */
+  /** Runs `work`, and meanwhile counts the caller among those who want this reading, until its signal aborts. */
   async wanted<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
     const leave = () => {
       if (--this.#wanted === 0) this.#abort.abort();
@@ -124,7 +126,7 @@ export class Snapshots {
   readonly #pool: Pool;
   readonly #metrics: GatewayMetrics;
   readonly #locked: LockedTables;
-  /** readings in progress, by the channel's name */
+  /** readings in progress, by Channel.name */
   readonly #shared = new Map<string, Reading>();
   readonly #slots = new Limiter(maxAtOnce);
   readonly #places = new Budget(maxLarge, patienceMs);
@@ -143,9 +145,9 @@ export class Snapshots {
   }
 
   /**
-   * Reads a channel's rows for a client. Resolves with the place in the log at which the rows were
-   * read; null: stopped by `onPage` or the signal. Rejects when Postgres does not answer, and with
-   * TooSlow.
+   * Reads a channel's rows for a client. Resolves with the position in the log at which the rows
+   * were read; null: `onPage` or the signal stopped the reading. Rejects if Postgres fails or does
+   * not answer, with Altered if the table was altered, and with TooSlow.
    */
   async read(outlet: Outlet, channel: RowsChannel, signal: AbortSignal, onPage: OnPage): Promise<SnapshotStart | null> {
     const lane = this.#lane(outlet);
@@ -177,12 +179,12 @@ export class Snapshots {
           return await lane.large.run(() => this.#readLarge(outlet, channel, signal, deliver, onBegin), signal);
         } catch (error) {
           if (signal.aborted) return null;
-          // pages that were delivered are void: the caller tells the client
+          // the client may have part of the rows: the caller of `read` must tell the client to start again
           if (hasBegun || !isLocked(error)) throw error;
         }
         setWaiting(true);
         await this.#locked.free(channel.table, signal);
-        // something else that the rows depend on may be locked, so that the wait above ends at once
+        // the wait above ends at once if the lock is not on this table, but on something else that the query reads
         await sleep(backoff.next(), signal);
       }
       return null;
@@ -209,7 +211,7 @@ export class Snapshots {
     onPage: OnPage,
     onBegin: () => void,
   ): Promise<SnapshotStart | null | 'large'> {
-    // nothing is read for a client that has not taken what was sent
+    // a client that has not taken the bytes already sent gets no new rows
     await outlet.drained();
     if (signal.aborted) return null;
     const running = this.#running(channel);
@@ -221,7 +223,8 @@ export class Snapshots {
     }
     const reading = new Reading(channel.table);
     this.#shared.set(channel.name, reading);
-    // later requests read again, however long these clients take: the log as of this snapshot may be purged by then
+    // Once the rows are read, later requests read again. These clients may take long, and meanwhile the log after
+    // this snapshot may be purged.
     const publish = (small: Small | null) => {
       reading.resolve(small);
       if (this.#shared.get(channel.name) === reading) this.#shared.delete(channel.name);
@@ -251,7 +254,7 @@ export class Snapshots {
     return reading?.table === table && !reading.signal.aborted ? reading : undefined;
   }
 
-  /** Null: too large, or stopped. The caller must release the result. */
+  /** Null: the rows are too large, or the reading was stopped. The caller must release the result. */
   async #collect(channel: RowsChannel, signal: AbortSignal, onBegin: () => void): Promise<Small | null> {
     const collect = (mayKeep: () => boolean) =>
       this.#slots.run(() => {
@@ -268,7 +271,10 @@ export class Snapshots {
     }
   }
 
-  /** A result of one page is delivered and freed at once. A larger one needs room, and stops where there is none. */
+  /**
+   * Reads a result to its end. A result of one page needs no room, as it is delivered and freed at
+   * once. Resolves with 'full' if a larger result finds no room; null: too large, or stopped.
+   */
   async #readAll(channel: RowsChannel, signal: AbortSignal, mayKeep: () => boolean): Promise<Small | null | 'full'> {
     const transaction = await this.#begin(channel);
     try {
@@ -303,7 +309,7 @@ export class Snapshots {
       this.#metrics.snapshots.inc();
       return transaction;
     } catch (error) {
-      // finding a table locked does not count as a snapshot
+      // an attempt that found the table locked does not count as a snapshot
       if (!isLocked(error)) this.#metrics.snapshots.inc();
       throw error;
     }
