@@ -1,8 +1,8 @@
 /**
- * A bound on something that clients hold while they take an answer: characters of memory, or
- * places. A caller that needs some of it waits until there is room, in the order of arrival. While
- * somebody waits, the client that has let a page wait for longest loses what it holds, though not
- * before `patienceMs`. So nobody waits for clients that do not read.
+ * A bound on a resource that clients hold while they take an answer: characters of memory, or
+ * places. A caller that needs some of the resource waits until there is room, in the order of
+ * arrival. While a caller waits, the client whose page has waited longest loses its share, but not
+ * before the page has waited for `patienceMs`. So callers do not wait for clients that do not read.
  */
 import { settlesWithin } from '#shared/waiting.ts';
 
@@ -17,8 +17,8 @@ export class TooSlow extends Error {
 interface Wait {
   readonly since: number;
   /**
-   * the result that the page is part of. Its room is free only when all clients that hold the
-   * result have lost it, so they lose it together.
+   * the result that the page is part of. The result's room is free only when all clients that hold
+   * the result have lost it, so they lose it together.
    */
   readonly of: object;
   readonly evict: () => void;
@@ -42,14 +42,14 @@ export class Budget {
     return this.#used < this.#size;
   }
 
-  /** Whether there is room. If there is none, the client that has let a page wait for longest loses what it holds. */
+  /** Whether there is room. If there is none, the client whose page has waited longest loses its share, as above. */
   makeRoom(): boolean {
     if (this.hasRoom) return true;
     this.#evict();
     return false;
   }
 
-  /** Resolves when there is room and the caller holds `amount` of it. Rejects with the signal's reason. */
+  /** Waits until there is room, and takes `amount` for the caller. Rejects with the signal's reason on abort. */
   async enter(amount: number, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
     if (this.#queue.size === 0 && this.#used < this.#size) this.take(amount);
@@ -65,10 +65,10 @@ export class Budget {
     this.#admit();
   }
 
-  /** Waits until a client has taken a page. Rejects with TooSlow after `deadlineMs`, or when others need the room. */
+  /** Waits until a client has taken a page. Rejects with TooSlow after `deadlineMs`, or if other callers need room. */
   async taken(page: Promise<boolean>, of: object, deadlineMs: number): Promise<boolean> {
     const evicted = Promise.withResolvers<never>();
-    const evict = () => evicted.reject(new TooSlow('others need what this client holds'));
+    const evict = () => evicted.reject(new TooSlow('others need the room that this client holds'));
     const wait: Wait = { since: performance.now(), of, evict };
     this.#waits.add(wait);
     try {
@@ -109,7 +109,7 @@ export class Budget {
     }
   }
 
-  /** Runs while somebody waits. */
+  /** Repeats itself every 50 ms while a caller waits. */
   readonly #press = (): void => {
     this.#evict();
     this.#timer = setTimeout(this.#press, pressEveryMs);

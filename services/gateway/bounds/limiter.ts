@@ -1,8 +1,8 @@
-/** Runs at most `max` pieces of work at once. The others wait in the order in which they came. */
+/** Runs at most `max` pieces of work at once. Further work waits in the order of arrival. */
 
 export class Limiter {
   readonly #max: number;
-  /** in order of arrival; a Set, so that leaving it costs nothing, however many wait */
+  /** in order of arrival; a Set, because leaving it takes the same short time even if thousands wait */
   readonly #queue = new Set<() => void>();
   #running = 0;
 
@@ -14,7 +14,7 @@ export class Limiter {
     return this.#queue.size;
   }
 
-  /** Work that has not begun when the signal aborts never begins: rejects with the signal's reason. */
+  /** Runs `work` when it is its turn. If the signal aborts before that, rejects with the signal's reason. */
   async run<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
     signal?.throwIfAborted();
     if (this.#running >= this.#max) await this.#turn(signal);
@@ -23,7 +23,7 @@ export class Limiter {
       signal?.throwIfAborted();
       return await work();
     } finally {
-      // work that waits takes this work's place
+      // the next work in the queue takes this work's place
       const [next] = this.#queue;
       if (next) next();
       else this.#running--;

@@ -1,7 +1,7 @@
 /**
- * The seam between a snapshot and the log after it. Some changes get their seq after the snapshot
- * was taken, because no drain had taken them yet, although the snapshot saw their transactions.
- * Those are dropped. Their number is known, so this ends.
+ * The seam between a snapshot and the log after it. The snapshot may contain changes that have no
+ * seq yet, because no drain had taken them. These changes come later in the log, and are dropped
+ * there. Their number is known, so the dropping ends.
  */
 export class AlreadySeen {
   readonly #xmin: bigint;
@@ -10,7 +10,7 @@ export class AlreadySeen {
   #left: number;
 
   /**
-   * `snapshot`: as pg_snapshot prints it, "xmin:xmax:xid,xid". `count`: number of changes to drop.
+   * `snapshot`: a pg_snapshot as text, "xmin:xmax:xid,xid". `count`: number of changes to drop.
    */
   constructor(snapshot: string, count: number) {
     const [xmin = '0', xmax = '0', running = ''] = snapshot.split(':');
@@ -25,8 +25,8 @@ export class AlreadySeen {
   }
 
   /**
-   * Whether the snapshot contains a change of this transaction. To be called once for each change
-   * of any table, in order.
+   * Whether to drop this transaction's next change, as the snapshot contains it. The caller must
+   * call this once for each change of every table, in order, because it counts.
    */
   drops(xid: bigint): boolean {
     if (this.done || !this.saw(xid)) return false;

@@ -1,6 +1,6 @@
 /**
- * The changes of a batch as objects, for channels that look into rows. An image is parsed on first
- * use, once for all channels.
+ * The changes of a batch as objects, for channels whose filters read rows. An image is parsed on
+ * first use. All channels share the parsed row.
  */
 import { actions, type Batch, BatchReader, isBreak } from '#shared/log/batch.ts';
 import { type ParsedRow, parseImage } from '../filter/row-filter.ts';
@@ -10,9 +10,9 @@ export class Change {
   readonly relation: number;
   readonly action: number;
   readonly xid: bigint;
-  /** the last change of its transaction */
+  /** whether this is the last change of its transaction */
   readonly last: boolean;
-  /** the primary key as JSON; empty where there is none */
+  /** the primary key as JSON; empty: the change has none */
   readonly key: Buffer;
   readonly newImage: Buffer | null;
   readonly oldImage: Buffer | null;
@@ -49,8 +49,8 @@ export function changesOf(batch: Batch, wants: (relation: number) => boolean): C
 }
 
 /**
- * A change after which clients' rows of a table are void: the table's shape changed, or its rows
- * did without changes of their own.
+ * A change that makes clients' rows of a table invalid: the table's shape changed, or its rows
+ * changed without INSERT, UPDATE or DELETE.
  */
 export interface Break {
   readonly seq: number;
@@ -59,7 +59,7 @@ export interface Break {
   readonly why: 'shape' | 'rows';
 }
 
-/** kept, as many cursors read the same batch */
+/** breaks by batch; kept because many cursors read the same batch */
 const breaksIn = new WeakMap<Batch, readonly Break[]>();
 
 /** The breaks in a batch, in order. */

@@ -1,7 +1,7 @@
 /**
- * A channel: the changes that some clients asked for in the same form. `live` holds the members
- * that get each batch as it comes; all of them get the same Buffer. It is a dense array, so that a
- * broadcast walks it without allocating.
+ * A channel: the same changes in the same form, for all clients that asked for them. `live` holds
+ * the members that get each batch as it comes; all of them get the same Buffer. `live` is a dense
+ * array, so that a broadcast walks it without allocating.
  *
  * There are two kinds: a set of tables (plain mode, tables-channel.ts) and the rows of one table
  * (plank.v1, rows-channel.ts).
@@ -19,7 +19,7 @@ export interface Member {
   slot: number;
 }
 
-/** What a channel is about, as text for people. */
+/** The channel's request, as text for people. */
 export interface Description {
   table: string;
   filter: string | null;
@@ -30,7 +30,7 @@ export abstract class Channel<M extends Member = Member> {
   /** channels with equal keys make equal frames */
   abstract readonly key: string;
   readonly live: M[] = [];
-  /** when the live members last got a change, of performance.now() */
+  /** when the live members last got a change, on the clock of performance.now() */
   sentAt = Number.NEGATIVE_INFINITY;
   /** all members, live or not */
   readonly members = new Set<M>();
@@ -40,27 +40,27 @@ export abstract class Channel<M extends Member = Member> {
     this.#ring = ring;
   }
 
-  /** As operators see the channel: equal requests have equal names on every replica and over every transport. */
+  /** The name for operators and clients. Equal requests have equal names on every replica and every transport. */
   abstract get name(): string;
 
-  /** The one table whose rows the channel is about; null: a set of tables. */
+  /** The one table whose rows the channel sends; null: the channel sends the changes of a set of tables. */
   abstract get table(): Table | null;
 
   abstract describe(): Description;
 
-  /** Whether changes of the table with this name concern the channel. */
+  /** Whether the channel sends changes of the table with this name. */
   abstract covers(tableName: string): boolean;
 
   /**
-   * What a change of a covered table does to the rows that members see; null: nothing. 'sent':
-   * members get the change whatever it does. Throws ImageError.
+   * The effect of a change of a covered table on the rows that members see; null: no effect.
+   * 'sent': members get every change, without an effect. Throws ImageError.
    */
   abstract effectOf(change: Change): Effect | 'sent' | null;
 
-  /** Frames of the batch's changes with a seq above `after`, without those in `alreadySeen`. */
+  /** Frames of the batch's changes with a seq above `after`, without the changes that `alreadySeen` drops. */
   abstract framesAfter(batch: Batch, after: number, alreadySeen: AlreadySeen | null): Frames;
 
-  /** Frames of a whole recent batch: made on first use, then shared. */
+  /** Frames of a whole recent batch. They are made on first use, then shared. */
   framesOf(recent: Recent): Frames {
     return recent.frames.get(this.key) ?? this.keep(recent, this.framesAfter(recent.batch, 0, null));
   }
@@ -74,7 +74,7 @@ export abstract class Channel<M extends Member = Member> {
     member.slot = this.live.push(member) - 1;
   }
 
-  /** Does nothing where the member is not live. */
+  /** Ends the member's being live. Does nothing if the member is not live. */
   leave(member: M): void {
     if (member.slot < 0) return;
     const last = this.live.pop()!;

@@ -1,19 +1,19 @@
-/** How a message is framed: as a WebSocket text frame, or as a server-sent event whose id says where to go on. */
+/** Frames a message as a WebSocket text frame, or as a server-sent event. The event's id is its position, if any. */
 
 export interface Framing {
   readonly name: string;
-  /** a payload must not have line breaks */
+  /** true: a payload must not have line breaks */
   readonly isOneLine: boolean;
-  /** The bytes before a payload of this length. `position`: the payload's, where it has one. */
+  /** The bytes before a payload of this length. `position`: the position of the payload; null: it has none. */
   head(payloadBytes: number, position: string | null): Buffer;
   readonly tail: Buffer;
-  /** for messages between rows and the first `live` after them: no position says how far the client is then */
+  /** for messages from the rows up to the next `live`: the client has no position there, so none may be its event id */
   readonly beforeLive?: Framing;
 }
 
 const empty = Buffer.alloc(0);
 
-/** A final text frame, unmasked as a server's frames are (RFC 6455, 5.2). */
+/** One text frame for each message (FIN is set). A server does not mask its frames (RFC 6455, 5.2). */
 export const webSocketFraming: Framing = {
   name: 'ws',
   isOneLine: false,
@@ -25,7 +25,10 @@ export const webSocketFraming: Framing = {
   tail: empty,
 };
 
-/** Event ids that are no positions: a client that comes back with one begins again, or has nothing to come back for. */
+/**
+ * Event ids that are not positions. A client that comes back with `anew` begins again. A client that
+ * comes back with `end` gets 204, and does not come back again.
+ */
 export const eventIds = { anew: 'anew', end: 'end' } as const;
 
 const eventsTail = Buffer.from('\n\n');
@@ -39,7 +42,7 @@ export const eventFraming: Framing = {
   beforeLive: { name: 'sse-before-live', isOneLine: true, head: () => beginsAnew, tail: eventsTail },
 };
 
-/** One message with its framing. */
+/** The bytes of one message in its frame. */
 export function framed(framing: Framing, text: string, position: string | null = null): Buffer {
   const payload = Buffer.from(text);
   return Buffer.concat([framing.head(payload.length, position), payload, framing.tail]);
@@ -49,7 +52,7 @@ export function webSocketHeadBytes(length: number): number {
   return length < 126 ? 2 : length < 65_536 ? 4 : 10;
 }
 
-/** Returns where the payload begins. */
+/** Returns the index at which the payload begins. */
 export function writeWebSocketHead(buffer: Buffer, at: number, length: number): number {
   buffer[at] = 0x81;
   if (length < 126) {

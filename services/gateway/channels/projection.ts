@@ -1,4 +1,4 @@
-/** Takes columns out of an image without parsing their values, so that values stay the bytes that Postgres rendered. */
+/** Picks columns from an image without parsing their values: each value stays the bytes that Postgres rendered. */
 
 import { isPartial } from '#shared/log/batch.ts';
 import { ImageError } from '../filter/row-filter.ts';
@@ -10,8 +10,8 @@ const colon = 0x3a;
 
 /**
  * The members of `image` whose names are in `columns`, in the image's order. `image` is a JSON
- * object as to_json writes it. Null where the image is partial and lacks one of the columns. Throws
- * ImageError.
+ * object as to_json writes it. Null: the image is partial and lacks one of the columns. Throws
+ * ImageError if the image is malformed.
  */
 export function project(image: Buffer, columns: ReadonlySet<string>): Buffer | null {
   const members = membersOf(image, columns);
@@ -21,8 +21,8 @@ export function project(image: Buffer, columns: ReadonlySet<string>): Buffer | n
 }
 
 /**
- * The bytes of the primary key in a partial image, in the form of a change's `id`. Null where it
- * was left out. Throws ImageError.
+ * The bytes of the primary key in a partial image, in the form of a change's `id`. Null: the image
+ * lacks a column of the key. Throws ImageError if the image is malformed.
  */
 export function keyIn(image: Buffer, keyColumns: readonly string[]): Buffer | null {
   const members = membersOf(image, new Set(keyColumns));

@@ -1,11 +1,11 @@
 /**
- * The recent log in memory, bounded in bytes. Clients that are a little behind read from it. Each
- * batch keeps the frames that a channel made of it, so that any number of clients that are equally
- * far behind share them.
+ * The recent log in memory, bounded in bytes. Cursors that are a little behind read from the ring.
+ * Each batch keeps the frames that channels made of it, so that all cursors at the same place share
+ * the frames.
  *
- * The bound counts the memory that is held: whole buffers where a view keeps one alive, and the
- * objects around them. Small frames are views into Node's pool. One channel's frames would keep
- * everything in that part of the pool alive, so they are copied into memory of the batch, which is
+ * The bound counts all memory that the ring keeps alive: the objects, and whole buffers even if only
+ * a view of them is used. Small frames are views into Node's buffer pool. One such view would keep
+ * its whole part of the pool alive. So small frames are copied into the batch's own memory, which is
  * freed with the batch.
  */
 import type { Batch } from '#shared/log/batch.ts';
@@ -15,29 +15,29 @@ export interface Recent {
   readonly batch: Batch;
   /** frames of the whole batch by channel key */
   readonly frames: Map<string, Frames>;
-  /** holds copies of small frames; full up to `slabUsed` */
+  /** holds copies of small frames; used up to `slabUsed` */
   slab: Buffer;
   slabUsed: number;
-  /** memory that this takes */
+  /** memory of the batch with its frames */
   bytes: number;
 }
 
 export interface Frames {
   readonly buffer: Buffer;
   readonly count: number;
-  /** why the channel cannot judge the change after these frames; absent: it can judge all changes */
+  /** why the channel cannot judge the change after these frames; absent: it could judge every change */
   readonly undecodable?: Undecodable;
 }
 
 /**
- * Why a change cannot be judged: its image is of another shape of the table; or its row is above
- * the bound, and the image lacks a column.
+ * Why a change cannot be judged: its image has another shape than the table; or its row is above
+ * the bound, and the image lacks a column that the channel needs.
  */
 export type Undecodable = ImageError['why'];
 
 /**
- * memory of the objects around a batch, of an entry in its map, of the objects around frames, and
- * of a Buffer object
+ * estimated memory of: the objects around a batch, an entry in the batch's map, the objects around
+ * frames, and a Buffer object
  */
 const itemBytes = 600;
 const entryBytes = 48;
@@ -50,7 +50,7 @@ const mostSlab = 64 * 1024;
 export class Ring {
   readonly #maxBytes: number;
   #items: Recent[] = [];
-  /** items before this index are dropped; the array is cut when there are many */
+  /** items before this index are dropped; once there are many of them, the array is shortened */
   #start = 0;
   #bytes = 0;
 
@@ -70,7 +70,7 @@ export class Ring {
     return recent;
   }
 
-  /** Keeps frames made of a batch for as long as the batch itself is kept. */
+  /** Keeps a channel's frames of a batch for as long as the batch itself is kept. */
   keep(recent: Recent, channelKey: string, frames: Frames): void {
     const before = recent.bytes;
     const isHere = this.find(recent.batch.firstSeq) === recent;
@@ -103,7 +103,7 @@ export class Ring {
     return { ...frames, buffer: copy };
   }
 
-  /** The batch that holds the seq; undefined where it is not in memory. */
+  /** The batch that holds the seq; undefined: the batch is not in memory. */
   find(seq: number): Recent | undefined {
     let low = this.#start;
     let high = this.#items.length - 1;
@@ -117,7 +117,7 @@ export class Ring {
     return undefined;
   }
 
-  /** Replaces each batch by what `map` makes of it, and drops the frames of those that changed. */
+  /** Replaces each batch by the result of `map`. Drops the frames of each batch that changed. */
   replace(map: (batch: Batch) => Batch): void {
     for (let i = this.#start; i < this.#items.length; i++) {
       const item = this.#items[i]!;

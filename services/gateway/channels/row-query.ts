@@ -1,6 +1,6 @@
 /**
- * Turns a request for rows (a `subscribe`, or an event stream's URL) into a query, against the
- * catalog and the filter's rules.
+ * Turns a request for rows (a `subscribe`, or an event stream's URL) into a query, after checking
+ * the request against the catalog and the filter's rules.
  */
 import { hash } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
@@ -8,7 +8,7 @@ import { type Position, type ProtocolErrorCode, parsePosition } from '#shared/wi
 import type { Catalog, Table } from '../catalog/catalog.ts';
 import { FilterError, RowFilter } from '../filter/row-filter.ts';
 
-/** The request cannot be served; the connection goes on. */
+/** The request cannot be served. The connection stays open. */
 export class Refused extends Error {
   override readonly name = 'Refused';
   readonly code: ProtocolErrorCode;
@@ -26,13 +26,13 @@ export interface RowRequest {
   columns?: readonly string[] | undefined;
 }
 
-/** A request, resolved against the catalog. */
+/** A request that was resolved against the catalog. */
 export interface RowQuery {
-  /** identifies the request, against the table as it was then: the same on every replica */
+  /** identifies the request, as resolved against the table at that time; every replica makes the same name */
   name: string;
   table: Table;
   filter: RowFilter | null;
-  /** including those of the key; null: all */
+  /** the columns that are sent, always with those of the key; null: all columns */
   columns: readonly string[] | null;
   request: RowRequest;
 }
@@ -41,7 +41,7 @@ export interface RowQuery {
 export function queryOf({ table: tableName, where, columns: wanted }: RowRequest, catalog: Catalog): RowQuery {
   const table = catalog.byName(tableName);
   if (!table) throw new Refused('UNKNOWN_TABLE', `there is no table ${JSON.stringify(tableName)}`);
-  // a column of the key was dropped: rows cannot be told apart until the table has another key
+  // a column of the key was dropped: nothing identifies a row until the table has another key
   if (!table.keyColumns.every((name) => table.columns.some((column) => column.name === name)))
     throw new Refused('UNAVAILABLE', `the table ${JSON.stringify(tableName)} has no primary key at the moment`);
   const filter = filterOf(table, where);
@@ -50,7 +50,7 @@ export function queryOf({ table: tableName, where, columns: wanted }: RowRequest
   return { name: nameOf(table, filter, columns), table, filter, columns, request };
 }
 
-/** Whether both are about the same rows with the same columns, however the requests were written. */
+/** Whether both queries mean the same rows and columns, even if the requests were written in different ways. */
 export function isSame(one: RowQuery, other: RowQuery): boolean {
   return (
     one.table.name === other.table.name &&
@@ -60,15 +60,15 @@ export function isSame(one: RowQuery, other: RowQuery): boolean {
 }
 
 /**
- * A subscription keeps its name when its table gets another key. So a name made for chosen columns
- * includes the key's columns: a request under the new key never gets the name of a different
- * request under the former key.
+ * A hash that names the request. A subscription keeps its name when its table gets another key. So
+ * the name of a request with chosen columns also depends on the key's columns: a request under the
+ * new key never gets the name of a different request under the former key.
  */
 function nameOf(table: Table, filter: RowFilter | null, columns: readonly string[] | null): string {
   const shape = columns && [[...table.keyColumns].sort(), [...columns].sort()];
   const text = JSON.stringify([table.name, filter?.key ?? null, shape]);
-  // `hash` instead of a Hash object, which holds memory of OpenSSL until it is collected: much
-  // where thousands subscribe at once
+  // `hash` needs no Hash object. A Hash object holds OpenSSL's memory until it is collected, which is
+  // much memory if thousands of clients subscribe at once.
   return hash('sha256', text, 'base64url').slice(0, 10);
 }
 

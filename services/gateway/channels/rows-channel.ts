@@ -1,7 +1,7 @@
 /**
- * A channel of plank.v1: the rows of one table that a filter admits, in some of the table's
- * columns. An update can move a row into or out of the channel, so the filter judges the old image
- * and the new one. Of a row that leaves, only the key is sent.
+ * A channel of plank.v1 and of event streams: the rows of one table that a filter admits, with all
+ * or some of the columns. An update can move a row into or out of the channel, so the filter judges
+ * the old image and the new image. If a row leaves the channel, only its key is sent.
  */
 import { actions, type Batch, BatchReader, isPartial } from '#shared/log/batch.ts';
 import type { Effect, RowAction } from '#shared/wire.ts';
@@ -23,13 +23,13 @@ const actionNames: Readonly<Record<number, RowAction>> = {
   [actions.truncate]: 'TRUNCATE',
 };
 
-/** A change and what it does to the channel's rows. */
+/** A change with its effect on the channel's rows. */
 export interface Match {
   change: Change;
   effect: Effect;
 }
 
-/** The columns are part of it: channels of one name may have different columns once the table has another key. */
+/** The key includes the columns: after the table got another key, channels of one name may have different columns. */
 export function channelKey({ name, columns }: RowQuery, framing: Framing): string {
   return `${framing.name}:${name}${columns ? JSON.stringify(columns) : ''}`;
 }
@@ -41,7 +41,7 @@ export class RowsChannel<M extends Member = Member> extends Channel<M> {
   readonly #columns: ReadonlySet<string> | null;
   /** matches in the batch that the hub is delivering */
   readonly pending: Match[] = [];
-  /** why a change in that batch could not be judged, nor any after it; null: all could */
+  /** why a change in that batch could not be judged, so that no later change was judged; null: all were judged */
   undecodable: Undecodable | null = null;
 
   constructor(query: RowQuery, deps: { ring: Ring; framing: Framing }) {
@@ -69,7 +69,7 @@ export class RowsChannel<M extends Member = Member> extends Channel<M> {
     return this.query.table.name === tableName;
   }
 
-  /** Null: the change is not about this channel's rows. */
+  /** Null: the change has no effect on this channel's rows. */
   effectOf(change: Change): Effect | null {
     if (change.action === actions.truncate) return 'remove';
     const { filter } = this.query;
@@ -95,7 +95,7 @@ export class RowsChannel<M extends Member = Member> extends Channel<M> {
     return this.#build(batch, matches);
   }
 
-  /** The frames of what matched in the batch that the hub is delivering. Clears the matches. */
+  /** The frames of the matches in the batch that the hub is delivering. Clears the matches. */
   takePending(batch: Batch): Frames {
     const frames = this.#build(batch, this.pending);
     const taken: Frames = this.undecodable ? { ...frames, undecodable: this.undecodable } : frames;
@@ -104,7 +104,7 @@ export class RowsChannel<M extends Member = Member> extends Channel<M> {
     return taken;
   }
 
-  /** Where an image is malformed: no frames, and `undecodable`. */
+  /** If an image is malformed, returns no frames, and `undecodable` with the reason. */
   #build(batch: Batch, matches: readonly Match[]): Frames {
     if (matches.length === 0) return none;
     try {
@@ -138,7 +138,7 @@ export class RowsChannel<M extends Member = Member> extends Channel<M> {
     return { buffer: Buffer.concat(parts), count: matches.length };
   }
 
-  /** Null where the image lacks a column of the channel. */
+  /** The image's columns that the channel sends; null: the image lacks one of them. */
   #project(image: Buffer): Buffer | null {
     const projected = this.#columns ? project(image, this.#columns) : isPartial(image) ? null : image;
     if (projected === null) return null;
@@ -146,7 +146,7 @@ export class RowsChannel<M extends Member = Member> extends Channel<M> {
     return Buffer.from(onOneLine(projected.toString()));
   }
 
-  /** The bytes of a message of this channel that is no change. */
+  /** The bytes of a message of this channel other than a change. */
   frame(text: string, position: string | null = null): Buffer {
     return framed(this.#framing, this.#framing.isOneLine ? onOneLine(text) : text, position);
   }
@@ -156,14 +156,14 @@ const nullText = Buffer.from('null');
 const dataText = Buffer.from(',"data":');
 
 /**
- * A value of type json can contain line breaks, between its tokens only. In an event stream they
- * would end the line.
+ * Replaces line breaks by spaces, because a line break would end the line of an event stream. A
+ * value of type json can contain line breaks, but only between its tokens.
  */
 function onOneLine(json: string): string {
   return json.replaceAll(/[\r\n]/g, ' ');
 }
 
-/** kept, as every channel needs it of the batch that is being delivered */
+/** results of transactionEnds; kept because every channel needs them for the batch that is being delivered */
 const endsOf = new WeakMap<Batch, ReadonlySet<bigint>>();
 
 /** The transactions whose last change is in this batch. */

@@ -1,6 +1,6 @@
 /**
- * Makes plain mode's WebSocket text frames of a batch: everything that a channel's clients get for
- * it, in one Buffer, built once. A row's image is copied as Postgres rendered it; nothing is
+ * Makes plain mode's WebSocket text frames of a batch. All frames of a channel are built once, in
+ * one Buffer, for all of its clients. A row's image is copied as Postgres rendered it; nothing is
  * parsed.
  */
 import { actions, type Batch, BatchReader, isPartial } from '#shared/log/batch.ts';
@@ -22,7 +22,7 @@ const nothing = Buffer.from('null');
 const end = Buffer.from('"}');
 const truncatedEnd = Buffer.from('","truncated":true}');
 
-/** The beginnings of frames, which name the table. Used for each change, so each one is made once and kept. */
+/** The beginnings of frames, which name table and action. Every change needs one, so each is made once and kept. */
 export class FrameHeads {
   readonly #heads = new Map<number, Buffer>();
   readonly #nameOf: (relation: number) => string | undefined;
@@ -31,7 +31,7 @@ export class FrameHeads {
     this.#nameOf = nameOf;
   }
 
-  /** The start of a frame's text; undefined where clients get no frame of such a change. */
+  /** The start of a frame's text; undefined: clients get no frame of such a change. */
   of(relation: number, action: number): Buffer | undefined {
     const id = relation * 256 + action;
     let head = this.#heads.get(id);
@@ -45,7 +45,7 @@ export class FrameHeads {
     return head;
   }
 
-  /** Tables were attached, renamed or detached. */
+  /** Called after tables were attached, renamed or detached. */
   forget(): void {
     this.#heads.clear();
   }

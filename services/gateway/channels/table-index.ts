@@ -1,7 +1,7 @@
 /**
- * Finds the channels of one table that a change can concern. A channel whose filter requires
- * certain values of a column is found by the value; the others judge each change. So the cost of a
- * change grows with the channels it concerns, not with all of them.
+ * Finds the channels of one table that a change can concern. If a channel's filter requires certain
+ * values of a column, the channel is found by these values. Every other channel judges each change.
+ * So the cost of a change does not grow with channels that require other values.
  */
 import { actions } from '#shared/log/batch.ts';
 import type { Table } from '../catalog/catalog.ts';
@@ -55,8 +55,9 @@ export class TableIndex<M extends Member = Member> {
   }
 
   /**
-   * Adds the change to the pending matches of each channel that it concerns, and those channels to
-   * `touched`. Channels that cannot judge the change are marked undecodable and added as well.
+   * Adds the change to the pending matches of each channel that it concerns, and adds these
+   * channels to `touched`. A channel that cannot judge the change is marked undecodable, and added
+   * to `touched` too.
    */
   match(change: Change, touched: Set<RowsChannel<M>>): void {
     if (change.action === actions.truncate) {
@@ -79,7 +80,7 @@ export class TableIndex<M extends Member = Member> {
       if (key !== null) for (const channel of channels.get(key) ?? []) this.#try(channel, change, touched);
       if (oldKey === null || oldKey === key) continue;
       for (const channel of channels.get(oldKey) ?? []) {
-        // a channel with several values may have been found by the new value
+        // a filter can require one of several values: the new value may have found this channel already
         if (channel.pending.at(-1)?.change !== change) this.#try(channel, change, touched);
       }
     }
