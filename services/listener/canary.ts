@@ -1,6 +1,7 @@
 /**
- * Commits a canary at a fixed interval while this listener leads. It uses its own connection, as any writer does, so
- * gateways measure with it what they would measure with a change.
+ * Commits a canary at a fixed interval while this listener leads. It commits the canary as a writer commits
+ * a change, and not on the leader's own connection. So the delay that gateways measure for a canary is the
+ * delay of a change.
  */
 
 import type { Pool } from '#shared/postgres/postgres.ts';
@@ -9,8 +10,8 @@ import type { ListenerMetrics } from '#shared/process/metrics.ts';
 import { every } from '#shared/waiting.ts';
 
 /**
- * Runs until the signal aborts; returns at once if `everyMs` is 0. A canary that could not be committed is counted,
- * and not made up for later.
+ * Runs until the signal aborts; returns at once if `everyMs` is 0. If a canary cannot be committed, the
+ * failure is counted, and no other canary takes its place.
  */
 export async function sendCanaries(options: {
   pool: Pool;

@@ -2,22 +2,25 @@
  * Decides when to drain. Writers ring (NOTIFY) only while changes are rare, as a network card interrupts at low load
  * and is polled at high load. One advisory lock decides whether writers ring, so that no wake-up is lost:
  *
- *   ringing    this listener holds the lock exclusively. A writer cannot share it, so it notifies at its commit.
- *   polling    nobody holds the lock exclusively. A writer shares it until its transaction ends, and does not notify.
- *              Drains follow one another. Entered when busy.
- *   returning  the lock is requested. New writers see the request and notify. For writers that share the lock, this
- *              listener polls every few milliseconds, until the last of them has ended and the lock is granted. Then it
- *              drains once more.
+ *   ringing    this listener holds the lock exclusively. A writer cannot share the lock, so the writer notifies
+ *              when it commits.
+ *   polling    entered when busy: nobody holds the lock exclusively. A writer shares the lock until its
+ *              transaction ends, and does not notify. This listener drains again and again.
+ *   returning  this listener has requested the lock. New writers see the request and notify. Earlier writers share
+ *              the lock until they end, and do not notify, so this listener polls every few milliseconds. When the
+ *              last of them has ended, Postgres grants the lock, and this listener drains once more.
  *
  *   ringing ─busy─▶ polling ─calm─▶ returning ─granted─▶ ringing       lock connection lost ─▶ returning
  *                      ▲────busy: the request is withdrawn────┘
  *
- * Busy: more transactions than `busyPerSecond`, or drains that find something take more than `busyShare` of the time.
- * The rate alone is not enough. Notifying commits wait for each other's flushes, so with slow flushes many writers
- * reach only a few hundred transactions a second, and ringing would keep them there.
+ * Busy: there are more transactions than `busyPerSecond`, or drains that find something take more than
+ * `busyShare` of the time. The rate alone is not enough: commits that notify wait for each other's WAL
+ * flushes. If flushes are slow, many writers together reach only a few hundred transactions a second, so
+ * the rate would never end the ringing that slows them down.
  *
- * One connection receives the notifications and another holds the lock, as a session that waits for a lock receives
- * nothing. Each connection is checked at intervals; after it was lost and is back, the owner drains once.
+ * One connection receives the notifications, and another one holds the lock, because a session that waits
+ * for a lock receives no notifications. Each connection is checked at intervals. When a lost connection is
+ * back, the listener drains once.
  */
 
 import { type Client, type Connection, connect, disconnect } from '#shared/postgres/postgres.ts';
@@ -36,14 +39,14 @@ const restShare = 3;
 const maxRestMs = 30;
 const heartbeatMs = 2_000;
 const deadlineMs = 2_000;
-/** the lock is requested again this often, so that a silent connection is noticed */
+/** a request for the lock ends after this time and is made again, so that a silent connection is noticed */
 const lockTimeoutMs = 10_000;
 const lockKey = '1886151019, 1'; // the same in plank.ring, shared/sql/004_capture.sql
 /** SQLSTATEs: the lock timeout has passed; the request was withdrawn */
 const notGranted = new Set(['55P03', '57014']);
 
 type Mode = 'ringing' | 'polling' | 'returning';
-/** why the owner should drain: a writer rang, it polls, or the safety interval has passed */
+/** why the listener should drain: a writer rang, the listener polls, or the safety interval has passed */
 export type Wake = 'ring' | 'poll' | 'safety';
 
 interface DoorbellOptions {
@@ -94,7 +97,10 @@ export class Doorbell {
     return this.#mode === 'ringing' && this.#isListening;
   }
 
-  /** Resolves when there may be changes to drain, at the latest after the safety interval; or on abort. */
+  /**
+   * Resolves when there may be changes to drain, at the latest after the safety interval. Also resolves
+   * when the signal aborts.
+   */
   async wait(signal: AbortSignal): Promise<Wake> {
     if (this.#options.wake === 'poll') {
       await sleep(this.#pauseAfterEmpty(this.#options.pollIntervalMs), signal);
@@ -114,12 +120,14 @@ export class Doorbell {
   }
 
   /**
-   * After a drain that found something, a pause three times as long as the drain. Fewer and larger drains leave the
-   * writers more of the machine, and more of the WAL flushes that they share; the commits of a single writer wait for
-   * the flush of each drain. (With 32 writers, a drain and its publication cost 22 µs a change with a pause as long
-   * as the drain, and 15 µs with a pause up to twice as long.) After an empty drain, a pause of half as long as the
-   * last drain that found something, at most 2.5 ms: if drains are slow, that costs little latency and saves most of
-   * the work.
+   * After a drain that found something: a pause three times as long as the drain, at most 30 ms. Fewer and
+   * larger drains leave more of the machine to the writers, and more of the WAL flushes that drains and
+   * writers share. (The commits of a single writer wait for the flush of each drain. With 32 writers, a
+   * drain and its publication cost 22 µs a change with a pause as long as the drain, and 15 µs with a pause
+   * up to twice as long.)
+   *
+   * After an empty drain: a pause half as long as the last drain that found something, at most 2.5 ms.
+   * While drains are slow, this pause adds little latency and saves most of the work.
    */
   #pollingPause(): number {
     if (this.#lastCount > 0) return Math.min(maxRestMs, restShare * this.#lastDrainMs);
@@ -141,7 +149,8 @@ export class Doorbell {
     if (elapsed < windowMs && this.#windowDrainMs < busyShare * windowMs) return;
     const perSecond = (this.#windowCount / elapsed) * 1_000;
     const share = this.#windowDrainMs / elapsed;
-    // the share if each transaction were drained by itself, as while ringing; pauses between drains must not lower it
+    // the share of the time that drains would take if each transaction got its own drain, as while ringing.
+    // Pauses make drains fewer, and must not make the load look lower.
     const ringingShare = this.#windowDrains === 0 ? 0 : (share * this.#windowCount) / this.#windowDrains;
     this.#windowStart = now;
     this.#windowCount = 0;
@@ -154,10 +163,11 @@ export class Doorbell {
   }
 
   /**
-   * While a long transaction keeps the lock request waiting, all other writers notify. Busy writers must not have to.
+   * Withdraws the request for the lock. While a long transaction makes the request wait, all other writers
+   * notify, which costs too much when they are busy.
    */
   #withdraw(): void {
-    // if this fails, the next window tries again, or the request ends by its timeout
+    // if this fails, it is tried again after the next window, or the request ends by its timeout
     if (this.#requestPid > 0)
       this.#bellClient?.query('select pg_cancel_backend($1)', [this.#requestPid]).catch(() => {});
   }
@@ -172,8 +182,8 @@ export class Doorbell {
   }
 
   /**
-   * Listens for notifications until stopped. The owner drains after each (re)connection, for what was missed without
-   * one.
+   * Listens for notifications until stopped. After each connection and reconnection the listener drains, as
+   * no notifications arrived without a connection.
    */
   async #listenForRings(): Promise<void> {
     await this.#keepConnected(
@@ -244,7 +254,10 @@ export class Doorbell {
     );
   }
 
-  /** Whether the lock was granted; false after its timeout or a withdrawn request. Rejects when the signal aborts. */
+  /**
+   * Resolves with true when the lock is granted, and with false if the request timed out or was withdrawn.
+   * Rejects when the signal aborts, and if the connection fails.
+   */
   async #granted(lock: Promise<unknown>, signal: AbortSignal): Promise<boolean> {
     const aborted = Promise.withResolvers<never>();
     const onAbort = () => aborted.reject(signal.reason);
@@ -261,8 +274,8 @@ export class Doorbell {
   }
 
   /**
-   * Keeps one connection for `work`, which runs until its signal aborts. Connects again after a failure, until
-   * stopped.
+   * Opens a connection and runs `work` with it. If `work` fails or the connection is lost, opens another
+   * one and runs `work` again, until stopped.
    */
   async #keepConnected(
     applicationName: string,
@@ -291,9 +304,9 @@ export class Doorbell {
   }
 
   /**
-   * A former leader that is paused still holds the lock. Then writers ring, which is correct but slow under load, and
-   * this listener would poll forever. It no longer leads, so its session is ended, which Postgres allows for the same
-   * role.
+   * Ends the session of a former leader that is paused and still holds the lock. As long as it holds the
+   * lock, writers ring, which is correct but slow under load, and this listener polls. A former leader does
+   * not need the session any more, and Postgres allows a role to end its own sessions.
    */
   async #evictFormerHolder(run: (sql: string) => Promise<unknown>): Promise<void> {
     await run(

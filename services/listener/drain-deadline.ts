@@ -1,7 +1,7 @@
 /**
- * How long a drain may take. A drain that takes longer is cancelled, as its connection may be silent. The next one,
- * on another connection, gets twice as long, so that a large drain succeeds in the end. Only such a cancellation
- * raises the deadline: until the deadline has passed, a silent connection goes unnoticed.
+ * How long a drain may take. A drain that takes longer is cancelled, as its connection may be silent. The
+ * next drain, on another connection, gets twice as long, so that a large drain succeeds in the end. Other
+ * failures do not raise the deadline, as a silent connection goes unnoticed until the deadline has passed.
  */
 
 const minMs = 4_000;

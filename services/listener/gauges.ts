@@ -1,4 +1,7 @@
-/** Updates the gauges that only the leader knows: what waits in the outbox, and what the log and the stream hold. */
+/**
+ * Updates the gauges whose values only the leader knows: the changes that wait in the outbox, and the sizes
+ * of the log and of the stream.
+ */
 import type { Publisher } from '#shared/log/fanout.ts';
 import type { Pool } from '#shared/postgres/postgres.ts';
 import type { Log } from '#shared/process/logger.ts';
@@ -6,12 +9,15 @@ import type { ListenerMetrics } from '#shared/process/metrics.ts';
 import { every } from '#shared/waiting.ts';
 import type { Publishing } from './publishing.ts';
 
-/** shorter than the pool keeps an idle connection, so that each look uses the same one */
+/**
+ * shorter than the time for which the pool keeps an idle connection, so that every round uses the same
+ * connection
+ */
 const everyMs = 1_000;
 
 /**
- * Runs until the signal aborts. Gauges whose values are not known are absent: after that, and while a server does not
- * answer.
+ * Runs until the signal aborts. A gauge is absent while its server (Postgres or Redis) does not answer, and
+ * after the signal has aborted.
  */
 export async function keepGauges(options: {
   pool: Pool;

@@ -9,7 +9,7 @@ interface HttpOptions {
   host: string;
   port: number;
   registry: Registry;
-  /** the content of /health; its status is 200 if `ready`, else 503 */
+  /** the content of /health; the HTTP status is 200 if `ready`, else 503 */
   health: () => { ready: boolean; [field: string]: unknown };
 }
 

@@ -1,6 +1,6 @@
 /**
- * Runs plank.check() now and then while this listener leads, and logs what is wrong with the capture of attached
- * tables.
+ * Runs plank.check() once a minute while this listener leads, and logs problems with the capture of
+ * attached tables.
  */
 
 import { limited, type Pool } from '#shared/postgres/postgres.ts';

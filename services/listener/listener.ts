@@ -1,12 +1,12 @@
 /**
- * One listener. Any number may run; one leads.
+ * One listener. Any number of listeners may run; one of them leads.
  *
- *   standby   tries to take the lead at intervals; succeeds when no other listener holds a valid lease.
+ *   standby   tries to take the lead at intervals. It succeeds when no other listener holds a valid lease.
  *   leading   wakes (doorbell) → drains (sequencer) → publishes (publishing). The next drain runs while the last batch
- *             is published. Leads until it is stopped, is deposed or loses its connection; then it is a standby again.
+ *             is published. When this listener is deposed or loses its connection, it becomes a standby again.
  *
- * Changes are published only after their drain has committed. If a leader dies between the two, the next leader finds
- * the changes in the log.
+ * Changes are published only after their drain has committed. If a leader dies between the commit and the
+ * publication, the next leader finds the changes in the log and publishes them.
  */
 import { type Bus, LocalBus } from '#shared/bus/bus.ts';
 import type { ListenerState } from '#shared/bus/node-state.ts';
@@ -29,13 +29,19 @@ import { Publishing } from './publishing.ts';
 import { keepRetention } from './retention.ts';
 import { Deposed, type Drained, type Lead, Sequencer } from './sequencer.ts';
 
-/** publishing that failed is tried again at this interval, and with every new batch */
+/** after publishing has failed, it is tried again at this interval, and with every new batch */
 const publishRetryMs = 500;
-/** a drain waits at most this long for the batch before to be published; publishing then catches up later */
+/**
+ * after a drain, the listener waits at most this long until the batches before it are published. If they
+ * are not, the changes of the drain are published from the log later.
+ */
 const publishPatienceMs = 200;
 /** a listener is degraded when Postgres has been silent for this much longer than the lease */
 const contactGraceMs = 1_000;
-/** how long the chores of a lead have to end with it; on a silent connection they may take minutes */
+/**
+ * when a lead ends, the listener waits at most this long for its chores; on a silent connection they may
+ * take minutes
+ */
 const endingMs = 2_000;
 
 export class Listener implements Service {
@@ -45,8 +51,8 @@ export class Listener implements Service {
   readonly #metrics: ListenerMetrics;
   readonly #pool: Pool;
   /**
-   * for repeated short queries. The server cancels them before this process gives up; otherwise sessions would pile
-   * up on a slow server.
+   * for repeated short queries. The server cancels a query before this process gives it up; otherwise
+   * sessions would pile up on a slow server.
    */
   readonly #watchPool: Pool;
   readonly #roster: Roster;
@@ -116,8 +122,9 @@ export class Listener implements Service {
   }
 
   /**
-   * The content of /health: whether a leader still holds the lead, or a standby could take it. `silent_ms`: the time
-   * since Postgres last answered about the lead; above the lease, another listener may lead.
+   * The content of /health. `ready`: the listener leads or stands by, and Postgres has answered it about
+   * the lead within the lease and 1 s more. `silent_ms`: the time since Postgres last answered about the
+   * lead. If it is longer than the lease, another listener may lead.
    */
   health(): { ready: boolean; node: string; state: string; silent_ms: number; reason?: string } {
     const state = this.#state;
@@ -217,7 +224,7 @@ export class Listener implements Service {
     const gauges = keepGauges({ pool: this.#watchPool, publisher: this.#publisher, publishing, log, metrics, signal });
     const everyMs = this.#config.CANARY_INTERVAL_MS;
     const canaries = sendCanaries({ pool: this.#watchPool, everyMs, log, metrics, signal });
-    // one publication at a time, in order; it rejects only when this listener is deposed
+    // publications run one at a time, in order; one rejects only if this listener is deposed
     let published: Promise<void> = Promise.resolve();
     const enqueue = (work: () => Promise<void>) => {
       published = published.then(work).catch((error: Error) => over.abort(error));
@@ -258,13 +265,14 @@ export class Listener implements Service {
         const transactions = drained.kind === 'changes' ? drained.transactions : drained.kind === 'backlog' ? 1 : 0;
         doorbell.drained(transactions, ms);
         if (drained.kind === 'nothing') continue;
-        // nothing waits for a slow fan-out: gateways that get nothing new from it read the log
+        // drains do not wait for a slow fan-out: gateways that get nothing new from the fan-out read the
+        // log
         if (!(await settlesWithin(published, publishPatienceMs))) publishing.leaveToCatchUp(drained.lastSeq);
         else if (drained.kind === 'changes') enqueue(() => publishing.publish(drained, drainedAtMs));
         else enqueue(() => publishing.catchUp(drained.lastSeq));
       }
       if (!this.#abort.signal.aborted) throw signal.reason;
-      // the next leader finds in the log what is not published by then
+      // if changes are not published by then, the next leader publishes them from the log
       await settlesWithin(published, endingMs);
       await sequencer.resign(lead.term).catch((error: Error) => log.debug({ err: error }, 'could not resign'));
     } finally {
@@ -273,7 +281,7 @@ export class Listener implements Service {
       metrics.leader.set(0);
       metrics.ringing.set(0);
       metrics.heartbeat.remove();
-      // those that have not ended by then are harmless, as the term is over
+      // chores that take longer are harmless, as the term is over
       const chores = [lease, retention, inspection, gauges, canaries, retries, published];
       await settlesWithin(Promise.all([doorbell.stop(), ...chores]), endingMs);
     }

@@ -1,8 +1,9 @@
 /**
- * Publishes drained changes to the fan-out, in order and without gaps. Only committed changes come here. If the
- * fan-out lacks some (after a takeover, a failure, an emptied Redis), or a drain was too large to be returned, the
- * changes are read from the log: the same bytes with the same seqs. A fan-out that does not answer blocks nobody:
- * gateways read the log, and the next call tries again.
+ * Publishes drained changes to the fan-out, in order and without gaps. Only committed changes come here.
+ * Changes are read from the log, with the same bytes and the same seqs, in two cases: if the fan-out lacks
+ * some (after a takeover or a failure, or because Redis was emptied), and if a drain was too large for one
+ * answer. If the fan-out does not answer, nobody waits for it: gateways read the log, and the next call
+ * publishes again.
  */
 import { type Batch, batchesOf, packBatches } from '#shared/log/batch.ts';
 import type { Publisher } from '#shared/log/fanout.ts';
@@ -11,7 +12,10 @@ import type { Log } from '#shared/process/logger.ts';
 import type { ListenerMetrics } from '#shared/process/metrics.ts';
 import { type Changes, Deposed, type Lead } from './sequencer.ts';
 
-/** how many changes an empty fan-out gets first: enough for gateways to continue without reading the log */
+/**
+ * an empty fan-out first gets this many of the latest changes, so that gateways can continue without
+ * reading the log
+ */
 const freshHistory = 10_000;
 
 export class Publishing {
@@ -20,12 +24,12 @@ export class Publishing {
   readonly #log: Log;
   readonly #metrics: ListenerMetrics;
   readonly #lead: Lead;
-  /** the last seq known to be in the fan-out; null: not known, ask the fan-out */
+  /** the last seq that is known to be in the fan-out; null: it is not known, and the fan-out must be asked */
   #publishedSeq: number | null = null;
   /** the last value of `#publishedSeq` that was known */
   #reachedSeq: number;
   #headSeq: number;
-  /** The missing changes are no longer in the log either. The stream starts over after them. */
+  /** The fan-out lacks changes that are no longer in the log either, so the stream starts over after them. */
   #startsOver = false;
   readonly #beginEpoch: (above: number, at: number | null) => Promise<void>;
 
@@ -48,7 +52,7 @@ export class Publishing {
     this.#reachedSeq = options.lead.headSeq;
   }
 
-  /** The fan-out lacks something that was drained. */
+  /** Whether the fan-out lacks a drained change, or may lack one. */
   get behind(): boolean {
     return this.#publishedSeq !== this.#headSeq;
   }
@@ -59,8 +63,8 @@ export class Publishing {
   }
 
   /**
-   * Publishes the changes of the latest drain, made at `drainedAtMs` (ms since 1970). Throws Deposed; after other
-   * failures it is `behind`.
+   * Publishes the changes of the latest drain, made at `drainedAtMs` (ms since 1970). Throws Deposed. After
+   * any other failure, `behind` is true.
    */
   async publish({ firstSeq, lastSeq, packed }: Changes, drainedAtMs: number): Promise<void> {
     this.leaveToCatchUp(lastSeq);
@@ -71,14 +75,17 @@ export class Publishing {
   }
 
   /**
-   * Records that changes up to `headSeq` were drained. `catchUp` will read from the log those that were not
-   * published.
+   * Records that changes up to `headSeq` were drained. `catchUp` will publish from the log those that the
+   * fan-out lacks.
    */
   leaveToCatchUp(headSeq: number): void {
     this.#headSeq = Math.max(this.#headSeq, headSeq);
   }
 
-  /** Publishes from the log everything up to `headSeq`, or to the latest drain that is known. Throws Deposed. */
+  /**
+   * Publishes from the log all changes up to `headSeq`, or up to the latest known drain if that is later.
+   * Throws Deposed.
+   */
   async catchUp(headSeq = 0): Promise<void> {
     this.leaveToCatchUp(headSeq);
     await this.#attempt(() => this.#catchUp());
@@ -104,10 +111,11 @@ export class Publishing {
   }
 
   /**
-   * The fan-out never holds a change that the log lacks, nor anything of a later epoch or term than this lead's. If
-   * it does, it holds another history (of a database that was dropped, or restored to an earlier state), and this
-   * history gets a later epoch. The log is read after the fan-out, so that it contains whatever a former leader of
-   * this history publishes late.
+   * Checks that the fan-out holds the history of this database. If so, the fan-out has no change that the
+   * log lacks, and nothing of a later epoch or term than this lead's. Otherwise the database was restored
+   * to an earlier state, or the fan-out is of another database that was dropped: then begins a later epoch
+   * and throws Deposed. The log is read after the fan-out, as a former leader of this history may publish
+   * late, and the log must contain those changes.
    */
   async #mustBeOurs(): Promise<void> {
     const head = await this.#publisher.head();
@@ -121,7 +129,8 @@ export class Publishing {
 
   /** Begins a new epoch. Always throws Deposed: the lead must be taken again, in that epoch. */
   async #otherHistory(epoch: number, data: object): Promise<never> {
-    // within the same epoch, the other history may have given this lead's seqs to other changes
+    // if both histories have the same epoch, the other one may have given the seqs of this lead to other
+    // changes. So the new epoch begins after the last seq from before this lead.
     await this.#beginEpoch(epoch, epoch === this.#lead.epoch ? this.#lead.headSeq : null);
     this.#log.warn(data, 'the fan-out holds another history, beginning a new epoch');
     throw new Deposed('the fan-out holds another history, a new epoch begins');
@@ -142,9 +151,9 @@ export class Publishing {
   }
 
   /**
-   * Returns false if the fan-out lacks changes before these batches; `#publishedSeq` is then the last one that it
-   * has. `isFresh`: the batches are of the latest drain and sent for the first time, so that nobody else can have
-   * published them.
+   * Publishes batches. Returns false if the fan-out lacks changes before them; `#publishedSeq` is then the
+   * last seq in the fan-out. `isFresh`: the batches come from the latest drain and are published for the
+   * first time. If the fan-out has them already, it holds another history.
    */
   async #put(batches: readonly Batch[], isFresh = false): Promise<boolean> {
     for (const batch of batches) {

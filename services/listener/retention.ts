@@ -9,7 +9,7 @@ import type { Log } from '#shared/process/logger.ts';
 import type { ListenerMetrics } from '#shared/process/metrics.ts';
 import { every } from '#shared/waiting.ts';
 
-/** rows deleted in one round; fewer if that takes too long */
+/** rows deleted in one round; each failure halves the number, each success doubles it again */
 const maxBatch = 5_000;
 const minBatch = 50;
 /** between rounds while there is more to purge */

@@ -1,12 +1,15 @@
 /**
- * The leader's connection: takes the lead, drains, renews the lease. Every statement that must fail when another
- * listener leads goes through here, with the term. Statements are short and have a deadline on both ends; a silent
- * connection counts as lost.
+ * The leader's connection: takes the lead, drains, renews the lease. Every statement that must fail when
+ * another listener leads runs here, and carries the term. Statements are short. Both the server and this
+ * process limit their time; a connection that stays silent counts as lost.
  */
 import { type Client, type Connection, connect, DatabaseError, disconnect } from '#shared/postgres/postgres.ts';
 import { withDeadlineOr } from '#shared/waiting.ts';
 
-/** Another listener leads with a later term, or the history is another: the lead must be taken again. */
+/**
+ * Another listener leads with a later term, or the fan-out held another history and a new epoch began. This
+ * listener must take the lead again.
+ */
 export class Deposed extends Error {
   override readonly name = 'Deposed';
 }
@@ -32,7 +35,10 @@ export interface Changes {
   transactions: number;
   /** when the first of them was captured, in ms since 1970 */
   firstAtMs: number;
-  /** in the format of batches, after room for a header (shared/log/batch.ts); the publisher may write into it */
+  /**
+   * the changes in the format of batches, after 24 bytes of room for a header (shared/log/batch.ts). The
+   * publisher may write into this buffer.
+   */
   packed: Buffer;
 }
 
@@ -41,7 +47,7 @@ function deposedOr(error: unknown): never {
 }
 
 const renewTimeoutMs = 2_000;
-/** how long after a drain's deadline the server has to report that it cancelled the drain */
+/** after a drain's deadline, the server has this long to report that it cancelled the drain */
 const silenceMs = 500;
 const drainLimit = 5_000;
 const drainSql = 'select * from plank.drain($1, $2, $3, $4)';
@@ -90,15 +96,17 @@ export class Sequencer {
   }
 
   /**
-   * Gives the next seqs. The changes that it returns are committed. Throws Deposed. The server cancels the drain at
-   * `deadlineMs`, so that the next one does not wait behind it; half a second later the connection counts as silent.
+   * Gives seqs to the changes in the outbox, commits this, and returns the changes. Throws Deposed. The
+   * server cancels the drain after `deadlineMs`, so that the next drain does not wait for it. If no answer
+   * has come half a second later, the connection counts as silent.
    */
   async drain(term: number, deadlineMs = 30_000): Promise<Drained> {
     try {
       const [row] = await this.#inTurn(deadlineMs + silenceMs, async (client) => {
         if (deadlineMs !== this.#statementTimeoutMs) await client.query(`set statement_timeout = ${deadlineMs}`);
         this.#statementTimeoutMs = deadlineMs;
-        // the first drain of a term may find any amount and take long
+        // the first drain of a term may find any number of changes and take long. So it locks the leader's
+        // row, and nobody takes the lead during the drain.
         const holds = term !== this.#drainedTerm;
         return client.binaryRows('drain', drainSql, [term, drainLimit, `${this.#leaseMs} ms`, holds]);
       });
@@ -144,7 +152,7 @@ export class Sequencer {
     await disconnect(this.#connection.client);
   }
 
-  /** Runs one statement after the ones before it. Its `deadlineMs` begins when it starts. */
+  /** Runs `work` when the statements before it have ended. `deadlineMs` counts from then. */
   async #inTurn<T>(deadlineMs: number, work: (client: Client) => Promise<T>): Promise<T> {
     const before = this.#turn;
     const { promise, resolve } = Promise.withResolvers<void>();

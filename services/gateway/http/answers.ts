@@ -1,7 +1,7 @@
 /**
- * Bounds the memory of REST answers that clients have not read yet. While more than 32 M characters
- * wait, large answers are refused with BUSY, and the client that has not read for longest loses its
- * connection.
+ * Bounds the memory of REST answers that clients have not read yet. While 32 M characters (32 × 1024²) or
+ * more wait, large answers are refused with BUSY. Each refusal also closes the connection of the client
+ * that has let an answer wait for longest, if that is 1.5 s or more.
  */
 import type { Response } from 'express';
 import { Budget } from '../bounds/budget.ts';
@@ -9,9 +9,9 @@ import { PlankError } from './errors.ts';
 import { entityTag } from './precondition.ts';
 
 const maxCharacters = 32 * 1024 * 1024;
-/** a client has this long to read an answer while others need the memory … */
+/** while other clients need the memory, a client has this long to read an answer … */
 const patienceMs = 1_500;
-/** … and this long otherwise */
+/** … and otherwise this long */
 const takeMs = 5 * 60_000;
 /** answers up to this size are never refused */
 const smallCharacters = 64 * 1024;
@@ -19,7 +19,7 @@ const smallCharacters = 64 * 1024;
 export class Answers {
   readonly #room = new Budget(maxCharacters, patienceMs);
 
-  /** Sends a row that was written. A truncated row gets no ETag, as a tag stands for the whole row. */
+  /** Sends a row after it was written. A truncated row gets no ETag, as a tag stands for the whole row. */
   sendWritten(response: Response, row: string): void {
     if (isTruncated(row)) setTruncated(response, 1);
     else response.set('ETag', entityTag(row));
@@ -27,8 +27,8 @@ export class Answers {
   }
 
   /**
-   * Sends what was read, a single row with its tag. Throws PlankError BUSY if the answer is large
-   * and there is no room.
+   * Sends rows after they were read: a page of rows, or one row with its `tag`. Throws PlankError BUSY if
+   * the answer is large and there is no room for it.
    */
   sendRead(response: Response, json: string, tag?: string): void {
     if (json.length > smallCharacters && !this.#room.makeRoom())
@@ -46,7 +46,7 @@ export class Answers {
   /** Takes only the size: a reference to the answer would keep it in memory after the socket has sent it. */
   async #wait(response: Response, characters: number): Promise<void> {
     const { socket } = response.req;
-    // the client has left, so its socket will send no event
+    // the client has left, so its socket emits no more events
     if (socket.destroyed) return;
     const taken = new Promise<boolean>((resolve) => {
       response.once('finish', () => resolve(true));
@@ -56,7 +56,8 @@ export class Answers {
     try {
       await this.#room.taken(taken, response, takeMs);
     } catch {
-      // part of the answer has been sent; a pipelined answer has no socket yet, so use the request's
+      // part of the answer has been sent, so the connection must end. A pipelined answer has no socket of
+      // its own yet, so this destroys the request's socket.
       response.req.socket.destroy();
     } finally {
       this.#room.free(characters);
@@ -64,7 +65,10 @@ export class Answers {
   }
 }
 
-/** The row is above the size bound and comes without its large columns: such images begin with a blank. */
+/**
+ * Whether the row is above the size bound and comes without its large columns. The image of such a row
+ * begins with a blank.
+ */
 export const isTruncated = (row: string) => row.startsWith(' ');
 
 /** Tells the client how many rows of the answer are truncated. */

@@ -1,7 +1,7 @@
 /**
- * The express app on the gateway's public port: health, metrics, tables over REST, the test page
- * and the SDK for pages without a bundler. It owns no sockets: gateway.ts gives it a server, and
- * passes upgrades of the same server to the WebSocket side.
+ * The express app on the gateway's public port: health, metrics, tables over REST, the test page and the
+ * SDK for pages without a bundler. The app owns no sockets: gateway.ts makes the server, gives requests to
+ * this app, and passes upgrades on to the WebSocket side.
  */
 import cors from 'cors';
 import express, { type Express, type RequestHandler } from 'express';
@@ -95,8 +95,8 @@ export function createApp({ config, log, catalog, pool, health, ready, room, cha
         .json(state);
     })
     .all(readOnly);
-  // nginx asks this before each new client. 403 is the one refusal that nginx never counts as a
-  // failure of the replica.
+  // nginx requests this address before it sends a new client here. 403 is the only refusal that nginx never
+  // counts as a failure of the replica.
   app
     .route('/health/room')
     .all(named('/health/room'))

@@ -1,7 +1,7 @@
 /**
- * The catalogue of REST errors: every failure that a client can see, with its code, status and
- * title. A thrown PlankError reaches the client as it is. Any other error is a fault of ours, and
- * the client gets INTERNAL (problem-handler.ts).
+ * The catalogue of REST errors: every failure that a client can see, with its code, status and title. A
+ * thrown PlankError reaches the client as it is. Any other error is a fault of Plank, and the client gets
+ * INTERNAL (problem-handler.ts).
  */
 import type { z } from 'zod';
 
@@ -40,8 +40,8 @@ export const catalogue = {
 export type ErrorCode = keyof typeof catalogue;
 
 /**
- * One wrong field. `path` is its name in the body or query ("value", "limit"); empty for the body
- * as a whole.
+ * One wrong field. `path` is the field's name in the body or in the query ("value", "limit"), or empty if
+ * the whole body is wrong.
  */
 export interface FieldError {
   path: string;
@@ -64,7 +64,7 @@ export class PlankError extends Error {
   }
 }
 
-/** a body can have more wrong fields than anyone wants to read */
+/** the most wrong fields that an answer lists */
 const maxFields = 20;
 const maxNameLength = 100;
 
@@ -72,7 +72,7 @@ const maxNameLength = 100;
 export const shorten = (name: string): string =>
   name.length > maxNameLength ? `${name.slice(0, maxNameLength)}…` : name;
 
-/** INVALID, with the fields both in the text and as `errors`. */
+/** INVALID. The answer has the wrong fields both in its text and as `errors`. */
 export function invalidFields(fields: readonly FieldError[], cause?: unknown): PlankError {
   const shown = fields.slice(0, maxFields).map(({ path, message }) => ({ path: shorten(path), message }));
   const sentences = shown.map(({ path, message }) => (path === '' ? message : `${path} ${message}`));
@@ -80,7 +80,7 @@ export function invalidFields(fields: readonly FieldError[], cause?: unknown): P
   return new PlankError('INVALID', [...sentences, ...rest].join('; '), { fields: shown, cause });
 }
 
-/** INVALID from zod's issues. `unknown` is the message for an unknown key: "is not a column of items". */
+/** INVALID, made from zod's issues. `unknown` is the message for an unknown key: "is not a column of items". */
 export function fromZod(error: z.ZodError, unknown: string): PlankError {
   const fields = error.issues.flatMap((issue): FieldError[] => {
     if (issue.code === 'unrecognized_keys') return issue.keys.map((key) => ({ path: key, message: unknown }));

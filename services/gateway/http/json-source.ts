@@ -1,6 +1,6 @@
 /**
- * The text of each member of a request body, exactly as it was sent: a json column keeps blanks,
- * digits and repeated keys, which a parsed value has lost.
+ * The text of each member of a request body, exactly as the client sent it. A json column stores blanks,
+ * digits and repeated keys as they were sent, but a parsed value has lost them.
  */
 
 const texts = new WeakMap<object, string>();
@@ -10,14 +10,14 @@ export function keepText(body: object, text: string): void {
   texts.set(body, text);
 }
 
-/** The texts of a body's members; undefined if the body's text is not known. */
+/** The text of each member by its name; undefined if `keepText` was not called for this body. */
 export function sourcesIn(body: object): Map<string, string> | undefined {
   const text = texts.get(body);
   return text === undefined ? undefined : sourcesOf(text);
 }
 
 /**
- * `text` is a JSON object that JSON.parse has accepted. Of repeated members the last one counts, as
+ * `text` is a JSON object that JSON.parse has accepted. If a member is repeated, its last text counts, as
  * with JSON.parse.
  */
 function sourcesOf(text: string): Map<string, string> {

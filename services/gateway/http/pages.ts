@@ -1,8 +1,7 @@
 /**
- * Files for browsers: the folders of pages/ and the SDK, each file with a route of its own, for GET
- * and HEAD. The folders are read once. What must stay true: a file is public only if its name is
- * plain and its extension is listed here, so that a key, a dump or a dotfile that somebody leaves
- * in a folder is not served.
+ * Files for browsers: the folders of pages/ and the SDK, each file with a route of its own, for GET and
+ * HEAD. The folders are read once. Invariant: a file is public only if its name is plain and its extension
+ * is listed here. So if somebody leaves a key, a dump or a dotfile in a folder, it is not served.
  */
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -15,10 +14,10 @@ const pagesFolder = fileURLToPath(new URL('../../../pages/', import.meta.url));
 const publicName = /^[a-z][a-z-]*\.(css|js|svg)$/;
 const readOnly = methodNotAllowed('GET, HEAD');
 
-/** By path. */
+/** The handler of each file, by the path of its URL. */
 export type Files = ReadonlyMap<string, RequestHandler>;
 
-/** Of the files in a folder, those that are public. */
+/** The names of the public files in a folder. */
 export function publicNames(folder: string): string[] {
   const entries = readdirSync(folder, { withFileTypes: true });
   return entries.filter((entry) => entry.isFile() && publicName.test(entry.name)).map(({ name }) => name);
@@ -28,7 +27,7 @@ export function sendFile(name: string, root = pagesFolder): RequestHandler {
   return (_request, response) => response.sendFile(name, { root, cacheControl: false });
 }
 
-/** The public files of these folders of pages/: `/common/page.css`. */
+/** The public files of these folders of pages/, each at a path like `/common/page.css`. */
 export function pageFiles(folders: readonly string[]): Files {
   const names = folders.flatMap((folder) => publicNames(join(pagesFolder, folder)).map((name) => `${folder}/${name}`));
   return new Map(names.map((name) => [`/${name}`, sendFile(name)]));
@@ -44,7 +43,7 @@ export function sdk(): Files {
   );
 }
 
-/** A route for each file, below `prefix`. */
+/** Makes a route for each file, below `prefix`. */
 export function fileRoutes(files: Files, { prefix = '', headers = {} } = {}): Router {
   const router = Router();
   for (const [path, send] of files) {
@@ -52,8 +51,8 @@ export function fileRoutes(files: Files, { prefix = '', headers = {} } = {}): Ro
       .route(prefix + path)
       .all(named(prefix + path))
       .get((request, response, next) => {
-        // browsers ask again each time, and mostly get a 304: modules of two versions do not fit
-        // together
+        // browsers ask for a file each time, and mostly get a 304. Otherwise a page could combine modules
+        // of two versions, which do not fit together.
         response.set({ ...headers, 'Cache-Control': 'no-cache' });
         send(request, response, next);
       })

@@ -1,8 +1,8 @@
 /**
- * Upgrades to WebSocket on an HTTP server. A client may send an upgrade after a request that has
- * not been answered yet (pipelining). Node passes such an upgrade on at once, so that the answer
- * would later be written into the WebSocket. An HTTP error cannot refuse it either: the client
- * would take the error for the answer to its first request. So the connection ends.
+ * Upgrades to WebSocket on an HTTP server. A client may send an upgrade after a request that has not been
+ * answered yet (pipelining). Node emits such an upgrade at once, and would later write the answer to the
+ * first request into the WebSocket. Nor can an HTTP error refuse the upgrade: the client would take the
+ * error for the answer to its first request. So this closes the connection.
  */
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';

@@ -1,7 +1,7 @@
 /**
- * Errors of Postgres as errors that a client may see: those that the client caused, and those that
- * pass. The texts never contain other values of the row: Postgres' `detail` ("Failing row contains
- * (…)") and the text of most 23xxx errors are left out.
+ * Translates errors of Postgres into errors that a client may see: errors that the client caused, and
+ * temporary ones. The texts never contain values that the client did not send. So Postgres' `detail`
+ * ("Failing row contains (…)") and the text of most 23xxx errors are left out.
  */
 import { DatabaseError, isUnavailable } from '#shared/postgres/postgres.ts';
 import type { Table } from '../catalog/catalog.ts';
@@ -14,20 +14,20 @@ export interface StatementContext {
   parameters: readonly string[];
   deletes: boolean;
   /**
-   * the statement only reads: Postgres' complaint about a value is about stored data, not about
-   * what the client sent
+   * the statement only reads: if Postgres refuses a value, the value is stored data, and not a value that
+   * the client sent
    */
   reads?: boolean;
 }
 
 /**
- * Translates an error of a statement to a PlankError. Errors that are neither the client's fault
- * nor passing come back unchanged.
+ * Translates an error of a statement into a PlankError. Returns an error unchanged if it is neither the
+ * client's fault nor temporary.
  */
 export function fromPostgres(error: unknown, { table, parameters, deletes, reads = false }: StatementContext): unknown {
   if (!(error instanceof DatabaseError)) return isUnavailable(error) ? unavailable(error) : error;
   const code = error.code ?? '';
-  // a trigger refuses the row: RAISE may set any code
+  // a trigger refuses the row by RAISE, which may set any code
   if (error.routine === 'exec_stmt_raise' || code === 'P0001') return raised(error, reads);
   const constraint = error.constraint ?? 'of the table';
   const shown = (name: string | undefined) => table.columns.find((column) => column.name === name)?.name;
@@ -46,7 +46,8 @@ export function fromPostgres(error: unknown, { table, parameters, deletes, reads
             cause: error,
           });
     case '23514': {
-      // Postgres names no column, but the name that it gives to a constraint of one column does
+      // Postgres does not report the column. But if it named the constraint itself, and the constraint has
+      // one column, the constraint's name contains the column's.
       const column = table.columns.find(({ name }) => constraint === `${table.table}_${name}_check`)?.name;
       if (column !== undefined)
         return invalidFields([{ path: column, message: `violates the check constraint ${constraint}` }], error);
@@ -85,8 +86,8 @@ export function fromPostgres(error: unknown, { table, parameters, deletes, reads
   }
   const number = /portal parameter \$(\d+)/.exec(error.where ?? '')?.[1];
   const column = number === undefined ? undefined : shown(parameters[Number(number) - 1]);
-  // types of extensions report a text that they cannot read in many ways, for example as a syntax
-  // error or an internal error
+  // if a type of an extension cannot read a text, it reports this in one of many ways, for example as a
+  // syntax error or an internal error
   const sent = table.columns.filter(({ name, structured }) => structured && parameters.includes(name));
   const isOfText =
     column !== undefined || (sent.length > 0 && (code === 'XX000' || (code === '42601' && !error.position)));
@@ -102,7 +103,7 @@ export function fromPostgres(error: unknown, { table, parameters, deletes, reads
   return isUnavailable(error) ? unavailable(error) : error;
 }
 
-/** RAISE of PL/pgSQL: the message is meant for the client, and the code decides the status. */
+/** An error by RAISE of PL/pgSQL: its message is meant for the client, and its code decides the status. */
 function raised(error: DatabaseError, reads: boolean): PlankError {
   const codes: Record<string, ErrorCode> = {
     '23505': 'CONFLICT',

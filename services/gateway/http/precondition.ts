@@ -1,23 +1,23 @@
 /**
- * If-Match and If-None-Match (RFC 9110, 13.1) of a request for one row. A row's entity tag depends
- * only on the row's bytes: every replica makes the same tag, and Postgres can compare it within the
- * statement that writes.
+ * If-Match and If-None-Match (RFC 9110, 13.1) of a request for one row. A row's entity tag depends only on
+ * the bytes of the row's image. So every replica makes the same tag, and Postgres can compare the tag
+ * within the statement that writes.
  */
 import { createHash } from 'node:crypto';
 import type { Request } from 'express';
 import { PlankError } from './errors.ts';
 import type { Parameters } from './value-sql.ts';
 
-/** of the hash, in hex */
+/** the length of a tag: this many hex digits of the row's hash */
 const digits = 32;
 
-/** The tags that a header lists, without quotes. any: `*`. */
+/** The tags that a header lists, without quotes. `any`: the header is `*`. */
 type Tags = 'any' | readonly string[];
 
 export interface Precondition {
-  /** the row's tag must be one of these … */
+  /** the row's tag must be one of these; null: any tag will do … */
   match: Tags | null;
-  /** … and none of these */
+  /** … and must be none of these; null: no tag is excluded */
   noneMatch: Tags | null;
 }
 
@@ -30,16 +30,16 @@ export function entityTag(row: string): string {
 const tag = String.raw`(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"`;
 const list = new RegExp(String.raw`^[ \t]*${tag}(?:[ \t]*,[ \t]*${tag})*[ \t]*$`);
 
-/** Throws MALFORMED. */
+/** Throws PlankError MALFORMED if a header is not `*` or a list of tags. */
 export function preconditionOf(request: Request): Precondition {
   return {
-    // compared strongly: a weak tag never matches
+    // If-Match compares strongly: a weak tag never matches
     match: tagsOf(request, 'If-Match', (weak) => !weak),
     noneMatch: tagsOf(request, 'If-None-Match', () => true),
   };
 }
 
-/** Refuses both headers where the address is a collection, which has no tag. */
+/** For the address of a table, which has no tag: throws MALFORMED if the request has one of the two headers. */
 export function refusePrecondition(request: Request): void {
   for (const name of ['If-Match', 'If-None-Match'])
     if (request.get(name) !== undefined)
@@ -57,7 +57,7 @@ function tagsOf(request: Request, name: string, counts: (weak: boolean) => boole
     .map((found) => found.slice(found.indexOf('"') + 1, -1));
 }
 
-/** SQL conditions: the row whose image is `imageSql` meets the precondition. */
+/** SQL conditions under which the row meets the precondition. `imageSql` is SQL for the row's image. */
 export function conditionSql({ match, noneMatch }: Precondition, imageSql: string, parameters: Parameters): string[] {
   const bytes = `pg_catalog.convert_to((${imageSql})::pg_catalog.text, 'UTF8')`;
   const hash = `pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(${bytes}), 'hex'), ${digits})`;
@@ -69,7 +69,7 @@ export function conditionSql({ match, noneMatch }: Precondition, imageSql: strin
   return conditions;
 }
 
-/** The same check for a row that was read. Throws PRECONDITION_FAILED. */
+/** Checks the precondition for a row that was read. Throws PRECONDITION_FAILED. */
 export function requireCondition({ match, noneMatch }: Precondition, row: string): void {
   const hash = hashOf(row);
   if (match !== null && match !== 'any' && !match.includes(hash))

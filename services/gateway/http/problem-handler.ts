@@ -15,7 +15,10 @@ interface HttpError extends Error {
   limit?: number;
 }
 
-/** Errors of express and its body parser carry a status; their texts are about the client's own bytes. */
+/**
+ * Translates an error of express or its body parser, which carries a status. Its text may reach the client,
+ * as it is about bytes that the client sent.
+ */
 function fromExpress(error: HttpError): PlankError {
   if (error.type === 'entity.too.large')
     return new PlankError('TOO_LARGE', `The body is larger than ${error.limit} bytes`, { cause: error });
@@ -60,7 +63,8 @@ export function problemHandler(log: Log): ErrorRequestHandler {
       const { method } = request;
       log.error({ err: error, method, route: routeOf(response) }, 'a request failed');
     }
-    // half an answer has been sent: end the connection, so that the client sees that it is incomplete
+    // part of the answer has been sent: end the connection, so that the client sees that the answer is
+    // incomplete
     if (response.headersSent) response.destroy();
     else
       sendProblem(

@@ -1,8 +1,11 @@
 /**
  * REST's connections to Postgres, and the queue for them. Invariants:
- * - A bounded number of requests waits, each for a bounded time. A request that would wait longer gets BUSY.
- * - The requests of one table never hold all connections: while a lock stops them, other tables are served.
- * - A client that has left holds nothing: its waiting statement is dropped, its running one is cancelled.
+ * - For each table, a bounded number of requests waits, each for a bounded time. Any other request gets
+ *   BUSY.
+ * - The requests of one table never hold all connections. While a lock stops these requests, other tables
+ *   are served.
+ * - A client that has left holds nothing: its waiting statements are dropped, and its running statement is
+ *   cancelled.
  */
 import type { Socket } from 'node:net';
 import type { QueryResult, QueryResultRow } from 'pg';
@@ -11,16 +14,16 @@ import { isStatementError, type Pool, type PoolClient } from '#shared/postgres/p
 import { Limiter } from '../bounds/limiter.ts';
 import { PlankError } from './errors.ts';
 
-/** requests that may wait for one table, for each connection of the pool */
+/** this many requests may wait for one table, times the number of connections in the pool */
 const waitingEach = 10;
 const waitMs = 2_000;
 
-/** What a request does with a connection. */
+/** A connection that a request may use for a while. */
 export interface Lease {
   client: PoolClient;
-  /** The connection cannot be used again. */
+  /** Says that the connection cannot be used again, and why. The pool then discards it. */
   giveUp: (why: Error) => void;
-  /** Throws if the client has left: work of several statements calls it between them. */
+  /** Throws if the client has left. Work of several statements calls this between two statements. */
   requireClient: () => void;
 }
 
@@ -32,7 +35,7 @@ interface TableQueue {
 export class RestPool {
   readonly #pool: Pool;
   readonly #all: Limiter;
-  /** by the table's name; as many as there are tables */
+  /** by the name of the table; there are at most as many queues as tables */
   readonly #byTable = new Map<string, TableQueue>();
   readonly #maxOfTable: number;
   readonly #maxWaiting: number;
@@ -45,12 +48,15 @@ export class RestPool {
     this.#maxWaiting = waitingEach * max;
   }
 
-  /** The pool for one request: `socket` is the client's connection. */
+  /** The pool as one request uses it. `socket` is the client's connection. */
   for(socket: Socket): RestQueries {
     return new RestQueries(this, socket);
   }
 
-  /** Runs `work` with a connection, for the client at the other end of `socket`. Throws PlankError BUSY. */
+  /**
+   * Runs `work` with a connection, for the client at the other end of `socket`. Throws PlankError BUSY if
+   * too many requests wait, or if this one waits for too long.
+   */
   async use<T>(socket: Socket, table: string, work: (lease: Lease) => Promise<T>): Promise<T> {
     const own = this.#of(table);
     if (own.waiting >= this.#maxWaiting) throw busy();
@@ -96,7 +102,8 @@ export class RestPool {
       });
     } finally {
       signal.removeEventListener('abort', onAbort);
-      // a request to cancel that is still on its way would hit the next statement on this connection
+      // if the request to cancel may still be on its way, it would cancel the next statement of this
+      // connection
       if (cancelled && !(await cancelled)) broken ??= new Error('a request to cancel may still arrive');
       client.release(broken);
     }
@@ -112,7 +119,7 @@ export class RestPool {
   }
 }
 
-/** What one request asks of Postgres. */
+/** Runs the statements of one request. */
 export class RestQueries {
   readonly #pool: RestPool;
   readonly #socket: Socket;
@@ -123,21 +130,21 @@ export class RestQueries {
   }
 
   /**
-   * Runs `work` with a connection, when it is this request's turn among those for the table. Throws
+   * Runs `work` with a connection, when it is this request's turn among the requests for the table. Throws
    * PlankError BUSY.
    */
   use<T>(table: string, work: (lease: Lease) => Promise<T>): Promise<T> {
     return this.#pool.use(this.#socket, table, work);
   }
 
-  /** One statement. */
+  /** Runs one statement. Throws PlankError BUSY, or Postgres' own error. */
   query<R extends QueryResultRow>(table: string, text: string, values: unknown[]): Promise<QueryResult<R>> {
     return this.use(table, async ({ client, giveUp }) => {
       try {
         return await client.query<R>(text, values);
       } catch (error) {
-        // after an error of the statement itself the connection can be used; after a silence it may
-        // still answer this query
+        // after an error of the statement itself, the connection can be used again. After any other error,
+        // such as a timeout, the answer to this query may still come.
         if (!isStatementError(error)) giveUp(error as Error);
         throw error;
       }
@@ -146,16 +153,19 @@ export class RestQueries {
 }
 
 const busy = () => new PlankError('BUSY', 'Too many requests of this replica wait for the database: try again');
-/** Nobody reads this answer. */
+/** The client has left, so nobody reads this error. */
 const left = () => new PlankError('UNAVAILABLE', 'The client has left');
 
 /**
- * By connection of a client: what to do when it closes. One listener serves all requests that are
- * pipelined on it.
+ * For each connection of a client, the callbacks to run when it closes. The connection has one event
+ * listener for all requests that are pipelined on it.
  */
 const leaving = new WeakMap<Socket, Set<() => void>>();
 
-/** Calls back when the connection closes. Returns how to stop that. */
+/**
+ * Runs `callback` when the connection closes, or at once if it is closed. Returns a function that removes
+ * the callback.
+ */
 function onLeave(socket: Socket, callback: () => void): () => void {
   if (socket.destroyed) callback();
   let callbacks = leaving.get(socket);

@@ -1,11 +1,11 @@
 /**
- * Handlers that routes share: the name of a route for logs and metrics, and the answers to requests
- * that no route takes.
+ * Handlers that routes share. They name a route for logs and metrics, and answer requests for which there
+ * is no route or method.
  */
 import type { RequestHandler, Response } from 'express';
 import { PlankError, shorten } from './errors.ts';
 
-/** The first handler of every route: names its pattern. */
+/** The first handler of every route: records the route's pattern, such as `/api/:table`. */
 export function named(route: string): RequestHandler {
   return (_request, response, next) => {
     response.locals['route'] = route;
@@ -13,7 +13,10 @@ export function named(route: string): RequestHandler {
   };
 }
 
-/** The pattern of a request's route, for logs and metrics: paths would make a label of every id. */
+/**
+ * The pattern of a request's route, for logs and metrics. Paths would not do: each id would become a label
+ * of a metric.
+ */
 export function routeOf(response: Response): string {
   const route: unknown = response.locals['route'];
   return typeof route === 'string' ? route : 'unknown';
@@ -29,7 +32,7 @@ export const upgradeRequired: RequestHandler = (_request, response) => {
   throw new PlankError('UPGRADE_REQUIRED', 'This address is for WebSockets: connect with a WebSocket client');
 };
 
-/** The last handler of a route. */
+/** The last handler of a route: answers 405. `allow` lists the route's methods: `GET, HEAD`. */
 export function methodNotAllowed(allow: string): RequestHandler {
   return (request, response) => {
     response.set('Allow', allow);

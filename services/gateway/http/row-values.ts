@@ -1,11 +1,11 @@
 /**
- * What a REST client may write into a row: zod schemas of request bodies, made from the columns of
- * a table.
+ * The values that a REST client may write into a row: zod schemas of request bodies, made from the columns
+ * of a table.
  *
- * Every value leaves here as the text that Postgres reads, or null, so that nothing depends on how
- * pg renders JavaScript values. A wrong field is refused by name before Postgres sees it. What only
- * Postgres can check (the label of an enum, a check constraint) is left to Postgres, whose errors
- * postgres-problems.ts translates.
+ * The schemas turn every value into the text that Postgres reads, or into null, so that nothing depends on
+ * how pg renders JavaScript values. A wrong field is refused by name before Postgres sees it. Some values
+ * only Postgres can check, such as the label of an enum or a check constraint; postgres-problems.ts
+ * translates its errors.
  */
 import { z } from 'zod';
 import { exactJson } from '#shared/exact-json.ts';
@@ -13,39 +13,42 @@ import type { Column, Table } from '../catalog/catalog.ts';
 import { sourcesIn } from './json-source.ts';
 
 /**
- * A value for a column. value-sql.ts makes SQL of it. For a read-only column it is the value that
- * the row must have already.
+ * A value for a column; value-sql.ts makes SQL of it. The value of a read-only column is not written: the
+ * row must have it already.
  */
 export interface Value {
   column: Column;
   /**
-   * the text that Postgres reads; JSON for a structured type and for a read-only column; null is
+   * the text that Postgres reads, or JSON if the type is structured or the column is read-only; null means
    * SQL's null
    */
   text: string | null;
-  /** the value as it was sent */
+  /** the value as the client sent it, as JSON */
   json: string;
 }
 
 export type Values = readonly Value[];
 
 export interface RowSchemas {
-  /** POST: every column that has no default and may not be null */
+  /** POST: requires every column that has no default and may not be null */
   create: z.ZodType<Values>;
-  /** PUT: the same, but the key may be left out, as the URL names it, and read-only columns may be sent */
+  /**
+   * PUT: requires the same columns except those of the key, which the URL names. Read-only columns may be
+   * sent.
+   */
   replace: z.ZodType<Values>;
-  /** PATCH: at least one column */
+  /** PATCH: requires at least one column. Read-only columns may be sent. */
   patch: z.ZodType<Values>;
 }
 
 export const numberPattern = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,5})?$/i;
-/** Postgres' limit */
+/** Postgres' limit on the dimensions of an array */
 const maxArrayDepth = 6;
 
 /**
- * A schema of text. `prepare` turns other JSON values into text where the type allows it. The error
- * is `must be ${ofType}` for a value that is no text even then, and `must be ${expected}` for a
- * text that is not accepted.
+ * A schema whose result is text. If the type allows other JSON values, `prepare` turns them into text. If
+ * the value is not text after `prepare`, the error is `must be ${ofType}`. If `accepts` refuses the text,
+ * the error is `must be ${expected}`.
  */
 function readable(
   expected: string,
@@ -70,7 +73,7 @@ function readable(
 
 const isSpecialNumber = (text: string): boolean => /^(NaN|-?Infinity)$/.test(text);
 
-/** For types whose JSON is no string: makes a string fail as any other wrong type does. */
+/** For types whose JSON is not a string: makes a string fail like a value of any other wrong type. */
 const refuseText = (value: unknown): unknown => (typeof value === 'string' ? {} : value);
 
 const digits = (value: unknown): unknown => {
@@ -78,7 +81,10 @@ const digits = (value: unknown): unknown => {
   return typeof value === 'number' ? String(value) : value;
 };
 
-/** 1.0 and 1e3 are whole numbers. A number beyond 2^53 is accepted only if its own digits were kept. */
+/**
+ * 1.0 and 1e3 are whole numbers. A number beyond 2^53 is accepted only if the parser kept its digits
+ * (keepDigits).
+ */
 const wholeDigits = (value: unknown): unknown => {
   const text = digits(value);
   if (typeof value === 'string' || typeof text !== 'string' || /^-?\d+$/.test(text)) return text;
@@ -93,7 +99,7 @@ function wholeNumber(bits: bigint, fromText: boolean): z.ZodType<string> {
   );
 }
 
-/** Accepts strings only where to_json writes strings: NaN and the infinities. */
+/** Accepts as strings only NaN and the infinities, as to_json writes only these as strings. */
 function float(bits: 32 | 64): z.ZodType<string> {
   const fits = (number: number) => Number.isFinite(bits === 32 ? Math.fround(number) : number);
   return readable(
@@ -133,15 +139,15 @@ const jsonDocument = z.unknown().transform((value, context) => {
   try {
     if (value !== undefined) return JSON.stringify(value);
   } catch {
-    // a stack overflow is the only way to fail
+    // only a stack overflow can make this fail
   }
   context.addIssue({ code: 'custom', message: value === undefined ? 'is required' : 'is nested too deeply' });
   return z.NEVER;
 });
 
 /**
- * An array as Postgres' text. Elements may be null. Nested arrays are dimensions, unless the
- * elements are JSON themselves.
+ * Turns an array into Postgres' text. Elements may be null. Nested arrays are dimensions; but if the
+ * elements are JSON, a nested array is an element.
  */
 function arrayOf(element: z.ZodType<string>, type: string, ofJson: boolean, depth = 1): z.ZodType<string> {
   const error = (issue: { input?: unknown }) => {
@@ -162,7 +168,10 @@ function arrayOf(element: z.ZodType<string>, type: string, ofJson: boolean, dept
   });
 }
 
-/** A value of a structured type, as JSON for json_to_record. A string is the type's own text. */
+/**
+ * Turns a value of a structured type into JSON, which json_to_record reads. If the value is a string, it is
+ * the type's own text.
+ */
 const structured = z.unknown().transform((value, context): string => {
   const read = (typeof value === 'string' ? anyText : jsonDocument).safeParse(value);
   if (read.success) return typeof value === 'string' ? JSON.stringify(value) : read.data;
@@ -235,8 +244,8 @@ export function valueSchema(column: Column): z.ZodType<string> {
 }
 
 /**
- * Not zod's own objects: if a column "constructor" is left out, they find the one of
- * Object.prototype instead.
+ * A schema of objects. It does not use zod's own objects: if a body lacks a column named "constructor", zod
+ * finds the constructor of Object.prototype instead.
  */
 function objectOf(table: Table, required: (column: Column) => boolean, repeatsReadOnly: boolean): z.ZodType<Values> {
   const fields = new Map(table.columns.map((column) => [column.name, { column, schema: valueSchema(column) }]));
@@ -281,7 +290,7 @@ function objectOf(table: Table, required: (column: Column) => boolean, repeatsRe
 
 const made = new WeakMap<Table, RowSchemas>();
 
-/** The schemas of a table, made once for each version of the table. */
+/** The schemas for a table, made once for each Table object and so for each version of the table. */
 export function rowSchemas(table: Table): RowSchemas {
   const known = made.get(table);
   if (known) return known;

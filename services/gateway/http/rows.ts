@@ -1,7 +1,7 @@
 /**
- * Reads and writes one row for REST, and explains why a write returned no row. A write is one
- * statement that includes its conditions. The exception are tables whose rules rewrite the
- * statement: Postgres allows no RETURNING there, so a transaction reads the row afterwards.
+ * Reads and writes one row for REST, and explains why a write returned no row. A write is one statement
+ * that includes its conditions. There is one exception: if a rule of the table rewrites the statement,
+ * Postgres may not allow RETURNING. Then a transaction writes the row and reads it afterwards.
  */
 
 import { type DatabaseError, isStatementError, quoted } from '#shared/postgres/postgres.ts';
@@ -29,13 +29,13 @@ export function sqlOf(table: Table) {
 type Query = <R extends object>(text: string, parameters: Parameters, deletes?: boolean) => Promise<R[]>;
 type Row = Pick<PageRow, 'row'>;
 
-/** A statement that writes, with or without RETURNING. */
+/** A statement that writes. `text` makes it with or without RETURNING. */
 interface Write {
   text: (returning: boolean) => string;
   parameters: Parameters;
 }
 
-/** For one request. */
+/** Reads and writes rows for one request. */
 export class Rows {
   readonly #queries: RestQueries;
 
@@ -77,7 +77,7 @@ export class Rows {
     return made;
   }
 
-  /** Sets columns of one row. The columns in `reset` get their defaults. */
+  /** Sets columns of one row; the columns in `reset` get their defaults. Resolves with the row's new image. */
   async update(
     table: Table,
     key: readonly string[],
@@ -124,7 +124,7 @@ export class Rows {
     const rows = await this.#write<Row>(table, write, async (query, run) => {
       const before = await this.#explain(query, table, key, precondition, []);
       await run();
-      // a rule may keep the row, marked as deleted
+      // a rule may keep the row and only mark it as deleted
       const [after] = await readRow(query, table, key);
       return after === before ? [] : [{ row: '' }];
     });
@@ -136,7 +136,10 @@ export class Rows {
     );
   }
 
-  /** Throws the reason why the request cannot write this row. Resolves with the row where there is none. */
+  /**
+   * Throws the reason why the request cannot write this row. If there is no reason, resolves with the row's
+   * image.
+   */
   async #explain(
     query: Query,
     table: Table,
@@ -162,8 +165,8 @@ export class Rows {
   }
 
   /**
-   * Runs the statement. Where a rule forbids RETURNING, `rewritten` does the work in a transaction;
-   * its `run` is the statement.
+   * Runs the statement with RETURNING. If a rule forbids this, calls `rewritten` in a transaction.
+   * `rewritten` calls `run`, which runs the statement without RETURNING, and reads the row itself.
    */
   async #write<R extends object>(
     table: Table,
@@ -218,8 +221,8 @@ async function readRow(query: Query, table: Table, key: readonly string[]): Prom
 }
 
 /**
- * The key of a row after these values were written; `before` is its key until then. Null where the
- * key is not known.
+ * The key that a row has after these values were written. `before` is its key until then, if there was one.
+ * Null if the new key is not known.
  */
 function keyIn(table: Table, values: Values, before?: readonly string[]): string[] | null {
   const key = table.keyColumns.map((name, index) => {
@@ -230,8 +233,8 @@ function keyIn(table: Table, values: Values, before?: readonly string[]): string
 }
 
 /**
- * "cannot perform DELETE RETURNING on relation". Recognised by the place in Postgres' source, as
- * the text depends on the language.
+ * Whether the error is "cannot perform DELETE RETURNING on relation", or the same for INSERT or UPDATE. The
+ * text depends on the language of the server, so this looks at the place in Postgres' source.
  */
 function isOfRule(error: unknown): error is DatabaseError {
   return isStatementError(error) && error.code === '0A000' && error.routine === 'RewriteQuery';

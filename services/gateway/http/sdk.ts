@@ -1,6 +1,7 @@
 /**
- * The SDK as a browser loads it: `import { createPlank } from '/plank.js'`. Plank runs without a build step, so the types are stripped
- * here, once; nothing is bundled. Paths keep the folders of the source, so that the modules find each other.
+ * The SDK as a browser loads it: `import { createPlank } from '/plank.js'`. Plank has no build step, so the
+ * types are stripped here, once at the start. Nothing is bundled. The paths keep the folders of the source,
+ * so that the modules find each other.
  */
 import { readFileSync } from 'node:fs';
 import { stripTypeScriptTypes } from 'node:module';
@@ -12,14 +13,18 @@ export interface SdkFile {
 }
 
 const root = new URL('../../../', import.meta.url);
-/** What an application imports. `client/react.js` imports `react`, which the page's import map has to name. */
+/**
+ * The modules that an application imports. `client/react.js` imports `react`, so the page needs an import
+ * map that names `react`.
+ */
 const entries = ['client/plank-client', 'client/react'];
 const relativeImport = /from\s+'(\.[^']*)\.js'/g;
 const type = 'text/javascript; charset=utf-8';
 
 /**
- * By path: `/plank.js`, `/client/….js`, `/shared/wire.js`: the entries and all that they import, nothing else. Imports are relative, so that
- * a proxy may serve them under a prefix.
+ * The files by path: `/plank.js`, `/client/….js`, `/shared/wire.js`. These are the entries and all modules
+ * that they import, and nothing else. Imports are relative, so that a proxy can serve the files under a
+ * prefix.
  */
 export function sdkFiles(): Map<string, SdkFile> {
   const files = new Map([['/plank.js', { type, body: `export * from './client/plank-client.js';\n` }]]);
@@ -34,7 +39,7 @@ export function sdkFiles(): Map<string, SdkFile> {
   return files;
 }
 
-/** Types become blanks, so that lines and columns stay those of the source. */
+/** Replaces types by blanks, so that lines and columns are the same as in the source. */
 function asJavaScript(source: string): string {
   const warn = process.emitWarning.bind(process);
   process.emitWarning = () => {}; // that stripping is experimental: Node runs these services by it

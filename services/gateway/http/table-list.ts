@@ -1,6 +1,6 @@
 /**
- * The attached tables as the test page needs them: for its picker, the columns of its rows, and the
- * fields of its form.
+ * The attached tables as the test page needs them: for its list of tables, for the columns of the rows that
+ * it shows, and for the fields of its form.
  */
 import type { Column, Table } from '../catalog/catalog.ts';
 
@@ -9,9 +9,9 @@ interface ListedColumn {
   /** as Postgres prints it */
   type: string;
   isWritable: boolean;
-  /** an INSERT needs it */
+  /** an INSERT must set this column */
   isRequired: boolean;
-  /** its values are JSON other than strings: numbers, booleans, arrays, objects */
+  /** values of this column are JSON, but not strings: numbers, booleans, arrays or objects */
   isJson: boolean;
 }
 
@@ -24,7 +24,7 @@ export interface ListedTable {
 
 const jsonTypes = new Set(['int2', 'int4', 'int8', 'float4', 'float8', 'numeric', 'bool', 'json', 'jsonb']);
 
-/** By name. */
+/** All tables, sorted by name. */
 export function listTables(tables: readonly Table[]): ListedTable[] {
   return tables
     .map(({ name, keyColumns, columns }) => ({ name, key: keyColumns, columns: columns.map(listColumn) }))

@@ -1,13 +1,13 @@
 /**
- * Reads one page of a table's rows for REST, bounded in rows and in size: 1,000 rows of a megabyte
- * each would fill a gateway's memory.
+ * Reads one page of a table's rows for REST. The page is bounded in rows and in size, as 1,000 rows of a
+ * megabyte each would fill a gateway's memory.
  */
 import { firstFetch, isStatementError, nextFetch } from '#shared/postgres/postgres.ts';
 import { RowCursor } from '#shared/postgres/row-cursor.ts';
 import { withDeadlineOr } from '#shared/waiting.ts';
 import type { Lease, RestQueries } from './rest-pool.ts';
 
-/** A page ends with the row with which it reaches this size. */
+/** The row that makes a page at least this large is the last one of the page. */
 const pageCharacters = 4 * 1024 * 1024;
 const fetchDeadlineMs = 11_000;
 

@@ -1,9 +1,9 @@
 /**
  * REST over the attached tables: /api/<table> and /api/<table>/<key>.
  *
- * A row's JSON is the text that Postgres renders (Table.imageSql): the same bytes that capture
- * stores and WebSockets send. It is passed on unchanged and never parsed. Identifiers in SQL come
- * only from the catalog, values only as parameters.
+ * A row's JSON is the text that Postgres renders (Table.imageSql): the same bytes that capture stores and
+ * WebSockets send. The text is passed on unchanged and never parsed. Identifiers in SQL come only from the
+ * catalog, and values are always parameters.
  */
 import { isUtf8 } from 'node:buffer';
 import type { IncomingMessage } from 'node:http';
@@ -97,7 +97,8 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
   };
 
   const keyOf = (request: Request, table: Table): string[] => {
-    // not request.params.id: a comma that belongs to a value is still encoded here
+    // the path and not request.params.id, as a comma that belongs to a value is still percent-encoded in
+    // the path
     const key = parseKey(table, request.path.split('/')[2]!);
     if (!key.ok) throw invalidFields(key.fields);
     return key.values;
@@ -147,7 +148,7 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
         'ROW_TOO_LARGE',
         `The row ${formatSegment(key)} of ${table.name} is larger than ${table.rowBytes} bytes`,
       );
-    // express itself answers If-None-Match, by a 304
+    // express itself answers If-None-Match, with a 304
     requireCondition({ ...precondition, noneMatch: null }, row);
     answers.sendRead(response, row, entityTag(row));
   };
@@ -160,7 +161,7 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
     const made = await rowsOf(request).create(table, values);
     const address = `${addressOf(request, table)}/${formatSegment(made.key)}`;
     response.status(201);
-    // an address above the bound could not be requested
+    // an address that is longer could not be requested
     if (address.length <= maxAddress) response.location(address);
     answers.sendWritten(response, made.row);
   };
@@ -195,7 +196,8 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
     response.status(204).end();
   };
 
-  // before the body is read: a table that does not exist is refused without the upload
+  // runs before the body is read, so that a request for a table that does not exist is refused without the
+  // upload
   const findTable: RequestHandler = (request, _response, next) => {
     tableOf(request);
     next();
@@ -221,7 +223,7 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
 
 const addressOf = (request: Request, table: Table) => `${request.baseUrl}/${formatSegment([table.name])}`;
 
-/** The bodies of requests in UTF-8, as text. */
+/** The texts of bodies that were sent in UTF-8. */
 const texts = new WeakMap<IncomingMessage, string>();
 
 function jsonBody(limit: number): RequestHandler {

@@ -1,10 +1,9 @@
 /**
- * SQL for a row's key and for the values that a request writes. The row has the alias t.
- * Invariants:
+ * SQL for a row's key, and for the values that a request writes. The row has the alias t. Invariants:
  * - No name depends on search_path.
- * - Values are parameters without a cast to a length, so that Postgres takes each as the type of
- *   its column. A cast to varchar(20) would cut the text silently.
- * - A value equal to the one that the row's image shows leaves the column alone: JSON does not show
+ * - Values are parameters without a cast to a type with a length, so that Postgres gives each the type of its
+ *   column. A cast to varchar(20) would cut a longer text silently.
+ * - If a value equals the one in the row's image, the column keeps its stored value. JSON does not show
  *   everything, for example the bounds of an array, or whether a null is SQL's or JSON's.
  */
 
@@ -27,30 +26,33 @@ export class Parameters {
 
 const same = 'operator(pg_catalog.=)';
 
-/** The columns of a table's key, in its order. */
+/** The columns of a table's key, in key order. */
 function keyColumnsOf(table: Table): Column[] {
   return table.keyColumns.map((name) => table.columns.find((column) => column.name === name)!);
 }
 
-/** Operators of composite types take any record, so that an untyped text needs a cast. */
+/**
+ * A parameter with the value of a key column. The operators of composite types take any record, so a text
+ * without a type needs a cast.
+ */
 function keyValue({ name, structured }: Column, text: string, parameters: Parameters): string {
   return `${parameters.add(text, name)}${structured ? `::${structured}` : ''}`;
 }
 
-/** A condition: the row has this key. */
+/** An SQL condition: the row has this key. */
 export function keyIs(table: Table, key: readonly string[], parameters: Parameters): string {
   const is = (column: Column, index: number) =>
     `t.${quoted(column.name)} ${column.equals ?? same} ${keyValue(column, key[index]!, parameters)}`;
   return keyColumnsOf(table).map(is).join(' and ');
 }
 
-/** A condition: the row comes after this key, in key order. */
+/** An SQL condition: the row comes after this key, in key order. */
 export function keyIsAfter(table: Table, key: readonly string[], parameters: Parameters): string {
   const columns = keyColumnsOf(table);
   const above = columns.map((column) => column.above ?? 'operator(pg_catalog.>)');
   const names = columns.map((column) => `t.${quoted(column.name)}`);
   const values = columns.map((column, index) => keyValue(column, key[index]!, parameters));
-  // a row comparison can use the index of the key, but has one operator for all columns
+  // a row comparison can use the key's index, but needs the same operator for all columns
   if (new Set(above).size === 1) return `(${names.join(', ')}) ${above[0]} (${values.join(', ')})`;
   const places = columns.map((_, place) => {
     const before = names.slice(0, place).map((name, i) => `${name} ${columns[i]!.equals ?? same} ${values[i]}`);
@@ -59,16 +61,16 @@ export function keyIsAfter(table: Table, key: readonly string[], parameters: Par
   return `(${places.join(' or ')})`;
 }
 
-/** A value for a new row. */
+/** SQL for a value of a new row. */
 export function newValue({ column, text }: Value, parameters: Parameters): string {
   if (!column.structured || text === null) return parameters.add(text, column.name);
-  // the type's own text
+  // a JSON string holds the type's own text
   if (text.startsWith('"')) return parameters.add(JSON.parse(text) as string, column.name);
   const document = `${parameters.add(`{"v":${text}}`, column.name)}::pg_catalog.json`;
   return `(select r.v from pg_catalog.json_to_record(${document}) as r(v ${column.structured}))`;
 }
 
-/** A value for an existing row. */
+/** SQL for a value of an existing row. */
 export function changedValue(table: Table, value: Value, parameters: Parameters): string {
   const { column, json } = value;
   let isSame: string;
@@ -80,13 +82,13 @@ export function changedValue(table: Table, value: Value, parameters: Parameters)
   return `case when ${isSame} then t.${quoted(column.name)} else ${newValue(value, parameters)} end`;
 }
 
-/** A condition: the column has this value, compared as JSON. */
+/** An SQL condition: the column has this value, compared as JSON. */
 export function sameJson(table: Table, { column, json }: Value, parameters: Parameters): string {
   const now = `${shown(table, column, parameters)}::pg_catalog.text::pg_catalog.jsonb`;
   return `${now} ${same} ${parameters.add(json)}::pg_catalog.jsonb`;
 }
 
-/** A column's value in the row's image. */
+/** SQL for a column's value in the row's image. */
 function shown(table: Table, column: Column, parameters: Parameters): string {
   const name = `${parameters.add(column.name)}::pg_catalog.text`;
   return `pg_catalog.json_extract_path((${table.imageSql})::pg_catalog.json, ${name})`;
