@@ -1,19 +1,19 @@
 -- The size bound of a row's image, for everything that holds rows in memory: the database,
--- listeners, gateways, clients. The image of a row above the bound is partial: it lacks the large
--- columns. If the remaining columns are still above the bound, it has only the key. A partial image
--- begins with a space; a whole image never does.
+-- listeners, gateways, clients. The image of a row above the bound is partial: the image lacks the
+-- large columns. If the remaining columns are still above the bound, the image has only the key. A
+-- partial image begins with a space; a whole image never does.
 --
--- Capture, REST and snapshots must leave out the same columns. So the choice depends only on the
--- size of the rendered columns. The stored size cannot decide, as a value in a transition table is
--- not compressed yet and the same value in the table later is. The stored size only says whether a
--- row needs to be measured.
+-- Capture, REST and snapshots must leave out the same columns. So only the size of the rendered
+-- columns decides which columns are left out. The stored size cannot decide: a value is not
+-- compressed in a transition table, and the same value may be compressed in the table later. The
+-- stored size only says whether a row needs to be measured.
 
--- In bytes of JSON. Plans contain the bound as a constant; plank.configure replaces the function
--- and so invalidates them.
+-- The bound, in bytes of JSON. Query plans contain the bound as a constant. plank.configure
+-- replaces this function, and so invalidates these plans.
 create function plank.row_bytes() returns integer language sql immutable parallel safe as 'select 8388608';
 
--- Sets the bound. Clients read their rows again: what they hold of rows that are large by the old
--- or the new bound is no longer valid.
+-- Sets the bound. Clients then read all their rows again, because a row that is large by the old or
+-- the new bound has another image now.
 --   select plank.configure(row_bytes => 4194304);
 create function plank.configure(row_bytes integer) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -28,9 +28,9 @@ begin
   perform plank.refresh(id) from plank.attached;
 end $$;
 
--- The uncompressed size of a text or bytea; its header has it, so that nothing is decompressed. The
--- third variant keeps generated code working when a column has become another type since: any size
--- will do, as long as nothing fails.
+-- The uncompressed size of a text or bytea. The value's header contains this size, so nothing is
+-- decompressed. The third variant is called if a column got another type after the calling code was
+-- generated. It returns some size, only so that the calling code does not fail.
 create function plank.raw_size(text) returns integer language sql immutable parallel safe as 'select octet_length($1)';
 create function plank.raw_size(bytea) returns integer language sql immutable parallel safe as 'select octet_length($1)';
 create function plank.raw_size(anyelement) returns integer
@@ -42,18 +42,18 @@ create function plank.is_narrow(base oid, p_modifier integer) returns boolean la
       or base = any ('{varchar,bpchar}'::regtype[]) and p_modifier between 1 and 300
 $$;
 
--- Whether a type (no domain) may hold any number of numerics. A numeric can be small and its text
--- large: 1e131071. True for every composite, range, multirange or array type of users: to look into
--- each would take too long.
+-- Whether a type (not a domain) may hold any number of numerics. A numeric can be small and its
+-- text large: 1e131071. True for every user-defined composite, range, multirange or array type, as
+-- looking into each of these types would take too long.
 create function plank.holds_numeric(base oid) returns boolean language sql stable as $$
   select base = any ('{jsonb,numeric[],jsonb[],numrange[],nummultirange,nummultirange[]}'::regtype[])
       or base >= 16384 and exists (
         select from pg_type where oid = base and (typtype in ('c', 'r', 'm') or typelem <> 0))
 $$;
 
--- A column's value as JSON. For a value that is large by itself (more than an eighth of the bound):
--- '#' and a lower limit of its size as JSON, in bytes. At most a few times the bound is ever
--- rendered.
+-- A column's value as JSON. For a value that is large by itself (its JSON takes more than an eighth
+-- of the bound), the result is '#' and a number instead: the value's JSON takes at least so many
+-- bytes. The rendered text never takes more than a few times the bound.
 create function plank.rendered(p_value text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -86,9 +86,9 @@ begin
   if num_nulls(p_value) = 1 then
     return 'null';
   end if;
-  -- For every type, JSON takes at least a quarter of the uncompressed size. The size of a row with
-  -- the value is the uncompressed one, as a row never holds its values compressed; no JSON is made
-  -- to learn it.
+  -- For every type, JSON takes at least a quarter of the uncompressed size. To get the uncompressed
+  -- size without making JSON, measure a row made of the value: values in such a row are never
+  -- compressed.
   if raw <= 4::bigint * plank.row_bytes() then
     raw := pg_column_size(row(p_value));
   end if;
@@ -99,16 +99,15 @@ begin
   return case when octet_length(json) > plank.row_bytes() / 8 then '#' || octet_length(json) else json end;
 exception
   when program_limit_exceeded or out_of_memory then
-    -- a value that is small as stored and very large as text, such as 1e131071
+    -- the value is small as stored and very large as text, such as 1e131071
     return '#2000000000';
 end $$;
 
--- Used when the column has become another type since the calling code was generated.
+-- Called if the column got another type after the calling code was generated.
 create function plank.rendered(anyelement) returns text language sql stable as 'select plank.rendered_any($1)';
 
--- The partial image of a row, made of its rendered columns in order; null if the row is not large.
--- With p_or_whole, a row that is not large gets its whole image, or null if a column was not
--- rendered.
+-- The partial image of a row, made of the row's rendered columns in order. If the row is not large,
+-- returns null; with p_or_whole, returns the whole image, or null if a column was not rendered.
 create function plank.partial_image(
   p_columns text[], p_names text[], p_keys boolean[], p_or_whole boolean default false) returns text
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
@@ -125,7 +124,7 @@ begin
             from unnest(p_columns, p_names) with ordinality c(value, name, place)
             having p_or_whole and not bool_or(value ^@ '#'));
   end if;
-  -- the key is among these: no key column is large by itself
+  -- these columns include the key, as no key column is large by itself
   select ' {' || string_agg(name || ':' || value, ',' order by place) || '}' into rest
   from unnest(p_columns, p_names) with ordinality c(value, name, place) where not value ^@ '#';
   if octet_length(rest) > plank.row_bytes() then

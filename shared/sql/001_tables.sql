@@ -1,58 +1,62 @@
 -- What Plank keeps in the database: which tables are attached, the captured changes, the log that
 -- puts them in order, and who leads.
 
--- Capture runs as the owner of each table (004_capture.sql), who has to find the functions that it
--- calls. The grant opens nothing else: no table is granted to anybody, and functions run with the
--- rights of their caller.
+-- Capture runs as the owner of each table (005_capture_rights.sql). That role needs this grant to
+-- find the functions that capture calls. The grant opens nothing else: no table is granted to
+-- anybody, and functions run with the rights of their caller.
 grant usage on schema plank to public;
 
--- The attached tables. A dump carries this table to other databases, where the numbers of the
--- catalog (of tables, of columns) mean something else. So each number stands beside a name, and
--- "catalog" says where the numbers come from. Read the view plank.attached, which translates all of
--- it to this database.
+-- The attached tables. A dump carries this table to other databases. There the catalog's numbers of
+-- tables and columns mean something else. So each number stands beside a name, and "catalog" names
+-- the database that the numbers come from. Code reads the view plank.attached instead, which
+-- translates names and numbers to this database.
 create table plank.attachments (
   id               integer generated always as identity primary key,  -- names the table inside events
-  catalog          text not null,                         -- plank.this_catalog() of the database of the numbers
+  catalog          text not null,                         -- plank.this_catalog() where the numbers come from
   relation         oid not null,
   schema_name      text not null,
   table_name       text not null,
   key_columns      text[] not null,                       -- the primary key as capture renders it
-  -- Columns that never leave the database, and columns that REST refuses to write. Each has its
-  -- name and its number, as renaming an excluded column must not reveal it. A null number: the
-  -- column was dropped, and a new column of that name is excluded (read-only) too.
+  -- Columns that never leave the database (excluded), and columns that REST refuses to write
+  -- (read_only). Each column is recorded with its name and its number, so that renaming an excluded
+  -- column does not reveal it. If a number is null, the column was dropped; a new column of that
+  -- name is excluded (or read-only) too.
   excluded          text[] not null default '{}',
   excluded_numbers  smallint[] not null default '{}',
   read_only         text[] not null default '{}',
   read_only_numbers smallint[] not null default '{}',
-  shape             text,                                 -- plank.shape() when the capture was generated,
-  code              text,                                 -- and plank.code() then
-  -- A digest of the table's row of plank.catalog that gateways were last notified of, and what else
-  -- the images of its rows depend on, see plank.rendering.
+  shape             text,                                 -- plank.shape() when capture was last generated
+  code              text,                                 -- plank.code() when capture was last generated
+  -- catalog_digest: a digest of the table's row of plank.catalog, as gateways were last notified of
+  -- it. rendering: everything else that the images of the table's rows depend on, see
+  -- plank.rendering.
   catalog_digest    text,
   rendering         text[],
-  -- Names and numbers that columns have had since the table was attached, and the numbers that were
-  -- part of a key.
+  -- All names and numbers that the table's columns have had since it was attached, and the numbers
+  -- of all columns that have been part of its key.
   seen_names        text[] not null default '{}',
   seen_numbers      smallint[] not null default '{}',
   seen_keys         smallint[] not null default '{}',
-  -- Transactions before former_xid may have captured columns that were excluded later. Of their
-  -- images only former_columns may be read, and of their keys nothing unless former_key is true.
-  -- See plank.hide_former_columns.
-  former_catalog    text,                                 -- only valid there: a restored dump has a new history
+  -- Transactions before former_xid may have captured columns that were excluded later. In the
+  -- images of these transactions, only former_columns may be read. Their keys may be read only if
+  -- former_key is true. See plank.hide_former_columns.
+  former_catalog    text,                                 -- former_xid is valid only in this catalog
   former_xid        xid8,
   former_columns    text[],
   former_key        boolean,
   unique (catalog, relation)
 );
 
--- Names the catalog of this database. A copy of the files or of a template has the same numbers and
--- the same name; a restored dump has other numbers and another name.
+-- Names the catalog of this database. A copy of the database's files, or a database created from
+-- this one as the template, has the same catalog numbers and the same name. A restored dump has
+-- other numbers and another name.
 create function plank.this_catalog() returns text language sql stable as $$
   select format('%s/%s', (select system_identifier from pg_control_system()), 'plank.attachments'::regclass::oid)
 $$;
 
--- The attached table in a restored dump: the one with the triggers that the dump brought along,
--- whatever its name is now; without triggers, the one of the recorded name.
+-- Finds the attached table in a restored dump. If the dump brought Plank's triggers along, returns
+-- the table that has these triggers, even if the table was renamed. Else returns the table with the
+-- recorded name.
 create function plank.relation_of(t plank.attachments) returns regclass language sql stable as $$
   select coalesce(
     (select tgrelid::regclass from pg_trigger
@@ -71,8 +75,8 @@ create function plank.public_name(relation regclass) returns text language sql s
 $$;
 
 -- The columns (attnum) for recorded names and numbers. p_here: the numbers are those of this
--- catalog. The name of a dropped column also matches a new column of that name. Null if the numbers
--- are of another catalog and a name is not found: then any column may be the one.
+-- catalog. The name of a dropped column also matches a new column of that name. If the numbers are
+-- of another catalog and a name is not found, returns null: any column may be the missing one.
 create function plank.columns_of(relation regclass, p_names text[], p_numbers smallint[], p_here boolean)
 returns smallint[]
 language sql stable as $$
@@ -88,12 +92,13 @@ language sql stable as $$
     then coalesce(array_agg(distinct attnum) filter (where attnum is not null), '{}') end from meant
 $$;
 
--- The generated columns that are computed from columns of p_hidden, and are not hidden themselves.
+-- The generated columns that are not in p_hidden and are computed from columns in p_hidden.
 create function plank.showing(relation regclass, p_hidden smallint[]) returns text[]
 language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
   select array_agg(distinct c.attname::text) from pg_attribute c
   left join pg_attrdef e on e.adrelid = c.attrelid and e.adnum = c.attnum
-  -- up to PostgreSQL 14 the column depends on those it is computed from; since 15 its expression does
+  -- up to PostgreSQL 14, the generated column itself depends on the columns that it is computed
+  -- from; since PostgreSQL 15, its expression depends on them
   join pg_depend d on d.refclassid = 'pg_class'::regclass and d.refobjid = c.attrelid
     and d.refobjsubid = any (p_hidden)
     and (d.classid = 'pg_attrdef'::regclass and d.objid = e.oid
@@ -102,10 +107,13 @@ language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifi
 $$;
 
 -- Locks a table and its partitions. Waits at most p_ms milliseconds, as later writers queue behind
--- this request; a shorter lock_timeout of the session stays. The lock is taken before any row of
--- Plank's tables, as ALTER TABLE does, so that the two cannot deadlock. A role that may create
--- triggers but not lock the table gets an error, or no lock if p_strict is false: the timeout then
--- stays until the end of the transaction, for CREATE TRIGGER.
+-- this request. If the session has a shorter lock_timeout, that one applies. Callers take this lock
+-- before they lock any row of Plank's tables. ALTER TABLE takes its locks in the same order, so the
+-- two cannot deadlock.
+--
+-- A role may have the right to create triggers without the right to lock the table. For such a
+-- role, this function fails. But if p_strict is false, it takes no lock, and leaves the timeout set
+-- until the end of the transaction, so that CREATE TRIGGER does not wait longer.
 create function plank.lock_table(relation regclass, p_mode text, p_ms integer, p_strict boolean default true) returns void
 language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 declare
@@ -138,10 +146,10 @@ create function plank.column_names(relation regclass, p_numbers smallint[]) retu
   from pg_attribute where attrelid = relation and attnum = any (p_numbers) and not attisdropped
 $$;
 
--- The attached tables in terms of this database's catalog. For a table that is not in this
--- database, relation is null or the oid of no table. There are two views, as rows can be deleted
--- from the second. Functions are called only for what few tables have, as one call costs more than
--- the rest of the row.
+-- The attached tables, with the names and numbers of this database's catalog. If a table is not in
+-- this database, relation is null or an oid that no table has. There are two views so that rows can
+-- be deleted through the second one. A function call costs more than the rest of a row, so the
+-- views call functions only for properties that few tables have.
 create view plank.located as
 select t.*,
        case when t.catalog = (select plank.this_catalog()) then t.relation::regclass
@@ -156,22 +164,22 @@ select t.id,
                  join pg_namespace n on n.oid = c.relnamespace where c.oid = t.table_oid),
                 plank.name_in(t.schema_name, t.table_name)) as name,
        t.key_columns,
-       -- columns (attnum); null if one of them cannot be identified, and then no column may be
-       -- shown
+       -- columns (attnum); if one of them cannot be identified, null: then no column may be shown
        case when t.excluded = '{}' then '{}'
             else plank.columns_of(t.table_oid, t.excluded, t.excluded_numbers, not t.moved) end as excluded,
        -- names of columns; null if one of them cannot be identified
        case when t.read_only = '{}' then '{}'
             else plank.column_names(t.table_oid,
                    plank.columns_of(t.table_oid, t.read_only, t.read_only_numbers, not t.moved)) end as read_only,
-       t.moved,                                           -- attached in another database; this is a restored dump
+       t.moved,                                           -- attached elsewhere: this is a restored dump
        t.shape, t.code, t.catalog_digest, t.rendering
 from plank.located t;
 
 -- Captured changes, in the order in which statements captured them. Append-only: nothing marks a
 -- row as consumed.
 create table plank.outbox (
-  -- CACHE 1: ids must rise in the order in which transactions get a row's lock.
+  -- CACHE 1 (no session reserves ids ahead), because ids must rise in the order in which
+  -- transactions get a row's lock.
   id       bigint not null generated by default as identity (cache 1),
   xid      xid8 not null default pg_current_xact_id(),    -- the top-level transaction
   at       timestamptz not null default clock_timestamp(),
@@ -180,24 +188,24 @@ create table plank.outbox (
   -- INSERT, UPDATE or DELETE) C(anary)
   action   "char" not null,
   key      text,                                          -- the primary key as JSON
-  new      text,                                          -- images as JSON, rendered here and never again
+  new      text,                                          -- images as JSON; no later step renders them again
   old      text
 );
 grant select on sequence plank.outbox_id_seq to public;
 create index outbox_xid_id on plank.outbox (xid, id);
--- Plank updates and deletes rows here inside the writers' transactions (002_reorder.sql). A
--- publication for all tables would make those fail without a replica identity. A primary key would
--- be one, but would cost writers another index.
+-- Plank updates and deletes rows here inside the writers' transactions (002_reorder.sql). If a
+-- publication for all tables exists, these updates and deletes fail on a table without a replica
+-- identity. A primary key would be a replica identity too, but would cost writers another index.
 alter table plank.outbox replica identity full;
--- Rows are written once and deleted in bulk: deleted ones must be reclaimed before the next
--- million.
+-- Rows are written once and deleted in bulk. So autovacuum must reclaim the space of deleted rows
+-- early, before the next million rows is written.
 alter table plank.outbox set (
   autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_insert_scale_factor = 0.2,
   autovacuum_analyze_scale_factor = 0.2);
 
--- One row for each drain that found something. The changes first_seq … last_seq are exactly those
--- that became visible between the snapshots before_snap and upto_snap; plank.read_log derives the
--- same changes with the same seqs at any later time.
+-- One row for each drain that found changes. The changes with the seqs first_seq to last_seq are
+-- exactly the changes that became visible between the snapshots before_snap and upto_snap. From
+-- these columns, plank.read_log finds the same changes with the same seqs at any later time.
 create table plank.log (
   first_seq   bigint primary key,
   last_seq    bigint not null unique,
@@ -206,28 +214,28 @@ create table plank.log (
   bytes       bigint not null,
   drained_at  timestamptz not null default clock_timestamp(),
   purging     boolean not null default false,
-  quiet       boolean not null default false,             -- holds only a canary; set when the row is marked as purging
+  quiet       boolean not null default false,             -- the only change is a canary; set together with purging
   chunked     boolean not null default false,             -- described by plank.chunks as well
   check (last_seq >= first_seq)
 );
 
--- Where the changes of a large drain are, about a megabyte each. A reader can start at any chunk
--- without sorting the whole drain.
+-- The chunks of a large drain, about a megabyte each, and where their changes are in the outbox. A
+-- reader can start at any chunk without sorting the whole drain.
 create table plank.chunks (
   log_seq   bigint not null references plank.log on delete cascade,
   first_seq bigint not null,
   last_seq  bigint not null,
-  xids      xid8[] not null,                              -- its transactions in order; the first and last may be longer
+  xids      xid8[] not null,                              -- its transactions in order; others may hold a part too
   last_ids  bigint[] not null,                            -- the highest id of each of them
-  from_ids  bigint[] not null,                            -- the range of ids that each has in this chunk
+  from_ids  bigint[] not null,                            -- the range of ids of each of them in this chunk
   upto_ids  bigint[] not null,
   primary key (log_seq, first_seq)
 );
 
--- An epoch is one unbroken history. A new epoch's number is above all earlier ones of this
--- database, and about the seconds since June 2025, so that positions of another database, or
--- leftovers in Redis, are never taken for this one's. The random part tells two copies of a
--- database apart that begin an epoch in the same second.
+-- An epoch is one unbroken history. A new epoch's number is above all earlier epochs of this
+-- database, and is about the number of seconds since June 2025. So positions of another database,
+-- or positions left over in Redis, are never taken for positions of this database. The random part
+-- distinguishes two copies of a database that begin an epoch in the same second.
 create function plank.new_epoch(p_above integer default 0) returns integer language sql volatile as $$
   select greatest(p_above, (extract(epoch from clock_timestamp()) - 1750000000)::integer)
          + 1 + floor(random() * 4096)::integer
@@ -242,19 +250,20 @@ create table plank.leader (
   expires_at timestamptz not null default '-infinity',
   epoch      integer not null default plank.new_epoch(),
   next_seq   bigint not null default 1,
-  log_bytes  bigint not null default 0,                   -- sum of plank.log.bytes, so that nobody has to scan for it
-  purged_seq bigint not null default 0,                   -- the last seq purged from the log that was no canary
-  snap       pg_snapshot not null default pg_current_snapshot(), -- everything visible in it has a seq
-  -- These two identify the row as written here. A dump carries both, but neither the oid of this
-  -- table nor the xmin of the row. If they differ, a dump was restored, and its transaction ids
-  -- mean nothing. So each update sets written_by.
+  log_bytes  bigint not null default 0,                   -- sum of plank.log.bytes, kept to avoid a scan
+  purged_seq bigint not null default 0,                   -- the last purged seq that was not a canary's
+  snap       pg_snapshot not null default pg_current_snapshot(), -- changes visible in it have seqs
+  -- These two columns show whether the row was written in this database: they must equal this
+  -- table's oid and the row's xmin. A dump carries the two columns, but in a restored dump the
+  -- table has another oid, and the row another xmin. There the transaction ids in Plank's tables
+  -- mean nothing. Each update of the row must set written_by.
   table_oid  oid not null default 'plank.leader'::regclass,
   written_by xid8 not null default pg_current_xact_id()
 ) with (fillfactor = 20);
 insert into plank.leader default values;
 
--- All epochs of this database. A position of an older epoch stays valid up to where each later
--- epoch forked off.
+-- All epochs of this database. A position of an older epoch is valid if its seq is at most the
+-- forked_at of every later epoch.
 create table plank.epochs (
   epoch      integer primary key,
   system_id  bigint not null,

@@ -1,41 +1,42 @@
 -- Puts the changes that one transaction made to a row into the order in which they happened.
--- Postgres runs captures in another order in two cases:
+-- Postgres runs the capture triggers in another order in two cases:
 -- - An AFTER trigger of the user changes rows itself. Its statements are captured before the
 --   statement that fired it.
 -- - One statement has several cascades. The capture of the deleted rows may run before the capture
 --   of the updated rows.
--- Each event's old image is the new image of the event before. So the events of a row form a path
--- through its images, and the order is found as such a path. Several paths are possible where a row
--- returned to an earlier image; any of them is taken, as each leads from the first image to the
--- current one. While outer statements are still to be captured, there may be no path. Then nothing
--- is done: the capture of the outer statement looks at the same rows again.
+-- Each event's old image is the new image of the event before it. So the events of a row, in the
+-- right order, form a path from image to image. If a row returned to an earlier image, several
+-- paths are possible. Any of them will do, as each path leads from the row's first image to its
+-- current one. If an outer statement has not been captured yet, there may be no path. Then the
+-- events stay as they are, and the capture of the outer statement looks at the same rows again.
 --
--- All of this runs as the table's owner, and so through the view plank.outbox_N: the changes that
--- this transaction has made to table N.
+-- All of this runs as the table's owner, who may not use the outbox itself. It uses the view
+-- plank.outbox_N, which shows the changes that this transaction has made to table N.
 --
--- Only ids within one uncommitted transaction trade places, so readers never see it happen. State
--- is kept in settings. They are local to the transaction, and roll back with its savepoints:
+-- Only the ids of one uncommitted transaction are exchanged, so readers never see a wrong order.
+-- State is kept in settings, which are local to the transaction and roll back with its savepoints:
 --   plank.nested_N
 --     Three ids for each trigger depth d: [3d - 2] is the last id before the first capture at that
---     depth, [3d - 1] the last id before the latest one, [3d] the last id after the latest one.
---     Set from the first capture on that is deeper than 1.
+--     depth, [3d - 1] the last id before the latest capture at that depth, [3d] the last id after
+--     the latest capture at that depth. Empty until a capture runs at a depth above 1.
 --   plank.reordered_N_DEPTH_OP
---     The last id when a capture of that depth and operation last reordered deeper ones: all up to
---     there belonged to its own or to earlier statements. One setting for each operation, as one
---     statement may make several captures (ON CONFLICT, MERGE, cascades), and its nested captures
---     precede them all.
+--     The last id at the time when a capture of that depth and operation last reordered the events
+--     of deeper captures. Events up to this id belong to that capture's statement or to earlier
+--     statements. There is one setting for each operation, because one statement may run several
+--     captures (ON CONFLICT, MERGE, cascades), and its nested captures run before all of them.
 --   plank.tids_N
---     Only in serializable transactions: the places of the captures that the others are about.
+--     Only in serializable transactions: the places (tid) of the captured events.
 --
--- A serializable transaction locks the index page of whatever it reads by an index. In the outbox
--- that is the page that every writer appends to, so writers that share nothing would fail. What a
--- transaction reads by its place (tid) is locked by tuple, and its own tuples are not locked at
--- all. So a serializable transaction remembers the places of its captures: up to 200 for each
--- table, as each capture looks at all of them. With more than 200 it reads by the index.
+-- If a serializable transaction reads rows through an index, Postgres locks the index pages that it
+-- reads. In the outbox these are the pages that every writer appends to. So transactions that have
+-- no row in common would fail. If the transaction reads a row by its place (tid) instead, Postgres
+-- locks only that row, or nothing if the transaction wrote the row itself. So a serializable
+-- transaction remembers the places of its captured events: up to 200 for each table, as each
+-- capture looks at all of them. With more than 200, it reads through the index.
 
--- The images that a row's events start from: those that occur more often as an old image than as a
--- new one, repeated by the difference. None if the events form a circle; more than one if events
--- are still missing.
+-- The images that a row's events start from: the images that occur more often as an old image than
+-- as a new image, each repeated by the difference. If the events form a circle, there is none. If
+-- events are still missing, there is more than one.
 create function plank.path_starts(p_old text[], p_new text[]) returns text[]
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select coalesce(array_agg(image), '{}') from (
@@ -44,8 +45,9 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
   cross join generate_series(1, balance)
 $$;
 
--- The numbers of the events in an order in which each old image is the new image before; null if
--- there is none. If the events form a circle, it begins and ends at p_current.
+-- The numbers of the events in an order in which each event's old image is the new image of the
+-- event before it; null if there is no such order. If the events form a circle, the path begins and
+-- ends at p_current.
 create function plank.path(p_old text[], p_new text[], p_current text) returns integer[]
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -53,13 +55,13 @@ declare
   starts  text[] := plank.path_starts(p_old, p_new);
   start   text := case when cardinality(starts) = 0 then p_current else starts[1] end;
   used    boolean[] := array_fill(false, array[n]);
-  trail   integer[] := '{}';  -- walked, but not yet in the path; the walk stands at the new image of the last one
+  trail   integer[] := '{}';  -- events walked, but not yet in the path; the last one's new image is where the walk is
   path    integer[] := '{}';
   at      text;
   step    integer;
 begin
-  -- Hierholzer's algorithm: walk on while there is an unused event, else move the last one of the
-  -- trail to the front of the path.
+  -- Hierholzer's algorithm: walk on while an unused event starts here; else move the last event of
+  -- the trail to the front of the path.
   loop
     at := case when cardinality(trail) = 0 then start else p_new[trail[cardinality(trail)]] end;
     step := null;
@@ -86,21 +88,21 @@ begin
   return case when cardinality(path) = n then path end;
 end $$;
 
--- The last id given to any change. What a transaction captures from now on has a higher one.
+-- The last id that any change was given. Changes that are captured from now on get higher ids.
 create function plank.last_id() returns bigint language sql volatile as $$
   select coalesce(pg_sequence_last_value('plank.outbox_id_seq'::regclass), 0)
 $$;
 
--- (Re)writes plank.reorder_N(p_from, p_mark, p_tids, p_net) of a table. That function orders the
--- events with ids above p_from, for each row (key) that has an event above p_mark. A key with more
--- than 500 events stays as it is. If p_tids is given, only the events at these places are looked
--- at, and the function returns the places that they have afterwards. There is one function for each
--- table, so that Postgres keeps its plans.
+-- (Re)writes plank.reorder_N(p_from, p_mark, p_tids, p_net) of a table. That function puts events
+-- with ids above p_from into order, for each row (key) that has an event with an id above p_mark.
+-- The events of a key with more than 500 events stay as they are. If p_tids is given, the function
+-- looks only at the events at these places, and returns the events' places afterwards. Each table
+-- has its own function, so that Postgres keeps the plans.
 --
--- p_net is for deferrable primary keys. Two rows may have one key for a while, and their events are
--- mixed under that key. These events may still form a path. If they do not, one row has only passed
--- through a key that another row has now. Then all events of the key are replaced by one event,
--- from the first image to the current one.
+-- p_net is for deferrable primary keys. With such a key, two rows may have the same key for a
+-- while, so events of both rows have this key. These events may still form a path. If they do not,
+-- one row had the key for a while, and another row has the key now. Then all events of the key are
+-- replaced by one event, from the first image to the current one.
 create function plank.generate_reorder(p_relation integer) returns void language plpgsql as $$
 declare
   chains text := $q$
@@ -133,7 +135,7 @@ begin
       current_images text[];
       starts   text[];
       ends     text[];
-      -- of the events that get another id: the id, the place, and the new id
+      -- for each event that gets another id: the old id, the place and the new id
       was      bigint[] := '{}';
       at       tid[] := '{}';
       becomes  bigint[] := '{}';
@@ -152,15 +154,15 @@ begin
           fetch chains into r;
           exit when not found;
           current_images := plank.current_%1$s(r.key);
-          -- two rows have this key now: later statements decide which of them keeps it
+          -- two rows have this key now; a later statement decides which of the rows keeps the key
           continue when cardinality(current_images) > 1;
           current_image := current_images[1];
           path := plank.path(r.old, r.new, current_image);
           if p_net and (path is null or r.new[path[cardinality(path)]] is distinct from current_image) then
             starts := plank.path_starts(r.old, r.new);
             ends := plank.path_starts(r.new, r.old);
-            -- these events do not end at the current image: changes of outer statements are still
-            -- to be captured
+            -- these events do not end at the current image, because outer statements have not been
+            -- captured yet
             continue when cardinality(starts) > 1 or cardinality(ends) = 1 and ends[1] is distinct from current_image;
             if p_tids is null then
               delete from plank.outbox_%1$s where id = any (r.ids);
@@ -182,8 +184,8 @@ begin
             end if;
             continue;
           end if;
-          -- A path that ends elsewhere lacks changes of outer statements, or of this one's other
-          -- captures.
+          -- If the path does not end at the current image, events are missing: those of outer
+          -- statements, or of other captures of this statement.
           continue when r.new[path[cardinality(path)]] is distinct from current_image;
           for i in 1 .. coalesce(cardinality(path), 0) loop
             if path[i] <> i then
@@ -198,8 +200,8 @@ begin
         when serialization_failure or deadlock_detected then
           raise;
         when others then
-          -- Never fail a write for this. The owner may lack the right to his own table's schema, or
-          -- a row policy that is forced on him may fail.
+          -- A user's write must not fail because reordering fails. For example, the owner may lack
+          -- the right to his own table's schema, or a row policy that is forced on him may fail.
           return tids;
       end;
       if cardinality(was) = 0 then
@@ -220,8 +222,9 @@ begin
   format(chains, p_relation, 'id > p_from', 'p_mark'), format(chains, p_relation, 'tid = any ($3) and id > $1', '$2'));
 end $$;
 
--- The last id before the latest p_wrote changes of this transaction. It reveals nothing of their
--- content, and so reads the outbox itself, as the owner of Plank.
+-- The last id before the latest p_wrote changes of this transaction. This function runs as the
+-- owner of Plank and reads the outbox itself, not the table's view. It returns only an id, so it
+-- reveals no content of changes.
 create function plank.mark(p_wrote bigint) returns bigint
 language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 begin
@@ -229,8 +232,9 @@ begin
     select id from plank.outbox where xid = pg_current_xact_id() order by xid desc, id desc limit p_wrote) w);
 end $$;
 
--- Adds to the remembered places of a serializable transaction's captures. Returns all of them; null
--- if there are too many, or if p_tids is null, which says that the places are not known.
+-- Adds p_tids to the remembered places of a serializable transaction's captured events, and returns
+-- all remembered places. Returns null if there are more than 200, or if p_tids is null because the
+-- places are not known.
 create function plank.keep_tids(p_relation integer, p_tids tid[]) returns tid[]
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -246,8 +250,9 @@ begin
   return tids;
 end $$;
 
--- Called by a nested capture, or one after nested captures, when it has written p_wrote rows. A
--- serializable transaction also gives the last id before them and their places.
+-- Called by a capture that is nested or runs after nested captures, when it has written p_wrote
+-- events. In a serializable transaction, the caller also passes the last id before these events
+-- (p_mark) and their places (p_tids).
 create function plank.reorder(
   p_relation integer, p_depth integer, p_op text, p_wrote bigint, p_mark bigint default null, p_tids tid[] default null)
 returns void language plpgsql set search_path = pg_catalog, pg_temp set array_nulls = on as $$
@@ -265,7 +270,8 @@ begin
       first_id := least(first_id, nested[3 * d - 2]);
       last_id := greatest(last_id, nested[3 * d - 1]);
     elsif d < p_depth then
-      -- what the statements around this one had captured by then happened before it
+      -- events that the statements around this one had captured so far happened before this
+      -- statement
       from_id := greatest(from_id, nested[3 * d]);
     end if;
   end loop;

@@ -1,5 +1,5 @@
--- How rows, their keys and their values are rendered: SQL text, from which the functions of a table
--- are generated (004_capture.sql) and which gateways run.
+-- How rows, their keys and their values are rendered. The functions here return SQL text.
+-- 004_capture.sql builds a table's generated functions from this text, and gateways run it.
 
 -- The settings under which every writer renders an image to the same bytes. Gateways read under the
 -- same settings.
@@ -8,15 +8,15 @@ create function plank.canonical_settings() returns text language sql immutable a
       || 'set extra_float_digits = 1 set bytea_output = ''hex'' set lc_monetary = ''C'''
 $$;
 
--- Whether DDL regenerates a table's functions (013_follow.sql). If not, they must be right for
--- columns of any type.
+-- Whether DDL regenerates a table's functions (013_follow.sql). If DDL does not, the functions must
+-- stay right when a column gets any other type.
 create function plank.follows_ddl() returns boolean language sql stable as $$
   select exists (select from pg_event_trigger where evtname = 'plank_ddl' and evtenabled in ('O', 'A'))
 $$;
 
--- The canonical settings that the images of a table depend on; each setting costs every write 1 to
--- 2 µs. All of them if a type is not listed here (ranges of times, composite types, users' own), or
--- if DDL is not followed.
+-- The canonical settings that the images of a table depend on. Each setting costs every write 1 to
+-- 2 µs. If the table has a type that is not listed here (ranges of times, composite types,
+-- user-defined types), or if DDL is not followed, returns all canonical settings.
 create function plank.image_settings(a plank.attached) returns text language sql stable as $$
   with recursive column_types as (
     select atttypid as type from pg_attribute
@@ -44,9 +44,9 @@ create function plank.image_settings(a plank.attached) returns text language sql
 $$;
 
 -- The columns (attnum) whose type, or a part of it, belongs to a role without the rights of the
--- table's owner. Rendering such a column would run that role's casts with the owner's rights. The
--- first query answers for most tables, where all types are Postgres' own, which belong to one role;
--- this function is called several times for each table.
+-- table's owner. Rendering such a column would run that role's casts with the owner's rights. This
+-- function is called several times for each table. So a fast first query handles most tables: those
+-- whose types are all built into Postgres.
 create function plank.foreign_columns(relation regclass) returns smallint[]
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -66,14 +66,14 @@ begin
         select atttypid from pg_attribute where attrelid = y.typrelid and attnum > 0 and not attisdropped) part
       where part.type <> 0
     )
-    -- not the domain itself: to_json renders its base type
+    -- a domain's own owner does not matter: to_json renders the base type
     select coalesce(array_agg(distinct c.attnum), '{}')
     from column_types c join pg_type y on y.oid = c.type join pg_class t on t.oid = relation
     where y.typtype <> 'd' and not pg_has_role(y.typowner, t.relowner, 'member'));
 end $$;
 
--- Whether to_json(row) is the image: no column is excluded, foreign or virtual, and every partition
--- has the columns in the same order.
+-- Whether to_json(row) is the row's image. True if no column is excluded, foreign or virtual, and
+-- every partition has the columns in the same order.
 create function plank.is_plain_layout(a plank.attached) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -93,15 +93,15 @@ begin
            where attrelid = a.relation and attnum > 0 and not attisdropped));
 end $$;
 
--- SQL of a column's value as to_json gets it. A foreign column becomes text, which runs no user's
--- code.
+-- SQL of a column's value as it is passed to to_json. A foreign column (plank.foreign_columns) is
+-- converted to text, so that no user's code runs.
 create function plank.value_sql(p_column text, is_foreign boolean) returns text language sql stable as $$
   select case when is_foreign
     then format('case when num_nonnulls(%1$s) = 1 then format(''%%s'', %1$s) end', p_column) else p_column end
 $$;
 
--- The columns that the expressions of virtual columns name, numbered as fields of the record that
--- plank.virtual_N gets.
+-- The columns that the expressions of virtual columns name. Each is numbered as a field of the
+-- record that is passed to plank.virtual_N.
 create function plank.virtual_bases(relation regclass) returns table (field bigint, name name, collating text)
 language sql stable as $$
   select row_number() over (order by b.attnum), b.attname,
@@ -116,18 +116,19 @@ language sql stable as $$
       and p.refclassid = 'pg_class'::regclass and p.refobjid = relation and p.refobjsubid = b.attnum)
 $$;
 
--- The columns of an image, with SQL of their values as to_json gets them. p_of stands before the
--- names of columns.
+-- The columns of an image, each with the SQL of its value as it is passed to to_json. p_of is a
+-- prefix for the names of columns.
 --
--- Virtual generated columns (PostgreSQL 18) are null in transition tables. Postgres computes one
--- only when a query names it, so its expression may fail for a row that exists. Capture and every
--- reader call the same function for it: plank.virtual_N.
+-- Virtual generated columns (PostgreSQL 18) are null in transition tables. Postgres computes a
+-- virtual column only when a query names it, so the expression may fail for a row that exists.
+-- Capture and every reader get the column's value from the same function: plank.virtual_N.
 create function plank.column_values(a plank.attached, p_of text)
 returns table (number smallint, name name, value text, is_column boolean) language sql stable as $$
   select attnum, attname,
          case when attgenerated = 'v' then
                 format('plank.%I(row(%s), %s::pg_catalog.text)', 'virtual_' || a.id, (
-                  -- only the columns that its expression names: a large value would be copied
+                  -- only the columns that expressions of virtual columns name, as passing a large
+                  -- value copies it
                   select string_agg(p_of || quote_ident(b.name), ', ' order by b.field)
                   from plank.virtual_bases(a.relation) b), quote_literal(attname))
               else plank.value_sql(p_of || quote_ident(attname), attnum = any (f.columns)) end,
@@ -136,14 +137,14 @@ returns table (number smallint, name name, value text, is_column boolean) langua
   where attrelid = a.relation and attnum > 0 and not attisdropped and attnum <> all (a.excluded)
 $$;
 
--- (Re)writes plank.virtual_N(row(bases), column): the value of a virtual column as JSON, null if
--- its expression fails. It runs no user's code, whoever calls it: Postgres allows only built-in
--- functions and types in such expressions.
+-- (Re)writes plank.virtual_N(row(bases), column), which returns the value of a virtual column as
+-- JSON; null if the column's expression fails. The function never runs a user's code, because
+-- Postgres allows only built-in functions and types in these expressions.
 create function plank.generate_virtual(a plank.attached) returns void language plpgsql as $$
 declare
   bases   text := (select string_agg(format('bases.f%s%s as %I', field, collating, name), ', ' order by field)
                    from plank.virtual_bases(a.relation));
-  -- with an explicit cast to the column's type, as pg_get_expr leaves out implicit casts
+  -- the cast to the column's type is explicit, because pg_get_expr leaves out implicit casts
   columns text := (select string_agg(format('when %L then return (select to_json((%s)::%s) from (select %s) t);',
                      t.attname, pg_get_expr(d.adbin, d.adrelid), format_type(t.atttypid, t.atttypmod), bases),
                      E'\n' order by t.attnum)
@@ -166,7 +167,8 @@ begin
   end if;
 end $$;
 
--- The base type of a domain, through domains over domains; any other type is its own base type.
+-- The base type of a domain, also if it is a domain over a domain. For any other type, the type
+-- itself.
 create function plank.base_type(type oid) returns oid language sql stable as $$
   with recursive bases as (
     select y.oid, y.typtype, y.typbasetype from pg_type y where y.oid = type
@@ -176,19 +178,19 @@ create function plank.base_type(type oid) returns oid language sql stable as $$
   select oid from bases where typtype <> 'd'
 $$;
 
--- SQL that renders the row p_row. p_of stands before the names of its columns.
---   whole    its whole image
+-- SQL that renders the row p_row. p_of is a prefix for the names of the row's columns.
+--   whole    the row's whole image
 --   suspect  whether the row may be large; null if no column of the table can be large
---   partial  the partial image (000_bound.sql) of a row that is large, else null; null if no column can be large
---   image    its image, whole or partial
--- A row is suspect by sizes that are known without rendering. As JSON, a text takes at most six
--- times its bytes; another type at most 256 times its stored, compressed bytes (more only if nearly
--- all of it are escapes). The exception are numerics: a numeric of 4 to 12 bytes can take 131,000
--- bytes as text. So a type that may hold numerics is not suspect only if its value is small and not
--- compressed.
+--   partial  if the row is large, its partial image (000_bound.sql), else null; no SQL (null) if no column can be large
+--   image    the row's image, whole or partial
+-- Whether a row is suspect follows from sizes that are known without rendering. As JSON, a text
+-- takes at most six times its bytes. A value of another type takes at most 256 times its stored,
+-- compressed bytes, or more only if the JSON consists almost entirely of escapes. Numerics are the
+-- exception: a numeric of 4 to 12 bytes can take 131,000 bytes as text. So a value whose type may
+-- hold numerics makes the row suspect unless the value is small and not compressed.
 create function plank.row_sql(a plank.attached, p_row text, p_of text,
   out whole text, out suspect text, out partial text, out image text)
--- PL/pgSQL keeps the plan; planning takes longer than everything else here
+-- PL/pgSQL, as it keeps the query's plan: planning takes longer than everything else here
 language plpgsql stable as $$
 #variable_conflict use_column
 begin
@@ -216,7 +218,7 @@ begin
     from columns where kind <> 'narrow' group by kind
   )
   select p.whole, k.suspect, format('case when %s then plank.partial_image(%s) end', k.suspect, p.parts),
-         -- columns that were rendered to measure the row are not rendered again
+         -- if columns were rendered to measure the row, the image is made of these renderings
          format('coalesce(case when %s then plank.partial_image(%s, true) end, %s)', k.suspect, p.parts, p.whole)
   into whole, suspect, partial, image
   from (
@@ -240,14 +242,14 @@ create function plank.image_sql(a plank.attached, p_row text) returns text langu
   select image from plank.row_sql(a, p_row, p_row || '.')
 $$;
 
--- SQL that renders the key of the row p_row as JSON text. p_of stands before the names of its
--- columns.
+-- SQL that renders the key of the row p_row as JSON text. p_of is a prefix for the names of the
+-- row's columns.
 create function plank.key_sql(a plank.attached, p_row text, p_of text default null) returns text
 language sql stable as $$
   select format(
     case when cardinality(a.key_columns) > 1
            then '(select pg_catalog.to_json(k.*)::pg_catalog.text from (select %s) k)'
-         -- the same bytes, made faster
+         -- a cast gives the same bytes as to_json, but faster
          when bool_and(atttypid = any ('{int2,int4,int8}'::regtype[])) and plank.follows_ddl()
            then '%s::pg_catalog.text'
          else 'pg_catalog.to_json(%s)::pg_catalog.text' end,
@@ -260,30 +262,31 @@ language sql stable as $$
   left join pg_attribute on attrelid = a.relation and attname = c
 $$;
 
--- The columns of the primary key, in its order; null if there is none.
+-- The columns of the primary key, in the key's order; null if the table has no primary key.
 create function plank.key_columns(relation regclass) returns text[] language sql stable as $$
   select array_agg(t.attname::text order by array_position(i.indkey::int2[], t.attnum))
   from pg_index i join pg_attribute t on t.attrelid = i.indrelid and t.attnum = any (i.indkey)
   where i.indrelid = relation and i.indisprimary
 $$;
 
--- The name of a type under any search_path. Without a modifier, so that a cast to it truncates
--- nothing.
+-- The name of a type with its schema, for use under any search_path. The name has no modifier, so a
+-- cast to the type truncates nothing.
 create function plank.type_sql(type oid) returns text language sql stable as $$
   select format('%I.%I', n.nspname, y.typname) from pg_type y join pg_namespace n on n.oid = y.typnamespace
   where y.oid = type
 $$;
 
--- A type as Postgres prints it, with its schema unless that is pg_catalog. So a user's type never
--- looks like a built-in one.
+-- A type as Postgres prints it, with its schema unless the schema is pg_catalog. So a user's type
+-- never looks like a built-in type.
 create function plank.type_name(type oid, modifier integer) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select format_type(type, modifier)
 $$;
 
--- The operator of a primary key's column for a btree strategy (3 is "=", 5 is ">"), named with its
--- schema. What search_path finds may be another operator: without the schema of citext, "=" on
--- citext is that of text. No row if the column is in no primary key.
+-- The operator for a btree strategy (3 is "=", 5 is ">") on a column of the primary key, named with
+-- its schema. Without the schema, search_path may find another operator: if the schema of citext is
+-- not in search_path, "=" on citext is the operator of text. If the column is not in the primary
+-- key, returns no row.
 create function plank.key_operator(relation regclass, attnum smallint, strategy integer) returns setof text
 language sql stable as $$
   select format('operator(%I.%s)', n.nspname, o.oprname)
@@ -295,11 +298,11 @@ language sql stable as $$
   where i.indrelid = relation and i.indisprimary
 $$;
 
--- Whether the JSON of a type is neither its text nor a number: it has parts, or its own cast to
--- json.
+-- Whether the JSON of a type is neither its text nor a number. True if the type has parts or has
+-- its own cast to json.
 create function plank.is_structured(type oid) returns boolean language sql stable as $$
-  -- The parts of an element need no look: an element that is a domain or an array counts as a part
-  -- itself, and to_json does not look into a type that is no true array.
+  -- The parts of an array's element need no check. An element that is a domain or an array makes
+  -- the type structured anyway, and to_json does not look into a type that is not a true array.
   select y.typtype = 'c'
       or (e.oid is not null and (y.oid <> type or e.typtype in ('c', 'd')
                                  or e.typsubscript = 'array_subscript_handler'::regproc
@@ -312,11 +315,11 @@ create function plank.is_structured(type oid) returns boolean language sql stabl
 $$;
 
 -- SQL that finds the row t for the key $1, given as JSON text. Domain constraints are not checked.
--- If the JSON of a type is not its text, the JSON is compared.
+-- If the JSON of a key column's type is not its text, the JSON is compared.
 create function plank.key_match(a plank.attached) returns text language sql stable as $$
   select string_agg(case
     when y.typtype <> 'e' and attnum = any (f.columns) then format('format(''%%s'', t.%I) = %s', attname, x.value)
-    -- not for a foreign type: to_json would run its owner's cast
+    -- no to_json for a foreign type, because to_json would run the cast of the type's owner
     when attnum <> all (f.columns) and (y.typcategory = 'A' or y.oid = 'jsonb'::regtype or plank.is_structured(y.oid))
       then format('to_json(t.%I)::text = (%s)::text', attname, x.json)
     else format('t.%I %s (%s)::%s', attname,

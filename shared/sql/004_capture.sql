@@ -1,31 +1,33 @@
 -- Capture: the functions that are generated for each attached table.
 --
--- test/integration/capture/generated-function.sql shows one of them as it is generated for a sample
--- table; read that file beside this one. 003_images.sql says how rows are rendered,
--- 005_capture_rights.sql with whose rights capture runs, and 007_attach.sql generates it and makes
--- the triggers.
+-- test/integration/capture/generated-function.sql shows one of these functions, generated for a
+-- sample table. Read that file beside this one. 003_images.sql renders rows. 005_capture_rights.sql
+-- says with whose rights capture runs. 007_attach.sql calls plank.generate and makes the triggers.
 --
 -- Capture runs inside other people's transactions, so a generated function never names a column in
--- a way that could fail. A column that was renamed or dropped without Plank noticing reads as null
--- until plank.refresh has run: a name is looked up in the row first, and then one query level
--- further out, in the subquery "absent", which has every name as a null.
+-- a way that could fail. If a column was renamed or dropped and Plank did not notice, the column
+-- reads as null until plank.refresh has run. This works because Postgres looks a name up in the row
+-- first. If the row has no such column, Postgres looks one query level further out, in the subquery
+-- "absent", which has a null under every name.
 --
--- What was measured (32 writers of single rows, PostgreSQL 18, CPU of the backends; a write without
--- a trigger takes 40 µs). Caches are cold under such a load, so what a function touches counts more
--- than the time it takes in a loop:
+-- Measured CPU time of the backends (32 writers of single rows, PostgreSQL 18; a write without a
+-- trigger takes 40 µs). Caches are cold under such a load. So the amount of memory that a function
+-- touches counts more than the function's time in a loop:
 --   transition tables and an empty function 8 µs; the images 13; the insert into the outbox 9, its index 5;
 --   checking for a single row 5; each SET of the function 1 to 2; each condition in PL/pgSQL 1; the doorbell's lock 1.
--- Hence one function for each operation, with only the SETs that its types need, and one condition
--- after the insert. From two rows on, old and new rows are paired by their place and not by their
--- keys: 9 µs a row instead of 11 in statements of 100.
+-- Therefore there is one function for each operation, with only the SETs that the table's types
+-- need, and one condition after the insert. In statements of two or more rows, old and new rows are
+-- paired by their place and not by their keys: 9 µs a row instead of 11 in statements of 100 rows.
 --
--- Tried without gain: row triggers are 15 µs cheaper for one row, no cheaper at 10 and a third
--- dearer at 100. Images as json cost what text does, as jsonb 5 µs more. "limit 2" instead of the
--- check for a second row gains 3 µs, but then rows must be taken back.
+-- Tried and rejected: Row triggers take 15 µs less for one row, the same time for 10 rows, and a
+-- third more for 100 rows. Images of type json cost as much as text, of type jsonb 5 µs more.
+-- "limit 2" instead of the check for a second row saves 3 µs, but then inserted rows must sometimes
+-- be deleted again.
 
--- The doorbell, see services/listener/doorbell.ts. If the listener holds the lock exclusively, it
--- wants to be notified. If this transaction gets the lock shared, the listener polls, and cannot
--- stop polling before this transaction has ended.
+-- The doorbell, see services/listener/doorbell.ts. A listener that waits for notifications holds
+-- the lock exclusively. If this transaction gets the lock shared, the listener is polling. The
+-- listener then cannot take the lock exclusively, and so cannot stop polling, before this
+-- transaction has ended.
 create function plank.ring() returns void language plpgsql as $$
 begin
   if not pg_try_advisory_xact_lock_shared(1886151019, 1) then  -- 'plnk', bell
@@ -33,7 +35,7 @@ begin
   end if;
 end $$;
 
--- SQL of the changes of a statement that has changed keys: old and new rows are paired by their
+-- SQL of the changes of a statement that has changed keys. Old and new rows are paired by their
 -- keys.
 create function plank.by_key_sql(p_id integer, p_old text, p_new text) returns text language sql immutable as $$
   select format($s$
@@ -44,7 +46,8 @@ create function plank.by_key_sql(p_id integer, p_old text, p_new text) returns t
         order by n.image is not null$s$, p_id, p_old, p_new)
 $$;
 
--- The same if a row is in each transition table more than once: paired by their place.
+-- SQL of the changes of a statement in which a row is more than once in each transition table. Old
+-- and new rows are paired by their place.
 create function plank.changed_twice_sql(p_id integer, p_old text, p_new text) returns text language sql immutable as $$
   select format($s$
           with o as (select *, row_number() over () as step from (%2$s) o),
@@ -57,7 +60,8 @@ create function plank.changed_twice_sql(p_id integer, p_old text, p_new text) re
             union all
             select step, 2, 'I', new_key, null, became from steps where became is not null and not stays
             union all
-            -- keys may shift: rows that existed before the statement leave their keys first
+            -- a row may get the key that another row had: so rows that existed before the statement
+            -- leave their keys first
             select step, case when exists (select from n where n.step < s.step and n.key = s.old_key
                                                          and n.image::text = s.was::text) then 1 else 0 end,
                    'D', old_key, was, null from steps s where was is not null and not stays
@@ -70,8 +74,9 @@ create function plank.generate(a plank.attached) returns void language plpgsql a
 declare
   r record := plank.row_sql(a, 'r', '');
   key text := plank.key_sql(a, 'r', '');
-  -- A null for each column that the function names: all columns, or, if rows are rendered as a
-  -- whole and cannot be large, those of the key, even if they no longer exist.
+  -- A null for each column that the function names. These are the columns of the key, even if they
+  -- no longer exist, and all other columns. If rows are rendered as a whole and cannot be large,
+  -- the function names only the columns of the key.
   absent text := (
     select string_agg(format('null::text as %I', name), ', ') from (
       select unnest(a.key_columns) as name union
@@ -79,13 +84,14 @@ declare
       and (not plank.is_plain_layout(a) or r.suspect is not null)) c);
   rows   text := 'select i.* from (select %s) absent '
               || 'cross join lateral (select %s as key, %s as image from plank_%s r%s) i';
-  -- "offset 0" renders rows before they are joined. A whole row that goes through a join first is
-  -- read in full, however large it is.
+  -- "offset 0" makes Postgres render rows before it joins them. If a whole row goes through a join
+  -- first, Postgres reads all of the row, however large it is.
   old_rows text := format(rows, absent, key, r.image, 'old', ' offset 0');
   new_rows text := format(rows, absent, key, r.image, 'new', ' offset 0');
-  -- Preparing the code for large rows costs each statement 3 to 7 µs. So a first insert skips the
-  -- rows that may be large. If it skipped one, it sets a flag, and everything is written again with
-  -- that code. The flag is a "!" before the setting of 002_reorder.sql that is read in any case.
+  -- The code for large rows costs each statement 3 to 7 µs to prepare. So a first insert without
+  -- that code skips the rows that may be large. If it skips a row, it sets a flag. Then all rows
+  -- are written again, with the code for large rows. The flag is a "!" at the start of the setting
+  -- plank.nested_N (002_reorder.sql), because the function reads that setting anyway.
   suspect text := r.suspect;
   skip_large text := case when suspect is null then '' else format($s$ where (%s) is not true$s$, suspect) end;
   skip_and_flag text := case when suspect is null then '' else format($s$ where case when %s then
@@ -113,8 +119,8 @@ declare
       end if;$s$, a.id) else '' end;
   before_delete text := case when cascades then format($s$
       perform set_config('plank.deleted_%1$s', plank.last_id()::text, true);$s$, a.id) else '' end;
-  -- With a deferrable key, two rows may have one key until the transaction ends. Order can suffer
-  -- from that only after a key has been both added and removed.
+  -- With a deferrable key, two rows may have the same key until the transaction ends. This can put
+  -- events out of order only after keys have been both added and removed.
   is_deferrable boolean :=
     exists (select from pg_index where indrelid = a.relation and indisprimary and not indimmediate);
   deferrable_keys text := case when is_deferrable then format($s$
@@ -132,9 +138,10 @@ declare
             perform set_config('plank.tids_%1$s', tids::text, true);
           end if;
         end if;$s$, a.id) else '' end;
-  -- True if something was captured and nothing is left to do, as for nearly every write. One
-  -- expression, as each PL/pgSQL expression costs as much as an index lookup. The lock is the
-  -- doorbell's: it was granted, so nobody has to be notified.
+  -- SQL that is true if something was captured and nothing is left to do. This is so for nearly
+  -- every write. It is one expression, because each PL/pgSQL expression costs as much as an index
+  -- lookup. The lock is the doorbell's: if it is granted, the listener does not need a
+  -- notification.
   is_done text := format($s$found and pg_trigger_depth() = 1
          and coalesce(current_setting('plank.nested_%1$s', true), '') = ''
          and pg_try_advisory_xact_lock_shared(1886151019, 1)$s$, a.id)
@@ -147,14 +154,14 @@ declare
         perform plank.ring();
       end if;
       return null;$s$, a.id, deferrable_keys);
-  -- The view costs 2 to 3 µs, so it is left out for a role that may write to the whole outbox
-  -- anyway: its owner. (A role that gets the owner's objects by "reassign owned" gets the functions
-  -- and the outbox.)
+  -- Writing through the view costs 2 to 3 µs. So if capture runs as the owner of the outbox, it
+  -- writes to the outbox itself, as that role may do so anyway. (If the owner's objects pass to
+  -- another role by "reassign owned", that role gets both the functions and the outbox.)
   target text := case when plank.capture_role(a.relation) =
                    (select pg_get_userbyid(relowner) from pg_class where oid = 'plank.outbox'::regclass)
                  then 'outbox' else 'outbox_' || a.id end;
-  -- A serializable transaction never reads the outbox by an index (002_reorder.sql), so it keeps
-  -- the places of its rows.
+  -- A serializable transaction avoids reading the outbox through an index (002_reorder.sql). So it
+  -- keeps the places of its events.
   tid_column text := case target when 'outbox' then 'ctid' else 'tid' end;
   write_and_count text := format($s$
         with written as (insert into plank.%I (relation, action, key, old, new) %%s returning %s as at)
@@ -182,8 +189,8 @@ begin
         get diagnostics wrote = row_count;
       end if;$s$, a.id, new_rows, target) end
     when 'update' then format($s$
-      -- By far the most frequent case, one small row that keeps its key, needs no join of all with
-      -- all. "is true" keeps the planner from preparing a hash or merge join for the comparison.
+      -- By far the most frequent case is one small row that keeps its key. It needs no join of all
+      -- old rows with all new ones. "is true" keeps the planner from preparing a hash or merge join.
       insert into plank.%6$I (relation, action, key, old, new)
       select %1$s, 'U', n.key, o.image, n.image from (%9$s) o cross join (%10$s) n
       where not exists (select from plank_old offset 1) and (n.key collate "C" = o.key collate "C") is true;
@@ -193,9 +200,10 @@ begin
       get diagnostics wrote = row_count;
       if wrote = 0 then
         -- Both transition tables hold the rows in the order in which they were updated, so the n-th
-        -- old row became the n-th new one. The planner must not turn this full join into an inner
-        -- join, hence coalesce: a nested loop, planned for a statement of few rows and kept, would
-        -- render every image again for each row of the other side.
+        -- old row became the n-th new row. "coalesce" keeps the planner from turning this full join
+        -- into an inner join. An inner join may be planned as a nested loop for a statement of few
+        -- rows. If that plan were kept, a later statement would render every image again for each
+        -- row of the other side.
         insert into plank.%6$I (relation, action, key, old, new)
         select %1$s, 'U', n.key, o.image, n.image
         from (select *, row_number() over () as step from (%2$s) o) o
@@ -214,7 +222,7 @@ begin
         get diagnostics wrote = row_count;
         -- Two cascades of one statement (on delete set null, on update cascade) can change one row
         -- twice. Then the row is twice in each transition table, and the join by keys has mixed up
-        -- its images. That is possible only if there are not as many changes as rows.
+        -- its images. This is possible only if the number of changes differs from the number of rows.
         if wrote > 1 and (wrote <> (select count(*) from plank_old) or wrote <> (select count(*) from plank_new)) and (
              exists (select from (%2$s) o group by o.key having count(*) > 1) or
              exists (select from (%3$s) n group by n.key having count(*) > 1)) then
@@ -241,9 +249,9 @@ begin
       end if;$s$, a.id, old_rows, target) end
     else format($s$
       insert into plank.%2$I (relation, action)
-      -- An argument of the trigger says that this is the whole table and not a partition.
-      -- Truncating the whole table truncates its partitions as well; nothing more is captured for
-      -- those.
+      -- If the trigger has an argument, this is the attached table itself and not a partition.
+      -- Truncating the attached table truncates its partitions too. For these partitions, nothing
+      -- more is captured.
       select %1$s, case when tg_nargs = 1 then 'T'::"char" else 'R' end
       where tg_nargs = 1 or not exists (
         select from (select action from plank.outbox_%1$s order by id desc limit 1) l where l.action in ('T', 'R'));
@@ -279,8 +287,8 @@ begin
         end if;'
     end;
     body := format($s$
-      -- A serializable transaction never reads the outbox by an index (002_reorder.sql): it decides
-      -- from the transition tables what to write, and keeps the places of what it wrote.
+      -- A serializable transaction avoids reading the outbox through an index (002_reorder.sql). It
+      -- decides from the transition tables what to write, and keeps the places of its events.
       if current_setting('transaction_isolation') = 'serializable' then
         mark := plank.last_id();%s
         if wrote > 0 then
@@ -304,8 +312,8 @@ begin
             perform set_config('plank.tids_%1$s', tids::text, true);
           end if;
         end if;$s$, a.id) else '' end) || body;
-    -- As literals, never in dollar quotes: a column may be called "$body$; …", and whoever may
-    -- alter the table must not be able to write the statements that follow.
+    -- Bodies are quoted as literals and not in dollar quotes. A column may be called "$body$; …",
+    -- which would end a dollar-quoted body, and the rest of the name would run as a statement.
     execute format($f$
       create or replace function plank.%I() returns trigger language plpgsql security definer
       set search_path = pg_catalog, pg_temp %s as %L
@@ -326,8 +334,8 @@ begin
   $f$, 'current_' || a.id, plank.canonical_settings(),
     case when (select count(*) from pg_attribute where attrelid = a.relation and attname = any (a.key_columns))
               < cardinality(a.key_columns) then 'select ''{}''::text[]'
-    -- keys that are equal to Postgres ("a" and "A" of citext, 1.0 and 1.00) are different keys to
-    -- clients
+    -- to clients, keys are different if their texts are, even if Postgres holds them equal ("a" and
+    -- "A" of citext, 1.0 and 1.00)
     else format('select array(select %s from %s t where %s and (%s) collate "C" = $1 limit 2)',
       plank.image_sql(a, 't'), a.relation, plank.key_match(a), plank.key_sql(a, 't')) end);
   perform plank.generate_reorder(a.id);

@@ -1,19 +1,20 @@
 -- With whose rights capture runs.
 --
--- Capture runs code of the table's owner, as to_json looks for a cast of a user's type. So if a
--- superuser attached the table, the generated functions belong to the table's owner, and have his
--- rights and no more. Of plank.outbox he can write only what the view plank.outbox_N shows: changes
--- of this table in the current transaction; to other roles it shows nothing. A column whose type
--- belongs to a role without the owner's rights is rendered as text, which runs no user's code.
+-- Capture may run code of the table's owner, because to_json calls the cast of a user-defined type.
+-- So if a superuser attached the table, the generated functions belong to the table's owner and
+-- have only the owner's rights. In plank.outbox, the owner can change only the rows that the view
+-- plank.outbox_N shows: changes of this table in the current transaction. To other roles the view
+-- shows nothing. If a column's type belongs to a role without the owner's rights, the column is
+-- rendered as text, which runs no user's code.
 --
--- If no superuser attached the table, the functions belong to the role that did, and the doctor
--- says so.
+-- If the role that attached the table is not a superuser, the functions belong to that role. The
+-- doctor reports such tables.
 --
--- One role for the capture of all tables was rejected: it would have to be created in each cluster,
--- and code that runs as it could read, forge and stop what is captured of other tables.
+-- One role for the capture of all tables was rejected. The role would have to be created in each
+-- cluster, and code that runs as this role could read, forge and stop the capture of other tables.
 
--- The generated functions of a table that run inside writes. By their names and so by an index: a
--- pattern would be matched with the functions of every table.
+-- The generated functions of a table that run inside writes. They are looked up by their exact
+-- names, which uses an index. A pattern would have to be matched with the functions of every table.
 create function plank.generated_functions(p_id integer) returns setof regprocedure language sql stable as $$
   select oid::regprocedure from pg_proc where pronamespace = 'plank'::regnamespace and proname = any (array[
     'capture_' || p_id || '_insert', 'capture_' || p_id || '_update',
@@ -33,8 +34,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                                        and proowner::regrole::text = quote_ident(current_user))
 $$;
 
--- The functions that generated ones call. Every capture role needs EXECUTE on them, also where
--- default privileges revoke it.
+-- The functions that generated functions call. Every capture role needs EXECUTE on them. It must be
+-- granted, as default privileges may have revoked it.
 create function plank.capture_helpers() returns setof regprocedure language sql stable as $$
   select oid::regprocedure from pg_proc
   where pronamespace = 'plank'::regnamespace and (
@@ -43,8 +44,8 @@ create function plank.capture_helpers() returns setof regprocedure language sql 
       'row_bytes', 'raw_size', 'rendered', 'rendered_any', 'partial_image') or proname like 'virtual\_%')
 $$;
 
--- The role as which capture of a table runs when the current role attaches the table: the table's
--- owner if the current role is a superuser, else the current role.
+-- The role as which the capture of a table runs after the current role attaches the table. If the
+-- current role is a superuser, this is the table's owner; else the current role.
 create function plank.capture_role(relation regclass) returns name language sql stable as $$
   select case when r.rolsuper then pg_get_userbyid(c.relowner) else current_user end
   from pg_class c cross join pg_roles r where c.oid = relation and r.rolname = current_user
@@ -62,8 +63,8 @@ declare
 begin
   for f in select plank.generated_functions(a.id) loop
     execute format('revoke all on function %s from public', f);
-    -- A role that may still execute it, by a former owner's grant or by default privileges, could
-    -- run it with the rights of the next owner.
+    -- Default privileges or a former owner's grant may let other roles execute the function.
+    -- Without this revoke, these roles could run it with the rights of the next owner.
     for grantee in select distinct x.grantee::regrole from pg_proc p cross join aclexplode(p.proacl) x
                    where p.oid = f and x.grantee not in (0, p.proowner) loop
       execute format('revoke all on function %s from %s cascade', f, grantee);
@@ -72,9 +73,10 @@ begin
       execute format('alter function %s owner to %I', f, capture_role);
     end if;
   end loop;
-  -- The view is made again only for another role, as replacing it waits for writers. Comparing the
-  -- role's name is a shortcut. If the role was renamed, or lost the functions by "reassign owned",
-  -- the view looks up their owner: once a statement, not once a row.
+  -- Replacing the view waits for writers, so the view is replaced only if the capture role is
+  -- another one. The view's condition compares the role's name first, as a shortcut. If the role
+  -- was renamed, or the functions passed to another role by "reassign owned", the names differ.
+  -- Then the view looks up the functions' owner, once for each statement and not for each row.
   if to_regclass(own_changes) is null
      or position(format('= %L::name', capture_role) in pg_get_viewdef(to_regclass(own_changes))) = 0 then
     execute format($v$
@@ -87,8 +89,8 @@ begin
         (select relowner::regrole from pg_class where oid = 'plank.outbox'::regclass));
     end if;
   end if;
-  -- Granted only if it is missing, as after a dump that was restored without privileges: each grant
-  -- blocks others who attach.
+  -- Each grant blocks other sessions that attach tables. So rights are granted only if they are
+  -- missing, for example in a dump that was restored without privileges.
   if not has_any_column_privilege('public', own_changes, 'insert') then
     execute format('grant select, insert (relation, action, key, old, new), update (id), delete on %s to public',
       own_changes);
@@ -102,7 +104,8 @@ begin
   end loop;
 end $$;
 
--- Drops everything that was generated for a table that is no longer attached and has no triggers.
+-- Drops everything that was generated for a table. The table must no longer be attached and must
+-- have no triggers of Plank.
 create function plank.drop_generated(p_id integer) returns void language plpgsql as $$
 declare
   f regprocedure;

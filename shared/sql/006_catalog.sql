@@ -1,8 +1,9 @@
--- What gateways read of attached tables, which triggers a table must have, and the digests by which
--- Plank notices that DDL was not followed.
+-- Describes attached tables: the properties that gateways read, the triggers that a table must
+-- have, and the digests that show Plank that it did not follow some DDL.
 --
--- Functions here that return sets and pin no settings are inlined into the query that calls them:
--- plank.check calls them for each table. Their callers pin the settings.
+-- plank.check calls some of these functions for each table. So those that return sets pin no
+-- settings, and Postgres inlines them into the calling query. Their callers pin the settings
+-- instead.
 
 -- Whether the table has a trigger that captures its changes under this number.
 create function plank.has_triggers(p_id integer, relation regclass) returns boolean language sql stable as $$
@@ -10,9 +11,9 @@ create function plank.has_triggers(p_id integer, relation regclass) returns bool
     select from pg_trigger where tgrelid = relation and tgfoid in (select plank.generated_functions(p_id)))
 $$;
 
--- Everything that a gateway must know of attached tables, one row for each. If clients use one name
--- for several tables (in the schema public, names may have dots), one is served: the first whose
--- changes are captured.
+-- Everything that a gateway must know about attached tables, one row for each table. Several tables
+-- may have the same name for clients, because names of tables in the schema public may contain
+-- dots. Then only one of these tables is served: the first one whose changes are captured.
 create view plank.catalog as
 with attached as materialized (
   select a.*, n.nspname, c.relname, count(*) over (partition by a.name) > 1 as is_shared
@@ -27,8 +28,8 @@ select s.id, s.name, s.nspname as schema, s.relname as "table", s.key_columns,
        (select json_agg(json_build_object(
           'name', t.attname, 'type', plank.type_name(t.atttypid, t.atttypmod), 'nullable', not t.attnotnull,
           'base', case when y.typnamespace = 'pg_catalog'::regnamespace then y.typname else plank.type_sql(y.oid) end,
-          -- the first condition answers for built-in types without parts and arrays of these, which
-          -- are most columns
+          -- the first condition is a shortcut for most columns: built-in types without parts, and
+          -- arrays of these types
           'structured', case
              when not (d.oid < 16384
                        and (d.typelem = 0 or e.oid < 16384 and e.typelem = 0 and e.typtype = 'b' and e.typdelim = ','))
@@ -47,21 +48,21 @@ select s.id, s.name, s.nspname as schema, s.relname as "table", s.key_columns,
         join pg_type y on y.oid = case d.typtype when 'd' then plank.base_type(d.oid) else d.oid end
         left join pg_type e on e.oid = d.typelem left join pg_collation l on l.oid = t.attcollation) as columns,
        i.image as image_sql, i.partial as large_sql, plank.row_bytes() as row_bytes,
-       s.catalog_digest as version                        -- changes with any of the above
+       s.catalog_digest as version                        -- changes when a value above changes
 from served s cross join lateral (
   select row(s.id, s.relation, s.name, s.key_columns, s.excluded, s.read_only, s.moved, s.shape, s.code,
              s.catalog_digest, s.rendering)::plank.attached as a) r
 cross join lateral (select * from plank.row_sql(r.a, 't', 't.') offset 0) i
 where s.place = 1 and s.excluded is not null and s.read_only is not null;
 
--- Tables with columns that were excluded after they had been captured: what gateways must not read
--- in earlier images, see plank.hide_former_columns.
+-- Tables with columns that were captured first and excluded later. For each, the columns that
+-- gateways may still read in images of earlier transactions, see plank.hide_former_columns.
 create view plank.former as
 select id, former_xid::text, former_columns, former_key from plank.attachments
 where former_xid is not null and former_catalog = (select plank.this_catalog());
 
--- Drops the triggers of an attached table wherever they are (on a detached partition, for example),
--- except those that the table but_of must have.
+-- Drops all triggers that capture for an attached table, also those on other tables, such as a
+-- detached partition. The triggers that the table but_of must have are not dropped.
 create function plank.drop_triggers(p_id integer, but_of regclass default null) returns void language plpgsql as $$
 declare
   t record;
@@ -90,8 +91,8 @@ returns table (relation regclass, name name, definition text) language sql stabl
   order by p.relid <> p_table, p.relid, array_position('{insert,update,delete,truncate}'::text[], t.op)
 $$;
 
--- Creates a trigger that is missing or has another definition; otherwise does nothing, as it would
--- wait for the table's writers. A disabled trigger stays disabled.
+-- Creates a trigger if it is missing or has another definition. Otherwise does nothing, because
+-- creating a trigger waits for the table's writers. A disabled trigger stays disabled.
 create function plank.put_trigger(p_table regclass, p_name name, p_definition text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 declare
@@ -108,8 +109,8 @@ begin
   end if;
 end $$;
 
--- A digest of what the capture of a table is generated from; one row. If it differs from the
--- recorded one, DDL was not followed.
+-- Returns one row: a digest of everything that the capture of a table is generated from. If the
+-- digest differs from the recorded one, Plank did not follow some DDL.
 create function plank.shape(c plank.catalog) returns setof text language sql stable as $$
   select md5(concat_ws(E'\n', c.schema, c."table", c.key_columns, c.columns, c.image_sql, (
     select string_agg(distinct confdeltype::text || confupdtype::text, '') from pg_constraint
@@ -135,9 +136,9 @@ language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifi
   select type from types
 $$;
 
--- What the rows of a table and their images depend on besides its row of plank.catalog: partitions,
--- labels of enums, attributes of composite types, expressions of generated columns. By names, as a
--- dump carries this list to other databases.
+-- What the rows of a table and their images depend on besides the table's row in plank.catalog:
+-- partitions, labels of enums, attributes of composite types, expressions of generated columns. The
+-- list uses names and not numbers, as a dump carries the list to other databases.
 create function plank.rendering(relation regclass) returns text[]
 language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
   select array_agg(item order by item) from (
@@ -156,8 +157,9 @@ language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifi
     where attrelid = relation and attgenerated <> '' and not attisdropped) x
 $$;
 
--- Whether rows or their images may differ between two lists of plank.rendering. Two additions
--- change no row: a label of an enum, and a partition that CREATE TABLE made, which is empty.
+-- Compares two lists of plank.rendering. True if rows or their images may have changed between the
+-- two. Two kinds of additions change no row: a new label of an enum, and a partition that CREATE
+-- TABLE made, as it is empty.
 create function plank.renders_differently(p_was text[], p_is text[], p_tag text) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
   select exists (select unnest(p_was) except select unnest(p_is))
@@ -165,14 +167,14 @@ language sql immutable set search_path = pg_catalog, pg_temp set quote_all_ident
                  where item not like 'label %' and not (item like 'partition %' and p_tag = 'CREATE TABLE'))
 $$;
 
--- A digest of the generated functions; one row.
+-- Returns one row: a digest of the table's generated functions.
 create function plank.code(p_id integer) returns setof text language sql stable as $$
   select md5(string_agg(p.proname || p.prosrc, '' order by p.proname))
   from plank.generated_functions(p_id) f join pg_proc p on p.oid = f
 $$;
 
--- Why Plank cannot follow the changes of a table, and a statement that resolves it (null: nothing
--- does); no rows if it can.
+-- The reasons why Plank cannot follow the changes of a table, each with a statement that removes
+-- the reason (null: no statement can). If Plank can follow the changes, returns no rows.
 create function plank.unfit(relation regclass) returns table (problem text, repair text) language sql stable as $$
   with c as (select * from pg_class where oid = relation), tree as (
     select p.* from pg_partition_tree(relation) t join pg_class p on p.oid = t.relid union select * from c)

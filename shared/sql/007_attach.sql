@@ -1,7 +1,7 @@
 -- Attaching and detaching tables.
 
--- The names and numbers of columns, plus the recorded names of columns that were dropped (with a
--- null number).
+-- The names and numbers of the columns p_numbers. The result also has the recorded names of columns
+-- that were dropped, each with a null number.
 create function plank.names_and_numbers(
   relation regclass, p_numbers smallint[], p_names text[], p_former smallint[],
   out names text[], out numbers smallint[])
@@ -17,7 +17,8 @@ language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifi
     where name not in (select name from now) and (number is null or number not in (select number from now))) x
 $$;
 
--- Records the names of an attached table and its columns in this catalog, and their numbers.
+-- Records the names and numbers that an attached table and its columns have in this database's
+-- catalog.
 create function plank.record_columns(p_id integer) returns void
 language sql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
   update plank.attachments t
@@ -42,8 +43,8 @@ language sql set search_path = pg_catalog, pg_temp set quote_all_identifiers = o
   where t.id = p_id and a.id = p_id
 $$;
 
--- Columns that were excluded or read-only in the database where a table was attached, and do not
--- exist in this one.
+-- Columns that were excluded or read-only in the database where the table was attached, and that do
+-- not exist in this database.
 create function plank.lost_columns(p_id integer) returns text
 language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
   select string_agg(distinct quote_ident(n.name), ', ') from plank.attachments t join plank.attached a on a.id = t.id
@@ -55,12 +56,12 @@ $$;
 
 -- Rewrites the capture functions and triggers of an attached table for its current definition, and
 -- notifies every gateway by an event, in the order of changes:
---   S  the table's row of plank.catalog changed: clients see another shape;
---   R  otherwise, if rows changed, appeared or disappeared without INSERT, UPDATE or DELETE:
---      p_rewritten says so, or plank.rendering differs.
--- Fails and changes nothing if it is not certain which columns may be shown. Texts that are
--- compared must not depend on the caller's settings, so the settings are pinned, here and in all
--- functions that compare.
+--   S  if the table's row in plank.catalog changed, so that clients see another shape;
+--   R  otherwise, if rows changed, appeared or disappeared without INSERT, UPDATE or DELETE. This
+--      is so if p_rewritten is true or plank.rendering differs.
+-- If it is not certain which columns may be shown, fails and changes nothing. Texts that are
+-- compared must not depend on the caller's settings. So this function and all functions that
+-- compare texts pin the settings.
 create function plank.refresh(p_id integer, p_rewritten boolean default false, p_tag text default '') returns void
 language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 set datestyle = 'ISO, YMD' set intervalstyle = 'iso_8601' set timezone = 'UTC'
@@ -122,12 +123,13 @@ end $$;
 -- with its partitions.
 --   select plank.attach('public.orders');
 --   select plank.attach('public.users', exclude => '{password_hash}', read_only => '{created_at}');
--- exclude: columns that never leave the database; read_only: columns that REST refuses to write. A
--- parameter that is left out keeps its setting; '{}' clears it, and a notice names the columns that
--- are sent, or writable, from now on. Another notice names generated columns that are computed from
--- excluded ones. Returns the name that clients use. Errors: not a table, no primary key, a column
--- that does not exist, an excluded column that is in the key, a name that another attached table
--- has, a table that could not be locked within five seconds.
+-- exclude: columns that never leave the database. read_only: columns that REST refuses to write. If
+-- a parameter is left out, its setting stays as it is. '{}' clears the setting, and a notice names
+-- the columns that are sent or writable from now on. Another notice names generated columns that
+-- are computed from excluded columns. Returns the name that clients use for the table. Fails if the
+-- relation is not a table or has no primary key, if a named column does not exist, if an excluded
+-- column is in the primary key, if another attached table has the same name, or if the table cannot
+-- be locked within five seconds.
 create function plank.attach(relation regclass, exclude text[] default null, read_only text[] default null) returns text
 language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 set datestyle = 'ISO, YMD' set intervalstyle = 'iso_8601' set timezone = 'UTC'
@@ -172,12 +174,13 @@ begin
     where g.oid is null or pg_get_triggerdef(g.oid) <> 'CREATE ' || w.definition or g.tgenabled in ('D', 'R'));
   hides := was.id is not null and (was.excluded is null
     or not array(select unnest(plank.column_names(attach.relation, was.excluded))) @> coalesce(exclude, '{}'));
-  -- Waits for the table's writers only if triggers or exclusions change.
+  -- The lock waits for the table's writers, so it is taken only if triggers or exclusions change.
   if hides or not has_triggers then
     perform plank.lock_table(attach.relation, 'share row exclusive', 5000, p_strict => hides);
     select * into was from plank.attached o where o.relation = attach.relation;
   end if;
-  -- If DDL is not followed, or something is repaired, rows may have changed without an event.
+  -- If DDL is not followed, or this call repairs triggers or functions, rows may have changed
+  -- without an event.
   is_unsure := not plank.follows_ddl() or was.code is distinct from (select * from plank.code(was.id))
             or not has_triggers;
   if was.id is null then
@@ -187,7 +190,7 @@ begin
     where c.oid = attach.relation
     on conflict do nothing returning id into was.id;
     if not found then
-      -- another session has attached it at the same time
+      -- another session has attached the table at the same time
       select * into strict was from plank.attached o where o.relation = attach.relation;
     end if;
   end if;
@@ -212,7 +215,7 @@ begin
   return a.name;
 end $$;
 
--- Names columns that are no longer excluded or read-only.
+-- Raises a notice that names columns that are no longer excluded or read-only.
 create function plank.notice_widened(relation regclass, p_what text, p_numbers smallint[]) returns void
 language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 begin
@@ -222,9 +225,9 @@ begin
   end if;
 end $$;
 
--- Hides captured values of columns that are now excluded. It records which members of earlier
--- images may still be read, by the names that columns have had. The caller has locked the table, so
--- that later writers capture as plank.refresh generates it.
+-- Hides captured values of columns that are now excluded. It records which columns may still be
+-- read in earlier images, and uses all names that columns have had. The caller has locked the
+-- table. So all later writers run the capture functions that plank.refresh generates next.
 create function plank.hide_former_columns(a plank.attached) returns void
 language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 declare
@@ -243,18 +246,19 @@ begin
       former_key = not a.moved and not (a.excluded && t.seen_keys)
     where t.id = a.id returning xmin::text into newer;
   exception when others then
-    -- This clause makes the block a subtransaction. Its id is the newest of all: the ids of earlier
-    -- writers are below it, whatever this transaction's snapshot sees.
+    -- This clause makes the block a subtransaction. The subtransaction's id is the newest of all
+    -- transaction ids. So the ids of all earlier writers are below it, even if this transaction's
+    -- snapshot does not see these writers.
     raise;
   end;
-  -- the subtransaction's 32-bit id, counted on from this transaction's 64-bit id
+  -- extends the subtransaction's 32-bit id to 64 bits, by means of this transaction's 64-bit id
   update plank.attachments t set former_catalog = plank.this_catalog(),
     former_xid = (own + mod(newer - mod(own, 4294967296) + 4294967296, 4294967296))::text::xid8
   where t.id = a.id;
 end $$;
 
--- Stops capturing a table. Clients get nothing more of it, including changes that were captured
--- before.
+-- Stops capturing a table. Clients get no more changes of the table, not even changes that were
+-- captured before.
 create function plank.detach(relation regclass) returns void
 language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 declare
@@ -264,7 +268,7 @@ begin
   if a.id is null then
     raise exception 'plank: table % is not attached', detach.relation using errcode = 'undefined_object';
   end if;
-  -- the lock that dropping triggers takes, with a bounded wait
+  -- dropping triggers takes the same lock, but would wait without a bound
   perform plank.lock_table(a.relation, 'access exclusive', 5000, p_strict => false);
   delete from plank.attachments where id = a.id;
   if cardinality(a.excluded) > 0 then

@@ -1,10 +1,10 @@
 -- Leadership and epochs. Correctness depends on the term, which every drain's write checks. The
--- lease, on this database's clock, only tells a standby when to try.
+-- lease runs on this database's clock. It only tells a standby when to try to lead.
 
--- What distinguishes this history from others. A promotion changes the timeline (taken from the WAL
--- file name, as pg_control_checkpoint would lag behind); a copy of the database has another oid.
--- Files that were copied back, or restored to a point in time, show only by another start of the
--- server.
+-- What distinguishes this history from others. A promotion changes the timeline. (The timeline is
+-- taken from the WAL file name, because pg_control_checkpoint would lag behind.) A copy of the
+-- database has another oid. If files were copied back or restored to a point in time, only the
+-- start time of the server differs.
 create function plank.history(
   out system_id bigint, out timeline text, out database oid, out server_started_at timestamptz)
 language sql stable as $$
@@ -13,14 +13,14 @@ language sql stable as $$
   from pg_control_system() s
 $$;
 
--- Whether Plank wrote the leader's row in this database; false if it came out of a dump.
+-- Whether Plank wrote the leader's row in this database. False if the row came out of a dump.
 create function plank.is_written_here(l plank.leader, p_table oid, p_xmin xid) returns boolean
 language sql immutable as $$
   select l.table_oid = p_table and l.written_by::xid = p_xmin
 $$;
 
--- Whether a listener has led since the current history began. If not, it is not known yet how much
--- of the log is valid.
+-- Whether a listener has led since the current history began. If none has, it is not known yet how
+-- much of the log is valid.
 create function plank.is_led() returns boolean language sql stable as $$
   select coalesce((select (e.system_id, e.timeline, e.database, e.server_started_at)
                         = (h.system_id, h.timeline, h.database, h.server_started_at)
@@ -28,19 +28,20 @@ create function plank.is_led() returns boolean language sql stable as $$
          and (select plank.is_written_here(l, l.tableoid, l.xmin) from plank.leader l)
 $$;
 
--- Flushes this transaction's commit, even if the database does not flush commits: gateways see it,
--- so a crash must not take it back.
+-- Makes the commit of this transaction flush to disk, even if the database is set not to flush
+-- commits. Gateways see the commit, so a crash must not undo it.
 create function plank.flush_commit() returns void language sql as $$
   select set_config('synchronous_commit', 'on', true) where current_setting('synchronous_commit') = 'off'
 $$;
 
--- Takes the lead if nobody holds a valid lease; returns null if somebody does.
+-- Takes the lead and returns the leader's row. If another listener holds a valid lease, returns
+-- null.
 --
--- A new epoch begins if the history may not be the one that the last leader wrote. That is so after
--- each start of the server, as its files may be older than what gateways have seen. All copies of
--- its files keep what is in the log, so positions up to the end of the log stay valid. In a
--- restored dump they do not: transaction ids mean nothing there, so all captured changes are
--- discarded.
+-- A new epoch begins if this history may differ from the one that the last leader wrote. This is so
+-- after each start of the server, because the server's files may be older than the changes that
+-- gateways have seen. Every copy of the files contains its log, so positions up to the end of that
+-- log stay valid. In a restored dump no position stays valid: transaction ids mean nothing there,
+-- so all captured changes are discarded.
 create function plank.lead(p_holder text, p_lease interval) returns plank.leader
 language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '200ms' as $$
 declare
@@ -66,9 +67,9 @@ begin
       l.epoch := plank.new_epoch(greatest(was.epoch, l.epoch));
     end if;
     if is_dump then
-      -- All writers queue behind this lock request, so it must not wait for long. If a long
-      -- transaction that has written holds it up, the rows that the snapshot sees are deleted
-      -- instead; the first drain finds the others.
+      -- All writers queue behind TRUNCATE's lock request, so the request must not wait for long
+      -- (lock_timeout). If a long transaction that has written holds the request up, the rows that
+      -- the snapshot sees are deleted instead. The first drain finds the other rows.
       begin
         truncate plank.outbox, plank.log, plank.chunks;
         l.snap := pg_current_snapshot();
@@ -88,8 +89,9 @@ begin
   return l;
 end $$;
 
--- Begins an epoch with a number above p_above, after the seq p_at (null: the newest). For a fan-out
--- that holds another history than the log. SQLSTATE PLK01: the term is over.
+-- Begins an epoch with a number above p_above, after the seq p_at (null: the newest seq). The
+-- listener calls this if the fan-out holds another history than the log. SQLSTATE PLK01: the term
+-- is over.
 create function plank.begin_epoch(p_term bigint, p_above integer, p_at bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -105,7 +107,8 @@ begin
   select l.epoch, h.*, coalesce(p_at, l.next_seq - 1) from plank.history() h;
 end $$;
 
--- Extends the lease. False: another listener leads now, or the history is another.
+-- Extends the lease and returns true. Returns false if another listener leads now, or if the
+-- leader's row came out of a dump.
 create function plank.renew(p_term bigint, p_lease interval) returns boolean language sql as $$
   with kept as (
     update plank.leader l set expires_at = clock_timestamp() + p_lease, written_by = pg_current_xact_id()
@@ -113,7 +116,7 @@ create function plank.renew(p_term bigint, p_lease interval) returns boolean lan
   select exists (select from kept)
 $$;
 
--- Gives the lead back, so that a standby takes it at once.
+-- Gives the lead back, so that a standby takes the lead at once.
 create function plank.resign(p_term bigint) returns void language sql as $$
   update plank.leader l set expires_at = '-infinity', holder = null, written_by = pg_current_xact_id()
   where term = p_term and plank.is_written_here(l, l.tableoid, l.xmin)

@@ -1,16 +1,17 @@
--- The sequencer: gives seqs to the changes that became visible since the last drain, and records
--- the drain in one row.
+-- The drain. It gives seqs to the changes that became visible since the last drain, and records
+-- them in one row of the log.
 --
--- "Became visible" is the difference of two snapshots: the transactions that the new one sees and
--- the old one did not. Neither ids nor transaction ids are in commit order. The difference is
--- exact, waits for nobody and marks no row.
+-- A change "became visible" between two snapshots if the new snapshot sees the change's transaction
+-- and the old snapshot does not. Ids and transaction ids could not show this, as neither of them
+-- are in commit order. The difference of two snapshots is exact, waits for no transaction and marks
+-- no row.
 --
--- Order: the changes of each transaction together, transactions by their highest id. Two
--- transactions that change the same row are in the right order so: the first one commits before the
--- second gets the row's lock, and so has the lower ids.
+-- Order: the changes of a transaction stay together, and transactions are ordered by their highest
+-- id. So two transactions that change the same row are in the right order: the first one commits
+-- before the second one gets the row's lock, so the first one's highest id is the lower one.
 --
--- The old snapshot lists the transactions that were in progress. Of these only the ones that have
--- ended since are looked up, so a long transaction costs nothing until it commits.
+-- The old snapshot lists the transactions that were in progress. Only the listed transactions that
+-- have ended since then are looked up. So a long transaction costs nothing until it commits.
 
 create function plank.between(p_before pg_snapshot, p_upto pg_snapshot)
 returns table (id bigint, xid xid8, at timestamptz, relation integer, action "char", key text, new text, old text)
@@ -23,17 +24,17 @@ language sql stable as $$
   where o.xid = any (array(select x from pg_snapshot_xip(p_before) x where pg_visible_in_snapshot(x, p_upto)))
 $$;
 
--- The bytes that a change counts for in limits.
+-- The number of bytes that a change counts as when a limit in bytes is checked.
 create function plank.weight(p_new text, p_old text) returns bigint language sql immutable as $$
   select 100::bigint + coalesce(octet_length(p_new), 0) + coalesce(octet_length(p_old), 0)
 $$;
 
--- Writes the log row of a large drain, and the chunks that say where its changes are.
+-- Writes the log row of a large drain, and the chunks that say where the drain's changes are.
 create function plank.log_chunked(
   p_first_seq bigint, p_before pg_snapshot, p_upto pg_snapshot, out n bigint, out size bigint)
 language sql set work_mem = '64MB' as $$
   with events as (
-    -- without the images: only numbers are sorted
+    -- leaves the images out, so that only numbers are sorted
     select b.*, max(b.id) over (partition by b.xid) as last_id
     from (select id, xid, plank.weight(new, old) as weight from plank.between(p_before, p_upto) offset 0) b
   ), placed as (
@@ -58,7 +59,7 @@ language sql set work_mem = '64MB' as $$
   returning last_seq - first_seq + 1, bytes
 $$;
 
--- A change in the format of batches (shared/log/batch.ts). All texts are UTF-8 there.
+-- Packs a change in the format of batches (shared/log/batch.ts), in which all texts are UTF-8.
 create function plank.pack(
   relation integer, action "char", last boolean, xid xid8, at timestamptz, key bytea, new bytea, old bytea)
 returns bytea language sql stable as $$
@@ -72,23 +73,24 @@ $$;
 
 -- One drain. Returns
 --   first_seq, last_seq  the seqs of the new changes; all columns are null if there are none
---   transactions         how many transactions these belong to
---   first_at_ms          when the first of them was captured, in ms since 1970
---   packed               the changes in order, after 24 bytes of room for a batch's header, so that
---                        no process has to convert them on their way
--- If there are more than p_limit changes or 16 MB, only last_seq is set, and plank.read_log streams
--- the changes. SQLSTATE PLK01: the term is over, and another listener leads.
+--   transactions         the number of transactions of these changes
+--   first_at_ms          when the first of these changes was captured, in ms since 1970
+--   packed               24 bytes of room for a batch's header, then the changes in order, in the
+--                        format of batches, so that no process has to convert them later
+-- If there are more than p_limit changes or more than 16 MB, only last_seq is set. The listener
+-- then reads the changes by plank.read_log. SQLSTATE PLK01: the term is over, as another listener
+-- leads or a dump was restored.
 --
--- One statement reads and one writes, as draining a single change costs what it takes to start
--- statements. The read locks nothing, so a drain that finds nothing writes nothing. The write
--- checks that the leader's row is as it was read; if not, the drain fails. With p_holds the
--- leader's row is locked from the start, so that nobody takes the lead during the drain, even if
--- the lease ends (plank.lead).
+-- One statement reads and one statement writes, because starting statements is most of the cost of
+-- draining a single change. The read locks nothing, so a drain that finds nothing writes nothing.
+-- The write checks that the leader's row has not changed since the read; if the row has changed,
+-- the drain fails. With p_holds, the leader's row is locked from the start. Then no other listener
+-- takes the lead (plank.lead) during the drain, even if the lease ends.
 create function plank.drain(p_term bigint, p_limit integer, p_lease interval, p_holds boolean,
   out first_seq bigint, out last_seq bigint, out transactions bigint, out first_at_ms float8, out packed bytea)
 language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off
--- Its queries are always the same, and planning them again took an eighth of a drain's CPU. Generic
--- plans are estimated once, for a table of any size, so parallel workers are off.
+-- The queries are always the same, and planning them again took an eighth of a drain's CPU time. A
+-- generic plan is made once, for tables of any size, so parallel workers are off.
 set plan_cache_mode = force_generic_plan set max_parallel_workers_per_gather = 0 as $$
 #variable_conflict use_column
 declare
@@ -97,8 +99,9 @@ begin
   if p_holds then
     perform from plank.leader for update;
   end if;
-  -- One statement, hence one snapshot for the rows and for pg_current_snapshot(). Each "offset 0"
-  -- keeps an expression from being evaluated again wherever it is used.
+  -- This must be one statement, so that the rows are read with the snapshot that
+  -- pg_current_snapshot() returns. Each "offset 0" keeps Postgres from evaluating an expression
+  -- again at each place that uses it.
   select l.term, l.holder, l.next_seq, l.snap, l.expires_at,
          l.table_oid = l.tableoid and l.written_by::xid = l.xmin as is_ours, s.upto, c.*
   into d
@@ -132,8 +135,9 @@ begin
     raise exception 'plank: a dump was restored, which ends term %', p_term using errcode = 'PLK01';
   end if;
   if d.n = 0 then
-    -- Written only to extend the lease, or for a transaction in progress that every next drain
-    -- would look at again.
+    -- The row is written only if the lease must be extended, or if the new snapshot lists a
+    -- transaction in progress after the end of the old one. Every later drain would look at such a
+    -- transaction again.
     if d.expires_at < clock_timestamp() + p_lease / 2
        or exists (select from pg_snapshot_xip(d.upto) x where x >= pg_snapshot_xmax(d.snap)) then
       update plank.leader
@@ -143,12 +147,12 @@ begin
     return;
   end if;
 
-  -- flush_commit makes the same check, but calling it costs a statement
+  -- plank.flush_commit checks the same setting, but calling it costs a statement
   if current_setting('synchronous_commit') = 'off' then
     perform plank.flush_commit();
   end if;
   if d.is_large then
-    -- locked first, as log_chunked takes long
+    -- the leader's row is locked first, because plank.log_chunked takes long
     perform from plank.leader where term = p_term and snap::text = d.snap::text for update;
     if found then
       select c.n, c.size into d.n, d.size from plank.log_chunked(d.next_seq, d.snap, d.upto) c;
@@ -175,13 +179,14 @@ begin
   last_seq := d.next_seq + d.n - 1;
 end $$;
 
--- Reads history: the changes after the seq p_after, in order, with the seqs and the bytes with
--- which they were drained. To be read with a limit or a cursor. No rows if the history has become
--- another one and no listener has led since.
+-- Reads history: the changes after the seq p_after, in order, with the same seqs and the same bytes
+-- as when they were drained. Callers should use a limit or a cursor. If the history has become
+-- another one and no listener has led since, returns no rows (plank.is_led).
 --
--- An image of more than 32 MB comes as a partial image without columns, as no process could hold
--- it. Capture makes none, since plank.configure allows no higher bound; it was inserted by hand, or
--- before there was a bound. Drains leave such images to this function because of their size.
+-- An image of more than 32 MB is returned as a partial image without columns, because no process
+-- could hold it. Capture makes no such image, as plank.configure allows no bound above 32 MB. Such
+-- an image was inserted by hand, or before Plank had a bound. A drain never returns such an image,
+-- because the image alone is more than the drain's limit of 16 MB.
 create function plank.read_log(p_after bigint)
 returns table (
   seq bigint, xid xid8, at timestamptz, relation integer, action "char", key text, new text, old text, last boolean)
@@ -210,8 +215,9 @@ language sql stable as $$
   where e.seq > p_after and (select plank.is_led())
 $$;
 
--- The range of positions that can be read: after any seq from oldest - 1 to newest. Nothing can be
--- read unless is_led. holder: who holds a valid lease; null if nobody leads.
+-- The range of positions that can be read: positions after any seq from oldest - 1 to newest. If
+-- is_led is false, nothing can be read. holder: the listener that holds a valid lease; null if no
+-- listener leads.
 create function plank.extent(
   out epoch integer, out oldest bigint, out newest bigint, out is_led boolean, out holder text)
 language sql stable as $$

@@ -1,7 +1,8 @@
--- Purges the log past the retention time or size, with the outbox rows that it covers: at most
--- p_batch rows of each in one call. Log rows are first marked as purging, so that no reader starts
--- on them. They are deleted when all outbox rows that they cover are. Returns how many rows were
--- deleted; 0: nothing is old enough. SQLSTATE PLK01: the term is over.
+-- Purges log rows that are past the retention time or size, and the outbox rows that these log rows
+-- cover. One call marks at most 1,000 log rows and deletes at most p_batch outbox rows. Log rows
+-- are first marked as purging, so that no reader starts to read them. They are deleted when all
+-- outbox rows that they cover are deleted. Returns the number of deleted outbox rows, or 1 if only
+-- log rows were deleted. 0: nothing is old enough. SQLSTATE PLK01: the term is over.
 
 create function plank.purge(p_term bigint, p_keep interval, p_keep_bytes bigint, p_batch integer) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
@@ -16,7 +17,8 @@ begin
   end if;
   select * into oldest from plank.log order by first_seq limit 1;
   if not oldest.purging then
-    -- By size, only the excess: the log rows after which more than p_keep_bytes would still remain.
+    -- By size, only the excess is purged: a log row is marked if the log from this row on holds
+    -- more than p_keep_bytes.
     update plank.log l set purging = true,
       quiet = first_seq = last_seq and bytes < 200
         and exists (select from plank.between(l.before_snap, l.upto_snap) b where b.action = 'C')
@@ -31,8 +33,8 @@ begin
   if not found then
     return 0;
   end if;
-  -- The snapshot that ends a log row begins the next one, so a run of log rows is a single
-  -- difference.
+  -- The snapshot that ends a log row begins the next log row. So the changes of several consecutive
+  -- log rows are the difference of only two snapshots.
   delete from plank.outbox o using (
     select c.ctid as at from plank.outbox c
     where c.xid >= pg_snapshot_xmax(oldest.before_snap) and c.xid < pg_snapshot_xmax(newest.upto_snap)

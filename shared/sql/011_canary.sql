@@ -1,8 +1,9 @@
--- For operators: canaries, and the numbers behind gauges.
+-- For operators: canaries, and the values of gauges.
 
--- Commits a marker as any writer commits a change. It is captured, sequenced, published and read by
--- every gateway; clients never get it. Its outbox row has the action C, no table (relation 0) and,
--- in place of an image, the time until the next canary.
+-- Writes a canary: a marker in the outbox that is committed as any writer commits a change. The
+-- canary gets a seq, is published and is read by every gateway, but clients never get it. Its
+-- outbox row has the action C and no table (relation 0). The column "new" has the time until the
+-- next canary instead of an image.
 create function plank.canary(p_every_ms integer) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -11,12 +12,13 @@ begin
 end $$;
 
 -- The values of the listener's gauges:
---   outbox_depth   changes that wait to be drained, counted up to 100,000. The count reads the part
---                  of the index that the next drain would read.
---   outbox_oldest  the age of the oldest of them, in seconds
+--   outbox_depth   the number of changes that wait to be drained, counted up to 100,000. The count
+--                  reads the part of the index that the next drain would read.
+--   outbox_oldest  the age of the oldest change that was counted, in seconds
 --   notify_queue   how full the notification queue of Postgres is, from 0 to 1
 --   log_oldest     the age of the oldest drain in the log, in seconds
---   log_events, log_bytes  the changes that the log holds, and their size
+--   log_events     the number of changes that the log holds
+--   log_bytes      their size in bytes
 create function plank.gauges(
   out outbox_depth bigint, out outbox_oldest double precision, out notify_queue double precision,
   out log_oldest double precision, out log_events bigint, out log_bytes bigint)
@@ -35,9 +37,10 @@ begin
   log_bytes := l.log_bytes;
 end $$;
 
--- Where changes are rare, the log may hold little but canaries, and purging these would make
--- positions invalid though no change was purged. So for a position past the retention, this returns
--- the oldest readable seq to continue after, if only canaries were purged in between; else null.
+-- Where changes are rare, most of the log may be canaries. Purging canaries would make positions
+-- invalid although no change was purged. So for a position that is past the retention, this
+-- function checks what was purged after the position. If only canaries were purged, it returns the
+-- oldest seq after which a client can continue; else null.
 create function plank.advance_past_canaries(p_after bigint) returns bigint language sql stable as $$
   select e.oldest - 1 from plank.leader l cross join plank.extent() e
   where p_after < e.oldest - 1 and p_after >= l.purged_seq

@@ -1,6 +1,6 @@
--- What is wrong with the capture of attached tables, one sentence each, with the statement that
--- repairs it after "; run: ". No rows if all is well. The doctor, the listener and the tests rely
--- on that form.
+-- The problems with the capture of attached tables. Each row has one sentence about a problem, then
+-- "; run: " and the statement that repairs the problem. If there are no problems, returns no rows.
+-- The doctor, the listener and the tests rely on this form.
 create function plank.check() returns table (name text, problem text)
 language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 set datestyle = 'ISO, YMD' set intervalstyle = 'iso_8601' set timezone = 'UTC'
@@ -63,7 +63,7 @@ set extra_float_digits = 1 set bytea_output = 'hex' set lc_monetary = 'C' as $$
   from attached a join catalog c on c.id = a.id
   where keys = a.key_columns and not moved and (
     shape is distinct from (select * from plank.shape(c)) or code is distinct from (select * from plank.code(a.id))
-    -- plank.rendering is empty for most tables, so it is called only if something can be in it
+    -- plank.rendering is empty for most tables, so it is called only if it may have entries
     or (rendering is not null or exists (
           select from pg_attribute t
           where t.attrelid = a.relation and t.attnum > 0 and (t.atttypid >= 16384 or t.attgenerated <> '')))
@@ -96,7 +96,7 @@ set extra_float_digits = 1 set bytea_output = 'hex' set lc_monetary = 'C' as $$
                      and has_table_privilege(f.proowner, f.relation, 'select')
                      and f.proowner in (select proowner from callers), false)
   union all
-  -- left over where a dump was restored without all of Plank's tables
+  -- such triggers are left over if a dump was restored without all of Plank's tables
   select distinct r.relation::text,
          format('changes of %s are captured, but it is not attached; run: select plank.attach(%L)',
                 r.relation, r.relation)

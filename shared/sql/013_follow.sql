@@ -2,9 +2,9 @@
 -- given to another owner; partitions added; and DDL of the schemas and types that these tables use.
 -- A user's DDL never fails because of Plank.
 --
--- Only superusers can create event triggers. If the migrating role is none, plank.attach must be
--- called again after such DDL. Capture works in the meantime (004_capture.sql), and plank.check()
--- reports the table.
+-- Only superusers can create event triggers. If the migrating role is not a superuser, plank.attach
+-- must be called again after such DDL. Until then capture goes on working (004_capture.sql), and
+-- plank.check() reports the table.
 
 create function plank.on_ddl() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
@@ -20,9 +20,9 @@ begin
   if rewritten is not null then
     perform set_config('plank.rewritten', '', true);
   end if;
-  -- The attached tables that the command altered directly, and those that it altered through a
-  -- type. Three queries, as nearly every command concerns no attached table, and the second query
-  -- takes long to plan.
+  -- Finds the attached tables that the command altered directly, and the attached tables that it
+  -- altered through a type. There are three queries, because nearly every command concerns no
+  -- attached table, and the second query takes long to plan.
   with commands as materialized (
     select d.objid, pg_partition_root(d.objid) as root, (
              -- the table's row type, if any column has that type
@@ -39,8 +39,8 @@ begin
            case when is_of_table and not exists (select from commands d where d.row_type is not null) then false
                 when is_of_table
                   then exists (select from commands d where d.row_type in (select plank.column_types(a.relation)))
-                -- most tables have only built-in types and no generated columns: nothing in them
-                -- can have changed
+                -- most tables have only built-in types and no generated columns, and these commands
+                -- change nothing in such tables
                 when tg_tag in ('ALTER TYPE', 'ALTER DOMAIN') then exists (
                   select from pg_attribute t
                   where t.attrelid = a.relation and t.attnum > 0 and (t.atttypid >= 16384 or t.attgenerated <> ''))
@@ -63,8 +63,9 @@ begin
     from plank.attached a where a.id = any (direct || indirect)
   loop
     begin
-      -- Changes that writers have captured must come before the next event. A command that alters
-      -- the table itself has locked it.
+      -- Changes that writers have already captured must come before the event that plank.refresh
+      -- writes, so the table must be locked. A command that altered the table itself has locked it
+      -- already.
       if touched.itself is not true then
         perform plank.lock_table(touched.relation, 'share row exclusive', 2000);
       end if;
@@ -83,8 +84,8 @@ exception when others then
   raise warning 'plank: could not follow this command: %', sqlerrm;
 end $$;
 
--- Records tables whose rows are computed again, for a column's type or default (reasons 4 and 2).
--- Other rewrites change only where or how a table is stored.
+-- Records the tables whose rows Postgres computes again, because of a column's type (reason 4) or
+-- default (reason 2). Other rewrites change only where or how a table is stored.
 create function plank.on_rewrite() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 begin
@@ -112,8 +113,9 @@ begin
     insert into plank.outbox (relation, action) values (gone, 'S');
     perform plank.ring();
   end loop;
-  -- Of a dropped partition only its name is known, not the table that it was part of; so its
-  -- dropped trigger is looked for. A dropped type drops its columns.
+  -- For a dropped partition, Postgres reports the partition's name but not the table that it was
+  -- part of. So this query looks for a dropped trigger of Plank and a table whose partitions
+  -- differ. If a type is dropped, the columns of that type are dropped too.
   for gone in
     with dropped as materialized (select * from pg_event_trigger_dropped_objects())
     select a.id from plank.attached a join pg_class c on c.oid = a.relation

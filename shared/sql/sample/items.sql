@@ -1,5 +1,5 @@
--- The table of the quick start. shared/postgres/sample.ts runs this once, and only if nothing else has the name
--- "items".
+-- Creates the table of the quick start. shared/postgres/sample.ts runs this file once, and only if nothing
+-- else has the name "items".
 
 create table if not exists public.items (
   id         bigint generated always as identity primary key,

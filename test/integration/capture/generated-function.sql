@@ -58,8 +58,8 @@ AS $function$
         tids  tid[];
         moved boolean;
       begin
-      -- A serializable transaction never reads the outbox by an index (002_reorder.sql): it decides
-      -- from the transition tables what to write, and keeps the places of what it wrote.
+      -- A serializable transaction avoids reading the outbox through an index (002_reorder.sql). It
+      -- decides from the transition tables what to write, and keeps the places of its events.
       if current_setting('transaction_isolation') = 'serializable' then
         mark := plank.last_id();
         with written as (insert into plank.outbox (relation, action, key, old, new)
@@ -85,7 +85,8 @@ AS $function$
             union all
             select step, 2, 'I', new_key, null, became from steps where became is not null and not stays
             union all
-            -- keys may shift: rows that existed before the statement leave their keys first
+            -- a row may get the key that another row had: so rows that existed before the statement
+            -- leave their keys first
             select step, case when exists (select from n where n.step < s.step and n.key = s.old_key
                                                          and n.image::text = s.was::text) then 1 else 0 end,
                    'D', old_key, was, null from steps s where was is not null and not stays
@@ -108,8 +109,8 @@ AS $function$
         end if;
         return null;
       end if;
-      -- By far the most frequent case, one small row that keeps its key, needs no join of all with
-      -- all. "is true" keeps the planner from preparing a hash or merge join for the comparison.
+      -- By far the most frequent case is one small row that keeps its key. It needs no join of all
+      -- old rows with all new ones. "is true" keeps the planner from preparing a hash or merge join.
       insert into plank.outbox (relation, action, key, old, new)
       select 2, 'U', n.key, o.image, n.image from (small_old_rows) o cross join (small_new_rows) n
       where not exists (select from plank_old offset 1) and (n.key collate "C" = o.key collate "C") is true;
@@ -121,9 +122,10 @@ AS $function$
       get diagnostics wrote = row_count;
       if wrote = 0 then
         -- Both transition tables hold the rows in the order in which they were updated, so the n-th
-        -- old row became the n-th new one. The planner must not turn this full join into an inner
-        -- join, hence coalesce: a nested loop, planned for a statement of few rows and kept, would
-        -- render every image again for each row of the other side.
+        -- old row became the n-th new row. "coalesce" keeps the planner from turning this full join
+        -- into an inner join. An inner join may be planned as a nested loop for a statement of few
+        -- rows. If that plan were kept, a later statement would render every image again for each
+        -- row of the other side.
         insert into plank.outbox (relation, action, key, old, new)
         select 2, 'U', n.key, o.image, n.image
         from (select *, row_number() over () as step from (old_rows) o) o
@@ -147,7 +149,7 @@ AS $function$
         get diagnostics wrote = row_count;
         -- Two cascades of one statement (on delete set null, on update cascade) can change one row
         -- twice. Then the row is twice in each transition table, and the join by keys has mixed up
-        -- its images. That is possible only if there are not as many changes as rows.
+        -- its images. This is possible only if the number of changes differs from the number of rows.
         if wrote > 1 and (wrote <> (select count(*) from plank_old) or wrote <> (select count(*) from plank_new)) and (
              exists (select from (old_rows) o group by o.key having count(*) > 1) or
              exists (select from (new_rows) n group by n.key having count(*) > 1)) then
@@ -164,7 +166,8 @@ AS $function$
             union all
             select step, 2, 'I', new_key, null, became from steps where became is not null and not stays
             union all
-            -- keys may shift: rows that existed before the statement leave their keys first
+            -- a row may get the key that another row had: so rows that existed before the statement
+            -- leave their keys first
             select step, case when exists (select from n where n.step < s.step and n.key = s.old_key
                                                          and n.image::text = s.was::text) then 1 else 0 end,
                    'D', old_key, was, null from steps s where was is not null and not stays
