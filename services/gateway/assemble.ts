@@ -32,13 +32,13 @@ import { Snapshots, snapshotConnections } from './relay/snapshot.ts';
 
 /** a REST statement is given up after this long … */
 const restMs = 10_000;
-/** … and after this long where it waits for a lock that another transaction holds */
+/** … and after this long if it waits for a lock that another transaction holds */
 const restLockMs = 3_000;
-/** statements of the relay itself, which have deadlines of their own */
+/** limit for statements of the relay; most of them also have a shorter deadline in the code */
 const relayMs = 120_000;
 /** a search of the operators is given up after this time … */
 const searchMs = 10_000;
-/** … and a statement that their console repeats every second */
+/** … and a statement that the operators' console repeats every second is given up after this time */
 const watchMs = 1_500;
 
 export interface GatewayDeps {
@@ -49,7 +49,7 @@ export interface GatewayDeps {
   metrics: GatewayMetrics;
 }
 
-/** What the parts need from the gateway that owns them. */
+/** Functions of the gateway that its parts call. */
 export interface Owner {
   readonly state: () => GatewayState;
   readonly health: () => Promise<Health>;
@@ -63,7 +63,7 @@ export interface Readiness {
   reason?: string;
 }
 
-/** The answer to an operator who drains a replica, or undrains it. */
+/** The answer to an operator who drains or undrains a replica. */
 export type Drained = { state: string; connections: number };
 
 export type Parts = ReturnType<typeof assemble>;
@@ -194,8 +194,9 @@ export function assemble({ config, tail, bus = new LocalBus(), log, metrics }: G
 }
 
 /**
- * The relay's own work never waits behind requests of clients: the feed, the catalog and the health
- * check have a pool of their own. So has everything that can take long.
+ * One pool for each purpose, so that the relay's own work never waits behind requests of clients. The
+ * feed, the catalog and the health check share the pool `relay`. Work that can take long has other
+ * pools.
  */
 function createPools(config: GatewayConfig, log: Log) {
   const onError = (error: Error) => log.debug({ err: error }, 'an idle connection failed');
@@ -218,11 +219,11 @@ function createPools(config: GatewayConfig, log: Log) {
     }),
     relay: poolFor('relay', 3, relayMs),
     history: poolFor('log', 5, relayMs),
-    /** these wait for their clients */
+    /** snapshots, which read at their clients' pace */
     snapshots: poolFor('rows', snapshotConnections, relayMs),
     /** searches of the outbox by operators */
     search: poolFor('search', 1, searchMs),
-    /** what the operators' console shows meanwhile */
+    /** statements that the operators' console repeats, also during a search */
     watch: poolFor('watch', 1, watchMs),
   };
 }

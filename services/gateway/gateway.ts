@@ -1,6 +1,6 @@
 /**
  * One gateway. It owns its parts (assemble.ts makes them), the order in which they start and stop,
- * and what it reports of its health. Stateless: any number may run.
+ * and the report of its health. A gateway stores nothing, so any number of gateways may run.
  */
 import { createServer, type Server } from 'node:http';
 import { type AddressInfo, Server as TcpServer } from 'node:net';
@@ -17,9 +17,9 @@ import type { Health } from './http/app.ts';
 import { onUpgrade } from './http/pipelined-upgrades.ts';
 import { gatewayFigures } from './ops/gateway-figures.ts';
 
-/** idle connections of a proxy stay open this long, longer than the proxy keeps them itself (nginx.conf: 3 s) */
+/** a proxy's idle connections stay open this long: longer than the proxy itself keeps them (nginx.conf: 3 s) */
 const lingerMs = 3_500;
-/** after that, requests in progress get this long */
+/** after `lingerMs`, requests in progress get this long */
 const cutMs = 2_000;
 
 export class Gateway implements Service {
@@ -84,15 +84,15 @@ export class Gateway implements Service {
     this.#parts.rebalancer.start();
   });
 
-  /** Not ready from the first moment. Clients are asked to come back elsewhere before anything that they need stops. */
+  /** From the first moment, the gateway is not ready. It sends its clients away before it stops any part they need. */
   readonly stop = once(async () => {
     this.#stopping = true;
     const stoppedAt = performance.now();
     this.#parts.rebalancer.stop();
     await allAccepted(this.#server);
-    // Only the listening socket closes here. http's own close would end idle connections at once,
-    // and a POST that a proxy sends on one of them in that moment would be lost. The proxy closes
-    // them itself, after an answer or when they have been idle for long.
+    // Only the listening socket closes here. http's own close would end idle connections at once. A
+    // POST that a proxy sends at that moment on an idle connection would be lost. The proxy itself
+    // closes its connections, after an answer or when they have been idle for long.
     const closed = Promise.all([
       new Promise((resolve) => TcpServer.prototype.close.call(this.#server, resolve)),
       ...this.#also.map(close),
@@ -109,7 +109,7 @@ export class Gateway implements Service {
     await closed;
     clearTimeout(idle);
     clearTimeout(cut);
-    // for the timer that looks for slow requests, which http's own close stops
+    // http's own close also stops the timer that checks for slow requests
     this.#server.close();
     await this.#parts.feed.stop();
     this.#parts.canaries.stop();
@@ -139,7 +139,7 @@ export class Gateway implements Service {
     };
   }
 
-  /** By an operator: the process stays, without clients, until it is undrained or stops. */
+  /** For an operator: sends the clients away. The process goes on without clients until `undrain` or its end. */
   #drain(): Drained {
     void this.#parts.draining.drain();
     return { state: this.#parts.draining.state, connections: this.#connections };

@@ -1,18 +1,18 @@
 /**
- * How clients are asked to go elsewhere: first each is warned when it will be closed, then they are
- * closed one after the other, so that they arrive elsewhere spread out over time.
+ * Sends clients to other replicas: first warns each client when its connection will be closed, then
+ * closes the connections one after the other, so that the clients do not all arrive elsewhere at once.
  */
 import { setImmediate as yieldToIo } from 'node:timers/promises';
 import { sleep } from '#shared/waiting.ts';
 import type { Client } from '../clients/client.ts';
 
-/** clients warned or closed before other work gets its turn */
+/** number of clients to warn or close before other work gets its turn */
 const batch = 500;
 const tickMs = 20;
 
 /**
- * Warns all clients, then closes them in this order, evenly over `overMs`. On abort, those that are
- * not closed yet stay.
+ * Warns all clients, then closes them in the same order, evenly over `overMs`. On abort, clients that
+ * are not closed yet stay.
  */
 export async function depart(
   clients: readonly Client[],
@@ -35,7 +35,7 @@ export async function depart(
   }
 }
 
-/** In a random order, so that no client is always the first. */
+/** The same things in a random order, so that no client is always the first. */
 export function shuffled<T>(things: Iterable<T>): T[] {
   const list = Array.from(things);
   for (let i = list.length - 1; i > 0; i--) {

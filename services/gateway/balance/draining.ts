@@ -1,25 +1,26 @@
 /**
- * Whether this replica accepts clients, and how it gets rid of those it has.
+ * Whether this replica accepts clients, and how it sends its clients away.
  *
  *   serving    accepts clients
- *   draining   accepts nobody; its clients are warned, and closed with 1012 over the window
- *   drained    accepts nobody and has no clients; other requests that still reach it are answered
+ *   draining   accepts no clients; warns its clients, and closes them over the window (WebSockets
+ *              with code 1012)
+ *   drained    accepts no clients and has none; still answers REST requests that reach it
  *
- * `drain` (SIGTERM, or an operator) moves it from serving on; `undrain` (an operator) moves it back
- * to serving, from either.
+ * `drain` (SIGTERM, or an operator) leads from serving to draining, which ends in drained. `undrain`
+ * (an operator) leads from draining and from drained back to serving.
  */
 import type { Log } from '#shared/process/logger.ts';
 import type { Clients } from '../clients/clients.ts';
 import { depart, shuffled } from './departure.ts';
 
-/** at least this many clients are closed in a second, so that few clients do not take the whole window */
+/** at least this many clients are closed in a second, so that few clients do not need the whole window */
 const leastPerSecond = 100;
 
 interface DrainingOptions {
   clients: Clients;
   windowMs: number;
   log: Log;
-  /** the state has changed */
+  /** called when the state has changed */
   onChange: () => void;
 }
 
@@ -37,7 +38,7 @@ export class Draining {
     return this.#state;
   }
 
-  /** Resolves when the last client has been closed, or `undrain` was called. Further calls join the first. */
+  /** Resolves when the last client has been closed, or after `undrain`. Further calls join a drain in progress. */
   drain(): Promise<void> {
     if (this.#state === 'serving') {
       this.#abort = new AbortController();
@@ -47,7 +48,7 @@ export class Draining {
     return this.#done;
   }
 
-  /** Accepts clients again; those that have not been closed yet stay. */
+  /** Accepts clients again. Clients that have not been closed yet stay. */
   undrain(): void {
     if (this.#state === 'serving') return;
     this.#abort.abort();

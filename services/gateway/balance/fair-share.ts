@@ -1,59 +1,59 @@
 /**
- * How many connections a replica gives away to others, decided once a second. Pure, so that it can
- * be tested by simulation.
+ * Decides once a second how many connections a replica gives to others. The functions are pure, so
+ * that a simulation can test them.
  *
- *   settled      has about its fair share (the mean of all ready replicas): gives none
- *   rebalancing  has far more, or another replica has far less: gives a few a second, until both
- *                are near the share
- *   resting      the connections that it gave came back: the balancer does not look for the fewest,
- *                so going on is of no use for now. Each rest is longer than the last, until
- *                rebalancing has helped.
+ *   settled      the replica has about its fair share (the mean of all ready replicas), and gives none
+ *   rebalancing  the replica has far more than the share, or another replica has far less: it gives a
+ *                few connections a second, until both are near the share
+ *   resting      the connections that the replica gave came back, because the balancer does not choose
+ *                the replica with the fewest. The replica gives none for a while. Each rest is twice
+ *                as long as the last one, up to an hour, until rebalancing has helped.
  *
- * What must stay true: no replica goes below the fair share by giving; connections on their way
- * count as still here; no replica gives while many arrive, nor just after replicas have come or
- * gone, because what it knows of the others is too old then.
+ * Invariants: no replica goes below the fair share by giving; connections on their way count in the
+ * sum; no replica gives while many connections arrive, or within 5 s after a replica came or went,
+ * because its figures of the others are too old then.
  */
 
-/** What the others know of a replica. */
+/** The figures of a replica that the other replicas get. */
 export interface Replica {
   instance: string;
   ready: boolean;
   draining: boolean;
   connections: number;
-  /** connections that it accepts */
+  /** the number of connections that the replica accepts */
   limit: number;
-  /** connections asked to go elsewhere within the last `returnMs`; they may be at no replica now */
+  /** connections asked to go within the last `returnMs`; some may be connected to no replica now */
   moving: number;
 }
 
-/** What is remembered from one second to the next. */
+/** The state that one decision leaves to the next. */
 export interface RebalanceMemory {
-  /** the replicas that count */
+  /** the ready replicas that are not draining */
   readonly members: string;
-  /** since when there are these members and not many connections arrive */
+  /** since when the members are the same and no rush of connections has arrived */
   readonly since: number;
   readonly isRebalancing: boolean;
-  /** connections that were here a second ago */
+  /** connections of this replica at the last decision */
   readonly connections: number;
   readonly restsUntil: number;
   /** length of the next rest */
   readonly restMs: number;
-  /** the last seconds of rebalancing: how many were here, and how many had been asked to go in all */
+  /** the last seconds of rebalancing: connections of this replica, and how many it has asked to go in all */
   readonly trail: readonly { readonly at: number; readonly connections: number; readonly asked: number }[];
 }
 
 /** within this time, a connection that was asked to go arrives elsewhere and is reported by the other replica */
 export const returnMs = 3_000;
-/** no replica gives until the same replicas have been there this long: longer than the roster needs to find one dead */
+/** no replica gives until the members were the same for this long; the roster needs less to notice a dead replica */
 const settleMs = 5_000;
-/** whether giving has helped is judged over this time */
+/** this file judges over this time whether giving has helped */
 const judgeMs = 20_000;
-/** giving has helped if at least this part of the connections stays elsewhere */
+/** giving has helped if at least this part of the given connections has not come back */
 const usefulPart = 0.2;
 const leastJudged = 20;
 const leastRestMs = 300_000;
 const mostRestMs = 3_600_000;
-/** a replica that is this full takes no more */
+/** a replica takes no more connections above this part of its limit */
 const fullPart = 0.95;
 
 export const freshMemory: RebalanceMemory = {
@@ -66,7 +66,7 @@ export const freshMemory: RebalanceMemory = {
   trail: [],
 };
 
-/** The distance from the fair share that is near enough. */
+/** A number of connections within this distance of the fair share is near enough. */
 export function tolerance(share: number): number {
   return Math.max(share * 0.05, 10);
 }
@@ -76,7 +76,7 @@ export function hasRoom({ ready, draining, connections, limit }: Omit<Replica, '
   return ready && !draining && connections < limit * fullPart;
 }
 
-/** How many of its connections `self`, one of the replicas, should give away within the next second. Times in ms. */
+/** How many connections the replica `self` should give away within the next second. Times are in ms. */
 export function rebalance(
   memory: RebalanceMemory,
   replicas: readonly Replica[],
@@ -97,15 +97,15 @@ function decide(
     .map(({ instance }) => instance)
     .sort()
     .join(' ');
-  // the experience with other members says little about these
+  // a long rest was learned with other members, so it is cut to the shortest rest
   if (members !== memory.members)
     return idle({ ...memory, members, since: now, restsUntil: Math.min(memory.restsUntil, now + leastRestMs) });
   const own = counted.find(({ instance }) => instance === self);
   const others = counted.filter(({ instance, ...it }) => instance !== self && it.connections < it.limit * fullPart);
   if (!own || others.length === 0 || now - memory.since < settleMs || now < memory.restsUntil) return idle(memory);
 
-  // a connection on its way that has already arrived is counted twice, which makes the share too high
-  // for a moment, never too low
+  // a connection that was on its way and has just arrived is counted twice, so the share is too high
+  // for a moment, but never too low
   const counting = [own, ...others];
   const onTheirWay = counting.reduce((sum, { moving }) => sum + moving, 0);
   const total = counting.reduce((sum, { connections }) => sum + connections, onTheirWay);
@@ -113,9 +113,10 @@ function decide(
   const excess = own.connections - share;
   const lack = share - Math.min(...others.map(({ connections }) => connections));
   const bound = tolerance(share) / (memory.isRebalancing ? 2 : 1);
-  // more have arrived than were on their way: perhaps from a replica that died and still counts
+  // more connections arrived than were on their way: perhaps from a replica that died but is still listed
   if (own.connections - memory.connections > bound + onTheirWay) return idle({ ...memory, since: now });
-  // a replica that rebalances and has connections on their way goes on where those do not suffice
+  // A replica that is not above the share stops, unless connections that it gave are still on their way. If this
+  // replica and the one with the fewest are both near the share, it stops too.
   if ((excess <= 0 && own.moving === 0) || (excess <= bound && lack <= bound))
     return idle(memory.isRebalancing ? { ...memory, restMs: leastRestMs } : memory);
 
@@ -128,7 +129,7 @@ function decide(
   return { count, memory: { ...memory, isRebalancing: true, trail } };
 }
 
-/** `fewer` of the `count` connections could not be asked to go. */
+/** The memory after `fewer` of the `count` connections could not be asked to go. */
 export function askedFewer(memory: RebalanceMemory, fewer: number): RebalanceMemory {
   const trail = memory.trail.map((at, i) => (i === memory.trail.length - 1 ? { ...at, asked: at.asked - fewer } : at));
   return { ...memory, trail };
@@ -138,7 +139,7 @@ function idle(memory: RebalanceMemory): { count: number; memory: RebalanceMemory
   return { count: 0, memory: { ...memory, isRebalancing: false, trail: [] } };
 }
 
-/** Whether most of those that were asked to go are here again. */
+/** Whether most connections that were asked to go have come back. */
 function wasFutile(trail: RebalanceMemory['trail'], connections: number, now: number): boolean {
   const first = trail[0];
   const last = trail.findLast(({ at }) => now - at >= returnMs);

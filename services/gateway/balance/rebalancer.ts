@@ -1,7 +1,7 @@
 /**
- * Gives connections away while this replica has more than its share (fair-share.ts decides how
- * many): picks the clients that move best and asks them to go. What must stay true: clients that
- * are catching up are left alone, and so are those with no position to go on from.
+ * Gives connections to other replicas while this replica has more than its share. fair-share.ts
+ * decides how many; this file picks the clients and asks them to go. Invariant: a client that is
+ * catching up stays, and so does a client without a position to resume from.
  */
 import { gatewaysIn } from '#shared/bus/node-state.ts';
 import type { Roster } from '#shared/bus/roster.ts';
@@ -22,15 +22,15 @@ import {
 } from './fair-share.ts';
 
 const everyMs = 1_000;
-/** the clients that are asked in one second leave within this part of it */
+/** the clients that are asked in one second leave within this time */
 const overMs = 800;
 
 interface RebalancerOptions {
   roster: Roster;
-  /** this replica, as it is now */
+  /** the present state of this replica */
   own: () => Omit<Replica, 'instance'>;
   clients: Clients;
-  /** 0: never */
+  /** most clients to give away in a second; 0: rebalancing is off */
   perSecond: number;
   log: Log;
   metrics: GatewayMetrics;
@@ -40,7 +40,7 @@ export class Rebalancer {
   readonly #options: RebalancerOptions;
   readonly #abort = new AbortController();
   #memory: RebalanceMemory = freshMemory;
-  /** how many were asked to go, and when */
+  /** number of clients that were asked to go, with the time */
   #asked: { at: number; count: number }[] = [];
   #timer: NodeJS.Timeout | undefined;
 
@@ -52,20 +52,20 @@ export class Rebalancer {
     if (this.#options.perSecond > 0) this.#timer = setInterval(() => this.#tick(), everyMs);
   }
 
-  /** Clients that have been asked to go and are still here stay. */
+  /** Stops. Clients that were asked to go, but are still connected, stay. */
   stop(): void {
     clearInterval(this.#timer);
     this.#abort.abort();
   }
 
-  /** Connections that were asked to go lately, and may not have arrived elsewhere. */
+  /** Number of connections that were asked to go in the last 3 s: they may not have arrived elsewhere yet. */
   get moving(): number {
     const since = performance.now() - returnMs;
     this.#asked = this.#asked.filter(({ at }) => at > since);
     return this.#asked.reduce((sum, { count }) => sum + count, 0);
   }
 
-  /** Another replica has clearly fewer connections, so that a new client should go there. */
+  /** Whether another replica has room and clearly fewer connections, so that a new client should go there. */
   get crowded(): boolean {
     const fewest = Math.min(...this.#others().map((other) => (hasRoom(other) ? other.connections : Infinity)));
     return this.#options.own().connections > fewest + tolerance(fewest) / 2;
@@ -103,9 +103,9 @@ export class Rebalancer {
 }
 
 /**
- * Up to `count` of the clients that may go, the oldest first: so no client is asked twice while
- * others have not been asked. And a balancer that was reloaded knows only the connections that came
- * since: it would send one of those back to where it just was.
+ * Up to `count` of the clients that may go, the oldest connections first, for two reasons. No client
+ * is asked twice while another client has not been asked. And a balancer that was reloaded counts
+ * only connections opened after the reload: it would send such a client back to the same replica.
  */
 function pick(clients: Iterable<Client>, count: number): Client[] {
   const oldest: Client[] = [];

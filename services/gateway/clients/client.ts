@@ -4,26 +4,26 @@ import type { Cursor } from '../relay/cursor.ts';
 import type { Outlet } from '../relay/outlet.ts';
 
 export interface Client {
-  /** counts up within this run of the process */
+  /** counts up from 1 in each run of the process */
   readonly id: number;
   readonly transport: 'websocket' | 'sse';
-  /** what is spoken: `plain`, `plank.v1` or `events` */
+  /** the protocol: `plain`, `plank.v1` or `events` */
   readonly mode: string;
-  /** as the proxy in front reports it, else the socket's own */
+  /** the address that the proxy in front reports; without a proxy, the socket's own */
   readonly address: string;
-  /** when it connected, as performance.now() */
+  /** when the client connected, on the clock of performance.now() */
   readonly openedAt: number;
   readonly outlet: Outlet;
   readonly cursors: readonly Cursor[];
-  /** the client knows a position to go on from: what is committed while it is away reaches it afterwards */
+  /** true: the client has a position to resume from, so changes committed while it reconnects reach it afterwards */
   readonly resumes: boolean;
-  /** Announces that the client will be closed after this time. */
+  /** Announces to the client that this replica will close it after this time. */
   warn(afterMs: number): void;
-  /** Closes the client, which comes back to the replica that the balancer chooses. */
+  /** Closes the client. The client comes back, to the replica that the balancer chooses. */
   dismiss(reason: string): void;
-  /** Closes the client on behalf of an operator; it may come back. */
+  /** Closes the client on behalf of an operator. The client may come back. */
   disconnect(): void;
-  /** Ends the connection at once, without a goodbye. */
+  /** Ends the connection at once, without a closing handshake or a last event. */
   cut(): void;
 }
 
@@ -32,8 +32,8 @@ let lastId = 0;
 export const nextClientId = (): number => ++lastId;
 
 /**
- * The address from which a proxy in front saw the client: it appends that to X-Forwarded-For. Null:
- * no proxy reported one.
+ * The client's address as the proxy in front saw it: the last entry of X-Forwarded-For, which the
+ * proxy appends. Null: no proxy reported an address.
  */
 export function forwardedFor({ headers }: IncomingMessage): string | null {
   const forwarded = headers['x-forwarded-for'];
@@ -42,6 +42,6 @@ export function forwardedFor({ headers }: IncomingMessage): string | null {
 }
 
 export function addressOf(outlet: Outlet, forwardedFor: string | null): string {
-  // IPv4 within IPv6
+  // an IPv4 address may come in IPv6 form: ::ffff:192.0.2.1
   return (forwardedFor ?? outlet.remoteAddress).replace(/^::ffff:/, '');
 }

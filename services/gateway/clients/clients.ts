@@ -1,7 +1,7 @@
 /**
- * The clients of this replica, over every transport: how many there are, whether more are accepted,
- * and which of them are slow. Every transport adds each client when it opens and removes it when it
- * closes.
+ * The clients of this replica, over every transport: their number, whether the replica accepts more,
+ * and which clients are slow. Every transport adds each client when the client connects, and removes
+ * the client when it is gone.
  */
 import { sleep } from '#shared/waiting.ts';
 import type { Client } from './client.ts';
@@ -13,45 +13,45 @@ import type { Client } from './client.ts';
 const freshMs = 500;
 /** a client is slow if it has taken nothing for this long while bytes are queued for it … */
 const stalledMs = 3_000;
-/** … or if it catches up and still has this many bytes queued */
+/** … or if it is catching up and has at least this many bytes queued */
 const catchingUpBytes = 64 * 1024;
-/** dismissed clients get this long to close, then they are cut */
+/** dismissed clients have this long to close, then their connections are cut */
 const goodbyeMs = 3_000;
 
 export interface SlowClient {
   id: number;
   address: string;
   mode: string;
-  /** bytes queued for it in this process */
+  /** bytes that this process has queued for the client */
   queuedBytes: number;
-  /** changes between its place in the log and this gateway's; 0: all that it lacks is queued */
+  /** changes between the client's place in the log and this gateway's; 0: everything that it lacks is queued */
   behind: number;
   stalledMs: number;
   [field: string]: unknown;
 }
 
 export interface Survey {
-  /** queued for all clients */
+  /** bytes queued for all clients */
   queuedBytes: number;
-  /** how many clients are slow */
+  /** number of slow clients */
   slow: number;
-  /** the slow ones, those with the most queued bytes first */
+  /** the slow clients, the one with the most queued bytes first */
   clients: SlowClient[];
 }
 
 interface ClientsOptions {
-  /** connections that this replica accepts */
+  /** the number of clients that this replica accepts */
   max: number;
-  /** how far this gateway is in the log */
+  /** this gateway's place in the log */
   seq: () => number;
 }
 
 export class Clients {
   readonly max: number;
-  /** no client is accepted: this replica leaves (balance/draining.ts sets it) */
+  /** true: this replica is leaving and accepts no client (set by balance/draining.ts) */
   isLeaving = false;
   readonly #seq: () => number;
-  /** in the order in which they came */
+  /** in the order in which they connected */
   readonly #all = new Set<Client>();
   #survey: Survey = { queuedBytes: 0, slow: 0, clients: [] };
   #surveyedAt = Number.NEGATIVE_INFINITY;
@@ -65,7 +65,7 @@ export class Clients {
     return this.#all.size;
   }
 
-  /** There are as many clients as this replica accepts. */
+  /** Whether this replica has as many clients as it accepts. */
   get isFull(): boolean {
     return this.#all.size >= this.max;
   }
@@ -78,7 +78,7 @@ export class Clients {
     this.#all.delete(client);
   }
 
-  /** The oldest first. */
+  /** All clients, the oldest connection first. */
   [Symbol.iterator](): Iterator<Client> {
     return this.#all.values();
   }
@@ -94,7 +94,7 @@ export class Clients {
     return undefined;
   }
 
-  /** With at most `limit` of the slow clients, the worst first. */
+  /** Sums over all clients, and at most `limit` slow clients, the worst first. May be 500 ms old. */
   survey(limit: number): Survey {
     const now = performance.now();
     if (now - this.#surveyedAt >= freshMs) {
@@ -127,8 +127,8 @@ export class Clients {
   }
 
   /**
-   * Resolves when all clients are gone. To be called when all were dismissed and none is accepted.
-   * Cuts those that stay too long.
+   * Waits up to 3 s until all clients are gone, then cuts the connections that are left. To be
+   * called after all clients were dismissed, and while the replica accepts none.
    */
   async allGone(): Promise<void> {
     const deadline = performance.now() + goodbyeMs;

@@ -1,7 +1,7 @@
 /**
- * The client on one WebSocket: its outlet, its signs of life, and its end. `ws`
- * parses incoming bytes and sends control frames. Data frames go to the raw socket through the
- * outlet. What is spoken on the connection is in plain.ts and session.ts.
+ * The client on one WebSocket: its outlet, whether it is alive, and its end. `ws` parses incoming
+ * bytes and sends control frames. Data frames go to the raw socket through the outlet. The protocols
+ * on the connection are in plain.ts and session.ts.
  */
 import type { Socket } from 'node:net';
 import type { WebSocket } from 'ws';
@@ -22,9 +22,9 @@ export class Connection extends MessageLimits implements Client {
   readonly ws: WebSocket;
   readonly outlet: Outlet;
   readonly openedAt = performance.now();
-  /** null: not chosen yet */
+  /** null: not chosen yet, or the request for a protocol was refused */
   protocol: Protocol | null = null;
-  /** something came from the client since the last ping */
+  /** whether a frame came from the client since the last ping */
   alive = true;
   readonly #forwardedFor: string | null;
 
@@ -73,9 +73,9 @@ export class Connection extends MessageLimits implements Client {
   }
 
   /**
-   * One turn of the ping wheel. A client with nothing queued must have answered the last ping. A
-   * client that reads nothing cannot see a ping behind its queued bytes, so it is measured by
-   * whether it takes any of them.
+   * Called on each turn of the ping wheel. If no bytes are queued, a client that has not answered
+   * the last ping is dead. If bytes are queued, the client cannot see a ping behind these bytes:
+   * the client is stalled if it has taken none of them for longer than `stallTimeoutMs`.
    */
   check(now: number, stallTimeoutMs: number): 'ok' | 'dead' | 'stalled' {
     const stalledMs = this.outlet.stalledMs(now);
@@ -86,13 +86,13 @@ export class Connection extends MessageLimits implements Client {
     return 'ok';
   }
 
-  /** Closes, and reads nothing more: a flood must not be read until the closing handshake is over. */
+  /** Closes the connection and stops reading at once, so that a flood is not read during the closing handshake. */
   refuse(code: number, reason: string): void {
     this.close(code, reason);
     this.ws.pause();
   }
 
-  /** Sends nothing more but the closing handshake, and cuts the connection if the client does not finish that soon. */
+  /** Starts the closing handshake and sends nothing else. Cuts the connection if the client has not closed in 2 s. */
   close(code: number, reason: string): void {
     if (!this.outlet.open) return;
     this.outlet.end();
@@ -103,7 +103,7 @@ export class Connection extends MessageLimits implements Client {
   }
 }
 
-/** At most 123 bytes. */
+/** The text, cut to the 123 bytes that a close frame can carry. */
 export function closeReason(text: string): string {
   const bytes = Buffer.from(text);
   if (bytes.length <= 123) return text;

@@ -1,4 +1,4 @@
-/** The client of one event stream. Its bytes go to the raw socket of an HTTP response that ends with the connection. */
+/** The client of one event stream. Its bytes go to the raw socket of the HTTP response; both end together. */
 import type { Socket } from 'node:net';
 import { eventFraming } from '../channels/framing.ts';
 import type { RowQuery } from '../channels/row-query.ts';
@@ -7,9 +7,9 @@ import { Outlet } from '../relay/outlet.ts';
 import { addressOf, type Client, nextClientId } from './client.ts';
 import { Subscription, type SubscriptionDeps, type SubscriptionOwner } from './subscription.ts';
 
-/** after an end that nobody announced, browsers come back at some moment from here to its double … */
+/** after an unannounced end, a browser comes back after a random time from this to twice this … */
 const leastRetryMs = 2_000;
-/** … and where the replica asks them to go, within this time */
+/** … and after `dismiss`, within this time */
 const returnWithinMs = 500;
 
 export class EventStream implements Client, SubscriptionOwner {
@@ -19,7 +19,7 @@ export class EventStream implements Client, SubscriptionOwner {
   readonly address: string;
   readonly openedAt = performance.now();
   readonly outlet: Outlet;
-  /** `live` gives the client a position, and only live clients are dismissed while others stay */
+  /** true, because `live` gives the client a position, and the rebalancer picks only live clients */
   readonly resumes = true;
   readonly subscription: Subscription;
   readonly #socket: Socket;
@@ -41,7 +41,7 @@ export class EventStream implements Client, SubscriptionOwner {
     return [this.subscription.cursor];
   }
 
-  /** Does nothing: the `retry` that `dismiss` sends counts from the end of the stream. */
+  /** Does nothing: `dismiss` sends a `retry`, which tells the browser when to come back after the end of the stream. */
   warn(): void {}
 
   dismiss(): void {
@@ -49,7 +49,7 @@ export class EventStream implements Client, SubscriptionOwner {
     this.#end();
   }
 
-  /** Not an orderly end, which a client that reads nothing would not see. Browsers come back by themselves. */
+  /** Cuts the connection, because a client that reads nothing would not see an orderly end. Browsers come back. */
   disconnect(): void {
     this.cut();
   }
@@ -58,7 +58,7 @@ export class EventStream implements Client, SubscriptionOwner {
     this.#socket.destroy();
   }
 
-  /** The error that was sent is the last event. */
+  /** Ends the stream, after the subscription has sent its error as the last event. */
   onEnded(): void {
     this.#end();
   }
@@ -69,7 +69,7 @@ export class EventStream implements Client, SubscriptionOwner {
   }
 }
 
-/** Tells a browser to come back at a random moment within this range after the end, in ms. */
+/** An event that tells a browser how long to wait after the end before it comes back: a random time in this range. */
 function retryWithin(fromMs: number, toMs: number): Buffer {
   return Buffer.from(`retry: ${Math.round(fromMs + Math.random() * (toMs - fromMs))}\n\n`);
 }

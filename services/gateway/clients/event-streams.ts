@@ -1,4 +1,4 @@
-/** Server-sent events: a subscription as a GET, resumed by the browser's own Last-Event-ID. */
+/** Server-sent events: a GET is a subscription. The Last-Event-ID, which browsers send themselves, resumes it. */
 import type { Socket } from 'node:net';
 import type { Request, RequestHandler } from 'express';
 import { parseExactJson } from '#shared/exact-json.ts';
@@ -20,13 +20,13 @@ const parameters = new Set(['where', 'columns', 'snapshot', 'since']);
 interface EventStreamsDeps extends SubscriptionDeps {
   clients: Clients;
   positions: Positions;
-  /** how long a client may take nothing while bytes are queued for it */
+  /** a client may take no bytes for this long while bytes are queued for it */
   stallTimeoutMs: number;
 }
 
 export class EventStreams {
   readonly #deps: EventStreamsDeps;
-  /** connections that belong to a stream, now or soon */
+  /** connections that carry a stream, or will carry one once earlier requests are answered */
   readonly #taken = new WeakSet<Socket>();
   readonly #wheel: PingWheel<EventStream>;
 
@@ -46,8 +46,8 @@ export class EventStreams {
   }
 
   /**
-   * The first handler of every request. A request that follows a stream on its connection would be
-   * carried out and never be answered, so the connection ends instead.
+   * The first handler of every request. Ends the connection if a stream occupies it already: the
+   * later request would be carried out, but its answer could never be sent.
    */
   readonly guard: RequestHandler = (request, _response, next) => {
     if (this.#taken.has(request.socket)) request.socket.destroy();
@@ -57,16 +57,16 @@ export class EventStreams {
   /** For `GET /api/:table/changes`. */
   readonly handler: RequestHandler = async (request, response) => {
     const { clients, metrics } = this.#deps;
-    // the last event told the client that there is nothing to come back for; browsers understand this answer
+    // the last event was a final error: 204 tells a browser not to come back again
     if (request.get('last-event-id') === eventIds.end) {
       response.status(204).end();
       return;
     }
     const asked = requestOf(request);
-    // a wrong request is refused at once, before the wait below
+    // refuses a wrong request at once, before the wait below
     this.#resolve(asked);
     this.#taken.add(request.socket);
-    // an answer has no socket until earlier requests on its connection are answered
+    // the response gets its socket only when earlier requests on the connection are answered
     if (!response.socket) {
       await new Promise((resolve) => {
         response.once('socket', resolve);
@@ -80,14 +80,15 @@ export class EventStreams {
     try {
       if (clients.isLeaving) throw new PlankError('LEAVING', 'this replica is leaving');
       if (clients.isFull) throw new PlankError('TOO_MANY', 'this replica is full');
-      // again: the table may have been altered meanwhile
+      // resolved again, because the table may have been altered during the wait
       ({ query, from } = this.#resolve(asked));
     } catch (error) {
-      // without a stream the connection stays usable: a proxy sends requests of other clients on it
+      // no stream begins, so the connection stays usable: a proxy may send other clients' requests on it
       this.#taken.delete(request.socket);
       throw error;
     }
-    // written to the raw socket, as on a WebSocket: the body has no length and no chunks, it ends with the connection
+    // Events are written to the raw socket, as on a WebSocket. So the body has neither a length nor chunks: the end
+    // of the connection ends the body.
     response.shouldKeepAlive = false;
     response.useChunkedEncodingByDefault = false;
     response.writeHead(200, {
@@ -127,11 +128,12 @@ export class EventStreams {
   #tick(stream: EventStream, now: number): void {
     const { hub, positions, stallTimeoutMs } = this.#deps;
     const { outlet, subscription } = stream;
-    // a client that reads nothing would not read a goodbye either
+    // cut, because a client that reads nothing would not read an orderly end
     if (outlet.stalledMs(now) > stallTimeoutMs) stream.cut();
     if (outlet.queuedBytes > 0) return;
     const isLive = subscription.cursor.state === 'live';
-    // the comment keeps the connection open where a position would promise too much
+    // A position tells the client that it has all changes up to there. If this is in doubt, a comment keeps the
+    // connection open.
     outlet.write(isLive && positions.areSent ? positions.frame(eventFraming, hub.seq) : comment);
   }
 }

@@ -1,10 +1,10 @@
 /**
- * The order in which messages of clients are handled. A message is handled at once while its
- * connection has credit: time of the event loop, of which each connection has a little and regains
- * more slowly. Connections without credit wait in turn, one message of each at a time, and all of
- * them together get a fifth of the event loop. So nobody's messages hold up changes. Messages of a
- * client that does not read its answers wait as well. Nothing is read from a connection that waits,
- * so that its queue holds only the messages that had already arrived.
+ * The order in which clients' messages are handled, so that no client's messages hold up changes.
+ * Each connection has a small credit of time of the event loop, which it regains slowly. While a
+ * connection has credit, its messages are handled at once. Connections without credit wait in turn:
+ * one message of each is handled at a time, and all of these connections together get a fifth of the
+ * event loop. Messages of a client that does not read its answers wait too. The gateway reads
+ * nothing from a connection that waits, so its queue holds only messages that had already arrived.
  */
 import type { Connection } from './connection.ts';
 
@@ -19,7 +19,7 @@ interface Waiting {
 export class Inbox {
   readonly #handle: (connection: Connection, message: Buffer) => void;
   readonly #maxQueueBytes: number;
-  /** in turn, the next one first */
+  /** the connection whose turn is next comes first */
   readonly #waiting = new Map<Connection, Waiting>();
   #timer: NodeJS.Timeout | undefined;
 
@@ -39,7 +39,7 @@ export class Inbox {
     }
   }
 
-  /** The connection has closed. */
+  /** Called when the connection has closed. */
   forget(connection: Connection): void {
     this.#waiting.delete(connection);
   }
@@ -54,7 +54,7 @@ export class Inbox {
   }
 
   #handleOne(connection: Connection, message: Buffer): number {
-    // the CPU time of this thread: a client does not pay for other threads and processes
+    // CPU time of this thread, so that a client does not pay for other threads and processes
     const before = process.threadCpuUsage();
     this.#handle(connection, message);
     const { user, system } = process.threadCpuUsage(before);
@@ -65,7 +65,7 @@ export class Inbox {
 
   readonly #turn = (): void => {
     let spentMs = 0;
-    // each connection once: it goes to the end afterwards
+    // each connection gets one turn at most: a connection with more messages goes to the end
     for (let left = this.#waiting.size; left > 0 && spentMs < sliceMs; left--) {
       const [waiting] = this.#waiting.values();
       if (!waiting) break;
@@ -76,7 +76,7 @@ export class Inbox {
       if (messages.length > 0) this.#waiting.set(connection, waiting);
       else connection.ws.resume();
     }
-    // one message can take more than a slice: the pause grows with it
+    // one message can take longer than a slice, so the pause grows with the time spent
     const pauseMs = Math.max(everyMs, (spentMs * everyMs) / sliceMs);
     this.#timer = this.#waiting.size > 0 ? setTimeout(this.#turn, pauseMs) : undefined;
   };

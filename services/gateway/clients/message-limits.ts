@@ -1,9 +1,12 @@
-/** What one client may send. A client that sends more is disconnected (points) or waits for its turn (credit). */
+/**
+ * Limits on the messages of one client. A client that spends all of its points is disconnected. The
+ * messages of a client without credit wait for their turn.
+ */
 
 /**
- * What a client may send, in points (PROTOCOL.md, "What a client may send"): the first number at
- * once, the second comes back each ms. A frame costs one, each kB another, and each piece in which
- * the network delivers the bytes a tenth.
+ * A client has up to 1,000 points, and regains 40 points a second (PROTOCOL.md, "What a client may
+ * send"). A frame costs one point, each kB another, and each piece in which the network delivers
+ * bytes a tenth of a point.
  */
 const maxPoints = 1_000;
 const pointsPerMs = 40 / 1_000;
@@ -11,8 +14,8 @@ const framePoints = 1;
 const bytePoints = 1 / 1_024;
 const piecePoints = 0.1;
 /**
- * The time of the event loop that its messages may take at once, in ms, and how much of it comes
- * back each ms: see inbox.ts.
+ * Credit is time of the event loop. A client's messages may take up to 40 ms at once, and the client
+ * regains 2 ms a second: see inbox.ts.
  */
 const maxCreditMs = 40;
 const creditPerMs = 2 / 1_000;
@@ -22,12 +25,12 @@ export abstract class MessageLimits {
   #creditMs = maxCreditMs;
   #refilledAt = performance.now();
 
-  /** Counts a frame that came; false: too many. */
+  /** Counts a frame from the client. False: the client has sent too much. */
   countFrame(): boolean {
     return this.#spend(framePoints);
   }
 
-  /** Counts bytes that came in one piece; false: too many. */
+  /** Counts bytes that came in one piece. False: the client has sent too much. */
   countPiece(bytes: number): boolean {
     return this.#spend(piecePoints + bytes * bytePoints);
   }
@@ -39,13 +42,13 @@ export abstract class MessageLimits {
     return true;
   }
 
-  /** The client's messages have not taken more of the event loop lately than one client may. */
+  /** Whether the client's messages have lately taken no more of the event loop than one client may take. */
   get hasCredit(): boolean {
     if (this.#creditMs <= 0) this.#refill();
     return this.#creditMs > 0;
   }
 
-  /** One of the client's messages took this much of the event loop. */
+  /** Called after one of the client's messages took this much time of the event loop. */
   spendCredit(ms: number): void {
     this.#creditMs -= ms;
   }

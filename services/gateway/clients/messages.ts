@@ -1,4 +1,4 @@
-/** The one place where bytes from clients become typed messages. PROTOCOL.md rules. */
+/** Only here do texts from clients become typed messages. PROTOCOL.md defines the messages. */
 import { z } from 'zod';
 
 const plainMessage = z.discriminatedUnion('action', [
@@ -8,7 +8,7 @@ const plainMessage = z.discriminatedUnion('action', [
 
 export type PlainMessage = z.infer<typeof plainMessage>;
 
-/** A plain-mode message, or what is wrong with it, in short (a close reason holds 123 bytes). */
+/** Parses a plain-mode message. `error`: what is wrong, in a short text, as a close reason holds 123 bytes. */
 export function parsePlainMessage(text: string): PlainMessage | { error: string } {
   let value: unknown;
   try {
@@ -21,7 +21,7 @@ export function parsePlainMessage(text: string): PlainMessage | { error: string 
   return { error: describe(parsed.error.issues[0]!) };
 }
 
-/** `?tables=` of a connection; null: every table. */
+/** The tables that `?tables=` names; null: there is no `?tables=`, so every table. */
 export function parseTables(text: string | null): string[] | null {
   if (text === null) return null;
   return [
@@ -55,9 +55,9 @@ export type ClientMessage = z.infer<typeof clientFrame>;
 export type SubscribeMessage = Extract<ClientMessage, { type: 'subscribe' }>;
 
 /**
- * A message of plank.v1, or what is wrong with it. A malformed message that has an `id` can be
- * answered, and `id` is returned then; another one ends the connection. `parseJson`: for filters,
- * whose numbers JavaScript must not round.
+ * Parses a message of plank.v1. `error`: what is wrong. `id`: the malformed message's own id, to
+ * which the caller sends the error; absent: the message has none, so the caller closes the
+ * connection. `parseJson` lets the caller keep numbers in filters that JavaScript would round.
  */
 export function parseClientMessage(
   text: string,
@@ -75,7 +75,7 @@ export function parseClientMessage(
   return { error: describe(parsed.error.issues[0]!), ...(id.success ? { id: id.data } : {}) };
 }
 
-/** The reviver descends by recursion: a RangeError means that the text is too deep, and it may still be JSON. */
+/** The reviver is recursive: a RangeError means that the text is nested too deeply, although it may be JSON. */
 function unreadable(error: unknown): string {
   return error instanceof RangeError ? 'the message is nested too deeply' : 'the message is not JSON';
 }

@@ -1,6 +1,6 @@
 /**
- * One timer for periodic checks of all connections: they are spread over slots, and each tick of
- * the interval checks one slot.
+ * One timer checks all connections periodically. The connections are spread over slots, and each
+ * tick checks one slot, so that each connection is checked once in an interval.
  */
 
 export class PingWheel<C> {

@@ -1,6 +1,6 @@
 /**
- * Plain mode: a connection follows one set of tables, chosen by the URL and by messages, and is
- * sent nothing but changes.
+ * Plain mode: a connection follows one set of tables, which the client chooses by the URL and by
+ * messages. The gateway sends it only changes.
  */
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
 import { closeCodes, type Position, parsePosition, type ResyncReason } from '#shared/wire.ts';
@@ -20,7 +20,7 @@ export interface PlainDeps {
   metrics: GatewayMetrics;
 }
 
-/** What a URL asks for: which tables, and after which position (null: from now on). */
+/** What a client asks for by its URL: the tables, and the position to go on after (null: from now on). */
 export interface PlainRequest {
   tables: TableSet;
   since: Position | null;
@@ -28,7 +28,7 @@ export interface PlainRequest {
 
 const otherHistory = 'since: this history is no more, read the rows again';
 
-/** What the URL asks for, or why the connection is to be closed. */
+/** Reads the URL. If the request cannot be served, returns the code and reason for closing the connection. */
 export function plainRequest(
   url: URL,
   { catalog, feed, metrics }: PlainDeps,
@@ -55,7 +55,7 @@ export class Plain implements Protocol, CursorOwner {
   readonly #cursor: Cursor;
   #tables: TableSet;
   readonly #hasSince: boolean;
-  /** asked to go on after a position, and not live since */
+  /** the client asked to go on after a position, and its cursor has not been live yet */
   #isResuming: boolean;
 
   constructor(connection: Connection, { tables, since }: PlainRequest, deps: PlainDeps) {
@@ -97,7 +97,7 @@ export class Plain implements Protocol, CursorOwner {
     this.#connection.close(code, 'the next changes are no longer kept, read the rows again');
   }
 
-  /** The client has the position that it asked with, or that of a change: plain mode sends nothing else. */
+  /** Whether the client has a position: from its URL, or from a change. Plain mode sends no other positions. */
   get resumes(): boolean {
     return this.#hasSince || this.#connection.outlet.used;
   }
@@ -112,7 +112,7 @@ export class Plain implements Protocol, CursorOwner {
     }
     const former = this.#tables;
     if (action === 'subscribe' && former?.includes(table)) return;
-    // a connection begins with all tables; the first that is subscribed by name is then the only one
+    // a connection without `?tables=` begins with all tables; its first `subscribe` replaces them by one table
     this.#tables =
       action === 'subscribe'
         ? [...(former ?? []), table]

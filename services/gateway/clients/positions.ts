@@ -1,19 +1,19 @@
 /**
- * The rhythm of positions. A quiet client learns from a position that changes can still reach it:
- * while this replica is fresh, each client is sent one every few seconds. What must stay true: no
- * position is sent while that is in doubt, because clients go by silence.
+ * The positions for quiet clients. A position tells a quiet client that changes can still reach it:
+ * while this replica is fresh, each quiet client gets one every 5 s. Invariant: no position is sent while
+ * it is in doubt whether changes arrive, because clients take silence as the sign of an outage.
  */
 import { formatPosition } from '#shared/wire.ts';
 import { type Framing, framed } from '../channels/framing.ts';
 import type { Hub } from '../relay/hub.ts';
 
-/** PROTOCOL.md: `pos_ms` */
+/** `pos_ms` in PROTOCOL.md */
 export const positionEveryMs = 5_000;
 
 export class Positions {
   readonly #hub: Pick<Hub, 'epoch' | 'seq'>;
   readonly #isFresh: () => boolean;
-  /** the last frame of each framing: thousands of idle clients get the same */
+  /** the last frame in each framing, kept because thousands of idle clients get the same frame */
   readonly #frames = new Map<Framing, { epoch: number; seq: number; frame: Buffer }>();
 
   constructor(hub: Pick<Hub, 'epoch' | 'seq'>, isFresh: () => boolean) {

@@ -1,15 +1,15 @@
-/** What is spoken on a WebSocket: plain mode (plain.ts) or plank.v1 (session.ts). */
+/** The protocol on a WebSocket: plain mode (plain.ts) or plank.v1 (session.ts). */
 import type { Cursor } from '../relay/cursor.ts';
 
 export interface Protocol {
   readonly cursors: readonly Cursor[];
-  /** the client knows a position, from which it can go on elsewhere */
+  /** true: the client has a position, so it can resume on another replica */
   readonly resumes: boolean;
   receive(text: string): void;
-  /** Called on the rhythm of positions: tells a quiet client that changes can reach it. */
+  /** Called every `positionEveryMs`: sends a quiet client a position, which shows that changes can reach it. */
   tick(now: number): void;
-  /** Announces that the connection will be closed after this time. */
+  /** Announces to the client that this replica will close the connection after this time. */
   warn(afterMs: number): void;
-  /** The connection has closed. */
+  /** Called when the connection has closed. */
   end(): void;
 }

@@ -1,4 +1,4 @@
-/** plank.v1 on one WebSocket: hello first, then requests, each answered by `ok` or `error`. */
+/** plank.v1 on one WebSocket: `hello` comes first, then requests, which are answered by `ok` or `error`. */
 import { parseExactJson } from '#shared/exact-json.ts';
 import { closeCodes, formatPosition, type ServerFrame } from '#shared/wire.ts';
 import { framed } from '../channels/framing.ts';
@@ -12,7 +12,7 @@ import { Subscription, type SubscriptionDeps, type SubscriptionOwner } from './s
 
 const helloTimeoutMs = 5_000;
 const maxSubscriptions = 100;
-/** a client that got a change within this time needs no position to see that changes arrive */
+/** a client that got a change within this time sees that changes arrive, and needs no position */
 const justNowMs = 1_000;
 const none: readonly never[] = [];
 
@@ -26,14 +26,14 @@ export class Session implements Protocol, SubscriptionOwner {
   readonly #connection: Connection;
   readonly #deps: SessionDeps;
   /**
-   * A list that is replaced with each change: most sessions have one or two subscriptions, and a
-   * Map for each session would weigh more than everything else. Made by `concat`, which allocates
-   * what it needs; `[...]` and `push` allocate for 17 elements at first.
+   * A list that is never mutated, only replaced. Most sessions have one or two subscriptions, and a
+   * Map would take more memory than the rest of the session. `concat` makes the list, as it
+   * allocates only the elements; `[...]` and `push` allocate room for 17 elements at first.
    */
   #subscriptions: readonly Subscription[] = none;
-  /** undefined: hello has come */
+  /** undefined: `hello` has arrived */
   #helloTimer: NodeJS.Timeout | undefined;
-  /** of the last position that was sent for all subscriptions */
+  /** seq of the last position that `tick` sent */
   #sentSeq = -1;
 
   constructor(connection: Connection, deps: SessionDeps) {
@@ -72,20 +72,21 @@ export class Session implements Protocol, SubscriptionOwner {
   }
 
   /**
-   * Sends a quiet client how far it is, which shows that changes can reach it. Called on the rhythm
-   * that `welcome` names.
+   * Sends a quiet client its position, which shows that changes can reach it. Called at the interval
+   * that `welcome` names (`pos_ms`).
    */
   tick(now: number): void {
     const { hub, positions } = this.#deps;
     const { outlet } = this.#connection;
-    // the queued bytes will show the client that changes arrive
+    // while bytes are queued, they will show the client that changes arrive
     if (this.#subscriptions.length === 0 || !positions.areSent || outlet.queuedBytes > 0) return;
     let seq = hub.seq;
     let isBusy = true;
     for (const { cursor, channel, wasSentLive } of this.#subscriptions) {
       const isLive = cursor.state === 'live';
       if (!isLive || now - channel.sentAt > justNowMs) isBusy = false;
-      // the client does not know that this cursor fell behind: a later position would cover changes that it lacks
+      // This cursor fell behind, and the client does not know. A position after the cursor's would claim changes that
+      // the client lacks.
       if (!isLive && wasSentLive) seq = Math.min(seq, cursor.seq);
     }
     if (isBusy || (seq < hub.seq && seq <= this.#sentSeq)) return;
@@ -93,13 +94,13 @@ export class Session implements Protocol, SubscriptionOwner {
     outlet.write(positions.frame(outlet.framing, seq));
   }
 
-  /** Every subscription begins with rows or a position. */
+  /** True after `hello`: the client has a position from `welcome`, or reads rows first. */
   get resumes(): boolean {
     return !this.#awaitsHello;
   }
 
   warn(afterMs: number): void {
-    // nothing comes before `welcome`
+    // nothing may be sent before `welcome`
     if (!this.#awaitsHello) this.#send({ type: 'drain', after_ms: afterMs });
   }
 

@@ -1,6 +1,6 @@
 /**
- * The WebSocket side: which upgrades are accepted, which protocol is spoken, and that each
- * connection ends. The protocols are in plain.ts and session.ts.
+ * The WebSocket side: accepts or refuses upgrades, chooses the protocol of each connection, and ends
+ * dead, stalled and flooding connections. The protocols are in plain.ts and session.ts.
  */
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
@@ -23,8 +23,8 @@ import { wrongParameter } from './ws-parameters.ts';
 const maxPayload = 64 * 1024;
 
 /**
- * A socket that knows its connection, so that all sockets share their handlers: a closure for each
- * event of each connection would weigh as much as the connection itself.
+ * A socket that holds its connection, so that all sockets share the same handlers. A closure for
+ * each event of each connection would take as much memory as the connection itself.
  */
 class ClientSocket extends WebSocket {
   connection: Connection | undefined;
@@ -75,8 +75,8 @@ export class Sockets {
   }
 
   /**
-   * Answers an upgrade request: with a WebSocket on /ws, with an HTTP error elsewhere. `isOwn`: the
-   * origin was checked already.
+   * Answers an upgrade request: at /ws with a WebSocket, elsewhere with an HTTP error. `isOwn`: the
+   * caller has checked the origin already.
    */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, { isOwn = false } = {}): void {
     const { config, clients } = this.#options;
@@ -112,7 +112,7 @@ export class Sockets {
     ws.on('message', this.#onMessage);
     ws.on('pong', onPong);
     ws.on('ping', this.#onPing);
-    // a closure: a property on the socket would give it one more shape (main.ts)
+    // a closure here, because a property on the socket would give sockets one more shape (main.ts)
     socket.on('data', (bytes: Buffer) => {
       if (!connection.countPiece(bytes.length)) refuseFlood(connection);
     });
@@ -133,7 +133,7 @@ export class Sockets {
   readonly #onPing = ofSocket((ws, payload: Buffer): void => {
     const connection = ws.connection!;
     connection.alive = true;
-    // a client that does not read its pongs gets none
+    // a client that does not read its pongs gets no more of them
     if (counted(connection) && connection.outlet.queuedBytes < this.#options.config.MAX_QUEUE_BYTES) ws.pong(payload);
   });
 
@@ -149,7 +149,7 @@ export class Sockets {
     this.#options.metrics.disconnects.inc({ code: String(code) });
   });
 
-  /** What is spoken on the connection; null: the connection is being closed, with the reason. */
+  /** The connection's protocol; null: the request is wrong, and the connection is being closed with the reason. */
   #protocol(connection: Connection, name: string, url: URL): Protocol | null {
     const wrong = wrongParameter(url, name !== subprotocol);
     if (wrong !== null) {
@@ -174,7 +174,7 @@ export class Sockets {
     else if (found === 'stalled') connection.close(closeCodes.tooSlow, 'nothing was read for too long');
   }
 
-  /** To be called when no client is left. */
+  /** The caller must make sure that no client is left. */
   stop(): void {
     this.#wheel.stop();
     this.#ticks.stop();
@@ -183,7 +183,7 @@ export class Sockets {
   }
 }
 
-/** As an event handler: `ws` calls it with the socket as `this`. */
+/** Makes an event handler, which `ws` calls with the socket as `this`. */
 function ofSocket<Args extends unknown[]>(
   handle: (ws: ClientSocket, ...args: Args) => void,
 ): (this: WebSocket, ...args: Args) => void {
@@ -198,7 +198,7 @@ const onPong = ofSocket((ws) => {
   counted(connection);
 });
 
-/** Counts a frame. False: it must not be handled. */
+/** Counts a frame. False: the frame must not be handled. */
 function counted(connection: Connection): boolean {
   if (connection.countFrame()) return connection.outlet.open;
   refuseFlood(connection);
@@ -206,7 +206,7 @@ function counted(connection: Connection): boolean {
 }
 
 function refuseFlood(connection: Connection): void {
-  // a connection that is being closed is not read to its end either
+  // a connection that is closing already is not read any more
   if (connection.outlet.open) connection.refuse(closeCodes.tooMany, 'too many messages');
   else connection.ws.pause();
 }
@@ -219,7 +219,7 @@ function isAllowedOrigin(allowed: readonly string[], origin: string | undefined)
   return allowed.includes('*') || (origin !== undefined && allowed.includes(origin));
 }
 
-/** Answers an upgrade request by an HTTP error. `status`: "404 Not Found". */
+/** Answers an upgrade request with an HTTP error. `status`: code and text, such as "404 Not Found". */
 export function refuse(socket: Duplex, status: string, detail: string): void {
   const body = JSON.stringify({
     type: 'about:blank',
@@ -228,8 +228,8 @@ export function refuse(socket: Duplex, status: string, detail: string): void {
     detail,
   });
   socket.on('error', destroyThis);
-  // nothing else ends the socket: where the client keeps its side open, it would stay for ever and
-  // keep the server from closing
+  // nothing else ends the socket: if the client kept its side open, the socket would stay for ever
+  // and keep the server from closing
   socket.once('finish', () => socket.destroy());
   const head = [
     `HTTP/1.1 ${status}`,

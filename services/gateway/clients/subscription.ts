@@ -1,7 +1,7 @@
 /**
  * What a client asked for by one `subscribe` of plank.v1, or by one event stream. A subscription
- * begins as asked: with a snapshot, after a position, or now. It follows the log by its cursor, and
- * begins again where the cursor cannot go on.
+ * begins as the client asked: with a snapshot, after a position, or now. It follows the log by its
+ * cursor. If the cursor cannot go on, the subscription begins again.
  */
 import { isDeepStrictEqual } from 'node:util';
 import { DatabaseError, isUnavailable } from '#shared/postgres/postgres.ts';
@@ -33,16 +33,16 @@ export interface SubscriptionDeps {
 /** insufficient_privilege */
 const noRight = '42501';
 /**
- * attempts at rows that Postgres refuses for another reason than a missing right: the table may
- * have been altered, which the feed is about to report
+ * attempts to read rows while Postgres refuses the query for another reason than a missing right:
+ * the table may have been altered, and the feed will report this soon
  */
 const maxRefusals = 5;
-/** failures in a row to read rows that are neither refusals nor an outage of Postgres */
+/** attempts to read rows that fail, unless the client was too slow or Postgres has an outage */
 const maxFailures = 5;
-/** attempts at rows for a client that does not take them in time */
+/** attempts to read rows for a client that does not take them in time */
 const maxSlow = 3;
 
-/** Postgres understood the query and refuses it. It would do so again. */
+/** Whether Postgres understood the query and refused it. Postgres would refuse it again. */
 function isRefusal(error: unknown): error is DatabaseError {
   return error instanceof DatabaseError && /^(0A|22|42|54)/.test(error.code ?? '');
 }
@@ -54,7 +54,7 @@ function unreadable({ code }: DatabaseError): string {
 }
 
 export interface SubscriptionOwner {
-  /** The subscription ended by itself: the request can no longer be served, and the client was sent an error. */
+  /** Called when the request can no longer be served: the subscription has sent the client an error, and ends. */
   onEnded(subscription: Subscription): void;
 }
 
@@ -64,15 +64,18 @@ export class Subscription implements CursorOwner {
   channel: RowsChannel<Cursor>;
   readonly #deps: SubscriptionDeps;
   readonly #owner: SubscriptionOwner;
-  /** resolved again when the table was altered: the same request can mean something else then */
+  /** kept to resolve it again when the table was altered, as the same request can mean something else then */
   readonly #request: RowRequest;
-  /** stops reading and sending rows, when something else begins or the subscription ends */
+  /** stops the snapshot in progress; undefined: none is in progress */
   #reading: AbortController | undefined;
-  /** begun again, and not live since: no position says what the client has */
+  /**
+   * true: the subscription began without a position, or began again, and has not been live since. No
+   * position describes what the client has.
+   */
   #isBeginning = false;
-  /** the client takes positions of the connection for its own: it was sent `live`, and no `resync` since */
+  /** the last of `live` and `resync` sent was `live`: the client applies the connection's positions to this channel */
   wasSentLive = false;
-  /** asked to go on after a position, and neither live nor begun again since */
+  /** the client asked to go on after a position, and the cursor has been neither live nor interrupted since */
   #isResuming = false;
 
   constructor(
@@ -86,12 +89,12 @@ export class Subscription implements CursorOwner {
     this.channel = this.#channelFor(query, outlet);
     this.cursor = deps.hub.follow(this.channel, outlet, this);
     this.cursor.keepsRows = snapshot;
-    // most clients that share a channel write the same request: one copy of it is enough
+    // clients that share a channel mostly wrote the same request: one copy of the request is enough
     const { request } = this.channel.query;
     this.#request = isDeepStrictEqual(request, query.request) ? request : query.request;
   }
 
-  /** Begins after a position, or with the rows, or now. */
+  /** Begins after `from`. Null: begins with a snapshot if the client asked for rows, else now. */
   begin(from: Position | null): void {
     const { feed } = this.#deps;
     this.#isResuming = from !== null;
@@ -103,15 +106,15 @@ export class Subscription implements CursorOwner {
 
   async #beginWhenJudged(from: Position): Promise<void> {
     const isOurs = await this.#deps.feed.judge(from);
-    // the client may have left, or the loss of the history may have made it begin again
+    // the client may have left, or the subscription may have begun again after a loss of history
     if (!this.#isResuming || this.cursor.state === 'ended') return;
     if (isOurs) void this.cursor.catchUp(from.seq);
     else this.onInterrupted('epoch', null);
   }
 
   /**
-   * Sends a `resync`. Then a subscription without rows goes on in the log after the seq `after`; one
-   * with rows, or any without `after`, begins again.
+   * Sends a `resync`. If the client keeps no rows and `after` is a seq, the subscription then goes on
+   * in the log after this seq. Else it begins again.
    */
   onInterrupted(reason: ResyncReason, after: number | null): void {
     const { cursor } = this;
@@ -129,7 +132,7 @@ export class Subscription implements CursorOwner {
   onAltered(): void {
     const { state, keepsRows } = this.cursor;
     if (state === 'ended') return;
-    // a client that catches up and keeps no rows is sent the resync where the change of shape comes in the log
+    // if the client keeps no rows and is catching up, the resync comes when its cursor reaches the change of shape
     if (state === 'catching-up' && !keepsRows) this.#readapt();
     else this.onInterrupted('shape', this.#deps.hub.seq);
   }
@@ -177,17 +180,17 @@ export class Subscription implements CursorOwner {
   }
 
   /**
-   * Resolves the request against the table as it is now. False: it cannot be served any more, and
-   * the subscription has ended.
+   * Resolves the request against the table as it is now. False: the request can no longer be
+   * served, and the subscription has ended.
    */
   #readapt(): boolean {
     try {
       const { name, query: former } = this.channel;
       const query = queryOf(this.#request, this.#deps.catalog);
-      // the filter may mean something else for other types
+      // a filter can mean something else after a column got another type
       if (query.filter?.key !== former.filter?.key)
         throw new Refused('UNAVAILABLE', 'the table was altered: subscribe again');
-      // the client knows the channel by its name
+      // the channel keeps its name, because the client knows the channel by it
       this.#moveTo({ ...query, name });
       return true;
     } catch (error) {
@@ -197,7 +200,7 @@ export class Subscription implements CursorOwner {
     }
   }
 
-  /** Ends the subscription, and sends the client why. */
+  /** Sends the client an error with the reason, and ends the subscription. */
   #refuse(code: ProtocolErrorCode, message: string): void {
     const { outlet } = this.cursor;
     const retry = code === 'UNAVAILABLE';
@@ -217,12 +220,12 @@ export class Subscription implements CursorOwner {
     else void cursor.catchUp(this.#deps.hub.seq);
   }
 
-  /** Sends the rows, and then has the cursor catch up. Stops when something else begins or the subscription ends. */
+  /** Sends the rows, then lets the cursor catch up. Stops when the subscription begins again or ends. */
   async #snapshot(): Promise<void> {
     const reading = new AbortController();
     this.#reading = reading;
     await this.#readRows(reading.signal);
-    // a client that is quiet for hours keeps nothing of this
+    // frees the memory: a client may be quiet for hours afterwards
     if (this.#reading === reading) this.#reading = undefined;
   }
 
@@ -264,7 +267,7 @@ export class Subscription implements CursorOwner {
         }
         if (!(error instanceof TooSlow) && !(error instanceof Altered))
           log.warn({ err: error, channel: this.channel.name }, 'could not read a snapshot, trying again');
-        // the client has some of the rows: they are void
+        // the client has only some of the rows: the resync tells it to drop them
         if (hasBegun && isWanted()) this.#resync('retention', null);
         hasBegun = false;
         await sleep(backoff.next(), signal);

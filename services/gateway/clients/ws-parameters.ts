@@ -1,8 +1,8 @@
-/** The query parameters of /ws in each mode. An unknown one is refused by its name, as REST does. */
+/** The query parameters of /ws in each mode. An unknown parameter is refused by its name, as in REST. */
 
 const plainParameters = ['tables', 'since'];
 
-/** What is wrong with the parameters of a URL; null: nothing is. */
+/** What is wrong with the parameters of a URL; null: nothing is wrong. */
 export function wrongParameter(url: URL, isPlain: boolean): string | null {
   const known = isPlain ? plainParameters : [];
   const seen = new Set<string>();
@@ -21,5 +21,5 @@ function reason(name: string, isPlain: boolean): string {
   return similar ? `is no parameter of /ws; did you mean ${similar}?` : `is no parameter of /ws: there are ${there}`;
 }
 
-/** Equal in the first four letters: `table`, `tables[]` and `tablenames` are similar to `tables`. */
+/** Whether the first four letters are equal: `table`, `tables[]` and `tablenames` are similar to `tables`. */
 const isSimilar = (known: string, name: string): boolean => name.startsWith(known.slice(0, 4));
