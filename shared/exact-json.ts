@@ -1,17 +1,17 @@
 /**
- * JSON.parse without losing digits. JavaScript rounds a bigint beyond 2^53 and respells `1.50`;
- * numeric, bigint and jsonb columns store the digits that were sent. A number that JavaScript could
+ * JSON.parse without losing digits. Numeric, bigint and jsonb columns store the digits that a client sent,
+ * but JavaScript rounds a bigint beyond 2^53, and writes `1.50` as `1.5`. So a number that JavaScript could
  * change is kept as `{rawJSON}` (JSON.rawJSON).
  */
 
-// In lib.d.ts from es2026 on; Node has them.
+// Node has these functions, but TypeScript declares them only in the library es2026.
 interface ExactJson {
   rawJSON(text: string): { readonly rawJSON: string };
   isRawJSON(value: unknown): value is { readonly rawJSON: string };
 }
 export const exactJson = JSON as unknown as ExactJson;
 
-/** A reviver for JSON.parse: keeps the digits of each number that JavaScript would or might change. */
+/** A reviver for JSON.parse. It keeps the digits of each number that JavaScript changes or may change. */
 export function keepDigits(_key: string, value: unknown, context?: { source?: string }): unknown {
   if (typeof value !== 'number' || context?.source === undefined) return value;
   const exact = String(value) === context.source && (Number.isSafeInteger(value) || !Number.isInteger(value));
@@ -19,16 +19,16 @@ export function keepDigits(_key: string, value: unknown, context?: { source?: st
 }
 
 /**
- * JSON.parse with keepDigits. The reviver makes parsing ten times slower, so texts that cannot need
- * it are parsed without.
+ * JSON.parse with keepDigits. The reviver makes parsing ten times slower, so a text that certainly does not
+ * need the reviver is parsed without it.
  */
 export function parseExactJson(text: string): unknown {
   return hasOnlySafeNumbers(text) ? JSON.parse(text) : JSON.parse(text, keepDigits);
 }
 
 /**
- * Whether all digits belong to safe whole numbers. Digits within strings count as well: a false no
- * only costs time.
+ * Whether all digits belong to safe whole numbers. Digits within strings count as well, so the result may
+ * be false without need, which only costs time.
  */
 function hasOnlySafeNumbers(text: string): boolean {
   let digits = 0;

@@ -5,7 +5,10 @@ import { askRedis, commandTimeoutMs, openRedis } from '../redis.ts';
 import { once } from '../waiting.ts';
 import type { Bus } from './bus.ts';
 
-/** each process receives its own messages at once; a connection without one for this long is dead */
+/**
+ * each process receives its own messages at once. If a message has not come back after this time, the
+ * receiving connection is dead.
+ */
 const silentMs = 2_000;
 
 export class RedisBus implements Bus {
@@ -13,11 +16,12 @@ export class RedisBus implements Bus {
   readonly #receiving: Redis;
   readonly #channel: string;
   readonly #listeners = new Set<(message: unknown) => void>();
-  /** when the first message was sent of those that have not come back */
+  /** when the oldest message was sent that has not come back */
   #missingSince: number | undefined;
 
   constructor(url: string, options: { name: string; log: Log }) {
-    // not logged here: the connections that read or write the stream log that Redis does not answer
+    // this logs nothing about Redis: the connections for the stream log it already when Redis does not
+    // answer
     const quiet = options.log.child({}, { level: 'silent' });
     this.#channel = `{${options.name}}:bus`;
     this.#sending = openRedis(url, quiet);

@@ -1,23 +1,26 @@
 /**
- * Ephemeral messages between the processes of one log: the status of each process, and operators' requests. Every
- * process receives every message, its own too. Messages are not stored: while the bus does not work, they are lost.
- * Two implementations, one contract suite.
+ * Ephemeral messages between the processes of one log: the status of each process, and operators' requests.
+ * Every process receives every message, including its own. Messages are not stored: while the bus does not
+ * work, they are lost. There are two implementations, and one test suite for both.
  */
 export interface Bus {
-  /** Never throws; the message may be lost. It must be plain JSON. */
+  /** Sends a message, which must be plain JSON and may be lost. Never throws. */
   send(message: object): void;
-  /** Messages may come from another version of Plank, so validate them. Returns a function that stops listening. */
+  /**
+   * Calls `listener` with each message. A message may come from another version of Plank, so validate it.
+   * Returns a function that stops listening.
+   */
   listen(listener: (message: unknown) => void): () => void;
   stop(): Promise<void>;
 }
 
-/** Within one process, for embedded mode. */
+/** The bus within one process, for embedded mode. */
 export class LocalBus implements Bus {
   readonly #listeners = new Set<(message: unknown) => void>();
 
   send(message: object): void {
     const text = JSON.stringify(message);
-    // delivered later, and as a copy, as over a network
+    // listeners get a copy of the message, and later, just as over a network
     setImmediate(() => {
       for (const listener of this.#listeners) listener(JSON.parse(text));
     });

@@ -1,10 +1,10 @@
 /**
- * What the processes of a log report of themselves in the roster: one schema a role. A gateway's
- * report is made in gateway.ts, a listener's in listener.ts.
+ * What the processes of a log report about themselves in the roster, with one schema for each role.
+ * gateway.ts makes a gateway's report, and listener.ts makes a listener's.
  *
- * During an upgrade processes of two versions run. A report that does not fit its schema is another
- * version's: the process is still listed (roster.nodes()), and counts for nothing else. A field
- * that a later version adds must therefore be optional or have a default.
+ * During an upgrade, processes of two versions run. If a report does not fit its schema, it comes from
+ * another version. That process is still listed (roster.nodes()), but its report is not used. So if a later
+ * version adds a field, the field must be optional or have a default.
  */
 import { z } from 'zod';
 import type { NodeStatus } from './roster.ts';
@@ -12,18 +12,21 @@ import type { NodeStatus } from './roster.ts';
 /** A gateway's counts, pace and lag. */
 const gatewayFigures = {
   /**
-   * when these were taken, in ms since 1970 by the gateway's own clock: rates are computed from two
-   * reports
+   * when these figures were taken, in ms since 1970 by the gateway's own clock. Rates are computed from two
+   * reports.
    */
   at: z.number(),
   /** the seq of the last change that it has broadcast */
   seq: z.number(),
-  /** since its start: changes that it has broadcast, and how many times one was written to a client */
+  /**
+   * since the start of the gateway: how many changes it has broadcast, and how many times it wrote a change
+   * to a client
+   */
   passed: z.number(),
   delivered: z.number(),
   /**
-   * from the capture of a change until it was written, over the last ten seconds, in ms; null: no
-   * changes came
+   * the time from the capture of a change until it was written to clients, over the last ten seconds, in
+   * ms; null: no changes came
    */
   lag: z.object({ p50: z.number(), p99: z.number() }).nullable(),
   /** bytes that wait in the send buffers of clients */
@@ -43,33 +46,39 @@ const gatewayState = z.looseObject({
   connections: z.number(),
   /** connections that it accepts */
   limit: z.number(),
-  /** connections that it asked to go elsewhere and that may not have arrived: see fair-share.ts */
+  /**
+   * connections that this gateway asked to move to another one, and that may not have arrived there: see
+   * fair-share.ts
+   */
   moving: z.number(),
-  /** where it reads changes: tailing the stream, or reading the log in Postgres */
+  /** where the gateway gets changes: `tailing` the stream, or `reading` the log in Postgres */
   changes: z.enum(['tailing', 'reading']),
   position: z.string(),
   /** how long the last canary took; null: none has come */
   canaryMs: z.number().nullable(),
   /** the next canary is overdue */
   canaryLate: z.boolean(),
-  /** for how long it has been certain that changes can reach it, in ms; 0: it is not certain now */
+  /** for how long it has been certain that changes can reach the gateway, in ms; 0: it is not certain now */
   freshMs: z.number(),
-  /** why that is not certain; null: it is */
+  /** why it is not certain that changes can reach the gateway; null: it is certain */
   staleReason: z.string().nullable(),
 });
 
 const listenerState = z.looseObject({
   /** starting, standby, leading, disconnected, stopped */
   state: z.string(),
-  // null unless it leads:
-  /** the number of its time as leader */
+  // the following are null unless the listener leads
+  /** the term: the number of this listener's lead */
   term: z.number().nullable(),
-  /** the last seq that it gave to a change, and the epoch */
+  /** the last seq that the listener gave to a change, and the epoch of the log */
   headSeq: z.number().nullable(),
   epoch: z.number().nullable(),
-  /** for how long Postgres has owed it an answer, in ms: its report about the lead is as old as that */
+  /**
+   * for how long an answer of Postgres about the lead has been overdue, in ms: the report is true for a
+   * time this long ago
+   */
   owedMs: z.number().nullable(),
-  /** how often it commits a canary, in ms; 0: never */
+  /** how often the listener commits a canary, in ms; 0: never */
   canaryEveryMs: z.number().nullable(),
 });
 
@@ -95,7 +104,7 @@ export function gatewaysIn<N extends NodeStatus>(nodes: readonly N[]): (N & { st
   });
 }
 
-/** The leading listener among these processes; null if none is heard. */
+/** The listener among these processes that reports to lead; null if there is none. */
 export function leaderIn(nodes: readonly NodeStatus[]): (NodeStatus & { state: ListenerState }) | null {
   for (const node of nodes) {
     const state = listenerStateOf(node);

@@ -1,7 +1,7 @@
 /**
- * The list of running processes: each process sends its status over the bus once a second, and receives the status of
- * all others. It also carries requests from one process to others, and their answers. It serves operators and the
- * balancing of connections; none of Plank's promises depends on it.
+ * The list of running processes: each process sends its status over the bus once a second, and receives the
+ * status of all others. The roster also carries requests from one process to others, and their answers.
+ * Operators and the balancing of connections use the roster; none of Plank's promises depends on it.
  */
 import { randomUUID } from 'node:crypto';
 import { z } from 'zod';
@@ -11,19 +11,19 @@ import type { Bus } from './bus.ts';
 const everyMs = 1_000;
 /** a process that has sent nothing for this long is gone */
 const goneMs = 4_500;
-/** a process that has sent nothing for this long, and no goodbye, is reported as silent … */
+/** a process that has sent nothing for this long, not even a goodbye, is reported as silent … */
 const silentMs = 3_000;
-/** … for this long */
+/** … until it has sent nothing for this long */
 const missedMs = 300_000;
 
-/** The status of a process; `state` depends on its role. */
+/** The status of a process. The fields of `state` depend on the role. */
 const statusSchema = z.object({
-  /** identifies this run of the process; a restarted process has another one */
+  /** identifies this run of the process; after a restart, the process has another `instance` */
   instance: z.string(),
   node: z.string(),
   role: z.enum(['gateway', 'listener']),
   version: z.string(),
-  /** ms since 1970, on its own clock */
+  /** ms since 1970, by the clock of the process */
   startedAt: z.number(),
   state: z.record(z.string(), z.unknown()),
 });
@@ -32,7 +32,7 @@ export type NodeStatus = z.infer<typeof statusSchema>;
 const answerSchema = z.object({
   instance: z.string(),
   node: z.string(),
-  /** the answer, or `error` if there is none */
+  /** the answer; if there is none, `error` says why */
   body: z.unknown().optional(),
   error: z.string().optional(),
 });
@@ -74,7 +74,7 @@ export class Roster {
   readonly #pending = new Map<string, (answer: Answer) => void>();
   #timer: NodeJS.Timeout | undefined;
   #off: (() => void) | undefined;
-  /** when this process last received its own status, and since when without a gap */
+  /** when this process last received its own status, and since when it has received it without a gap */
   #heardSelfAt = performance.now();
   #hearsSince = this.#heardSelfAt;
 
@@ -96,14 +96,14 @@ export class Roster {
     this.#off?.();
   }
 
-  /** Sends the status now, and not only at the next second. */
+  /** Sends the status now, without waiting for the next second. */
   announce(): void {
     const status = this.#status();
     this.#nodes.set(this.instance, { status, heardAt: performance.now() });
     this.#send({ type: 'status', ...status });
   }
 
-  /** Every process that has sent its status recently, this one too, by name. */
+  /** Every process that has sent its status within the last 4.5 s, including this one, sorted by name. */
   nodes(): NodeStatus[] {
     const now = performance.now();
     return [...this.#nodes.values()]
@@ -113,8 +113,8 @@ export class Roster {
   }
 
   /**
-   * Processes that stopped sending without a goodbye within the last five minutes, unless another process of the same
-   * name replaced them. None while this process receives nothing itself.
+   * Processes that stopped sending within the last five minutes and sent no goodbye, unless another process
+   * of the same name and role replaced them. Returns none while this process itself receives nothing.
    */
   silent(): { status: NodeStatus; silentMs: number }[] {
     const now = performance.now();
@@ -125,25 +125,31 @@ export class Roster {
       .sort((a, b) => byName(a.status, b.status));
   }
 
-  /** For how long this process has not even received its own status, in ms: the bus does not work. 0: it works. */
+  /**
+   * 0 while the bus works. Otherwise the time in ms for which this process has not even received its own
+   * status.
+   */
   get deafMs(): number {
     const ms = performance.now() - this.#heardSelfAt;
     return ms >= silentMs ? Math.round(ms) : 0;
   }
 
-  /** When the status of that process last arrived, as performance.now(); null: never. */
+  /** When the status of the process `instance` last arrived, as performance.now(); null: never. */
   heardAt(instance: string): number | null {
     return this.#nodes.get(instance)?.heardAt ?? null;
   }
 
-  /** Answers requests of this name. An error that the handler throws becomes the answer's `error`. */
+  /**
+   * Lets `handler` answer requests with the name `what`. If the handler throws, the answer's `error` has
+   * the message.
+   */
   handle(what: string, handler: Handler): void {
     this.#handlers.set(what, handler);
   }
 
   /**
-   * Sends a request to one process (`instance`), or with null to all, this one too. Resolves with the answers that
-   * came within `waitMs`, and earlier if every running process has answered.
+   * Sends a request to the process `instance`; if this is null, to all processes, including this one.
+   * Resolves with the answers when all have come, or after `waitMs` with those that came until then.
    */
   ask(instance: string | null, what: string, args: Record<string, unknown> = {}, waitMs = 2_000): Promise<Answer[]> {
     const id = randomUUID();
@@ -207,13 +213,13 @@ export class Roster {
       const isReplaced = other.node === status.node && other.role === status.role && now - heardAt >= silentMs;
       if (isReplaced || now - heardAt > missedMs) this.#nodes.delete(instance);
     }
-    // so that a new process learns of the others at once, and not at the next second
+    // a new process should know the others at once, so this one does not wait for the next second
     const isNew = !this.#nodes.has(status.instance);
     this.#nodes.set(status.instance, { status, heardAt: now });
     if (isNew && status.instance !== this.instance) this.announce();
   }
 
-  /** Answers unknown requests with an error, so that nobody waits for them. */
+  /** Answers a request. Answers an unknown request with an error, so that the other process does not wait. */
   async #answer({ id, what, args }: Message & { type: 'ask' }): Promise<void> {
     const from = { type: 'answer', id, instance: this.instance, node: this.#options.node } as const;
     const handler = this.#handlers.get(what);
@@ -227,7 +233,10 @@ export class Roster {
   }
 }
 
-/** kept, as creating one takes longer than everything else that an idle gateway does with the roster */
+/**
+ * one collator for all calls, as creating one takes longer than everything else that an idle gateway does
+ * with the roster
+ */
 const names = new Intl.Collator('en', { numeric: true });
 
 function byName(a: NodeStatus, b: NodeStatus): number {

@@ -1,7 +1,7 @@
 /**
- * Batches: consecutive changes packed into one Buffer, the unit in which changes travel from the listener through
- * Redis to the gateways. A batch is made once from the texts that Postgres rendered, and not parsed as JSON on its
- * way.
+ * A batch is a number of consecutive changes, packed into one Buffer. Changes travel in batches from the
+ * listener through Redis to the gateways. A batch is made once, from the texts that Postgres rendered, and
+ * is not parsed as JSON on its way.
  *
  *   header, 24 bytes, little-endian
  *     version u8 · flags u8 (1: it contains a canary) · count u16 · epoch u32 · firstSeq f64 ·
@@ -10,8 +10,8 @@
  *     relation u32 · action u8 (+ 128: the last change of its transaction) · xid u64 · at f64 (ms since 1970) ·
  *     the lengths of key, new and old, i32 each (-1: null) · the three texts as UTF-8
  *
- * An image that begins with a space is partial: the row is above the bound, and its large columns are left out
- * (sql/000_bound.sql).
+ * An image that begins with a space is partial: the row is above the size bound, and its large columns are
+ * left out (sql/000_bound.sql).
  */
 
 /** One change as plank.read_log returns it, in array row mode. Texts are JSON. */
@@ -38,7 +38,7 @@ const canaryFlag = 1;
 const lastOfTransaction = 128;
 const headerBytes = 24;
 const changeBytes = 33;
-/** a batch ends with the change that makes it at least this large */
+/** the change that makes a batch at least this large is the last one of the batch */
 const targetBytes = 256 * 1024;
 const maxCount = 5_000;
 
@@ -50,8 +50,8 @@ export interface Batch {
 }
 
 /**
- * Packs rows, which must be consecutive, into batches of about 256 kB. `drainedAtMs`: ms since 1970; 0 for rows that
- * were read from the log.
+ * Packs consecutive rows into batches of about 256 kB. `drainedAtMs` is in ms since 1970, or 0 for rows
+ * that were read from the log.
  */
 export function packBatches(epoch: number, rows: readonly ChangeRow[], drainedAtMs = 0): Batch[] {
   const batches: Batch[] = [];
@@ -108,8 +108,9 @@ function pack(
 }
 
 /**
- * Makes batches of the consecutive changes that plank.drain returned packed, after room for a header. If they fit
- * into one batch, the header is written into `packed`, which becomes the batch without a copy.
+ * Makes batches of the changes in `packed`, as plank.drain returns them: consecutive, and after room for a
+ * header. If the changes fit into one batch, the header is written into `packed`, which becomes the batch
+ * without a copy.
  */
 export function batchesOf(epoch: number, firstSeq: number, packed: Buffer, drainedAtMs: number): Batch[] {
   const batches: Batch[] = [];
@@ -149,8 +150,8 @@ function writeHeader(
 }
 
 /**
- * The same batch in its own buffer. A view of what a socket read, or of Node's buffer pool, would keep all of that
- * memory alive as long as the batch is kept.
+ * The same batch in a buffer of its own size. A batch that is a view of a larger buffer (of what a socket
+ * read, or of Node's buffer pool) would keep the whole larger buffer in memory.
  */
 export function withOwnBuffer(batch: Batch): Batch {
   const { buffer } = batch;
@@ -167,20 +168,23 @@ export function openBatch(buffer: Buffer): Batch {
   return { epoch: buffer.readUInt32LE(4), firstSeq, lastSeq: firstSeq + buffer.readUInt16LE(2) - 1, buffer };
 }
 
-/** When the batch was drained, in ms since 1970 by the listener's clock; 0: not known, it was read from the log. */
+/**
+ * When the batch was drained, in ms since 1970 by the listener's clock; 0: not known, as the batch was read
+ * from the log.
+ */
 export function drainedAtOf({ buffer }: Batch): number {
   return buffer.readDoubleLE(16);
 }
 
-/** A marker that the leader commits at an interval, so that gateways notice when changes do not arrive. */
+/** A marker that the leader commits at an interval, so that a gateway notices if changes do not arrive. */
 export interface Canary {
-  /** when it was committed, by the clock of Postgres in ms since 1970 */
+  /** when the canary was captured, by the clock of Postgres, in ms since 1970 */
   atMs: number;
-  /** the time until the next one, in ms */
+  /** the time until the next canary, in ms */
   everyMs: number;
 }
 
-/** The canaries in a batch. Costs nothing if there are none. */
+/** The canaries in a batch. If there are none, a flag in the header tells so, and the changes are not read. */
 export function canariesOf(batch: Batch): Canary[] {
   const canaries: Canary[] = [];
   if ((batch.buffer.readUInt8(1) & canaryFlag) === 0) return canaries;
@@ -194,8 +198,8 @@ export function canariesOf(batch: Batch): Canary[] {
 }
 
 /**
- * Whether it makes clients' rows of the table invalid: its shape changed, or rows did without INSERT, UPDATE or
- * DELETE.
+ * Whether the action makes the rows that clients have of the table invalid: the shape of the table changed,
+ * or its rows changed without INSERT, UPDATE or DELETE.
  */
 export function isBreak(action: number): boolean {
   return action === actions.shape || action === actions.rows;
@@ -208,10 +212,10 @@ export function isPartial(image: Uint8Array, at = 0): boolean {
   return image[at] === space;
 }
 
-/** Splits a batch so that each break is a batch of its own; one that has none stays as it is. */
+/** Splits a batch so that each break is a batch by itself. Returns a batch without breaks as it is. */
 export function splitAtBreaks(batch: Batch): Batch[] {
   const reader = new BatchReader(batch);
-  /** where parts begin: seq and byte */
+  /** where each part begins: its first seq, and its first byte */
   const starts: { seq: number; at: number }[] = [];
   let isAfterBreak = true;
   while (reader.next()) {
@@ -230,17 +234,20 @@ export function splitAtBreaks(batch: Batch): Batch[] {
   });
 }
 
-/** The texts of a change; null: there is none. */
+/** The three texts of a change; null: the change has no such text. */
 export interface Texts {
   key: Buffer | null;
   new: Buffer | null;
   old: Buffer | null;
 }
 
-/** The batch with other texts where `map` gives some; itself, where it gives none (null). */
+/**
+ * A copy of the batch in which changes have the texts that `map` returns for them. If `map` returns null,
+ * the change stays as it is. If `map` returns null for all changes, returns the batch itself.
+ */
 export function mapTexts(batch: Batch, map: (change: BatchReader) => Texts | null): Batch {
   const parts: Buffer[] = [];
-  /** where the part begins that is not copied yet */
+  /** where the bytes begin that are not copied yet */
   let from = 0;
   const reader = new BatchReader(batch);
   while (reader.next()) {
@@ -254,7 +261,7 @@ export function mapTexts(batch: Batch, map: (change: BatchReader) => Texts | nul
   }
   if (from === 0) return batch;
   parts.push(batch.buffer.subarray(from));
-  // not from Node's buffer pool, which it would keep alive
+  // not from Node's buffer pool, as the batch would keep the whole pool in memory
   const buffer = Buffer.allocUnsafeSlow(parts.reduce((sum, part) => sum + part.length, 0));
   let at = 0;
   for (const part of parts) at += part.copy(buffer, at);
@@ -262,15 +269,15 @@ export function mapTexts(batch: Batch, map: (change: BatchReader) => Texts | nul
 }
 
 /**
- * Walks the changes of a batch without allocating: the fields are those of the change that `next` moved to, the texts
- * ranges of `buffer` (end < start: null).
+ * Walks over the changes of a batch without allocating memory. The fields are those of the change that
+ * `next` moved to. A text is a range of `buffer`; if its end is before its start, the text is null.
  */
 export class BatchReader {
   readonly buffer: Buffer;
   seq: number;
   relation = 0;
   action = 0;
-  /** whether it is the last change of its transaction */
+  /** whether the change is the last one of its transaction */
   last = false;
   atMs = 0;
   keyStart = 0;
@@ -307,12 +314,12 @@ export class BatchReader {
     return true;
   }
 
-  /** where the change that `next` moved to ends */
+  /** where the current change ends */
   get end(): number {
     return this.#at;
   }
 
-  /** the top-level transaction's id, as decimal text; of the change that `next` moved to */
+  /** the id of the current change's top-level transaction, as decimal text */
   get xid(): string {
     return this.buffer.readBigUInt64BE(this.keyStart - changeBytes + 5).toString();
   }

@@ -1,7 +1,7 @@
 /**
- * Fan-out through one Redis stream. An entry is one batch with the id "<lastSeq>-0", so Redis itself refuses a
- * repeat. All keys share one hash tag. Reads block for at most a second, as a blocked read on a dead connection looks
- * like one that waits.
+ * Fan-out through one Redis stream. An entry is one batch with the id "<lastSeq>-0", so Redis itself
+ * refuses a repeat. All keys share one hash tag. A read blocks for at most a second, because on a dead
+ * connection it looks the same as a read that waits for changes.
  */
 import type { Redis } from 'ioredis';
 import type { Log } from '../process/logger.ts';
@@ -10,18 +10,22 @@ import { once } from '../waiting.ts';
 import { type Batch, openBatch, withOwnBuffer } from './batch.ts';
 import type { Publisher, PublishResult, StreamHead, Tail } from './fanout.ts';
 
-/** how much later than its blocking time a blocked read may be answered */
+/** a blocking read may be answered this much later than its blocking time */
 const slackMs = 500;
 /** bounds the memory that one read takes */
 const entriesPerRead = 16;
-/** bounds the memory of a client that catches up: it keeps these entries until it has read them */
+/**
+ * bounds the memory that a client takes while it catches up: these entries are kept until the client has
+ * read them
+ */
 const entriesOfHistory = 4;
 
 /**
- * KEYS stream, meta. ARGV epoch, term, first seq, last seq, batch, lowest id to keep, 1 to start over. One script, so
- * that two listeners cannot interleave. It refuses an older term, starts an empty stream for a new epoch, refuses a
- * repeat and reports a gap. If the meta key or the stream is missing, as after a partial restore, the stream begins
- * with this batch, and gateways read earlier changes from Postgres.
+ * KEYS stream, meta. ARGV epoch, term, first seq, last seq, batch, lowest id to keep, 1 to start over. This
+ * is one script, so that two listeners cannot interleave. The script refuses a batch of an older term,
+ * starts an empty stream for a new epoch, refuses a repeat and reports a gap. If the meta key or the stream
+ * is missing, for example after a partial restore, the stream begins with this batch, and gateways read
+ * earlier changes from Postgres.
  */
 const publishScript = `
 local meta = redis.call('HMGET', KEYS[2], 'epoch', 'term', 'last')
@@ -58,10 +62,10 @@ export class RedisPublisher implements Publisher {
   readonly #stream: string;
   readonly #meta: string;
   readonly #streamBytes: number;
-  /** the entries of this publisher, oldest first; decides what to trim */
+  /** the entries that this publisher added, oldest first; used to decide which entries to trim */
   readonly #kept: { id: string; bytes: number }[] = [];
   #keptBytes = 0;
-  /** the bytes of entries that earlier publishers left; these are trimmed first, all at once */
+  /** the bytes of the entries that earlier publishers left; these entries are trimmed first, and all at once */
   #inheritedBytes = 0;
 
   constructor(url: string, options: { name: string; streamBytes: number; log: Log }) {
@@ -120,7 +124,10 @@ export class RedisPublisher implements Publisher {
     return sizeOf(this.#redis, this.#stream);
   }
 
-  /** A full Redis must refuse writes: with another policy it could evict the stream or its meta key. */
+  /**
+   * Logs an error if Redis evicts keys when it is full: it could evict the stream or its meta key, and must
+   * refuse writes instead.
+   */
   async #checkEviction(log: Log): Promise<void> {
     const policy = /maxmemory_policy:(\S+)/.exec(await this.#redis.info('memory'))?.[1];
     if (policy && policy !== 'noeviction')

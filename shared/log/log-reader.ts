@@ -1,6 +1,7 @@
 /**
- * Reads history from plank.log: the same changes with the same seqs, at any time within the retention. It checks that
- * seqs are dense, so that a read which races with a purge fails instead of leaving changes out.
+ * Reads history from plank.log: within the retention, the same changes always have the same seqs. It checks
+ * that seqs have no gaps. So if a purge deletes changes during a read, the read fails instead of leaving
+ * changes out.
  */
 
 import { asText, firstFetch, limited, nextFetch, type Pool } from '../postgres/postgres.ts';
@@ -9,14 +10,14 @@ import { answered } from '../postgres/silence.ts';
 import { withDeadlineOr } from '../waiting.ts';
 import { type ChangeRow, changeColumns } from './batch.ts';
 
-/** The position is past the retention, ahead of the log, or of a history that no longer exists. */
+/** The position is older than the retention, after the end of the log, or of a history that no longer exists. */
 export class PositionGone extends Error {
   override readonly name = 'PositionGone';
 }
 
 /**
- * The database was copied, restored or restarted, and no listener has led since. So it is not known how much of the
- * log is valid.
+ * The database was copied, restored or restarted, and no listener has led since. So the valid part of the
+ * log is not known.
  */
 export class NotLed extends Error {
   override readonly name = 'NotLed';
@@ -28,20 +29,26 @@ export class NotLed extends Error {
 
 export interface Extent {
   epoch: number;
-  /** the first seq that can be read; newest + 1 if there is none */
+  /** the first seq that can be read; newest + 1 if the log is empty */
   oldest: number;
   newest: number;
   /** who holds a valid lease; null: nobody leads */
   holder: string | null;
 }
 
-/** four times as much made a long read take a third more memory (of the young heap) and no less time */
+/**
+ * with a size four times as large, a long read took a third more memory (of the young heap), and was not
+ * faster
+ */
 const chunkCharacters = 256 * 1024;
 const chunkRows = 1_024;
-/** at most, for a fetch whose rows turn out larger than those before; the row that exceeds it is included */
+/**
+ * a fetch ends at this size, if its rows are larger than those of the fetch before; the row that exceeds
+ * the size is included
+ */
 const maxFetchCharacters = 1024 * 1024;
 const pageCharacters = 1024 * 1024;
-/** the first rows come when Postgres has sorted their drain, or in a large drain their chunk */
+/** the first rows come only after Postgres has sorted their drain, or, if the drain is large, a chunk of it */
 const sortDeadlineMs = 60_000;
 const fetchDeadlineMs = 5_000;
 /** for queries that are answered at once or not at all */
@@ -67,7 +74,7 @@ interface ExtentRow {
 
 export interface Epoch {
   epoch: number;
-  /** the last seq that it shares with the epoch before */
+  /** the last seq that this epoch shares with the epoch before it */
   forkedAt: number;
 }
 
@@ -87,14 +94,17 @@ export class LogReader {
     return extent;
   }
 
-  /** The extent as the last leader left it, even if no listener has led since the history became another one. */
+  /** The extent as the last leader left it. Unlike `extent`, this does not throw NotLed; see `isLed`. */
   async lastExtent(): Promise<Extent & { isLed: boolean }> {
     const { rows } = await this.#pool.query<ExtentRow>(limited(quickMs, 'select * from plank.extent()'));
     const { epoch, oldest, newest, is_led: isLed, holder } = rows[0]!;
     return { epoch, oldest: Number(oldest), newest: Number(newest), isLed, holder };
   }
 
-  /** All epochs, oldest first. A position of one epoch is valid up to where each later one forked off. */
+  /**
+   * All epochs, oldest first. A position of an epoch is valid up to the lowest `forkedAt` of the later
+   * epochs.
+   */
   async epochs(): Promise<Epoch[]> {
     const { rows } = await this.#pool.query<{ epoch: number; forked_at: string }>(
       limited(quickMs, 'select epoch, forked_at from plank.epochs order by epoch'),
@@ -102,7 +112,10 @@ export class LogReader {
     return rows.map((row) => ({ epoch: row.epoch, forkedAt: Number(row.forked_at) }));
   }
 
-  /** The oldest seq that can be continued after, if only canaries were purged between `after` and it; else null. */
+  /**
+   * If only canaries were purged after the seq `after`, returns the oldest seq after which reading can
+   * continue; else null.
+   */
   async advancePastCanaries(after: number): Promise<number | null> {
     const { rows } = await this.#pool.query<{ seq: string | null }>(
       limited(quickMs, 'select plank.advance_past_canaries($1) as seq', [after]),
@@ -112,8 +125,8 @@ export class LogReader {
   }
 
   /**
-   * Up to `limit` changes after the seq `after`, or about 1 MB of them; none if it is the newest. Throws
-   * PositionGone.
+   * Up to `limit` changes after the seq `after`, or about 1 MB of them. If `after` is the newest seq,
+   * resolves with none. Throws PositionGone.
    */
   async page(after: number, limit: number): Promise<ChangeRow[]> {
     const page: ChangeRow[] = [];
@@ -138,7 +151,8 @@ export class LogReader {
     const silent = () => new Error('Postgres is silent');
     try {
       let at = after;
-      // sizes are not known in advance: the first fetch is small, later ones follow the sizes so far
+      // the sizes of rows are not known in advance, so the first fetch is small, and later fetches depend
+      // on the sizes of the rows before
       let count = firstFetch;
       for (let deadlineMs = sortDeadlineMs; ; deadlineMs = fetchDeadlineMs) {
         const { rows } = await answered(cursor.fetch(count), client, this.#pool, deadlineMs);
@@ -152,7 +166,8 @@ export class LogReader {
       broken = error as Error;
       throw error;
     } finally {
-      // not on a broken connection: it would not confirm that the cursor is closed, and the reader would wait
+      // the cursor is not closed on a broken connection, as this would wait for an answer that does not
+      // come
       if (!broken)
         await withDeadlineOr(cursor.close(), fetchDeadlineMs, silent).catch((error: Error) => {
           broken = error;
@@ -168,7 +183,7 @@ export class LogReader {
       throw new PositionGone(`the log continues at ${first[0]}, not after ${after}`);
     }
     const { oldest, newest } = await this.extent();
-    // a drain may have committed since then; the next read finds its changes
+    // if a drain has committed since then, the next read finds its changes
     if (after < oldest - 1 || after > newest)
       throw new PositionGone(`${after} is not within ${oldest - 1} … ${newest}`);
   }

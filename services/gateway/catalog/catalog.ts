@@ -1,13 +1,13 @@
 /**
- * The attached tables with their columns and keys, as plank.catalog has them. Loaded again after
- * each event with action S: a table was altered, attached or detached. Identifiers in SQL come only
+ * The attached tables with their columns and keys, as in the view plank.catalog. They are loaded again
+ * after each event with action S: a table was altered, attached or detached. Identifiers in SQL come only
  * from here.
  */
 import { limited, type Pool } from '#shared/postgres/postgres.ts';
 
 /**
- * All later changes wait for the catalog, so a query that a dead connection swallowed is given up
- * after this time. 500 tables take 0.3 s.
+ * A query of the catalog fails after this time. The time is short because all later changes wait for the
+ * query, which is never answered on a dead connection. Loading 500 tables takes 0.3 s.
  */
 const loadMs = 4_000;
 
@@ -15,35 +15,38 @@ export interface Column {
   name: string;
   /** as format_type prints it: "character varying(20)", "integer[]" */
   type: string;
-  /** pg_type.typname, with domains resolved: "varchar", "_int4"; types of users come with their schema */
+  /**
+   * pg_type.typname, for a domain that of its base type: "varchar", "_int4"; for a user's type with its
+   * schema
+   */
   base: string;
   /**
-   * For types whose JSON is neither their text nor a number (a composite type, an array of users'
-   * types, a type with a cast to json): the type as SQL, independent of search_path and without a
-   * modifier.
+   * Set for a structured type, whose JSON is neither its text nor a number: a composite type, an array of
+   * users' types, a type with a cast to json. It is the name of the type as SQL, without a modifier and
+   * independent of search_path.
    */
   structured?: string | null;
-  /** operators of the primary key as SQL; null if the column is not in the key */
+  /** the operators = and > of the primary key, as SQL; null if the column is not in the key */
   equals?: string | null;
   above?: string | null;
   nullable: boolean;
-  /** an INSERT may leave it out */
+  /** an INSERT may leave the column out */
   optional: boolean;
   writable: boolean;
   /** the type is an enum */
   enum?: boolean;
   /** the collation is non-deterministic: different texts can be equal */
   nondeterministic?: boolean;
-  /** SQL for its value in images, over the row with the alias t, unless that is the column itself */
+  /** SQL for the column's value in images, over the row with the alias t; null: the value is the column itself */
   value?: string | null;
-  /** GENERATED … VIRTUAL, computed when it is read; `value` gives JSON */
+  /** GENERATED … VIRTUAL, computed when the column is read; then `value` returns JSON */
   virtual?: boolean;
 }
 
 export interface Table {
   /** identifies the table in events */
   id: number;
-  /** what clients call it: "items", or "sales.orders" outside the schema public */
+  /** the name that clients use: "items", or "sales.orders" for a table outside the schema public */
   name: string;
   schema: string;
   table: string;
@@ -51,13 +54,13 @@ export interface Table {
   /** without excluded columns */
   columns: Column[];
   /**
-   * SQL for the JSON image of the row with the alias t: the same bytes as capture makes, partial if
-   * the row is above the size bound
+   * SQL for the JSON image of the row with the alias t. The image has the same bytes as the one that
+   * capture makes. If the row is above the size bound, the image is partial.
    */
   imageSql: string;
   /**
-   * SQL for the partial image of the row, which is null for a row within the bound; null if no row
-   * can be above it
+   * SQL for the partial image of the row; its result is null if the row is within the bound. `largeSql`
+   * itself is null if no row of the table can be above the bound.
    */
   largeSql: string | null;
   /** the size bound of a row's image, in bytes */
@@ -66,13 +69,16 @@ export interface Table {
   version: string;
 }
 
-/** A table with columns that were excluded after they had been captured: older images still contain them. */
+/**
+ * About a table with columns that were excluded after they had been captured. Older images still contain
+ * these columns.
+ */
 export interface Former {
-  /** images of transactions before this one are concerned */
+  /** the images of transactions before this one still contain the columns */
   xid: bigint;
-  /** the columns of those images that may be sent */
+  /** the columns of these images that may be sent */
   columns: ReadonlySet<string>;
-  /** whether their keys may be sent */
+  /** whether the keys of these changes may be sent */
   key: boolean;
 }
 
@@ -110,8 +116,8 @@ export class Catalog {
   }
 
   /**
-   * Loads all tables again. Returns the ids of tables that changed or are gone; the others stay the
-   * same objects. Throws if Postgres does not answer, and keeps the tables as they were.
+   * Loads all tables again. Resolves with the ids of tables that changed or are gone; the other tables stay
+   * the same objects. If Postgres does not answer, rejects and keeps the tables as they were.
    */
   load(): Promise<Set<number>> {
     const loaded = this.#loading.then(() => this.#load());
@@ -138,14 +144,15 @@ export class Catalog {
       const known = before.get(row.id);
       return known && JSON.stringify(known) === JSON.stringify(table) ? known : table;
     });
-    // after the tables: a reader that sees a column excluded must also find out what older images may show
+    // loaded after the tables: a reader that sees that a column is excluded must also know which columns of
+    // older images may be sent
     await this.loadFormer();
     this.#byId = new Map(tables.map((table) => [table.id, table]));
     this.#byName = new Map(tables.map((table) => [table.name, table]));
     return new Set([...before].filter(([id, table]) => this.#byId.get(id) !== table).map(([id]) => id));
   }
 
-  /** Loads `former` again. Resolves with whether it changed. */
+  /** Loads `former` again. Resolves with true if it changed. */
   async loadFormer(): Promise<boolean> {
     const { rows } = await this.#pool.query<FormerRow>(limited(loadMs, 'select * from plank.former order by id'));
     const text = JSON.stringify(rows);

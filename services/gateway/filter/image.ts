@@ -1,7 +1,7 @@
 /**
- * A row's image: parsed once for all filters, its columns only as filters need them. Images are
- * what to_json renders. JSON.parse would round a bigint or a numeric, so their digits are taken
- * from the text itself.
+ * A row's image as filters read it. The image is parsed once for all filters, and a column is read when the
+ * first filter needs it. An image is the text that to_json renders. JSON.parse rounds a bigint or a
+ * numeric, so their digits are taken from the text itself.
  */
 
 import type { Codec, Comparable } from './types.ts';
@@ -9,15 +9,15 @@ import type { Codec, Comparable } from './types.ts';
 export interface FilterColumn {
   readonly name: string;
   readonly codec: Codec;
-  /** SQL for the column's value in the row with the alias t, unless that is the column itself */
+  /** SQL for the column's value in the row with the alias t; undefined: the value is the column itself */
   readonly value?: string;
 }
 
 /**
- * The image does not have the value of a column.
- * shape: it was captured before the column had its type; or it is no image at all, as the owner of
- * a table can forge its changes.
- * left out: the row is above the size bound, and the image lacks the column.
+ * A filter cannot read a column of an image. `why` is one of:
+ * - `shape`: the image was captured before the column had its type. Or the text is not an image at all, as
+ *   the owner of a table can forge changes of it.
+ * - `left out`: the row is above the size bound, and its image lacks the column.
  */
 export class ImageError extends Error {
   override readonly name = 'ImageError';
@@ -31,7 +31,7 @@ export class ImageError extends Error {
 
 export class ParsedRow {
   readonly #text: string;
-  /** the row is above the size bound: a column that the image lacks is not null */
+  /** the row is above the size bound, so a column that the image lacks may have a value */
   readonly #isPartial: boolean;
   readonly #values: Readonly<Record<string, unknown>>;
   #sources: Map<string, string> | undefined;
@@ -44,7 +44,10 @@ export class ParsedRow {
     this.#values = objectOf(text);
   }
 
-  /** Null if the column is null, or was added after the image was captured. Throws ImageError. */
+  /**
+   * The column's value; null if the column is null, or if it was added after the image was captured. Throws
+   * ImageError.
+   */
   read({ name, codec }: FilterColumn): Comparable | null {
     let value = this.#read.get(name);
     if (value === undefined) {
@@ -53,7 +56,7 @@ export class ParsedRow {
         throw new ImageError(`the column ${name} was left out of an image`, { why: 'left out' });
       const parsed = isThere ? this.#values[name] : null;
       value = parsed === null ? null : codec.read(parsed, () => this.#source(name));
-      // to go on would admit or refuse the row wrongly
+      // without a value of the right type, the filter could admit or refuse the row wrongly
       if (value === undefined) throw new ImageError(`the column ${name} of an image is no ${codec.cast}`);
       this.#read.set(name, value);
     }
@@ -83,8 +86,8 @@ export function parseImage(text: string): ParsedRow {
 }
 
 /**
- * The texts of the numbers among an object's own members. A reviver of JSON.parse descends by
- * recursion, and a json column may be nested more deeply than the stack allows.
+ * The text of each number that is a direct member of the object. A reviver of JSON.parse could find these
+ * too, but it works by recursion, and a json column may be nested more deeply than the stack allows.
  */
 function sourcesOf(text: string): Map<string, string> {
   const sources = new Map<string, string>();

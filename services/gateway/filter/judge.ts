@@ -1,18 +1,18 @@
 /**
- * A filter as a function of a row's image, and as the keys under which an index may hold it. sql.ts
- * decides the same in Postgres. The two must agree for every row;
+ * Compiles a filter to a function of a row's image, and finds the keys under which an index can hold the
+ * filter. sql.ts turns the same filter into SQL. Both must agree on every row;
  * test/integration/clients/filter.test.ts compares them.
  */
 import type { FilterColumn, ParsedRow } from './image.ts';
 import type { Filter, Order } from './parse.ts';
 import { type Comparable, compare, indexKey } from './types.ts';
 
-/** SQL's three values: null is unknown. */
+/** Judges a row by SQL's three values: true, false, and null for unknown. */
 type Judge = (row: ParsedRow) => boolean | null;
 
 /**
- * Whether a row is admitted. The function throws ImageError if the image is older than the type of
- * a column.
+ * Returns a function that tells whether the filter admits a row. That function throws ImageError if the
+ * image lacks the value of a column, for example because it is older than the column's type.
  */
 export function compileFilter(filter: Filter): (row: ParsedRow) => boolean {
   const judge = compile(filter);
@@ -46,7 +46,10 @@ function compile(filter: Filter): Judge {
   }
 }
 
-/** One part with the value `decisive` decides. Otherwise one unknown part makes the whole unknown. */
+/**
+ * If one part has the value `decisive` (false for `and`, true for `or`), the whole has this value.
+ * Otherwise, if one part is unknown, the whole is unknown.
+ */
 function junction(judges: readonly Judge[], decisive: boolean): Judge {
   return (row) => {
     let verdict: boolean | null = !decisive;
@@ -86,14 +89,14 @@ const orders: Record<Order, (value: Comparable, bound: Comparable) => boolean> =
 
 export interface Equality {
   column: FilterColumn;
-  /** index keys of the values that the filter admits */
+  /** the index keys of the values that the filter admits in this column */
   values: string[];
 }
 
 /**
- * A condition that every admitted row meets: a column equals one of some values. An index then asks
- * the filter only about rows where indexKey(row.read(column)) is among them. Of several such
- * columns, the one with the fewest values. Null if the filter has none.
+ * A condition that every admitted row meets: a column equals one of some values. With it, an index tests
+ * the filter only for rows whose indexKey(row.read(column)) is among these values. If the filter has
+ * several such conditions, returns the one with the fewest values; if it has none, null.
  */
 export function equalityOf(filter: Filter): Equality | null {
   let best: (Filter & { kind: 'equal' }) | undefined;

@@ -1,11 +1,11 @@
 /**
- * Dates and timestamps of Postgres as numbers with the same order: exact days or microseconds since
- * 1970, from 4714 BC to the year 294276 (dates: 5874897), and the infinities. Reads what to_json
- * renders and what filters may contain.
+ * Turns dates and timestamps of Postgres into numbers with the same order: exact days (dates) or
+ * microseconds (timestamps) since 1970, and the infinities. The range is from 4714 BC to the year 294276,
+ * for dates to 5874897. Reads the texts that to_json renders and those that filters may contain.
  */
 
 export type TimeType = 'date' | 'timestamp' | 'timestamptz';
-/** days of a date, microseconds of a timestamp; the infinities are numbers in both */
+/** days (number) for a date, microseconds (bigint) for a timestamp; the infinities are numbers for both */
 export type Moment = number | bigint;
 
 const microsPerDay = 86_400_000_000n;
@@ -22,7 +22,7 @@ const firstDay = daysOf(-4713, 11, 24)!;
 const endDay = daysOf(294_277, 1, 1)!;
 const endDayOfDates = daysOf(5_874_898, 1, 1)!;
 
-/** Undefined if the text is no date or timestamp of this type, or out of Postgres' range. */
+/** Undefined if the text is not a date or timestamp of this type, or is outside Postgres' range. */
 export function parseMoment(type: TimeType, text: string): Moment | undefined {
   if (text === 'infinity') return Infinity;
   if (text === '-infinity') return -Infinity;
@@ -40,7 +40,7 @@ export function parseMoment(type: TimeType, text: string): Moment | undefined {
   return micros >= BigInt(firstDay) * microsPerDay && micros < BigInt(endDay) * microsPerDay ? micros : undefined;
 }
 
-/** A text that Postgres reads. Equal moments give equal texts. */
+/** The moment as a text that Postgres reads. Equal moments give equal texts. */
 export function formatMoment(type: TimeType, moment: Moment): string {
   if (moment === Infinity) return 'infinity';
   if (moment === -Infinity) return '-infinity';
@@ -55,7 +55,7 @@ export function formatMoment(type: TimeType, moment: Moment): string {
 
 const pad = (number: number, length: number): string => String(number).padStart(length, '0');
 
-/** Minutes east of Greenwich. Postgres' offsets end before 16 hours. */
+/** Minutes east of Greenwich. Postgres accepts only offsets below 16 hours. */
 function offsetOf(text: string): number | undefined {
   if (text === '' || text === 'Z') return 0;
   const [hours, minutes] = [Number(text.slice(1, 3)), Number(text.slice(3).replace(':', ''))];
@@ -63,11 +63,11 @@ function offsetOf(text: string): number | undefined {
   return (text.startsWith('-') ? -1 : 1) * (hours * 60 + minutes);
 }
 
-// These two algorithms count years from March on, in eras of 400 years, so that a leap day is the
-// last of its year: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms". Like Postgres
-// they extend the Gregorian calendar to the time before it began.
+// The next two algorithms let a year begin in March, so that a leap day is the last day of its year, and
+// count in eras of 400 years. They are by Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
+// Like Postgres, they extend the Gregorian calendar to the time before it began.
 
-/** Year 0 is 1 BC. */
+/** Days since 1970; undefined if there is no such day. Year 0 is 1 BC. */
 function daysOf(year: number, month: number, date: number): number | undefined {
   if (month < 1 || month > 12 || date < 1 || date > 31) return undefined;
   const y = month <= 2 ? year - 1 : year;

@@ -1,8 +1,8 @@
 /**
- * Parses filters from a client's JSON into a normal form: filters that differ only in order or
- * notation have one `key`. Invariants:
- * - For every filter that is accepted here, judge.ts and sql.ts agree on every row.
- * - Input of any shape and depth costs a bounded effort and gets a clear error.
+ * Parses filters from a client's JSON into a normal form: filters that differ only in order or notation
+ * have the same `key`. Invariants:
+ * - For every filter that this parser accepts, judge.ts and sql.ts agree on every row.
+ * - Parsing costs a bounded effort for input of any shape and depth. Every wrong input gets a clear error.
  */
 
 import { exactJson } from '#shared/exact-json.ts';
@@ -14,14 +14,14 @@ const orders = ['gt', 'gte', 'lt', 'lte'] as const;
 export type Order = (typeof orders)[number];
 
 /**
- * In normal form. Equal filters of one table have equal keys. An empty `and` is true, an empty `or`
- * is false.
+ * A filter in normal form. Equal filters of one table have equal keys. An empty `and` is true, and an empty
+ * `or` is false.
  */
 export type Filter = { readonly key: string } & (
   | { readonly kind: 'and' | 'or'; readonly filters: readonly Filter[] }
   | { readonly kind: 'not'; readonly filter: Filter }
   | { readonly kind: 'null'; readonly column: FilterColumn }
-  /** equal to one of the values; there is at least one */
+  /** the column equals one of the values; there is at least one value */
   | { readonly kind: 'equal'; readonly column: FilterColumn; readonly values: readonly Comparable[] }
   | { readonly kind: 'order'; readonly column: FilterColumn; readonly order: Order; readonly value: Comparable }
 );
@@ -31,7 +31,10 @@ const maxNodes = 100;
 const maxValues = 100;
 const maxNameLength = 100;
 
-/** A mistake in a filter. `path` is its place: "where.or.1.price.gt". The message begins with the path. */
+/**
+ * A mistake in a filter. `path` is the place of the mistake: "where.or.1.price.gt". The message begins with
+ * the path.
+ */
 export class FilterError extends Error {
   override readonly name = 'FilterError';
   readonly code: 'INVALID_FILTER' | 'UNKNOWN_COLUMN';
@@ -48,8 +51,8 @@ export class FilterError extends Error {
 }
 
 /**
- * `where` is JSON, best parsed by parseExactJson: otherwise numbers beyond 2^53 are refused, and a
- * numeric loses its digits beyond the 17th. Throws FilterError.
+ * `where` is parsed JSON. Parse it with parseExactJson: if JSON.parse did it, numbers beyond 2^53 are
+ * refused, and a numeric has lost its digits after the 17th. Throws FilterError.
  */
 export function parseFilter(table: Table, where: unknown): Filter {
   let nodes = 0;
@@ -141,15 +144,15 @@ function columnOf(table: Table, name: string, path: string): FilterColumn {
   const column = table.columns.find((candidate) => candidate.name === name);
   if (!column) throw new FilterError(path, `is not a column of ${table.name}`, 'UNKNOWN_COLUMN');
   const codec = codecOf(column);
-  // not Postgres' own value of a virtual column: its expression may fail for one row, and would
-  // fail the query
+  // for a virtual column, this does not use the column itself: if its expression fails for one row, the
+  // whole query fails
   const value = column.virtual ? `(${column.value} operator(pg_catalog.#>>) '{}')::${column.type}` : undefined;
   if (codec) return value === undefined ? { name, codec } : { name, codec, value };
   const why = column.nondeterministic ? 'has a non-deterministic collation' : `is of type ${column.type}`;
   throw new FilterError(path, `${why}, which filters cannot compare`);
 }
 
-/** `index`: the value's place among several. Its path is made only if there is an error. */
+/** `index`: the value's place in a list of values. The path with this place is made only if there is an error. */
 function valueOf(column: FilterColumn, value: unknown, path: string, index?: number): Comparable {
   const parsed = value === null ? undefined : column.codec.parse(value);
   if (parsed !== undefined) return parsed;
@@ -170,7 +173,7 @@ function isNull(column: FilterColumn): Filter {
   return { kind: 'null', column, key: JSON.stringify(['null', column.name]) };
 }
 
-/** Without values the filter is false for every row, also where the column is null, as in Postgres. */
+/** Without values, the filter is false for every row, even if the column is null. Postgres decides the same. */
 function equal(column: FilterColumn, values: readonly Comparable[]): Filter {
   if (values.length === 0) return junction('or', []);
   const distinct = distinctOf(values);
@@ -182,9 +185,9 @@ function equal(column: FilterColumn, values: readonly Comparable[]): Filter {
   };
 }
 
-/** Sorted, without repetitions. */
+/** The values, sorted and without repetitions. */
 function distinctOf(values: readonly Comparable[]): Comparable[] {
-  // the usual case: numbers, sorted without a call for each comparison
+  // the usual case: numbers, which a typed array sorts without a call for each comparison
   if (values.every((value) => typeof value === 'number' && !Number.isNaN(value)))
     return Array.from(new Set(Float64Array.from(values as number[]).sort()));
   return [...new Map(values.map((value) => [indexKey(value), value])).values()].sort(compare);
@@ -198,8 +201,8 @@ function negation(filter: Filter): Filter {
 }
 
 /**
- * Flat, sorted, without repetitions, without constant parts. Each of these steps keeps the value of
- * the whole, also where a part is unknown (null).
+ * Makes an `and` or `or` that is flat and sorted, without repetitions and without constant parts. None of
+ * these steps changes the value of the whole, even if a part is unknown (null).
  */
 function junction(kind: 'and' | 'or', filters: readonly Filter[]): Filter {
   const parts = new Map<string, Filter>();

@@ -1,6 +1,6 @@
 /**
- * A filter, ready for use by an index, a channel, a snapshot or a REST page. The only door to this
- * folder.
+ * A filter, ready for use by an index, a channel, a snapshot or a REST page. Other folders import only this
+ * file of the folder.
  */
 import type { Table } from '../catalog/catalog.ts';
 import { type FilterColumn, ImageError, type ParsedRow, parseImage } from './image.ts';
@@ -13,10 +13,13 @@ import { indexKey } from './types.ts';
 export { type FilterColumn, FilterError, ImageError, type ParsedRow, parseImage };
 
 export class RowFilter {
-  /** equal for filters with the same meaning, however they are written */
+  /** equal for filters that differ only in order or notation */
   readonly key: string;
   readonly admits: (row: ParsedRow) => boolean;
-  /** a column that must have one of these values; null: every row must be tested */
+  /**
+   * a column that must have one of some values for the row to be admitted; null: there is none, and the
+   * filter must be tested for every row
+   */
   readonly equality: Equality | null;
   readonly #filter: Filter;
 
@@ -28,19 +31,19 @@ export class RowFilter {
     this.equality = equalityOf(this.#filter);
   }
 
-  /** It admits every row. */
+  /** Whether the filter admits every row because it has no condition. */
   get isEmpty(): boolean {
     return this.#filter.kind === 'and' && this.#filter.filters.length === 0;
   }
 
-  /** For people: `value > 10`. */
+  /** The filter as text for people: `value > 10`. */
   get text(): string {
     return filterText(this.#filter);
   }
 
   /**
-   * For the WHERE of a statement, over the row with the alias t. The first parameter is
-   * $`firstParameter`.
+   * The filter as a condition for the WHERE of a statement, in which the row has the alias t. The first
+   * parameter is $`firstParameter`.
    */
   sql(firstParameter = 1): { text: string; values: unknown[] } {
     return filterSql(this.#filter, firstParameter);

@@ -1,6 +1,6 @@
 /**
- * A filter as SQL, for the WHERE of a statement. judge.ts decides the same in JavaScript; the two
- * must agree for every row.
+ * Turns a filter into SQL for the WHERE of a statement. judge.ts compiles the same filter to JavaScript.
+ * Both must agree on every row.
  */
 import { quoted } from '#shared/postgres/postgres.ts';
 import type { FilterColumn } from './image.ts';
@@ -9,9 +9,9 @@ import type { Filter, Order } from './parse.ts';
 const operators = { gt: '>', gte: '>=', lt: '<', lte: '<=' } as const satisfies Record<Order, string>;
 
 /**
- * A boolean expression over the row with the alias t, and the values of its parameters, the first
- * of which is $`firstParameter`. It is true, false or null as PROTOCOL.md defines it: a row is
- * admitted where it is true. No name in it depends on search_path.
+ * A boolean expression over the row with the alias t, and the values of its parameters. The first parameter
+ * is $`firstParameter`. PROTOCOL.md defines for which rows the expression is true, false or null; the
+ * filter admits a row if it is true. No name in the expression depends on search_path.
  */
 export function filterSql(filter: Filter, firstParameter: number): { text: string; values: (string | string[])[] } {
   const values: (string | string[])[] = [];

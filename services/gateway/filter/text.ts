@@ -1,6 +1,6 @@
 /**
- * A filter as text for people, in the console and in explanations:
- * `value > 10 and not name = "Tea"`. Not to be parsed.
+ * Turns a filter into text for people, in the console and in explanations: `value > 10 and not name =
+ * "Tea"`. Programs must not parse this text.
  */
 
 import type { FilterColumn } from './image.ts';

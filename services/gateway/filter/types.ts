@@ -1,8 +1,8 @@
 /**
- * The types that filters compare. For each: how a filter writes a value, how an image holds it, how
- * a parameter passes it to Postgres, and the order. Invariant: JavaScript and Postgres compare
- * alike, for every value that a row can hold. A type for which that cannot be promised is missing
- * here, and parseFilter refuses its columns.
+ * The types whose values filters can compare. A codec defines for its type how a filter writes a value, how
+ * an image holds it, how a parameter passes it to Postgres, and how values are ordered. Invariant: for
+ * every value that a row can hold, JavaScript and Postgres compare with the same result. Types for which
+ * this is not certain have no codec, and parseFilter refuses their columns.
  */
 
 import { exactJson } from '#shared/exact-json.ts';
@@ -10,8 +10,8 @@ import type { Column } from '../catalog/catalog.ts';
 import { formatMoment, type Moment, parseMoment, type TimeType } from './moment.ts';
 
 /**
- * ±0.<digits> × 10^exponent, digits without zeros at either end. The infinities and NaN have an
- * infinite exponent.
+ * The number ±0.<digits> × 10^exponent. The digits neither begin nor end with a zero. The infinities and
+ * NaN have an infinite exponent.
  */
 interface Decimal {
   readonly sign: -1 | 0 | 1;
@@ -20,8 +20,8 @@ interface Decimal {
 }
 
 /**
- * A value of a row or of a filter, in the form that is compared. All values of one column have the
- * same form.
+ * A value of a row or of a filter, in the form in which values are compared. All values of one column have
+ * the same form, except the infinities of a timestamp.
  */
 export type Comparable = boolean | number | bigint | string | Decimal;
 
@@ -32,23 +32,24 @@ export interface Codec {
   readonly cast: string;
   /** whether gt, gte, lt and lte are allowed */
   readonly ordered: boolean;
-  /** reads a value of a filter; undefined if it is not of this type */
+  /** reads a value of a filter; undefined if the value is not of this type */
   readonly parse: (value: unknown) => Comparable | undefined;
   /**
-   * reads a value of an image, which is not null; `source` gives the text of a JSON number.
-   * Undefined if it is not of this type.
+   * reads a value of an image, which is never null here; undefined if the value is not of this type.
+   * `source` returns the text of a JSON number.
    */
   readonly read: (value: unknown, source: () => string) => Comparable | undefined;
-  /** the text that Postgres reads */
+  /** the value as the text that Postgres reads */
   readonly text: (value: Comparable) => string;
-  /** SQL that compares in place of the column itself, for equality and for order */
+  /** SQL to compare instead of the column itself, for equality and for order */
   readonly equalSql?: (column: string) => string;
   readonly orderSql?: (column: string) => string;
 }
 
 /**
- * The digits of a filter's number: as written if the parser kept them (keepDigits), else as
- * JavaScript writes them.
+ * The digits of a number in a filter. If the parser kept the digits (keepDigits), they are as the client
+ * wrote them, otherwise as JavaScript writes the number. Undefined if the value is not a number, or may
+ * have lost digits.
  */
 function digitsOf(value: unknown): string | undefined {
   if (exactJson.isRawJSON(value)) return value.rawJSON;
@@ -88,7 +89,7 @@ function whole(bits: bigint, cast: string): Codec {
   };
 }
 
-/** to_json writes these as strings */
+/** to_json writes these numbers as strings */
 const isSpecial = (value: unknown): boolean => value === 'NaN' || value === 'Infinity' || value === '-Infinity';
 
 const float: Codec = {
@@ -103,9 +104,9 @@ const float: Codec = {
   text: indexKey,
 };
 
-// A real compares as the decimal number that Postgres prints for it, so that 0.1 equals 0.1. To
-// round the filter's number to 32 bits is no alternative: JavaScript rounds by way of 64 bits, and
-// can end at another number than Postgres.
+// A real is compared as the decimal number that Postgres prints for it, so that 0.1 equals 0.1. Rounding
+// the filter's number to 32 bits would not do: JavaScript rounds to 64 bits first, and can arrive at
+// another number than Postgres.
 const real: Codec = {
   ...float,
   equalSql: (column) => `${column}::pg_catalog.text::pg_catalog.float8`,
@@ -120,8 +121,8 @@ function parseDecimal(text: string): Decimal | undefined {
   if (!match) return undefined;
   const [, minus, integer, fraction = '', e = '0'] = match;
   const all = integer! + fraction;
-  // loops: a regular expression for zeros at the end takes quadratic time where a long run of zeros
-  // is elsewhere
+  // these are loops because a regular expression for zeros at the end takes quadratic time if a long run of
+  // zeros is elsewhere in the text
   let start = 0;
   while (all[start] === '0') start++;
   let end = all.length;
@@ -170,7 +171,7 @@ const text: Codec = {
   orderSql: (column) => `${column} collate pg_catalog."C"`,
 };
 
-/** Postgres ignores blanks at the end of a char(n), but renders them in the image. */
+/** Removes blanks at the end: Postgres ignores them when it compares a char(n), but renders them in the image. */
 function withoutBlanks(value: string): string {
   let end = value.length;
   while (value[end - 1] === ' ') end--;
@@ -184,8 +185,8 @@ const padded: Codec = {
   read: (value) => (typeof value === 'string' ? withoutBlanks(value) : undefined),
 };
 
-// Compared as text: a label that the enum lacks then equals no value. Compared as the enum, it
-// would be an error.
+// Labels of an enum are compared as text, so a label that the enum lacks equals no value. If they were
+// compared as values of the enum, such a label would be an error.
 const label: Codec = { ...text, ordered: false, equalSql: (column) => `${column}::pg_catalog.text` };
 
 const boolean: Codec = {
@@ -221,8 +222,8 @@ function time(cast: TimeType, expected: string): Codec {
 }
 
 /**
- * By the name that format_type prints, without a length. Types of users never have one of these
- * names without a schema.
+ * The codecs by the name of the type, as format_type prints it without a length. A user's type never has
+ * one of these names, as format_type prints its schema too.
  */
 const codecs = new Map<string, Codec>([
   ['boolean', boolean],
@@ -248,7 +249,10 @@ export function codecOf(column: Column): Codec | undefined {
   return column.nondeterministic ? undefined : codecs.get(column.type.replace(/\(\d+(,-?\d+)?\)/, ''));
 }
 
-/** Less than, equal to or greater than 0, in Postgres' order of two values of one column. */
+/**
+ * Compares two values of one column in Postgres' order: returns a number less than, equal to or greater
+ * than 0.
+ */
 export function compare(a: Comparable, b: Comparable): number {
   if (typeof a === 'string') return compareText(a, b as string);
   if (typeof a === 'object') return compareDecimals(a, b as Decimal);
@@ -259,8 +263,8 @@ export function compare(a: Comparable, b: Comparable): number {
 }
 
 /**
- * By code point, which is the order of UTF-8 bytes. UTF-16 units would put U+10000 and above before
- * U+E000.
+ * Compares by code point, which is the order of UTF-8 bytes. A comparison of UTF-16 units would put U+10000
+ * and above before U+E000.
  */
 function compareText(a: string, b: string): number {
   const length = Math.min(a.length, b.length);
@@ -280,7 +284,7 @@ function compareDecimals(a: Decimal, b: Decimal): number {
   return a.digits < b.digits ? -a.sign : a.sign;
 }
 
-/** Values of a column have the same text if Postgres takes them for equal. */
+/** A text for an index: two values of one column have the same text if and only if Postgres finds them equal. */
 export function indexKey(value: Comparable): string {
   return typeof value === 'object' ? `${value.sign < 0 ? '-' : ''}${value.digits}e${value.exponent}` : String(value);
 }

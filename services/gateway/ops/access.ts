@@ -1,11 +1,11 @@
 /**
- * Who may use the operations port. If OPS_TOKEN is set, a request must bring it
- * (`Authorization: Bearer …`) or the cookie that a browser gets in exchange, as a page cannot set
- * headers on its WebSockets.
+ * Decides who may use the operations port. If OPS_TOKEN is set, a request must carry the token
+ * (`Authorization: Bearer …`) or a cookie. A browser gets the cookie in exchange for the token, as a page
+ * cannot set headers on its WebSockets.
  *
- * Requests from pages of other origins are refused in any case: a browser on this machine reaches
- * the port, and with it every page that the browser shows. Without a token, pages whose own host
- * name resolves to this machine (DNS rebinding) must be refused as well.
+ * Requests from pages of other origins are always refused: a browser on this machine reaches the port, and
+ * so does every page in that browser. If no token is set, pages whose own host name resolves to this
+ * machine (DNS rebinding) must be refused as well.
  */
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
@@ -18,7 +18,7 @@ import { Guesses } from './token-guesses.ts';
 const cookieName = 'plank_operator';
 const sessionMs = 12 * 3_600_000;
 
-/** The detail of the error for pages of other origins, and for host names that may be rebound. */
+/** The detail of the error for requests from pages of other origins, and for host names that may be rebound. */
 export const foreign =
   'pages of other origins may not do this; a host name with dots is served only where OPS_TOKEN is set';
 
@@ -31,15 +31,15 @@ export class OpsAccess {
   }
 
   /**
-   * For how long tokens from this address are not checked, after too many wrong ones; 0: they are.
-   * Call it before isAdmitted.
+   * If too many wrong tokens came from the client's address: the number of seconds until a token is checked
+   * again; else 0. Call this before isAdmitted.
    */
   secondsUntilChecked(request: IncomingMessage): number {
     const hasToken = this.#token !== undefined && request.headers.authorization !== undefined;
     return hasToken ? this.#guesses.waitSeconds(addressOf(request)) : 0;
   }
 
-  /** The request brings the token or a valid cookie, or no token is set. */
+  /** Whether the request carries the token or a valid cookie, or no token is set. */
   isAdmitted(request: IncomingMessage): boolean {
     if (this.#token === undefined) return true;
     const { authorization, cookie } = request.headers;
@@ -51,21 +51,25 @@ export class OpsAccess {
     return this.#isValid(cookieOf(cookie ?? ''));
   }
 
-  /** The request comes from a page of this port, or from no page. */
+  /**
+   * Whether the request comes from a page of this port, or from no page (curl, an address typed into a
+   * browser).
+   */
   isOwn({ headers, method }: IncomingMessage): boolean {
     const { origin, host = '', 'content-type': type = '' } = headers;
-    // DNS rebinding: the page's host name is also its origin. With a token, such a page is refused
-    // for lack of a cookie.
+    // DNS rebinding: the origin of such a page equals the host name of the request. If a token is set, such
+    // a page has no cookie and is refused later.
     if (this.#token === undefined && !isNear(host)) return false;
     if (origin !== undefined) return URL.canParse(origin) && new URL(origin).host === host;
-    // browsers send no Origin for an image, for example; following a link is allowed
+    // browsers send no Origin with some requests, for example for an image, so Sec-Fetch-Site decides.
+    // Following a link is allowed.
     const isForeign = /^(cross|same)-site$/.test(String(headers['sec-fetch-site']));
     if (method === 'GET' || method === 'HEAD') return !isForeign || headers['sec-fetch-mode'] === 'navigate';
-    // an old browser sends neither header, but a form of another page can only have these types
+    // an old browser sends neither header. A form of another page can only send these types.
     return !isForeign && !/^(application\/x-www-form-urlencoded|multipart\/form-data|text\/plain)\b/i.test(type);
   }
 
-  /** For everything except the page's files. */
+  /** Refuses requests that are not allowed. It guards everything except the files of the console. */
   readonly guard: RequestHandler = (request, response, next) => {
     if (!this.isOwn(request)) throw new PlankError('FORBIDDEN_ORIGIN', foreign);
     const seconds = this.secondsUntilChecked(request);
@@ -82,16 +86,16 @@ export class OpsAccess {
   };
 
   /**
-   * Gives a browser that brought the token a cookie, for WebSockets and later requests. Runs after
-   * `guard`.
+   * Gives the browser a cookie for WebSockets and later requests. Runs after `guard`, so the request
+   * carries the token.
    */
   readonly open: RequestHandler = (request, response) => {
     if (this.#token !== undefined) {
       response.cookie(cookieName, this.#sign(Date.now() + sessionMs), {
         httpOnly: true,
         sameSite: 'strict',
-        // whether the browser came over TLS, by its own account: the first of several proxies may
-        // have ended TLS
+        // the browser's own Origin header tells whether it uses TLS. The connection does not, as a proxy
+        // may have ended TLS.
         secure: request.headers.origin?.startsWith('https:') ?? false,
         maxAge: sessionMs,
       });
@@ -99,7 +103,10 @@ export class OpsAccess {
     response.status(204).end();
   };
 
-  /** Signed with the token, which all replicas share: each of them accepts the cookie of another. */
+  /**
+   * Makes a cookie that is valid until `until` (ms since 1970). It is signed with the token, which all
+   * replicas share, so each replica accepts the cookies of the others.
+   */
   #sign(until: number): string {
     const mark = createHmac('sha256', this.#token!).update(`${cookieName} ${until}`).digest('base64url');
     return `${until}.${mark}`;
@@ -115,8 +122,8 @@ export const tooMany = (seconds: number): string =>
   `too many wrong tokens came from your address: try again in ${seconds} s`;
 
 /**
- * The client's address. X-Forwarded-For counts only from a proxy in a private network: anybody else
- * could forge it.
+ * The client's address. X-Forwarded-For counts only if a proxy in a private network sent it, as any other
+ * client could forge it.
  */
 function addressOf(request: IncomingMessage): string {
   const remote = (request.socket.remoteAddress ?? '').replace(/^::ffff:/, '');
@@ -136,7 +143,10 @@ near.addAddress('::1', 'ipv6');
 near.addSubnet('fc00::', 7, 'ipv6');
 near.addSubnet('fe80::', 10, 'ipv6');
 
-/** An IP address, localhost, or a name without dots: names that no foreign DNS server can resolve. */
+/**
+ * Whether the host is an IP address, localhost, or a name without dots. No foreign DNS server can resolve
+ * these.
+ */
 function isNear(host: string): boolean {
   if (!URL.canParse(`http://${host}`)) return false;
   const { hostname } = new URL(`http://${host}`);

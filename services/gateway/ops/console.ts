@@ -1,7 +1,7 @@
 /**
- * The operators' console on this replica: its data and actions, and this replica's answers to the
- * consoles of other replicas. The page gets its data as an event stream of whole views: a stream
- * stays with one replica, and needs no history, as only the newest view counts.
+ * The operators' console on this replica: the data and actions of the page, and this replica's answers to
+ * the consoles of other replicas. The page gets its data as an event stream, in which each event is a whole
+ * view. So the stream needs no history, and stays with one replica.
  */
 import { type Request, type RequestHandler, Router } from 'express';
 import type { Roster } from '#shared/bus/roster.ts';
@@ -16,16 +16,16 @@ import { LogFigures } from './log-figures.ts';
 import { type ChannelsAnswer, OpsView } from './view.ts';
 
 const defaultLimit = 100;
-/** a page that took none of so many views in a row is gone or hangs: its stream is cut */
+/** the stream of a page is cut if the page has taken none of this many views in a row: it is gone or hangs */
 const maxMissed = 30;
 /**
- * searches of the outbox at a time, each of which may read all of it; their pool has as many
- * connections
+ * this many searches of the outbox run at the same time, as each may read the whole outbox; their pool has
+ * as many connections
  */
 const maxExplains = 1;
 
 interface ConsoleOptions extends ExplainDeps, OpsExplainDeps {
-  /** for queries of every second while a page is open, so that they do not wait behind a search */
+  /** for the queries that run once a second while a page is open, so that they do not wait for a search */
   watchPool: Pool;
   node: string;
   roster: Roster;
@@ -59,13 +59,13 @@ export class Console {
     this.#view.stop();
   }
 
-  /** Must come after the access check. */
+  /** The routes of the console. The app must check access before them. */
   router(): Router {
     const router = Router();
     router
       .route('/ops/view')
       .all(named('/ops/view'))
-      // express would answer HEAD with the handler of GET, whose stream has no end
+      // without this, express would run the handler of GET for HEAD, and its stream has no end
       .head(methodNotAllowed('GET'))
       .get(this.#stream)
       .all(methodNotAllowed('GET'));
@@ -93,12 +93,12 @@ export class Console {
   }
 
   /**
-   * One view a second, as server-sent events. While the page has not taken one, later ones are left
-   * out.
+   * Sends one view a second, as server-sent events. While the page has not taken a view, later views are
+   * left out.
    */
   readonly #stream: RequestHandler = (_request, response) => {
     let missed = 0;
-    // a proxy like nginx would hold back a second's view until its buffer is full
+    // without X-Accel-Buffering, nginx holds views back until its buffer is full
     response.type('text/event-stream').set('X-Accel-Buffering', 'no').write('retry: 1000\n\n');
     const end = this.#view.watch((view) => {
       missed = response.writableNeedDrain ? missed + 1 : 0;
@@ -112,7 +112,8 @@ export class Console {
     const { roster } = this.#options;
     const { node: name, id } = request.params;
     if (!/^\d{1,15}$/.test(id)) throw invalidFields([{ path: 'id', message: 'is not the number of a connection' }]);
-    // the last to start: for a moment a restarted process is listed twice under its name
+    // the process that started last: for a moment after a restart, the roster has two processes of this
+    // name
     const node = roster.nodes().findLast(({ role, ...status }) => role === 'gateway' && status.node === name);
     if (!node) throw new PlankError('NOT_FOUND', `No replica ${name} is running, or it does not answer`);
     const [answer] = await roster.ask(node.instance, 'disconnect', { id: Number(id) });

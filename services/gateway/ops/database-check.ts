@@ -1,14 +1,14 @@
 /**
- * Whether Postgres answers, for `/health`. Invariants: any number of probes share one query, and
- * each probe is answered within 300 ms even if Postgres is silent, as many probes wait for less
- * than a second.
+ * Checks for `/health` whether Postgres answers. Invariants: any number of probes share one query. Each
+ * probe is answered within 300 ms, even if Postgres is silent, because many probes wait for less than a
+ * second.
  */
 import { limited, type Pool } from '#shared/postgres/postgres.ts';
 import { withDeadlineOr } from '#shared/waiting.ts';
 
 /** the query is given up after this time … */
 const timeoutMs = 2_000;
-/** … and probes are answered after this time, by what other queries found */
+/** … and after this time, a probe is answered by what other queries found */
 const answerMs = 300;
 
 type Reach = 'connected' | 'unreachable';
@@ -18,7 +18,7 @@ export class DatabaseCheck {
   readonly #hearsPostgres: () => boolean;
   #query: { startedAt: number; reach: Promise<Reach> } | undefined;
 
-  /** `hearsPostgres`: whether Postgres answered any other query a moment ago. */
+  /** `hearsPostgres` returns whether Postgres answered any other query a moment ago. */
   constructor(pool: Pool, hearsPostgres: () => boolean) {
     this.#pool = pool;
     this.#hearsPostgres = hearsPostgres;

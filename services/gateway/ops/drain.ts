@@ -1,6 +1,6 @@
 /**
- * `POST /ops/nodes/:node/drain` and `/undrain`: an operator's command to any gateway, passed on
- * over the bus.
+ * `POST /ops/nodes/:node/drain` and `/undrain`: an operator's command to any gateway. This gateway passes
+ * the command on over the bus.
  */
 import { type Request, Router } from 'express';
 import { gatewaysIn } from '#shared/bus/node-state.ts';
@@ -8,7 +8,7 @@ import type { NodeStatus, Roster } from '#shared/bus/roster.ts';
 import { PlankError } from '../http/errors.ts';
 import { methodNotAllowed, named } from '../http/routes.ts';
 
-/** A warning before this replica is drained; null: other replicas take its clients. */
+/** The warning to show before the replica `instance` is drained; null: other replicas can take its clients. */
 export function drainWarning(nodes: readonly NodeStatus[], instance: string): string | null {
   const others = gatewaysIn(nodes).filter((node) => node.instance !== instance);
   if (others.some(({ state }) => state.ready && !state.draining)) return null;
@@ -19,8 +19,8 @@ export function drainWarning(nodes: readonly NodeStatus[], instance: string): st
 }
 
 /**
- * Both answer 202 with `{node, state, connections}`, and with a `warning` if no other replica
- * accepts clients. The roster shows the progress.
+ * Both routes answer 202 with `{node, state, connections}`. The answer to `drain` also has a `warning` if
+ * no other replica accepts clients. The roster shows the progress.
  */
 export function drainRoutes(roster: Roster): Router {
   const router = Router();
@@ -39,7 +39,7 @@ export function drainRoutes(roster: Roster): Router {
 
 async function passOn(roster: Roster, command: string, node: string): Promise<object> {
   const known = roster.nodes().filter((one) => one.node === node);
-  // the last to start: for a moment a restarted process is listed twice under its name
+  // the process that started last: for a moment after a restart, the roster has two processes of this name
   const gateway = known.filter(({ role }) => role === 'gateway').sort((a, b) => b.startedAt - a.startedAt)[0];
   if (!gateway) {
     const isListener = known.length > 0;

@@ -1,8 +1,8 @@
 /**
- * What this gateway knows about one change: whether it has the change, how many of its
- * subscriptions the change concerns, and for each subscription of one client, whether the client
- * got the change and why not. The gateway that serves the console asks all others this over the bus
- * (explain.ts).
+ * Explains what this gateway did with one change: whether it has the change, and how many of its
+ * subscriptions the change concerns. For one client, also explains for each subscription whether the client
+ * got the change, and if not, why. The gateway that serves the console requests this from all gateways over
+ * the bus (explain.ts).
  */
 import { z } from 'zod';
 import { type Batch, BatchReader, isBreak } from '#shared/log/batch.ts';
@@ -16,7 +16,7 @@ import type { Cursor } from '../relay/cursor.ts';
 import type { History } from '../relay/history.ts';
 import type { Hub } from '../relay/hub.ts';
 
-/** at most so many subscriptions are tested for one change */
+/** when this many subscriptions have been tested for one change, no more channels are tested */
 const maxTested = 20_000;
 
 export const question = z.object({
@@ -28,14 +28,14 @@ export const question = z.object({
 export type Question = z.infer<typeof question>;
 
 const judged = z.object({
-  /** what it asked for */
+  /** what the subscription asked for */
   table: z.string(),
   filter: z.string().nullable(),
   columns: z.array(z.string()).nullable(),
   state: z.string(),
   /** the seq after which the subscription began */
   began: z.number(),
-  /** everything up to this seq has been sent */
+  /** all changes up to this seq have been sent to the subscription */
   cursor: z.number(),
   /** what the change does to the subscription's rows; null: nothing */
   effect: z.string().nullable(),
@@ -47,7 +47,7 @@ export const replicaAnswer = z.object({
   epoch: z.number(),
   seq: z.number(),
   mode: z.string(),
-  /** subscriptions of all clients to the table, and how many of them the change concerns */
+  /** the number of subscriptions to the table, of all clients, and how many of them the change concerns */
   subscriptions: z.number(),
   matched: z.number(),
   client: z
@@ -116,8 +116,8 @@ function judge(place: Cursor, change: Change, table: string | undefined, seq: nu
 }
 
 /**
- * What the change does on a channel; null: nothing. `shape`: unknown, as the image is from before
- * the table was altered.
+ * What the change does to the rows of a channel; null: nothing. `shape`: this is not known, as the image is
+ * from before the table was altered.
  */
 function effectOn(channel: Channel, change: Change): string | null {
   if (isBreak(change.action)) return null;

@@ -1,13 +1,14 @@
 /**
- * The last steps of an explained change, as sentences. `matched`: a client's subscription admits the
- * change, or why none does. `written`: the change was written to the client, or what it waits for.
+ * The last two steps of an explained change, as sentences. `matched`: which subscription of the client
+ * admits the change, or why none does. `written`: whether the change was written to the client, or what the
+ * change waits for.
  */
 import { actions, isBreak } from '#shared/log/batch.ts';
 import type { Judged, ReplicaAnswer } from './explain-gateway.ts';
 
 export interface Step {
   step: 'captured' | 'sequenced' | 'published' | 'received' | 'matched' | 'written';
-  /** `no`: the change ends here, as it should */
+  /** `no`: the change ends at this step, as it should */
   state: 'done' | 'waiting' | 'no' | 'unknown';
   text: string;
   /** the facts behind the text */
@@ -15,12 +16,13 @@ export interface Step {
 }
 
 /**
- * The outcome: that the client got the change; else the first step that is `no` or `waiting`; else
- * the last step.
+ * The step that tells the outcome. If the client got the change, this is the last step; else the first step
+ * that is `no` or `waiting`; if there is none, the last step.
  */
 export function endOf(steps: readonly Step[]): Step {
   const last = steps.at(-1)!;
-  // the client got it, even if a step before is not done: another replica lags, or the stream was trimmed
+  // the client got the change, even if an earlier step is not done, for example because another replica
+  // lags or the stream was trimmed
   if (last.step === 'written' && last.state === 'done') return last;
   return steps.find(({ state }) => state === 'no' || state === 'waiting') ?? last;
 }
@@ -32,7 +34,10 @@ const effects: Readonly<Record<string, string>> = {
   sent: 'plain mode sends all changes of a table',
 };
 
-/** `answer`: of the client's gateway, if it answered. */
+/**
+ * The last steps for one client. `answer` comes from the client's gateway; null or undefined if it did not
+ * answer.
+ */
 export function clientSteps(
   answer: ReplicaAnswer | null | undefined,
   who: { node: { node: string }; id: number },
@@ -81,7 +86,7 @@ function queued(bytes: number): string {
     : `${bytes.toLocaleString('en')} bytes wait in its send buffer; the change may be among them.`;
 }
 
-/** The reason of the subscription that came closest to a match. */
+/** Why no subscription matched: the reason of the one that came closest to a match. */
 function whyNot(subscriptions: readonly Judged[]): string {
   if (subscriptions.length === 0) return 'It has no subscription at the moment.';
   const with_ = (why: Judged['why']) => subscriptions.find((one) => one.why === why);

@@ -1,7 +1,7 @@
 /**
- * "Why did I not get it?": follows one change, or the latest changes of a row, through all
- * processes: captured, sequenced, published, received by each replica, matched by a client's
- * subscriptions, written to the client. Each step is a sentence with the fields behind it.
+ * Answers "Why did I not get this change?". It follows one change, or the latest changes of a row, through
+ * all processes: captured, sequenced, published, received by each replica, matched by a client's
+ * subscriptions, written to the client. Each step is a sentence, with the facts behind it as fields.
  */
 import { z } from 'zod';
 import type { Answer, NodeStatus, Roster } from '#shared/bus/roster.ts';
@@ -44,7 +44,7 @@ interface Explained {
   action: string;
   /** the key; numbers keep all captured digits */
   id: unknown;
-  /** the outcome, in one sentence */
+  /** the outcome of the change, in one sentence */
   summary: string;
   steps: Step[];
 }
@@ -68,8 +68,8 @@ interface Who {
 }
 
 /**
- * Answers `?pos=…` or `?table=…&id=…`, both optionally with `&connection=…`. Throws a PlankError
- * that names the wrong field.
+ * Answers `?pos=…` and `?table=…&id=…`, each optionally with `&connection=…`. Throws a PlankError that
+ * names the wrong field, or UNAVAILABLE.
  */
 export async function explain(query: unknown, deps: OpsExplainDeps): Promise<Explanation> {
   const parsed = request.safeParse(query);
@@ -100,11 +100,11 @@ export async function explain(query: unknown, deps: OpsExplainDeps): Promise<Exp
 
 const wrong = (path: string, message: string) => invalidFields([{ path, message }]);
 
-/** A client by its name in the console: `gateway-1/17`. */
+/** Finds a client by its name in the console, such as `gateway-1/17`. */
 function whoIs(connection: string, roster: Roster): Who {
   const match = /^([\w.-]{1,64})\/(\d{1,15})$/.exec(connection);
   if (!match) throw wrong('connection', 'is not the name of one, which looks like gateway-1/17');
-  // the last to start: for a moment a restarted process is listed twice under its name
+  // the process that started last: for a moment after a restart, the roster has two processes of this name
   const node = roster.nodes().findLast((status) => status.role === 'gateway' && status.node === match[1]);
   if (!node) throw wrong('connection', `names a replica that does not answer: ${match[1]}`);
   return { node, id: Number(match[2]) };
@@ -118,7 +118,7 @@ function keyOf(table: Table, id: string): string[] {
 
 interface Found {
   traced: Traced[];
-  /** in place of the summary of the first change */
+  /** shown instead of the summary of the first change */
   summary?: string;
 }
 
@@ -259,7 +259,7 @@ async function published(seq: number, epoch: number, tail: Tail): Promise<Step> 
 
 interface Read {
   node: string;
-  /** null: it did not answer, or not in a form that is known */
+  /** null: the replica did not answer, or its answer has an unknown form */
   answer: ReplicaAnswer | null;
   error?: string;
 }

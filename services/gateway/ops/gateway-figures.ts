@@ -1,4 +1,4 @@
-/** The figures that this gateway puts into the roster, for the console of any replica. */
+/** The figures that this gateway reports in the roster, for the console of any replica. */
 import type { GatewayFigures } from '#shared/bus/node-state.ts';
 import type { Clients } from '../clients/clients.ts';
 import type { Hub } from '../relay/hub.ts';

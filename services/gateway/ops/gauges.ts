@@ -1,5 +1,5 @@
 /**
- * Gauges whose values are computed at each scrape: readiness, connections, subscriptions, channels,
+ * Gauges whose values are computed at each scrape: readiness, connections, subscriptions, channels, lag,
  * and bytes in send buffers.
  */
 
@@ -17,7 +17,7 @@ interface GaugesOptions {
   hub: Hub;
   catalog: Catalog;
   clients: Clients;
-  /** the leader's last seq, as the roster has it; null: no leader is heard */
+  /** the last seq that the leader reported in the roster; null: no leader reports */
   headSeq: () => number | null;
   isReady: () => boolean;
   isFresh: () => boolean;
@@ -42,7 +42,10 @@ export function showGauges({ metrics, hub, catalog, clients, headSeq, isReady, i
   connections.onScrape(() => {
     for (const transport of ['websocket', 'sse'] as const) connections.set({ transport }, clients.count(transport));
   });
-  /** By table, 0 for tables without subscriptions. A detached table disappears with its last subscription. */
+  /**
+   * Sums of `count` by table; 0 for tables without subscriptions. A detached table disappears with its last
+   * subscription.
+   */
   const byTable = (count: (channel: Channel) => number) => {
     const counts = new Map<string, number>([plain, ...catalog.tables.map(({ name }) => name)].map((name) => [name, 0]));
     for (const channel of hub.channels) {

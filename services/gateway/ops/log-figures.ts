@@ -1,7 +1,6 @@
 /**
- * The state of the log for the console, queried from Postgres and the fan-out by the replica that
- * serves the page. It works also while no listener leads, and while Redis or Postgres does not
- * answer.
+ * The state of the log for the console. The replica that serves the page queries Postgres and the fan-out
+ * itself. So the console works even if no listener leads, or if Redis or Postgres does not answer.
  */
 import type { Tail } from '#shared/log/fanout.ts';
 import type { Pool } from '#shared/postgres/postgres.ts';
@@ -9,11 +8,11 @@ import { settlesWithin } from '#shared/waiting.ts';
 
 const checkEveryMs = 20_000;
 /**
- * a server that has not answered by then counts as silent, though its answer may still come: a
- * server that hangs never refuses
+ * a server counts as silent if it has not answered after this time, as a server that hangs does not even
+ * refuse. Its answer may still come later.
  */
 const patienceMs = 2_000;
-/** a caller waits this long for a server that is silent already */
+/** if Postgres is silent already, a caller waits only this long */
 const silentPatienceMs = 500;
 const keptHeads = 10;
 
@@ -23,7 +22,10 @@ interface Log {
   term: number;
   headSeq: number;
   epoch: number;
-  /** committed changes without a seq (counted up to 100,000), and the age of the oldest since its capture */
+  /**
+   * the number of committed changes without a seq (counted up to 100,000), and the time since the oldest
+   * was captured
+   */
   outboxDepth: number;
   outboxOldestSeconds: number;
   logOldestSeconds: number;
@@ -51,10 +53,13 @@ export class LogFigures {
   #answered: Promise<unknown> = Promise.resolve();
   #checkedAt = Number.NEGATIVE_INFINITY;
   #silentSince: number | null = null;
-  /** since when the log has not grown although changes waited */
+  /** since when the log has not grown although changes wait; null: it grows, or no changes wait */
   #stuckSince: number | null = null;
   #askedAt = Number.NEGATIVE_INFINITY;
-  /** the last answers: a replica's report is some moments old, and is compared with the log at that time */
+  /**
+   * the last answers. A replica's report is some moments old, so it is compared with the log at the time of
+   * the report.
+   */
   #heads: { at: number; seq: number }[] = [];
   /** null: Postgres does not answer */
   log: Log | null = null;
@@ -63,7 +68,7 @@ export class LogFigures {
   /** tables that are not captured as they should be, a sentence each */
   problems: readonly string[] = [];
 
-  /** The pool needs a statement timeout, as its queries are repeated. */
+  /** `pool` needs a statement timeout: the queries are repeated, and would pile up on a slow server. */
   constructor(pool: Pool, tail: Tail) {
     this.#pool = pool;
     this.#tail = tail;
@@ -82,14 +87,14 @@ export class LogFigures {
     return this.#stuckSince === null ? 0 : performance.now() - this.#stuckSince;
   }
 
-  /** The seq that the log had reached at a time, in ms since 1970, at least; null: not known. */
+  /** A seq that the log had reached by the time `at`, in ms since 1970; null: not known. */
   headAt(at: number): number | null {
     return this.#heads.findLast((head) => head.at <= at)?.seq ?? null;
   }
 
   /**
-   * Queries both again, unless the answers are younger than `maxAgeMs` or on their way. Waits for
-   * the answers for a bounded time. Never rejects.
+   * Queries Postgres and the fan-out again, unless the last answers are younger than `maxAgeMs` or a query
+   * is still running. Waits for the answers for a bounded time. Never rejects.
    */
   async refresh(maxAgeMs: number): Promise<void> {
     if (!this.#asking) {
@@ -143,7 +148,7 @@ export class LogFigures {
       this.problems = rows.map(({ name, problem }) => `${name} is not captured as it should be: ${problem}`);
       this.#checkedAt = performance.now();
     } catch {
-      // tried again with the next figures
+      // the check is tried again with the next query
     }
   }
 
@@ -158,7 +163,7 @@ export class LogFigures {
 
 function logOf(row: LogRow): Log {
   return {
-    // the listener writes name/process/start
+    // the listener writes <name>/<process id>/<start time>
     leader: row.is_valid ? (row.holder?.split('/')[0] ?? null) : null,
     term: Number(row.term),
     headSeq: Number(row.head),

@@ -1,12 +1,12 @@
 /**
- * What this gateway learns from the roster about the leader and the other gateways: freshness.ts
- * judges its own state by that.
+ * What the roster reports about the leader and about the other gateways. freshness.ts needs this to judge
+ * the state of this gateway.
  */
 import { gatewaysIn, leaderIn } from '#shared/bus/node-state.ts';
 import type { Roster } from '#shared/bus/roster.ts';
 import type { LeaderReport } from '../relay/freshness.ts';
 
-/** Where the leading listener is in the log; null if none is heard. */
+/** The leader's last report, with the last seq that it gave; null if no leader reports. */
 export function leaderOf(roster: Roster): LeaderReport | null {
   const leader = leaderIn(roster.nodes());
   if (!leader) return null;
@@ -18,8 +18,8 @@ export function leaderOf(roster: Roster): LeaderReport | null {
 }
 
 /**
- * For each other replica that is ready: for how long it has been certain that changes can reach it,
- * in ms.
+ * For each other replica that is ready: the time in ms for which it has been certain that changes can reach
+ * it.
  */
 export function freshMsOfOthers(roster: Roster): number[] {
   return gatewaysIn(roster.nodes())

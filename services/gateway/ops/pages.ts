@@ -1,6 +1,6 @@
 /**
- * The console's files, below /console: the page, the SDK that it uses, and the charts. They hold no
- * secret and need no token.
+ * The files of the console, below /console: the page, the SDK, and the library for charts. The files
+ * contain no secret, so they need no token.
  */
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -13,8 +13,8 @@ const page = sendFile('operators/index.html');
 export function opsPages(): Router {
   const entries = new Map<string, RequestHandler>([
     ['/', (_request, response) => response.redirect('console')],
-    // the page names its files relative to the root of the port: with a slash at the end of its own
-    // address, browsers would look for them below /console/
+    // the page names its files as `console/…`, relative to its own address. If this address ended with a
+    // slash, browsers would look for the files below /console/console/.
     [
       '/console',
       (request, response, next) =>

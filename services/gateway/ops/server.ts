@@ -1,6 +1,6 @@
 /**
- * The operators' HTTP server, on a port of its own (OPS_PORT): the public port serves none of this.
- * access.ts decides who may use it. Only the files of the console need no permission.
+ * The operators' HTTP server, on its own port (OPS_PORT). The public port serves nothing of it. access.ts
+ * decides who may use the server; only the files of the console need no permission.
  */
 import { createServer, type IncomingMessage, type Server } from 'node:http';
 import type { AddressInfo, Server as TcpServer } from 'node:net';
@@ -24,7 +24,7 @@ interface OperationsOptions {
   config: Pick<GatewayConfig, 'OPS_PORT' | 'OPS_HOST' | 'OPS_TOKEN'>;
   roster: Roster;
   console: Console;
-  /** serves /ws here as well: the console shows the tail of changes */
+  /** serves /ws on this port too, as the console shows the latest changes */
   sockets: Pick<Sockets, 'upgrade'>;
   log: Log;
 }

@@ -1,15 +1,15 @@
 /**
- * Limits how often the operators' token can be guessed. Wrong tokens are counted each minute, by
- * address and in total. An address with 10 wrong tokens is refused until the minute is over, even
- * with the right token. After 1,000 wrong tokens in total, every address is refused that has not
- * brought the right one before. Cookies are not concerned.
+ * Limits how often the operators' token can be guessed. Wrong tokens are counted for a minute, by address
+ * and in total. After 10 wrong tokens from an address, every token from it is refused until the minute is
+ * over, even the right one. After 1,000 wrong tokens in total, tokens are accepted only from addresses that
+ * have sent the right token before. Requests with a cookie are not limited.
  */
 import { isIPv6 } from 'node:net';
 
 const windowMs = 60_000;
 const maxOfAddress = 10;
 const maxOfAll = 1_000;
-/** addresses that are remembered */
+/** at most this many addresses are remembered */
 const maxKnown = 10_000;
 
 export class Guesses {
@@ -17,14 +17,14 @@ export class Guesses {
   #windowEnds = 0;
   #all = 0;
   #wrong = new Map<string, number>();
-  /** addresses that have brought the right token */
+  /** addresses that have sent the right token */
   readonly #right = new Set<string>();
 
   constructor(now: () => number = () => performance.now()) {
     this.#now = now;
   }
 
-  /** Seconds until a token from this address is checked again; 0: now. */
+  /** The number of seconds until a token from this address is checked; 0: it is checked now. */
   waitSeconds(address: string): number {
     const now = this.#now();
     if (now >= this.#windowEnds) {
@@ -48,7 +48,7 @@ export class Guesses {
   }
 }
 
-/** IPv6 addresses count by their first 64 bits: a client has that whole network at its disposal. */
+/** An IPv6 address counts by its first 64 bits, as a client can use any address of such a network. */
 function networkOf(address: string): string {
   if (!isIPv6(address) || address.startsWith('::')) return address;
   const groups = address.split('::')[0]!.split(':');

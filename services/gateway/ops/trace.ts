@@ -1,6 +1,6 @@
 /**
- * Finds a change in the outbox and the log: by its position, or the latest ones of a row. Only SQL;
- * explain.ts interprets the result.
+ * Finds changes in the outbox and the log: one change by its position, or the latest changes of a row. This
+ * file only queries; explain.ts interprets the result.
  */
 
 import type { Pool } from '#shared/postgres/postgres.ts';
@@ -8,7 +8,7 @@ import type { Table } from '../catalog/catalog.ts';
 
 export const maxChanges = 5;
 
-/** A captured change. `drain` is the one that gave it its seq; null while the change waits. */
+/** A captured change. `drain` is the drain that gave the change its seq; null while the change waits. */
 export interface Traced {
   /** the id of its outbox row */
   outboxId: string;
@@ -35,7 +35,10 @@ interface TracedRow {
   drained_at: Date | null;
 }
 
-/** The outbox rows of a drain, in its order: the place of a row in that order gives its seq. */
+/**
+ * The outbox rows of a drain, in the order in which it gave seqs. The place of a row in this order gives
+ * its seq.
+ */
 const inDrain = `
   select l.first_seq - 1 + n.place as seq, n.id, l.first_seq, l.last_seq, l.drained_at
   from (select b.id, row_number() over (order by b.last_id, b.id) as place
@@ -44,7 +47,7 @@ const inDrain = `
 const columns = `o.id, o.xid::text, o.at, o.relation, o.action::text, o.key,
   d.seq, d.first_seq, d.last_seq, d.drained_at`;
 
-/** The change that has this seq; null where the log does not hold it. */
+/** The change with this seq; null if the log or the outbox does not have it. */
 export async function traceSeq(pool: Pool, seq: number): Promise<Traced | null> {
   const { rows } = await pool.query<TracedRow>(
     `select ${columns} from plank.log l cross join lateral (${inDrain}) d join plank.outbox o on o.id = d.id
@@ -55,8 +58,8 @@ export async function traceSeq(pool: Pool, seq: number): Promise<Traced | null> 
 }
 
 /**
- * The latest kept changes of a row, newest first. `key`: its values as Postgres reads them. Scans
- * all kept changes of the table, as there is no index by row.
+ * The latest changes of a row that are still kept, newest first. `key` has the values of the row's key, as
+ * texts that Postgres reads. Scans all kept changes of the table, as there is no index by row.
  */
 export async function traceRow(pool: Pool, table: Table, key: readonly string[]): Promise<Traced[]> {
   const isComposite = table.keyColumns.length > 1;

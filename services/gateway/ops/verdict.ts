@@ -1,15 +1,15 @@
 /**
- * Whether changes arrive, in one sentence, and what else needs an operator. A pure function of what
- * is known about all processes. `bad`: somewhere changes do not arrive. `wait`: changes arrive, but
- * something is not as it should be.
+ * Says in one sentence whether changes arrive, and lists what else needs an operator. It is a pure function
+ * of what is known about all processes. Level `bad`: somewhere changes do not arrive. Level `wait`: changes
+ * arrive, but something is not as it should be.
  */
 
 export interface Picture {
-  /** the replica that gathered this */
+  /** the replica that gathered this picture */
   self: string;
-  /** for how long it has heard nothing over the bus, in ms; 0: it hears */
+  /** for how long this replica has received nothing over the bus, in ms; 0: the bus works */
   deafMs: number;
-  /** for how long Postgres has not answered it, in ms; 0: it answers */
+  /** for how long Postgres has not answered this replica, in ms; 0: Postgres answers */
   postgresSilentMs: number;
   /** the state of the log; null: Postgres does not answer */
   log: {
@@ -31,11 +31,11 @@ export interface Picture {
     ready: boolean;
     reason?: string | undefined;
     draining: boolean;
-    /** for how long it has read the log instead of the stream, in ms */
+    /** for how long the gateway has read the log instead of the stream, in ms */
     readingMs: number;
     /** a canary of the leader has not come in time */
     canaryLate: boolean;
-    /** why changes may not reach it, as in its /health (freshness.ts); null: they can */
+    /** why changes may not reach the gateway, as in its /health (freshness.ts); null: changes can reach it */
     staleReason: string | null;
     connections: number;
     slow: number;
@@ -64,9 +64,9 @@ interface Finding {
 
 const stuckMs = 1_500;
 const lateMs = 1_000;
-/** longer than a replica counts as fresh without a confirmation (freshness.ts) */
+/** longer than the time for which a replica counts as fresh without a confirmation (freshness.ts) */
 const knownMs = 5_000;
-/** a replica that reads the log for longer is not just filling a gap */
+/** a replica that reads the log for longer than this is not just filling a gap */
 export const readingLongMs = 2_500;
 
 export function verdict(picture: Picture): Verdict {
@@ -86,14 +86,17 @@ export function verdict(picture: Picture): Verdict {
 
 const well = (how: string): Verdict => ({ level: 'good', text: `All is well: ${how}`, todo: null, also: [] });
 
-/** Changes can reach some replica, even if Postgres does not answer the one that gathered this. */
+/**
+ * Whether changes can reach some replica, even if Postgres does not answer the replica that gathered the
+ * picture.
+ */
 const isFresh = ({ gateways }: Picture) =>
   gateways.some(({ silentMs, staleReason }) => silentMs === 0 && staleReason === null);
 
-/** What can keep changes from processes, to be looked at. */
+/** The servers to look at when changes do not arrive. */
 const servers = ({ stream }: Picture) => (stream === 'redis' ? ['Postgres', 'Redis'] : ['Postgres']);
 
-/** Changes arrive nowhere. At most one finding. */
+/** The finding if changes arrive nowhere. There is at most one. */
 function wholly(picture: Picture): Finding[] {
   const { log, deafMs, postgresSilentMs, listeners } = picture;
   if (postgresSilentMs > 0 && !isFresh(picture)) {
@@ -126,13 +129,13 @@ function wholly(picture: Picture): Finding[] {
   return [];
 }
 
-/** Changes do not reach some replica, or those of some table are not captured. */
+/** Findings if changes do not reach some replica, or changes of some table are not captured. */
 function badly(picture: Picture): Finding[] {
   const found: Finding[] = [];
   const heard = picture.gateways.filter(({ silentMs }) => silentMs === 0);
   for (const { node, ready, draining, reason, staleReason } of heard) {
     if (ready || draining) continue;
-    // a replica that is not ready because it is stale: the shorter reason is enough
+    // if the replica is not ready because it is stale, the shorter reason is enough
     const why = staleReason !== null && reason?.endsWith(staleReason) ? staleReason : reason;
     found.push({
       text: `${node} gets no changes: ${why ?? 'no reason given'}`,
@@ -141,7 +144,7 @@ function badly(picture: Picture): Finding[] {
         'While others are well, drain it: they take its clients.',
     });
   }
-  // if changes arrive nowhere, one finding says so, and none follows for each replica
+  // if changes arrive nowhere, one finding says so, and there are no further findings for single replicas
   const isCovered = wholly(picture).length > 0;
   if (!isCovered) found.push(...stale(picture, heard));
   const missing = heard.filter(({ canaryLate, ready }) => canaryLate && ready).map(({ node }) => node);
@@ -161,12 +164,12 @@ function badly(picture: Picture): Finding[] {
 const leaderTodo = (picture: Picture) =>
   `If it stays so, look at the log of the leading listener, at ${servers(picture).join(' and at ')}.`;
 
-/** Replicas with clients that may not get changes: a sentence for each reason. */
+/** Findings for replicas whose clients may not get changes: one finding for each reason. */
 function stale(picture: Picture, heard: Picture['gateways']): Finding[] {
   const nodes = new Map<string, string[]>();
   for (const { node, ready, draining, connections, staleReason } of heard) {
     if (staleReason === null || !(draining ? connections > 0 : ready)) continue;
-    // replicas count the seconds of the same outage differently
+    // replicas may count different seconds for the same outage, so the seconds are removed
     const reason = staleReason.replace(/ \(\d+ s\)$/, '');
     nodes.set(reason, [...(nodes.get(reason) ?? []), node]);
   }
@@ -179,7 +182,7 @@ function stale(picture: Picture, heard: Picture['gateways']): Finding[] {
   }));
 }
 
-/** Changes arrive, but something is not as it should be. */
+/** Findings if changes arrive, but something is not as it should be. */
 function waiting(picture: Picture): Finding[] {
   const { self, log, deafMs, postgresSilentMs, listeners, gateways } = picture;
   const found: Finding[] = [];
@@ -238,7 +241,7 @@ function waiting(picture: Picture): Finding[] {
   return found;
 }
 
-/** How fast changes arrive: a finding if they are late, or a reassurance if something else is wrong. */
+/** A finding if changes arrive late. If something else is wrong but changes arrive, a finding that says so. */
 function speed(picture: Picture, isSomethingWrong: boolean): Finding[] {
   const late = latest(picture);
   if (late === null || wholly(picture).length > 0) return [];
@@ -249,7 +252,8 @@ function speed(picture: Picture, isSomethingWrong: boolean): Finding[] {
     return [{ text: `Changes arrive late: within ${duration(late)}`, todo }];
   }
   if (!isSomethingWrong || badly(picture).length > 0) return [];
-  // whether changes arrive without Postgres is only known once its silence would have made replicas stale
+  // while Postgres is silent, it is not yet known that changes arrive without it: replicas become stale
+  // only after some seconds
   if (picture.postgresSilentMs > 0 && picture.postgresSilentMs < knownMs) return [];
   return [{ text: `Changes arrive all the same, within ${duration(late)}` }];
 }
@@ -260,7 +264,7 @@ function latest({ gateways }: Picture): number | null {
   return known.length === 0 ? null : Math.max(...known);
 }
 
-/** a, b and c */
+/** a list as text: a, b and c */
 function listed(names: readonly string[]): string {
   return names.length < 2 ? names.join('') : `${names.slice(0, -1).join(', ')} and ${names.at(-1)}`;
 }

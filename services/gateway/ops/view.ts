@@ -1,7 +1,7 @@
 /**
- * The whole system as operators see it, gathered by the replica that serves the page: from the
- * roster, from Postgres and the fan-out, and while a page is open also from all replicas. Sent as
- * one JSON object a second, and summed up in one sentence (verdict.ts).
+ * The whole system as operators see it. The replica that serves the page gathers this view from the roster,
+ * from Postgres and from the fan-out, and while a page is open also from all replicas. It sends the view to
+ * the page as one JSON object a second. verdict.ts sums the view up in one sentence.
  */
 import { z } from 'zod';
 import { gatewayStateOf, gatewaysIn, listenerStateOf } from '#shared/bus/node-state.ts';
@@ -13,7 +13,7 @@ import type { LogFigures } from './log-figures.ts';
 import { readingLongMs, type Verdict, verdict } from './verdict.ts';
 
 const everyMs = 1_000;
-/** clients and channels are requested from all replicas in every second turn */
+/** clients and channels are requested from all replicas only in every second turn */
 const askEvery = 2;
 const answerMs = 900;
 /** seconds of throughput to keep */
@@ -43,7 +43,10 @@ interface OpsViewOptions {
   node: string;
 }
 
-/** Counts of a gateway's last report, and rates: the difference between two reports. */
+/**
+ * The counts in a gateway's last report, and rates, which come from the difference between the last two
+ * reports.
+ */
 interface Pace {
   at: number;
   passed: number;
@@ -57,9 +60,9 @@ interface Pace {
 interface View {
   /** ms since 1970 */
   at: number;
-  /** the replica that gathered it */
+  /** the replica that gathered the view */
   node: string;
-  /** no messages pass over the bus in either direction: this replica knows only about itself */
+  /** no messages arrive over the bus, so this replica knows only about itself */
   isAlone: boolean;
   status: Verdict;
   nodes: Row[];
@@ -71,7 +74,7 @@ interface View {
   tables: string[];
 }
 
-/** `silentMs`: for how long it has sent no report without a goodbye; 0: it is there. */
+/** `silentMs`: for how long the process has sent no report, although it sent no goodbye; 0: it reports. */
 type Process = NodeStatus & { silentMs: number };
 
 export class OpsView {
@@ -103,8 +106,7 @@ export class OpsView {
   }
 
   /**
-   * Calls back with the view as JSON, soon and then each second, until the function that this
-   * answers is called.
+   * Calls `watcher` with the view as JSON, soon and then once a second. Returns a function that ends this.
    */
   watch(watcher: (view: string) => void): () => void {
     this.#watchers.add(watcher);
@@ -113,14 +115,14 @@ export class OpsView {
     return () => void this.#watchers.delete(watcher);
   }
 
-  /** Whether changes arrive, in one sentence. */
+  /** The verdict on the system: whether changes arrive, in one sentence. */
   async status(): Promise<Verdict & { node: string }> {
     await this.#options.figures.refresh(everyMs);
     return { node: this.#options.node, ...this.#verdict() };
   }
 
   /**
-   * Records the pace of each gateway, also while no page is open: a page that opens then shows the
+   * Records the pace of each gateway, even while no page is open, so that a page that opens later shows the
    * last minutes.
    */
   #pace(): void {
@@ -147,7 +149,7 @@ export class OpsView {
     const lags = gateways.flatMap(({ state }) => (state.lag ? [state.lag] : []));
     this.#history.push({
       at: Math.round(now / 1_000),
-      // every gateway broadcasts every change
+      // every gateway broadcasts every change, so this is a maximum and not a sum
       events: Math.max(0, ...paces.map(({ eventsPerSecond }) => eventsPerSecond)),
       deliveries: sum(paces.map(({ deliveriesPerSecond }) => deliveriesPerSecond)),
       connections: sum(gateways.map(({ state }) => state.connections)),
@@ -180,7 +182,7 @@ export class OpsView {
     };
   }
 
-  /** Requests clients and channels from all replicas, this one too. */
+  /** Requests clients and channels from all replicas, including this one. */
   async #askOthers(): Promise<void> {
     if (this.#watchers.size === 0) return;
     const { roster } = this.#options;
@@ -255,7 +257,7 @@ export class OpsView {
         const { state: doing, term } = listenerStateOf(process) ?? {};
         return { ...common, state: doing, term };
       }
-      // the clients in its last report are elsewhere by now
+      // the replica is gone, and the clients in its last report are connected to others by now
       if (silentMs > 0) return { ...common, share: null };
       const { eventsPerSecond = 0, deliveriesPerSecond = 0 } = this.#paces.get(instance) ?? {};
       const known = gatewayStateOf(process);
@@ -263,11 +265,11 @@ export class OpsView {
         ...common,
         ...state,
         drainWarning: drainWarning(present, instance),
-        // null: a replica that hears no other does not know how many clients the others have
+        // null if this replica receives no reports: it does not know how many clients the others have
         share: roster.deafMs > 0 || !known ? null : total > 0 ? known.connections / total : 0,
         eventsPerSecond,
         deliveriesPerSecond,
-        // each replica reads the log for a moment now and then
+        // short reads of the log are not shown, as each replica does this now and then
         changes: this.#readingMs(instance) >= readingLongMs ? 'reading' : 'tailing',
         behind: known ? Math.max(0, (figures.headAt(known.at) ?? 0) - known.seq) : null,
       };
@@ -294,7 +296,7 @@ function clientRows(node: string, body: unknown): Row[] {
   return (data?.clients ?? []).map((client) => ({ ...client, id: `${node}/${client.id}`, node }));
 }
 
-/** The channels of all replicas, the most subscribed first. */
+/** The channels of all replicas, those with the most subscriptions first. */
 function channelRows(bodies: readonly unknown[]): Row[] {
   const rows = new Map<string, { name: string; subscribers: number; replicas: number }>();
   for (const body of bodies) {
@@ -309,7 +311,7 @@ function channelRows(bodies: readonly unknown[]): Row[] {
   return [...rows.values()].sort((a, b) => b.subscribers - a.subscribers).slice(0, maxRows);
 }
 
-/** gateway-2 before gateway-10 */
+/** sorts gateway-2 before gateway-10 */
 const names = new Intl.Collator('en', { numeric: true });
 
 const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
