@@ -11,7 +11,7 @@ import { metric, tellOnFailure } from '../support/stage/nodes.ts';
 import { until } from '../support/wait.ts';
 
 const megabyte = 1024 ** 2;
-const ringBytes = 8 * megabyte;
+const ringBytes = 2 * megabyte;
 const maxQueueBytes = megabyte;
 const rowBytes = 100_000;
 
@@ -115,14 +115,15 @@ describe('a client that reads nothing', () => {
 
   test('many clients that read nothing hold history within the bound, then get every change in order', async () => {
     const { epoch, newest } = (await admin(databaseUrl, 'select epoch, newest from plank.extent()'))[0]!;
-    await writeBig(300);
-    // each begins at another place, so that no page of history is shared
+    const [count, apart] = [400, 12];
+    await writeBig(count);
+    // each begins a page after the one before, so that no page of history is shared
     const first = Number(newest);
     const slow = await Promise.all(
-      Array.from({ length: 24 }, async (_, i) => {
-        const client = await TestClient.connect({ url, since: `e${epoch}.${first + i}`, tables: 'big' });
+      Array.from({ length: 20 }, async (_, i) => {
+        const client = await TestClient.connect({ url, since: `e${epoch}.${first + i * apart}`, tables: 'big' });
         client.pause();
-        return { client, from: lastId - 300 + 1 + i };
+        return { client, from: lastId - count + 1 + i * apart };
       }),
     );
     await until(

@@ -9,38 +9,45 @@ import type { Batch } from '#shared/log/batch.ts';
 
 export class HeldPages {
   readonly #maxBytes: number;
+  /** How many cursors hold a buffer: cursors that read at one place share its page. */
+  readonly #holders = new Map<ArrayBufferLike, number>();
   #bytes = 0;
 
   constructor(maxBytes: number) {
     this.#maxBytes = maxBytes;
   }
 
-  /** the memory of the held pages; a batch counts once for each cursor that holds it */
+  /** of memory: whole buffers, as a view keeps all of one alive; each once */
   get bytes(): number {
     return this.#bytes;
   }
 
   /**
-   * Holds these batches until `taken` resolves, then resolves with true. If the batches would
-   * exceed the bound, holds nothing and resolves with false at once.
+   * Holds these batches until `taken` resolves, then resolves with true. If they would exceed the bound, it holds
+   * nothing and resolves with false at once.
    */
   async until(taken: () => Promise<void>, batches: readonly Batch[]): Promise<boolean> {
-    const bytes = memoryOf(batches);
-    if (this.#bytes + bytes > this.#maxBytes) return false;
-    this.#bytes += bytes;
+    const buffers = new Set(batches.map(({ buffer }) => buffer.buffer));
+    let more = 0;
+    for (const buffer of buffers) if (!this.#holders.has(buffer)) more += buffer.byteLength;
+    if (this.#bytes + more > this.#maxBytes) return false;
+    this.#bytes += more;
+    for (const buffer of buffers) this.#holders.set(buffer, (this.#holders.get(buffer) ?? 0) + 1);
     try {
       await taken();
     } finally {
-      this.#bytes -= bytes;
+      for (const buffer of buffers) this.#release(buffer);
     }
     return true;
   }
-}
 
-/** Counts whole buffers, because a view keeps its whole buffer alive. */
-function memoryOf(batches: readonly Batch[]): number {
-  const buffers = new Set(batches.map(({ buffer }) => buffer.buffer));
-  let bytes = 0;
-  for (const { byteLength } of buffers) bytes += byteLength;
-  return bytes;
+  #release(buffer: ArrayBufferLike): void {
+    const others = this.#holders.get(buffer)! - 1;
+    if (others > 0) {
+      this.#holders.set(buffer, others);
+    } else {
+      this.#holders.delete(buffer);
+      this.#bytes -= buffer.byteLength;
+    }
+  }
 }
