@@ -3,7 +3,7 @@
  * starts small again after success.
  */
 
-/** Resolves after `ms`, or at once when the signal aborts. Callers check the signal; there is no exception. */
+/** Resolves after `ms`, or at once when the signal aborts. Never rejects, so the caller must check the signal. */
 export function sleep(ms: number, signal?: AbortSignal): Promise<void> {
   if (signal?.aborted) return Promise.resolve();
   return new Promise((resolve) => {

@@ -17,8 +17,8 @@ export interface ChangeMessage {
 }
 
 /**
- * 44xx: the client's fault, do not retry. 45xx: the server's, reconnect with jitter. Reasons have at most 123 bytes
- * of UTF-8.
+ * 44xx: the client's fault, so the client must not retry. 45xx: the server's fault, so the client
+ * reconnects with jitter. Reasons have at most 123 bytes of UTF-8.
  */
 export const closeCodes = {
   tooLarge: 1009,

@@ -102,7 +102,10 @@ function settings(url: string, options: ConnectionOptions): ClientConfig {
   };
 }
 
-/** pg would use the URL's options instead of ours. Of several, Postgres takes the last one, so ours are appended. */
+/**
+ * If the URL had options, pg would use only those and not Plank's. If an option is given twice, Postgres
+ * takes the last one, so Plank's options are appended.
+ */
 function withoutOptions(url: string): { connectionString: string; options: string } {
   if (!URL.canParse(url)) return { connectionString: url, options: '' };
   const parsed = new URL(url);

@@ -1,6 +1,7 @@
 /**
- * A cursor whose fetches are bounded in characters and not only in rows: after 500 small rows, 500 large ones may
- * come. When a fetch reaches the bound, it returns the rows so far, and the socket is not read until the next fetch.
+ * A cursor whose fetches are bounded in characters and not only in rows, as 500 large rows may come after
+ * 500 small ones. When a fetch reaches the bound, it returns the rows so far, and the socket is not read
+ * until the next fetch.
  */
 import Cursor from 'pg-cursor';
 import type { CustomTypesConfig, PoolClient } from './postgres.ts';
@@ -43,7 +44,10 @@ export class RowCursor<R> {
     this.#cursor.on('row', (row: R) => this.#take(row));
   }
 
-  /** The next rows: up to `count`, and at least one while there are any. `more`: there may be others after them. */
+  /**
+   * Resolves with the next rows: up to `count`, and at least one if there are any. `more`: other rows may
+   * follow.
+   */
   async fetch(count: number): Promise<{ rows: R[]; more: boolean }> {
     const fetch = (this.#fetch ??= this.#begin(count));
     this.#stream.resume();

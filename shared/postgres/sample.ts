@@ -1,8 +1,8 @@
 /**
- * The sample: the table `items` that the quick start, the test page and the examples write to. PLANK_SAMPLE=true
- * makes it, once for each schema "plank"; if it was dropped or detached since, it stays so. What must stay true:
- * Plank touches no table that it did not make. The comment of a table marks it as the sample, and the migrating role
- * must own it.
+ * The sample: the table `items` that the quick start, the test page and the examples write to.
+ * PLANK_SAMPLE=true makes it, once for each schema "plank"; if the table was dropped or detached since, it
+ * stays so. Invariant: Plank changes no table that it did not make. The comment of a table marks it as the
+ * sample, and the migrating role must own it.
  */
 import { readFile } from 'node:fs/promises';
 import { alone } from './migrate.ts';

@@ -1,7 +1,7 @@
 /**
- * Waits as long as Postgres works, but not on a connection that is dead without notice: from here, a long sort and a
- * broken network look the same. So a query on another connection finds out what this connection's server process
- * does.
+ * Waits for an answer while Postgres works on it, but not on a dead connection. From here, a long sort and
+ * a broken network look the same. So a query on another connection finds out what the server process of
+ * this connection does.
  */
 import type { Socket } from 'node:net';
 import { settlesWithin, withDeadlineOr } from '../waiting.ts';

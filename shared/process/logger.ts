@@ -21,7 +21,10 @@ export function createLog(level: string, service: string, node: string, destinat
   return pino(options, destination ?? new Output(1));
 }
 
-/** how long to block on a full pipe, once until a line can be written again; the process does nothing else meanwhile */
+/**
+ * how long to wait on a full pipe. The whole process is blocked meanwhile, so it waits only once until a
+ * line can be written again.
+ */
 const fullPipeMs = 20;
 
 /** Writes to a file descriptor. If pino's own stream cannot write, it ends the process or keeps all lines in memory. */
