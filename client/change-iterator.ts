@@ -1,16 +1,15 @@
 /**
- * Changes as an async iterator, for a consumer that takes its time. What must stay true: at most
- * `bufferSize` changes wait. At that bound the iterator unsubscribes. When half of the changes are
- * consumed, it subscribes again after the last change that it received. So memory stays bounded,
- * and nothing is lost unless the consumer falls behind by more than the log's retention; then the
- * iteration ends with RESYNC. `position()` never passes a change that the consumer still works on:
- * a change is handled when the next one is requested.
+ * Changes as an async iterator, for a consumer that may be slower than the changes. What must stay true: At most
+ * `bufferSize` changes wait. At that bound the iterator unsubscribes. When half of the changes are consumed, it
+ * subscribes again after the last change that it received. So memory stays bounded. Changes are lost only if the
+ * consumer falls behind by more than the log's retention; then the iteration ends with RESYNC. `position()` never
+ * passes a change that the consumer still works on: a change counts as handled when the next change is requested.
  */
 import type { ChangeFrame, ResyncReason } from '../shared/wire.ts';
 import type { Delivery } from './state/delivery.ts';
 import { PlankError } from './values/plank-error.ts';
 
-/** Subscribes after `from`; null: from now on. Returns a function that unsubscribes. */
+/** Subscribes to the changes after `from` (null: from now on). Returns a function that unsubscribes. */
 export type Attach = (from: string | null, receive: (delivery: Delivery) => void) => () => void;
 
 interface Options {
@@ -27,18 +26,21 @@ export class ChangeIterator implements AsyncIterableIterator<ChangeFrame, undefi
   readonly #attach: Attach;
   readonly #size: number;
   #buffer: ChangeFrame[] = [];
-  /** calls of `next` without a change yet */
+  /** calls of `next` that wait for a change */
   #waiting: Waiting[] = [];
-  /** everything up to here was received */
+  /** all changes up to this position were received */
   #received: string | null;
   /** the position of the change that the consumer works on */
   #current: string | null = null;
-  /** everything up to here was handled */
+  /** all changes up to this position were handled */
   #handled: string | null;
-  /** unsubscribes; null: paused, or ended */
+  /** unsubscribes; null if the iterator is paused or has ended */
   #detach: (() => void) | null = null;
   #end: { error?: Error } | null = null;
-  /** the same signal may end many iterators, so its listener is removed at the end */
+  /**
+   * an application may use one signal for many iterators, so this iterator's listener is removed when the iteration
+   * ends
+   */
   readonly #signal: AbortSignal | undefined;
   readonly #abort = () => void this.return();
 
@@ -113,7 +115,7 @@ export class ChangeIterator implements AsyncIterableIterator<ChangeFrame, undefi
     if (this.#buffer.length >= this.#size) this.#pause();
   }
 
-  /** Changes in the buffer are still given to the consumer, then the error. */
+  /** The consumer still gets the changes in the buffer, and then the error. */
   #finish(end: { error?: Error }): void {
     if (this.#end) return;
     this.#pause();

@@ -1,8 +1,8 @@
 /**
  * The SDK's shell: the socket, timers and the application's handlers around the pure state machine
- * (state/machine.ts). It owns one connection. What must stay true: effects run in order, and an
- * event that a handler causes waits until they have run; a handler is not called after its
- * subscription has unsubscribed; `position()` moves after the handler has returned.
+ * (state/machine.ts). It owns one connection. What must stay true: effects run in order. If a handler causes an
+ * event, the event waits until all effects have run. After a subscription has unsubscribed, its handlers are not
+ * called. `position()` moves only after the handler has returned.
  */
 import type { Row } from '../shared/wire.ts';
 import type {
@@ -32,14 +32,14 @@ import { PlankError } from './values/plank-error.ts';
 import { queryKey, type RowQuery } from './values/row-query.ts';
 
 /**
- * A client of one Plank. It connects with the first subscription. Throws a TypeError where an
- * option is invalid.
+ * Makes a client of one Plank. The client connects when the first subscription is made. If an option is invalid,
+ * throws a TypeError.
  */
 export function createPlank(options: PlankOptions = {}): Plank {
   return new Client(checkPlank(options));
 }
 
-/** How long a live query without handles is kept: components come and go. */
+/** How long a live query without handles is kept, as another component may soon ask for the same rows. */
 const lingerMs = 1_000;
 
 /** A live query that its handles share. */
@@ -61,10 +61,10 @@ class Client implements Plank {
   /** by member of the state machine */
   readonly #receivers = new Map<number, (delivery: Delivery) => void>();
   readonly #watchers = new Set<(link: Link) => void>();
-  /** the same object for the same name: React hooks compare their dependencies by identity */
+  /** keeps the table object of each name, because React hooks compare their dependencies by identity */
   readonly #tables = new Map<string, Table>();
   readonly #stores = new Map<string, Shared>();
-  /** removes the listeners of the page */
+  /** its abort removes the listeners on the page */
   readonly #ends = new AbortController();
 
   constructor(options: PlankOptions) {
@@ -104,7 +104,7 @@ class Client implements Plank {
         checkHandlers(handlers);
         return this.#subscribe(name, checkSubscribe(options), handlers);
       },
-      // an argument that is `undefined` is refused, a missing one is not
+      // an argument that is `undefined` is refused; a missing argument is allowed
       changes: (...given) => this.#changes(name, checkChanges(given.length === 0 ? {} : given[0])) as Changes<Item>,
       live: (...given) => this.#live(name, checkLive(given.length === 0 ? {} : given[0], given[1]), given[1]),
     };
@@ -135,7 +135,8 @@ class Client implements Plank {
   #subscribe(table: string, options: SubscribeOptions, handlers: Handlers<never>): Subscription {
     const { snapshot = false, from = null } = options;
     let position: string | null = from;
-    // the rows may hold changes with a later position: until `live`, no position is one to go on from
+    // the rows may contain changes with later positions, so until `live` the client cannot continue from any
+    // position
     let isFromRows = false;
     let state: SubscriptionState = 'offline';
     let staleSince: Date | null = null;
@@ -214,7 +215,7 @@ class Client implements Plank {
       if (this.#stores.get(storeKey) === shared) this.#stores.delete(storeKey);
       shared.detach();
     });
-    // it may have been refused within `attach`
+    // the subscription may have ended within `attach`
     if (store.state !== 'ended') this.#stores.set(storeKey, shared);
     return shared;
   }
@@ -305,7 +306,7 @@ class Client implements Plank {
     this.#timers.set(name, timer);
   }
 
-  /** Runs code of the application. What it throws must not stop the effects that follow. */
+  /** Runs code of the application. An error that this code throws must not stop the effects that follow. */
   #guard(call: () => void): void {
     try {
       call();
@@ -316,21 +317,21 @@ class Client implements Plank {
   }
 
   /**
-   * A subscription has ended, and the application may not look at its state. CLOSED ends all of
-   * them, and is reported once for the connection.
+   * Reports that a subscription has ended, as the application may not look at the subscription's state. CLOSED is
+   * not reported here: it ends all subscriptions, and is reported once for the connection.
    */
   #reportEnd(table: string, { code, message }: { code: string; message: string }): void {
     if (code !== 'CLOSED') this.#report(new PlankError(code, `the subscription to ${table} has ended: ${message}`));
   }
 
   /**
-   * To `onError`, or else to the console: no problem is silent. What `onError` throws becomes an
-   * uncaught error.
+   * Passes a problem to `onError`. Without `onError`, writes it to the console, so that no problem is silent. If
+   * `onError` throws, its error becomes an uncaught error.
    */
   #report(error: Error): void {
     try {
       if (this.#options.onError) this.#options.onError(error);
-      // oxlint-disable-next-line no-console -- without a handler, there is no other place for it
+      // oxlint-disable-next-line no-console -- without `onError`, there is no other place for the problem
       else console.error(`plank: ${error.message}`);
     } catch (other) {
       throwLater(other);

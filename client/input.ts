@@ -1,18 +1,18 @@
 /**
- * Checks what an application passes to the SDK, before anything is sent or kept. What must stay true:
- * nothing is dropped in silence. A member that is `undefined`, a function or a Map would vanish from
- * the JSON, and a filter without that member admits more rows than intended. Each of these throws a
- * TypeError at once, which names the place: `where.owner is undefined: …`.
+ * Checks what an application passes to the SDK, before anything is sent or kept. What must stay true: nothing is
+ * dropped in silence. A member that is `undefined`, a function or a Map would be missing from the JSON, and a
+ * filter without that member admits more rows than intended. So each such member throws a TypeError at once. The
+ * error names the place: `where.owner is undefined: …`.
  */
 import { type Filter, parsePosition } from '../shared/wire.ts';
 import type { ChangesOptions, Handlers, LiveOptions, PlankOptions, SubscribeOptions } from './api.ts';
 import type { RowQuery } from './values/row-query.ts';
 
-/** deeper than any filter that a server takes */
+/** deeper than any filter that a server accepts */
 const maxDepth = 32;
 
 type Check = (value: unknown, path: string) => void;
-/** by name: how each option is checked */
+/** the check of each option, by the option's name */
 type Options<T> = { [Name in keyof Required<T>]: Check };
 
 const where: Check = (value, path) => void filterOf(value, path);
@@ -84,7 +84,10 @@ export const checkChanges = (given: unknown) => check<ChangesOptions>(given, cha
 export const checkLiveOptions = (given: unknown) => check<LiveOptions>(given, liveOptions, 'options');
 export const checkTable = (name: unknown) => text(name, 'table');
 
-/** A handler may be `undefined`, but a name such as `onchange` is refused: nothing would ever call it. */
+/**
+ * A handler may be `undefined`. A name such as `onchange` is refused, because the SDK would never call that
+ * function.
+ */
 export function checkHandlers(given: unknown): void {
   if (given === null || typeof given !== 'object') throw invalid('handlers', given, 'it must be an object');
   for (const [name, value] of Object.entries(given)) {
@@ -94,8 +97,8 @@ export function checkHandlers(given: unknown): void {
 }
 
 /**
- * The first argument of `live`. An object with a `where` object, a `columns` array or a `key` array
- * is taken as options, any other as the filter.
+ * Checks the first argument of `live`. If the object has a `where` object, a `columns` array or a `key` array, it
+ * is taken as options; otherwise as the filter.
  */
 export function checkLive(given: unknown, callback: unknown): LiveOptions {
   if (callback !== undefined) callable(callback, 'callback');
@@ -110,7 +113,7 @@ export function checkLive(given: unknown, callback: unknown): LiveOptions {
   return { where: filter };
 }
 
-/** A copy, so that the application may change its objects later. */
+/** Copies the filter and the columns, so that the application may change its objects later. */
 export function rowQueryOf(table: string, options: Pick<SubscribeOptions, 'where' | 'columns'>): RowQuery {
   return {
     table,
@@ -140,7 +143,10 @@ function filterOf(value: unknown, path: string): Filter {
   return jsonOf(value, path, 0) as Filter;
 }
 
-/** A copy as JSON: a bigint as its digits, a Date as ISO 8601. Throws for what JSON cannot express. */
+/**
+ * Returns a copy as JSON: a bigint as its digits, a Date as ISO 8601. If JSON cannot express a value, throws a
+ * TypeError.
+ */
 function jsonOf<T>(value: T, path: string, depth: number): T;
 function jsonOf(value: unknown, path: string, depth: number): unknown {
   if (value === null || typeof value === 'string' || typeof value === 'boolean') return value;
@@ -157,13 +163,16 @@ function jsonOf(value: unknown, path: string, depth: number): unknown {
   if (Object.getOwnPropertySymbols(value).length > 0) throw invalid(path, value, 'none of its names may be a symbol');
   if (Object.getOwnPropertyNames(value).length > Object.keys(value).length)
     throw invalid(path, value, 'all its members must be enumerable');
-  // fromEntries defines a member named __proto__, where an assignment would set the prototype
+  // `fromEntries` defines a member named __proto__; an assignment would set the prototype instead
   return Object.fromEntries(
     Object.entries(value).map(([name, member]) => [name, jsonOf(member, `${path}.${name}`, depth + 1)]),
   );
 }
 
-/** Of this realm or another; neither an instance of a class nor an object with `toJSON`. */
+/**
+ * Plain objects may come from another realm (a frame). Instances of classes and objects with `toJSON` are not
+ * plain.
+ */
 function isPlainObject(value: unknown): value is Record<string, unknown> {
   if (value === null || typeof value !== 'object' || Array.isArray(value)) return false;
   const prototype: unknown = Object.getPrototypeOf(value);

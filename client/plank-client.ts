@@ -1,6 +1,6 @@
 /**
- * The package `plank-client`, and `/plank.js` of each gateway: the whole API of the SDK. All else
- * is internal.
+ * The whole API of the SDK. This file is the entry of the package `plank-client` and of `/plank.js` on each
+ * gateway. Everything that is not exported here is internal.
  */
 export type { Filter, ResyncReason, Row } from '../shared/wire.ts';
 export type * from './api.ts';

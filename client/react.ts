@@ -16,12 +16,12 @@ export type { Live } from './live/source.ts';
  *
  *     const { rows, isReady } = useLive(plank.table<Item>('items'), { where: { done: false } });
  *
- * Options may be written inline: they are compared by value. Components with equal options share
- * one subscription, which ends 1 s after the last of them has gone. A component is drawn at most
- * once in 16 ms.
- * @param table null: no subscription yet, such as while a value of the filter is missing
- * @returns with an `error` where the options are invalid (a TypeError), or the query has ended (see
- *   `LiveQuery.error`)
+ * Options may be written inline, because they are compared by value. Components with equal options share one
+ * subscription. The subscription ends 1 s after the last of these components has unmounted. A component is drawn at
+ * most once in 16 ms.
+ * @param table null: no subscription is made yet, for example while a value of the filter is missing
+ * @returns the rows and their state. If the options are invalid, `error` is a TypeError. If the query has ended,
+ *   `error` is the reason (see `LiveQuery.error`).
  */
 export function useLive<Item extends object = Row>(table: Table<Item> | null, options: LiveOptions = {}): Live<Item> {
   const problem = table === null ? null : problemOf(options);

@@ -1,14 +1,15 @@
 /**
- * One WebSocket at a time, as events of the state machine. What must stay true: a socket that was
- * closed here causes no more events; a message that is not a frame of plank.v1 counts as a close.
+ * Owns one WebSocket at a time, and turns what happens to it into events of the state machine. What must stay true:
+ * after a socket was closed here, it causes no more events. A message that is not a frame of plank.v1 counts as a
+ * close.
  */
 import { type ServerFrame, subprotocol } from '../shared/wire.ts';
 import type { Event } from './state/model.ts';
 import { exactMember, exactValue, parseExact } from './values/exact.ts';
 
 /**
- * What the SDK uses of a WebSocket. Those of browsers and Node have it. So has that of the package
- * `ws`, though its types differ.
+ * The part of a WebSocket that the SDK uses. The WebSockets of browsers, of Node and of the package `ws` have this
+ * part, although the types of `ws` differ.
  */
 export interface SocketLike {
   addEventListener(type: 'open' | 'message' | 'close' | 'error', listener: (event: SocketEvent) => void): void;
@@ -37,13 +38,13 @@ export class Socket {
     this.#dispatch = dispatch;
   }
 
-  /** Throws a TypeError where there is no WebSocket: other attempts would fail as well. */
+  /** If there is no WebSocket class, throws a TypeError, because every attempt to connect would fail. */
   check(): void {
     if (this.#given === undefined && typeof WebSocket === 'undefined')
       throw new TypeError('there is no global WebSocket: use Node 22 or newer, or createPlank({ WebSocket: … })');
   }
 
-  /** @param number of the socket, in its events */
+  /** @param number the number of the socket, which its events carry */
   connect(number: number): void {
     let socket: SocketLike;
     try {
@@ -72,7 +73,7 @@ export class Socket {
     this.#socket?.send(text);
   }
 
-  /** Without a socket, does nothing. */
+  /** Closes the socket. If there is none, does nothing. */
   close(): void {
     const socket = this.#socket;
     this.#socket = null;
@@ -81,8 +82,8 @@ export class Socket {
 }
 
 /**
- * The address to connect to: `ws` beside the page unless given. Throws a TypeError where that is
- * not the address of a WebSocket.
+ * The address to connect to. Default: `ws`, relative to the page. If the address is not one of a WebSocket, throws
+ * a TypeError.
  */
 export function socketUrl(given: string | URL | undefined): string {
   const base = typeof document === 'undefined' ? undefined : document.baseURI;
@@ -94,7 +95,10 @@ export function socketUrl(given: string | URL | undefined): string {
   return url.href;
 }
 
-/** Null: not a frame. Keys are exact: rounded, two rows might have the same one. */
+/**
+ * Returns null if the data is not a frame. Numbers in keys stay exact, because two rows might have the same key if
+ * their numbers were rounded.
+ */
 function parseFrame(data: unknown): ServerFrame | null {
   if (typeof data !== 'string') return null;
   try {

@@ -1,7 +1,7 @@
 /**
- * What one part of an application holds of a live query that others may hold as well. What must
- * stay true: after `close` its callbacks are called no more; a callback that throws does not keep
- * other callbacks from being called.
+ * A handle on a live query. Several parts of an application may each hold a handle on the same query. What must
+ * stay true: after `close`, the handle's callbacks are not called. If a callback throws, the other callbacks are
+ * still called.
  */
 import type { Row } from '../../shared/wire.ts';
 import type { SubscriptionState } from '../state/delivery.ts';
@@ -11,7 +11,7 @@ import type { RowKey } from './rows.ts';
 interface Owner {
   /** runs code of the application */
   guard: (call: () => void) => void;
-  /** this handle is closed */
+  /** called when this handle is closed */
   release: () => void;
 }
 
@@ -46,7 +46,7 @@ export class LiveHandle<Item extends object = Row> implements LiveQuery<Item> {
     return this.#store.error;
   }
 
-  // needs no `this`, and neither does `close`: hooks pass such functions on by themselves
+  // `subscribe` and `close` are arrow functions, because hooks pass functions on without their object
   readonly subscribe = (callback: () => void): (() => void) => {
     const unwatch = this.#store.watch(() => this.#owner.guard(callback));
     const end = () => {
@@ -58,7 +58,7 @@ export class LiveHandle<Item extends object = Row> implements LiveQuery<Item> {
   };
 
   /**
-   * As `subscribe`. Where there are rows already, the first call follows at once, in a microtask.
+   * Like `subscribe`, but if there are rows already, the first call follows at once, in a microtask.
    */
   callBack(callback: (rows: ReadonlyMap<RowKey, Item>) => void): void {
     const end = this.subscribe(() => callback(this.rows));

@@ -1,7 +1,7 @@
 /**
- * The rows of a live query, and everyone who watches them. The client gives one store to all who
- * ask for the same rows. What must stay true: watchers are called between transactions, never
- * within one; an error ends the store for all of them.
+ * The rows of a live query and the callbacks that watch them. All handles on the same rows share one store. What
+ * must stay true: watchers are called between transactions, never within a transaction. An error ends the store for
+ * all handles.
  */
 import type { Row } from '../../shared/wire.ts';
 import { type Delivery, type SubscriptionState, tooManyRows } from '../state/delivery.ts';
@@ -9,38 +9,38 @@ import { dateOf } from '../values/clock.ts';
 import { PlankError } from '../values/plank-error.ts';
 import { LiveRows, type RowKey } from './rows.ts';
 
-/** More rows than a page should keep, and few enough not to break the page. */
+/** This is more than a page should keep, but few enough not to break the page. */
 export const defaultMaxRows = 100_000;
 
 export interface LiveQuery<Item extends object = Row> {
   /**
-   * The current rows by primary key. The key of a composite one is its canonical JSON,
-   * `{"a":1,"b":"x"}`. This Map itself changes as the rows do, by whole transactions.
+   * The current rows by primary key. For a composite primary key, the Map's key is the canonical JSON,
+   * `{"a":1,"b":"x"}`. The Map always stays the same object. It changes by whole transactions.
    */
   readonly rows: ReadonlyMap<RowKey, Item>;
   /** grows whenever `rows`, `state` or `error` may have changed */
   readonly version: number;
   readonly state: SubscriptionState;
   /**
-   * While `state` is `stale`: when the server last confirmed that changes can arrive. The rows are
-   * as of then, or newer. Otherwise null.
+   * If `state` is `stale`: the time when the server last confirmed that changes can arrive. The rows are from this
+   * time or newer. Otherwise null.
    */
   readonly staleSince: Date | null;
   /**
-   * Why the query has ended: a PlankError, or an Error where a row has no key. The rows stay as
+   * The reason why the query has ended: a PlankError, or an Error if a row lacks a key column. The rows stay as
    * they were. Null while the query runs, and after `close`.
    */
   readonly error: Error | null;
   /**
-   * Resolves when the rows are complete for the first time. Rejects with `error`, or with a
-   * PlankError `CLOSED` where the client is closed before that. Stays pending while there is no
-   * connection, and may do so for ever after `close`.
+   * Resolves when the rows are complete for the first time. Rejects with `error` if the query ends before that, or
+   * with a PlankError `CLOSED` if the client is closed before that. Stays pending while there is no connection.
+   * After `close` it may stay pending for ever.
    */
   readonly ready: Promise<void>;
-  /** Calls back whenever `version` has grown. Returns a function that ends the calls. */
+  /** Calls `callback` whenever `version` has grown. Returns a function that ends the calls. */
   subscribe(callback: () => void): () => void;
   /**
-   * Ends the calls of this query. The subscription on the server ends 1 s after the last query of
+   * Ends the calls of all callbacks of this query. The subscription on the server ends 1 s after the last query of
    * the same rows was closed.
    */
   close(): void;
@@ -60,7 +60,7 @@ export class LiveStore {
   staleSince: Date | null = null;
   error: Error | null = null;
 
-  /** @param key the columns of the primary key, where the server does not send them */
+  /** @param key the columns of the primary key, in case the server does not send them */
   constructor({ key, maxRows }: { key: readonly string[] | undefined; maxRows: number }) {
     this.#key = key;
     this.#maxRows = maxRows;
@@ -69,7 +69,7 @@ export class LiveStore {
       this.#resolve = resolve;
       this.#reject = reject;
     });
-    this.ready.catch(() => {}); // an application may never look at it
+    this.ready.catch(() => {}); // if the application never looks at `ready`, its rejection must not be unhandled
   }
 
   get rows(): ReadonlyMap<RowKey, Row> {
@@ -81,7 +81,7 @@ export class LiveStore {
   }
 
   watch(callback: () => void): () => void {
-    const watcher = () => callback(); // the same function may watch twice
+    const watcher = () => callback(); // a new function, because the application may pass the same callback twice
     this.#watchers.add(watcher);
     return () => void this.#watchers.delete(watcher);
   }
@@ -100,7 +100,7 @@ export class LiveStore {
     if (this.version !== before) for (const watcher of this.#watchers) watcher();
   }
 
-  /** The rows stay as they are, and follow the table no longer. */
+  /** The rows stay as they are, and no longer follow the table. */
   #fail(error: Error): void {
     if (this.error !== null) return;
     this.error = error;

@@ -1,8 +1,8 @@
 /**
- * The current rows of a live query, by key. What must stay true: the rows are those of a moment at
- * which no transaction was half done. So the changes of a transaction are held until its `last`, a
- * change of another transaction, or a position after them. Only a transaction of more than
- * `maxHeldChanges` is applied in parts: without that bound it could fill the memory.
+ * The current rows of a live query, by key. What must stay true: the rows never show a part of a transaction. So
+ * the changes of a transaction are held until the change marked `last`, a change of another transaction, or a later
+ * position arrives. Only a transaction of more than `maxHeldChanges` changes is applied in parts, because holding
+ * all of it could fill the memory.
  */
 import type { ChangeFrame, Row } from '../../shared/wire.ts';
 import { canonical } from '../values/canonical.ts';
@@ -10,9 +10,9 @@ import { exactMember, exactValue } from '../values/exact.ts';
 import { isUpTo } from '../values/positions.ts';
 
 /**
- * The value of the primary key, as in the `id` of a change. Of a composite key, its canonical JSON:
- * `{"a":1,"b":2}`. A number that JavaScript would round is a bigint, or with a fraction the string
- * of its digits.
+ * The value of the primary key, as in the `id` of a change. For a composite key, this is the canonical JSON:
+ * `{"a":1,"b":2}`. If JavaScript would round a number, an integer is a bigint, and a number with a fraction is the
+ * string of its digits.
  */
 export type RowKey = string | number | bigint | boolean;
 
@@ -36,7 +36,7 @@ export class LiveRows<Item extends object = Row> {
   }
 
   /**
-   * Takes a snapshot instead of all rows and held changes. Throws where a row lacks a key column.
+   * Replaces all rows and held changes by a snapshot. If a row lacks a key column, throws.
    */
   replace(rows: readonly Item[], key: readonly string[] = this.#key): void {
     const entries = rows.map((row) => [keyOf(row as Row, key), row] as const);
@@ -56,7 +56,10 @@ export class LiveRows<Item extends object = Row> {
     return isOver;
   }
 
-  /** Everything up to `pos` has come: a transaction before it is complete. Returns as `apply`. */
+  /**
+   * All changes up to `pos` have arrived, so a held transaction before `pos` is complete. Returns whether the rows
+   * may have changed.
+   */
   reach(pos: string): boolean {
     const last = this.#held.at(-1);
     return last !== undefined && !isUpTo(pos, last.pos) && this.#flush();

@@ -1,7 +1,6 @@
 /**
- * A live query as `useSyncExternalStore` needs it: a snapshot that stays the same object until
- * something has changed. What must stay true: the query is opened for the first subscriber, and
- * closed after the last one.
+ * A live query in the form that `useSyncExternalStore` needs: its snapshot stays the same object until something
+ * has changed. What must stay true: the query is opened for the first subscriber and closed after the last one.
  */
 import type { Row } from '../../shared/wire.ts';
 import type { SubscriptionState } from '../state/delivery.ts';
@@ -10,14 +9,14 @@ import type { RowKey } from './rows.ts';
 
 /** What `useLive` returns. */
 export interface Live<Item extends object = Row> {
-  /** by primary key, as in `LiveQuery`; a new Map whenever something has changed */
+  /** the rows by primary key, as in `LiveQuery`; a new Map after each change */
   rows: ReadonlyMap<RowKey, Item>;
-  /** the rows were complete once; `state` tells whether they are now */
+  /** whether the rows have ever been complete; if `state` is `live`, they are complete now */
   isReady: boolean;
   state: SubscriptionState;
-  /** while `state` is `stale`: when the server last confirmed that changes can arrive; or null */
+  /** if `state` is `stale`: the time when the server last confirmed that changes can arrive; otherwise null */
   staleSince: Date | null;
-  /** why the query has ended, or a TypeError where the options are invalid; null while it runs */
+  /** the reason why the query has ended, or a TypeError if the options are invalid; null while the query runs */
   error: Error | null;
 }
 
@@ -30,13 +29,13 @@ export interface Source<Item extends object> {
 const frameMs = 16;
 export const nothing: Live = { rows: new Map(), isReady: false, state: 'offline', staleSince: null, error: null };
 
-/** A source without a query: there is no table yet, or the options are invalid. */
+/** Makes a source without a query, for the case that there is no table yet or the options are invalid. */
 export function createStill(error: Error | null): Source<Row> {
   const live: Live = error ? { ...nothing, state: 'ended', error } : nothing;
   return { current: () => live, subscribe: () => () => {} };
 }
 
-/** Draws at most once in 16 ms. */
+/** Makes a source of a query. Each subscriber's `draw` is called at most once in 16 ms. */
 export function createSource<Item extends object>(open: () => LiveQuery<Item>): Source<Item> {
   let query: LiveQuery<Item> | null = null;
   let subscribers = 0;
@@ -68,7 +67,7 @@ export function createSource<Item extends object>(open: () => LiveQuery<Item>): 
       if (--subscribers > 0) return;
       query?.close();
       query = null;
-      // a component that was hidden and comes back must not show old rows as if they were current
+      // if a hidden component is shown again, it must not show old rows as if they were current
       drawn = { version: -1, live: nothing as Live<Item> };
     };
   };

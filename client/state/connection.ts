@@ -1,6 +1,6 @@
 /**
- * Making, losing and ending the connection. What must stay true: one socket at a time; the next
- * attempt never comes without a wait; the waits grow until a connection was stable.
+ * Makes, loses and ends the connection. What must stay true: There is one socket at a time. After a failure, there
+ * is always a wait before the next attempt. The waits grow until a connection was stable.
  */
 import type { WelcomeFrame } from '../../shared/wire.ts';
 import { beginFresh } from './freshness.ts';
@@ -27,8 +27,7 @@ export function openSocket(to: Transition, token: string | undefined): void {
 }
 
 /**
- * connecting → opening. Subscribes follow the hello at once, without a round trip for the
- * `welcome`.
+ * connecting → opening. The subscribes are sent right after the hello, without waiting for the `welcome`.
  */
 export function sendHello(to: Transition): void {
   const { link } = to.state;
@@ -60,8 +59,8 @@ export function openConnection(to: Transition, socket: number, frame: WelcomeFra
 }
 
 /**
- * connecting, opening, open → waiting. After a `drain`, exactly as long as the server said;
- * otherwise with jitter.
+ * connecting, opening, open → waiting. After a `drain`, the wait ends exactly when the server said; otherwise the
+ * wait has jitter.
  */
 export function reconnectLater(to: Transition, why = 'no answer'): void {
   const { link } = to.state;
@@ -80,7 +79,7 @@ export function reconnectLater(to: Transition, why = 'no answer'): void {
   }
   to.move({ status: 'waiting', waitMs });
   to.setTimer('reconnect', waitMs);
-  to.putAll((group) => group); // their members are offline now
+  to.putAll((group) => group); // delivers the state `offline` to all members
 }
 
 /** any → closed. `code`: the server's close code; null: the application closed the client. */
@@ -96,8 +95,8 @@ export function closeForGood(to: Transition, code: number | null, reason: string
 }
 
 /**
- * Ends a subscription of a closed client: with an error, unless the application itself closed the
- * client.
+ * Ends a subscription of a closed client. If the server closed the connection, the subscription ends with an error;
+ * if the application closed the client, without one.
  */
 export function endMember(to: Transition, member: number): void {
   const { link } = to.state;
@@ -110,7 +109,7 @@ function closedBy(code: number, reason: string): string {
   return `the server closed the connection for good with ${code}${reason ? `: ${reason}` : ''}`;
 }
 
-/** Everything that belonged to the socket is over: timers, requests and streams. */
+/** Ends everything that belonged to the socket: timers, requests and streams. */
 function dropSocket(to: Transition): void {
   for (const name of ['connect', 'liveness', 'stale']) to.clearTimer(name);
   for (const { key, stream } of to.state.groups.values()) {

@@ -1,6 +1,6 @@
 /**
- * What each frame of the server does. A frame belongs to a request by `id`, or to a stream by `ch`.
- * A frame that belongs to none changes nothing.
+ * Handles each frame of the server. A frame's `id` says to which request it belongs, or its `ch` to which stream.
+ * If there is no such request or stream, the frame changes nothing.
  */
 import type { ErrorFrame, ServerFrame } from '../../shared/wire.ts';
 import { openConnection } from './connection.ts';
@@ -8,7 +8,7 @@ import { onSignOfLife, watch } from './liveness.ts';
 import { addMember, onChange, onError, onOk, onPosition, onResync, onRows } from './stream.ts';
 import { answerTimer, type Transition } from './transition.ts';
 
-/** Throws ProtocolViolation where going on would corrupt rows. */
+/** If handling the frame would corrupt rows, throws ProtocolViolation. */
 export function onFrame(to: Transition, frame: ServerFrame): void {
   onSignOfLife(to, frame);
   const { link } = to.state;
@@ -35,7 +35,7 @@ export function onFrame(to: Transition, frame: ServerFrame): void {
       return to.putOfChannel(frame.ch, (group) => onResync(group, frame, to));
     case 'pos':
       return to.putAll((group) => onPosition(group, frame.pos, false, to));
-    default: // pong, and frames of later versions: a sign of life
+    default: // `pong`, or a frame of a later version: only a sign of life
   }
 }
 
@@ -51,9 +51,9 @@ function onErrorFrame(to: Transition, frame: ErrorFrame): void {
 }
 
 /**
- * The server finds more queries equal than `queryKey` does. It refuses the second of two such
- * subscribes and names the channel of the first. The members of the refused group join that
- * channel's group.
+ * The server holds some queries equal for which `queryKey` differs. If two such queries are subscribed, the server
+ * refuses the second one and names the channel of the first. Then the members of the refused group join the group
+ * of that channel.
  */
 function merge(to: Transition, request: number, ch: string | undefined): boolean {
   const groups = [...to.state.groups.values()];

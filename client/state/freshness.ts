@@ -1,20 +1,20 @@
 /**
- * Whether the server still confirms that changes can reach this connection: by a `pos` every
- * `pos_ms`, or by a change. Pure. What must stay true: a subscription does not become stale by a
- * timer that was held up together with what it waited for. Nor does it while none is live: then a
- * server sends no `pos`.
+ * Decides whether the server still confirms that changes can reach this connection: by a `pos` every `pos_ms`, or
+ * by a change. Pure. What must stay true: If a timer was held up (a hidden page, a machine that slept), the
+ * expected frames were held up too, so subscriptions do not become stale. If no subscription is live, the server
+ * sends no `pos`, so subscriptions do not become stale either.
  */
 import { limits } from './limits.ts';
 
 export interface Freshness {
   /**
-   * how long positions and changes may stay away, in ms; null: this server promises no `pos`, so
-   * its connections are never stale
+   * the connection is stale after so many ms without a position or a change. Null: this server promises no `pos`,
+   * so its connections never become stale
    */
   readonly staleMs: number | null;
-  /** when the last one came */
+  /** when the last position or change came */
   readonly freshAt: number;
-  /** when the next one is due */
+  /** when the next position or change is due */
   readonly dueAt: number;
   readonly isStale: boolean;
 }
@@ -31,7 +31,7 @@ export function refresh(freshness: Freshness, now: number): Freshness {
 }
 
 /**
- * The timer that was set for `dueAt` has fired. `isExpected`: a subscription is live, so that
+ * Called when the timer that was set for `dueAt` has fired. `isExpected`: whether a subscription is live, so that
  * positions should come.
  */
 export function judge(freshness: Freshness, now: number, isExpected: boolean): Freshness {

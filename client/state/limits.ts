@@ -1,33 +1,33 @@
 /** The time limits of the state machine. */
 
 export const limits = {
-  /** from asking for the token to `welcome`; then the attempt is given up */
+  /** if no `welcome` came so long after the request for the token, the attempt is given up */
   connectMs: 10_000,
   /** the shortest and the longest wait before another attempt */
   minWaitMs: 500,
   maxWaitMs: 20_000,
-  /** after a connection that was open for so long, the waits start from the shortest again */
+  /** after a connection that was open for so long, the waits start again from the shortest one */
   stableMs: 30_000,
-  /** a server is given up after `ping_ms` times this without a frame */
+  /** after `ping_ms` times this without a frame, the connection is given up */
   silence: 2.5,
-  /** a subscription is stale after `pos_ms` times this without a change or a position */
+  /** after `pos_ms` times this without a change or a position, subscriptions are stale */
   stale: 1.6,
   /**
-   * a timer that fires later than this was held up together with what it waits for: a hidden page,
-   * a machine that slept
+   * if a timer fires later than this after its time, the timer and the frames that it waits for were held up
+   * together: the page was hidden, or the machine slept
    */
   heldUpMs: 1_000,
-  /** how long a ping waits for an answer where there is a reason for doubt */
+  /** how long a ping waits for an answer if there is a reason to doubt the connection */
   probeMs: 5_000,
   /**
-   * how long a `drain` counts after the moment that it announced. A connection that is still open
-   * then was spared: the drain was cancelled. If it closes later, so do those of all clients that
-   * got the `drain`, so they come back with jitter and not at once.
+   * how long a `drain` counts after the time that it announced. If the connection is still open after that, the
+   * drain was cancelled. A later close has another cause and may hit all clients that got the `drain`. So these
+   * clients then reconnect with jitter and not at the announced time.
    */
   drainMs: 5_000,
   /**
-   * how long a request waits for its answer, and for what the server sends before that;
-   * `answerTimeoutMs` changes it
+   * how long a request waits for its answer, or for other content that the server sends before it; the option
+   * `answerTimeoutMs` changes this
    */
   answerMs: 30_000,
 };

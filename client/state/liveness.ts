@@ -1,12 +1,12 @@
 /**
- * Whether the server still answers, and whether changes can still arrive. Three timers ask:
+ * Checks whether the server still answers, and whether changes can still arrive. There are three timers:
  *
- *   liveness   no frame for `ping_ms`: send a ping; still no frame: give the connection up
- *   stale      no change and no `pos` when one was due: subscriptions are `stale` (freshness.ts)
- *   answer n   no answer to request n, and no other content either: give the connection up
+ *   liveness   no frame for `ping_ms`: sends a ping; then still no frame: gives the connection up
+ *   stale      no change and no `pos` when one was due: subscriptions become `stale` (freshness.ts)
+ *   answer n   no answer to request n, and no other content either: gives the connection up
  *
- * What must stay true: a timer may be late (a hidden page, a machine that slept), so no server is
- * given up before a ping had its time.
+ * What must stay true: a silent connection is given up only after a ping had time to be answered, because a timer
+ * may be late (a hidden page, a machine that slept).
  */
 import type { ServerFrame } from '../../shared/wire.ts';
 import { connect, reconnectLater } from './connection.ts';
@@ -48,8 +48,8 @@ export function checkLiveness(to: Transition): void {
 }
 
 /**
- * The network is back, or the page is visible again. An open connection may have died unnoticed, so
- * a ping tries it. A wait ends at once.
+ * Called when the network is back or the page is visible again. An open connection may have died unnoticed, so a
+ * ping tests it. A wait for the next attempt ends at once.
  */
 export function onWake(to: Transition): void {
   if (to.state.link.status === 'open') probe(to);
@@ -66,15 +66,14 @@ export function checkFreshness(to: Transition): void {
   const freshness = judge(link.freshness, to.world.now, isExpected);
   setFreshness(to, freshness);
   if (!freshness.isStale) return awaitPosition(to);
-  // another replica may be no better, so this connection is kept; the ping finds out whether this
-  // replica hangs
+  // another replica may be stale too, so this connection is kept; the ping finds out whether this replica hangs
   probe(to);
 }
 
 /**
- * The timer `answer <request>`. The server answers requests at once and in order. On a slow
- * network, an answer may still queue behind rows that were sent before it. But a server that sends
- * only signs of life instead of the answer is of no use.
+ * The timer `answer <request>`. The server answers requests at once and in order. On a slow network, the answer may
+ * wait behind rows that the server sent before it, so the timer starts again while content arrives. If the server
+ * sends only signs of life, the connection is given up.
  */
 export function checkAnswer(to: Transition, request: number): void {
   const isPending = [...to.state.groups.values()].some(
@@ -89,7 +88,7 @@ export function checkAnswer(to: Transition, request: number): void {
   reconnectLater(to);
 }
 
-/** Sends a ping that must be answered soon, even if an earlier ping may be answered later. */
+/** Sends a ping that must be answered within `probeMs`, even if an earlier ping has more time. */
 function probe(to: Transition): void {
   const { link } = to.state;
   const soon = to.world.now + limits.probeMs;
@@ -111,7 +110,7 @@ function awaitPosition(to: Transition): void {
 }
 
 /**
- * Where the connection becomes stale, or fresh again, the states of all its subscriptions change.
+ * If the connection becomes stale or fresh again, the states of all its subscriptions change.
  */
 function setFreshness(to: Transition, freshness: Freshness): void {
   const { link } = to.state;

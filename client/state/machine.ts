@@ -1,23 +1,23 @@
 /**
- * The SDK's state machine. `reduce(state, event, world)` is pure: it returns the next state, and
- * the effects for the shell (client.ts) to run. Clock, randomness, sockets and timers are outside.
+ * The SDK's state machine. `reduce(state, event, world)` is pure. It returns the next state, and the effects that
+ * the shell (client.ts) must run. Clock, randomness, sockets and timers are outside.
  *
  *   state        what it means                              left by
  *   idle         no subscription yet                        start → connecting
  *   connecting   gets a token, then opens a socket          socket-open → opening
  *   opening      sent hello and the subscribes              welcome → open
- *   open         frames arrive; silence is broken by pings  see below
+ *   open         frames arrive; pings test a silent server  see below
  *   waiting      until the next attempt                     timer `reconnect`, wake → connecting
- *   closed       for good                                   nothing
+ *   closed       the client never connects again            nothing
  *
  *   connecting, opening, open → waiting   no token or socket, a socket that closed, no answer in
  *                                         time, a frame that breaks the protocol
  *   connecting, opening, open → closed    a socket that closed with a final code (reconnect.ts)
  *   any → closed                          close
  *
- * connection.ts makes these moves, liveness.ts notices a server that no longer answers, frames.ts
- * takes the server's frames. stream.ts has the states of one subscription. What must stay true:
- * events of an earlier socket change nothing; each subscription goes on from its own position.
+ * connection.ts makes these moves. liveness.ts notices a server that no longer answers. frames.ts handles the
+ * server's frames. stream.ts has the states of one subscription. What must stay true: events of an earlier socket
+ * change nothing; each subscription continues from its own position.
  */
 import { queryKey } from '../values/row-query.ts';
 import { closeForGood, connect, endMember, openSocket, reconnectLater, sendHello } from './connection.ts';

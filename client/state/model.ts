@@ -1,6 +1,6 @@
 /**
- * The types between the state machine (machine.ts) and its shell (client.ts): its state, the events
- * that it takes, its effects.
+ * The types between the state machine (machine.ts) and its shell (client.ts): the state, the events and the
+ * effects.
  */
 import type { ClientFrame, ServerFrame } from '../../shared/wire.ts';
 import type { RowQuery } from '../values/row-query.ts';
@@ -10,8 +10,8 @@ import { limits } from './limits.ts';
 import type { Group } from './stream.ts';
 
 /**
- * The state of the connection; machine.ts describes each `status`. Moments (`…At`) are in ms on the
- * clock of `performance.now()`; `socket` counts the sockets of this client, from 1.
+ * The state of the connection; machine.ts describes each `status`. Times (`…At`) are in ms on the clock of
+ * `performance.now()`. `socket` is the number of the socket: the client's first socket is 1.
  */
 export type Link =
   | { readonly status: 'idle' }
@@ -23,7 +23,7 @@ export type Link =
       /** the name of the gateway */
       readonly node: string;
       /**
-       * the name of this connection for operators: "gateway-2/17"; null where the server gave none
+       * the name of this connection for operators: "gateway-2/17"; null if the server gave none
        */
       readonly connection: string | null;
       /** how often the server pings */
@@ -32,16 +32,16 @@ export type Link =
       /** when the last frame came, of any kind */
       readonly receivedAt: number;
       /**
-       * when the last frame came that was neither a `pong` nor a `pos`; null before there was one
+       * when the last frame came that was neither a `pong` nor a `pos`; null before the first one
        */
       readonly contentAt: number | null;
       readonly freshness: Freshness;
       /**
-       * a ping was sent, and the server is given up if no frame comes until then; null: no ping
-       * waits for an answer
+       * if no frame comes until this time, the connection is given up, as a ping was sent; null: no ping waits for
+       * an answer
        */
       readonly deadAt: number | null;
-      /** the server sent `drain`: when to come back; null: it did not */
+      /** when to connect again, if the server sent `drain`; null: it sent none */
       readonly returnAt: number | null;
     }
   /** `waitMs`: from now until the next attempt */
@@ -51,22 +51,22 @@ export type Link =
 
 export interface State {
   readonly link: Link;
-  /** failed attempts since a connection was stable */
+  /** the number of failed attempts since the last stable connection */
   readonly attempts: number;
-  /** the application got UNREACHABLE, and no connection has been open since */
+  /** whether the application got UNREACHABLE and no connection has been open since then */
   readonly isUnreachable: boolean;
   /** the number of the last socket */
   readonly sockets: number;
   /** the number of the last request */
   readonly requests: number;
-  /** by the key of their row query */
+  /** by the key of the group's row query */
   readonly groups: ReadonlyMap<string, Group>;
-  /** how long a request may stay unanswered while the server sends no content either */
+  /** how long a request may stay unanswered while the server sends no other content, in ms */
   readonly answerMs: number;
 }
 
 export type Event =
-  /** there is a subscription: connect, unless that has been done */
+  /** there is a subscription: connect, if idle */
   | { type: 'start' }
   | { type: 'token'; socket: number; token?: string }
   | { type: 'token-failed'; socket: number; message: string }
@@ -87,7 +87,7 @@ export type Effect =
   | { type: 'get-token'; socket: number }
   | { type: 'connect'; socket: number }
   | { type: 'send'; frame: ClientFrame }
-  /** ignore the current socket from now on, and close it where there is one */
+  /** ignore the current socket from now on, and close it if there is one */
   | { type: 'close-socket' }
   /** replaces the timer of that name */
   | { type: 'set-timer'; name: string; ms: number }
@@ -97,12 +97,11 @@ export type Effect =
   /** the connection's state has changed */
   | { type: 'notify'; link: Link }
   /**
-   * a problem that belongs to no subscription; with a code where an application may want to react
-   * to it
+   * a problem that belongs to no subscription; it has a code if an application may want to react to it
    */
   | { type: 'report'; message: string; code?: 'UNREACHABLE' | 'CLOSED' };
 
-/** What differs each time that `reduce` is called. */
+/** The values that the shell passes to `reduce` with each event. */
 export interface World {
   /** ms, of any clock that only goes forward */
   now: number;

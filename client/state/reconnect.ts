@@ -1,10 +1,10 @@
-/** Whether to connect again after a close, and how long to wait before that. Pure. */
+/** Decides whether to connect again after a close, and how long to wait before the next attempt. Pure. */
 import { closeCodes } from '../../shared/wire.ts';
 import { limits } from './limits.ts';
 
 /**
- * Whether another attempt would end in the same way. 4408 would not: the SDK always sends a hello,
- * so that one was late (a frozen page).
+ * Whether a new connection would be closed for the same reason. 4408 (no hello) is not final: the SDK always sends
+ * a hello, so the hello was only late (a frozen page).
  */
 export function isFinal(code: number): boolean {
   if (code === closeCodes.noHello) return false;
@@ -12,7 +12,7 @@ export function isFinal(code: number): boolean {
 }
 
 /**
- * Full jitter: `minWaitMs` to a ceiling, in ms. The ceiling doubles with each failure, up to
+ * Full jitter: a random wait in ms, from `minWaitMs` to a ceiling. The ceiling doubles with each failure, up to
  * `maxWaitMs`.
  * @param random 0 ≤ random < 1
  */

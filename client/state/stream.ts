@@ -3,10 +3,10 @@
  * (its members). Pure: each function takes a group and returns the next one; requests and
  * deliveries go to `output`.
  *
- * The server takes each row query once a connection, but members may begin at different positions.
- * So a member is *attached* where the stream will bring everything that the member lacks, and
- * *parked* where not. Once the stream is live, it is ended for a parked member, and requested again
- * from an earlier position or with rows. Members that are further on skip what they already have.
+ * The server accepts each row query only once on a connection, but members may begin at different positions. If the
+ * stream will bring everything that a member lacks, the member is *attached*; otherwise it is *parked*. Once the
+ * stream is live and there is a parked member, the stream is ended, and requested again from an earlier position or
+ * with rows. Members that are ahead of the stream skip changes that they already have.
  *
  *   none         no stream
  *   requested    subscribe is sent                     ok → rows or catching-up
@@ -19,8 +19,8 @@
  *   requested, rows, catching-up, live → retrying   an error with `retry`
  *   any → none                                      the connection is lost, or a final error
  *
- * What must stay true: a member's position moves only with a delivery; a change at or before a
- * member's position is not delivered to it.
+ * What must stay true: a member's position moves only with a delivery. If a change is at or before a member's
+ * position, the member does not get the change.
  */
 import type { ChangeFrame, ErrorFrame, OkFrame, ResyncFrame, ResyncReason, Row, RowsFrame } from '../../shared/wire.ts';
 import { isComparable, isUpTo, later } from '../values/positions.ts';
@@ -30,13 +30,13 @@ import { type Delivery, type SubscriptionState, tooManyRows } from './delivery.t
 
 interface Member {
   readonly id: number;
-  /** begins with rows, and gets them again where changes were lost */
+  /** whether the member begins with rows, and gets them again if changes were lost */
   readonly snapshot: boolean;
-  /** null: begins (again) with rows, or with the next `live` */
+  /** null: the member (again) begins with rows or with the next `live` */
   readonly position: string | null;
   readonly attached: boolean;
   readonly state: SubscriptionState;
-  /** a snapshot with more rows ends the member, before the rows fill the memory */
+  /** if a snapshot has more rows, the member ends, before the rows fill the memory */
   readonly maxRows?: number;
 }
 
@@ -45,7 +45,7 @@ type Joining = Pick<Member, 'id' | 'snapshot' | 'position' | 'maxRows'>;
 interface Running {
   readonly ch: string;
   readonly snapshot: boolean;
-  /** everything up to here has come; null: no position has come yet */
+  /** all changes up to this position have arrived; null: no position has arrived yet */
   readonly at: string | null;
   readonly key: readonly string[] | null;
 }
@@ -55,8 +55,8 @@ export type Stream =
   | { readonly phase: 'requested'; readonly request: number; readonly snapshot: boolean; readonly at: string | null }
   | (Running & { readonly phase: 'rows'; readonly pages: readonly (readonly Row[])[]; readonly count: number })
   /**
-   * `isFromRows`: began with rows, and no `live` has come since. Until then no position tells which
-   * changes the rows already contain.
+   * `isFromRows`: the stream began with rows, and no `live` has come since then. Before the `live`, no position
+   * tells which changes the rows already contain.
    */
   | (Running & { readonly phase: 'catching-up'; readonly isFromRows: boolean })
   | (Running & { readonly phase: 'live' })
@@ -69,7 +69,7 @@ export interface Group {
   readonly query: RowQuery;
   readonly members: ReadonlyMap<number, Member>;
   readonly stream: Stream;
-  /** how often in a row the server could not serve the stream */
+  /** the number of consecutive times that the server could not serve the stream */
   readonly failures: number;
 }
 
@@ -91,9 +91,9 @@ export class ProtocolViolation extends Error {}
 const noStream: Stream = { phase: 'none' };
 
 /**
- * The member is ahead of the stream, and its epoch has ended before the stream got there: it has
- * changes that a failover has undone. Asked from the member's own position, the server answers
- * `resync`; so the member is parked.
+ * Whether a failover has undone changes that the member has. This is so if the member is ahead of the stream, and
+ * the member's epoch ended before the stream reached the member's position. Callers then park the member: its next
+ * request starts from its own position, and the server answers with `resync`.
  */
 function hasLostChanges({ position }: Member, at: string | null, next: string): boolean {
   return position !== null && at !== null && !isUpTo(position, at) && !isComparable(position, next);
@@ -115,7 +115,7 @@ export function createGroup(key: string, query: RowQuery): Group {
   return { key, query, members: new Map(), stream: noStream, failures: 0 };
 }
 
-/** Members that need rows are served first, then members with a position, from the oldest on. */
+/** Members that need rows are served first. Then come members with a position, from the oldest position on. */
 export function requestStream(group: Group, output: Output): Group {
   if (group.members.size === 0) return { ...group, stream: noStream };
   const members = [...group.members.values()];
@@ -123,7 +123,7 @@ export function requestStream(group: Group, output: Output): Group {
   let from: string | null = null;
   if (chosen.length === 0) {
     const placed = members.filter((member) => member.position !== null);
-    // only positions of one epoch have an order: a member that is parked decides which epoch
+    // only positions of one epoch have an order; if a member is parked, its epoch is chosen
     const first = placed.find(isParked) ?? placed[0];
     if (first) {
       chosen = placed.filter((member) => isComparable(member.position!, first.position!));
@@ -143,7 +143,7 @@ function endStream(group: Group, output: Output): Group {
   return { ...group, stream: { phase: 'ending', request: output.request({ type: 'unsubscribe', ch }), ch } };
 }
 
-/** Ends a stream without members, and a live one that cannot bring what a parked member needs. */
+/** Ends the stream if the group has no members, or if the stream is live and a member is parked. */
 function endIfUnfit(group: Group, output: Output): Group {
   if (group.members.size === 0) return endStream(group, output);
   const { phase } = group.stream;
@@ -174,8 +174,8 @@ export function removeMember(group: Group, id: number, output: Output): Group {
 }
 
 /**
- * The connection or the stream is gone. Rows without a `live` after them have no position to go on
- * from: they are read again.
+ * Called when the connection or the stream is gone. If rows came but no `live` came after them, there is no
+ * position from which the stream could continue, so the rows are read again.
  */
 export function disconnect(group: Group): Group {
   const isVoid = group.stream.phase === 'catching-up' && group.stream.isFromRows;
@@ -200,7 +200,7 @@ export function onOk(group: Group, { ch, key }: Pick<OkFrame, 'ch' | 'key'>, out
   return endIfUnfit({ ...group, stream: next }, output);
 }
 
-/** Pages are kept until the last one, and then delivered at once. */
+/** Pages are kept until the last page has arrived. Then all rows are delivered together. */
 export function onRows(group: Group, { rows: whole, truncated = [], more }: RowsFrame, output: Output): Group {
   const { stream } = group;
   if (stream.phase !== 'rows') return group;
@@ -213,7 +213,7 @@ export function onRows(group: Group, { rows: whole, truncated = [], more }: Rows
     members.delete(id);
   }
   const next: Group = { ...group, members };
-  // no member is left that needs these rows
+  // no member needs these rows any more
   if (![...members.values()].some(({ attached }) => attached)) return endStream(next, output);
   const pages = [...stream.pages, rows];
   if (more) return { ...next, stream: { ...stream, pages, count } };
@@ -244,8 +244,8 @@ export function onChange(group: Group, frame: ChangeFrame, output: Output): Grou
 }
 
 /**
- * `live` or `pos`: everything up to `pos` has come. Members that begin now are attached by a
- * `live`, or by a `pos` while live.
+ * Handles `live` or `pos`: all changes up to `pos` have arrived. Members that begin with the changes from now on
+ * are attached by a `live`, or by a `pos` while the stream is live.
  */
 export function onPosition(group: Group, pos: string, isLiveFrame: boolean, output: Output): Group {
   const { stream } = group;
@@ -264,8 +264,8 @@ export function onPosition(group: Group, pos: string, isLiveFrame: boolean, outp
 }
 
 /**
- * Voids what the stream has brought. A member that is ahead of the stream is parked, and goes on
- * from its own position.
+ * The rows and positions of the stream are no longer valid. If a member is ahead of the stream, it is parked, and
+ * continues later from its own position. Other attached members get the `resync`.
  */
 export function onResync(group: Group, frame: ResyncFrame, output: Output): Group {
   const { stream } = group;
@@ -287,8 +287,8 @@ export function onResync(group: Group, frame: ResyncFrame, output: Output): Grou
 }
 
 /**
- * Changes before `pos` are missing; a stream without rows goes on after `pos`. Members that want
- * rows have to read them again.
+ * Handles a `resync` with a position: changes before `pos` are missing, and a stream without rows continues after
+ * `pos`. Members with `snapshot` must read the rows again.
  */
 function onGap(group: Group, reason: ResyncReason, pos: string, output: Output): Group {
   const { stream } = group;
@@ -306,12 +306,12 @@ function onGap(group: Group, reason: ResyncReason, pos: string, output: Output):
 }
 
 /**
- * A request failed, or the stream has ended. Members for which the error is final get it, and are
- * removed.
+ * Handles an error: a request failed, or the stream has ended. Members for which the error is final get the error
+ * and are removed.
  */
 export function onError(group: Group, error: ErrorFrame, output: Output): Group {
   const { stream } = group;
-  // the server knows no such channel: the stream is as good as ended
+  // the server does not know the channel of the unsubscribe, so the stream has ended already
   if (stream.phase === 'ending') return requestStream(group, output);
   if (stream.phase !== 'requested' && !isRunning(stream)) return group;
   if (error.retry) {
@@ -329,7 +329,7 @@ export function onError(group: Group, error: ErrorFrame, output: Output): Group 
   return requestStream({ ...group, members, stream: noStream }, output);
 }
 
-/** Delivers its state to each member whose state has changed. `link`: null without a connection. */
+/** Delivers the new state to each member whose state has changed. `link` is null if there is no connection. */
 export function deliverStates(group: Group, link: { staleSince: number | null } | null, output: Output): Group {
   const stateOf = (member: Member): SubscriptionState => {
     if (!link) return 'offline';

@@ -1,7 +1,7 @@
 /**
- * One event's work: the next state, replaced piece by piece, and the effects in the order in which
- * the shell runs them. The state before the event stays as it was. This class has the steps that
- * the other files share; it decides nothing.
+ * The work on one event: the next state, which is replaced piece by piece, and the effects in the order in which
+ * the shell runs them. The state object from before the event is not modified. This class has the steps that the
+ * other files share; it decides nothing.
  */
 import type { ClientFrame } from '../../shared/wire.ts';
 import type { Delivery } from './delivery.ts';
@@ -9,9 +9,9 @@ import type { Effect, Link, State, World } from './model.ts';
 import { jitter } from './reconnect.ts';
 import { deliverStates, type Group, isRunning, type Output, type Request } from './stream.ts';
 
-/** The name of the timer that requests a group's stream again. */
+/** Begins the name of the timer that requests a group's stream again. The group's key follows. */
 export const retryTimer = 'retry ';
-/** The name of the timer of a request's answer. */
+/** Begins the name of the timer that waits for a request's answer. The request's id follows. */
 export const answerTimer = 'answer ';
 
 export class Transition implements Output {
@@ -52,15 +52,15 @@ export class Transition implements Output {
 
   // ------------------------------------------------------------------------------------------ groups
 
-  /** Requests can be sent: a hello was. */
+  /** Whether requests can be sent, as a hello was sent. */
   get isConnected(): boolean {
     const { status } = this.state.link;
     return status === 'opening' || status === 'open';
   }
 
   /**
-   * Stores a group after a change, and delivers its members' new states. Removes a group without
-   * members once its stream has ended.
+   * Stores a changed group and delivers its members' new states. If the group has no members and its stream has
+   * ended, removes the group.
    */
   put(group: Group): void {
     const groups = new Map(this.state.groups);
@@ -74,21 +74,21 @@ export class Transition implements Output {
     for (const group of this.state.groups.values()) this.put(change(group));
   }
 
-  /** Changes the group whose request has this id, if it still waits for the answer. */
+  /** Changes the group that waits for the answer to the request with this id, if there is one. */
   putOfRequest(id: number, change: (group: Group) => Group): void {
     for (const group of this.state.groups.values()) {
       if ('request' in group.stream && group.stream.request === id) return this.put(change(group));
     }
   }
 
-  /** Changes the group whose stream has this channel, if it still runs. */
+  /** Changes the group whose running stream has this channel, if there is one. */
   putOfChannel(ch: string, change: (group: Group) => Group): void {
     for (const group of this.state.groups.values()) {
       if (isRunning(group.stream) && group.stream.ch === ch) return this.put(change(group));
     }
   }
 
-  /** Null: not connected. `staleSince`: null while the server confirms that changes can arrive. */
+  /** Null if not connected. `staleSince` is null while the server confirms that changes can arrive. */
   get #freshness(): { staleSince: number | null } | null {
     if (!this.isConnected) return null;
     const { link } = this.state;
@@ -111,7 +111,7 @@ export class Transition implements Output {
     return id;
   }
 
-  /** After an error, also the state `ended`: an error ends a subscription. */
+  /** After an error, also delivers the state `ended`, because an error ends a subscription. */
   deliver(member: number, delivery: Delivery): void {
     this.effects.push({ type: 'deliver', member, delivery });
     if (delivery.kind === 'error')

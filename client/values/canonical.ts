@@ -1,8 +1,7 @@
-/** When two values are the same: canonical JSON, with sorted keys. Pure. */
+/** Canonical JSON, with sorted keys: two values are the same if their canonical JSON is equal. Pure. */
 
 /**
- * A bigint is written as its digits, a Date as JSON has it; members that are `undefined` are left
- * out.
+ * A bigint is written as its digits, a Date as in JSON. Members that are `undefined` are left out.
  */
 export function canonical(value: unknown): string {
   if (typeof value === 'bigint') return String(value);

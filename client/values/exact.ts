@@ -1,32 +1,31 @@
 /**
- * JSON of the server with exact keys. JavaScript rounds numbers: two rows whose numeric keys differ
- * in the 20th digit would have the same key. So integers beyond 2^53 become bigints. Of other
- * rounded numbers the value stays rounded, and the exact digits are kept beside it, for keys only.
- * What must stay true: equal numbers have equal digits (1.0 and 1.00 are one key in Postgres); a
- * frame without such numbers costs nothing.
+ * Parses JSON of the server and keeps keys exact. JavaScript rounds numbers: two rows whose numeric keys differ in
+ * the 20th digit would have the same key. So integers beyond 2^53 become bigints. Other numbers stay rounded, but
+ * their exact digits are kept beside them, for keys only. What must stay true: equal numbers have equal digits (1.0
+ * and 1.00 are the same key in Postgres); a frame without such numbers costs nothing.
  */
 
-/** matches every number that may be rounded: 16 characters or more, not in quotes */
+/** matches every number that may be rounded: a number of 16 characters or more outside of quotes */
 const mayRound = /[:,[-]\s*\d[\d.]{15}/;
 
 /**
- * The exact values of rounded numbers, by the object or array that holds the number, and the name
- * of the member: a bigint, or with a fraction a string of digits.
+ * The exact values of rounded numbers, by the object or array that holds the number, and by the name of the member.
+ * A value is a bigint; if the number has a fraction, a string of digits.
  */
 const rounded = new WeakMap<object, Map<string, string | bigint>>();
-/** a decimal of so many significant digits survives as a JavaScript number */
+/** a JavaScript number holds a decimal of up to so many significant digits exactly */
 const exactDigits = 15;
 
 export function parseExact(text: string): unknown {
   return mayRound.test(text) ? JSON.parse(text, keep) : JSON.parse(text);
 }
 
-/** The exact value of a member. */
+/** The exact value of a member, even if the member itself is rounded. */
 export function exactMember(holder: object, name: string): unknown {
   return rounded.get(holder)?.get(name) ?? (holder as Record<string, unknown>)[name];
 }
 
-/** A copy with exact values only. */
+/** Copies a value, and replaces rounded numbers by their exact values. */
 export function exactValue(value: unknown): unknown {
   if (value === null || typeof value !== 'object') return value;
   if (Array.isArray(value)) return value.map((_, i) => exactValue(exactMember(value, String(i))));
@@ -45,10 +44,10 @@ function keep(this: object, name: string, value: unknown, context?: { source?: s
   return value;
 }
 
-/** Equal for equal numbers: 1.0 and 1.00 are both 1. */
+/** Equal numbers give equal results: 1.0 and 1.00 both give 1. */
 function exactNumber(source: string, value: number): number | string | bigint {
   const [, sign = '', whole, fraction] = /^(-?)(\d+)\.(\d+)$/.exec(source) ?? [];
-  // an exponent means a float, and Postgres writes floats so that they parse to the same value
+  // a number with an exponent is a float, and Postgres writes floats so that they parse to the same value
   if (whole === undefined || fraction === undefined) return value;
   const places = fraction.replace(/0+$/, '');
   if (places === '') return Number.isSafeInteger(value) ? value : BigInt(sign + whole);

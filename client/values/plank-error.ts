@@ -4,7 +4,7 @@ export class PlankError extends Error {
   override readonly name = 'PlankError';
   /**
    * An error code of the protocol (PROTOCOL.md, "Errors"), or
-   * - `UNREACHABLE`: there is no connection to the server; attempts go on
+   * - `UNREACHABLE`: there is no connection to the server; the SDK goes on trying
    * - `CLOSED`: the connection is closed for good
    * - `RESYNC`: changes are missing; read the rows again
    * - `TOO_MANY_ROWS`: a live query has more rows than its `maxRows`

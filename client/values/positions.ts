@@ -1,13 +1,13 @@
 /** The order of positions. Pure. */
 import { parsePosition } from '../../shared/wire.ts';
 
-/** a ≤ b. Positions of different epochs have no order: false. */
+/** Whether a ≤ b. Positions of different epochs have no order, so for these the result is false. */
 export function isUpTo(a: string, b: string): boolean {
   const [left, right] = [parsePosition(a), parsePosition(b)];
   return left !== null && right !== null && left.epoch === right.epoch && left.seq <= right.seq;
 }
 
-/** The later of the two; `b` where they have no order. */
+/** The later one of two positions. If they have no order, returns `b`. */
 export function later(a: string | null, b: string): string {
   return a !== null && isUpTo(b, a) ? a : b;
 }

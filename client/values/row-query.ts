@@ -1,5 +1,6 @@
 /**
- * The rows that a subscription is about, and when two subscriptions are about the same rows. Pure.
+ * Describes the rows that a subscription asks for, and decides whether two subscriptions ask for the same rows.
+ * Pure.
  */
 import type { Filter } from '../../shared/wire.ts';
 import { canonical } from './canonical.ts';
@@ -8,13 +9,12 @@ import { canonical } from './canonical.ts';
 export interface RowQuery {
   table: string;
   where?: Filter;
-  /** the columns of the primary key always come as well */
+  /** the server always adds the columns of the primary key */
   columns?: readonly string[];
 }
 
 /**
- * Equal for queries that admit the same rows in the same shape, also where their filters are
- * written differently.
+ * Equal for queries that admit the same rows in the same shape, even if their filters are written differently.
  */
 export function queryKey({ table, where, columns }: RowQuery): string {
   const filter = where === undefined ? {} : normalFilter(where);
@@ -32,7 +32,10 @@ function normalFilter(filter: Filter): unknown {
   return Object.fromEntries(normal);
 }
 
-/** `{"eq": 1}` is `1`, `{"is": null}` is `null`, and the order of values in `in` means nothing. */
+/**
+ * `{"eq": 1}` means the same as `1`, and `{"is": null}` the same as `null`. The order of the values in `in` means
+ * nothing.
+ */
 function normalComparison(value: unknown): unknown {
   if (value === null || typeof value !== 'object') return value;
   const operators = Object.entries(value).filter(([, operand]) => operand !== undefined);

@@ -1,10 +1,11 @@
-/** Rows that are too large to be sent: the SDK has their key columns only. */
+/** Rows that are too large to be sent. The SDK has only their key columns. */
 import type { Row } from '../../shared/wire.ts';
 
 const truncated = new WeakSet();
 
 /**
- * The key columns of such a row, from the `id` of a change. `key`: null where unknown, then `id`.
+ * Makes a row with only the key columns from the `id` of a change. `key`: the names of these columns; null if
+ * unknown, then `id`.
  */
 export function keyRow(id: unknown, key: readonly string[] | null): Row {
   const names = key ?? ['id'];
@@ -14,8 +15,7 @@ export function keyRow(id: unknown, key: readonly string[] | null): Row {
 }
 
 /**
- * Whether a row, of a live query, a snapshot or a change, is too large to be sent and has its key
- * columns only.
+ * Whether a row of a live query, a snapshot or a change was too large to be sent, and so has only its key columns.
  */
 export function isTruncated(row: object): boolean {
   return truncated.has(row);
