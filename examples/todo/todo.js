@@ -1,9 +1,8 @@
-// A to-do list that all its windows share. The page shows the rows of a live query and nothing
-// else: a click writes through REST, and the list follows when the change arrives, in this window
-// as in all.
+// A to-do list that all windows share. The page shows only the rows of a live query. A click writes through REST.
+// When the change arrives, the list follows, in this window and in all others.
 
-// the server writes the gateway's address into the page: from the URL, a link could name anybody's
-// script
+// the server writes the gateway's address into the page; if the page took the address from its URL, a link could
+// make it load any script
 const plankUrl = new URL(document.documentElement.dataset.plank);
 const byId = (id) => document.getElementById(id);
 const { createPlank } = await import(new URL('/plank.js', plankUrl).href).catch((error) => {

@@ -1,4 +1,5 @@
--- The page chooses the id, so that a task is added once where its POST is repeated after a lost answer.
+-- The page chooses the id. So if an answer is lost and the page repeats the POST, the task is added
+-- only once.
 create table if not exists todo (
   id uuid primary key,
   text text not null check (length(text) between 1 and 200),

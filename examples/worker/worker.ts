@@ -1,7 +1,7 @@
 /**
- * `npm run example:worker`: handles each change of a table at least once, also changes that were
- * committed while the worker was down. Settings: PLANK_URL (http://localhost:8000), TABLE (items),
- * FOLDER (for its position and its results; .plank/worker).
+ * `npm run example:worker`: handles each change of a table at least once, even changes that were committed while
+ * the worker was down. Settings and their defaults: PLANK_URL (http://localhost:8000), TABLE (items), FOLDER for
+ * the worker's position and results (.plank/worker).
  */
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -13,15 +13,15 @@ const results = join(FOLDER, 'made');
 const storeEveryMs = 500;
 
 /**
- * After a kill between `handle` and `store`, the same change is handled again. So repeating must be
- * harmless: a result is named by the change's position, and a second one replaces the first. A mail
- * or a payment would carry the position as its idempotency key.
+ * If the worker is killed between `handle` and `store`, it handles the same change again. So repeating must be
+ * harmless: a result is named by the change's position, and a second result replaces the first. A mail or a payment
+ * would carry the position as its idempotency key.
  */
 function handle({ action, id, data, pos }: Change): void {
   writeWhole(join(results, `${pos}.json`), JSON.stringify({ action, id, data }));
 }
 
-/** Writes the whole file or nothing, whenever the process is killed. */
+/** Writes the whole file or nothing, even if the process is killed while it writes. */
 function writeWhole(file: string, text: string): void {
   writeFileSync(`${file}.new`, text);
   renameSync(`${file}.new`, file);
@@ -48,8 +48,7 @@ function store(position: string | null): void {
   if (last === undefined) process.stdout.write(`begins at ${position}\n`);
   last = position;
 }
-// a table may be quiet for longer than the retention; then the position of its last change is no
-// longer kept
+// if a table has no changes for longer than the retention, the position of its last change is no longer kept
 const timer = setInterval(() => store(changes.position()), storeEveryMs);
 process.once('SIGTERM', () => void changes.return?.());
 

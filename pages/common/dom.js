@@ -1,9 +1,9 @@
-// What the parts of both pages do with the document: finding and making elements, showing times and
-// long texts, drawing once a frame.
+// Functions for both pages that work on the document: they find and make elements, show times and long texts, and
+// draw once a frame.
 
 export const byId = (id) => document.getElementById(id);
 
-/** Attributes whose name begins with "on" are listeners. */
+/** Makes an element. An attribute whose name begins with "on" is a listener. */
 export function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -14,12 +14,12 @@ export function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-/** Leaves an element alone that shows the text already, so that a selection in it stays. */
+/** If the element shows the text already, does not touch the element, so that a selection in it stays. */
 export function setText(shown, text) {
   if (shown.textContent !== text) shown.textContent = text;
 }
 
-/** Shows a problem, or hides its element where there is none. */
+/** Shows a problem. If there is none, hides the element. */
 export function showProblem(shown, text) {
   setText(shown, text ?? '');
   shown.hidden = !text;
@@ -35,16 +35,16 @@ const day = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short',
 
 export const clockText = (date) => clock.format(date);
 
-/** The time of day where `iso` is of today, else the date. */
+/** If `iso` is a time of today, the time of day; else the date. */
 export function timeText(iso) {
   const date = new Date(iso);
   if (Number.isNaN(date.getTime())) return iso;
   return (date.toDateString() === new Date().toDateString() ? clock : day).format(date);
 }
 
-/** Nodes that show a text: all of it, or its beginning and a button that shows the rest. */
+/** Nodes that show a whole text, or the beginning of a long text and a button that shows the rest. */
 export function longText(text, limit) {
-  // a button for a few characters more would take their place
+  // a button would take as much room as the few characters that it hides
   if (text.length <= limit * 1.2) return [text];
   const shown = element('span', {}, `${text.slice(0, limit)}…`);
   const label = `Show all ${text.length.toLocaleString('en')} characters`;
@@ -58,7 +58,7 @@ export function longText(text, limit) {
   return [shown, ' ', button];
 }
 
-/** A function that runs `draw` in the next frame, however often it is called until then. */
+/** Returns a function that runs `draw` once in the next frame, even if it is called several times before that. */
 export function oncePerFrame(draw) {
   let isPlanned = false;
   return () => {

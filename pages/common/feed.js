@@ -1,5 +1,5 @@
-// A list of the last changes, newest first. Entries wait until the next drawing, so that a flood of
-// changes costs one drawing a frame.
+// A list of the last changes, newest first. Entries wait until the next drawing, so that many changes cost only one
+// drawing a frame.
 
 import { clockText, element, longText } from './dom.js';
 import { jsonText, keyText } from './request.js';
@@ -20,20 +20,21 @@ export class Feed {
     return this.#list.children.length === 0;
   }
 
-  /** How many changes wait to be drawn; "100+" where older ones were dropped. */
+  /** How many changes wait to be drawn; "100+" if older changes were dropped. */
   get waitingText() {
     const { length } = this.#waiting;
     return length === 0 ? '' : `${length}${length === maxEntries ? '+' : ''}`;
   }
 
   /**
-   * `row` is shown below the change; `note` after its name; `extra` are elements beside its time.
+   * Adds a change. `row` is shown below the change, `note` after the change's name, and the elements `extra` beside
+   * its time.
    */
   addChange(change, { row = change.data, note = '', extra = [] } = {}) {
     this.#add({ at: new Date(), change, row, note, extra });
   }
 
-  /** A line across the list. */
+  /** Adds a line across the list. */
   addLine(line) {
     this.#add({ line });
   }

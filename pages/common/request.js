@@ -2,7 +2,7 @@
 
 const timeoutMs = 30_000;
 
-/** For JSON.parse: integers beyond 2^53 become bigints, as those of the SDK do. */
+/** For JSON.parse: integers beyond 2^53 become bigints, as in the SDK. */
 function keepIntegers(_name, value, context) {
   const isRounded = Number.isInteger(value) && !Number.isSafeInteger(value) && /^-?\d+$/.test(context?.source);
   return isRounded ? BigInt(context.source) : value;
@@ -16,17 +16,17 @@ function digits(_name, value) {
 
 export const jsonText = (value) => JSON.stringify(value, digits);
 
-/** A value of a column: a text as it is, anything else as JSON. */
+/** The text of a column's value: a string as it is, any other value as JSON. */
 export const valueText = (value) => (typeof value === 'string' ? value : jsonText(value ?? null));
 
-/** The primary key of a change as people read it: "7", or "a, 7" of two columns. */
+/** The primary key of a change as people read it: "7", or "a, 7" for a key of two columns. */
 export function keyText(id) {
   return id !== null && typeof id === 'object' ? Object.values(id).join(', ') : String(id ?? '');
 }
 
 /**
- * { answer } or { problem, status, fields: { column: message } }. Never throws; `body` is JSON
- * text.
+ * Sends a request. `body` is JSON text. Returns { answer }, or { problem, status, fields: { column: message } }.
+ * Never throws.
  */
 export async function ask(path, { method = 'GET', headers = {}, body } = {}) {
   try {

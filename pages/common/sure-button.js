@@ -1,5 +1,4 @@
-// A button that asks before it acts: the first press turns its label into a question, the second
-// press is the answer.
+// A button that asks before it acts. The first press turns the label into a question; the second press confirms.
 
 import { element, setText } from './dom.js';
 

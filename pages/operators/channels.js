@@ -1,4 +1,4 @@
-// What clients subscribe to, over all gateways, the most subscribed first.
+// The channels that clients subscribe to on all gateways, the one with the most subscriptions first.
 
 import { byId, setText } from '../common/dom.js';
 import { countText, keptTable, unknownWhileAlone } from './parts.js';

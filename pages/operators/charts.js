@@ -1,5 +1,5 @@
-// Throughput and lag of the last five minutes, drawn by uPlot. Each chart has its highest value as
-// text, for screen readers.
+// Throughput and lag of the last five minutes, drawn by uPlot. Each chart also shows its highest value as text, for
+// screen readers.
 
 import { byId, setText } from '../common/dom.js';
 import uPlot from '../uplot.js';
@@ -8,8 +8,8 @@ import { countText, msText } from './parts.js';
 const spanSeconds = 300;
 const height = 150;
 /**
- * steps of an axis: there is no half change; uPlot takes the first one that leaves enough space
- * between labels
+ * possible steps of an axis, all whole numbers, as there is no half change; uPlot takes the first step that leaves
+ * enough space between labels
  */
 const countSteps = Array.from({ length: 36 }, (_, i) => [1, 2, 5][i % 3] * 10 ** Math.floor(i / 3));
 const msSteps = [0.1, 0.2, 0.5, ...countSteps];

@@ -1,4 +1,4 @@
-// Clients that do not keep up: which, how far they are behind, and a button that disconnects one.
+// The clients that do not keep up: their names, how far they are behind, and a button that disconnects a client.
 
 import { byId, element, setText, showProblem } from '../common/dom.js';
 import { ask } from '../common/request.js';

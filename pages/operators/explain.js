@@ -1,4 +1,4 @@
-// "Why did I not get it?": the form, and where a change went, step by step.
+// "Why did I not get it?": the form, and the answer that shows step by step where a change went.
 
 import { byId, element, setText, showProblem } from '../common/dom.js';
 import { ask, keyText } from '../common/request.js';
@@ -22,7 +22,7 @@ export function startExplain() {
   });
 }
 
-/** Fills in the form, and sends it where a position is known. */
+/** Fills in the form. If a position is known, sends the form too. */
 export function askAbout(known) {
   const form = byId('explain-form');
   for (const [name, value] of Object.entries(known)) form.elements[name].value = value;

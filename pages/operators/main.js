@@ -1,4 +1,5 @@
-// The operators' console: what one gateway knows of the whole. Drawing happens once a frame.
+// The operators' console. It shows what one gateway knows of all gateways, listeners and clients. It draws once a
+// frame.
 
 import { oncePerFrame } from '../common/dom.js';
 import { drawChannels, startChannels } from './channels.js';
@@ -39,5 +40,5 @@ followView((given) => {
   heardAt = Date.now();
   draw();
 });
-// how long the gateway has not answered
+// so that the time since the gateway's last answer goes on
 setInterval(draw, 1_000);

@@ -1,21 +1,19 @@
-// What the parts of the console share: tables whose rows are kept by key, and numbers in few
-// characters.
+// Shared by the parts of the console: tables that keep their rows by key, and short texts for numbers.
 
 import { element, setText } from '../common/dom.js';
 
-/** Where a gateway hears no other gateway. */
+/** The text for values that are not known because the gateway hears no other gateway. */
 export const unknownWhileAlone = 'Not known while Redis does not answer.';
 
 /**
- * Returns a function that shows rows in the table. A column has `label`, perhaps a `class`, and
- * `text(row)`, or `draw(cell, row)` for more than text. A cell that has not changed is not touched:
- * a button keeps the focus, a selection stays.
+ * Returns a function that shows rows in the table. A column has a `label`, perhaps a `class`, and `text(row)`; if a
+ * cell needs more than text, `draw(cell, row)` instead. A cell that has not changed is not touched, so that a
+ * button keeps the focus and a selection stays.
  */
 export function keptTable(table, columns) {
   const body = table.tBodies[0];
   const drawn = new Map();
-  // on a phone, the rows are blocks, which screen readers take for no table unless they have these
-  // roles
+  // on a phone, CSS makes blocks of the rows; without these roles, screen readers would no longer see a table
   table.setAttribute('role', 'table');
   body.setAttribute('role', 'rowgroup');
   const heads = columns.map(({ label, ...column }) =>
@@ -61,7 +59,7 @@ export function keptTable(table, columns) {
   };
 }
 
-/** A word with a shape before it, as not everybody sees the colour. */
+/** Draws a word with a shape before it, because not everybody sees the colour. */
 export function drawPill(cell, level, text) {
   const pill = cell.firstElementChild ?? cell.appendChild(element('span', { class: 'pill' }));
   if (pill.dataset.level !== level) pill.dataset.level = level;

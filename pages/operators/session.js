@@ -1,17 +1,16 @@
-// Access to the gateway. Where it requires a token, the page exchanges the token for a cookie that
-// scripts cannot read: the page keeps no secret, and the browser sends the cookie with event
-// streams and WebSockets as well.
+// Access to the gateway. If the gateway requires a token, the page exchanges the token for a cookie that scripts
+// cannot read. So the page keeps no secret. The browser also sends the cookie with event streams and WebSockets.
 
 import { byId, setText } from '../common/dom.js';
 import { ask } from '../common/request.js';
 
-/** Resolves when the gateway admits this page: at once, or when the token was entered. */
+/** Resolves when the gateway admits this page: at once, or after the user has entered the token. */
 export async function admitted() {
   for (;;) {
     const { status, problem } = await ask('ops/status');
     if (!problem) return show(true);
     if (status === 401) return enter();
-    // no answer, or a refusal of the address that the browser used
+    // the gateway did not answer, or refused the address that the browser used
     show(true);
     setText(byId('status-text'), problem);
     await new Promise((resolve) => setTimeout(resolve, 2_000));

@@ -1,5 +1,5 @@
-// The sentence at the top: whether changes arrive, as the gateway judges it, or that this page has
-// lost the gateway.
+// The sentence at the top. It says whether changes arrive, as the gateway judges it, or that the gateway no longer
+// answers this page.
 
 import { byId, element, setText } from '../common/dom.js';
 import { secondsText } from './parts.js';
@@ -7,14 +7,14 @@ import { secondsText } from './parts.js';
 /** the gateway sends its view each second */
 const silentMs = 4_000;
 
-/** `heardAt`: when the view came. */
+/** Draws the sentence. `heardAt`: when the view came. */
 export function drawStatus(view, heardAt) {
   const verdict = judge(view, Date.now() - heardAt);
   setText(byId('node'), view?.node ?? '–');
   byId('board').classList.toggle('stale', verdict.isStale ?? false);
   byId('status').dataset.level = verdict.level;
   setText(byId('status-text'), verdict.text);
-  // read aloud when the sentence changes, and not with each second or millisecond in it
+  // screen readers read this text aloud when it changes, so it leaves out the numbers that change every second
   setText(byId('status-spoken'), verdict.level === 'good' ? 'All is well' : verdict.text.replace(/ \([^)]*\)$/, ''));
   setText(byId('status-todo'), verdict.todo ?? '');
   const also = byId('status-also');

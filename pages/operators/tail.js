@@ -1,4 +1,4 @@
-// Changes as a client with the same filter gets them: through the SDK, on a connection of its own
+// Live changes, as a client with the same filter gets them. They come through the SDK, on a separate connection
 // that is open only while somebody follows.
 
 import { byId, element, oncePerFrame, setText } from '../common/dom.js';

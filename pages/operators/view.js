@@ -1,14 +1,14 @@
-// What the gateway that serves this page knows of the whole: it sends all of it as one JSON object
-// each second, over an event stream. A stream stays with one gateway, also behind a balancer, so
-// that the page never shows two gateways in turn.
+// The view: everything that the gateway that serves this page knows of all gateways, listeners and clients. The
+// gateway sends the view as one JSON object each second, over an event stream. A stream stays with one gateway,
+// even behind a balancer, so the page does not alternate between the views of two gateways.
 
 import { isOver } from './session.js';
 
-/** a stream without an event for so long hangs, although the connection may look open */
+/** a stream without an event for so long hangs, even if its connection looks open */
 const hangMs = 8_000;
 const reopenMs = 1_500;
 
-/** Calls back with each view. */
+/** Calls `onView` with each view. */
 export function followView(onView) {
   let source;
   let heardAt = Date.now();
@@ -25,7 +25,7 @@ export function followView(onView) {
     const isClosed = source.readyState === EventSource.CLOSED;
     if (isClosed || Date.now() - heardAt >= hangMs) {
       source.close();
-      // a session that has ended looks like a gateway that does not answer
+      // the browser reports an ended session in the same way as a gateway that does not answer
       if (isClosed && (await isOver())) return location.reload();
       open();
     }

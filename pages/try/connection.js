@@ -1,6 +1,5 @@
-// The state of the page's connection, in the header: live while it is open; stale while the server
-// does not confirm that changes can arrive; reconnecting after its first loss; stopped where the
-// server closed it for good.
+// Shows the state of the page's connection in the header. live: the connection is open. stale: the server does not
+// confirm that changes can arrive. reconnecting: the connection was lost. stopped: the server closed it for good.
 
 import { byId } from '../common/dom.js';
 
@@ -21,7 +20,7 @@ export function startConnection(plank) {
   setInterval(drawUptime, 1000);
 }
 
-/** There is nothing to subscribe to, and the SDK connects with the first subscription. */
+/** Called if there is no table: the SDK does not connect before the first subscription. */
 export function showIdle() {
   if (liveSince === undefined && !wasLost) setState('idle', 'Not connected: no table is attached');
 }

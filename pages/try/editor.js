@@ -1,16 +1,16 @@
-// The form above the rows, with a field for each writable column: it inserts a row, or changes the
-// one that is being edited. Problems are shown at the field that they are about.
+// The form above the rows, with a field for each writable column. It inserts a row, or changes the row that is
+// being edited. A problem with a value is shown at the value's field.
 
 import { byId, element, setText, showProblem } from '../common/dom.js';
 import { valueText } from '../common/request.js';
 import { write } from './write.js';
 
-/** The form of a table with more columns is opened on request only. */
+/** If a table has more columns, its form opens only when the user asks for it. */
 const maxOpenFields = 3;
 
 let table = null;
 let edited = null; // { key, row, name, address }, or null while the form inserts
-let opens = false; // whether it is open when nothing is being edited
+let opens = false; // whether the form is open when no row is being edited
 
 export function startEditor() {
   byId('form').addEventListener('submit', (event) => {
@@ -23,7 +23,7 @@ export function startEditor() {
   byId('cancel').addEventListener('click', close);
 }
 
-/** Shows the form for rows of another table; null: there is no table. */
+/** Shows the form for rows of another table (null: there is no table). */
 export function openEditor(given) {
   table = given;
   const fields = writableColumns();
@@ -39,7 +39,7 @@ export function editRow(row) {
     const input = inputOf(name);
     const value = row.row[name];
     input.value = value === null || value === undefined ? '' : valueText(value);
-    // an input drops line breaks, which must not count as a change of the user's
+    // an input drops line breaks; this must not count as a change by the user
     input.dataset.before = input.value;
     input.placeholder = 'null';
   }
@@ -53,7 +53,7 @@ export function editRow(row) {
   first?.select();
 }
 
-/** The row with this key was changed. */
+/** Called when the row with this key has changed. */
 export function rowChanged(key) {
   if (edited?.key !== key || byId('save').disabled) return;
   showNote('Somebody changed this row meanwhile. Save replaces only what you changed.');
@@ -79,7 +79,7 @@ function fieldOf({ name, type, isJson }) {
   return element('label', { class: 'field' }, element('span', {}, name, ' ', element('small', {}, type)), input, error);
 }
 
-/** Makes it a form that inserts. */
+/** Turns the form back into one that inserts a row. */
 function insertAgain() {
   edited = null;
   byId('form').reset();
@@ -118,8 +118,8 @@ async function save() {
 }
 
 /**
- * The columns whose fields are not as they were, as JSON texts. An empty field is null, and left
- * out of a new row.
+ * The values of the fields that the user has changed, as JSON texts by column. An empty field means null; in a new
+ * row it is left out.
  */
 function changedValues() {
   const values = Object.create(null);
@@ -130,7 +130,7 @@ function changedValues() {
   return values;
 }
 
-/** A text that is not valid JSON is sent as a string: the server's answer says what it expects. */
+/** If a text is not valid JSON, it is sent as a string, and the server's answer says which value it expects. */
 function asJson(text, isJson) {
   if (!isJson) return JSON.stringify(text);
   try {

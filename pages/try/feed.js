@@ -1,5 +1,5 @@
-// The last changes of every attached table, and the count of all that came. While paused, they wait
-// undrawn.
+// The last changes of every attached table, and the number of all changes that came. While the feed is paused,
+// changes wait to be drawn.
 
 import { byId, setText } from '../common/dom.js';
 import { Feed } from '../common/feed.js';
@@ -10,8 +10,8 @@ let requestDrawing;
 let isPaused = false;
 let count = 0;
 /**
- * Rows that the last transaction has written, by table and key: one that it inserts and deletes is
- * in no live query.
+ * The rows that the last transaction has written, by table and key. They are kept here because a row that one
+ * transaction inserts and deletes is in no live query.
  */
 const written = new Map();
 const maxWritten = 1_000;
@@ -27,7 +27,10 @@ export function startFeed(draw) {
   });
 }
 
-/** `known`: the row before the change, if the page has it, as a DELETE comes without its row. */
+/**
+ * Adds a change. `known`: the row before the change, if the page has it. It is needed for a DELETE, which comes
+ * without the row.
+ */
 export function addChange(change, known) {
   count += 1;
   const { table, action, id, data, tx } = change;
@@ -40,7 +43,7 @@ export function addChange(change, known) {
   requestDrawing();
 }
 
-/** A line across the feed. */
+/** Adds a line across the feed. */
 export function addLine(line) {
   feed.addLine(line);
   requestDrawing();

@@ -1,6 +1,6 @@
-// The test page: one connection, on which a live query keeps the rows of the picked table current,
-// and subscriptions report each change of every attached table. `?table=orders` picks a table.
-// Drawing happens once a frame, however many changes come.
+// The test page. It has one connection. A live query keeps the rows of the picked table current, and subscriptions
+// report each change of every attached table. `?table=orders` picks a table. The page draws once a frame, even if
+// many changes come.
 
 import { oncePerFrame } from '../common/dom.js';
 import { createPlank } from '../plank.js';
@@ -10,17 +10,17 @@ import { addChange, addLine, drawFeed, startFeed } from './feed.js';
 import { drawRows, reviveRows, rowOf, showRowsOf, startRows } from './rows.js';
 import { startTables } from './tables.js';
 
-/** A connection can have 100 subscriptions. */
+/** A connection can have at most 100 subscriptions; this leaves room for the live query. */
 const maxFollowed = 90;
 
 const plank = createPlank({
   onError: (error) => {
-    // problems of Plank, which have a code, are shown on the page
+    // the page shows Plank's own problems, which have a code, in another place
     if (!('code' in error)) reportError(error);
   },
 });
 const followed = new Map(); // table → its subscription
-let noticed = 0; // how many tables there were when the feed last said that they are too many
+let noticed = 0; // how many tables there were when the feed last said that there are too many
 const draw = oncePerFrame(() => {
   drawRows();
   drawFeed();
@@ -33,8 +33,7 @@ startEditor();
 startTables({ onTables: follow, onPick: showRowsOf });
 
 /**
- * Subscribes to each table; the picked one comes first, so that it is among those that are
- * followed.
+ * Subscribes to each table, up to `maxFollowed`. The picked table comes first, so that it is always followed.
  */
 function follow(names) {
   const wanted = new Set(names.slice(0, maxFollowed));
@@ -58,11 +57,11 @@ function subscribe(name) {
   return plank.table(name).subscribe(
     {},
     {
-      // called before the live query applies the change, so that a deleted row is still there
+      // called before the live query applies the change, so the live query still has a deleted row
       onChange: (change) => addChange(change, rowOf(change.table, change.id)),
       onResync: () => addLine(`${name}: some changes are missing here, because they are no longer kept.`),
       onError: ({ code, message }) => {
-        // subscribed again with the next list of tables, if the table is attached again by then
+        // if the table is attached again, the next list of tables subscribes to it again
         if (code === 'UNKNOWN_TABLE') followed.delete(name);
         addLine(`${name}: ${message}`);
       },

@@ -1,5 +1,5 @@
-// The rows of the picked table, as the live query has them: each drawing compares what is shown
-// with what is there.
+// The rows of the picked table, as the live query has them. Each drawing compares the shown rows with the rows of
+// the live query.
 
 import { byId, element, longText, setText, showProblem, timeText } from '../common/dom.js';
 import { jsonText, valueText } from '../common/request.js';
@@ -9,12 +9,12 @@ import { editRow, openEditor, rowChanged, rowDeleted } from './editor.js';
 import { canHaveSamples, insertSamples } from './samples.js';
 import { write } from './write.js';
 
-/** how many rows the page holds, and how many of them it shows */
+/** how many rows the page holds at most, and how many of them it shows */
 const maxRows = 50_000;
 const maxShown = 1_000;
-/** characters of a value that are shown at once */
+/** how many characters of a value are shown without a click */
 const maxText = 160;
-/** characters of a value that make its column wide */
+/** if a value has so many characters, its column is wide */
 const wideText = 30;
 
 let plank;
@@ -65,13 +65,13 @@ export function showRowsOf(given) {
 }
 
 /**
- * Opens a query again that ended because its table was detached: the table may be attached again.
+ * If the query ended because its table was detached, opens the query again, as the table may be attached again.
  */
 export function reviveRows() {
   if (query?.error?.code === 'UNKNOWN_TABLE') showRowsOf(table);
 }
 
-/** The row as it was before a change of it; undefined: the page does not have it. */
+/** The row as it was before a change of it; undefined if the page does not have the row. */
 export function rowOf(name, id) {
   return name === table?.name ? query?.rows.get(mapKeyOf(id)) : undefined;
 }
@@ -91,7 +91,7 @@ export function drawRows() {
   let next = byId('rows').firstElementChild;
   for (const key of keys) {
     const shown = rowElement(key, query.rows.get(key));
-    // the new <tr> may have replaced the next one
+    // the new <tr> may have replaced the <tr> that was next
     if (next && !next.isConnected) next = shown;
     if (shown === next) next = next.nextElementSibling;
     else byId('rows').insertBefore(shown, next);
@@ -103,7 +103,10 @@ export function drawRows() {
   byId('samples').hidden = !(query.state === 'live' && query.rows.size === 0 && canHaveSamples(table));
 }
 
-/** By key: numbers descending, so that new rows come first; other keys ascending. */
+/**
+ * The keys in the order in which rows are shown: numbers descending, so that new rows come first; other keys
+ * ascending.
+ */
 function shownKeys() {
   const keys = [...query.rows.keys()];
   const areNumbers = keys.every((key) => typeof key === 'number' || typeof key === 'bigint');
@@ -112,7 +115,7 @@ function shownKeys() {
   return keys.slice(0, maxShown);
 }
 
-/** The <tr> of a row: a new one only if the row has changed. The focus stays on the same button. */
+/** The <tr> of a row. A new <tr> is made only if the row has changed. The focus stays on the same button. */
 function rowElement(key, row) {
   const known = drawn.get(key);
   if (known && isSame(known.row, row)) return known.shown;
@@ -128,7 +131,7 @@ function rowElement(key, row) {
   return shown;
 }
 
-/** Rows that were read again are other objects, most of them with the same values. */
+/** Compares values, as rows that were read again are other objects, most of them with the same values. */
 const isSame = (a, b) => a === b || jsonText(a) === jsonText(b);
 
 function makeRow(key, row) {
@@ -138,7 +141,7 @@ function makeRow(key, row) {
   edit.addEventListener('click', () => editRow({ key, row, name, address }));
   const remove = sureButton('Delete', 'Sure?', async () => {
     const { problem, status } = await write('DELETE', address);
-    // 404: somebody else was faster, and the row goes when that change comes
+    // 404: somebody else has deleted the row already, and the row disappears when that change comes
     showProblem(byId('problem'), status === 404 ? '' : problem);
   });
   remove.dataset.role = 'delete';
@@ -170,7 +173,8 @@ function cellOf({ name, type, isJson }, row) {
 }
 
 /**
- * The key in the live query's map, as the SDK makes it: the value, or canonical JSON of several.
+ * The row's key in the live query's map, as the SDK makes it: the value, or canonical JSON if the key has several
+ * columns.
  */
 function mapKeyOf(id) {
   if (id === null || typeof id !== 'object') return id;
@@ -178,7 +182,7 @@ function mapKeyOf(id) {
 }
 
 /**
- * The row's address after `api/`. A key that has another meaning in a path gets a "=" before it.
+ * The row's address after `api/`. If the key would have another meaning in a path, a "=" is put before it.
  */
 function addressOf(row, key) {
   const texts = keyColumns.length === 1 ? [key] : keyColumns.map((column) => valueText(row[column]));

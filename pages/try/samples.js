@@ -16,8 +16,7 @@ export function canHaveSamples(table) {
 }
 
 /**
- * Inserts one row after the other, so that each is seen to arrive. Resolves with the problem, where
- * there is one.
+ * Inserts one row after the other, so that users see each row arrive. If there is a problem, resolves with it.
  */
 export async function insertSamples(table) {
   for (const [name, value] of samples) {

@@ -1,5 +1,5 @@
-// Which tables are attached, and which one of them is picked. The list is read every few seconds,
-// as tables are attached and detached in the database while the page is open.
+// The attached tables, and the table that is picked. The list is read every few seconds, because tables may be
+// attached and detached in the database while the page is open.
 
 import { byId, element } from '../common/dom.js';
 import { ask, jsonText } from '../common/request.js';
@@ -10,8 +10,8 @@ let tables = [];
 let listeners;
 
 /**
- * `onTables(names)` is called with each list, the picked table first. `onPick(table)` is called
- * when another table is picked or its columns have changed; with null where none is attached.
+ * Calls `onTables(names)` with each list, the picked table first. Calls `onPick(table)` when another table is
+ * picked or the table's columns have changed. If no table is attached, calls `onPick(null)`.
  */
 export function startTables(given) {
   listeners = given;
