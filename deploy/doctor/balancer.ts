@@ -1,6 +1,6 @@
 /**
- * Examines what clients reach: the balancer, the WebSocket handshake and the timeouts through it, and what it must
- * not expose.
+ * Examines the balancer as clients reach it: whether a gateway answers through it, the WebSocket handshake, the
+ * timeouts, and whether it exposes addresses that are for operators only.
  */
 import type { IncomingMessage } from 'node:http';
 import { WebSocket } from 'ws';

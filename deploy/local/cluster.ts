@@ -36,7 +36,7 @@ export interface ClusterOptions {
   /** an existing database and Redis, instead of new ones */
   databaseUrl?: string;
   redisUrl?: string;
-  /** makes the sample table; without it, only in a new Postgres */
+  /** whether to make the sample table; if not set, only a new Postgres gets one */
   sample?: boolean;
   /** more settings of listeners and gateways (docs/configuration.md) */
   env?: Record<string, string>;

@@ -129,7 +129,7 @@ async function writeScript(folder: string, name: string, program: string): Promi
     '  printf "<fontconfig><dir>%s/usr/share/fonts</dir><cachedir prefix=\\"xdg\\">fontconfig</cachedir></fontconfig>\\n" "$root" > "$root/fonts.conf"',
     '  export FONTCONFIG_FILE="$root/fonts.conf"',
     'fi',
-    // a program that the system has was not downloaded
+    // apt downloads nothing that the system already has; then the system's own program is run
     `program="$root/${program}"; [ -e "$program" ] || program="/${program}"`,
     'exec ${PLANK_RUN:-} "$program" "$@"',
   ];

@@ -1,7 +1,8 @@
 /**
- * How long a drain may take. A drain that takes longer is cancelled, as its connection may be silent. The
- * next drain, on another connection, gets twice as long, so that a large drain succeeds in the end. Other
- * failures do not raise the deadline, as a silent connection goes unnoticed until the deadline has passed.
+ * How long a drain may take. A drain that takes longer is cancelled, because its connection may be silent.
+ * The next drain, on another connection, gets twice as long, so that a large drain succeeds in the end. A
+ * drain that fails early does not raise the deadline: the longer the deadline, the later a silent connection
+ * is noticed.
  */
 
 const minMs = 4_000;

@@ -1,8 +1,8 @@
 /**
  * Splits the bytes from a Postgres server at message boundaries. pg's parser collects a message that arrives in
- * pieces in buffers that double in size, together with the bytes around it. For a large result that takes several
- * times its size, outside of the heap, until a full garbage collection. With whole messages, the parser collects
- * nothing.
+ * pieces in buffers that double in size, together with the bytes around it. With a large result, these buffers take
+ * several times the result's size, outside of the heap, until a full garbage collection. With whole messages, the
+ * parser collects nothing.
  */
 
 /** type (1 byte) and length (4 bytes); the length includes itself */

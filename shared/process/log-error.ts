@@ -37,7 +37,7 @@ export function loggedError(error: unknown, depth = 1): LoggedError {
   };
   if (isDatabaseError(error)) {
     for (const field of postgresFields) take(field);
-    // with a context, the error may come from a function, which can raise any text with any code
+    // an error with a context (`where`) may come from a function, which can raise any text with any code
     if (aboutNames.test(error.code ?? '') && error.where === undefined) logged.message = error.message;
     const within = /\b(?:function|procedure) ("?[\w$.]+"?)\(.*\) line (\d+)/.exec(error.where ?? '');
     if (within) logged['within'] = `${within[1]}, line ${within[2]}`;

@@ -127,8 +127,8 @@ returns table (number smallint, name name, value text, is_column boolean) langua
   select attnum, attname,
          case when attgenerated = 'v' then
                 format('plank.%I(row(%s), %s::pg_catalog.text)', 'virtual_' || a.id, (
-                  -- only the columns that expressions of virtual columns name, as passing a large
-                  -- value copies it
+                  -- not the whole row, because passing a large value copies it: only the columns
+                  -- that are used in the expressions of virtual columns
                   select string_agg(p_of || quote_ident(b.name), ', ' order by b.field)
                   from plank.virtual_bases(a.relation) b), quote_literal(attname))
               else plank.value_sql(p_of || quote_ident(attname), attnum = any (f.columns)) end,

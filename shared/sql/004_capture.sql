@@ -74,9 +74,9 @@ create function plank.generate(a plank.attached) returns void language plpgsql a
 declare
   r record := plank.row_sql(a, 'r', '');
   key text := plank.key_sql(a, 'r', '');
-  -- A null for each column that the function names. These are the columns of the key, even if they
-  -- no longer exist, and all other columns. If rows are rendered as a whole and cannot be large,
-  -- the function names only the columns of the key.
+  -- SQL of a null for each column that the function names. It always names the columns of the key,
+  -- including those that no longer exist. It also names all other columns, unless rows are rendered
+  -- as a whole and cannot be large.
   absent text := (
     select string_agg(format('null::text as %I', name), ', ') from (
       select unnest(a.key_columns) as name union

@@ -44,7 +44,10 @@ export interface RebalanceMemory {
 
 /** within this time, a connection that was asked to go arrives elsewhere and is reported by the other replica */
 export const returnMs = 3_000;
-/** no replica gives until the members were the same for this long; the roster needs less to notice a dead replica */
+/**
+ * no replica gives connections until the members were the same for this long; a dead replica leaves the
+ * roster sooner
+ */
 const settleMs = 5_000;
 /** this file judges over this time whether giving has helped */
 const judgeMs = 20_000;

@@ -1,6 +1,7 @@
 /**
- * Limits on the messages of one client. A client that spends all of its points is disconnected. The
- * messages of a client without credit wait for their turn.
+ * Two limits on the messages of one client. Points limit how much it sends: a client that spends all of
+ * them is disconnected. Credit limits how much time of the event loop its messages take: the messages of
+ * a client without credit wait for their turn.
  */
 
 /**

@@ -68,8 +68,8 @@ interface Who {
 }
 
 /**
- * Answers `?pos=…` and `?table=…&id=…`, each optionally with `&connection=…`. Throws a PlankError that
- * names the wrong field, or UNAVAILABLE.
+ * Answers `?pos=…` and `?table=…&id=…`, each optionally with `&connection=…`. Throws PlankError INVALID,
+ * which says what parameter is wrong, or PlankError UNAVAILABLE.
  */
 export async function explain(query: unknown, deps: OpsExplainDeps): Promise<Explanation> {
   const parsed = request.safeParse(query);

@@ -17,7 +17,7 @@ export class HeldPages {
     this.#maxBytes = maxBytes;
   }
 
-  /** of memory: whole buffers, as a view keeps all of one alive; each once */
+  /** the size of all buffers that are held, each counted once; a batch keeps the whole of its buffer in memory */
   get bytes(): number {
     return this.#bytes;
   }
