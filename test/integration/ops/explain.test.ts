@@ -58,6 +58,9 @@ async function live(ask: object): Promise<Peer> {
 
 describe('the way of a change', () => {
   test('a change is explained from its commit to every replica, by its row or its position', async () => {
+    // a gateway that has just started may read the log for a moment
+    const health = async () => (await (await fetch(`${stage.embedded.url}/health`)).json()) as { changes: string };
+    await until('the gateway tails the stream', async () => (await health()).changes === 'tailing', 10_000);
     await stage.sql(`insert into todo values (1, 'open', 7)`);
     await stage.arrived();
     const byRow = await explain({ table: 'todo', id: '1' });
