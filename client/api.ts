@@ -14,7 +14,11 @@ export interface PlankOptions {
    * relative to the page, and the default is `ws`. In Node, the address is required.
    */
   url?: string | URL;
-  /** The token that the SDK sends with each hello. If a function is given, the SDK calls it before each connection. */
+  /**
+   * A JWT, which the SDK sends with each hello. If a function is given, the SDK calls it before each connection,
+   * and again after 80 % of the token's lifetime. If that second call fails, the connection stays open until the
+   * token expires.
+   */
   token?: string | (() => string | Promise<string>);
   /**
    * If a request stays unanswered for this long (in ms), and no rows or changes arrive either, the SDK opens
@@ -29,8 +33,8 @@ export interface PlankOptions {
   /**
    * The SDK calls this function with
    * - problems of the connection. A PlankError `UNREACHABLE`: no connection can be made (reported
-   *   once, and again only after a connection was open). A PlankError `CLOSED`: the server closed the
-   *   connection for good. An Error: the server does not answer or breaks the protocol.
+   *   once, and again only after a connection was open). A PlankError `UNAUTHORIZED`, `FORBIDDEN` or `CLOSED`:
+   *   the server closed the connection for good. An Error: the server does not answer or breaks the protocol.
    * - the error that ends a live query, or a subscription without an `onError` handler
    * - errors that a handler or a callback of the application throws
    *

@@ -284,6 +284,8 @@ class Client implements Plank {
   async #getToken(socket: number): Promise<void> {
     const { token } = this.#options;
     if (typeof token !== 'function') {
+      // there is no other one to renew it with
+      if (this.state === 'open') return;
       this.#dispatch({ type: 'token', socket, ...(token === undefined ? {} : { token }) });
       return;
     }
@@ -317,11 +319,12 @@ class Client implements Plank {
   }
 
   /**
-   * Reports that a subscription has ended, as the application may not look at the subscription's state. CLOSED is
-   * not reported here: it ends all subscriptions, and is reported once for the connection.
+   * Reports that a subscription has ended, as the application may not look at the subscription's state. The end of
+   * the connection is not reported here: it ends all subscriptions, and is reported once for the connection.
    */
   #reportEnd(table: string, { code, message }: { code: string; message: string }): void {
-    if (code !== 'CLOSED') this.#report(new PlankError(code, `the subscription to ${table} has ended: ${message}`));
+    if (this.state !== 'closed')
+      this.#report(new PlankError(code, `the subscription to ${table} has ended: ${message}`));
   }
 
   /**

@@ -24,6 +24,7 @@ export const closeCodes = {
   tooLarge: 1009,
   restart: 1012,
   malformed: 4400,
+  unauthorized: 4401,
   forbidden: 4403,
   noHello: 4408,
   positionGone: 4410,
@@ -79,8 +80,15 @@ export interface Filter {
 
 export interface HelloFrame {
   type: 'hello';
-  /** kept for authentication */
+  /** a JWT, where the gateway needs one */
   token?: string;
+}
+
+/** Goes on with another token of the same user. */
+export interface AuthFrame {
+  type: 'auth';
+  id: number;
+  token: string;
 }
 
 export interface SubscribeFrame {
@@ -108,7 +116,7 @@ export interface PingFrame {
   type: 'ping';
 }
 
-export type ClientFrame = HelloFrame | SubscribeFrame | UnsubscribeFrame | PingFrame;
+export type ClientFrame = HelloFrame | AuthFrame | SubscribeFrame | UnsubscribeFrame | PingFrame;
 
 export interface WelcomeFrame {
   type: 'welcome';
@@ -121,15 +129,23 @@ export interface WelcomeFrame {
   pos_ms?: number;
   /** the position of this replica */
   pos: string;
+  /** of the token: its `sub`, its role, and for how many seconds it is valid; absent where no token is needed */
+  user?: string;
+  role?: string;
+  expires_in_s?: number;
 }
 
-/** Answers the request `id`. The answer to a subscribe has `ch`. */
+/** Answers the request `id`. The answer to a subscribe has `ch`; that to an auth says what the new token holds. */
 export interface OkFrame {
   type: 'ok';
   id: number;
   ch?: string;
   /** for a subscribe: the columns of the primary key, which relate the `id` of changes to rows */
   key?: readonly string[];
+  /** for an auth, as in `welcome` */
+  user?: string;
+  role?: string;
+  expires_in_s?: number;
 }
 
 export interface RowsFrame {

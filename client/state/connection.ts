@@ -2,10 +2,11 @@
  * Makes, loses and ends the connection. What must stay true: There is one socket at a time. After a failure, there
  * is always a wait before the next attempt. The waits grow until a connection was stable.
  */
-import type { WelcomeFrame } from '../../shared/wire.ts';
+import { closeCodes, type WelcomeFrame } from '../../shared/wire.ts';
 import { beginFresh } from './freshness.ts';
 import { limits } from './limits.ts';
 import { jitter } from './reconnect.ts';
+import { awaitRenewal } from './renewal.ts';
 import { disconnect, requestStream } from './stream.ts';
 import { answerTimer, retryTimer, type Transition } from './transition.ts';
 
@@ -56,6 +57,7 @@ export function openConnection(to: Transition, socket: number, frame: WelcomeFra
     deadAt: null,
     returnAt: null,
   });
+  awaitRenewal(to, frame.expires_in_s);
 }
 
 /**
@@ -87,7 +89,7 @@ export function closeForGood(to: Transition, code: number | null, reason: string
   dropSocket(to);
   to.clearTimer('reconnect');
   to.move({ status: 'closed', code, reason });
-  if (code !== null) to.report(closedBy(code, reason), 'CLOSED');
+  if (code !== null) to.report(closedBy(code, reason), errorOf(code));
   for (const group of to.state.groups.values()) {
     for (const { id } of group.members.values()) endMember(to, id);
   }
@@ -102,7 +104,12 @@ export function endMember(to: Transition, member: number): void {
   const { link } = to.state;
   if (link.status !== 'closed') return;
   if (link.code === null) to.deliver(member, { kind: 'state', state: 'ended' });
-  else to.deliver(member, { kind: 'error', code: 'CLOSED', message: closedBy(link.code, link.reason) });
+  else to.deliver(member, { kind: 'error', code: errorOf(link.code), message: closedBy(link.code, link.reason) });
+}
+
+function errorOf(code: number): 'UNAUTHORIZED' | 'FORBIDDEN' | 'CLOSED' {
+  if (code === closeCodes.unauthorized) return 'UNAUTHORIZED';
+  return code === closeCodes.forbidden ? 'FORBIDDEN' : 'CLOSED';
 }
 
 function closedBy(code: number, reason: string): string {
@@ -111,7 +118,7 @@ function closedBy(code: number, reason: string): string {
 
 /** Ends everything that belonged to the socket: timers, requests and streams. */
 function dropSocket(to: Transition): void {
-  for (const name of ['connect', 'liveness', 'stale']) to.clearTimer(name);
+  for (const name of ['connect', 'liveness', 'stale', 'renew']) to.clearTimer(name);
   for (const { key, stream } of to.state.groups.values()) {
     if (stream.phase === 'retrying') to.clearTimer(retryTimer + key);
     if ('request' in stream) to.clearTimer(answerTimer + stream.request);

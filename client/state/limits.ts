@@ -1,6 +1,13 @@
 /** The time limits of the state machine. */
 
 export const limits = {
+  /** a token is renewed after this part of its lifetime, but not before `renewMinMs` */
+  renew: 0.8,
+  renewMinMs: 1_000,
+  /** if the renewal brought no other token, the next attempt follows after this time */
+  renewRetryMs: 5_000,
+  /** after so many attempts in a row whose token was refused at the hello, the SDK gives up */
+  tokenAttempts: 2,
   /** if no `welcome` came so long after the request for the token, the attempt is given up */
   connectMs: 10_000,
   /** the shortest and the longest wait before another attempt */

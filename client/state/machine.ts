@@ -13,6 +13,7 @@
  *   connecting, opening, open → waiting   no token or socket, a socket that closed, no answer in
  *                                         time, a frame that breaks the protocol
  *   connecting, opening, open → closed    a socket that closed with a final code (reconnect.ts)
+ *   open → open                           the token is renewed (renewal.ts)
  *   any → closed                          close
  *
  * connection.ts makes these moves. liveness.ts notices a server that no longer answers. frames.ts handles the
@@ -25,6 +26,7 @@ import { onFrame } from './frames.ts';
 import { checkAnswer, checkFreshness, checkLiveness, onWake } from './liveness.ts';
 import type { Effect, Event, State, World } from './model.ts';
 import { isFinal } from './reconnect.ts';
+import { askToken, renew } from './renewal.ts';
 import { addMember, createGroup, ProtocolViolation, removeMember, requestStream } from './stream.ts';
 import { answerTimer, retryTimer, Transition } from './transition.ts';
 
@@ -60,8 +62,9 @@ function onSocketEvent(to: Transition, event: Extract<Event, { socket: number }>
   const { link } = to.state;
   switch (event.type) {
     case 'token':
-      return openSocket(to, event.token);
+      return link.status === 'open' ? renew(to, event.token) : openSocket(to, event.token);
     case 'token-failed':
+      if (link.status === 'open') return to.report(`the token could not be renewed: ${event.message}`);
       if (link.status !== 'connecting' || link.hasSocket) return;
       return reconnectLater(to, `no token: ${event.message}`);
     case 'socket-open':
@@ -78,7 +81,7 @@ function onSocketEvent(to: Transition, event: Extract<Event, { socket: number }>
     case 'socket-failed':
       return reconnectLater(to, event.message);
     case 'socket-close':
-      if (isFinal(event.code)) closeForGood(to, event.code, event.reason);
+      if (isFinal(event.code, to.state)) closeForGood(to, event.code, event.reason);
       else reconnectLater(to, `closed with ${event.code}${event.reason ? `: ${event.reason}` : ''}`);
   }
 }
@@ -93,6 +96,8 @@ function onTimer(to: Transition, name: string): void {
     checkLiveness(to);
   } else if (name === 'stale') {
     checkFreshness(to);
+  } else if (name === 'renew') {
+    askToken(to);
   } else if (name.startsWith(retryTimer)) {
     const group = groups.get(name.slice(retryTimer.length));
     if (group?.stream.phase === 'retrying') to.put(requestStream(group, to));

@@ -68,6 +68,7 @@ export interface State {
 export type Event =
   /** there is a subscription: connect, if idle */
   | { type: 'start' }
+  /** the answer to `get-token`; of an open connection, to renew its token */
   | { type: 'token'; socket: number; token?: string }
   | { type: 'token-failed'; socket: number; message: string }
   | { type: 'socket-open'; socket: number }
@@ -82,6 +83,9 @@ export type Event =
   | { type: 'subscribe'; member: number; query: RowQuery; from: string | null; snapshot: boolean; maxRows?: number }
   | { type: 'unsubscribe'; member: number }
   | { type: 'close' };
+
+/** `UNAUTHORIZED`, `FORBIDDEN`: closed for good because of the token; `CLOSED`: for another reason */
+export type ReportCode = 'UNREACHABLE' | 'UNAUTHORIZED' | 'FORBIDDEN' | 'CLOSED';
 
 export type Effect =
   | { type: 'get-token'; socket: number }
@@ -99,7 +103,7 @@ export type Effect =
   /**
    * a problem that belongs to no subscription; it has a code if an application may want to react to it
    */
-  | { type: 'report'; message: string; code?: 'UNREACHABLE' | 'CLOSED' };
+  | { type: 'report'; message: string; code?: ReportCode };
 
 /** The values that the shell passes to `reduce` with each event. */
 export interface World {

@@ -1,13 +1,16 @@
 /** Decides whether to connect again after a close, and how long to wait before the next attempt. Pure. */
 import { closeCodes } from '../../shared/wire.ts';
 import { limits } from './limits.ts';
+import type { State } from './model.ts';
 
 /**
  * Whether a new connection would be closed for the same reason. 4408 (no hello) is not final: the SDK always sends
- * a hello, so the hello was only late (a frozen page).
+ * a hello, so the hello was only late (a frozen page). 4401 (token refused) is not final at first: the token may have
+ * expired, and the application can supply another one.
  */
-export function isFinal(code: number): boolean {
+export function isFinal(code: number, { link, attempts }: State): boolean {
   if (code === closeCodes.noHello) return false;
+  if (code === closeCodes.unauthorized) return link.status !== 'open' && attempts + 1 >= limits.tokenAttempts;
   return (code >= 4400 && code < 4500) || code === closeCodes.tooLarge;
 }
 

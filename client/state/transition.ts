@@ -5,7 +5,7 @@
  */
 import type { ClientFrame } from '../../shared/wire.ts';
 import type { Delivery } from './delivery.ts';
-import type { Effect, Link, State, World } from './model.ts';
+import type { Effect, Link, ReportCode, State, World } from './model.ts';
 import { jitter } from './reconnect.ts';
 import { deliverStates, type Group, isRunning, type Output, type Request } from './stream.ts';
 
@@ -46,7 +46,7 @@ export class Transition implements Output {
     this.effects.push({ type: 'clear-timer', name });
   }
 
-  report(message: string, code?: 'UNREACHABLE' | 'CLOSED'): void {
+  report(message: string, code?: ReportCode): void {
     this.effects.push({ type: 'report', message, ...(code && { code }) });
   }
 

@@ -4,7 +4,7 @@
  */
 import type { IncomingMessage } from 'node:http';
 import { WebSocket } from 'ws';
-import { subprotocol } from '#shared/wire.ts';
+import { closeCodes, subprotocol } from '#shared/wire.ts';
 import { type Finding, fault, note, ok, reason, span, warning } from './finding.ts';
 
 const answerMs = 5_000;
@@ -87,6 +87,13 @@ async function* examineStreams(base: string, table: string): AsyncGenerator<Find
   const timer = setTimeout(() => abort.abort(), answerMs);
   try {
     const response = await fetch(`${base}/api/${table}/changes`, { signal: abort.signal });
+    if (response.status === 401) {
+      yield note(
+        'event streams were not examined: the gateway asks for a token',
+        'read one with a token: curl -N -H "Authorization: Bearer …"',
+      );
+      return;
+    }
     if (!response.ok) {
       yield fault(
         `the request for an event stream of ${table} is answered with ${response.status}`,
@@ -131,6 +138,11 @@ async function* examineHandshake(base: string, { tables, patient, say }: Omit<Wa
     else yield fault(`the WebSocket handshake is answered with ${outcome.status}`, advice);
     return;
   }
+  if ('needsToken' in outcome) {
+    yield ok('a WebSocket opens, and the gateway asks for a token');
+    yield note('timeouts were not examined: the gateway asks for a token', 'compare them with PING_INTERVAL_MS');
+    return;
+  }
   if ('error' in outcome) {
     if (/subprotocol/.test(outcome.error))
       yield fault(
@@ -156,7 +168,11 @@ async function* examineHandshake(base: string, { tables, patient, say }: Omit<Wa
     );
 }
 
-type Outcome = { ms: number; node: string; pingMs: number } | { status: number } | { error: string };
+type Outcome =
+  | { needsToken: true }
+  | { ms: number; node: string; pingMs: number }
+  | { status: number }
+  | { error: string };
 
 function shakeHands(url: string): Promise<Outcome> {
   const started = performance.now();
@@ -172,7 +188,13 @@ function shakeHands(url: string): Promise<Outcome> {
       end({ status: response.statusCode ?? 0 }),
     );
     socket.on('error', (error) => end({ error: error.message }));
-    socket.on('close', (code, why) => end({ error: `it is closed with ${code} ${why.toString()}` }));
+    socket.on('close', (code, why) =>
+      end(
+        code === closeCodes.unauthorized
+          ? { needsToken: true }
+          : { error: `it is closed with ${code} ${why.toString()}` },
+      ),
+    );
     socket.on('open', () => socket.send('{"type":"hello"}'));
     socket.on('message', (data) => {
       const message = parsed((data as Buffer).toString()) as { type?: string; node?: string; ping_ms?: number } | null;

@@ -11,7 +11,7 @@ import { withoutPassword } from '#shared/postgres/database-problem.ts';
 import { readFlags } from '#shared/process/cli.ts';
 import { migrateSchema, readConfig } from '#shared/process/config.ts';
 import { runService } from '#shared/process/lifecycle.ts';
-import { isLoopback, openWarning } from '#shared/process/listen.ts';
+import { authOff, isLoopback, openWarning } from '#shared/process/listen.ts';
 import { Cluster } from './cluster.ts';
 
 const say = (text: string) => process.stdout.write(`${text}\n`);
@@ -47,7 +47,9 @@ await runService(
   },
   async ({ gateways, listeners, port, host, fresh, sample }, stack) => {
     const folder = join(import.meta.dirname, '../../.plank/cluster');
+    const auth = Object.entries(process.env).filter(([name, value]) => /^AUTH(_|$)/.test(name) && value);
     const own = {
+      gatewayEnv: Object.fromEntries(auth) as Record<string, string>,
       ...(process.env.DATABASE_URL ? { databaseUrl: process.env.DATABASE_URL } : {}),
       ...(sample === undefined ? {} : { sample }),
       ...(process.env.REDIS_URL ? { redisUrl: process.env.REDIS_URL } : {}),
@@ -57,7 +59,7 @@ await runService(
     const nodes = [...cluster.listeners, ...cluster.gateways]
       .map((node) => `  ${node.name.padEnd(12)}${node.url}   pid ${node.pid}`)
       .join('\n');
-    if (!isLoopback(host)) say(openWarning(host));
+    if ((process.env.AUTH?.trim() || 'off') === 'off') say(isLoopback(host) ? authOff : openWarning(host));
     say(`
   clients     ${cluster.url}/   ${cluster.webSocketUrl}   (nginx)
   operators   ${cluster.nginx?.operationsUrl}/console

@@ -189,6 +189,7 @@ export class Cluster {
     return {
       LOG_LEVEL: 'info',
       HOST: '127.0.0.1',
+      AUTH: 'off',
       ...env,
       DATABASE_URL: this.databaseUrl,
       REDIS_URL: this.redisUrl,

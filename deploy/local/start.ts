@@ -22,7 +22,7 @@ import { makeSample } from '#shared/postgres/sample.ts';
 import { readFlags } from '#shared/process/cli.ts';
 import { readConfig, startSchema } from '#shared/process/config.ts';
 import { runService } from '#shared/process/lifecycle.ts';
-import { isLoopback } from '#shared/process/listen.ts';
+import { authOff, isLoopback } from '#shared/process/listen.ts';
 import { createLog } from '#shared/process/logger.ts';
 import { createRegistry, gatewayMetrics, listenerMetrics } from '#shared/process/metrics.ts';
 import { requireNoEviction } from '#shared/redis.ts';
@@ -130,6 +130,6 @@ await runService(
 
 ${(await isSampleAttached(DATABASE_URL)) ? sampleLine : "Attach a table in the database, if none is: select plank.attach('orders')"}
 
-Ctrl-C stops it.`);
+${config.AUTH === 'off' && isLoopback(config.HOST) ? `${authOff}\n\n` : ''}Ctrl-C stops it.`);
   },
 );

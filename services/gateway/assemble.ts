@@ -9,6 +9,7 @@ import type { GatewayConfig } from '#shared/process/config.ts';
 import type { Log } from '#shared/process/logger.ts';
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
 import { version } from '#shared/process/version.ts';
+import { Access } from './access/access.ts';
 import { Draining } from './balance/draining.ts';
 import { hasRoom } from './balance/fair-share.ts';
 import { Rebalancer } from './balance/rebalancer.ts';
@@ -69,6 +70,8 @@ export type Drained = { state: string; connections: number };
 export type Parts = ReturnType<typeof assemble>;
 
 export function assemble({ config, tail, bus = new LocalBus(), log, metrics }: GatewayDeps, owner: Owner) {
+  // first: it throws where the key cannot be used
+  const access = config.AUTH === 'jwt' ? new Access(config, { log, metrics }) : null;
   const pools = createPools(config, log);
   const catalog = new Catalog(pools.relay);
   const reader = new LogReader(pools.relay);
@@ -109,7 +112,7 @@ export function assemble({ config, tail, bus = new LocalBus(), log, metrics }: G
   const snapshots = new Snapshots(pools.snapshots, metrics);
   const clients = new Clients({ max: config.MAX_CONNECTIONS, seq: () => hub.seq });
   const positions = new Positions(hub, () => freshness.isFresh);
-  const deps = { catalog, clients, hub, feed, snapshots, positions, log, metrics };
+  const deps = { access, catalog, clients, hub, feed, snapshots, positions, log, metrics };
   const sockets = new Sockets({ config, ...deps });
   const events = new EventStreams({ ...deps, stallTimeoutMs: config.STALL_TIMEOUT_MS });
   const roster: Roster = new Roster({
@@ -172,10 +175,12 @@ export function assemble({ config, tail, bus = new LocalBus(), log, metrics }: G
     health: owner.health,
     ready: owner.ready,
     room: () => hasRoom(owner.state()) && !rebalancer.crowded,
+    identities: access?.identities ?? null,
     changes: events,
     registry: metrics.registry,
   });
   return {
+    access,
     pools,
     hub,
     feed,

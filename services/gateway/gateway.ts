@@ -73,13 +73,14 @@ export class Gateway implements Service {
     await this.#parts.feed.start();
     this.#parts.canaries.start();
     this.#parts.freshness.start();
+    this.#parts.access?.expiries.start();
     this.#parts.sockets.start();
     this.#parts.events.start();
     await this.#parts.operations.start();
     const { HOST: host, PORT: port } = this.#config;
     const settings = { host: 'HOST', port: 'PORT' };
     this.#also = await listen(this.#server, { host, port, settings, backlog: 4_096 });
-    if (!isLoopback(host)) this.#log.warn(openWarning(host));
+    if (this.#config.AUTH === 'off' && !isLoopback(host)) this.#log.warn(openWarning(host));
     this.#parts.roster.start();
     this.#parts.rebalancer.start();
   });
@@ -104,6 +105,7 @@ export class Gateway implements Service {
     const leftMs = Math.max(0, stoppedAt + graceMs - performance.now());
     const cut = setTimeout(() => this.#server.closeAllConnections(), leftMs + cutMs);
     await this.#parts.clients.allGone();
+    this.#parts.access?.expiries.stop();
     this.#parts.events.stop();
     this.#parts.sockets.stop();
     await closed;

@@ -7,6 +7,7 @@ import { z } from 'zod';
 import {
   bytes,
   distance,
+  hmacSecret,
   host,
   integer,
   ms,
@@ -16,6 +17,7 @@ import {
   port,
   postgresUrl,
   redisUrl,
+  webUrl,
 } from './setting-types.ts';
 
 const common = {
@@ -67,9 +69,39 @@ export const listenerSchema = z.object({
   STREAM_BYTES: bytes.default(64 * 1024 ** 2).describe('How much of the log Redis keeps, in bytes'),
 });
 
+const authField = oneOf('off', 'jwt');
+const authText =
+  '`jwt`: clients need a valid token; `off`: everybody who reaches the gateway may read and write all attached tables. A gateway that is a process of its own (`npm run gateway`) does not start without it';
+
 export const gatewaySchema = z.object({
   ...common,
   HOST: hostField,
+  AUTH: authField.default('off').describe(authText),
+  AUTH_JWT_SECRET: hmacSecret
+    .optional()
+    .describe('With `AUTH=jwt`, the secret of tokens that are signed with HS256: at least 32 bytes'),
+  AUTH_PUBLIC_KEY: pattern('a public key', /./)
+    .optional()
+    .describe(
+      'With `AUTH=jwt`, the public key of tokens (RSA from 2048 bits, EC, Ed25519): PEM, a JWK or a JWK set, or the path of a file with one',
+    ),
+  AUTH_JWKS_URL: webUrl
+    .optional()
+    .describe('With `AUTH=jwt`, where the public keys of tokens are fetched, as a JWK set'),
+  AUTH_ISSUER: pattern('at most 1,000 characters', /^.{1,1000}$/)
+    .optional()
+    .describe('The `iss` that tokens must have; unset: any'),
+  AUTH_AUDIENCE: pattern('at most 1,000 characters', /^.{1,1000}$/)
+    .optional()
+    .describe('The `aud` that tokens must have, or have among others; unset: any'),
+  AUTH_MAX_LIFETIME_S: integer(' of seconds, without a unit', 1, 365 * 86_400)
+    .default(86_400)
+    .describe('The longest lifetime of a token, in seconds'),
+  AUTH_ROLE_CLAIM: pattern('at most 200 characters', /^.{1,200}$/)
+    .default('role')
+    .describe(
+      'The claim with the role, a name or a path with dots (`realm.role`); the role is `authenticated` without it',
+    ),
   REDIS_TAIL_URL: redisUrl
     .optional()
     .describe(
@@ -135,7 +167,8 @@ const separate = {
   REDIS_URL: redisUrl.describe('listener and gateways, as separate processes, need a common Redis'),
 };
 export const listenerProcessSchema = listenerSchema.extend(separate);
-export const gatewayProcessSchema = gatewaySchema.extend(separate);
+/** Nobody opens a gateway to everybody by leaving a setting out. */
+export const gatewayProcessSchema = gatewaySchema.extend({ ...separate, AUTH: authField.describe(authText) });
 
 /** For a listener and a gateway in one process. */
 export const startSchema = listenerSchema.extend(gatewaySchema.shape).extend(migrateSchema.shape);
@@ -163,7 +196,16 @@ export class ConfigError extends Error {
 /** the part of STOP_TIMEOUT_MS that remains after the last client was asked to leave */
 const leaveMs = 4_000;
 /** settings whose values are never printed: they contain a password or a token */
-const secrets = ['DATABASE_URL', 'REDIS_URL', 'REDIS_TAIL_URL', 'OPS_TOKEN'];
+const secrets = [
+  'DATABASE_URL',
+  'REDIS_URL',
+  'REDIS_TAIL_URL',
+  'OPS_TOKEN',
+  'AUTH_JWT_SECRET',
+  'AUTH_PUBLIC_KEY',
+  'AUTH_JWKS_URL',
+];
+const authKeys = ['AUTH_JWT_SECRET', 'AUTH_PUBLIC_KEY', 'AUTH_JWKS_URL'];
 
 /**
  * Throws a ConfigError that names all wrong variables in one line. White space around a value is ignored, as a secret
@@ -191,8 +233,19 @@ export function readConfig<S extends z.ZodObject>(
     problems.push(
       `DRAIN_WINDOW_MS must be at least ${leaveMs} below STOP_TIMEOUT_MS (${stopMs}), but is ${windowMs}: a gateway would not stop in time`,
     );
+  if ('AUTH' in values) problems.push(...keyProblems(values, env));
   if (problems.length > 0) throw new ConfigError(`configuration: ${problems.join('; ')}`);
   return Object.freeze(values) as Readonly<z.infer<S>>;
+}
+
+/** `values`: the settings that are right. A key that is wrong counts as given: its own problem is enough. */
+function keyProblems({ AUTH: auth }: Record<string, unknown>, env: NodeJS.ProcessEnv): string[] {
+  const given = authKeys.filter((name) => env[name]?.trim());
+  if (auth === 'off') return given.map((name) => `${name} is set, but AUTH is off: set AUTH=jwt, or remove it`);
+  if (given.length === 1) return [];
+  return [
+    `AUTH=jwt needs exactly one of ${authKeys.join(', ')}, but ${given.length === 0 ? 'none' : given.join(', ')} is set`,
+  ];
 }
 
 /** One line for each variable whose name looks like a setting of Plank but is none. */

@@ -56,8 +56,11 @@ export function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
 }
 
+export const authOff =
+  'clients are not authenticated (AUTH=off): everybody on this machine may read and write all attached tables';
+
 export function openWarning(host: string): string {
-  return `clients are not authenticated: everybody who can reach this machine at ${host} (HOST) may read and write all attached tables`;
+  return `clients are not authenticated (AUTH=off): everybody who can reach this machine at ${host} (HOST) may read and write all attached tables`;
 }
 
 function open(server: Server, { port, backlog = 511 }: Where, host: string): Promise<void> {

@@ -217,6 +217,12 @@ export function gatewayMetrics(registry: Registry) {
       help: 'Connections asked to move to another replica, because this one had more than its share',
       registers,
     }),
+    auth: new Counter({
+      name: 'plank_auth_total',
+      help: 'Tokens checked, with AUTH=jwt, by result: ok, missing (none came), invalid (no token, or its signature or algorithm is wrong), unknown_key, expired, not_yet_valid, issuer, audience, lifetime (longer than allowed), claims (exp, sub or the role is missing or wrong), other_user (renewed as somebody else), unavailable (the keys could not be fetched)',
+      labelNames: ['result'],
+      registers,
+    }),
     disconnects: new Counter({
       name: 'plank_disconnects_total',
       help: 'Connections ended, by WebSocket close code; event streams, which have none, count as sse',

@@ -36,6 +36,16 @@ export function pattern(allowed: string, regex: RegExp) {
   return field(`must be ${allowed}`, (text) => (regex.test(text) ? text : undefined));
 }
 
+/** For HS256, whose key must be as long as its digest (RFC 7518, 3.2). */
+export const hmacSecret = field('must be at least 32 bytes', (text) =>
+  Buffer.byteLength(text) >= 32 ? text : undefined,
+);
+
+export const webUrl = field('must be a URL as https://example.com/keys.json, without a user and a password', (text) => {
+  const url = /^https?:\/\//.test(text) && URL.canParse(text) ? new URL(text) : undefined;
+  return url && url.username === '' && url.password === '' ? text : undefined;
+});
+
 export const host = field('must be an address or a name of this machine, without a scheme or a port', (text) => {
   // the last part of a host name contains a letter
   const isName = /^([a-z0-9-]+\.)*(?=[0-9-]*[a-z])[a-z0-9-]+$/i.test(text);

@@ -55,12 +55,14 @@ const events: Record<string, Event> = {
   'socket-close 1006': close(1006),
   'socket-close 1012': close(1012),
   'socket-close 4500': close(4500),
+  'socket-close 4401': close(4401),
   'socket-close 4400': close(4400),
   'socket-close 4499': close(4499),
   'socket-close 1009': close(1009),
   'socket-close of an earlier socket': { ...close(4400), socket: 99 } as Event,
   'timer reconnect': { type: 'timer', name: 'reconnect' },
   'timer connect': { type: 'timer', name: 'connect' },
+  'timer renew': { type: 'timer', name: 'renew' },
   'timer liveness': { type: 'timer', name: 'liveness' },
   'timer retry': { type: 'timer', name: 'retry ["items",{},null]' },
   'timer answer': { type: 'timer', name: 'answer 1' },
@@ -102,6 +104,8 @@ function expected(stateName: string, eventName: string): string {
   const status = stateName.split(',')[0]!;
   if (status === 'closed') return 'closed';
   if (eventName === 'close') return 'closed';
+  // another token is asked for, once
+  if (eventName === 'socket-close 4401' && hasSocket(status)) return 'waiting';
   if (/^socket-close (44|1009)/.test(eventName) && hasSocket(status)) return 'closed';
   if (/^socket-close \d/.test(eventName) && hasSocket(status)) return 'waiting';
   if (eventName === 'start' && status === 'idle') return 'connecting';

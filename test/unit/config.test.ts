@@ -6,6 +6,7 @@ import { describe, expect, test } from 'vitest';
 import type { z } from 'zod';
 import {
   ConfigError,
+  gatewayProcessSchema,
   gatewaySchema,
   listenerSchema,
   migrateSchema,
@@ -93,6 +94,33 @@ describe('readConfig', () => {
     expect(message).toMatch(/DRAIN_WINDOW_MS must be at least 4000 below STOP_TIMEOUT_MS \(8000\), but is 5000/);
     expect(problems(gatewaySchema, { DATABASE_URL, DRAIN_WINDOW_MS: '6001' })).toContain('STOP_TIMEOUT_MS');
     expect(readConfig(gatewaySchema, { DATABASE_URL, DRAIN_WINDOW_MS: '6000' }).DRAIN_WINDOW_MS).toBe(6_000);
+  });
+
+  const AUTH_JWT_SECRET = 'hunter2'.repeat(5);
+  const AUTH_JWKS_URL = 'https://a.example/keys';
+  test.each([
+    [{ AUTH: 'jwt' }, 'AUTH=jwt needs exactly one of AUTH_JWT_SECRET, AUTH_PUBLIC_KEY, AUTH_JWKS_URL, but none is set'],
+    [{ AUTH: 'jwt', AUTH_JWT_SECRET, AUTH_JWKS_URL }, 'but AUTH_JWT_SECRET, AUTH_JWKS_URL is set'],
+    [{ AUTH_JWT_SECRET }, 'AUTH_JWT_SECRET is set, but AUTH is off: set AUTH=jwt, or remove it'],
+    [{ AUTH: 'off', AUTH_PUBLIC_KEY: 'hunter2' }, 'AUTH_PUBLIC_KEY is set, but AUTH is off'],
+    [{ AUTH: 'jwt', AUTH_JWT_SECRET: 'hunter2'.repeat(4) }, 'AUTH_JWT_SECRET must be at least 32 bytes'],
+    [{ AUTH: 'jwt', AUTH_JWKS_URL: 'https://me:hunter2@a.example' }, 'AUTH_JWKS_URL must be a URL as https://'],
+    [{ AUTH: 'jwt', AUTH_JWKS_URL: 'file:///hunter2' }, 'AUTH_JWKS_URL must be a URL as https://'],
+    [{ AUTH: 'none' }, 'AUTH must be one of off, jwt'],
+  ])('the error names keys of tokens that do not fit: %j', (env, expected) => {
+    const message = problems(gatewaySchema, { DATABASE_URL, ...env });
+    expect(message).toContain(expected);
+    expect(message).not.toContain('hunter2');
+    expect(message.split(';')).toHaveLength(1);
+  });
+
+  test('a gateway that is a process of its own is told whether clients need tokens', () => {
+    const env = { DATABASE_URL, REDIS_URL: 'redis://localhost' };
+    expect(problems(gatewayProcessSchema, env)).toContain('AUTH is not set');
+    expect(problems(gatewayProcessSchema, { ...env, AUTH: ' ' })).toContain('AUTH is not set');
+    expect(readConfig(gatewayProcessSchema, { ...env, AUTH: 'off' }).AUTH).toBe('off');
+    expect(readConfig(gatewayProcessSchema, { ...env, AUTH: 'jwt', AUTH_JWT_SECRET }).AUTH).toBe('jwt');
+    expect(readConfig(gatewaySchema, { DATABASE_URL }).AUTH).toBe('off');
   });
 
   test.each([

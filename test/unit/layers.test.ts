@@ -29,7 +29,7 @@ const floors: Readonly<Record<string, Floors>> = {
     ['http', 'relay'],
     ['channels'],
     ['filter'],
-    ['catalog'],
+    ['catalog', 'access'],
     ['bounds'],
   ],
   shared: [['log', 'bus'], ['postgres', 'redis.ts'], ['process'], ['waiting.ts', 'wire.ts', 'exact-json.ts']],

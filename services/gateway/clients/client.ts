@@ -1,5 +1,4 @@
 /** A client of this replica over any transport, as the registry, balance/ and ops/ see it. */
-import type { IncomingMessage } from 'node:http';
 import type { Cursor } from '../relay/cursor.ts';
 import type { Outlet } from '../relay/outlet.ts';
 
@@ -30,16 +29,6 @@ export interface Client {
 let lastId = 0;
 
 export const nextClientId = (): number => ++lastId;
-
-/**
- * The client's address as the proxy in front saw it: the last entry of X-Forwarded-For, which the
- * proxy appends. Null: no proxy reported an address.
- */
-export function forwardedFor({ headers }: IncomingMessage): string | null {
-  const forwarded = headers['x-forwarded-for'];
-  const last = typeof forwarded === 'string' ? forwarded.split(',').at(-1)!.trim() : '';
-  return last === '' ? null : last.slice(0, 45);
-}
 
 export function addressOf(outlet: Outlet, forwardedFor: string | null): string {
   // an IPv4 address may come in IPv6 form: ::ffff:192.0.2.1

@@ -6,10 +6,12 @@
 import type { Socket } from 'node:net';
 import type { WebSocket } from 'ws';
 import { closeCodes } from '#shared/wire.ts';
+import type { Expiring } from '../access/expiries.ts';
 import { webSocketFraming } from '../channels/framing.ts';
 import type { Cursor } from '../relay/cursor.ts';
 import { Outlet } from '../relay/outlet.ts';
 import { addressOf, type Client, nextClientId } from './client.ts';
+import type { Credentials } from './credentials.ts';
 import { MessageLimits } from './message-limits.ts';
 import type { Protocol } from './protocol.ts';
 
@@ -17,7 +19,7 @@ const pingFrame = Buffer.from([0x89, 0x00]);
 
 const none: readonly never[] = [];
 
-export class Connection extends MessageLimits implements Client {
+export class Connection extends MessageLimits implements Client, Expiring {
   readonly id = nextClientId();
   readonly ws: WebSocket;
   readonly outlet: Outlet;
@@ -26,6 +28,10 @@ export class Connection extends MessageLimits implements Client {
   protocol: Protocol | null = null;
   /** whether a frame came from the client since the last ping */
   alive = true;
+  /** null: the client needs no token */
+  credentials: Credentials | null = null;
+  /** one of its messages is still being handled: those that follow wait */
+  isBusy = false;
   readonly #forwardedFor: string | null;
 
   constructor(ws: WebSocket, socket: Socket, forwardedFor: string | null = null) {
@@ -65,6 +71,10 @@ export class Connection extends MessageLimits implements Client {
 
   disconnect(): void {
     this.close(closeCodes.restart, 'an operator ended this connection, come back');
+  }
+
+  expire(): void {
+    this.close(closeCodes.unauthorized, 'the token has expired');
   }
 
   cut(): void {

@@ -1,5 +1,6 @@
 /** The client of one event stream. Its bytes go to the raw socket of the HTTP response; both end together. */
 import type { Socket } from 'node:net';
+import type { Expiring } from '../access/expiries.ts';
 import { eventFraming } from '../channels/framing.ts';
 import type { RowQuery } from '../channels/row-query.ts';
 import type { Cursor } from '../relay/cursor.ts';
@@ -12,7 +13,7 @@ const leastRetryMs = 2_000;
 /** … and after `dismiss`, within this time */
 const returnWithinMs = 500;
 
-export class EventStream implements Client, SubscriptionOwner {
+export class EventStream implements Client, Expiring, SubscriptionOwner {
   readonly id = nextClientId();
   readonly transport = 'sse';
   readonly mode = 'events';
@@ -52,6 +53,11 @@ export class EventStream implements Client, SubscriptionOwner {
   /** Cuts the connection, because a client that reads nothing would not see an orderly end. Browsers come back. */
   disconnect(): void {
     this.cut();
+  }
+
+  /** A browser comes back with the same token, and learns from the 401 to stay away. */
+  expire(): void {
+    this.#end();
   }
 
   cut(): void {

@@ -1,13 +1,16 @@
 /** Server-sent events: a GET is a subscription. The Last-Event-ID, which browsers send themselves, resumes it. */
 import type { Socket } from 'node:net';
-import type { Request, RequestHandler } from 'express';
+import type { Request, RequestHandler, Response } from 'express';
 import { parseExactJson } from '#shared/exact-json.ts';
 import type { Position } from '#shared/wire.ts';
+import type { Access } from '../access/access.ts';
+import type { Identity } from '../access/identity.ts';
 import { eventFraming, eventIds } from '../channels/framing.ts';
 import { positionOf, queryOf, Refused, type RowQuery } from '../channels/row-query.ts';
+import { forwardedFor } from '../http/address.ts';
 import { invalidFields, PlankError } from '../http/errors.ts';
+import { identify } from '../http/identity.ts';
 import { parseSegment } from '../http/row-address.ts';
-import { forwardedFor } from './client.ts';
 import type { Clients } from './clients.ts';
 import { EventStream } from './event-stream.ts';
 import { PingWheel } from './ping-wheel.ts';
@@ -18,6 +21,8 @@ const comment = Buffer.from(':\n\n');
 const parameters = new Set(['where', 'columns', 'snapshot', 'since']);
 
 interface EventStreamsDeps extends SubscriptionDeps {
+  /** null: clients need no token */
+  access: Access | null;
   clients: Clients;
   positions: Positions;
   /** a client may take no bytes for this long while bytes are queued for it */
@@ -56,12 +61,13 @@ export class EventStreams {
 
   /** For `GET /api/:table/changes`. */
   readonly handler: RequestHandler = async (request, response) => {
-    const { clients, metrics } = this.#deps;
+    const { access, clients, metrics } = this.#deps;
     // the last event was a final error: 204 tells a browser not to come back again
     if (request.get('last-event-id') === eventIds.end) {
       response.status(204).end();
       return;
     }
+    const identity = access && (await this.#identify(access, request, response));
     const asked = requestOf(request);
     // refuses a wrong request at once, before the wait below
     this.#resolve(asked);
@@ -104,8 +110,10 @@ export class EventStreams {
     clients.add(stream);
     metrics.opened.inc();
     const slot = this.#wheel.add(stream);
+    if (identity) access.expiries.set(stream, identity.expiresAt);
     socket.once('close', () => {
       this.#wheel.remove(stream, slot);
+      access?.expiries.delete(stream);
       stream.outlet.end();
       stream.subscription.end();
       clients.remove(stream);
@@ -113,6 +121,16 @@ export class EventStreams {
     });
     stream.subscription.begin(from);
   };
+
+  /** Throws PlankError. While the token is checked, requests that follow must not be carried out either. */
+  async #identify({ identities }: Access, request: Request, response: Response): Promise<Identity> {
+    this.#taken.add(request.socket);
+    try {
+      return await identify(identities, request, response);
+    } finally {
+      this.#taken.delete(request.socket);
+    }
+  }
 
   /** Throws PlankError. */
   #resolve(asked: StreamRequest): { query: RowQuery; from: Position | null } {

@@ -3,8 +3,9 @@
  * Each connection has a small credit of time of the event loop, which it regains slowly. While a
  * connection has credit, its messages are handled at once. Connections without credit wait in turn:
  * one message of each is handled at a time, and all of these connections together get a fifth of the
- * event loop. Messages of a client that does not read its answers wait too. The gateway reads
- * nothing from a connection that waits, so its queue holds only messages that had already arrived.
+ * event loop. Messages of a client that does not read its answers wait too, and so do messages that
+ * follow a token which is being checked. The gateway reads nothing from a connection that waits, so
+ * its queue holds only messages that had already arrived.
  */
 import type { Connection } from './connection.ts';
 
@@ -31,7 +32,7 @@ export class Inbox {
   receive(connection: Connection, message: Buffer): void {
     const waiting = this.#waiting.get(connection);
     if (waiting) waiting.messages.push(message);
-    else if (connection.hasCredit && this.#reads(connection)) this.#handleOne(connection, message);
+    else if (connection.hasCredit && this.#isReady(connection)) this.#handleOne(connection, message);
     else {
       this.#waiting.set(connection, { connection, messages: [message] });
       connection.ws.pause();
@@ -49,8 +50,8 @@ export class Inbox {
     this.#waiting.clear();
   }
 
-  #reads({ outlet }: Connection): boolean {
-    return outlet.queuedBytes <= this.#maxQueueBytes;
+  #isReady({ outlet, isBusy }: Connection): boolean {
+    return !isBusy && outlet.queuedBytes <= this.#maxQueueBytes;
   }
 
   #handleOne(connection: Connection, message: Buffer): number {
@@ -72,7 +73,7 @@ export class Inbox {
       const { connection, messages } = waiting;
       this.#waiting.delete(connection);
       if (!connection.outlet.open) continue;
-      if (this.#reads(connection)) spentMs += this.#handleOne(connection, messages.shift()!);
+      if (this.#isReady(connection)) spentMs += this.#handleOne(connection, messages.shift()!);
       if (messages.length > 0) this.#waiting.set(connection, waiting);
       else connection.ws.resume();
     }

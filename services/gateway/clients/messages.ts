@@ -37,6 +37,7 @@ export function parseTables(text: string | null): string[] | null {
 const requestId = z.number().int().positive().max(Number.MAX_SAFE_INTEGER);
 const clientFrame = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('hello'), token: z.string().max(16_384).optional() }),
+  z.strictObject({ type: z.literal('auth'), id: requestId, token: z.string().max(16_384) }),
   z.strictObject({
     type: z.literal('subscribe'),
     id: requestId,
@@ -52,6 +53,8 @@ const clientFrame = z.discriminatedUnion('type', [
 ]);
 
 export type ClientMessage = z.infer<typeof clientFrame>;
+export type HelloMessage = Extract<ClientMessage, { type: 'hello' }>;
+export type AuthMessage = Extract<ClientMessage, { type: 'auth' }>;
 export type SubscribeMessage = Extract<ClientMessage, { type: 'subscribe' }>;
 
 /**

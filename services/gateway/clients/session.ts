@@ -1,11 +1,20 @@
 /** plank.v1 on one WebSocket: `hello` comes first, then requests, which are answered by `ok` or `error`. */
 import { parseExactJson } from '#shared/exact-json.ts';
 import { closeCodes, formatPosition, type ServerFrame } from '#shared/wire.ts';
+import { TokenRefused } from '../access/identity.ts';
+import { KeysUnavailable } from '../access/keys.ts';
 import { framed } from '../channels/framing.ts';
 import { isSame, positionOf, queryOf, Refused } from '../channels/row-query.ts';
 import type { Cursor } from '../relay/cursor.ts';
 import type { Connection } from './connection.ts';
-import { type ClientMessage, parseClientMessage, type SubscribeMessage } from './messages.ts';
+import type { Credentials } from './credentials.ts';
+import {
+  type AuthMessage,
+  type ClientMessage,
+  type HelloMessage,
+  parseClientMessage,
+  type SubscribeMessage,
+} from './messages.ts';
 import { type Positions, positionEveryMs } from './positions.ts';
 import type { Protocol } from './protocol.ts';
 import { Subscription, type SubscriptionDeps, type SubscriptionOwner } from './subscription.ts';
@@ -33,6 +42,8 @@ export class Session implements Protocol, SubscriptionOwner {
   #subscriptions: readonly Subscription[] = none;
   /** undefined: `hello` has arrived */
   #helloTimer: NodeJS.Timeout | undefined;
+  /** `welcome` was sent */
+  #isWelcome = false;
   /** seq of the last position that `tick` sent */
   #sentSeq = -1;
 
@@ -94,14 +105,14 @@ export class Session implements Protocol, SubscriptionOwner {
     outlet.write(positions.frame(outlet.framing, seq));
   }
 
-  /** True after `hello`: the client has a position from `welcome`, or reads rows first. */
+  /** True after `welcome`: the client has a position from it, or reads rows first. */
   get resumes(): boolean {
-    return !this.#awaitsHello;
+    return this.#isWelcome;
   }
 
   warn(afterMs: number): void {
     // nothing may be sent before `welcome`
-    if (!this.#awaitsHello) this.#send({ type: 'drain', after_ms: afterMs });
+    if (this.#isWelcome) this.#send({ type: 'drain', after_ms: afterMs });
   }
 
   end(): void {
@@ -119,19 +130,17 @@ export class Session implements Protocol, SubscriptionOwner {
   }
 
   #handle(message: ClientMessage): void {
-    const { hub, node, pingMs } = this.#deps;
+    const { credentials } = this.#connection;
     switch (message.type) {
       case 'hello':
         clearTimeout(this.#helloTimer);
         this.#helloTimer = undefined;
-        this.#send({
-          type: 'welcome',
-          node,
-          connection: `${node}/${this.#connection.id}`,
-          ping_ms: pingMs,
-          pos_ms: positionEveryMs,
-          pos: formatPosition(hub),
-        });
+        if (credentials) void this.#identify(credentials, message);
+        else this.#welcome();
+        return;
+      case 'auth':
+        if (credentials) void this.#identify(credentials, message);
+        else this.#send({ type: 'ok', id: message.id });
         return;
       case 'subscribe':
         this.#subscribe(message);
@@ -147,6 +156,49 @@ export class Session implements Protocol, SubscriptionOwner {
       case 'ping':
         this.#send({ type: 'pong' });
     }
+  }
+
+  #welcome(): void {
+    const { hub, node, pingMs } = this.#deps;
+    this.#isWelcome = true;
+    this.#send({
+      type: 'welcome',
+      node,
+      connection: `${node}/${this.#connection.id}`,
+      ping_ms: pingMs,
+      pos_ms: positionEveryMs,
+      pos: formatPosition(hub),
+      ...this.#connection.credentials?.claims,
+    });
+  }
+
+  /** Messages that follow wait until this is decided (inbox.ts). */
+  async #identify(credentials: Credentials, message: HelloMessage | AuthMessage): Promise<void> {
+    this.#connection.isBusy = true;
+    try {
+      if (message.token !== undefined) await credentials.renew(message.token);
+      else if (credentials.claims === null) throw credentials.missing();
+      // nobody hears it where the connection has closed meanwhile
+      if (message.type === 'hello') this.#welcome();
+      else this.#send({ type: 'ok', id: message.id, ...credentials.claims });
+    } catch (error) {
+      if (error instanceof KeysUnavailable && message.type === 'auth')
+        this.#send({ type: 'error', id: message.id, code: 'UNAVAILABLE', message: error.message, retry: true });
+      else this.#turnAway(error);
+    } finally {
+      this.#connection.isBusy = false;
+    }
+  }
+
+  #turnAway(error: unknown): void {
+    if (error instanceof KeysUnavailable) this.#connection.close(closeCodes.internal, error.message);
+    else if (!(error instanceof TokenRefused)) throw error;
+    else {
+      const code = error.reason === 'other_user' ? closeCodes.forbidden : closeCodes.unauthorized;
+      this.#connection.close(code, error.message);
+    }
+    // it is paused where messages wait, and its answer to the close would not be read
+    this.#connection.ws.resume();
   }
 
   #subscribe(message: SubscribeMessage): void {

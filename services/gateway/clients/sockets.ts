@@ -8,9 +8,14 @@ import type { Duplex } from 'node:stream';
 import { type RawData, type Server, WebSocket, WebSocketServer } from 'ws';
 import type { GatewayConfig } from '#shared/process/config.ts';
 import { closeCodes, subprotocol } from '#shared/wire.ts';
-import { forwardedFor } from './client.ts';
+import type { Access } from '../access/access.ts';
+import { type Identity, TokenRefused } from '../access/identity.ts';
+import { KeysUnavailable } from '../access/keys.ts';
+import { addressOf, forwardedFor } from '../http/address.ts';
+import { challenge } from '../http/identity.ts';
 import type { Clients } from './clients.ts';
 import { Connection } from './connection.ts';
+import { Credentials } from './credentials.ts';
 import { Inbox } from './inbox.ts';
 import { PingWheel } from './ping-wheel.ts';
 import { Plain, type PlainDeps, plainRequest } from './plain.ts';
@@ -34,6 +39,8 @@ class ClientSocket extends WebSocket {
 
 interface SocketsOptions extends PlainDeps, SubscriptionDeps {
   config: GatewayConfig;
+  /** null: clients need no token */
+  access: Access | null;
   clients: Clients;
   positions: Positions;
 }
@@ -76,10 +83,10 @@ export class Sockets {
 
   /**
    * Answers an upgrade request: at /ws with a WebSocket, elsewhere with an HTTP error. `isOwn`: the
-   * caller has checked the origin already.
+   * request is an operator's, whose origin and right the caller has checked already.
    */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer, { isOwn = false } = {}): void {
-    const { config, clients } = this.#options;
+    const { config, access } = this.#options;
     let url: URL;
     try {
       url = new URL(request.url ?? '/', 'ws://local');
@@ -89,14 +96,43 @@ export class Sockets {
     if (url.pathname !== '/ws') return refuse(socket, '404 Not Found', 'WebSocket is served at /ws');
     if (!isOwn && !isAllowedOrigin(config.CORS_ORIGINS, request.headers.origin))
       return refuse(socket, '403 Forbidden', 'this origin is not allowed');
+    if (access === null || isOwn) this.#accept(request, socket, head, { url, access: null, identity: null });
+    else void this.#identify(request, socket, head, { url, access });
+  }
+
+  /** A plank.v1 client may bring its token in `hello` instead. */
+  async #identify(
+    request: IncomingMessage,
+    socket: Duplex,
+    head: Buffer,
+    { url, access }: { url: URL; access: Access },
+  ): Promise<void> {
+    const { identities } = access;
+    const address = addressOf(request);
+    socket.on('error', destroyThis);
+    try {
+      const identity = await identities.ofRequest(request, address);
+      if (identity === null && !offersSession(request)) throw identities.refuse('missing', address);
+      socket.off('error', destroyThis);
+      this.#accept(request, socket, head, { url, access, identity });
+    } catch (error) {
+      if (error instanceof TokenRefused)
+        refuse(socket, '401 Unauthorized', error.message, [`www-authenticate: ${challenge(error)}`]);
+      else if (error instanceof KeysUnavailable) refuse(socket, '503 Service Unavailable', error.message);
+      else throw error;
+    }
+  }
+
+  #accept(request: IncomingMessage, socket: Duplex, head: Buffer, admitted: Admitted): void {
+    const { clients } = this.#options;
     if (clients.isLeaving) return refuse(socket, '503 Service Unavailable', 'this replica is leaving');
     if (clients.isFull) return refuse(socket, '503 Service Unavailable', 'this replica is full');
     this.#server.handleUpgrade(request, socket, head, (ws) =>
-      this.#open(ws, socket as Socket, url, forwardedFor(request)),
+      this.#open(ws, socket as Socket, admitted, forwardedFor(request)),
     );
   }
 
-  #open(ws: ClientSocket, socket: Socket, url: URL, forwardedFor: string | null): void {
+  #open(ws: ClientSocket, socket: Socket, { url, access, identity }: Admitted, forwardedFor: string | null): void {
     const { metrics, clients } = this.#options;
     ws.on('error', this.#onError);
     ws.on('close', this.#onClose);
@@ -105,6 +141,7 @@ export class Sockets {
     const connection = new Connection(ws, socket, forwardedFor);
     connection.protocol = this.#protocol(connection, ws.protocol, url);
     if (!connection.protocol) return;
+    if (access) connection.credentials = new Credentials(connection, access, identity);
     ws.connection = connection;
     clients.add(connection);
     ws.pingSlot = this.#wheel.add(connection);
@@ -143,6 +180,7 @@ export class Sockets {
       this.#ticks.remove(connection, tickSlot);
       this.#inbox.forget(connection);
       connection.outlet.end();
+      connection.credentials?.end();
       connection.protocol?.end();
       this.#options.clients.remove(connection);
     }
@@ -183,6 +221,15 @@ export class Sockets {
   }
 }
 
+/** An upgrade that may go on. */
+interface Admitted {
+  url: URL;
+  /** null: the client needs no token */
+  access: Access | null;
+  /** null: the upgrade brought no token */
+  identity: Identity | null;
+}
+
 /** Makes an event handler, which `ws` calls with the socket as `this`. */
 function ofSocket<Args extends unknown[]>(
   handle: (ws: ClientSocket, ...args: Args) => void,
@@ -219,8 +266,13 @@ function isAllowedOrigin(allowed: readonly string[], origin: string | undefined)
   return allowed.includes('*') || (origin !== undefined && allowed.includes(origin));
 }
 
+/** As `ws` reads it. */
+function offersSession({ headers }: IncomingMessage): boolean {
+  return (headers['sec-websocket-protocol'] ?? '').split(',').some((name) => name.trim() === subprotocol);
+}
+
 /** Answers an upgrade request with an HTTP error. `status`: code and text, such as "404 Not Found". */
-export function refuse(socket: Duplex, status: string, detail: string): void {
+export function refuse(socket: Duplex, status: string, detail: string, headers: readonly string[] = []): void {
   const body = JSON.stringify({
     type: 'about:blank',
     title: status.slice(4),
@@ -236,6 +288,7 @@ export function refuse(socket: Duplex, status: string, detail: string): void {
     'connection: close',
     'content-type: application/problem+json',
     `content-length: ${Buffer.byteLength(body)}`,
+    ...headers,
   ];
   socket.end(`${head.join('\r\n')}\r\n\r\n${body}`);
 }

@@ -10,7 +10,9 @@ import type { Pool } from '#shared/postgres/postgres.ts';
 import type { GatewayConfig } from '#shared/process/config.ts';
 import type { Log } from '#shared/process/logger.ts';
 import { httpMetrics } from '#shared/process/metrics.ts';
+import type { Identities } from '../access/identity.ts';
 import type { Catalog } from '../catalog/catalog.ts';
+import { requireIdentity } from './identity.ts';
 import { fileRoutes, pageFiles, sdk, sendFile } from './pages.ts';
 import { problemHandler } from './problem-handler.ts';
 import { methodNotAllowed, named, notFound, routeOf, upgradeRequired } from './routes.ts';
@@ -36,7 +38,12 @@ export interface AppDeps {
   ready: () => { ready: boolean; reason?: string };
   /** whether new clients should come to this replica */
   room: () => boolean;
-  /** `handler` serves `GET /api/:table/changes`, server-sent events; `guard` runs before every request */
+  /** whose clients may read and write rows; null: everybody */
+  identities?: Identities | null;
+  /**
+   * `handler` serves `GET /api/:table/changes`, server-sent events, and checks tokens itself; `guard`
+   * runs before every request
+   */
   changes?: { guard: RequestHandler; handler: RequestHandler };
   registry: Registry;
 }
@@ -47,7 +54,9 @@ const pageHeaders = {
 };
 const readOnly = methodNotAllowed('GET, HEAD');
 
-export function createApp({ config, log, catalog, pool, health, ready, room, changes, registry }: AppDeps): Express {
+export function createApp(deps: AppDeps): Express {
+  const { config, log, catalog, pool, health, ready, room, changes, registry } = deps;
+  const identified = requireIdentity(deps.identities ?? null);
   const app = express();
   app.disable('x-powered-by');
   app.set('query parser', 'simple');
@@ -61,7 +70,15 @@ export function createApp({ config, log, catalog, pool, health, ready, room, cha
   app.use(
     cors({
       origin: config.CORS_ORIGINS.includes('*') ? '*' : config.CORS_ORIGINS,
-      exposedHeaders: ['Link', 'ETag', 'Location', 'Plank-Next-Cursor', 'Plank-Truncated', 'Retry-After'],
+      exposedHeaders: [
+        'Link',
+        'ETag',
+        'Location',
+        'Plank-Next-Cursor',
+        'Plank-Truncated',
+        'Retry-After',
+        'WWW-Authenticate',
+      ],
       maxAge: 600,
     }),
   );
@@ -130,11 +147,11 @@ export function createApp({ config, log, catalog, pool, health, ready, room, cha
       .all(methodNotAllowed('GET'));
   }
   app.route('/ws').all(named('/ws')).get(upgradeRequired).all(methodNotAllowed('GET'));
-  app.use('/api', tablesRouter({ pool, catalog, maxBodyBytes: config.MAX_BODY_BYTES }));
+  app.use('/api', ...identified, tablesRouter({ pool, catalog, maxBodyBytes: config.MAX_BODY_BYTES }));
 
   app
     .route('/try/tables.json')
-    .all(named('/try/tables.json'))
+    .all(named('/try/tables.json'), ...identified)
     .get((_request, response) => {
       response.set('Cache-Control', 'no-store').json(listTables(catalog.tables));
     })

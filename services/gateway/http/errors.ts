@@ -16,7 +16,7 @@ interface CatalogueEntry {
 export const catalogue = {
   MALFORMED: { status: 400, title: 'The request could not be read', retry: false },
   INVALID: { status: 400, title: 'The request has invalid fields', retry: false },
-  UNAUTHORIZED: { status: 401, title: 'A token is required', retry: false },
+  UNAUTHORIZED: { status: 401, title: 'A valid token is required', retry: false },
   FORBIDDEN: { status: 403, title: 'This is not allowed', retry: false },
   FORBIDDEN_ORIGIN: { status: 403, title: 'This origin is not allowed', retry: false },
   NOT_FOUND: { status: 404, title: 'There is nothing here', retry: false },
@@ -31,6 +31,7 @@ export const catalogue = {
   TOO_MANY_GUESSES: { status: 429, title: 'Too many wrong tokens', retry: false },
   UPGRADE_REQUIRED: { status: 426, title: 'This address serves only WebSockets', retry: false },
   INTERNAL: { status: 500, title: 'Something went wrong here', retry: true },
+  KEYS_UNAVAILABLE: { status: 503, title: 'Tokens cannot be checked now', retry: true },
   PEER: { status: 502, title: 'Another process did not carry out the request', retry: true },
   LEAVING: { status: 503, title: 'This replica accepts no clients now', retry: true },
   BUSY: { status: 503, title: 'Too many requests wait for the database', retry: true },

@@ -11,7 +11,7 @@ import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import { BlockList, isIP, isIPv6 } from 'node:net';
 import type { RequestHandler } from 'express';
-import { forwardedFor } from '../clients/client.ts';
+import { forwardedFor } from '../http/address.ts';
 import { PlankError } from '../http/errors.ts';
 import { Guesses } from './token-guesses.ts';
 

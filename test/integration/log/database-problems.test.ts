@@ -120,7 +120,7 @@ test.each([
   ['listener', 'services/listener/main.ts'],
   ['gateway', 'services/gateway/main.ts'],
 ])('%s reports the problem in one line, and ends with exit code 1', async (name, program) => {
-  const env = { PATH: process.env.PATH, REDIS_URL: await redisUrl(), PORT: '0', LISTENER_PORT: '0' };
+  const env = { PATH: process.env.PATH, REDIS_URL: await redisUrl(), AUTH: 'off', PORT: '0', LISTENER_PORT: '0' };
   const wrong = { ...env, DATABASE_URL: urls['its password is wrong'], LOG_LEVLE: 'info' };
   const ended = await run(process.execPath, [program], { env: wrong, timeout: 30_000 }).catch(
     (error: unknown) => error,

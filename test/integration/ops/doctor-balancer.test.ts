@@ -80,6 +80,19 @@ test('the doctor reports metrics that are open to everybody', async () => {
   );
 });
 
+test('the doctor needs no token to see that a gateway which asks for one can be reached', async () => {
+  const gateway = await plank.startGateway({ AUTH: 'jwt', AUTH_JWT_SECRET: 'x'.repeat(32) });
+  const findings: string[] = [];
+  const url = `http://127.0.0.1:${gateway.port}`;
+  for await (const { level, says } of examineBalancer({ url, tables: ['items'], patient: true, say: () => {} }))
+    findings.push(`${level}: ${says}`);
+  expect(findings.slice(-3)).toEqual([
+    'note: event streams were not examined: the gateway asks for a token',
+    'ok: a WebSocket opens, and the gateway asks for a token',
+    'note: timeouts were not examined: the gateway asks for a token',
+  ]);
+});
+
 test('the doctor reports that something else takes WebSockets', async () => {
   const sockets = new WebSocketServer({ noServer: true, handleProtocols: () => false });
   const take = (server: ReturnType<typeof createServer>) =>

@@ -22,7 +22,12 @@ export interface Embedded {
 }
 
 /** `env`: settings by their names in docs/configuration.md. There are no canaries by default, because tests count positions. */
-export async function startEmbedded(databaseUrl: string, env: Record<string, string> = {}): Promise<Embedded> {
+export async function startEmbedded(
+  databaseUrl: string,
+  env: Record<string, string> = {},
+  /** gets the lines of the log instead of stdout */
+  write?: (line: string) => void,
+): Promise<Embedded> {
   const settings = {
     NODE_NAME: 'test',
     LOG_LEVEL: 'silent',
@@ -31,7 +36,7 @@ export async function startEmbedded(databaseUrl: string, env: Record<string, str
     ...env,
     DATABASE_URL: databaseUrl,
   };
-  const log = createLog(settings.LOG_LEVEL, 'test', settings.NODE_NAME);
+  const log = createLog(settings.LOG_LEVEL, 'test', settings.NODE_NAME, write && { write });
   const registry = createRegistry(settings.NODE_NAME);
   const fanout = new LocalFanout();
   const bus = new LocalBus();

@@ -30,23 +30,25 @@ export class Stage {
   readonly #open: { close(): void }[] = [];
   #requests = 0;
 
-  /** For a test file: starts before its tests and ends after them. `setUp` is SQL. */
-  static of(setUp: string, env: Record<string, string> = {}): Stage {
+  /**
+   * For a test file: starts before its tests and ends after them. `setUp` is SQL; `write` gets the lines of the log.
+   */
+  static of(setUp: string, env: Record<string, string> = {}, write?: (line: string) => void): Stage {
     const stage = new Stage();
-    beforeAll(() => stage.#start(setUp, env));
+    beforeAll(() => stage.#start(setUp, env, write));
     afterEach(() => stage.#forget());
     afterAll(() => stage.#stack.disposeAsync());
     return stage;
   }
 
-  async #start(setUp: string, env: Record<string, string>): Promise<void> {
+  async #start(setUp: string, env: Record<string, string>, write?: (line: string) => void): Promise<void> {
     const database = await createDatabase();
     this.#stack.defer(() => database.drop());
     this.databaseUrl = database.url;
     this.pool = testPool(database.url);
     this.#stack.defer(() => this.pool.end());
     await this.sql(setUp);
-    this.embedded = await startEmbedded(database.url, env);
+    this.embedded = await startEmbedded(database.url, env, write);
     this.#stack.defer(() => this.embedded.stop());
   }
 

@@ -209,7 +209,7 @@ export class RelayModel {
     } else if (frame.type === 'unsubscribe') {
       assert(this.#channels.delete(frame.ch), 'a channel that is not there was left');
       this.#down.push({ type: 'ok', id: frame.id });
-    } else {
+    } else if (frame.type === 'subscribe') {
       this.#open(frame);
     }
   }

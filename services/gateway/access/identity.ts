@@ -1,0 +1,167 @@
+/**
+ * Who a client is, by its token. jose does all of the cryptography. What must stay true: a token
+ * that is refused is never treated as none; nothing of a token is logged or answered, but the
+ * reason for which it was refused.
+ */
+import type { IncomingMessage } from 'node:http';
+import { errors, type JWTPayload, jwtVerify } from 'jose';
+import type { GatewayConfig } from '#shared/process/config.ts';
+import type { Log } from '#shared/process/logger.ts';
+import type { GatewayMetrics } from '#shared/process/metrics.ts';
+import { type KeySettings, type Keys, KeysUnavailable, keysOf } from './keys.ts';
+
+export interface Identity {
+  /** the claim `sub` */
+  readonly user: string;
+  readonly role: string;
+  /** in seconds since 1970 */
+  readonly expiresAt: number;
+}
+
+const texts = {
+  missing: 'a token is required',
+  invalid: 'the token is not one that this gateway accepts',
+  unknown_key: 'the token is signed with a key that is not known here',
+  expired: 'the token has expired',
+  not_yet_valid: 'the token is not valid yet',
+  issuer: 'the token has another issuer than this gateway accepts',
+  audience: 'the token is for another audience',
+  lifetime: 'the token is valid for longer than this gateway accepts',
+  claims: 'the token needs exp, a sub that is a text, and a role that is a text',
+  other_user: 'the token is of another user',
+} as const;
+
+export type Reason = keyof typeof texts;
+
+/** The token, or that there is none, is the reason to refuse the client. The message is for the client. */
+export class TokenRefused extends Error {
+  override readonly name = 'TokenRefused';
+  readonly reason: Reason;
+
+  constructor(reason: Reason) {
+    super(texts[reason]);
+    this.reason = reason;
+  }
+}
+
+type IdentitySettings = KeySettings &
+  Pick<GatewayConfig, 'AUTH_ISSUER' | 'AUTH_AUDIENCE' | 'AUTH_MAX_LIFETIME_S' | 'AUTH_ROLE_CLAIM'>;
+
+const maxTokenLength = 8_192;
+const maxNameLength = 1_000;
+/** clocks of an issuer and a gateway may differ by so much; an expired token is expired all the same */
+const toleranceS = 5;
+const defaultRole = 'authenticated';
+
+export class Identities {
+  readonly #settings: IdentitySettings;
+  readonly #keys: Keys;
+  readonly #log: Log;
+  readonly #metrics: Pick<GatewayMetrics, 'auth'>;
+
+  /** Throws where the key of the settings cannot be used. */
+  constructor(settings: IdentitySettings, { log, metrics }: { log: Log; metrics: Pick<GatewayMetrics, 'auth'> }) {
+    this.#settings = settings;
+    this.#keys = keysOf(settings, log);
+    this.#log = log;
+    this.#metrics = metrics;
+  }
+
+  /**
+   * The client of a request, by its header. Null: it has no such header. Throws TokenRefused or
+   * KeysUnavailable.
+   */
+  async ofRequest(request: IncomingMessage, address: string): Promise<Identity | null> {
+    const token = bearerOf(request);
+    if (token === null) return null;
+    return this.ofToken(token, address);
+  }
+
+  /**
+   * @param former who the client was until now, who must be the same
+   *
+   * Throws TokenRefused or KeysUnavailable.
+   */
+  async ofToken(token: string, address: string, former: Identity | null = null): Promise<Identity> {
+    try {
+      const identity = await this.#read(token);
+      if (former !== null && former.user !== identity.user) throw new TokenRefused('other_user');
+      this.#metrics.auth.inc({ result: 'ok' });
+      return identity;
+    } catch (error) {
+      if (error instanceof KeysUnavailable) this.#metrics.auth.inc({ result: 'unavailable' });
+      throw error instanceof KeysUnavailable ? error : this.refuse(reasonOf(error), address);
+    }
+  }
+
+  /** Counts and logs a refusal, and returns it. */
+  refuse(reason: Reason, address: string): TokenRefused {
+    this.#metrics.auth.inc({ result: reason });
+    this.#log.info({ reason, address }, 'a client was refused');
+    return new TokenRefused(reason);
+  }
+
+  async #read(token: string): Promise<Identity> {
+    if (token.length > maxTokenLength) throw new TokenRefused('invalid');
+    const { AUTH_ISSUER: issuer, AUTH_AUDIENCE: audience } = this.#settings;
+    const { payload } = await jwtVerify(token, this.#keys.find, {
+      algorithms: this.#keys.algorithms,
+      clockTolerance: toleranceS,
+      requiredClaims: ['exp', 'sub'],
+      ...(issuer === undefined ? {} : { issuer }),
+      ...(audience === undefined ? {} : { audience }),
+    });
+    return this.#identityOf(payload, Date.now() / 1_000);
+  }
+
+  #identityOf(payload: JWTPayload, now: number): Identity {
+    const { exp, iat, sub: user } = payload;
+    if (exp === undefined || !isName(user)) throw new TokenRefused('claims');
+    if (exp <= now) throw new TokenRefused('expired');
+    if (!(exp - Math.min(iat ?? now, now) <= this.#settings.AUTH_MAX_LIFETIME_S)) throw new TokenRefused('lifetime');
+    const claim = claimOf(payload, this.#settings.AUTH_ROLE_CLAIM);
+    // one of another type may have meant fewer rights than the default
+    const role = claim === undefined ? defaultRole : claim;
+    if (!isName(role)) throw new TokenRefused('claims');
+    return { user, role, expiresAt: exp };
+  }
+}
+
+/** How many whole seconds are left, at least 0. */
+export const secondsLeft = ({ expiresAt }: Identity): number => Math.max(0, Math.floor(expiresAt - Date.now() / 1_000));
+
+const isName = (value: unknown): value is string =>
+  typeof value === 'string' && value.length > 0 && value.length <= maxNameLength;
+
+/** By its name (which may have dots), else by a path with dots. */
+function claimOf(payload: JWTPayload, name: string): unknown {
+  if (Object.hasOwn(payload, name)) return payload[name];
+  let value: unknown = payload;
+  for (const member of name.split('.')) {
+    if (typeof value !== 'object' || value === null || !Object.hasOwn(value, member)) return undefined;
+    value = (value as Record<string, unknown>)[member];
+  }
+  return value;
+}
+
+/** Null: there is no Authorization header. Another scheme is a token that is refused. */
+function bearerOf({ headers, rawHeaders }: IncomingMessage): string | null {
+  const { authorization } = headers;
+  if (authorization === undefined) return null;
+  // Node drops all but the first one
+  const count = rawHeaders.filter((name, i) => i % 2 === 0 && name.toLowerCase() === 'authorization').length;
+  // no token: refused as one that is none
+  return count > 1 ? '' : (/^Bearer +([\w.~+/=-]+)$/i.exec(authorization)?.[1] ?? '');
+}
+
+/** The errors of jose hold the token's claims, so nothing of them is passed on. */
+function reasonOf(error: unknown): Reason {
+  if (error instanceof TokenRefused) return error.reason;
+  if (error instanceof errors.JWTExpired) return 'expired';
+  if (error instanceof errors.JWKSNoMatchingKey || error instanceof errors.JWKSMultipleMatchingKeys)
+    return 'unknown_key';
+  if (!(error instanceof errors.JWTClaimValidationFailed)) return 'invalid';
+  if (error.claim === 'iss') return 'issuer';
+  if (error.claim === 'aud') return 'audience';
+  return error.claim === 'nbf' && error.reason === 'check_failed' ? 'not_yet_valid' : 'claims';
+}

@@ -1,0 +1,58 @@
+/** Whom a WebSocket serves: the token of its upgrade, of `hello` or of `auth`, the last of which counts. */
+import type { Access } from '../access/access.ts';
+import type { Expiring } from '../access/expiries.ts';
+import { type Identity, secondsLeft } from '../access/identity.ts';
+
+/** What `welcome` and the `ok` of an `auth` say of a token. */
+interface Claims {
+  user: string;
+  role: string;
+  expires_in_s: number;
+}
+
+/** Of a connection. */
+interface Holder extends Expiring {
+  readonly address: string;
+  readonly outlet: { readonly open: boolean };
+}
+
+export class Credentials {
+  readonly #holder: Holder;
+  readonly #access: Access;
+  #identity: Identity | null = null;
+
+  /** @param identity null: the upgrade brought no token */
+  constructor(holder: Holder, access: Access, identity: Identity | null) {
+    this.#holder = holder;
+    this.#access = access;
+    if (identity !== null) this.#take(identity);
+  }
+
+  /** Null: no token has come. */
+  get claims(): Claims | null {
+    if (this.#identity === null) return null;
+    const { user, role } = this.#identity;
+    return { user, role, expires_in_s: secondsLeft(this.#identity) };
+  }
+
+  /** Throws TokenRefused or KeysUnavailable; then the former token stays. */
+  async renew(token: string): Promise<void> {
+    const identity = await this.#access.identities.ofToken(token, this.#holder.address, this.#identity);
+    // a connection that has closed meanwhile is no longer among those that expire
+    if (this.#holder.outlet.open) this.#take(identity);
+  }
+
+  /** The refusal of a client that brings no token. */
+  missing(): Error {
+    return this.#access.identities.refuse('missing', this.#holder.address);
+  }
+
+  end(): void {
+    this.#access.expiries.delete(this.#holder);
+  }
+
+  #take(identity: Identity): void {
+    this.#identity = identity;
+    this.#access.expiries.set(this.#holder, identity.expiresAt);
+  }
+}

@@ -1,0 +1,36 @@
+/** Who sends a request: checked before anything of the request is read, and answered by 401 where nobody may be told. */
+import type { Request, RequestHandler, Response } from 'express';
+import { type Identities, type Identity, TokenRefused } from '../access/identity.ts';
+import { KeysUnavailable } from '../access/keys.ts';
+import { addressOf } from './address.ts';
+import { PlankError } from './errors.ts';
+
+/** Throws PlankError, and has the header of a 401 set then. */
+export async function identify(identities: Identities, request: Request, response: Response): Promise<Identity> {
+  const address = addressOf(request);
+  try {
+    const identity = await identities.ofRequest(request, address);
+    if (identity !== null) return identity;
+    throw identities.refuse('missing', address);
+  } catch (error) {
+    if (error instanceof KeysUnavailable) throw new PlankError('KEYS_UNAVAILABLE', error.message);
+    if (!(error instanceof TokenRefused)) throw error;
+    response.set('WWW-Authenticate', challenge(error));
+    throw new PlankError('UNAUTHORIZED', error.message);
+  }
+}
+
+/** The value of `WWW-Authenticate` (RFC 6750, 3): an error is named only where there was a token. */
+export const challenge = ({ reason }: TokenRefused): string =>
+  reason === 'missing' ? 'Bearer' : 'Bearer error="invalid_token"';
+
+/** Lets only requests with a valid token pass. Null: all pass. */
+export function requireIdentity(identities: Identities | null): RequestHandler[] {
+  if (identities === null) return [];
+  return [
+    async (request, response, next) => {
+      await identify(identities, request, response);
+      next();
+    },
+  ];
+}
