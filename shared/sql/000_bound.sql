@@ -1,12 +1,13 @@
--- The size bound of a row's image, for everything that holds rows in memory: the database,
--- listeners, gateways, clients. The image of a row above the bound is partial: the image lacks the
--- large columns. If the remaining columns are still above the bound, the image has only the key. A
--- partial image begins with a space; a whole image never does.
+-- Bounds the size of a row's image, because the database, listeners, gateways and clients hold rows
+-- in memory. If a row's image would be larger than the bound, its image is partial: the image lacks
+-- the large columns. If the remaining columns are still larger than the bound, the image has only
+-- the key. A partial image begins with a space; a whole image never does.
 --
 -- Capture, REST and snapshots must leave out the same columns. So only the size of the rendered
 -- columns decides which columns are left out. The stored size cannot decide: a value is not
 -- compressed in a transition table, and the same value may be compressed in the table later. The
--- stored size only says whether a row needs to be measured.
+-- stored size decides only whether a row is measured: whether its columns are rendered to get their
+-- sizes.
 
 -- The bound, in bytes of JSON. Query plans contain the bound as a constant. plank.configure
 -- replaces this function, and so invalidates these plans.
@@ -18,7 +19,8 @@ create function plank.row_bytes() returns integer language sql immutable paralle
 create function plank.configure(row_bytes integer) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-  -- plank.read_log cuts images at the upper limit
+  -- plank.read_log returns an image above 33554432 bytes without columns, so the bound must not be
+  -- higher
   if configure.row_bytes is null or configure.row_bytes not between 65536 and 33554432 then
     raise exception 'plank: row_bytes must be between 65536 and 33554432' using errcode = 'invalid_parameter_value';
   end if;
@@ -36,24 +38,25 @@ create function plank.raw_size(bytea) returns integer language sql immutable par
 create function plank.raw_size(anyelement) returns integer
 language sql stable parallel safe as 'select pg_column_size($1)';
 
--- Whether every value of the type is small.
+-- Whether every value of a type is small. The type is given without its domain (base), and with its
+-- modifier (pg_attribute.atttypmod).
 create function plank.is_narrow(base oid, p_modifier integer) returns boolean language sql stable as $$
   select base = any ('{numeric,inet,cidr,int4range,int8range,daterange,tsrange,tstzrange}'::regtype[])
       or base = any ('{varchar,bpchar}'::regtype[]) and p_modifier between 1 and 300
 $$;
 
 -- Whether a type (not a domain) may hold any number of numerics. A numeric can be small and its
--- text large: 1e131071. True for every user-defined composite, range, multirange or array type, as
--- looking into each of these types would take too long.
+-- text large: 1e131071. The result is true for every user-defined composite, range, multirange or
+-- array type, because looking into each of these types would take too long.
 create function plank.holds_numeric(base oid) returns boolean language sql stable as $$
   select base = any ('{jsonb,numeric[],jsonb[],numrange[],nummultirange,nummultirange[]}'::regtype[])
       or base >= 16384 and exists (
         select from pg_type where oid = base and (typtype in ('c', 'r', 'm') or typelem <> 0))
 $$;
 
--- A column's value as JSON. For a value that is large by itself (its JSON takes more than an eighth
--- of the bound), the result is '#' and a number instead: the value's JSON takes at least so many
--- bytes. The rendered text never takes more than a few times the bound.
+-- Returns a column's value as JSON. If the value is large by itself (its JSON takes more than an
+-- eighth of the bound), returns '#' and a number instead. The value's JSON takes at least that
+-- number of bytes. No call makes a text of more than a few times the bound.
 create function plank.rendered(p_value text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -106,8 +109,10 @@ end $$;
 -- Called if the column got another type after the calling code was generated.
 create function plank.rendered(anyelement) returns text language sql stable as 'select plank.rendered_any($1)';
 
--- The partial image of a row, made of the row's rendered columns in order. If the row is not large,
--- returns null; with p_or_whole, returns the whole image, or null if a column was not rendered.
+-- Makes the partial image of a row. p_columns holds the row's columns in order, each as
+-- plank.rendered returns it. If the row is not large, returns null. If the row is not large and
+-- p_or_whole is true, returns the whole image instead, or null if p_columns has a '#' in place of a
+-- value.
 create function plank.partial_image(
   p_columns text[], p_names text[], p_keys boolean[], p_or_whole boolean default false) returns text
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$

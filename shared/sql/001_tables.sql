@@ -6,10 +6,10 @@
 -- anybody, and functions run with the rights of their caller.
 grant usage on schema plank to public;
 
--- The attached tables. A dump carries this table to other databases. There the catalog's numbers of
--- tables and columns mean something else. So each number stands beside a name, and "catalog" names
--- the database that the numbers come from. Code reads the view plank.attached instead, which
--- translates names and numbers to this database.
+-- The attached tables. A dump carries this table to other databases. In another database, the
+-- catalog gives the same numbers to other tables and columns. So each number stands beside a name,
+-- and "catalog" names the database that the numbers come from. Code reads the view plank.attached
+-- instead, which translates names and numbers to this database.
 create table plank.attachments (
   id               integer generated always as identity primary key,  -- names the table inside events
   catalog          text not null,                         -- plank.this_catalog() where the numbers come from
@@ -27,9 +27,9 @@ create table plank.attachments (
   read_only_numbers smallint[] not null default '{}',
   shape             text,                                 -- plank.shape() when capture was last generated
   code              text,                                 -- plank.code() when capture was last generated
-  -- catalog_digest: a digest of the table's row of plank.catalog, as gateways were last notified of
-  -- it. rendering: everything else that the images of the table's rows depend on, see
-  -- plank.rendering.
+  -- catalog_digest: a digest of the table's row in plank.catalog. When the digest changes, gateways
+  -- are notified by an event. rendering: everything else that the images of the table's rows depend
+  -- on, see plank.rendering.
   catalog_digest    text,
   rendering         text[],
   -- All names and numbers that the table's columns have had since it was attached, and the numbers
@@ -74,9 +74,10 @@ create function plank.public_name(relation regclass) returns text language sql s
   where c.oid = relation
 $$;
 
--- The columns (attnum) for recorded names and numbers. p_here: the numbers are those of this
--- catalog. The name of a dropped column also matches a new column of that name. If the numbers are
--- of another catalog and a name is not found, returns null: any column may be the missing one.
+-- Returns the columns (attnum) that the recorded names and numbers mean. p_here is true if the
+-- numbers come from this database's catalog. The name of a dropped column also matches a new column
+-- of that name. If the numbers come from another catalog and a name is not found, returns null,
+-- because any column may be the missing one.
 create function plank.columns_of(relation regclass, p_names text[], p_numbers smallint[], p_here boolean)
 returns smallint[]
 language sql stable as $$
@@ -112,8 +113,9 @@ $$;
 -- two cannot deadlock.
 --
 -- A role may have the right to create triggers without the right to lock the table. For such a
--- role, this function fails. But if p_strict is false, it takes no lock, and leaves the timeout set
--- until the end of the transaction, so that CREATE TRIGGER does not wait longer.
+-- role, this function fails if p_strict is true. If p_strict is false, the function takes no lock
+-- and returns. It then leaves lock_timeout set until the end of the transaction, so that CREATE
+-- TRIGGER waits at most p_ms milliseconds too.
 create function plank.lock_table(relation regclass, p_mode text, p_ms integer, p_strict boolean default true) returns void
 language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 declare
@@ -134,7 +136,8 @@ exception when lock_not_available then
           hint = format('Try again when these sessions have ended their transactions: %s.', (
       select string_agg(distinct pid::text, ', ') from pg_locks l
       where locktype = 'relation' and granted and pid <> pg_backend_pid()
-        -- no other lock waits for readers
+        -- of the modes that callers request, only access exclusive waits for sessions that only
+        -- read
         and (p_mode = 'access exclusive' or mode not in ('AccessShareLock', 'RowShareLock'))
         and database = (select oid from pg_database where datname = current_database())
         and l.relation in (
@@ -147,9 +150,10 @@ create function plank.column_names(relation regclass, p_numbers smallint[]) retu
 $$;
 
 -- The attached tables, with the names and numbers of this database's catalog. If a table is not in
--- this database, relation is null or an oid that no table has. There are two views so that rows can
--- be deleted through the second one. A function call costs more than the rest of a row, so the
--- views call functions only for properties that few tables have.
+-- this database, relation is null or an oid that no table has. plank.attached takes table_oid from
+-- a view of its own, plank.located. A subquery in FROM instead would make plank.attached read-only,
+-- but rows are deleted through plank.attached. A function call costs more than all other work for a
+-- row, so the views call functions only for properties that few tables have.
 create view plank.located as
 select t.*,
        case when t.catalog = (select plank.this_catalog()) then t.relation::regclass
@@ -164,7 +168,8 @@ select t.id,
                  join pg_namespace n on n.oid = c.relnamespace where c.oid = t.table_oid),
                 plank.name_in(t.schema_name, t.table_name)) as name,
        t.key_columns,
-       -- columns (attnum); if one of them cannot be identified, null: then no column may be shown
+       -- numbers of columns (attnum). If a column cannot be identified, this is null, and then no
+       -- column of the table may be shown.
        case when t.excluded = '{}' then '{}'
             else plank.columns_of(t.table_oid, t.excluded, t.excluded_numbers, not t.moved) end as excluded,
        -- names of columns; null if one of them cannot be identified
@@ -175,8 +180,8 @@ select t.id,
        t.shape, t.code, t.catalog_digest, t.rendering
 from plank.located t;
 
--- Captured changes, in the order in which statements captured them. Append-only: nothing marks a
--- row as consumed.
+-- Captured changes, in the order in which statements captured them. Append-only: no reader marks a
+-- row as read.
 create table plank.outbox (
   -- CACHE 1 (no session reserves ids ahead), because ids must rise in the order in which
   -- transactions get a row's lock.
@@ -225,9 +230,9 @@ create table plank.chunks (
   log_seq   bigint not null references plank.log on delete cascade,
   first_seq bigint not null,
   last_seq  bigint not null,
-  xids      xid8[] not null,                              -- its transactions in order; others may hold a part too
-  last_ids  bigint[] not null,                            -- the highest id of each of them
-  from_ids  bigint[] not null,                            -- the range of ids of each of them in this chunk
+  xids      xid8[] not null,                              -- the transactions of the chunk's changes, in order
+  last_ids  bigint[] not null,                            -- for each transaction, the highest of all its ids
+  from_ids  bigint[] not null,                            -- for each transaction, the range of its ids in this chunk
   upto_ids  bigint[] not null,
   primary key (log_seq, first_seq)
 );
@@ -241,8 +246,8 @@ create function plank.new_epoch(p_above integer default 0) returns integer langu
          + 1 + floor(random() * 4096)::integer
 $$;
 
--- The one row that every drain writes. The holder of the highest term leads; the lease only says
--- when another may try.
+-- The one row that every drain writes. The holder of the highest term leads. The lease only says
+-- when another listener may try to lead.
 create table plank.leader (
   one        boolean primary key default true check (one),
   term       bigint not null default 0,
@@ -252,7 +257,7 @@ create table plank.leader (
   next_seq   bigint not null default 1,
   log_bytes  bigint not null default 0,                   -- sum of plank.log.bytes, kept to avoid a scan
   purged_seq bigint not null default 0,                   -- the last purged seq that was not a canary's
-  snap       pg_snapshot not null default pg_current_snapshot(), -- changes visible in it have seqs
+  snap       pg_snapshot not null default pg_current_snapshot(), -- the last drain's snapshot
   -- These two columns show whether the row was written in this database: they must equal this
   -- table's oid and the row's xmin. A dump carries the two columns, but in a restored dump the
   -- table has another oid, and the row another xmin. There the transaction ids in Plank's tables

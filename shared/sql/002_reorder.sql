@@ -13,8 +13,9 @@
 -- All of this runs as the table's owner, who may not use the outbox itself. It uses the view
 -- plank.outbox_N, which shows the changes that this transaction has made to table N.
 --
--- Only the ids of one uncommitted transaction are exchanged, so readers never see a wrong order.
--- State is kept in settings, which are local to the transaction and roll back with its savepoints:
+-- Only the ids of events of one uncommitted transaction are exchanged, so readers never see a wrong
+-- order. State is kept in settings, which are local to the transaction and roll back with its
+-- savepoints:
 --   plank.nested_N
 --     Three ids for each trigger depth d: [3d - 2] is the last id before the first capture at that
 --     depth, [3d - 1] the last id before the latest capture at that depth, [3d] the last id after
@@ -35,8 +36,8 @@
 -- capture looks at all of them. With more than 200, it reads through the index.
 
 -- The images that a row's events start from: the images that occur more often as an old image than
--- as a new image, each repeated by the difference. If the events form a circle, there is none. If
--- events are still missing, there is more than one.
+-- as a new image, each repeated by the difference. If the events form a circle, there is no such
+-- image. If events are still missing, there is more than one such image.
 create function plank.path_starts(p_old text[], p_new text[]) returns text[]
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select coalesce(array_agg(image), '{}') from (
@@ -55,7 +56,7 @@ declare
   starts  text[] := plank.path_starts(p_old, p_new);
   start   text := case when cardinality(starts) = 0 then p_current else starts[1] end;
   used    boolean[] := array_fill(false, array[n]);
-  trail   integer[] := '{}';  -- events walked, but not yet in the path; the last one's new image is where the walk is
+  trail   integer[] := '{}';  -- walked events that are not in the path; the walk is at the last one's new image
   path    integer[] := '{}';
   at      text;
   step    integer;
@@ -100,9 +101,9 @@ $$;
 -- has its own function, so that Postgres keeps the plans.
 --
 -- p_net is for deferrable primary keys. With such a key, two rows may have the same key for a
--- while, so events of both rows have this key. These events may still form a path. If they do not,
--- one row had the key for a while, and another row has the key now. Then all events of the key are
--- replaced by one event, from the first image to the current one.
+-- while, so events of both rows have this key. These events may still form a path. If they form no
+-- path, one row had the key for a while, and another row has the key now. Then all events of the
+-- key are replaced by one event, from the first image to the current one.
 create function plank.generate_reorder(p_relation integer) returns void language plpgsql as $$
 declare
   chains text := $q$
@@ -145,7 +146,8 @@ begin
         if p_tids is null then
           open chains for %2$s;
         else
-          -- with many places, the planner would prefer an index
+          -- With many places, the planner would prefer an index, and reading through an index can
+          -- make serializable transactions fail.
           perform set_config('enable_indexscan', 'off', true), set_config('enable_bitmapscan', 'off', true);
           open chains for execute %3$L using p_from, p_mark, p_tids;
           perform set_config('enable_indexscan', 'on', true), set_config('enable_bitmapscan', 'on', true);
@@ -222,9 +224,9 @@ begin
   format(chains, p_relation, 'id > p_from', 'p_mark'), format(chains, p_relation, 'tid = any ($3) and id > $1', '$2'));
 end $$;
 
--- The last id before the latest p_wrote changes of this transaction. This function runs as the
--- owner of Plank and reads the outbox itself, not the table's view. It returns only an id, so it
--- reveals no content of changes.
+-- Returns the last id before the latest p_wrote changes of this transaction. This function runs as
+-- the owner of Plank and reads the outbox itself, not the table's view. It returns only an id, so
+-- it reveals no content of changes.
 create function plank.mark(p_wrote bigint) returns bigint
 language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 begin
@@ -262,7 +264,7 @@ declare
   first_id  bigint;
   last_id   bigint;
   from_id   bigint;
-  mark      bigint := coalesce(p_mark, plank.mark(p_wrote));  -- the capture's own rows are the last ones
+  mark      bigint := coalesce(p_mark, plank.mark(p_wrote));  -- the capture's own events are the last ones
   tids      tid[] := case when p_tids is not null then plank.keep_tids(p_relation, p_tids) end;
 begin
   for d in 1 .. coalesce(array_upper(nested, 1) / 3, 0) loop
@@ -270,8 +272,8 @@ begin
       first_id := least(first_id, nested[3 * d - 2]);
       last_id := greatest(last_id, nested[3 * d - 1]);
     elsif d < p_depth then
-      -- events that the statements around this one had captured so far happened before this
-      -- statement
+      -- Events up to this id were captured by the statements around this one, before this statement
+      -- ran. So these events happened before this statement.
       from_id := greatest(from_id, nested[3 * d]);
     end if;
   end loop;

@@ -14,9 +14,10 @@ create function plank.follows_ddl() returns boolean language sql stable as $$
   select exists (select from pg_event_trigger where evtname = 'plank_ddl' and evtenabled in ('O', 'A'))
 $$;
 
--- The canonical settings that the images of a table depend on. Each setting costs every write 1 to
--- 2 µs. If the table has a type that is not listed here (ranges of times, composite types,
--- user-defined types), or if DDL is not followed, returns all canonical settings.
+-- The canonical settings that the images of a table depend on. The others are left out, because
+-- each setting costs every write 1 to 2 µs. If the table has a type that is not listed here (ranges
+-- of times, composite types, user-defined types), or if DDL is not followed, returns all canonical
+-- settings.
 create function plank.image_settings(a plank.attached) returns text language sql stable as $$
   with recursive column_types as (
     select atttypid as type from pg_attribute
@@ -127,8 +128,8 @@ returns table (number smallint, name name, value text, is_column boolean) langua
   select attnum, attname,
          case when attgenerated = 'v' then
                 format('plank.%I(row(%s), %s::pg_catalog.text)', 'virtual_' || a.id, (
-                  -- not the whole row, because passing a large value copies it: only the columns
-                  -- that are used in the expressions of virtual columns
+                  -- Only the columns that the expressions of virtual columns use are passed. The
+                  -- whole row is not passed, because passing a large value copies the value.
                   select string_agg(p_of || quote_ident(b.name), ', ' order by b.field)
                   from plank.virtual_bases(a.relation) b), quote_literal(attname))
               else plank.value_sql(p_of || quote_ident(attname), attnum = any (f.columns)) end,
@@ -190,7 +191,8 @@ $$;
 -- hold numerics makes the row suspect unless the value is small and not compressed.
 create function plank.row_sql(a plank.attached, p_row text, p_of text,
   out whole text, out suspect text, out partial text, out image text)
--- PL/pgSQL, as it keeps the query's plan: planning takes longer than everything else here
+-- PL/pgSQL and not SQL, because PL/pgSQL keeps the query's plan, and planning takes longer than
+-- everything else here
 language plpgsql stable as $$
 #variable_conflict use_column
 begin

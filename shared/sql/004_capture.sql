@@ -60,8 +60,8 @@ create function plank.changed_twice_sql(p_id integer, p_old text, p_new text) re
             union all
             select step, 2, 'I', new_key, null, became from steps where became is not null and not stays
             union all
-            -- a row may get the key that another row had: so rows that existed before the statement
-            -- leave their keys first
+            -- A row may get the key that another row had. So the deletes (D) of rows that existed
+            -- before the statement come first (part 0).
             select step, case when exists (select from n where n.step < s.step and n.key = s.old_key
                                                          and n.image::text = s.was::text) then 1 else 0 end,
                    'D', old_key, was, null from steps s where was is not null and not stays
@@ -74,9 +74,9 @@ create function plank.generate(a plank.attached) returns void language plpgsql a
 declare
   r record := plank.row_sql(a, 'r', '');
   key text := plank.key_sql(a, 'r', '');
-  -- SQL of a null for each column that the function names. It always names the columns of the key,
-  -- including those that no longer exist. It also names all other columns, unless rows are rendered
-  -- as a whole and cannot be large.
+  -- SQL of a null for each column that the function names. The function always names the columns of
+  -- the key, including those that no longer exist. It also names all other columns, unless rows are
+  -- rendered as a whole and cannot be large.
   absent text := (
     select string_agg(format('null::text as %I', name), ', ') from (
       select unnest(a.key_columns) as name union
@@ -119,8 +119,8 @@ declare
       end if;$s$, a.id) else '' end;
   before_delete text := case when cascades then format($s$
       perform set_config('plank.deleted_%1$s', plank.last_id()::text, true);$s$, a.id) else '' end;
-  -- With a deferrable key, two rows may have the same key until the transaction ends. This can put
-  -- events out of order only after keys have been both added and removed.
+  -- With a deferrable key, two rows may have the same key until the transaction ends. Such rows can
+  -- put events out of order only after the transaction has both added and removed keys.
   is_deferrable boolean :=
     exists (select from pg_index where indrelid = a.relation and indisprimary and not indimmediate);
   deferrable_keys text := case when is_deferrable then format($s$
@@ -138,10 +138,10 @@ declare
             perform set_config('plank.tids_%1$s', tids::text, true);
           end if;
         end if;$s$, a.id) else '' end;
-  -- SQL that is true if something was captured and nothing is left to do. This is so for nearly
-  -- every write. It is one expression, because each PL/pgSQL expression costs as much as an index
-  -- lookup. The lock is the doorbell's: if it is granted, the listener does not need a
-  -- notification.
+  -- SQL that is true if something was captured and nothing is left to do. This is the case for
+  -- nearly every write. The SQL is one expression, because each PL/pgSQL expression costs as much
+  -- as an index lookup. The lock is the doorbell's: if the lock is granted, the listener does not
+  -- need a notification.
   is_done text := format($s$found and pg_trigger_depth() = 1
          and coalesce(current_setting('plank.nested_%1$s', true), '') = ''
          and pg_try_advisory_xact_lock_shared(1886151019, 1)$s$, a.id)
@@ -155,8 +155,9 @@ declare
       end if;
       return null;$s$, a.id, deferrable_keys);
   -- Writing through the view costs 2 to 3 µs. So if capture runs as the owner of the outbox, it
-  -- writes to the outbox itself, as that role may do so anyway. (If the owner's objects pass to
-  -- another role by "reassign owned", that role gets both the functions and the outbox.)
+  -- writes to the outbox itself, because the owner has every right on the outbox anyway. (If the
+  -- owner's objects pass to another role by "reassign owned", that role gets both the functions and
+  -- the outbox.)
   target text := case when plank.capture_role(a.relation) =
                    (select pg_get_userbyid(relowner) from pg_class where oid = 'plank.outbox'::regclass)
                  then 'outbox' else 'outbox_' || a.id end;
@@ -189,8 +190,9 @@ begin
         get diagnostics wrote = row_count;
       end if;$s$, a.id, new_rows, target) end
     when 'update' then format($s$
-      -- By far the most frequent case is one small row that keeps its key. It needs no join of all
-      -- old rows with all new ones. "is true" keeps the planner from preparing a hash or merge join.
+      -- By far the most frequent case is one small row that keeps its key. This case needs no join
+      -- of all old rows with all new rows. "is true" keeps the planner from preparing a hash or
+      -- merge join.
       insert into plank.%6$I (relation, action, key, old, new)
       select %1$s, 'U', n.key, o.image, n.image from (%9$s) o cross join (%10$s) n
       where not exists (select from plank_old offset 1) and (n.key collate "C" = o.key collate "C") is true;
@@ -212,7 +214,9 @@ begin
         order by step;
         get diagnostics wrote = row_count;
       end if;
-      -- Otherwise keys have changed, or a row has moved to another partition.
+      -- If the number of changes written so far is not the number of rows, keys have changed, or a
+      -- row has moved to another partition. Then all changes are written again, with rows paired by
+      -- their keys.
       if wrote <> (select count(*) from plank_old) or wrote <> (select count(*) from plank_new) then
         moved := true;
         delete from plank.outbox_%1$s
@@ -287,8 +291,9 @@ begin
         end if;'
     end;
     body := format($s$
-      -- A serializable transaction avoids reading the outbox through an index (002_reorder.sql). It
-      -- decides from the transition tables what to write, and keeps the places of its events.
+      -- A serializable transaction avoids reading the outbox through an index (002_reorder.sql). So
+      -- this branch decides from the transition tables what to write, and keeps the places of the
+      -- events.
       if current_setting('transaction_isolation') = 'serializable' then
         mark := plank.last_id();%s
         if wrote > 0 then
@@ -334,8 +339,8 @@ begin
   $f$, 'current_' || a.id, plank.canonical_settings(),
     case when (select count(*) from pg_attribute where attrelid = a.relation and attname = any (a.key_columns))
               < cardinality(a.key_columns) then 'select ''{}''::text[]'
-    -- to clients, keys are different if their texts are, even if Postgres holds them equal ("a" and
-    -- "A" of citext, 1.0 and 1.00)
+    -- To clients, two keys are different if their texts differ, even if the keys are equal in
+    -- Postgres ("a" and "A" of citext, 1.0 and 1.00)
     else format('select array(select %s from %s t where %s and (%s) collate "C" = $1 limit 2)',
       plank.image_sql(a, 't'), a.relation, plank.key_match(a), plank.key_sql(a, 't')) end);
   perform plank.generate_reorder(a.id);

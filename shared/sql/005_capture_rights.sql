@@ -22,7 +22,6 @@ create function plank.generated_functions(p_id integer) returns setof regprocedu
     'reorder_' || p_id, 'current_' || p_id]::name[])
 $$;
 
--- The name of a capture function.
 create function plank.capture_function(p_id integer, p_op text) returns text language sql immutable as $$
   select format('capture_%s_%s', p_id, p_op)
 $$;
@@ -34,8 +33,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                                        and proowner::regrole::text = quote_ident(current_user))
 $$;
 
--- The functions that generated functions call. Every capture role needs EXECUTE on them. It must be
--- granted, as default privileges may have revoked it.
+-- The functions that generated functions call. Every capture role needs EXECUTE on these functions.
+-- Postgres grants EXECUTE to everybody unless default privileges revoke the grant, so Plank grants
+-- EXECUTE where it is missing.
 create function plank.capture_helpers() returns setof regprocedure language sql stable as $$
   select oid::regprocedure from pg_proc
   where pronamespace = 'plank'::regnamespace and (
@@ -73,10 +73,10 @@ begin
       execute format('alter function %s owner to %I', f, capture_role);
     end if;
   end loop;
-  -- Replacing the view waits for writers, so the view is replaced only if the capture role is
-  -- another one. The view's condition compares the role's name first, as a shortcut. If the role
-  -- was renamed, or the functions passed to another role by "reassign owned", the names differ.
-  -- Then the view looks up the functions' owner, once for each statement and not for each row.
+  -- Replacing the view waits for writers, so the view is replaced only if the capture role has
+  -- changed. The view's condition compares the role's name first, as a shortcut. If the role was
+  -- renamed, or the functions passed to another role by "reassign owned", the names differ. Then
+  -- the view looks up the functions' owner, once for each statement and not for each row.
   if to_regclass(own_changes) is null
      or position(format('= %L::name', capture_role) in pg_get_viewdef(to_regclass(own_changes))) = 0 then
     execute format($v$

@@ -1,19 +1,19 @@
 -- Describes attached tables: the properties that gateways read, the triggers that a table must
 -- have, and the digests that show Plank that it did not follow some DDL.
 --
--- plank.check calls some of these functions for each table. So those that return sets pin no
--- settings, and Postgres inlines them into the calling query. Their callers pin the settings
--- instead.
+-- plank.check calls some of these functions for each table. So the functions that return sets have
+-- no SET clauses, because Postgres inlines only functions without SET clauses into the calling
+-- query. The callers have the SET clauses instead.
 
--- Whether the table has a trigger that captures its changes under this number.
+-- Whether the table has a trigger that calls a capture function of the attachment p_id.
 create function plank.has_triggers(p_id integer, relation regclass) returns boolean language sql stable as $$
   select exists (
     select from pg_trigger where tgrelid = relation and tgfoid in (select plank.generated_functions(p_id)))
 $$;
 
--- Everything that a gateway must know about attached tables, one row for each table. Several tables
--- may have the same name for clients, because names of tables in the schema public may contain
--- dots. Then only one of these tables is served: the first one whose changes are captured.
+-- Everything that a gateway needs to know about attached tables, one row for each table. Several
+-- tables may have the same name for clients, because names of tables in the schema public may
+-- contain dots. Then only one of these tables is served: the first one whose changes are captured.
 create view plank.catalog as
 with attached as materialized (
   select a.*, n.nspname, c.relname, count(*) over (partition by a.name) > 1 as is_shared

@@ -225,9 +225,10 @@ begin
   end if;
 end $$;
 
--- Hides captured values of columns that are now excluded. It records which columns may still be
--- read in earlier images, and uses all names that columns have had. The caller has locked the
--- table. So all later writers run the capture functions that plank.refresh generates next.
+-- Hides captured values of columns that are now excluded. The function records which columns may
+-- still be read in earlier images: those whose present name has never been the name of another
+-- column. The caller has locked the table. So all later writers run the capture functions that
+-- plank.refresh generates next.
 create function plank.hide_former_columns(a plank.attached) returns void
 language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 declare

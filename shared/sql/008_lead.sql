@@ -29,7 +29,7 @@ create function plank.is_led() returns boolean language sql stable as $$
 $$;
 
 -- Makes the commit of this transaction flush to disk, even if the database is set not to flush
--- commits. Gateways see the commit, so a crash must not undo it.
+-- commits. Gateways act on the commit at once, so a crash must not undo it.
 create function plank.flush_commit() returns void language sql as $$
   select set_config('synchronous_commit', 'on', true) where current_setting('synchronous_commit') = 'off'
 $$;
@@ -37,11 +37,11 @@ $$;
 -- Takes the lead and returns the leader's row. If another listener holds a valid lease, returns
 -- null.
 --
--- A new epoch begins if this history may differ from the one that the last leader wrote. This is so
--- after each start of the server, because the server's files may be older than the changes that
--- gateways have seen. Every copy of the files contains its log, so positions up to the end of that
--- log stay valid. In a restored dump no position stays valid: transaction ids mean nothing there,
--- so all captured changes are discarded.
+-- A new epoch begins if the history of this database may differ from the history that the last
+-- leader wrote. This is the case after each start of the server, because the server's files may be
+-- older than the changes that gateways have seen. Every copy of the files contains its log, so
+-- positions up to the end of that log stay valid. In a restored dump no position stays valid:
+-- transaction ids mean nothing there, so all captured changes are discarded.
 create function plank.lead(p_holder text, p_lease interval) returns plank.leader
 language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '200ms' as $$
 declare
@@ -68,8 +68,8 @@ begin
     end if;
     if is_dump then
       -- All writers queue behind TRUNCATE's lock request, so the request must not wait for long
-      -- (lock_timeout). If a long transaction that has written holds the request up, the rows that
-      -- the snapshot sees are deleted instead. The first drain finds the other rows.
+      -- (lock_timeout). If a long transaction that has written keeps the request waiting, the rows
+      -- that the snapshot sees are deleted instead. The first drain finds the other rows.
       begin
         truncate plank.outbox, plank.log, plank.chunks;
         l.snap := pg_current_snapshot();

@@ -2,9 +2,9 @@
 -- them in one row of the log.
 --
 -- A change "became visible" between two snapshots if the new snapshot sees the change's transaction
--- and the old snapshot does not. Ids and transaction ids could not show this, as neither of them
--- are in commit order. The difference of two snapshots is exact, waits for no transaction and marks
--- no row.
+-- and the old snapshot does not. Comparing ids or transaction ids cannot find these changes,
+-- because neither is given in commit order. The difference of two snapshots is exact, waits for no
+-- transaction and marks no row.
 --
 -- Order: the changes of a transaction stay together, and transactions are ordered by their highest
 -- id. So two transactions that change the same row are in the right order: the first one commits
@@ -89,8 +89,9 @@ $$;
 create function plank.drain(p_term bigint, p_limit integer, p_lease interval, p_holds boolean,
   out first_seq bigint, out last_seq bigint, out transactions bigint, out first_at_ms float8, out packed bytea)
 language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off
--- The queries are always the same, and planning them again took an eighth of a drain's CPU time. A
--- generic plan is made once, for tables of any size, so parallel workers are off.
+-- The queries are always the same, and planning them again took an eighth of a drain's CPU time. So
+-- the plan is generic: Postgres makes the plan once and uses it for tables of any size. Parallel
+-- workers are off, because such a plan might start them for a drain of one change.
 set plan_cache_mode = force_generic_plan set max_parallel_workers_per_gather = 0 as $$
 #variable_conflict use_column
 declare
@@ -135,9 +136,9 @@ begin
     raise exception 'plank: a dump was restored, which ends term %', p_term using errcode = 'PLK01';
   end if;
   if d.n = 0 then
-    -- The row is written only if the lease must be extended, or if the new snapshot lists a
-    -- transaction in progress after the end of the old one. Every later drain would look at such a
-    -- transaction again.
+    -- The leader's row is written only in two cases: the lease must be extended, or the new
+    -- snapshot lists a transaction in progress that is newer than the old snapshot. In the second
+    -- case, every later drain would otherwise look at this transaction again.
     if d.expires_at < clock_timestamp() + p_lease / 2
        or exists (select from pg_snapshot_xip(d.upto) x where x >= pg_snapshot_xmax(d.snap)) then
       update plank.leader

@@ -2,7 +2,7 @@
 -- cover. One call marks at most 1,000 log rows and deletes at most p_batch outbox rows. Log rows
 -- are first marked as purging, so that no reader starts to read them. They are deleted when all
 -- outbox rows that they cover are deleted. Returns the number of deleted outbox rows, or 1 if only
--- log rows were deleted. 0: nothing is old enough. SQLSTATE PLK01: the term is over.
+-- log rows were deleted, or 0 if nothing is old enough. SQLSTATE PLK01: the term is over.
 
 create function plank.purge(p_term bigint, p_keep interval, p_keep_bytes bigint, p_batch integer) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
@@ -17,8 +17,8 @@ begin
   end if;
   select * into oldest from plank.log order by first_seq limit 1;
   if not oldest.purging then
-    -- By size, only the excess is purged: a log row is marked if the log from this row on holds
-    -- more than p_keep_bytes.
+    -- If the log is too large, only the excess is purged: a log row is marked if this row and all
+    -- later rows together hold more than p_keep_bytes.
     update plank.log l set purging = true,
       quiet = first_seq = last_seq and bytes < 200
         and exists (select from plank.between(l.before_snap, l.upto_snap) b where b.action = 'C')

@@ -113,9 +113,10 @@ begin
     insert into plank.outbox (relation, action) values (gone, 'S');
     perform plank.ring();
   end loop;
-  -- For a dropped partition, Postgres reports the partition's name but not the table that it was
-  -- part of. So this query looks for a dropped trigger of Plank and a table whose partitions
-  -- differ. If a type is dropped, the columns of that type are dropped too.
+  -- For a dropped partition, Postgres reports the partition's name but not the table that the
+  -- partition was part of. So the first condition looks for a dropped trigger of Plank and a table
+  -- whose partitions differ. The second condition is for a dropped type: Postgres drops the columns
+  -- of that type too.
   for gone in
     with dropped as materialized (select * from pg_event_trigger_dropped_objects())
     select a.id from plank.attached a join pg_class c on c.oid = a.relation

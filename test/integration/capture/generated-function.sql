@@ -58,8 +58,9 @@ AS $function$
         tids  tid[];
         moved boolean;
       begin
-      -- A serializable transaction avoids reading the outbox through an index (002_reorder.sql). It
-      -- decides from the transition tables what to write, and keeps the places of its events.
+      -- A serializable transaction avoids reading the outbox through an index (002_reorder.sql). So
+      -- this branch decides from the transition tables what to write, and keeps the places of the
+      -- events.
       if current_setting('transaction_isolation') = 'serializable' then
         mark := plank.last_id();
         with written as (insert into plank.outbox (relation, action, key, old, new)
@@ -85,8 +86,8 @@ AS $function$
             union all
             select step, 2, 'I', new_key, null, became from steps where became is not null and not stays
             union all
-            -- a row may get the key that another row had: so rows that existed before the statement
-            -- leave their keys first
+            -- A row may get the key that another row had. So the deletes (D) of rows that existed
+            -- before the statement come first (part 0).
             select step, case when exists (select from n where n.step < s.step and n.key = s.old_key
                                                          and n.image::text = s.was::text) then 1 else 0 end,
                    'D', old_key, was, null from steps s where was is not null and not stays
@@ -109,8 +110,9 @@ AS $function$
         end if;
         return null;
       end if;
-      -- By far the most frequent case is one small row that keeps its key. It needs no join of all
-      -- old rows with all new ones. "is true" keeps the planner from preparing a hash or merge join.
+      -- By far the most frequent case is one small row that keeps its key. This case needs no join
+      -- of all old rows with all new rows. "is true" keeps the planner from preparing a hash or
+      -- merge join.
       insert into plank.outbox (relation, action, key, old, new)
       select 2, 'U', n.key, o.image, n.image from (small_old_rows) o cross join (small_new_rows) n
       where not exists (select from plank_old offset 1) and (n.key collate "C" = o.key collate "C") is true;
@@ -134,7 +136,9 @@ AS $function$
         order by step;
         get diagnostics wrote = row_count;
       end if;
-      -- Otherwise keys have changed, or a row has moved to another partition.
+      -- If the number of changes written so far is not the number of rows, keys have changed, or a
+      -- row has moved to another partition. Then all changes are written again, with rows paired by
+      -- their keys.
       if wrote <> (select count(*) from plank_old) or wrote <> (select count(*) from plank_new) then
         moved := true;
         delete from plank.outbox_2
@@ -166,8 +170,8 @@ AS $function$
             union all
             select step, 2, 'I', new_key, null, became from steps where became is not null and not stays
             union all
-            -- a row may get the key that another row had: so rows that existed before the statement
-            -- leave their keys first
+            -- A row may get the key that another row had. So the deletes (D) of rows that existed
+            -- before the statement come first (part 0).
             select step, case when exists (select from n where n.step < s.step and n.key = s.old_key
                                                          and n.image::text = s.was::text) then 1 else 0 end,
                    'D', old_key, was, null from steps s where was is not null and not stays
