@@ -18,6 +18,7 @@ import { Clients } from './clients/clients.ts';
 import { EventStreams } from './clients/event-streams.ts';
 import { Positions } from './clients/positions.ts';
 import { Sockets } from './clients/sockets.ts';
+import { Addresses } from './http/address.ts';
 import { createApp, type Health } from './http/app.ts';
 import { Console } from './ops/console.ts';
 import { DatabaseCheck } from './ops/database-check.ts';
@@ -112,7 +113,8 @@ export function assemble({ config, tail, bus = new LocalBus(), log, metrics }: G
   const snapshots = new Snapshots(pools.snapshots, metrics);
   const clients = new Clients({ max: config.MAX_CONNECTIONS, seq: () => hub.seq });
   const positions = new Positions(hub, () => freshness.isFresh);
-  const deps = { access, catalog, clients, hub, feed, snapshots, positions, log, metrics };
+  const addresses = new Addresses(config.TRUSTED_PROXIES);
+  const deps = { access, addresses, catalog, clients, hub, feed, snapshots, positions, log, metrics };
   const sockets = new Sockets({ config, ...deps });
   const events = new EventStreams({ ...deps, stallTimeoutMs: config.STALL_TIMEOUT_MS });
   const roster: Roster = new Roster({
@@ -164,6 +166,7 @@ export function assemble({ config, tail, bus = new LocalBus(), log, metrics }: G
     config,
     roster,
     console: operators,
+    addresses,
     sockets,
     log,
   });
@@ -175,7 +178,7 @@ export function assemble({ config, tail, bus = new LocalBus(), log, metrics }: G
     health: owner.health,
     ready: owner.ready,
     room: () => hasRoom(owner.state()) && !rebalancer.crowded,
-    identities: access?.identities ?? null,
+    identifying: access && { identities: access.identities, addresses },
     changes: events,
     registry: metrics.registry,
   });

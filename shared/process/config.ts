@@ -11,6 +11,7 @@ import {
   host,
   integer,
   ms,
+  networks,
   oneOf,
   origins,
   pattern,
@@ -101,6 +102,11 @@ export const gatewaySchema = z.object({
     .default('role')
     .describe(
       'The claim with the role, a name or a path with dots (`realm.role`); the role is `authenticated` without it',
+    ),
+  TRUSTED_PROXIES: networks
+    .default(['loopback', 'linklocal', 'uniquelocal'])
+    .describe(
+      'Networks of the proxies whose `X-Forwarded-For` says where a client comes from, separated by commas; `none`: no proxy. `uniquelocal` are the private networks',
     ),
   REDIS_TAIL_URL: redisUrl
     .optional()

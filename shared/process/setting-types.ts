@@ -84,6 +84,30 @@ function originOf(text: string): string | undefined {
   return origin === 'null' ? `${protocol}//${host}`.toLowerCase() : origin;
 }
 
+const networkNames = ['loopback', 'linklocal', 'uniquelocal'];
+
+export const networks = field(
+  'must be networks, separated by commas, each as 10.0.0.0/8, an address, or one of loopback, linklocal, uniquelocal; or none',
+  (text) => {
+    const parts = text
+      .split(',')
+      .map((part) => part.trim())
+      .filter(Boolean);
+    if (parts.length === 1 && parts[0] === 'none') return [];
+    return parts.length > 0 && parts.every(isNetwork) ? parts : undefined;
+  },
+);
+
+function isNetwork(text: string): boolean {
+  if (networkNames.includes(text)) return true;
+  const [address = '', bits, ...more] = text.split('/');
+  const version = isIP(address);
+  if (version === 0 || more.length > 0) return false;
+  return (
+    bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) >= 1 && Number(bits) <= (version === 4 ? 32 : 128))
+  );
+}
+
 /** The edit distance of two strings, exact up to `most`. */
 export function distance(a: string, b: string, most: number): number {
   if (Math.abs(a.length - b.length) > most) return most + 1;

@@ -7,7 +7,7 @@ import type { Access } from '../access/access.ts';
 import type { Identity } from '../access/identity.ts';
 import { eventFraming, eventIds } from '../channels/framing.ts';
 import { positionOf, queryOf, Refused, type RowQuery } from '../channels/row-query.ts';
-import { forwardedFor } from '../http/address.ts';
+import type { Addresses } from '../http/address.ts';
 import { invalidFields, PlankError } from '../http/errors.ts';
 import { identify } from '../http/identity.ts';
 import { parseSegment } from '../http/row-address.ts';
@@ -23,6 +23,7 @@ const parameters = new Set(['where', 'columns', 'snapshot', 'since']);
 interface EventStreamsDeps extends SubscriptionDeps {
   /** null: clients need no token */
   access: Access | null;
+  addresses: Addresses;
   clients: Clients;
   positions: Positions;
   /** a client may take no bytes for this long while bytes are queued for it */
@@ -106,7 +107,12 @@ export class EventStreams {
     response.flushHeaders();
     socket.setNoDelay(true);
     socket.setTimeout(0);
-    const stream = new EventStream(socket, forwardedFor(request), { query, snapshot: asked.snapshot }, this.#deps);
+    const stream = new EventStream(
+      socket,
+      this.#deps.addresses.forwarded(request),
+      { query, snapshot: asked.snapshot },
+      this.#deps,
+    );
     clients.add(stream);
     metrics.opened.inc();
     const slot = this.#wheel.add(stream);
@@ -126,7 +132,7 @@ export class EventStreams {
   async #identify({ identities }: Access, request: Request, response: Response): Promise<Identity> {
     this.#taken.add(request.socket);
     try {
-      return await identify(identities, request, response);
+      return await identify({ identities, addresses: this.#deps.addresses }, request, response);
     } finally {
       this.#taken.delete(request.socket);
     }

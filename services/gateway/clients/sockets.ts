@@ -11,7 +11,7 @@ import { closeCodes, subprotocol } from '#shared/wire.ts';
 import type { Access } from '../access/access.ts';
 import { type Identity, TokenRefused } from '../access/identity.ts';
 import { KeysUnavailable } from '../access/keys.ts';
-import { addressOf, forwardedFor } from '../http/address.ts';
+import type { Addresses } from '../http/address.ts';
 import { challenge } from '../http/identity.ts';
 import type { Clients } from './clients.ts';
 import { Connection } from './connection.ts';
@@ -41,6 +41,7 @@ interface SocketsOptions extends PlainDeps, SubscriptionDeps {
   config: GatewayConfig;
   /** null: clients need no token */
   access: Access | null;
+  addresses: Addresses;
   clients: Clients;
   positions: Positions;
 }
@@ -108,7 +109,7 @@ export class Sockets {
     { url, access }: { url: URL; access: Access },
   ): Promise<void> {
     const { identities } = access;
-    const address = addressOf(request);
+    const address = this.#options.addresses.of(request);
     socket.on('error', destroyThis);
     try {
       const identity = await identities.ofRequest(request, address);
@@ -128,7 +129,7 @@ export class Sockets {
     if (clients.isLeaving) return refuse(socket, '503 Service Unavailable', 'this replica is leaving');
     if (clients.isFull) return refuse(socket, '503 Service Unavailable', 'this replica is full');
     this.#server.handleUpgrade(request, socket, head, (ws) =>
-      this.#open(ws, socket as Socket, admitted, forwardedFor(request)),
+      this.#open(ws, socket as Socket, admitted, this.#options.addresses.forwarded(request)),
     );
   }
 

@@ -10,9 +10,8 @@ import type { Pool } from '#shared/postgres/postgres.ts';
 import type { GatewayConfig } from '#shared/process/config.ts';
 import type { Log } from '#shared/process/logger.ts';
 import { httpMetrics } from '#shared/process/metrics.ts';
-import type { Identities } from '../access/identity.ts';
 import type { Catalog } from '../catalog/catalog.ts';
-import { requireIdentity } from './identity.ts';
+import { type Identifying, requireIdentity } from './identity.ts';
 import { fileRoutes, pageFiles, sdk, sendFile } from './pages.ts';
 import { problemHandler } from './problem-handler.ts';
 import { methodNotAllowed, named, notFound, routeOf, upgradeRequired } from './routes.ts';
@@ -39,7 +38,7 @@ export interface AppDeps {
   /** whether new clients should come to this replica */
   room: () => boolean;
   /** whose clients may read and write rows; null: everybody */
-  identities?: Identities | null;
+  identifying?: Identifying | null;
   /**
    * `handler` serves `GET /api/:table/changes`, server-sent events, and checks tokens itself; `guard`
    * runs before every request
@@ -56,7 +55,7 @@ const readOnly = methodNotAllowed('GET, HEAD');
 
 export function createApp(deps: AppDeps): Express {
   const { config, log, catalog, pool, health, ready, room, changes, registry } = deps;
-  const identified = requireIdentity(deps.identities ?? null);
+  const identified = requireIdentity(deps.identifying ?? null);
   const app = express();
   app.disable('x-powered-by');
   app.set('query parser', 'simple');

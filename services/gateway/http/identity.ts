@@ -2,12 +2,22 @@
 import type { Request, RequestHandler, Response } from 'express';
 import { type Identities, type Identity, TokenRefused } from '../access/identity.ts';
 import { KeysUnavailable } from '../access/keys.ts';
-import { addressOf } from './address.ts';
+import type { Addresses } from './address.ts';
 import { PlankError } from './errors.ts';
 
+/** How the client of a request is identified, and from which address it comes. */
+export interface Identifying {
+  identities: Identities;
+  addresses: Addresses;
+}
+
 /** Throws PlankError, and has the header of a 401 set then. */
-export async function identify(identities: Identities, request: Request, response: Response): Promise<Identity> {
-  const address = addressOf(request);
+export async function identify(
+  { identities, addresses }: Identifying,
+  request: Request,
+  response: Response,
+): Promise<Identity> {
+  const address = addresses.of(request);
   try {
     const identity = await identities.ofRequest(request, address);
     if (identity !== null) return identity;
@@ -25,11 +35,11 @@ export const challenge = ({ reason }: TokenRefused): string =>
   reason === 'missing' ? 'Bearer' : 'Bearer error="invalid_token"';
 
 /** Lets only requests with a valid token pass. Null: all pass. */
-export function requireIdentity(identities: Identities | null): RequestHandler[] {
-  if (identities === null) return [];
+export function requireIdentity(identifying: Identifying | null): RequestHandler[] {
+  if (identifying === null) return [];
   return [
     async (request, response, next) => {
-      await identify(identities, request, response);
+      await identify(identifying, request, response);
       next();
     },
   ];

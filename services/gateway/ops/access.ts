@@ -9,9 +9,9 @@
  */
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
-import { BlockList, isIP, isIPv6 } from 'node:net';
+import { isIP } from 'node:net';
 import type { RequestHandler } from 'express';
-import { forwardedFor } from '../http/address.ts';
+import type { Addresses } from '../http/address.ts';
 import { PlankError } from '../http/errors.ts';
 import { Guesses } from './token-guesses.ts';
 
@@ -24,10 +24,12 @@ export const foreign =
 
 export class OpsAccess {
   readonly #token: string | undefined;
+  readonly #addresses: Addresses;
   readonly #guesses = new Guesses();
 
-  constructor(token: string | undefined) {
+  constructor(token: string | undefined, addresses: Addresses) {
     this.#token = token;
+    this.#addresses = addresses;
   }
 
   /**
@@ -36,7 +38,7 @@ export class OpsAccess {
    */
   secondsUntilChecked(request: IncomingMessage): number {
     const hasToken = this.#token !== undefined && request.headers.authorization !== undefined;
-    return hasToken ? this.#guesses.waitSeconds(addressOf(request)) : 0;
+    return hasToken ? this.#guesses.waitSeconds(this.#addresses.of(request)) : 0;
   }
 
   /** Whether the request carries the token or a valid cookie, or no token is set. */
@@ -45,7 +47,7 @@ export class OpsAccess {
     const { authorization, cookie } = request.headers;
     if (authorization !== undefined) {
       const isRight = isSame(authorization, `Bearer ${this.#token}`);
-      this.#guesses.count(addressOf(request), isRight);
+      this.#guesses.count(this.#addresses.of(request), isRight);
       return isRight;
     }
     return this.#isValid(cookieOf(cookie ?? ''));
@@ -120,28 +122,6 @@ export class OpsAccess {
 
 export const tooMany = (seconds: number): string =>
   `too many wrong tokens came from your address: try again in ${seconds} s`;
-
-/**
- * The client's address. X-Forwarded-For counts only if a proxy in a private network sent it, as any other
- * client could forge it.
- */
-function addressOf(request: IncomingMessage): string {
-  const remote = (request.socket.remoteAddress ?? '').replace(/^::ffff:/, '');
-  return (near.check(remote, isIPv6(remote) ? 'ipv6' : 'ipv4') ? forwardedFor(request) : null) ?? remote;
-}
-
-const near = new BlockList();
-for (const [network, bits] of [
-  ['127.0.0.0', 8],
-  ['10.0.0.0', 8],
-  ['172.16.0.0', 12],
-  ['192.168.0.0', 16],
-  ['169.254.0.0', 16],
-] as const)
-  near.addSubnet(network, bits, 'ipv4');
-near.addAddress('::1', 'ipv6');
-near.addSubnet('fc00::', 7, 'ipv6');
-near.addSubnet('fe80::', 10, 'ipv6');
 
 /**
  * Whether the host is an IP address, localhost, or a name without dots. No foreign DNS server can resolve

@@ -12,6 +12,7 @@ import { close, listen } from '#shared/process/listen.ts';
 import type { Log } from '#shared/process/logger.ts';
 import { once } from '#shared/waiting.ts';
 import { refuse, type Sockets } from '../clients/sockets.ts';
+import type { Addresses } from '../http/address.ts';
 import { onUpgrade } from '../http/pipelined-upgrades.ts';
 import { problemHandler } from '../http/problem-handler.ts';
 import { methodNotAllowed, named, notFound, upgradeRequired } from '../http/routes.ts';
@@ -24,6 +25,7 @@ interface OperationsOptions {
   config: Pick<GatewayConfig, 'OPS_PORT' | 'OPS_HOST' | 'OPS_TOKEN'>;
   roster: Roster;
   console: Console;
+  addresses: Addresses;
   /** serves /ws on this port too, as the console shows the latest changes */
   sockets: Pick<Sockets, 'upgrade'>;
   log: Log;
@@ -37,7 +39,7 @@ export class Operations {
 
   constructor(options: OperationsOptions) {
     this.#options = options;
-    this.#access = new OpsAccess(options.config.OPS_TOKEN);
+    this.#access = new OpsAccess(options.config.OPS_TOKEN, options.addresses);
     const { roster, console, log } = options;
     const app = express();
     app.disable('x-powered-by');
