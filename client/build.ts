@@ -1,6 +1,6 @@
 /**
- * `npm run build:client`: compiles the SDK to JavaScript and types in client/dist, for `npm pack
- * ./client`. No bundling.
+ * `npm run build:client`: compiles the SDK to JavaScript and types in client/dist, for `npm pack ./client`. The files
+ * are not bundled.
  */
 import { execFileSync } from 'node:child_process';
 import { rmSync } from 'node:fs';

@@ -1,9 +1,12 @@
 /**
- * Changes as an async iterator, for a consumer that may be slower than the changes. What must stay true: At most
- * `bufferSize` changes wait. At that bound the iterator unsubscribes. When half of the changes are consumed, it
- * subscribes again after the last change that it received. So memory stays bounded. Changes are lost only if the
- * consumer falls behind by more than the log's retention; then the iteration ends with RESYNC. `position()` never
- * passes a change that the consumer still works on: a change counts as handled when the next change is requested.
+ * Changes as an async iterator, for a consumer that may be slower than the changes. What must stay true:
+ *
+ * - At most `bufferSize` changes wait, so memory stays bounded. At that bound the iterator unsubscribes. When half of
+ *   the changes are consumed, it subscribes again after the last change that it received.
+ * - Changes are lost only if the consumer falls behind by more than the log's retention. Then the iteration ends with
+ *   RESYNC.
+ * - `position()` never passes a change that the consumer still works on. A change counts as handled when the consumer
+ *   requests the next change.
  */
 import type { ChangeFrame, ResyncReason } from '../shared/wire.ts';
 import type { Delivery } from './state/delivery.ts';
@@ -28,18 +31,18 @@ export class ChangeIterator implements AsyncIterableIterator<ChangeFrame, undefi
   #buffer: ChangeFrame[] = [];
   /** calls of `next` that wait for a change */
   #waiting: Waiting[] = [];
-  /** all changes up to this position were received */
+  /** the position up to which all changes were received */
   #received: string | null;
   /** the position of the change that the consumer works on */
   #current: string | null = null;
-  /** all changes up to this position were handled */
+  /** the position up to which all changes were handled */
   #handled: string | null;
   /** unsubscribes; null if the iterator is paused or has ended */
   #detach: (() => void) | null = null;
   #end: { error?: Error } | null = null;
   /**
-   * an application may use one signal for many iterators, so this iterator's listener is removed when the iteration
-   * ends
+   * ends the iteration. An application may use one signal for many iterators, so this iterator removes its listener
+   * from the signal when the iteration ends.
    */
   readonly #signal: AbortSignal | undefined;
   readonly #abort = () => void this.return();
@@ -115,7 +118,7 @@ export class ChangeIterator implements AsyncIterableIterator<ChangeFrame, undefi
     if (this.#buffer.length >= this.#size) this.#pause();
   }
 
-  /** The consumer still gets the changes in the buffer, and then the error. */
+  /** Ends the iteration. The consumer still gets the changes in the buffer, and then the error. */
   #finish(end: { error?: Error }): void {
     if (this.#end) return;
     this.#pause();

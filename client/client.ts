@@ -1,8 +1,8 @@
 /**
- * The SDK's shell: the socket, timers and the application's handlers around the pure state machine
- * (state/machine.ts). It owns one connection. What must stay true: effects run in order. If a handler causes an
- * event, the event waits until all effects have run. After a subscription has unsubscribed, its handlers are not
- * called. `position()` moves only after the handler has returned.
+ * Runs the pure state machine (state/machine.ts): owns its socket, its timers and the calls of the application's
+ * handlers. A client has one connection. What must stay true: effects run in order. If a handler causes an event, the
+ * event waits until all effects have run. After a subscription has unsubscribed, its handlers are not called.
+ * `position()` moves only after the handler has returned.
  */
 import type { Row } from '../shared/wire.ts';
 import type {
@@ -39,10 +39,10 @@ export function createPlank(options: PlankOptions = {}): Plank {
   return new Client(checkPlank(options));
 }
 
-/** How long a live query without handles is kept, as another component may soon ask for the same rows. */
+/** How long a live query without handles is kept: another component may soon ask for the same rows. */
 const lingerMs = 1_000;
 
-/** A live query that its handles share. */
+/** A live query, shared by all handles on the same rows. */
 interface Shared {
   store: LiveStore;
   handles: number;
@@ -58,7 +58,7 @@ class Client implements Plank {
   #isRunning = false;
   readonly #timers = new Map<string, ReturnType<typeof setTimeout>>();
   #members = 0;
-  /** by member of the state machine */
+  /** the receiver of each member (a subscription in the state machine), by the member's number */
   readonly #receivers = new Map<number, (delivery: Delivery) => void>();
   readonly #watchers = new Set<(link: Link) => void>();
   /** keeps the table object of each name, because React hooks compare their dependencies by identity */
@@ -135,8 +135,8 @@ class Client implements Plank {
   #subscribe(table: string, options: SubscribeOptions, handlers: Handlers<never>): Subscription {
     const { snapshot = false, from = null } = options;
     let position: string | null = from;
-    // the rows may contain changes with later positions, so until `live` the client cannot continue from any
-    // position
+    // The rows of a snapshot may contain changes with later positions. So from the snapshot until `live`, there is no
+    // position from which the application can continue.
     let isFromRows = false;
     let state: SubscriptionState = 'offline';
     let staleSince: Date | null = null;
@@ -284,7 +284,7 @@ class Client implements Plank {
   async #getToken(socket: number): Promise<void> {
     const { token } = this.#options;
     if (typeof token !== 'function') {
-      // there is no other one to renew it with
+      // a fixed token cannot be renewed, because there is no other token
       if (this.state === 'open') return;
       this.#dispatch({ type: 'token', socket, ...(token === undefined ? {} : { token }) });
       return;
@@ -319,8 +319,9 @@ class Client implements Plank {
   }
 
   /**
-   * Reports that a subscription has ended, as the application may not look at the subscription's state. The end of
-   * the connection is not reported here: it ends all subscriptions, and is reported once for the connection.
+   * Reports that a subscription has ended, because the application may not look at the subscription's state. If the
+   * connection was closed, reports nothing here: the end of the connection ends all subscriptions, and the state
+   * machine reports it once.
    */
   #reportEnd(table: string, { code, message }: { code: string; message: string }): void {
     if (this.state !== 'closed')

@@ -1,8 +1,8 @@
 /**
- * Checks what an application passes to the SDK, before anything is sent or kept. What must stay true: nothing is
- * dropped in silence. A member that is `undefined`, a function or a Map would be missing from the JSON, and a
- * filter without that member admits more rows than intended. So each such member throws a TypeError at once. The
- * error names the place: `where.owner is undefined: …`.
+ * Checks the arguments that an application passes to the SDK, before the SDK sends or keeps them. What must stay true:
+ * no member is dropped in silence. JSON leaves out a member that is `undefined` or a function, and the entries of a
+ * Map. The filter would then admit more rows than intended. So each such member throws a TypeError at once. The error
+ * names the place: `where.owner is undefined: …`.
  */
 import { type Filter, parsePosition } from '../shared/wire.ts';
 import type { ChangesOptions, Handlers, LiveOptions, PlankOptions, SubscribeOptions } from './api.ts';
@@ -85,8 +85,7 @@ export const checkLiveOptions = (given: unknown) => check<LiveOptions>(given, li
 export const checkTable = (name: unknown) => text(name, 'table');
 
 /**
- * A handler may be `undefined`. A name such as `onchange` is refused, because the SDK would never call that
- * function.
+ * A handler may be `undefined`. A name such as `onchange` is refused, because the SDK would never call that function.
  */
 export function checkHandlers(given: unknown): void {
   if (given === null || typeof given !== 'object') throw invalid('handlers', given, 'it must be an object');
@@ -170,8 +169,8 @@ function jsonOf(value: unknown, path: string, depth: number): unknown {
 }
 
 /**
- * Plain objects may come from another realm (a frame). Instances of classes and objects with `toJSON` are not
- * plain.
+ * Whether a value is a plain object. A plain object may come from another realm (a frame). An instance of a class or an
+ * object with `toJSON` is not plain.
  */
 function isPlainObject(value: unknown): value is Record<string, unknown> {
   if (value === null || typeof value !== 'object' || Array.isArray(value)) return false;
@@ -182,7 +181,7 @@ function isPlainObject(value: unknown): value is Record<string, unknown> {
 
 const isCallable = (value: object, name: string) => typeof (value as Record<string, unknown>)[name] === 'function';
 
-/** `where.owner is undefined: JSON has no such value` */
+/** Makes an error such as `where.owner is undefined: JSON has no such value`. */
 function invalid(path: string, value: unknown, problem: string): TypeError {
   return new TypeError(`${path} is ${describe(value)}: ${problem}`);
 }

@@ -1,6 +1,5 @@
 /**
- * Live queries as a React hook. What must stay true: rendering subscribes to nothing, so React may
- * discard a render.
+ * Live queries as a React hook. What must stay true: rendering opens no subscription, so React may discard a render.
  */
 import { useMemo, useSyncExternalStore } from 'react';
 import type { Row } from '../shared/wire.ts';
@@ -12,14 +11,14 @@ import { canonical } from './values/canonical.ts';
 export type { Live } from './live/source.ts';
 
 /**
- * The rows of a table that the options admit, kept current:
+ * Returns the rows of a table that the options admit, and keeps them current:
  *
  *     const { rows, isReady } = useLive(plank.table<Item>('items'), { where: { done: false } });
  *
- * Options may be written inline, because they are compared by value. Components with equal options share one
- * subscription. The subscription ends 1 s after the last of these components has unmounted. A component is drawn at
- * most once in 16 ms.
- * @param table null: no subscription is made yet, for example while a value of the filter is missing
+ * Options may be written inline, because the hook compares them by value. Components with equal options share one
+ * subscription. The subscription ends 1 s after the last of these components has unmounted. However many changes
+ * arrive, a component is drawn at most once in 16 ms.
+ * @param table if null, no subscription is made, for example while a value of the filter is missing
  * @returns the rows and their state. If the options are invalid, `error` is a TypeError. If the query has ended,
  *   `error` is the reason (see `LiveQuery.error`).
  */

@@ -1,7 +1,6 @@
 /**
- * Owns one WebSocket at a time, and turns what happens to it into events of the state machine. What must stay true:
- * after a socket was closed here, it causes no more events. A message that is not a frame of plank.v1 counts as a
- * close.
+ * Owns one WebSocket at a time, and turns the socket's events into events of the state machine. What must stay true:
+ * after `close`, the closed socket causes no more events. A message that is not a frame of plank.v1 counts as a close.
  */
 import { type ServerFrame, subprotocol } from '../shared/wire.ts';
 import type { Event } from './state/model.ts';
@@ -82,8 +81,8 @@ export class Socket {
 }
 
 /**
- * The address to connect to. Default: `ws`, relative to the page. If the address is not one of a WebSocket, throws
- * a TypeError.
+ * Returns the address to connect to. Default: `ws`, relative to the page. If the address is not the address of a
+ * WebSocket, throws a TypeError.
  */
 export function socketUrl(given: string | URL | undefined): string {
   const base = typeof document === 'undefined' ? undefined : document.baseURI;
@@ -96,8 +95,8 @@ export function socketUrl(given: string | URL | undefined): string {
 }
 
 /**
- * Returns null if the data is not a frame. Numbers in keys stay exact, because two rows might have the same key if
- * their numbers were rounded.
+ * Parses a message. If the data is not a frame, returns null. Numbers in keys stay exact, because two rows might have
+ * the same key if their numbers were rounded.
  */
 function parseFrame(data: unknown): ServerFrame | null {
   if (typeof data !== 'string') return null;

@@ -1,7 +1,6 @@
 /**
- * A handle on a live query. Several parts of an application may each hold a handle on the same query. What must
- * stay true: after `close`, the handle's callbacks are not called. If a callback throws, the other callbacks are
- * still called.
+ * A handle on a live query. Several parts of an application may each hold a handle on the same query. What must stay
+ * true: after `close`, the handle calls no callback. If a callback throws, the other callbacks are still called.
  */
 import type { Row } from '../../shared/wire.ts';
 import type { SubscriptionState } from '../state/delivery.ts';
@@ -9,7 +8,7 @@ import type { LiveQuery, LiveStore } from './query.ts';
 import type { RowKey } from './rows.ts';
 
 interface Owner {
-  /** runs code of the application */
+  /** runs code of the application, and reports what this code throws */
   guard: (call: () => void) => void;
   /** called when this handle is closed */
   release: () => void;
@@ -46,7 +45,7 @@ export class LiveHandle<Item extends object = Row> implements LiveQuery<Item> {
     return this.#store.error;
   }
 
-  // `subscribe` and `close` are arrow functions, because hooks pass functions on without their object
+  // `subscribe` and `close` are arrow functions, because hooks pass these functions on without the handle
   readonly subscribe = (callback: () => void): (() => void) => {
     const unwatch = this.#store.watch(() => this.#owner.guard(callback));
     const end = () => {
@@ -58,7 +57,8 @@ export class LiveHandle<Item extends object = Row> implements LiveQuery<Item> {
   };
 
   /**
-   * Like `subscribe`, but if there are rows already, the first call follows at once, in a microtask.
+   * Subscribes a callback that gets the rows. If there are rows already, the first call follows at once, in a
+   * microtask.
    */
   callBack(callback: (rows: ReadonlyMap<RowKey, Item>) => void): void {
     const end = this.subscribe(() => callback(this.rows));

@@ -9,7 +9,7 @@ import { dateOf } from '../values/clock.ts';
 import { PlankError } from '../values/plank-error.ts';
 import { LiveRows, type RowKey } from './rows.ts';
 
-/** This is more than a page should keep, but few enough not to break the page. */
+/** This is more than a page should hold, but not so many rows that the page breaks. */
 export const defaultMaxRows = 100_000;
 
 export interface LiveQuery<Item extends object = Row> {
@@ -100,7 +100,7 @@ export class LiveStore {
     if (this.version !== before) for (const watcher of this.#watchers) watcher();
   }
 
-  /** The rows stay as they are, and no longer follow the table. */
+  /** Ends the query. The rows stay as they are, and no longer follow the table. */
   #fail(error: Error): void {
     if (this.error !== null) return;
     this.error = error;

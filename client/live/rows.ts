@@ -1,8 +1,8 @@
 /**
- * The current rows of a live query, by key. What must stay true: the rows never show a part of a transaction. So
- * the changes of a transaction are held until the change marked `last`, a change of another transaction, or a later
- * position arrives. Only a transaction of more than `maxHeldChanges` changes is applied in parts, because holding
- * all of it could fill the memory.
+ * The current rows of a live query, by key. What must stay true: the rows never show a part of a transaction. So the
+ * changes of a transaction are held until the change marked `last`, a change of another transaction, or a later
+ * position arrives. Only a transaction of more than `maxHeldChanges` changes is applied in parts, because holding all
+ * of its changes could fill the memory.
  */
 import type { ChangeFrame, Row } from '../../shared/wire.ts';
 import { canonical } from '../values/canonical.ts';
@@ -10,15 +10,15 @@ import { exactMember, exactValue } from '../values/exact.ts';
 import { isUpTo } from '../values/positions.ts';
 
 /**
- * The value of the primary key, as in the `id` of a change. For a composite key, this is the canonical JSON:
- * `{"a":1,"b":2}`. If JavaScript would round a number, an integer is a bigint, and a number with a fraction is the
- * string of its digits.
+ * The value of the primary key, as in the `id` of a change. For a composite key, this is canonical JSON:
+ * `{"a":1,"b":2}`. If JavaScript would round a number, the key is a bigint for an integer, and the string of the digits
+ * for a number with a fraction.
  */
 export type RowKey = string | number | bigint | boolean;
 
 export const maxHeldChanges = 10_000;
 
-/** @param id of a change */
+/** @param id the `id` of a change */
 export function rowKey(id: unknown): RowKey {
   return id !== null && typeof id === 'object' ? canonical(id) : (id as RowKey);
 }
@@ -35,9 +35,7 @@ export class LiveRows<Item extends object = Row> {
     this.#key = key;
   }
 
-  /**
-   * Replaces all rows and held changes by a snapshot. If a row lacks a key column, throws.
-   */
+  /** Replaces all rows by a snapshot, and drops the held changes. If a row lacks a key column, throws. */
   replace(rows: readonly Item[], key: readonly string[] = this.#key): void {
     const entries = rows.map((row) => [keyOf(row as Row, key), row] as const);
     this.#key = key;
@@ -47,7 +45,7 @@ export class LiveRows<Item extends object = Row> {
     this.version++;
   }
 
-  /** Returns whether the rows may have changed. */
+  /** Applies a change, or holds it. Returns whether the rows may have changed. */
   apply(change: ChangeFrame): boolean {
     const [held] = this.#held;
     const isOver = held !== undefined && held.tx !== change.tx && this.#flush();
@@ -57,8 +55,8 @@ export class LiveRows<Item extends object = Row> {
   }
 
   /**
-   * All changes up to `pos` have arrived, so a held transaction before `pos` is complete. Returns whether the rows
-   * may have changed.
+   * Handles a position: all changes up to `pos` have arrived, so a held transaction before `pos` is complete. Returns
+   * whether the rows may have changed.
    */
   reach(pos: string): boolean {
     const last = this.#held.at(-1);

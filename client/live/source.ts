@@ -1,13 +1,14 @@
 /**
- * A live query in the form that `useSyncExternalStore` needs: its snapshot stays the same object until something
- * has changed. What must stay true: the query is opened for the first subscriber and closed after the last one.
+ * A live query in the form that `useSyncExternalStore` needs: the value that the hook reads stays the same object until
+ * the query has changed. What must stay true: the query is opened for the first subscriber and closed after the last
+ * one.
  */
 import type { Row } from '../../shared/wire.ts';
 import type { SubscriptionState } from '../state/delivery.ts';
 import type { LiveQuery } from './query.ts';
 import type { RowKey } from './rows.ts';
 
-/** What `useLive` returns. */
+/** The value that `useLive` returns. */
 export interface Live<Item extends object = Row> {
   /** the rows by primary key, as in `LiveQuery`; a new Map after each change */
   rows: ReadonlyMap<RowKey, Item>;

@@ -1,6 +1,6 @@
 /**
- * Makes, loses and ends the connection. What must stay true: There is one socket at a time. After a failure, there
- * is always a wait before the next attempt. The waits grow until a connection was stable.
+ * Makes, loses and ends the connection. What must stay true: There is one socket at a time. After a failure, there is
+ * always a wait before the next attempt. The waits grow until a connection was stable (`limits.stableMs`).
  */
 import { closeCodes, type WelcomeFrame } from '../../shared/wire.ts';
 import { beginFresh } from './freshness.ts';
@@ -19,7 +19,7 @@ export function connect(to: Transition): void {
   to.effects.push({ type: 'get-token', socket });
 }
 
-/** connecting → connecting, now with a socket */
+/** connecting → connecting, now with the token and with a socket that opens */
 export function openSocket(to: Transition, token: string | undefined): void {
   const { link } = to.state;
   if (link.status !== 'connecting' || link.hasSocket) return;
@@ -28,7 +28,7 @@ export function openSocket(to: Transition, token: string | undefined): void {
 }
 
 /**
- * connecting → opening. The subscribes are sent right after the hello, without waiting for the `welcome`.
+ * connecting → opening. The requests to subscribe are sent right after the hello, without waiting for the `welcome`.
  */
 export function sendHello(to: Transition): void {
   const { link } = to.state;
@@ -61,7 +61,7 @@ export function openConnection(to: Transition, socket: number, frame: WelcomeFra
 }
 
 /**
- * connecting, opening, open → waiting. After a `drain`, the wait ends exactly when the server said; otherwise the
+ * connecting, opening, open → waiting. After a `drain`, the wait ends exactly when the server announced; otherwise the
  * wait has jitter.
  */
 export function reconnectLater(to: Transition, why = 'no answer'): void {
@@ -97,8 +97,8 @@ export function closeForGood(to: Transition, code: number | null, reason: string
 }
 
 /**
- * Ends a subscription of a closed client. If the server closed the connection, the subscription ends with an error;
- * if the application closed the client, without one.
+ * Ends a subscription of a closed client. If the server closed the connection, the subscription ends with an error. If
+ * the application closed the client, the subscription ends without an error.
  */
 export function endMember(to: Transition, member: number): void {
   const { link } = to.state;

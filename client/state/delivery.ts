@@ -13,8 +13,8 @@ export type SubscriptionState = 'offline' | 'catching-up' | 'live' | 'stale' | '
 /** One message of the state machine to a subscription of the application. */
 export type Delivery =
   /**
-   * every row that the query admits; these rows replace everything delivered before. `key`: the columns of the
-   * primary key; null if unknown
+   * every row that the query admits; these rows replace all rows and changes that were delivered before. `key`: the
+   * columns of the primary key; null if the server did not send them
    */
   | { kind: 'snapshot'; rows: readonly Row[]; key: readonly string[] | null }
   | { kind: 'change'; change: ChangeFrame }
@@ -25,7 +25,9 @@ export type Delivery =
    * now on
    */
   | { kind: 'resync'; reason: ResyncReason }
-  /** `since`: if the state is `stale`, when the last confirmation came, in ms on the state machine's clock */
+  /**
+   * if the state is `stale`, `since` is the time of the server's last confirmation, in ms on the state machine's clock
+   */
   | { kind: 'state'; state: SubscriptionState; since?: number }
   /** the subscription has ended */
   | { kind: 'error'; code: string; message: string };

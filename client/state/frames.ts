@@ -1,6 +1,6 @@
 /**
- * Handles each frame of the server. A frame's `id` says to which request it belongs, or its `ch` to which stream.
- * If there is no such request or stream, the frame changes nothing.
+ * Handles each frame of the server. A frame's `id` names the request that the frame belongs to, or the frame's `ch`
+ * names the stream. If there is no such request or stream, the frame changes nothing.
  */
 import type { ErrorFrame, ServerFrame } from '../../shared/wire.ts';
 import { openConnection } from './connection.ts';
@@ -37,7 +37,7 @@ export function onFrame(to: Transition, frame: ServerFrame): void {
       return to.putOfChannel(frame.ch, (group) => onResync(group, frame, to));
     case 'pos':
       return to.putAll((group) => onPosition(group, frame.pos, false, to));
-    default: // `pong`, or a frame of a later version: only a sign of life
+    default: // `pong`, or a frame of a later version: only a sign of life, which was handled above
   }
 }
 
@@ -53,9 +53,9 @@ function onErrorFrame(to: Transition, frame: ErrorFrame): void {
 }
 
 /**
- * The server holds some queries equal for which `queryKey` differs. If two such queries are subscribed, the server
- * refuses the second one and names the channel of the first. Then the members of the refused group join the group
- * of that channel.
+ * Merges two groups that the server holds equal although their `queryKey` differs. If two such queries are subscribed,
+ * the server refuses the second one and names the channel of the first one. Then the members of the refused group join
+ * the group of that channel. Returns whether there were two such groups.
  */
 function merge(to: Transition, request: number, ch: string | undefined): boolean {
   const groups = [...to.state.groups.values()];

@@ -1,18 +1,18 @@
 /**
- * Decides whether the server still confirms that changes can reach this connection: by a `pos` every `pos_ms`, or
- * by a change. Pure. What must stay true: If a timer was held up (a hidden page, a machine that slept), the
- * expected frames were held up too, so subscriptions do not become stale. If no subscription is live, the server
+ * Decides whether the server still confirms that changes can reach this connection. The server confirms it by a `pos`
+ * every `pos_ms`, or by a change. Pure. What must stay true: If a timer was late (a hidden page, a machine that slept),
+ * the expected frames may be late too, so subscriptions do not become stale. If no subscription is live, the server
  * sends no `pos`, so subscriptions do not become stale either.
  */
 import { limits } from './limits.ts';
 
 export interface Freshness {
   /**
-   * the connection is stale after so many ms without a position or a change. Null: this server promises no `pos`,
-   * so its connections never become stale
+   * if no position and no change comes for this long (in ms), the connection is stale. Null: this server promises no
+   * `pos`, so the connection never becomes stale
    */
   readonly staleMs: number | null;
-  /** when the last position or change came */
+  /** when the last position or change came, on the state machine's clock */
   readonly freshAt: number;
   /** when the next position or change is due */
   readonly dueAt: number;
@@ -25,14 +25,14 @@ export function beginFresh(posMs: number | undefined, now: number): Freshness {
   return { staleMs, freshAt: now, dueAt: now + (staleMs ?? 0), isStale: false };
 }
 
-/** A position or a change came. */
+/** Called when a position or a change has come. */
 export function refresh(freshness: Freshness, now: number): Freshness {
   return { ...freshness, freshAt: now, dueAt: now + (freshness.staleMs ?? 0), isStale: false };
 }
 
 /**
- * Called when the timer that was set for `dueAt` has fired. `isExpected`: whether a subscription is live, so that
- * positions should come.
+ * Called when the timer that was set for `dueAt` has fired. `isExpected`: whether positions should come, because a
+ * subscription is live.
  */
 export function judge(freshness: Freshness, now: number, isExpected: boolean): Freshness {
   const { staleMs, dueAt } = freshness;

@@ -1,12 +1,12 @@
 /**
  * Checks whether the server still answers, and whether changes can still arrive. There are three timers:
  *
- *   liveness   no frame for `ping_ms`: sends a ping; then still no frame: gives the connection up
- *   stale      no change and no `pos` when one was due: subscriptions become `stale` (freshness.ts)
- *   answer n   no answer to request n, and no other content either: gives the connection up
+ *   liveness   if no frame comes for `ping_ms`, sends a ping; if no frame follows, gives the connection up
+ *   stale      if no change and no `pos` comes in time, subscriptions become `stale` (freshness.ts)
+ *   answer n   if request n gets no answer, and no other content comes, gives the connection up
  *
- * What must stay true: a silent connection is given up only after a ping had time to be answered, because a timer
- * may be late (a hidden page, a machine that slept).
+ * What must stay true: a silent connection is given up only after the server had time to answer a ping. Without the
+ * ping, a timer that is late (a hidden page, a machine that slept) would look like a silent server.
  */
 import type { ServerFrame } from '../../shared/wire.ts';
 import { connect, reconnectLater } from './connection.ts';
@@ -33,7 +33,7 @@ export function onSignOfLife(to: Transition, frame: ServerFrame): void {
     setFreshness(to, refresh(link.freshness, now));
 }
 
-/** The timer `liveness`. */
+/** Handles the timer `liveness`. */
 export function checkLiveness(to: Transition): void {
   const { link } = to.state;
   if (link.status !== 'open') return;
@@ -58,7 +58,7 @@ export function onWake(to: Transition): void {
   connect(to);
 }
 
-/** The timer `stale`. */
+/** Handles the timer `stale`. */
 export function checkFreshness(to: Transition): void {
   const { link, groups } = to.state;
   if (link.status !== 'open') return;
@@ -66,14 +66,14 @@ export function checkFreshness(to: Transition): void {
   const freshness = judge(link.freshness, to.world.now, isExpected);
   setFreshness(to, freshness);
   if (!freshness.isStale) return awaitPosition(to);
-  // another replica may be stale too, so this connection is kept; the ping finds out whether this replica hangs
+  // Another replica may be stale too, so the client keeps this connection. The ping tests whether this replica hangs.
   probe(to);
 }
 
 /**
- * The timer `answer <request>`. The server answers requests at once and in order. On a slow network, the answer may
- * wait behind rows that the server sent before it, so the timer starts again while content arrives. If the server
- * sends only signs of life, the connection is given up.
+ * Handles the timer `answer <request>`. The server answers requests at once and in order. On a slow network, the answer
+ * may arrive only after rows that the server sent earlier. So the timer starts again while content arrives. If the
+ * server sends only `pong` and `pos`, the connection is given up.
  */
 export function checkAnswer(to: Transition, request: number): void {
   const isPending = [...to.state.groups.values()].some(
@@ -109,9 +109,7 @@ function awaitPosition(to: Transition): void {
   to.setTimer('stale', Math.max(0, link.freshness.dueAt - to.world.now));
 }
 
-/**
- * If the connection becomes stale or fresh again, the states of all its subscriptions change.
- */
+/** Stores the freshness. If the connection becomes stale or fresh again, the states of all its subscriptions change. */
 function setFreshness(to: Transition, freshness: Freshness): void {
   const { link } = to.state;
   if (link.status !== 'open') return;

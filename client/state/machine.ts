@@ -1,13 +1,13 @@
 /**
- * The SDK's state machine. `reduce(state, event, world)` is pure. It returns the next state, and the effects that
- * the shell (client.ts) must run. Clock, randomness, sockets and timers are outside.
+ * The SDK's state machine. `reduce(state, event, world)` is pure. It returns the next state, and the effects that the
+ * shell (client.ts) must run. Clock, randomness, sockets and timers are outside.
  *
  *   state        what it means                              left by
  *   idle         no subscription yet                        start → connecting
  *   connecting   gets a token, then opens a socket          socket-open → opening
- *   opening      sent hello and the subscribes              welcome → open
+ *   opening      has sent hello and the subscribes          welcome → open
  *   open         frames arrive; pings test a silent server  see below
- *   waiting      until the next attempt                     timer `reconnect`, wake → connecting
+ *   waiting      waits until the next attempt               timer `reconnect`, wake → connecting
  *   closed       the client never connects again            nothing
  *
  *   connecting, opening, open → waiting   no token or socket, a socket that closed, no answer in
@@ -16,9 +16,9 @@
  *   open → open                           the token is renewed (renewal.ts)
  *   any → closed                          close
  *
- * connection.ts makes these moves. liveness.ts notices a server that no longer answers. frames.ts handles the
- * server's frames. stream.ts has the states of one subscription. What must stay true: events of an earlier socket
- * change nothing; each subscription continues from its own position.
+ * connection.ts makes these moves. liveness.ts detects a server that no longer answers. frames.ts handles the server's
+ * frames. stream.ts has the states of one subscription. What must stay true: events of an earlier socket change
+ * nothing; each subscription continues from its own position.
  */
 import { queryKey } from '../values/row-query.ts';
 import { closeForGood, connect, endMember, openSocket, reconnectLater, sendHello } from './connection.ts';

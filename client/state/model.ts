@@ -29,7 +29,7 @@ export type Link =
       /** how often the server pings */
       readonly pingMs: number;
       readonly openedAt: number;
-      /** when the last frame came, of any kind */
+      /** when the last frame of any kind came */
       readonly receivedAt: number;
       /**
        * when the last frame came that was neither a `pong` nor a `pos`; null before the first one
@@ -37,14 +37,14 @@ export type Link =
       readonly contentAt: number | null;
       readonly freshness: Freshness;
       /**
-       * if no frame comes until this time, the connection is given up, as a ping was sent; null: no ping waits for
-       * an answer
+       * null: no ping waits for an answer. Otherwise a ping was sent, and if no frame comes until this time, the
+       * connection is given up
        */
       readonly deadAt: number | null;
-      /** when to connect again, if the server sent `drain`; null: it sent none */
+      /** when to connect again, if the server sent `drain`; otherwise null */
       readonly returnAt: number | null;
     }
-  /** `waitMs`: from now until the next attempt */
+  /** `waitMs`: how long this wait lasts */
   | { readonly status: 'waiting'; readonly waitMs: number }
   /** `code`: the server's close code; null: closed by the application */
   | { readonly status: 'closed'; readonly code: number | null; readonly reason: string };
@@ -53,7 +53,7 @@ export interface State {
   readonly link: Link;
   /** the number of failed attempts since the last stable connection */
   readonly attempts: number;
-  /** whether the application got UNREACHABLE and no connection has been open since then */
+  /** whether UNREACHABLE was reported and no connection has been open since then */
   readonly isUnreachable: boolean;
   /** the number of the last socket */
   readonly sockets: number;
@@ -66,16 +66,16 @@ export interface State {
 }
 
 export type Event =
-  /** there is a subscription: connect, if idle */
+  /** there is a subscription: the client connects if it is idle */
   | { type: 'start' }
-  /** the answer to `get-token`; of an open connection, to renew its token */
+  /** the application's token, requested by `get-token`: for a new connection, or to renew the token of an open one */
   | { type: 'token'; socket: number; token?: string }
   | { type: 'token-failed'; socket: number; message: string }
   | { type: 'socket-open'; socket: number }
-  /** no WebSocket could be made */
+  /** the WebSocket could not be created */
   | { type: 'socket-failed'; socket: number; message: string }
   | { type: 'frame'; socket: number; frame: ServerFrame }
-  /** the socket has closed, or a message was not a frame (1007) */
+  /** the socket has closed, or the server sent a message that is not a frame (code 1007) */
   | { type: 'socket-close'; socket: number; code: number; reason: string }
   | { type: 'timer'; name: string }
   /** the network is back, or the page is visible again */
@@ -100,9 +100,7 @@ export type Effect =
   | { type: 'deliver'; member: number; delivery: Delivery }
   /** the connection's state has changed */
   | { type: 'notify'; link: Link }
-  /**
-   * a problem that belongs to no subscription; it has a code if an application may want to react to it
-   */
+  /** a problem that belongs to no subscription; it has a code if an application may want to handle it */
   | { type: 'report'; message: string; code?: ReportCode };
 
 /** The values that the shell passes to `reduce` with each event. */

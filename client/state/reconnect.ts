@@ -4,9 +4,9 @@ import { limits } from './limits.ts';
 import type { State } from './model.ts';
 
 /**
- * Whether a new connection would be closed for the same reason. 4408 (no hello) is not final: the SDK always sends
- * a hello, so the hello was only late (a frozen page). 4401 (token refused) is not final at first: the token may have
- * expired, and the application can supply another one.
+ * Whether the server would close a new connection for the same reason. 4408 (no hello) is not final: the SDK always
+ * sends a hello, so the hello was only late (a frozen page). 4401 (token refused) is not final at first: the token may
+ * have expired, and the application can supply another one.
  */
 export function isFinal(code: number, { link, attempts }: State): boolean {
   if (code === closeCodes.noHello) return false;
@@ -15,8 +15,8 @@ export function isFinal(code: number, { link, attempts }: State): boolean {
 }
 
 /**
- * Full jitter: a random wait in ms, from `minWaitMs` to a ceiling. The ceiling doubles with each failure, up to
- * `maxWaitMs`.
+ * Returns a random wait in ms, from `minWaitMs` to a ceiling ("full jitter"). The ceiling doubles with each failure, up
+ * to `maxWaitMs`.
  * @param random 0 ≤ random < 1
  */
 export function jitter(failures: number, random: number): number {

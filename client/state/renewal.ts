@@ -1,27 +1,27 @@
 /**
- * Renewing the token of an open connection, so that it does not end when the token expires. The
- * timer `renew` asks the application for another token. Where none comes, or the server cannot
- * check it now, it asks again; the connection ends when the former token expires.
+ * Renews the token of an open connection, because the server closes the connection when the token expires. The timer
+ * `renew` requests another token from the application. If the application supplies no token, or if the server cannot
+ * check the token now, the timer requests a token again. If no renewal succeeds, the server closes the connection.
  */
 import { limits } from './limits.ts';
 import type { Transition } from './transition.ts';
 
-/** @param seconds for which the token is valid; undefined: the server needs none */
+/** @param seconds how long the token is still valid; undefined: the server needs no token */
 export function awaitRenewal(to: Transition, seconds: number | undefined): void {
   if (seconds === undefined) return;
   to.setTimer('renew', Math.max(limits.renewMinMs, seconds * 1_000 * limits.renew));
 }
 
-/** The timer `renew`. */
+/** Handles the timer `renew`. */
 export function askToken(to: Transition): void {
   const { link } = to.state;
   if (link.status !== 'open') return;
-  // the answer to `auth` sets it to its proper time
+  // the server's answer to `auth` sets this timer again, by the lifetime of the new token
   to.setTimer('renew', limits.renewRetryMs);
   to.effects.push({ type: 'get-token', socket: link.socket });
 }
 
-/** An open connection goes on with this token. */
+/** Sends the new token to the server. The connection stays open. */
 export function renew(to: Transition, token: string | undefined): void {
   if (token === undefined) return;
   const id = to.state.requests + 1;

@@ -1,26 +1,25 @@
 /**
- * One subscription on the server (the stream), and the application's subscriptions that share it
- * (its members). Pure: each function takes a group and returns the next one; requests and
- * deliveries go to `output`.
+ * One subscription on the server (the stream), and the application's subscriptions that share it (its members). Pure:
+ * each function takes a group and returns the changed group; requests and deliveries go to `output`.
  *
  * The server accepts each row query only once on a connection, but members may begin at different positions. If the
- * stream will bring everything that a member lacks, the member is *attached*; otherwise it is *parked*. Once the
- * stream is live and there is a parked member, the stream is ended, and requested again from an earlier position or
- * with rows. Members that are ahead of the stream skip changes that they already have.
+ * stream will bring everything that a member lacks, the member is *attached*; otherwise it is *parked*. When the stream
+ * is live and a member is parked, the client ends the stream and requests it again: from an earlier position, or with
+ * rows. Members that are ahead of the stream skip changes that they already have.
  *
- *   none         no stream
+ *   none         there is no stream
  *   requested    subscribe is sent                     ok → rows or catching-up
  *   rows         pages of the snapshot arrive          the last page → catching-up
  *   catching-up  changes up to the present arrive      live → live
  *   live         changes arrive as they are committed  resync → rows or catching-up
- *   ending       unsubscribe is sent                   ok → requested, or none without members
+ *   ending       unsubscribe is sent                   ok → requested, or none if there are no members
  *   retrying     the server cannot serve it now        a timer → requested
  *
  *   requested, rows, catching-up, live → retrying   an error with `retry`
  *   any → none                                      the connection is lost, or a final error
  *
- * What must stay true: a member's position moves only with a delivery. If a change is at or before a member's
- * position, the member does not get the change.
+ * What must stay true: a member's position moves only with a delivery. If a change is at or before a member's position,
+ * the member does not get the change.
  */
 import type { ChangeFrame, ErrorFrame, OkFrame, ResyncFrame, ResyncReason, Row, RowsFrame } from '../../shared/wire.ts';
 import { isComparable, isUpTo, later } from '../values/positions.ts';
@@ -32,11 +31,11 @@ interface Member {
   readonly id: number;
   /** whether the member begins with rows, and gets them again if changes were lost */
   readonly snapshot: boolean;
-  /** null: the member (again) begins with rows or with the next `live` */
+  /** null: the member begins (or begins again) with rows or with the next `live` */
   readonly position: string | null;
   readonly attached: boolean;
   readonly state: SubscriptionState;
-  /** if a snapshot has more rows, the member ends, before the rows fill the memory */
+  /** if a snapshot has more rows than this, the member ends before the rows fill the memory */
   readonly maxRows?: number;
 }
 
@@ -45,7 +44,7 @@ type Joining = Pick<Member, 'id' | 'snapshot' | 'position' | 'maxRows'>;
 interface Running {
   readonly ch: string;
   readonly snapshot: boolean;
-  /** all changes up to this position have arrived; null: no position has arrived yet */
+  /** all changes up to this position have arrived; null: the stream has no position yet */
   readonly at: string | null;
   readonly key: readonly string[] | null;
 }
@@ -55,8 +54,8 @@ export type Stream =
   | { readonly phase: 'requested'; readonly request: number; readonly snapshot: boolean; readonly at: string | null }
   | (Running & { readonly phase: 'rows'; readonly pages: readonly (readonly Row[])[]; readonly count: number })
   /**
-   * `isFromRows`: the stream began with rows, and no `live` has come since then. Before the `live`, no position
-   * tells which changes the rows already contain.
+   * `isFromRows`: the stream began with rows, and no `live` has come since then. The rows may contain changes with
+   * later positions, so before the `live` there is no position from which the stream could continue.
    */
   | (Running & { readonly phase: 'catching-up'; readonly isFromRows: boolean })
   | (Running & { readonly phase: 'live' })
@@ -69,7 +68,7 @@ export interface Group {
   readonly query: RowQuery;
   readonly members: ReadonlyMap<number, Member>;
   readonly stream: Stream;
-  /** the number of consecutive times that the server could not serve the stream */
+  /** how many times in a row the server could not serve the stream */
   readonly failures: number;
 }
 
@@ -91,7 +90,7 @@ export class ProtocolViolation extends Error {}
 const noStream: Stream = { phase: 'none' };
 
 /**
- * Whether a failover has undone changes that the member has. This is so if the member is ahead of the stream, and
+ * Whether the member has changes that a failover has undone. This is the case if the member is ahead of the stream, and
  * the member's epoch ended before the stream reached the member's position. Callers then park the member: its next
  * request starts from its own position, and the server answers with `resync`.
  */
@@ -115,7 +114,10 @@ export function createGroup(key: string, query: RowQuery): Group {
   return { key, query, members: new Map(), stream: noStream, failures: 0 };
 }
 
-/** Members that need rows are served first. Then come members with a position, from the oldest position on. */
+/**
+ * Requests a stream, first for all members that need rows. If no member needs rows, requests it for the members that
+ * have a position, from the oldest of these positions.
+ */
 export function requestStream(group: Group, output: Output): Group {
   if (group.members.size === 0) return { ...group, stream: noStream };
   const members = [...group.members.values()];
@@ -123,7 +125,8 @@ export function requestStream(group: Group, output: Output): Group {
   let from: string | null = null;
   if (chosen.length === 0) {
     const placed = members.filter((member) => member.position !== null);
-    // only positions of one epoch have an order; if a member is parked, its epoch is chosen
+    // Only positions of one epoch have an order, so only members of one epoch are chosen. If a member is parked, its
+    // epoch is chosen.
     const first = placed.find(isParked) ?? placed[0];
     if (first) {
       chosen = placed.filter((member) => isComparable(member.position!, first.position!));
@@ -174,8 +177,8 @@ export function removeMember(group: Group, id: number, output: Output): Group {
 }
 
 /**
- * Called when the connection or the stream is gone. If rows came but no `live` came after them, there is no
- * position from which the stream could continue, so the rows are read again.
+ * Called when the connection or the stream has ended. If rows have come and no `live` after them, there is no position
+ * from which the stream could continue. Then the rows are read again.
  */
 export function disconnect(group: Group): Group {
   const isVoid = group.stream.phase === 'catching-up' && group.stream.isFromRows;
@@ -213,7 +216,7 @@ export function onRows(group: Group, { rows: whole, truncated = [], more }: Rows
     members.delete(id);
   }
   const next: Group = { ...group, members };
-  // no member needs these rows any more
+  // no remaining member needs these rows
   if (![...members.values()].some(({ attached }) => attached)) return endStream(next, output);
   const pages = [...stream.pages, rows];
   if (more) return { ...next, stream: { ...stream, pages, count } };
@@ -264,8 +267,8 @@ export function onPosition(group: Group, pos: string, isLiveFrame: boolean, outp
 }
 
 /**
- * The rows and positions of the stream are no longer valid. If a member is ahead of the stream, it is parked, and
- * continues later from its own position. Other attached members get the `resync`.
+ * Handles a `resync`: the rows and positions of the stream are no longer valid. A member that is ahead of the stream is
+ * parked, and continues later from its own position. The other attached members get the `resync`.
  */
 export function onResync(group: Group, frame: ResyncFrame, output: Output): Group {
   const { stream } = group;
@@ -311,7 +314,7 @@ function onGap(group: Group, reason: ResyncReason, pos: string, output: Output):
  */
 export function onError(group: Group, error: ErrorFrame, output: Output): Group {
   const { stream } = group;
-  // the server does not know the channel of the unsubscribe, so the stream has ended already
+  // the server has no stream with the channel of this unsubscribe, so the stream has ended already
   if (stream.phase === 'ending') return requestStream(group, output);
   if (stream.phase !== 'requested' && !isRunning(stream)) return group;
   if (error.retry) {
@@ -321,7 +324,7 @@ export function onError(group: Group, error: ErrorFrame, output: Output): Group 
   }
   const members = new Map(group.members);
   for (const member of group.members.values()) {
-    // another member's position may be valid
+    // this error concerns only the members whose position was sent; the positions of the others may be valid
     if (error.code === 'INVALID_POSITION' && member.position !== stream.at) continue;
     output.deliver(member.id, { kind: 'error', code: error.code, message: error.message });
     members.delete(member.id);

@@ -1,6 +1,6 @@
 /**
- * The work on one event: the next state, which is replaced piece by piece, and the effects in the order in which
- * the shell runs them. The state object from before the event is not modified. This class has the steps that the
+ * Collects the result of one event: the next state, which is replaced piece by piece, and the effects in the order in
+ * which the shell runs them. The state object from before the event is not modified. This class has the steps that the
  * other files share; it decides nothing.
  */
 import type { ClientFrame } from '../../shared/wire.ts';
@@ -9,9 +9,9 @@ import type { Effect, Link, ReportCode, State, World } from './model.ts';
 import { jitter } from './reconnect.ts';
 import { deliverStates, type Group, isRunning, type Output, type Request } from './stream.ts';
 
-/** Begins the name of the timer that requests a group's stream again. The group's key follows. */
+/** The name of the timer that requests a group's stream again is this prefix and the group's key. */
 export const retryTimer = 'retry ';
-/** Begins the name of the timer that waits for a request's answer. The request's id follows. */
+/** The name of the timer that waits for a request's answer is this prefix and the request's id. */
 export const answerTimer = 'answer ';
 
 export class Transition implements Output {
@@ -52,7 +52,7 @@ export class Transition implements Output {
 
   // ------------------------------------------------------------------------------------------ groups
 
-  /** Whether requests can be sent, as a hello was sent. */
+  /** Whether the client can send requests: it can after it has sent its hello. */
   get isConnected(): boolean {
     const { status } = this.state.link;
     return status === 'opening' || status === 'open';
@@ -74,14 +74,14 @@ export class Transition implements Output {
     for (const group of this.state.groups.values()) this.put(change(group));
   }
 
-  /** Changes the group that waits for the answer to the request with this id, if there is one. */
+  /** Changes the group that waits for the answer to the request with this id. If there is none, does nothing. */
   putOfRequest(id: number, change: (group: Group) => Group): void {
     for (const group of this.state.groups.values()) {
       if ('request' in group.stream && group.stream.request === id) return this.put(change(group));
     }
   }
 
-  /** Changes the group whose running stream has this channel, if there is one. */
+  /** Changes the group whose running stream has this channel. If there is none, does nothing. */
   putOfChannel(ch: string, change: (group: Group) => Group): void {
     for (const group of this.state.groups.values()) {
       if (isRunning(group.stream) && group.stream.ch === ch) return this.put(change(group));

@@ -1,8 +1,6 @@
 /** Canonical JSON, with sorted keys: two values are the same if their canonical JSON is equal. Pure. */
 
-/**
- * A bigint is written as its digits, a Date as in JSON. Members that are `undefined` are left out.
- */
+/** Writes a bigint as its digits, and a Date as in JSON. Leaves out members that are `undefined`. */
 export function canonical(value: unknown): string {
   if (typeof value === 'bigint') return String(value);
   if (value instanceof Date) return canonical(value.toJSON());

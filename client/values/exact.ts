@@ -1,19 +1,19 @@
 /**
- * Parses JSON of the server and keeps keys exact. JavaScript rounds numbers: two rows whose numeric keys differ in
- * the 20th digit would have the same key. So integers beyond 2^53 become bigints. Other numbers stay rounded, but
- * their exact digits are kept beside them, for keys only. What must stay true: equal numbers have equal digits (1.0
- * and 1.00 are the same key in Postgres); a frame without such numbers costs nothing.
+ * Parses JSON of the server and keeps keys exact. JavaScript rounds numbers: two rows whose numeric keys differ in the
+ * 20th digit would have the same key. So integers beyond 2^53 become bigints. Other numbers stay rounded. Their exact
+ * values are kept beside the parsed object, and only keys use the exact values. What must stay true: equal numbers have
+ * equal digits (1.0 and 1.00 are the same key in Postgres); a frame without such numbers costs nothing.
  */
 
 /** matches every number that may be rounded: a number of 16 characters or more outside of quotes */
 const mayRound = /[:,[-]\s*\d[\d.]{15}/;
 
 /**
- * The exact values of rounded numbers, by the object or array that holds the number, and by the name of the member.
- * A value is a bigint; if the number has a fraction, a string of digits.
+ * The exact values of rounded numbers, by the object or array that holds the number, and by the name of the member. The
+ * exact value of a whole number is a bigint, and of a number with a fraction the string of its digits.
  */
 const rounded = new WeakMap<object, Map<string, string | bigint>>();
-/** a JavaScript number holds a decimal of up to so many significant digits exactly */
+/** the number of significant digits up to which a JavaScript number keeps every decimal number exact */
 const exactDigits = 15;
 
 export function parseExact(text: string): unknown {
@@ -44,7 +44,7 @@ function keep(this: object, name: string, value: unknown, context?: { source?: s
   return value;
 }
 
-/** Equal numbers give equal results: 1.0 and 1.00 both give 1. */
+/** Returns the exact value of a number. Equal numbers give equal results: 1.0 and 1.00 both give 1. */
 function exactNumber(source: string, value: number): number | string | bigint {
   const [, sign = '', whole, fraction] = /^(-?)(\d+)\.(\d+)$/.exec(source) ?? [];
   // a number with an exponent is a float, and Postgres writes floats so that they parse to the same value

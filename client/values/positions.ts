@@ -7,7 +7,7 @@ export function isUpTo(a: string, b: string): boolean {
   return left !== null && right !== null && left.epoch === right.epoch && left.seq <= right.seq;
 }
 
-/** The later one of two positions. If they have no order, returns `b`. */
+/** The later one of two positions. If the positions have no order, returns `b`. */
 export function later(a: string | null, b: string): string {
   return a !== null && isUpTo(b, a) ? a : b;
 }

@@ -14,7 +14,8 @@ export interface RowQuery {
 }
 
 /**
- * Equal for queries that admit the same rows in the same shape, even if their filters are written differently.
+ * Returns a key that is equal for queries that admit the same rows in the same shape, even if the filters are written
+ * differently.
  */
 export function queryKey({ table, where, columns }: RowQuery): string {
   const filter = where === undefined ? {} : normalFilter(where);
@@ -33,8 +34,8 @@ function normalFilter(filter: Filter): unknown {
 }
 
 /**
- * `{"eq": 1}` means the same as `1`, and `{"is": null}` the same as `null`. The order of the values in `in` means
- * nothing.
+ * Returns the same value for comparisons with the same meaning: `{"eq": 1}` means the same as `1`, and `{"is": null}`
+ * the same as `null`. The order of the values in `in` has no meaning.
  */
 function normalComparison(value: unknown): unknown {
   if (value === null || typeof value !== 'object') return value;

@@ -4,8 +4,8 @@ import type { Row } from '../../shared/wire.ts';
 const truncated = new WeakSet();
 
 /**
- * Makes a row with only the key columns from the `id` of a change. `key`: the names of these columns; null if
- * unknown, then `id`.
+ * Makes a row that has only the key columns, from the `id` of a change. `key` holds the names of the key columns. If
+ * `key` is null, the names are unknown, and the row gets the column `id`.
  */
 export function keyRow(id: unknown, key: readonly string[] | null): Row {
   const names = key ?? ['id'];
