@@ -1,24 +1,29 @@
-/** The only user of ioredis. Every command has a deadline; if a connection misses one, it is replaced. */
+/**
+ * The only user of ioredis. Every command has a deadline. If a command misses its deadline, its connection is replaced.
+ */
 import { Redis } from 'ioredis';
 import type { Log } from './process/logger.ts';
 import { withDeadlineOr } from './waiting.ts';
 
 export const commandTimeoutMs = 1_500;
 
-/** Connects and reconnects by itself. Logs once when Redis stops answering, and once when it answers again. */
+/**
+ * Opens a connection that reconnects by itself. Logs once when Redis stops answering, and once when Redis answers
+ * again.
+ */
 export function openRedis(url: string, log: Log): Redis {
   const redis = new Redis(url, {
     protocol: 2,
     lazyConnect: true,
     connectTimeout: commandTimeoutMs,
-    // for the handshake too: over a broken network, a new connection may be as silent as the old one
+    // This timeout covers the handshake too: over a broken network, a new connection may be as silent as the old one.
     socketTimeout: commandTimeoutMs,
     disconnectTimeout: 200,
     enableOfflineQueue: false,
     maxRetriesPerRequest: 0,
     autoResendUnfulfilledCommands: false,
-    // Subscribers subscribe on each "ready". ioredis' own call rejects unhandled if the connection ends meanwhile,
-    // which would end the process.
+    // Subscribers call `subscribe` on each "ready" instead. If the connection ends during ioredis' own call, that call
+    // rejects without a handler, which would end the process.
     autoResubscribe: false,
     keepAlive: 5_000,
     retryStrategy: (failures) => 50 + Math.random() * Math.min(1_000, 50 * 2 ** failures),
@@ -33,12 +38,12 @@ export function openRedis(url: string, log: Log): Redis {
       log.warn({ err: error }, 'Redis does not answer; changes are read from Postgres until it does');
     healthy = false;
   });
-  // whatever the outcome, ioredis keeps reconnecting
+  // A failure needs no handling: ioredis keeps reconnecting.
   redis.connect().catch(() => {});
   return redis;
 }
 
-/** Resolves with the command's reply. If there is none after `ms`, reconnects and rejects. */
+/** Resolves with the command's reply. If no reply comes within `ms`, reconnects and rejects. */
 export async function askRedis<T>(redis: Redis, ms: number, command: () => Promise<T>): Promise<T> {
   return withDeadlineOr(command(), ms, () => {
     redis.disconnect(true);
@@ -47,8 +52,8 @@ export async function askRedis<T>(redis: Redis, ms: number, command: () => Promi
 }
 
 /**
- * For start-up: throws, in one line, if Redis would evict keys. Resolves if Redis does not answer, as Plank starts
- * without it.
+ * Checks the eviction policy at start-up. If Redis would evict keys, throws an error of one line. If Redis does not
+ * answer, resolves, because Plank starts without Redis.
  */
 export async function requireNoEviction(url: string): Promise<void> {
   const redis = new Redis(url, {

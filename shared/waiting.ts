@@ -18,9 +18,9 @@ export function sleep(ms: number, signal?: AbortSignal): Promise<void> {
 }
 
 /**
- * Runs `work` again and again until the signal aborts. The pause after a run is `ms`, or the number of ms that the
- * run returns. A run that rejects does not end the loop: `onError` gets the error, unless the signal has aborted, and
- * may return a pause too.
+ * Runs `work` again and again until the signal aborts. The pause after a run is `ms`, or the number of ms that the run
+ * returns. If a run rejects, the loop goes on: it calls `onError` with the error, unless the signal has aborted.
+ * `onError` may return a pause too.
  */
 export async function every(
   ms: number,
@@ -34,7 +34,7 @@ export async function every(
   }
 }
 
-/** Rejects with the error of `onLate` if the promise has not settled after `ms`. Its later outcome is ignored. */
+/** If the promise has not settled after `ms`, rejects with the error of `onLate`, and ignores the promise's outcome. */
 export async function withDeadlineOr<T>(promise: Promise<T>, ms: number, onLate: () => Error): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   promise.catch(() => {});
@@ -65,7 +65,7 @@ export async function settlesWithin(promise: Promise<unknown>, ms: number): Prom
   }
 }
 
-/** Makes a start or stop run once, however often it is called. */
+/** Wraps a start or a stop, so that it runs once even if it is called several times. All calls get the same result. */
 export function once<T>(work: () => Promise<T>): () => Promise<T> {
   let result: Promise<T> | undefined;
   return () => (result ??= work());
@@ -84,8 +84,9 @@ export class Backoff {
   }
 
   /**
-   * Milliseconds to wait before the next try: anywhere between the smallest and a ceiling. The ceiling is twice the
-   * smallest at first, so that clients that failed together come apart at once, and doubles with each failure.
+   * Returns the milliseconds to wait before the next try: a random number from `minMs` to a ceiling. The ceiling is 2 ×
+   * `minMs` at first, so that clients that failed at the same time do not try again at the same time. The ceiling
+   * doubles with each failure.
    */
   next(): number {
     const ceiling = Math.min(this.#maxMs, this.#minMs * 2 ** ++this.#failures);
@@ -97,7 +98,9 @@ export class Backoff {
   }
 }
 
-/** A flag that a loop sleeps on: `ring` wakes the sleeper, or the next one if nobody sleeps yet. */
+/**
+ * Wakes a loop that sleeps. `ring` ends the sleep in progress; if the loop does not sleep, its next sleep ends at once.
+ */
 export class Bell {
   #rung = false;
   #wake: (() => void) | undefined;
@@ -107,7 +110,7 @@ export class Bell {
     this.#wake?.();
   }
 
-  /** Resolves when rung, after `ms`, or on abort; true if it was rung. */
+  /** Resolves with true if the bell was rung. Resolves with false after `ms`, or when the signal aborts. */
   async wait(ms: number, signal: AbortSignal): Promise<boolean> {
     if (!this.#rung && !signal.aborted && ms > 0) {
       await new Promise<void>((resolve) => {

@@ -1,24 +1,25 @@
 /**
- * The WebSocket protocol (PROTOCOL.md) as constants and types: actions, close codes, positions, frames. It imports
- * nothing, as the SDK uses it too.
+ * The WebSocket protocol (PROTOCOL.md) as constants and types: actions, close codes, positions, frames. This file
+ * imports nothing, because browsers load it with the SDK.
  */
 
 export type RowAction = 'INSERT' | 'UPDATE' | 'DELETE' | 'TRUNCATE';
 
-/** A change in plain mode. `id` is the primary key: a value, or an object for a composite one. */
+/** A change in plain mode. `id` is the primary key: a value, or an object if the key is composite. */
 export interface ChangeMessage {
   table: string;
   action: RowAction;
   id: unknown;
   data: Record<string, unknown> | null;
   pos: string;
-  /** the row is too large to be sent: `data` is null */
+  /** present if the row is too large to be sent; then `data` is null */
   truncated?: true;
 }
 
 /**
- * 44xx: the client's fault, so the client must not retry. 45xx: the server's fault, so the client
- * reconnects with jitter. Reasons have at most 123 bytes of UTF-8.
+ * The codes with which a gateway closes a WebSocket. 44xx: the fault is the client's, so the client must not connect
+ * again. 45xx: the fault is the server's, so the client reconnects with jitter. Reasons have at most 123 bytes of
+ * UTF-8.
  */
 export const closeCodes = {
   tooLarge: 1009,
@@ -43,7 +44,7 @@ export function formatPosition(position: Position): string {
   return `e${position.epoch}.${position.seq}`;
 }
 
-/** Null if the text is not a position. */
+/** Parses a position. If the text is not a position, returns null. */
 export function parsePosition(text: string): Position | null {
   const match = /^e(\d{1,10})\.(\d{1,15})$/.exec(text);
   return match ? { epoch: Number(match[1]), seq: Number(match[2]) } : null;
@@ -51,12 +52,12 @@ export function parsePosition(text: string): Position | null {
 
 // ---------------------------------------------------------------------------------------------- plank.v1
 
-/** The subprotocol with the frames below. A connection without it is in plain mode. */
+/** The name of the subprotocol that has the frames below. A connection without this subprotocol is in plain mode. */
 export const subprotocol = 'plank.v1';
 
 export type Row = Record<string, unknown>;
 
-/** The SDK sends a bigint as a string of digits. */
+/** A value that a filter compares with. The SDK sends a bigint as a string of digits. */
 export type FilterValue = string | number | bigint | boolean | null;
 
 export interface FilterComparison {
@@ -70,7 +71,10 @@ export interface FilterComparison {
   is?: null | 'not null';
 }
 
-/** All members of an object must be true. A column with the name and, or, not is written as "column:and" …. */
+/**
+ * A row matches if all members of the object are true for it. A column named and, or, or not is written as "column:and"
+ * ….
+ */
 export interface Filter {
   and?: readonly Filter[];
   or?: readonly Filter[];
@@ -80,11 +84,11 @@ export interface Filter {
 
 export interface HelloFrame {
   type: 'hello';
-  /** a JWT, where the gateway needs one */
+  /** a JWT; needed if the gateway checks tokens */
   token?: string;
 }
 
-/** Goes on with another token of the same user. */
+/** Renews the token of the connection: the connection continues with another token of the same user. */
 export interface AuthFrame {
   type: 'auth';
   id: number;
@@ -93,15 +97,15 @@ export interface AuthFrame {
 
 export interface SubscribeFrame {
   type: 'subscribe';
-  /** a positive integer of the client's choice; the `ok` or `error` carries the same */
+  /** a positive integer that the client chooses; the `ok` or `error` that answers has the same `id` */
   id: number;
   table: string;
   where?: Filter;
-  /** default: all; the columns of the key are always sent */
+  /** the columns to send; default: all. The columns of the key are always sent. */
   columns?: readonly string[];
-  /** begin after this position */
+  /** the subscription begins with the changes after this position */
   from?: string;
-  /** begin with the rows; with `from`, only if that position is no longer kept */
+  /** whether to begin with the rows; with `from`, only if that position is no longer kept */
   snapshot?: boolean;
 }
 
@@ -111,7 +115,7 @@ export interface UnsubscribeFrame {
   ch: string;
 }
 
-/** For clients that cannot see WebSocket pings. */
+/** A ping for clients that cannot see WebSocket pings. The server answers with `pong`. */
 export interface PingFrame {
   type: 'ping';
 }
@@ -121,28 +125,32 @@ export type ClientFrame = HelloFrame | AuthFrame | SubscribeFrame | UnsubscribeF
 export interface WelcomeFrame {
   type: 'welcome';
   node: string;
-  /** names this connection to operators: "gateway-2/17" */
+  /** the name of this connection for operators: "gateway-2/17" */
   connection?: string;
   /** how often the server pings, in ms */
   ping_ms: number;
-  /** how often the server sends a `pos` frame to a quiet client while changes can reach it, in ms; absent: never */
+  /** how often the server sends `pos` to a quiet client while changes can reach the client, in ms; absent: never */
   pos_ms?: number;
   /** the position of this replica */
   pos: string;
-  /** of the token: its `sub`, its role, and for how many seconds it is valid; absent where no token is needed */
+  /** the token's `sub`, its role, and how many seconds it is still valid; absent if the gateway checks no tokens */
   user?: string;
   role?: string;
   expires_in_s?: number;
 }
 
-/** Answers the request `id`. The answer to a subscribe has `ch`; that to an auth says what the new token holds. */
+/**
+ * Answers the request `id`. The answer to `subscribe` has `ch`. The answer to `auth` has the values of the new token.
+ */
 export interface OkFrame {
   type: 'ok';
   id: number;
   ch?: string;
-  /** for a subscribe: the columns of the primary key, which relate the `id` of changes to rows */
+  /**
+   * in the answer to `subscribe`: the columns of the primary key; by these columns, the `id` of a change names a row
+   */
   key?: readonly string[];
-  /** for an auth, as in `welcome` */
+  /** in the answer to `auth`: the new token's values, as in `welcome` */
   user?: string;
   role?: string;
   expires_in_s?: number;
@@ -152,19 +160,19 @@ export interface RowsFrame {
   type: 'rows';
   ch: string;
   rows: Row[];
-  /** the primary keys of rows that are too large to be sent and so not among `rows` */
+  /** the primary keys of rows that are too large to be sent; these rows are not among `rows` */
   truncated?: unknown[];
   more: boolean;
 }
 
-/** The subscription has caught up with the log. */
+/** Sent when the subscription has caught up with the log. */
 export interface LiveFrame {
   type: 'live';
   ch: string;
   pos: string;
 }
 
-/** What a change does to the rows that a subscription sees. */
+/** How a change affects the rows of a subscription: a row enters, changes or leaves them. */
 export type Effect = 'add' | 'change' | 'remove';
 
 export interface ChangeFrame {
@@ -172,29 +180,30 @@ export interface ChangeFrame {
   ch: string;
   effect: Effect;
   table: string;
-  /** what the database did */
+  /** the operation in the database */
   action: RowAction;
-  /** the primary key: a value, or an object for a composite one; null if every row is removed (TRUNCATE) */
+  /** the primary key: a value, or an object if the key is composite; null if TRUNCATE removed all rows */
   id: unknown;
   /** absent in a `remove`; null if the row is too large to be sent */
   data?: Row | null;
   pos: string;
   tx: string;
-  /** the last change of its transaction on this channel; absent otherwise */
+  /** present on the last change of a transaction on this channel */
   last?: true;
-  /** the row, or a requested column, is too large to be sent: `data` is null */
+  /** present if the row or a requested column is too large to be sent; then `data` is null */
   truncated?: true;
 }
 
-/** Every live subscription of this connection has received everything up to here. */
+/** Every live subscription of this connection has received all changes up to this position. */
 export interface PosFrame {
   type: 'pos';
   pos: string;
 }
 
 /**
- * `retention`: the following changes are no longer kept; `epoch`: the position is of a history that no longer exists;
- * `shape`: the table's columns changed; `rows`: its rows changed without INSERT, UPDATE or DELETE.
+ * `retention`: the changes after the client's position are no longer kept; `epoch`: the position belongs to a history
+ * that no longer exists; `shape`: the table's columns changed; `rows`: its rows changed without INSERT, UPDATE or
+ * DELETE.
  */
 export type ResyncReason = 'retention' | 'epoch' | 'shape' | 'rows';
 
@@ -205,11 +214,13 @@ export interface ResyncFrame {
   reason: ResyncReason;
   /** the columns of the primary key from now on */
   key?: readonly string[];
-  /** without `snapshot`: the changes after this position follow; absent: the changes after the next `live` */
+  /** without `snapshot`: the changes after this position follow; absent: the changes after the next `live` follow */
   pos?: string;
 }
 
-/** The replica will close this connection within `after_ms`. Reconnect then. */
+/**
+ * Announces that the replica will close this connection within `after_ms`. The client then reconnects without jitter.
+ */
 export interface DrainFrame {
   type: 'drain';
   after_ms: number;
@@ -231,14 +242,14 @@ export type ProtocolErrorCode =
   | 'UNREADABLE'
   | 'UNAVAILABLE';
 
-/** The request `id` failed, or the subscription `ch` has ended. */
+/** Reports that the request `id` failed, or that the subscription `ch` has ended. */
 export interface ErrorFrame {
   type: 'error';
   id?: number;
   ch?: string;
   code: ProtocolErrorCode;
   message: string;
-  /** the same request may succeed later */
+  /** whether the same request may succeed later */
   retry: boolean;
 }
 

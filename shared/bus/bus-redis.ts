@@ -6,8 +6,8 @@ import { once } from '../waiting.ts';
 import type { Bus } from './bus.ts';
 
 /**
- * each process receives its own messages at once. If a message has not come back after this time, the
- * receiving connection is dead.
+ * Each process receives its own messages at once. If a message has not come back after this time, the connection that
+ * receives is dead.
  */
 const silentMs = 2_000;
 
@@ -16,12 +16,11 @@ export class RedisBus implements Bus {
   readonly #receiving: Redis;
   readonly #channel: string;
   readonly #listeners = new Set<(message: unknown) => void>();
-  /** when the oldest message was sent that has not come back */
+  /** the time when the oldest message was sent that has not come back */
   #missingSince: number | undefined;
 
   constructor(url: string, options: { name: string; log: Log }) {
-    // this logs nothing about Redis: the connections for the stream log it already when Redis does not
-    // answer
+    // These connections log nothing about Redis: the connections for the stream already log when Redis does not answer.
     const quiet = options.log.child({}, { level: 'silent' });
     this.#channel = `{${options.name}}:bus`;
     this.#sending = openRedis(url, quiet);

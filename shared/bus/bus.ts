@@ -1,14 +1,14 @@
 /**
- * Ephemeral messages between the processes of one log: the status of each process, and operators' requests.
- * Every process receives every message, including its own. Messages are not stored: while the bus does not
- * work, they are lost. There are two implementations, and one test suite for both.
+ * Ephemeral messages between the processes of one log: the status of each process, and operators' requests. Every
+ * process receives every message, including its own. Messages are not stored: messages that are sent while the bus does
+ * not work are lost. There are two implementations, and one test suite tests both.
  */
 export interface Bus {
   /** Sends a message, which must be plain JSON and may be lost. Never throws. */
   send(message: object): void;
   /**
-   * Calls `listener` with each message. A message may come from another version of Plank, so validate it.
-   * Returns a function that stops listening.
+   * Calls `listener` with each message. A message may come from another version of Plank, so the listener must validate
+   * it. Returns a function that stops the calls.
    */
   listen(listener: (message: unknown) => void): () => void;
   stop(): Promise<void>;
@@ -20,7 +20,7 @@ export class LocalBus implements Bus {
 
   send(message: object): void {
     const text = JSON.stringify(message);
-    // listeners get a copy of the message, and later, just as over a network
+    // Each listener gets a copy of the message, and gets it later, as over a network.
     setImmediate(() => {
       for (const listener of this.#listeners) listener(JSON.parse(text));
     });

@@ -1,10 +1,10 @@
 /**
- * What the processes of a log report about themselves in the roster, with one schema for each role.
- * gateway.ts makes a gateway's report, and listener.ts makes a listener's.
+ * The reports of processes in the roster. There is one schema for each role. gateway.ts makes a gateway's report, and
+ * listener.ts makes a listener's.
  *
- * During an upgrade, processes of two versions run. If a report does not fit its schema, it comes from
- * another version. That process is still listed (roster.nodes()), but its report is not used. So if a later
- * version adds a field, the field must be optional or have a default.
+ * During an upgrade, processes of two versions run. If a report does not fit its schema, it comes from another version.
+ * The process of that report is still listed (roster.nodes()), but the report is not used. So if a later version adds a
+ * field, the field must be optional or have a default.
  */
 import { z } from 'zod';
 import type { NodeStatus } from './roster.ts';
@@ -19,8 +19,8 @@ const gatewayFigures = {
   /** the seq of the last change that it has broadcast */
   seq: z.number(),
   /**
-   * since the start of the gateway: how many changes it has broadcast, and how many times it wrote a change
-   * to a client
+   * since the start of the gateway: how many changes the gateway has broadcast, and how many times it has written a
+   * change to a client
    */
   passed: z.number(),
   delivered: z.number(),
@@ -31,7 +31,7 @@ const gatewayFigures = {
   lag: z.object({ p50: z.number(), p99: z.number() }).nullable(),
   /** bytes that wait in the send buffers of clients */
   queuedBytes: z.number(),
-  /** clients that do not keep up */
+  /** the number of clients that do not keep up */
   slow: z.number(),
   /** bytes of memory */
   rss: z.number(),
@@ -40,25 +40,25 @@ const gatewayFigures = {
 const gatewayState = z.looseObject({
   ...gatewayFigures,
   ready: z.boolean(),
-  /** why it is not ready */
+  /** why the gateway is not ready */
   reason: z.string().optional(),
   draining: z.boolean(),
   connections: z.number(),
-  /** connections that it accepts */
+  /** the most connections that the gateway accepts */
   limit: z.number(),
   /**
-   * connections that this gateway asked to move to another one, and that may not have arrived there: see
-   * fair-share.ts
+   * the number of connections that this gateway asked to move to another gateway and that may not have arrived there
+   * (see fair-share.ts)
    */
   moving: z.number(),
   /** where the gateway gets changes: `tailing` the stream, or `reading` the log in Postgres */
   changes: z.enum(['tailing', 'reading']),
   position: z.string(),
-  /** how long the last canary took; null: none has come */
+  /** how long the last canary took to reach the gateway, in ms; null: no canary has come */
   canaryMs: z.number().nullable(),
-  /** the next canary is overdue */
+  /** whether the next canary is overdue */
   canaryLate: z.boolean(),
-  /** for how long it has been certain that changes can reach the gateway, in ms; 0: it is not certain now */
+  /** for how many ms it has been certain that changes can reach the gateway; 0: it is not certain now */
   freshMs: z.number(),
   /** why it is not certain that changes can reach the gateway; null: it is certain */
   staleReason: z.string().nullable(),
@@ -67,15 +67,15 @@ const gatewayState = z.looseObject({
 const listenerState = z.looseObject({
   /** starting, standby, leading, disconnected, stopped */
   state: z.string(),
-  // the following are null unless the listener leads
+  // The fields below are null unless the listener leads.
   /** the term: the number of this listener's lead */
   term: z.number().nullable(),
   /** the last seq that the listener gave to a change, and the epoch of the log */
   headSeq: z.number().nullable(),
   epoch: z.number().nullable(),
   /**
-   * for how long an answer of Postgres about the lead has been overdue, in ms: the report is true for a
-   * time this long ago
+   * for how many ms an answer of Postgres about the lead has been overdue. The report was true that long ago, and may
+   * be wrong now.
    */
   owedMs: z.number().nullable(),
   /** how often the listener commits a canary, in ms; 0: never */
@@ -86,17 +86,17 @@ export type GatewayFigures = z.infer<z.ZodObject<typeof gatewayFigures>>;
 export type GatewayState = z.infer<typeof gatewayState>;
 export type ListenerState = z.infer<typeof listenerState>;
 
-/** What a gateway reports; null for a listener, and for a gateway of another version. */
+/** The report of a gateway; null for a listener, and for a gateway of another version. */
 export function gatewayStateOf({ role, state }: NodeStatus): GatewayState | null {
   return role === 'gateway' ? (gatewayState.safeParse(state).data ?? null) : null;
 }
 
-/** What a listener reports; null for a gateway, and for a listener of another version. */
+/** The report of a listener; null for a gateway, and for a listener of another version. */
 export function listenerStateOf({ role, state }: NodeStatus): ListenerState | null {
   return role === 'listener' ? (listenerState.safeParse(state).data ?? null) : null;
 }
 
-/** The gateways among these processes, with what they report. */
+/** The gateways among these processes, with their reports. */
 export function gatewaysIn<N extends NodeStatus>(nodes: readonly N[]): (N & { state: GatewayState })[] {
   return nodes.flatMap((node) => {
     const state = gatewayStateOf(node);
@@ -104,7 +104,7 @@ export function gatewaysIn<N extends NodeStatus>(nodes: readonly N[]): (N & { st
   });
 }
 
-/** The listener among these processes that reports to lead; null if there is none. */
+/** The listener among these processes that reports that it leads; null if there is none. */
 export function leaderIn(nodes: readonly NodeStatus[]): (NodeStatus & { state: ListenerState }) | null {
   for (const node of nodes) {
     const state = listenerStateOf(node);

@@ -1,7 +1,7 @@
 /**
- * The list of running processes: each process sends its status over the bus once a second, and receives the
- * status of all others. The roster also carries requests from one process to others, and their answers.
- * Operators and the balancing of connections use the roster; none of Plank's promises depends on it.
+ * The list of running processes. Each process sends its status over the bus once a second, and receives the status of
+ * all other processes. The roster also carries requests from one process to others, and their answers. Operators and
+ * the balancing of connections use the roster; none of Plank's promises depends on it.
  */
 import { randomUUID } from 'node:crypto';
 import { z } from 'zod';
@@ -9,9 +9,9 @@ import type { Log } from '../process/logger.ts';
 import type { Bus } from './bus.ts';
 
 const everyMs = 1_000;
-/** a process that has sent nothing for this long is gone */
+/** if a process has sent nothing for this long, it is no longer listed */
 const goneMs = 4_500;
-/** a process that has sent nothing for this long, not even a goodbye, is reported as silent … */
+/** if a process has sent nothing for this long, and no goodbye, it is reported as silent … */
 const silentMs = 3_000;
 /** … until it has sent nothing for this long */
 const missedMs = 300_000;
@@ -74,7 +74,7 @@ export class Roster {
   readonly #pending = new Map<string, (answer: Answer) => void>();
   #timer: NodeJS.Timeout | undefined;
   #off: (() => void) | undefined;
-  /** when this process last received its own status, and since when it has received it without a gap */
+  /** when this process last received its own status, and since when it has received its own status without a gap */
   #heardSelfAt = performance.now();
   #hearsSince = this.#heardSelfAt;
 
@@ -89,7 +89,7 @@ export class Roster {
     this.announce();
   }
 
-  /** Sends a goodbye, so that the others need no timeout. */
+  /** Sends a goodbye, so that the other processes need not wait for a timeout. */
   async stop(): Promise<void> {
     clearInterval(this.#timer);
     this.#send({ type: 'gone', instance: this.instance });
@@ -125,31 +125,30 @@ export class Roster {
       .sort((a, b) => byName(a.status, b.status));
   }
 
-  /**
-   * 0 while the bus works. Otherwise the time in ms for which this process has not even received its own
-   * status.
-   */
+  /** 0 while the bus works. Otherwise, for how many ms this process has not received even its own status. */
   get deafMs(): number {
     const ms = performance.now() - this.#heardSelfAt;
     return ms >= silentMs ? Math.round(ms) : 0;
   }
 
-  /** When the status of the process `instance` last arrived, as performance.now(); null: never. */
+  /**
+   * The time when the status of the process `instance` last arrived, as performance.now(); null: no status has arrived.
+   */
   heardAt(instance: string): number | null {
     return this.#nodes.get(instance)?.heardAt ?? null;
   }
 
   /**
-   * Lets `handler` answer requests with the name `what`. If the handler throws, the answer's `error` has
-   * the message.
+   * Sets the handler that answers requests with the name `what`. If the handler throws, the answer's `error` is the
+   * message of the error.
    */
   handle(what: string, handler: Handler): void {
     this.#handlers.set(what, handler);
   }
 
   /**
-   * Sends a request to the process `instance`; if this is null, to all processes, including this one.
-   * Resolves with the answers when all have come, or after `waitMs` with those that came until then.
+   * Sends a request to the process `instance`; if `instance` is null, to all processes, including this one. Resolves
+   * when all answers have come, or after `waitMs` with the answers that have come so far.
    */
   ask(instance: string | null, what: string, args: Record<string, unknown> = {}, waitMs = 2_000): Promise<Answer[]> {
     const id = randomUUID();
@@ -182,7 +181,7 @@ export class Roster {
 
   #receive(received: unknown): void {
     const { data: message } = messageSchema.safeParse(received);
-    // another version of Plank may send messages that this one does not know
+    // another version of Plank may send messages that this version cannot read
     if (!message) return;
     switch (message.type) {
       case 'status': {
@@ -213,7 +212,7 @@ export class Roster {
       const isReplaced = other.node === status.node && other.role === status.role && now - heardAt >= silentMs;
       if (isReplaced || now - heardAt > missedMs) this.#nodes.delete(instance);
     }
-    // a new process should know the others at once, so this one does not wait for the next second
+    // A new process should get the status of the others at once, so this process does not wait for the next second.
     const isNew = !this.#nodes.has(status.instance);
     this.#nodes.set(status.instance, { status, heardAt: now });
     if (isNew && status.instance !== this.instance) this.announce();
@@ -234,8 +233,8 @@ export class Roster {
 }
 
 /**
- * one collator for all calls, as creating one takes longer than everything else that an idle gateway does
- * with the roster
+ * There is one collator for all calls, because creating one takes longer than everything else that an idle gateway does
+ * with the roster.
  */
 const names = new Intl.Collator('en', { numeric: true });
 

@@ -1,7 +1,7 @@
 /**
- * Shared state in Redis. A seat belongs to a lease that its process renews, so the seats of a process that was
- * killed are free after `leaseMs`. Redis may lose everything: then each process registers its seats again with
- * its next renewal.
+ * Shared state in Redis. Each process has a lease, which it renews. A seat belongs to the lease of its process, so the
+ * seats of a killed process are free after `leaseMs`. Redis may lose all data. Then each process registers its seats
+ * again at its next renewal.
  */
 import { randomUUID } from 'node:crypto';
 import type { Redis } from 'ioredis';
@@ -25,14 +25,14 @@ const renewMs = 5_000;
 /** all seats are registered again this often, long before their keys expire */
 const registerMs = 10 * 60_000;
 const seatsTtlMs = 60 * 60_000;
-/** a client waits at most this long for a count; then this process counts alone … */
+/** a client waits at most this long until Redis has counted; if Redis is slower, this process counts alone … */
 const countMs = 250;
 /** … for this long, without asking Redis */
 const aloneMs = 1_000;
 
 /**
- * KEYS: the set of seats. ARGV: the seat, as "process/number"; the maximum; the prefix of leases; the time to
- * live of the set. Seats of processes without a lease are dropped only if there is no free seat.
+ * Takes a seat. KEYS: the set of seats. ARGV: the seat, as "process/number"; the maximum; the prefix of leases; the
+ * time to live of the set in ms. The script drops the seats of processes without a lease only if no seat is free.
  */
 const sitScript = `
 local taken = redis.call('scard', KEYS[1])
@@ -61,7 +61,7 @@ export class RedisState implements SharedState {
   readonly #process = randomUUID();
   readonly #abort = new AbortController();
   readonly #own = new LocalSeats();
-  /** every taken seat, by its member in Redis */
+  /** every taken seat: the seat's member in Redis, and the key of its set */
   readonly #seats = new Map<string, string>();
   #lastSeat = 0;
   #registeredAt = Number.NEGATIVE_INFINITY;
@@ -69,11 +69,12 @@ export class RedisState implements SharedState {
   readonly #renewing: Promise<void>;
 
   constructor(url: string, options: { name: string; log: Log }) {
-    // logs nothing about Redis: the connections for the stream log it already when Redis does not answer
+    // This connection logs nothing about Redis: the connections for the stream already log when Redis does not answer.
     this.#redis = openRedis(url, options.log.child({}, { level: 'silent' })) as WithSit;
     this.#redis.defineCommand('sit', { numberOfKeys: 1, lua: sitScript });
     this.#prefix = `{${options.name}}:`;
-    // before any other command of the connection: the seats of a process without a lease count as free
+    // The lease must come before any other command of the connection: the seats of a process without a lease count as
+    // free.
     this.#redis.on('ready', () => void this.#renew().catch(() => {}));
     this.#renewing = every(
       renewMs,
@@ -92,7 +93,7 @@ export class RedisState implements SharedState {
   }
 
   async sit(name: string, max: number): Promise<Seat | null> {
-    // the own seats count even while Redis does not
+    // this process counts its own seats even while Redis does not answer
     const own = this.#own.sit(name, max);
     if (!own) return null;
     const key = `${this.#prefix}seats:${name}`;
@@ -101,7 +102,7 @@ export class RedisState implements SharedState {
       own.leave();
       if (this.#seats.delete(seat)) this.#ask(() => this.#redis.srem(key, seat)).catch(() => {});
     };
-    // before the answer, as a renewal may register the seats meanwhile
+    // The seat is stored before Redis answers, because a renewal in the meantime must register this seat too.
     this.#seats.set(seat, key);
     const isTaken = await this.#count(() => this.#redis.sit(key, seat, max, this.#leases, seatsTtlMs));
     if (isTaken !== 0) return { leave: free };
@@ -139,7 +140,7 @@ export class RedisState implements SharedState {
     return askRedis(this.#redis, commandTimeoutMs, command);
   }
 
-  /** Null: Redis did not answer in time, and this process counts alone for a while. */
+  /** Returns null if Redis did not answer in time. This process then counts alone for `aloneMs`. */
   async #count<T>(command: () => Promise<T>): Promise<T | null> {
     if (performance.now() < this.#aloneUntil) return null;
     try {
@@ -150,7 +151,7 @@ export class RedisState implements SharedState {
     }
   }
 
-  /** Renews the lease. If it was gone, or after a while, registers all seats again. */
+  /** Renews the lease. If the lease was gone, or if the last registration was long ago, registers all seats again. */
   async #renew(): Promise<void> {
     const before = await this.#ask(() => this.#redis.set(`${this.#leases}${this.#process}`, '1', 'PX', leaseMs, 'GET'));
     if (before !== null && performance.now() - this.#registeredAt < registerMs) return;

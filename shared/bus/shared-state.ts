@@ -1,16 +1,19 @@
 /**
- * What gateways share besides the log: values that can be taken once, seats (for example the connections of
- * one user), and rates. There are two implementations, in memory for embedded mode and in Redis, and one test
- * suite for both. While Redis does not answer, each gateway counts alone, so that clients are still served.
+ * The state that gateways share besides the log: values that can be taken once, seats (for example the connections of
+ * one user), and rates. There are two implementations, in memory for embedded mode and in Redis, and one test suite
+ * tests both. While Redis does not answer, each gateway counts alone, so that clients are still served.
  */
 import { RateLimiterMemory, RateLimiterRes } from 'rate-limiter-flexible';
 
 export interface SharedState {
   /** Keeps a text for `ttlMs`. Rejects if the text cannot be kept. */
   keep(name: string, text: string, ttlMs: number): Promise<void>;
-  /** Returns a kept text and forgets it. Null: there is none. Rejects if that is not known. */
+  /**
+   * Returns a kept text and deletes it, so that it can be taken once. Null: there is no such text. Rejects if the state
+   * does not answer.
+   */
   take(name: string): Promise<string | null>;
-  /** Takes one of the `max` seats of this name, over all gateways. Null: all are taken. Never rejects. */
+  /** Takes one of the `max` seats of this name, counted over all gateways. Null: all seats are taken. Never rejects. */
   sit(name: string, max: number): Promise<Seat | null>;
   rate(name: string, limit: RateLimit): Rate;
   stop(): Promise<void>;
@@ -21,17 +24,17 @@ export interface Seat {
 }
 
 export interface RateLimit {
-  /** so many are allowed … */
+  /** so many uses are allowed … */
   points: number;
-  /** … in so many seconds, from the first one on */
+  /** … in so many seconds, counted from the first use */
   seconds: number;
 }
 
-/** Neither method rejects. */
+/** Limits how often something is used. Neither method rejects. */
 export interface Rate {
   /** Counts one use. Resolves with 0, or with the ms to wait if this use is over the limit. */
   use(key: string): Promise<number>;
-  /** As `use`, but counts nothing. */
+  /** Returns the same as `use`, but counts nothing. */
   waitMs(key: string): Promise<number>;
 }
 
@@ -70,7 +73,7 @@ export class LocalState implements SharedState {
 export class LocalSeats {
   readonly #taken = new Map<string, number>();
 
-  /** Every name with a taken seat, and how many. */
+  /** Every name with taken seats, and the number of its taken seats. */
   [Symbol.iterator](): Iterator<[string, number]> {
     return this.#taken.entries();
   }
@@ -124,7 +127,7 @@ export async function waitOf(used: Promise<RateLimiterRes>): Promise<number> {
   }
 }
 
-/** The ms until another use is within the limit; 0: it is now. */
+/** The ms until another use is within the limit; 0: another use is within the limit now. */
 export function waitLeft(state: RateLimiterRes | null, points: number): number {
   return state !== null && state.consumedPoints >= points ? Math.max(1, state.msBeforeNext) : 0;
 }

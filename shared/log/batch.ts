@@ -1,7 +1,7 @@
 /**
- * A batch is a number of consecutive changes, packed into one Buffer. Changes travel in batches from the
- * listener through Redis to the gateways. A batch is made once, from the texts that Postgres rendered, and
- * is not parsed as JSON on its way.
+ * A batch is a number of consecutive changes, packed into one Buffer. Changes travel in batches from the listener
+ * through Redis to the gateways. A batch is made once, from the texts that Postgres rendered. No process on its way
+ * parses it as JSON.
  *
  *   header, 24 bytes, little-endian
  *     version u8 · flags u8 (1: it contains a canary) · count u16 · epoch u32 · firstSeq f64 ·
@@ -10,8 +10,8 @@
  *     relation u32 · action u8 (+ 128: the last change of its transaction) · xid u64 · at f64 (ms since 1970) ·
  *     the lengths of key, new and old, i32 each (-1: null) · the three texts as UTF-8
  *
- * An image that begins with a space is partial: the row is above the size bound, and its large columns are
- * left out (sql/000_bound.sql).
+ * If an image begins with a space, it is partial: the image of the whole row would exceed the size bound, so the large
+ * columns are left out (sql/000_bound.sql).
  */
 
 /** One change as plank.read_log returns it, in array row mode. Texts are JSON. */
@@ -38,7 +38,7 @@ const canaryFlag = 1;
 const lastOfTransaction = 128;
 const headerBytes = 24;
 const changeBytes = 33;
-/** the change that makes a batch at least this large is the last one of the batch */
+/** when a batch has reached this size, it gets no further change */
 const targetBytes = 256 * 1024;
 const maxCount = 5_000;
 
@@ -108,9 +108,9 @@ function pack(
 }
 
 /**
- * Makes batches of the changes in `packed`, as plank.drain returns them: consecutive, and after room for a
- * header. If the changes fit into one batch, the header is written into `packed`, which becomes the batch
- * without a copy.
+ * Makes batches of the changes in `packed`, as plank.drain returns them: room for a header, then consecutive changes.
+ * If all changes fit into one batch, the header is written into `packed`, and `packed` becomes the batch without a
+ * copy.
  */
 export function batchesOf(epoch: number, firstSeq: number, packed: Buffer, drainedAtMs: number): Batch[] {
   const batches: Batch[] = [];
@@ -150,8 +150,8 @@ function writeHeader(
 }
 
 /**
- * The same batch in a buffer of its own size. A batch that is a view of a larger buffer (of what a socket
- * read, or of Node's buffer pool) would keep the whole larger buffer in memory.
+ * Returns the same batch in a buffer of the batch's own size. If the batch were a view of a larger buffer (of a
+ * socket's data, or of Node's buffer pool), it would keep the whole larger buffer in memory.
  */
 export function withOwnBuffer(batch: Batch): Batch {
   const { buffer } = batch;
@@ -169,8 +169,8 @@ export function openBatch(buffer: Buffer): Batch {
 }
 
 /**
- * When the batch was drained, in ms since 1970 by the listener's clock; 0: not known, as the batch was read
- * from the log.
+ * The time when the batch was drained, in ms since 1970 by the listener's clock. 0: the time is not known, because the
+ * batch was read from the log.
  */
 export function drainedAtOf({ buffer }: Batch): number {
   return buffer.readDoubleLE(16);
@@ -184,7 +184,7 @@ export interface Canary {
   everyMs: number;
 }
 
-/** The canaries in a batch. If there are none, a flag in the header tells so, and the changes are not read. */
+/** The canaries in a batch. A flag in the header says whether there are any; if not, the changes are not read. */
 export function canariesOf(batch: Batch): Canary[] {
   const canaries: Canary[] = [];
   if ((batch.buffer.readUInt8(1) & canaryFlag) === 0) return canaries;
@@ -207,15 +207,15 @@ export function isBreak(action: number): boolean {
 
 const space = 0x20;
 
-/** Whether the image at this place is partial. */
+/** Whether the image that begins at `at` is partial. */
 export function isPartial(image: Uint8Array, at = 0): boolean {
   return image[at] === space;
 }
 
-/** Splits a batch so that each break is a batch by itself. Returns a batch without breaks as it is. */
+/** Splits a batch so that each break (see `isBreak`) is a batch by itself. Returns a batch without breaks unchanged. */
 export function splitAtBreaks(batch: Batch): Batch[] {
   const reader = new BatchReader(batch);
-  /** where each part begins: its first seq, and its first byte */
+  /** the start of each part: its first seq, and its first byte */
   const starts: { seq: number; at: number }[] = [];
   let isAfterBreak = true;
   while (reader.next()) {
@@ -242,12 +242,12 @@ export interface Texts {
 }
 
 /**
- * A copy of the batch in which changes have the texts that `map` returns for them. If `map` returns null,
- * the change stays as it is. If `map` returns null for all changes, returns the batch itself.
+ * Returns a copy of the batch in which changes have the texts that `map` returns for them. If `map` returns null for a
+ * change, the change stays as it is. If `map` returns null for all changes, returns the batch itself.
  */
 export function mapTexts(batch: Batch, map: (change: BatchReader) => Texts | null): Batch {
   const parts: Buffer[] = [];
-  /** where the bytes begin that are not copied yet */
+  /** where the bytes begin that have not been copied yet */
   let from = 0;
   const reader = new BatchReader(batch);
   while (reader.next()) {
@@ -261,7 +261,7 @@ export function mapTexts(batch: Batch, map: (change: BatchReader) => Texts | nul
   }
   if (from === 0) return batch;
   parts.push(batch.buffer.subarray(from));
-  // not from Node's buffer pool, as the batch would keep the whole pool in memory
+  // The buffer is not from Node's buffer pool, because the batch would keep the whole pool in memory.
   const buffer = Buffer.allocUnsafeSlow(parts.reduce((sum, part) => sum + part.length, 0));
   let at = 0;
   for (const part of parts) at += part.copy(buffer, at);
@@ -269,8 +269,8 @@ export function mapTexts(batch: Batch, map: (change: BatchReader) => Texts | nul
 }
 
 /**
- * Walks over the changes of a batch without allocating memory. The fields are those of the change that
- * `next` moved to. A text is a range of `buffer`; if its end is before its start, the text is null.
+ * Reads the changes of a batch one after the other without allocating memory. `next` moves to the next change, and the
+ * fields then belong to this change. A text is a range of `buffer`; if its end is before its start, the text is null.
  */
 export class BatchReader {
   readonly buffer: Buffer;
@@ -314,7 +314,7 @@ export class BatchReader {
     return true;
   }
 
-  /** where the current change ends */
+  /** where the bytes of the current change end */
   get end(): number {
     return this.#at;
   }

@@ -1,4 +1,4 @@
-/** Fan-out within one process, for embedded mode. It keeps the latest batches for the gateway of the process. */
+/** The fan-out within one process, for embedded mode. It keeps the latest batches for the gateway of this process. */
 
 import { Bell } from '../waiting.ts';
 import { type Batch, withOwnBuffer } from './batch.ts';

@@ -1,7 +1,7 @@
 /**
- * Fan-out through one Redis stream. An entry is one batch with the id "<lastSeq>-0", so Redis itself
- * refuses a repeat. All keys share one hash tag. A read blocks for at most a second, because on a dead
- * connection it looks the same as a read that waits for changes.
+ * The fan-out through one Redis stream. An entry is one batch with the id "<lastSeq>-0", so Redis itself refuses a
+ * repeat. All keys share one hash tag. A read blocks for at most a second, because a read on a dead connection looks
+ * the same as a read that waits for changes.
  */
 import type { Redis } from 'ioredis';
 import type { Log } from '../process/logger.ts';
@@ -10,22 +10,22 @@ import { once } from '../waiting.ts';
 import { type Batch, openBatch, withOwnBuffer } from './batch.ts';
 import type { Publisher, PublishResult, StreamHead, Tail } from './fanout.ts';
 
-/** a blocking read may be answered this much later than its blocking time */
+/** the answer to a blocking read may come this much later than its blocking time */
 const slackMs = 500;
 /** bounds the memory that one read takes */
 const entriesPerRead = 16;
 /**
- * bounds the memory that a client takes while it catches up: these entries are kept until the client has
- * read them
+ * Bounds the memory that a client takes while it catches up. These entries stay in memory until the client has read
+ * them.
  */
 const entriesOfHistory = 4;
 
 /**
- * KEYS stream, meta. ARGV epoch, term, first seq, last seq, batch, lowest id to keep, 1 to start over. This
- * is one script, so that two listeners cannot interleave. The script refuses a batch of an older term,
- * starts an empty stream for a new epoch, refuses a repeat and reports a gap. If the meta key or the stream
- * is missing, for example after a partial restore, the stream begins with this batch, and gateways read
- * earlier changes from Postgres.
+ * Publishes a batch. KEYS: stream, meta. ARGV: epoch, term, first seq, last seq, batch, lowest id to keep, 1 to start
+ * over. This is one script, so that two listeners cannot interleave. The script refuses a batch of an older term,
+ * starts an empty stream for a new epoch, refuses a repeat and reports a gap. If the meta key or the stream is missing,
+ * for example after a partial restore, the stream begins with this batch, and gateways read earlier changes from
+ * Postgres.
  */
 const publishScript = `
 local meta = redis.call('HMGET', KEYS[2], 'epoch', 'term', 'last')
@@ -62,7 +62,7 @@ export class RedisPublisher implements Publisher {
   readonly #stream: string;
   readonly #meta: string;
   readonly #streamBytes: number;
-  /** the entries that this publisher added, oldest first; used to decide which entries to trim */
+  /** the entries that this publisher added, oldest first; from these, `publish` decides which entries to trim */
   readonly #kept: { id: string; bytes: number }[] = [];
   #keptBytes = 0;
   /** the bytes of the entries that earlier publishers left; these entries are trimmed first, and all at once */
@@ -125,7 +125,7 @@ export class RedisPublisher implements Publisher {
   }
 
   /**
-   * Logs an error if Redis evicts keys when it is full: it could evict the stream or its meta key, and must
+   * If Redis evicts keys when it is full, logs an error: Redis could evict the stream or its meta key, but should
    * refuse writes instead.
    */
   async #checkEviction(log: Log): Promise<void> {

@@ -1,7 +1,7 @@
 /**
- * Reads history from plank.log: within the retention, the same changes always have the same seqs. It checks
- * that seqs have no gaps. So if a purge deletes changes during a read, the read fails instead of leaving
- * changes out.
+ * Reads history from plank.log. Within the retention, the same changes always have the same seqs. The reader checks
+ * that seqs have no gaps. So if a purge deletes changes during a read, the read fails and leaves no change out
+ * silently.
  */
 
 import { asText, firstFetch, limited, nextFetch, type Pool } from '../postgres/postgres.ts';
@@ -16,8 +16,8 @@ export class PositionGone extends Error {
 }
 
 /**
- * The database was copied, restored or restarted, and no listener has led since. So the valid part of the
- * log is not known.
+ * The database was copied, restored or restarted, and no listener has led since. Until a listener leads, nothing
+ * decides which part of the log is valid.
  */
 export class NotLed extends Error {
   override readonly name = 'NotLed';
@@ -32,26 +32,28 @@ export interface Extent {
   /** the first seq that can be read; newest + 1 if the log is empty */
   oldest: number;
   newest: number;
-  /** who holds a valid lease; null: nobody leads */
+  /** the name of the listener that holds a valid lease; null: no listener leads */
   holder: string | null;
 }
 
 /**
- * with a size four times as large, a long read took a third more memory (of the young heap), and was not
- * faster
+ * The size of a chunk. With chunks four times as large, a long read took a third more memory (of the young heap), and
+ * was not faster.
  */
 const chunkCharacters = 256 * 1024;
 const chunkRows = 1_024;
 /**
- * a fetch ends at this size, if its rows are larger than those of the fetch before; the row that exceeds
- * the size is included
+ * A fetch ends at this size even if fewer rows than requested have come. The row that exceeds the size is included.
+ * This bound matters if the rows are larger than the rows of the fetch before.
  */
 const maxFetchCharacters = 1024 * 1024;
 const pageCharacters = 1024 * 1024;
-/** the first rows come only after Postgres has sorted their drain, or, if the drain is large, a chunk of it */
+/**
+ * the first rows come only after Postgres has sorted the changes of their drain, or of a chunk if the drain is large
+ */
 const sortDeadlineMs = 60_000;
 const fetchDeadlineMs = 5_000;
-/** for queries that are answered at once or not at all */
+/** the deadline of queries that Postgres answers at once unless it is unreachable */
 const quickMs = 2_000;
 
 function weight(row: ChangeRow): number {
@@ -87,14 +89,14 @@ export class LogReader {
     this.#pool = pool;
   }
 
-  /** Throws NotLed. */
+  /** If no listener has led since the database started or was restored, throws NotLed. */
   async extent(): Promise<Extent> {
     const { isLed, ...extent } = await this.lastExtent();
     if (!isLed) throw new NotLed();
     return extent;
   }
 
-  /** The extent as the last leader left it. Unlike `extent`, this does not throw NotLed; see `isLed`. */
+  /** The extent as the last leader left it. Unlike `extent`, this method does not throw NotLed, but returns `isLed`. */
   async lastExtent(): Promise<Extent & { isLed: boolean }> {
     const { rows } = await this.#pool.query<ExtentRow>(limited(quickMs, 'select * from plank.extent()'));
     const { epoch, oldest, newest, is_led: isLed, holder } = rows[0]!;
@@ -113,8 +115,8 @@ export class LogReader {
   }
 
   /**
-   * If only canaries were purged after the seq `after`, returns the oldest seq after which reading can
-   * continue; else null.
+   * If only canaries were purged after the seq `after`, returns the oldest seq after which reading can continue.
+   * Otherwise returns null.
    */
   async advancePastCanaries(after: number): Promise<number | null> {
     const { rows } = await this.#pool.query<{ seq: string | null }>(
@@ -125,8 +127,8 @@ export class LogReader {
   }
 
   /**
-   * Up to `limit` changes after the seq `after`, or about 1 MB of them. If `after` is the newest seq,
-   * resolves with none. Throws PositionGone.
+   * Resolves with up to `limit` changes after the seq `after`, or about 1 MB of them. If `after` is the newest seq,
+   * resolves with no changes. If the changes after `after` are not in the log, throws PositionGone.
    */
   async page(after: number, limit: number): Promise<ChangeRow[]> {
     const page: ChangeRow[] = [];
@@ -140,8 +142,9 @@ export class LogReader {
   }
 
   /**
-   * All changes after the seq `after` that are in the log when it starts, in chunks of about 256 kB from one cursor.
-   * Postgres neither sorts nor keeps later chunks. Throws PositionGone.
+   * Yields all changes after the seq `after` that are in the log at the start, in chunks of about 256 kB from one
+   * cursor. Postgres neither sorts nor keeps later chunks in advance. If the changes after `after` are not in the log,
+   * throws PositionGone.
    */
   async *stream(after: number): AsyncGenerator<ChangeRow[]> {
     const client = await this.#pool.connect();
@@ -151,8 +154,8 @@ export class LogReader {
     const silent = () => new Error('Postgres is silent');
     try {
       let at = after;
-      // the sizes of rows are not known in advance, so the first fetch is small, and later fetches depend
-      // on the sizes of the rows before
+      // The sizes of rows are not known in advance. So the first fetch is small, and the size of each later fetch
+      // depends on the sizes of the rows before.
       let count = firstFetch;
       for (let deadlineMs = sortDeadlineMs; ; deadlineMs = fetchDeadlineMs) {
         const { rows } = await answered(cursor.fetch(count), client, this.#pool, deadlineMs);
@@ -166,8 +169,7 @@ export class LogReader {
       broken = error as Error;
       throw error;
     } finally {
-      // the cursor is not closed on a broken connection, as this would wait for an answer that does not
-      // come
+      // The cursor is not closed on a broken connection, because closing would wait for an answer that does not come.
       if (!broken)
         await withDeadlineOr(cursor.close(), fetchDeadlineMs, silent).catch((error: Error) => {
           broken = error;
@@ -183,7 +185,7 @@ export class LogReader {
       throw new PositionGone(`the log continues at ${first[0]}, not after ${after}`);
     }
     const { oldest, newest } = await this.extent();
-    // if a drain has committed since then, the next read finds its changes
+    // A drain may have committed since the fetch, so `newest` may be above `after`. The next read finds its changes.
     if (after < oldest - 1 || after > newest)
       throw new PositionGone(`${after} is not within ${oldest - 1} … ${newest}`);
   }

@@ -1,7 +1,7 @@
 /**
- * pg's client, extended by queries whose rows stay the bytes that the server sent. pg makes a string of each value,
- * which destroys binary ones, and an object of each row. (COPY gives bytes too, but Postgres parses and plans it each
- * time, which takes a seventh of the time of draining one change.)
+ * Extends pg's client by queries whose rows stay the bytes that the server sent. pg makes a string of each value, which
+ * destroys binary values, and an object of each row. (COPY returns bytes too, but Postgres parses and plans COPY each
+ * time. This takes a seventh of the time of draining one change.)
  */
 import type { Duplex } from 'node:stream';
 import { type ClientConfig, Client as PgClient, type QueryConfig } from 'pg';
@@ -12,7 +12,7 @@ export type BinaryRow = (Buffer | null)[];
 const dataRow = 'D'.charCodeAt(0);
 const headBytes = 5;
 
-/** A client whose parser gets whole messages, and no rows of a binary query. */
+/** A client that gives its parser only whole messages. During a binary query, it keeps the rows from the parser. */
 export class Client extends PgClient {
   #onRow: ((message: Buffer) => void) | undefined;
 
@@ -28,7 +28,7 @@ export class Client extends PgClient {
           try {
             take(chunk);
           } catch (error) {
-            // for example a value that is too large for a string: fail the query, not the process
+            // For example, a value may be too large for a string. Then the query fails, but not the process.
             stream.destroy(error as Error);
           }
         });
@@ -38,7 +38,7 @@ export class Client extends PgClient {
   }
 
   /**
-   * Runs a statement that is prepared once for each `name`, and returns its rows with each value in Postgres' binary
+   * Runs a statement that is prepared once for each `name`. Returns its rows, with each value in Postgres' binary
    * format. The caller owns the bytes. Nothing else may run on the client at the same time.
    */
   async binaryRows(name: string, text: string, values: unknown[] = []): Promise<BinaryRow[]> {
@@ -70,7 +70,10 @@ export class Client extends PgClient {
   }
 }
 
-/** The values of a DataRow message: their count, then each value's length (-1: null) and bytes. */
+/**
+ * Returns the values of a DataRow message. The message has the number of values, then each value's length (-1: null)
+ * and bytes.
+ */
 function valuesOf(message: Buffer): BinaryRow {
   const row: BinaryRow = [];
   let at = 2;

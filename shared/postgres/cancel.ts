@@ -1,8 +1,8 @@
 /**
- * Cancels the statement that a connection runs, as psql does at Ctrl-C: a CancelRequest on a
- * connection of its own, with the process id and the secret that the server gave to the first one.
- * Unlike pg_cancel_backend it needs no session, which could be missing when many clients leave.
- * The request is sent without TLS, which Postgres accepts; its secret allows nothing but cancelling.
+ * Cancels the statement that a connection runs, as psql does at Ctrl-C: it sends a CancelRequest on another connection,
+ * with the process id and the secret that the server gave to the first connection. Unlike pg_cancel_backend, a
+ * CancelRequest needs no session. A free session could be missing when many clients leave. The request is sent without
+ * TLS, which Postgres accepts; its secret allows nothing but cancelling.
  */
 import { connect } from 'node:net';
 import type { PoolClient } from './postgres.ts';
@@ -12,9 +12,9 @@ const requestBytes = 16;
 const deadlineMs = 2_000;
 
 /**
- * Resolves with true when the server has passed the request on, and with false if it did not do so
- * within 2 s; never rejects. The request cancels whatever the connection runs when it arrives. So
- * let nobody else use the connection until then, and end the connection after false.
+ * Resolves with true when the server has passed the request on, and with false if the server did not do so within 2 s;
+ * never rejects. The request cancels any statement that the connection runs when the request arrives. So the caller
+ * must let nobody else use the connection until then, and must end the connection after false.
  */
 export function cancel(client: PoolClient): Promise<boolean> {
   const { host, port, processID, secretKey } = client as unknown as Session;
@@ -28,7 +28,7 @@ export function cancel(client: PoolClient): Promise<boolean> {
     const late = setTimeout(() => socket.destroy(), deadlineMs);
     let isDone = false;
     socket.on('error', () => {});
-    // the server sends nothing, and closes when it has passed the request on
+    // the server sends nothing, and closes the connection when it has passed the request on
     socket.once('end', () => {
       isDone = true;
     });
@@ -41,7 +41,7 @@ export function cancel(client: PoolClient): Promise<boolean> {
   });
 }
 
-/** What pg knows of a session; its types leave the last two out. */
+/** The fields of pg's client that identify a session. The types of pg leave the last two out. */
 interface Session {
   readonly host: string;
   readonly port: number;

@@ -1,6 +1,6 @@
 /**
- * Explains in one line why a database cannot be used, and what to do. It shows of the URL only host, port, user and
- * database.
+ * Explains in one line why a database cannot be used, and what to do. Of the URL, the line shows only host, port, user
+ * and database.
  */
 
 import { UnreadableMessage } from './whole-messages.ts';
@@ -11,7 +11,7 @@ interface Place {
   database: string;
 }
 
-/** `error`: from Postgres, pg or the network, when a connection was opened or in its first statement. */
+/** Explains an error of Postgres, pg or the network that came at connecting or in the first statement. */
 export function databaseProblem(error: unknown, databaseUrl: string): Error {
   if (error instanceof DatabaseUnusable) return error;
   return new DatabaseUnusable(explain(error, placeOf(databaseUrl)), { cause: error });
@@ -21,7 +21,7 @@ class DatabaseUnusable extends Error {
   override readonly name = 'DatabaseUnusable';
 }
 
-/** A URL without its password, to be printed. */
+/** A URL without its password, for printing. */
 export function withoutPassword(url: string): string {
   if (!URL.canParse(url)) return url.replace(/^(\w+:\/\/[^:@/]*):[^@]*@/, '$1@');
   const shown = new URL(url);
@@ -79,7 +79,7 @@ function explain(error: unknown, { at, user, database }: Place): string {
     return `the certificate of the database at ${at} is not trusted: set sslrootcert in DATABASE_URL to its authority (${line})`;
   if (/SASL|password must be a string/.test(line))
     return `the database at ${at} requires a password for "${user}": add it to DATABASE_URL (${line})`;
-  // UnreadableMessage: the first bytes of another protocol, read as a length
+  // UnreadableMessage: a server that speaks another protocol sent bytes that look like the length of a huge message
   if (error instanceof UnreadableMessage || /terminated|ECONNRESET|EPIPE/.test(`${line} ${code}`))
     return `the server at ${at} ends the connection: is it a Postgres database? Correct DATABASE_URL`;
   if (/timeout/i.test(line))

@@ -1,6 +1,7 @@
 /**
- * Applies the numbered migrations of shared/sql in order, each once and in its own transaction. It is safe to run
- * again, and in several processes at once: a session lock lets one through, and the others then find nothing to do.
+ * Applies the numbered migrations of shared/sql in order, each once and in its own transaction. It is safe to run this
+ * again, and in several processes at once: an advisory lock lets one process work, and the others then have nothing to
+ * do.
  */
 import { createHash } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
@@ -12,8 +13,8 @@ const folder = new URL('../sql/', import.meta.url);
 const migrationLock = 0x706c6e6b; // "plnk"
 
 /**
- * Throws if Postgres is older than 14, a schema "plank" is not Plank's, or an applied migration differs from this
- * version's.
+ * Throws if Postgres is older than 14, if a schema "plank" is not Plank's, or if the database has a migration that
+ * differs from the migration of this version.
  */
 export function migrate(databaseUrl: string, options: { log?: (message: string) => void } = {}): Promise<void> {
   const log = options.log ?? (() => {});
@@ -63,7 +64,7 @@ export function migrate(databaseUrl: string, options: { log?: (message: string) 
   });
 }
 
-/** Runs `work` with a connection, while no other migration of this database runs. */
+/** Runs `work` with a connection. No other migration of this database runs at the same time. */
 export async function alone<T>(databaseUrl: string, work: (client: Client) => Promise<T>): Promise<T> {
   const { client } = await connect(databaseUrl, { applicationName: 'plank migrate', statementTimeoutMs: 0 }).catch(
     (error: unknown) => {
@@ -100,7 +101,7 @@ async function requireOwnSchema(client: Client): Promise<void> {
     throw new Error(
       'the database has a schema "plank" already, which Plank did not make. Nothing was changed: rename that schema, or give Plank another database',
     );
-  // not "if not exists", which needs the right to create schemas even if the schema exists
+  // not "if not exists": it needs the right to create schemas even if the schema exists
   if (!exists) await client.query('create schema plank');
   await client.query(`
     create table plank.migrations (
@@ -109,7 +110,10 @@ async function requireOwnSchema(client: Client): Promise<void> {
 
 class NotMigrated extends Error {}
 
-/** For start-up: waits up to 10 s for the database, and throws, in one line, if it is unavailable or not migrated. */
+/**
+ * For start-up: waits up to 10 s for the database. If the database is unavailable or not migrated, throws an error of
+ * one line.
+ */
 export async function requireMigrated(databaseUrl: string): Promise<void> {
   const deadline = performance.now() + 10_000;
   for (;;) {

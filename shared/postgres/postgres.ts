@@ -1,7 +1,7 @@
 /**
- * Pools and dedicated connections of `pg`, with keepalive, deadlines and an application name. No session inherits a
- * default of its role or database that could change what Plank does. Sessions render values exactly as captured
- * images are rendered (plank.canonical_settings in sql/003_images.sql).
+ * Pools and dedicated connections of `pg`, with keepalive, deadlines and an application name. Sessions pin their
+ * settings, so no default of the role or the database changes what Plank does. Sessions render values exactly as
+ * captured images are rendered (plank.canonical_settings in sql/003_images.sql).
  */
 import {
   type ClientBase,
@@ -18,9 +18,9 @@ export type { Client, CustomTypesConfig, Pool, PoolClient };
 export { DatabaseError };
 
 /**
- * Settings that Plank's sessions depend on. As startup options they override the defaults of the role and the
- * database. The search path is not among them: triggers and defaults of users' tables run in the gateways' sessions,
- * and may need it to find what they call.
+ * The settings that Plank's sessions depend on. As startup options, they override the defaults of the role and the
+ * database. search_path is not among them: triggers and defaults of users' tables run in the gateways' sessions, and
+ * may need the role's search_path to find the functions that they call.
  */
 const pinned: Record<string, string> = {
   // how values are rendered
@@ -47,7 +47,7 @@ const pinned: Record<string, string> = {
   // timeouts: a session may wait for hours for a notification, a cursor for its reader
   idle_in_transaction_session_timeout: '0',
   idle_session_timeout: '0',
-  // how queries run: those of the log take a millisecond, and compiling one takes 300
+  // how queries run: a query of the log takes a millisecond, and compiling it (jit) takes 300
   jit: 'off',
   plan_cache_mode: 'auto',
   enable_bitmapscan: 'on',
@@ -68,15 +68,15 @@ const startupOptions = Object.entries(pinned)
   .join(' ');
 
 /**
- * More pinned settings. Not every version has them, or only a superuser may change them, so that as startup options
- * they would make connecting fail. If a role has another default and may not change it, connecting fails with Postgres'
- * error: with session_replication_role = replica, the role's writes would not be captured.
+ * More pinned settings. As startup options, they would make connecting fail, because some versions lack them, or
+ * because only a superuser may change them. If a role has another default and may not change it, connecting fails with
+ * Postgres' error. This is intended: with session_replication_role = replica, the role's writes would not be captured.
  */
 const pinnedWhereKnown = `select pg_catalog.set_config(s.name, s.value, false)
   from (values ('transaction_timeout', '0'), ('restrict_nonsystem_relation_kind', ''), ('session_replication_role', 'origin')) s(name, value)
   where pg_catalog.current_setting(s.name, true) <> s.value`;
 
-/** short, so that an attempt during an outage ends soon after the outage */
+/** The timeout is short, so that an attempt during an outage ends soon after the outage. */
 const dedicatedConnectTimeoutMs = 2_500;
 const pinTimeoutMs = 2_500;
 
@@ -86,7 +86,10 @@ interface ConnectionOptions {
   statementTimeoutMs: number;
   /** the server cancels a statement that has waited for one lock for this long; 0: never */
   lockTimeoutMs?: number;
-  /** sets search_path to pg_catalog, as in capture; otherwise the role's default applies, which triggers may rely on */
+  /**
+   * sets search_path to pg_catalog, as in capture; otherwise the role's default applies, because triggers may rely on
+   * it
+   */
   isOwnNamesOnly?: boolean;
 }
 
@@ -103,8 +106,8 @@ function settings(url: string, options: ConnectionOptions): ClientConfig {
 }
 
 /**
- * If the URL had options, pg would use only those and not Plank's. If an option is given twice, Postgres
- * takes the last one, so Plank's options are appended.
+ * Moves the options out of the URL. If the URL had options, pg would use only these and not Plank's. If an option is
+ * given twice, Postgres takes the last one, so the caller appends Plank's options.
  */
 function withoutOptions(url: string): { connectionString: string; options: string } {
   if (!URL.canParse(url)) return { connectionString: url, options: '' };
@@ -119,18 +122,18 @@ async function pin(client: ClientBase): Promise<void> {
   try {
     await client.query(limited(pinTimeoutMs, pinnedWhereKnown));
   } catch (error) {
-    // destroyed, as ending a silent connection would wait for its answer
+    // The connection is destroyed, because ending a silent connection would wait for an answer.
     (client as Client).connection.stream.destroy();
     throw error;
   }
 }
 
-/** A pool. If an idle connection fails, the next query opens another one. */
+/** Creates a pool. If an idle connection fails, the next query opens another one. */
 export function createPool(
   url: string,
   options: ConnectionOptions & {
     max: number;
-    /** closes an idle connection after this long, so that one that died in a broken network is not used again */
+    /** closes a connection that has been idle for this long, because it may have died in a broken network */
     idleTimeoutMs?: number;
     onError: (error: Error) => void;
   },
@@ -138,15 +141,16 @@ export function createPool(
   const pool = new Pool({
     ...settings(url, options),
     Client,
-    // the pool awaits the promise, although its types do not say so
+    // The pool awaits the promise that `pin` returns, although the pool's types do not say so.
     onConnect: (client) => pin(client) as unknown as void,
     max: options.max,
     idleTimeoutMillis: options.idleTimeoutMs ?? 30_000,
-    // a second after the server should have cancelled the statement, so that a silent server blocks no request forever
+    // The timeout is a second longer than the server's timeout, so that a silent server blocks no request forever.
     ...(options.statementTimeoutMs ? { query_timeout: options.statementTimeoutMs + 1_000 } : {}),
   });
   pool.on('error', options.onError);
-  // the pool handles errors of idle connections only; if one in use ends, its query fails, and no more is needed
+  // The pool handles errors of idle connections only. If a connection in use ends, its query fails, and this handler
+  // need do nothing.
   pool.on('connect', (client) => client.on('error', () => {}));
   return pool;
 }
@@ -157,17 +161,21 @@ export function isStatementError(error: unknown): error is DatabaseError {
 }
 
 /**
- * A query that fails after `ms`; the pool then discards its connection. So a silent server does not block the caller.
+ * Makes a query that fails after `ms`, so that a silent server does not block the caller. The pool then discards the
+ * connection.
  */
 export function limited(ms: number, text: string, values: unknown[] = []): QueryConfig {
   return { text, values, query_timeout: ms } as QueryConfig;
 }
 
-/** How many rows to fetch first, when their size is not known, and at most. */
+/** the number of rows of the first fetch, when the size of rows is not known */
 export const firstFetch = 32;
 const maxFetch = 512;
 
-/** How many rows to fetch next for about `target` characters, at most `most`, judging by the rows of the last fetch. */
+/**
+ * How many rows to fetch next, to get about `target` characters and at most `most` rows. The sizes of the last fetch's
+ * rows decide.
+ */
 export function nextFetch(count: number, rows: number, characters: number, target: number, most = maxFetch): number {
   return Math.max(1, Math.min(most, count * 2, Math.floor((target * rows) / Math.max(1, characters))));
 }
@@ -180,13 +188,13 @@ export function quoted(name: string): string {
 /** `types: asText` keeps the values of a query as the text that Postgres rendered. */
 export const asText = { getTypeParser: () => (value: string) => value } as unknown as CustomTypesConfig;
 
-/** A dedicated connection. `lost` aborts with the reason when it ends in any way. */
+/** A dedicated connection. When it ends in any way, `lost` aborts with the reason. */
 export interface Connection {
   client: Client;
   lost: AbortSignal;
 }
 
-/** Opens a dedicated connection. Its owner ends it. */
+/** Opens a dedicated connection. The caller must end it. */
 export async function connect(url: string, options: ConnectionOptions): Promise<Connection> {
   const own = settings(url, options);
   const client = new Client({
@@ -202,7 +210,7 @@ export async function connect(url: string, options: ConnectionOptions): Promise<
   return { client, lost: lost.signal };
 }
 
-/** Ends a connection that may no longer answer: in order, and by force after 500 ms. */
+/** Ends a connection that may no longer answer: first in the normal way, and by force after 500 ms. */
 export async function disconnect(client: Client): Promise<void> {
   const { stream } = client.connection;
   const force = setTimeout(() => stream.destroy(), 500);
@@ -212,8 +220,8 @@ export async function disconnect(client: Client): Promise<void> {
 }
 
 /**
- * Whether Postgres cannot be reached, is starting or stopping, or refuses connections: the same request may succeed
- * later.
+ * Whether the error means that Postgres cannot be reached, is starting or stopping, or refuses connections. The same
+ * request may then succeed later.
  */
 export function isUnavailable(error: unknown): boolean {
   if (!(error instanceof Error)) return false;

@@ -1,6 +1,6 @@
 /**
- * A cursor whose fetches are bounded in characters and not only in rows, as 500 large rows may come after
- * 500 small ones. When a fetch reaches the bound, it returns the rows so far, and the socket is not read
+ * A cursor whose fetches are bounded in characters and not only in rows, because 500 large rows may come after 500
+ * small ones. When a fetch reaches the bound, the fetch returns the rows that have come. The socket is then not read
  * until the next fetch.
  */
 import Cursor from 'pg-cursor';
@@ -45,7 +45,7 @@ export class RowCursor<R> {
   }
 
   /**
-   * Resolves with the next rows: up to `count`, and at least one if there are any. `more`: other rows may
+   * Resolves with the next rows: up to `count`, and at least one row if there are any. `more` is true if other rows may
    * follow.
    */
   async fetch(count: number): Promise<{ rows: R[]; more: boolean }> {
@@ -65,10 +65,12 @@ export class RowCursor<R> {
     return { rows, more: !fetch.over || fetch.came === fetch.count };
   }
 
-  /** Rejects during a fetch: unread rows are on the way, so the connection must be discarded. */
+  /**
+   * Closes the cursor. Rejects during a fetch: unread rows are on their way, so the caller must discard the connection.
+   */
   async close(): Promise<void> {
     if (this.#fetch && !this.#fetch.over) throw new Error('the cursor was closed during a fetch');
-    // the fetch may have ended with the rows that reached the bound, while the socket was paused
+    // The last rows of the fetch may have reached the bound, which pauses the socket.
     this.#stream.resume();
     await this.#cursor.close();
   }

@@ -1,8 +1,8 @@
 /**
- * The sample: the table `items` that the quick start, the test page and the examples write to.
- * PLANK_SAMPLE=true makes it, once for each schema "plank"; if the table was dropped or detached since, it
- * stays so. Invariant: Plank changes no table that it did not make. The comment of a table marks it as the
- * sample, and the migrating role must own it.
+ * The sample: the table `items` that the quick start, the test page and the examples use. PLANK_SAMPLE=true makes the
+ * table, once for each schema "plank". If the table was dropped or detached since then, it is not made again. What must
+ * stay true: Plank changes no table that it did not make. The table's comment marks it as the sample, and the migrating
+ * role must own it.
  */
 import { readFile } from 'node:fs/promises';
 import { alone } from './migrate.ts';
@@ -10,10 +10,11 @@ import { DatabaseError } from './postgres.ts';
 
 const file = new URL('../sql/sample/items.sql', import.meta.url);
 const mark = 'The sample table of Plank.';
-/** its number in plank.migrations, above those of migrations */
+/** the sample's number in plank.migrations, above the numbers of all migrations */
 const number = 1_000;
 
-// Relations and types of that name in any schema: an application's search_path decides which one it means.
+// Relations and types of this name in any schema. They prevent the sample, because an application's search_path decides
+// which one the name "items" means.
 const others = `
   select format('%s %I.%I', case when y.typtype in ('d', 'e', 'r', 'm', 'b') then 'type' else coalesce(case c.relkind
            when 'r' then 'table' when 'p' then 'table' when 'v' then 'view' when 'm' then 'view' when 'S' then 'sequence'
@@ -27,7 +28,7 @@ const others = `
     and n.nspname not in ('pg_catalog', 'information_schema', 'plank') and n.nspname !~ '^pg_(toast|temp_)'
   order by is_ours, n.nspname = 'public' desc, n.nspname`;
 
-/** Makes the sample in a migrated database. Resolves with the reason, in one line, if it was not made. */
+/** Makes the sample in a migrated database. If it was not made, resolves with the reason in one line. */
 export function makeSample(databaseUrl: string): Promise<string | undefined> {
   return alone(databaseUrl, async (client) => {
     const made = await client.query('select from plank.migrations where number = $1', [number]);

@@ -1,7 +1,6 @@
 /**
- * Waits for an answer while Postgres works on it, but not on a dead connection. From here, a long sort and
- * a broken network look the same. So a query on another connection finds out what the server process of
- * this connection does.
+ * Waits for an answer as long as Postgres works on it, but not on a dead connection. A long sort and a broken network
+ * look the same to the client. So a query on another connection reads what the server process of this connection does.
  */
 import type { Socket } from 'node:net';
 import { settlesWithin, withDeadlineOr } from '../waiting.ts';
@@ -10,8 +9,8 @@ import { type Client, limited, type Pool, type PoolClient } from './postgres.ts'
 const lookEveryMs = 1_000;
 const lookMs = 1_000;
 /**
- * the sum of weights at which the connection counts as silent. A look that failed weighs less than one at which the
- * process did not work, as the other connection may be the dead one.
+ * The sum of weights at which the connection counts as silent. A look that failed weighs less than a look at a process
+ * that did not work, because the other connection may be the dead one.
  */
 const enough = 4;
 const weights = { works: 0, unknown: 1, 'does not work': 2 } as const;
@@ -19,8 +18,8 @@ const weights = { works: 0, unknown: 1, 'does not work': 2 } as const;
 type Sight = keyof typeof weights;
 
 /**
- * Rejects if the connection is found to be silent, which takes about 5 s, or if Postgres has worked for longer than
- * `maxMs`.
+ * Resolves with the answer. If the connection is silent, which takes about 5 s to detect, or if Postgres has worked for
+ * longer than `maxMs`, rejects.
  */
 export async function answered<T>(answer: Promise<T>, client: PoolClient, pool: Pool, maxMs: number): Promise<T> {
   const stream = (client as unknown as Client).connection.stream as Socket;
@@ -43,7 +42,10 @@ export async function answered<T>(answer: Promise<T>, client: PoolClient, pool: 
 
 const silent = () => new Error('Postgres is silent');
 
-/** With a pooler in between, the process has another number and is not found; then it counts as working. */
+/**
+ * Looks at the server process. With a pooler in between, the process has another number and is not found. Then the
+ * process counts as working.
+ */
 async function look(pool: Pool, processID: number, waitedMs: number): Promise<Sight> {
   const text = `select (select state = 'active' and wait_event_type is distinct from 'Client' from pg_stat_activity where pid = $1) as works,
                        now() - pg_postmaster_start_time() < $2 * interval '1 ms' as restarted`;

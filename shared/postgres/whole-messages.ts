@@ -1,29 +1,29 @@
 /**
- * Splits the bytes from a Postgres server at message boundaries. pg's parser collects a message that arrives in
- * pieces in buffers that double in size, together with the bytes around it. With a large result, these buffers take
- * several times the result's size, outside of the heap, until a full garbage collection. With whole messages, the
- * parser collects nothing.
+ * Splits the bytes from a Postgres server at message boundaries. If a message arrives in pieces, pg's parser collects
+ * the message and the bytes around it in buffers that double in size. With a large result, these buffers take several
+ * times the result's size, outside of the heap, until a full garbage collection. If all messages are whole, the parser
+ * collects nothing.
  */
 
-/** type (1 byte) and length (4 bytes); the length includes itself */
+/** type (1 byte) and length (4 bytes); the length counts its own 4 bytes too */
 const headBytes = 5;
-/** fits a change with two images of the largest possible bound; V8 cannot make a string of 512 MB */
+/** large enough for a change with two images of the largest possible bound; V8 cannot make a string of 512 MB */
 const maxMessageBytes = 128 * 1024 * 1024;
 
-/** The server sent something that is no message, or one that is too large. The connection cannot be used any more. */
+/** The server sent bytes that are no message, or a message that is too large. The connection can no longer be used. */
 export class UnreadableMessage extends Error {
   override readonly name = 'UnreadableMessage';
 }
 
 /**
- * Returns a function to be called with each chunk, from the server's first byte on. It passes the same bytes on to
- * `pass`, in whole messages, and throws UnreadableMessage if a message is too large.
+ * Returns a function that must get each chunk, from the server's first byte on. The function passes the same bytes on
+ * to `pass`, in whole messages. If a message is too large, it throws UnreadableMessage.
  */
 export function wholeMessages(pass: (messages: Buffer) => void): (chunk: Buffer) => void {
   const head = Buffer.alloc(headBytes);
-  /** how many bytes of a head have arrived, if it arrives in pieces */
+  /** how many bytes of a head have arrived, if the head arrives in pieces */
   let seen = 0;
-  /** a message that began in an earlier chunk, in a buffer of its size */
+  /** a message that began in an earlier chunk, in a buffer of the message's size */
   let begun: Buffer | undefined;
   let filled = 0;
 

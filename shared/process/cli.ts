@@ -1,7 +1,7 @@
 /** Reads the options of a command. */
 import { type ParseArgsConfig, parseArgs } from 'node:util';
 
-/** Throws, in one line, for unknown options, and names the known ones. Positional arguments are errors too. */
+/** If an option is unknown, throws an error of one line that names the options. Positional arguments are errors too. */
 export function readFlags<const O extends NonNullable<ParseArgsConfig['options']>>(options: O) {
   const known = Object.keys(options).map((name) => `--${name}`);
   const rest = known.length === 0 ? 'this command takes none' : `known are ${known.join(', ')}`;

@@ -1,6 +1,7 @@
 /**
- * Environment → typed, frozen configuration. The only place that reads the environment. All problems are reported at
- * once, by name; the tables of docs/configuration.md hold these descriptions, and a test keeps them equal.
+ * Turns the environment into a typed, frozen configuration. Only this file reads the environment. All problems are
+ * reported at once, by the names of the settings. The tables of docs/configuration.md repeat the descriptions in this
+ * file, and a test keeps both equal.
  */
 import { hostname } from 'node:os';
 import { z } from 'zod';
@@ -173,13 +174,13 @@ const separate = {
   REDIS_URL: redisUrl.describe('listener and gateways, as separate processes, need a common Redis'),
 };
 export const listenerProcessSchema = listenerSchema.extend(separate);
-/** Nobody opens a gateway to everybody by leaving a setting out. */
+/** Here AUTH has no default: a gateway must not serve everybody only because a setting was left out. */
 export const gatewayProcessSchema = gatewaySchema.extend({ ...separate, AUTH: authField.describe(authText) });
 
 /** For a listener and a gateway in one process. */
 export const startSchema = listenerSchema.extend(gatewaySchema.shape).extend(migrateSchema.shape);
 
-/** What the doctor must know of a deployment. */
+/** The settings of a deployment that the doctor needs. */
 export const doctorSchema = listenerSchema
   .pick({
     DATABASE_URL: true,
@@ -199,7 +200,7 @@ export class ConfigError extends Error {
   override readonly name = 'ConfigError';
 }
 
-/** the part of STOP_TIMEOUT_MS that remains after the last client was asked to leave */
+/** how long before the end of STOP_TIMEOUT_MS the gateway must have asked the last client to leave */
 const leaveMs = 4_000;
 /** settings whose values are never printed: they contain a password or a token */
 const secrets = [
@@ -214,8 +215,9 @@ const secrets = [
 const authKeys = ['AUTH_JWT_SECRET', 'AUTH_PUBLIC_KEY', 'AUTH_JWKS_URL'];
 
 /**
- * Throws a ConfigError that names all wrong variables in one line. White space around a value is ignored, as a secret
- * from a file may end with a newline. An empty variable counts as unset.
+ * Reads the settings of `schema` from the environment. If any variable is wrong, throws a ConfigError that names all
+ * wrong variables in one line. White space around a value is ignored, because a secret from a file may end with a
+ * newline. An empty variable counts as unset.
  */
 export function readConfig<S extends z.ZodObject>(
   schema: S,
@@ -244,7 +246,10 @@ export function readConfig<S extends z.ZodObject>(
   return Object.freeze(values) as Readonly<z.infer<S>>;
 }
 
-/** `values`: the settings that are right. A key that is wrong counts as given: its own problem is enough. */
+/**
+ * Returns the problems with the keys of tokens. If a key is given and wrong, it still counts as given, because
+ * readConfig reports its own problem.
+ */
 function keyProblems({ AUTH: auth }: Record<string, unknown>, env: NodeJS.ProcessEnv): string[] {
   const given = authKeys.filter((name) => env[name]?.trim());
   if (auth === 'off') return given.map((name) => `${name} is set, but AUTH is off: set AUTH=jwt, or remove it`);
@@ -254,7 +259,7 @@ function keyProblems({ AUTH: auth }: Record<string, unknown>, env: NodeJS.Proces
   ];
 }
 
-/** One line for each variable whose name looks like a setting of Plank but is none. */
+/** Returns one line for each variable whose name resembles a setting of Plank but is none. */
 export function misspelt(env: NodeJS.ProcessEnv = process.env): string[] {
   const known = Object.keys(startSchema.shape);
   const others = /^PLANK_(URL|DATABASE_URL|REDIS_URL|TEST_\w+|\w*_(SERVICE|PORT)(_\w+)?)$/;

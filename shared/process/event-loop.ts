@@ -1,8 +1,8 @@
 /**
- * Measures how late the event loop is: everything that is due in this process waits that long, such as a change on
+ * Measures how late the event loop is. Everything that is due in this process waits that long, for example a change on
  * its way to sockets. A timer checks 20 times a second. Node's own monitor (prom-client's
- * nodejs_eventloop_lag_p99_seconds) checks 100 times, which wakes an idle process more often than everything else
- * together, and it counts the interval between two checks as lag.
+ * nodejs_eventloop_lag_p99_seconds) is not used, for two reasons. It checks 100 times a second, which wakes an idle
+ * process more often than everything else together. And it counts the interval between two checks as lag.
  */
 import { createHistogram } from 'node:perf_hooks';
 import { Gauge, type Registry } from 'prom-client';

@@ -5,20 +5,20 @@
 import { misspelt } from './config.ts';
 import { loggedError } from './log-error.ts';
 
-/** Under npm, one Ctrl-C arrives twice: from the terminal and from npm. */
+/** Under npm, one Ctrl-C sends two signals: one from the terminal and one from npm. */
 const sameSignalMs = 500;
 
 export interface Service {
   /** Resolves when the service is ready. */
   start(): Promise<void>;
-  /** Idempotent; may be called during start. */
+  /** May be called several times, and during start. */
   stop(): Promise<void>;
 }
 
 /**
- * Runs one process. `main` starts its parts and defers stopping them on the stack. Then this waits for a signal and
- * disposes the stack. If reading the configuration or starting fails, the process prints the reason in one line and
- * exits with status 1.
+ * Runs one process. `main` starts the parts, and puts the stop of each part on the stack. Then `runService` waits for a
+ * signal and disposes the stack. If reading the configuration fails, or starting fails, the process prints the reason
+ * in one line and exits with status 1.
  */
 export async function runService<C extends { STOP_TIMEOUT_MS: number }>(
   name: string,
@@ -37,7 +37,7 @@ export async function runService<C extends { STOP_TIMEOUT_MS: number }>(
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
   process.on('SIGTERM', onSignal);
   process.on('SIGINT', onSignal);
-  // Node would print the whole error, which may contain values of a row
+  // Node would print the whole error, and the error may contain values of a row.
   process.on('uncaughtException', (error) => {
     process.stderr.write(`plank ${name}: ${JSON.stringify(loggedError(error))}\n`);
     process.exit(1);

@@ -4,7 +4,7 @@
  */
 import { type AddressInfo, createServer, isIP, type Server } from 'node:net';
 
-/** tries with other ports, when a free port of one loopback address is taken on the other */
+/** how often to try with another port: a port may be free on one loopback address and taken on the other */
 const attempts = 5;
 
 interface Where {
@@ -16,13 +16,13 @@ interface Where {
 }
 
 /**
- * Resolves when connections are accepted. Returns the servers that must be closed besides `server`: a second one that
- * passes its connections on to `server`, or none. Rejects with one line that names the setting.
+ * Resolves when connections are accepted. Returns the servers that must be closed besides `server`: a second server
+ * that passes its connections on to `server`, or none. Rejects with an error of one line that names the setting.
  */
 export async function listen(server: Server, where: Where): Promise<Server[]> {
   const { host, port } = where;
   if (host !== 'localhost') {
-    // falls back to IPv4 if IPv6 is disabled
+    // If IPv6 is disabled, listens on all IPv4 addresses instead.
     await open(server, where, host).catch((error: NodeJS.ErrnoException) => {
       if (host !== '::' || !isMissing(error)) throw explained(error, where);
       return open(server, where, '0.0.0.0');

@@ -1,8 +1,8 @@
 /**
- * How errors are logged: their type, their origin and names of the schema, but never a value of a row. Errors may
- * contain values: Postgres puts them into message, detail, hint, where and query; JSON.parse quotes its input;
- * ioredis keeps the arguments of the command; zod keeps its input. So only listed fields are logged, and messages
- * only of kinds that contain no values.
+ * Decides which parts of an error are logged: its type, its origin and names of the schema, but never a value of a row.
+ * Errors may contain values: Postgres puts values into message, detail, hint, where and query; JSON.parse quotes its
+ * input; ioredis keeps the arguments of the command; zod keeps its input. So only listed fields are logged, and
+ * messages only of kinds of errors that contain no values.
  */
 import { DatabaseError } from 'pg';
 
@@ -10,11 +10,12 @@ const maxDepth = 5;
 const maxErrors = 5;
 
 /**
- * Classes of SQLSTATE whose messages are about connections, transactions, resources and identifiers. Others may quote
- * values: data errors (22, 23), errors that functions raise (P0, 38, 39, 44), and all classes that are not listed.
+ * The classes of SQLSTATE whose messages concern connections, transactions, resources and identifiers. The other
+ * classes may quote values: data errors (22, 23), errors that functions raise (P0, 38, 39, 44), and all classes that
+ * are not listed.
  */
 const aboutNames = /^(08|25|28|3D|3F|40|42|53|54|55|57|58)/;
-/** fields of Node's and our own errors that contain no values */
+/** the fields of Node's and Plank's errors that contain no values */
 const plainFields = ['code', 'errno', 'syscall', 'address', 'port', 'status'];
 const postgresFields = ['severity', 'code', 'routine', 'schema', 'table', 'column', 'dataType', 'constraint'];
 
@@ -37,7 +38,7 @@ export function loggedError(error: unknown, depth = 1): LoggedError {
   };
   if (isDatabaseError(error)) {
     for (const field of postgresFields) take(field);
-    // an error with a context (`where`) may come from a function, which can raise any text with any code
+    // An error with a context (`where`) may come from a function, and a function can raise any text with any code.
     if (aboutNames.test(error.code ?? '') && error.where === undefined) logged.message = error.message;
     const within = /\b(?:function|procedure) ("?[\w$.]+"?)\(.*\) line (\d+)/.exec(error.where ?? '');
     if (within) logged['within'] = `${within[1]}, line ${within[2]}`;
@@ -54,7 +55,7 @@ export function loggedError(error: unknown, depth = 1): LoggedError {
   return logged;
 }
 
-/** Also true for an error of another copy of pg. */
+/** Whether Postgres raised the error. Another copy of pg has another class, so the error's fields decide too. */
 function isDatabaseError(error: Error): error is DatabaseError {
   return error instanceof DatabaseError || ('severity' in error && 'routine' in error);
 }

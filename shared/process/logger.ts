@@ -1,7 +1,7 @@
 /**
- * The logger. Messages are constant, data is in fields; never a row's content, a token or a password. A line that
- * cannot be written (a full disk, a pipe that nobody reads) is dropped: the process does not end, and no lines pile
- * up in memory.
+ * The logger. Messages are constant, and data is in fields. No line contains the content of a row, a token or a
+ * password. If a line cannot be written (a full disk, a pipe that nobody reads), the line is dropped. Then the process
+ * does not end, and no lines pile up in memory.
  */
 import { writeSync } from 'node:fs';
 import { type DestinationStream, type LoggerOptions, pino } from 'pino';
@@ -22,12 +22,14 @@ export function createLog(level: string, service: string, node: string, destinat
 }
 
 /**
- * how long to wait on a full pipe. The whole process is blocked meanwhile, so it waits only once until a
- * line can be written again.
+ * How long to wait if a pipe is full. The wait blocks the whole process, so there is one wait only until a line could
+ * be written again.
  */
 const fullPipeMs = 20;
 
-/** Writes to a file descriptor. If pino's own stream cannot write, it ends the process or keeps all lines in memory. */
+/**
+ * Writes to a file descriptor. pino's own stream, if it cannot write, ends the process or keeps all lines in memory.
+ */
 class Output implements DestinationStream {
   readonly #fd: number;
   #lost = 0;

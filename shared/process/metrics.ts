@@ -1,12 +1,12 @@
 /**
- * Every metric, declared once. Each process has a registry. Names, labels and units are public; METRICS.md repeats
- * them, and a test compares. No label contains a user, a row or an address: the schema and the code bound the values
- * of labels.
+ * Declares every metric, once. Each process has a registry. Names, labels and units are public; METRICS.md repeats
+ * them, and a test compares both. No label contains a user, a row or an address. The schema and the code bound the
+ * values of labels.
  */
 import { Counter, collectDefaultMetrics, Gauge, type GaugeConfiguration, Histogram, Registry } from 'prom-client';
 import { watchEventLoop } from './event-loop.ts';
 
-/** the longest interval of Node's event loop monitor, which is not used, see event-loop.ts */
+/** The longest interval of Node's event loop monitor. event-loop.ts replaces this monitor and says why. */
 const neverMs = 2 ** 31 - 1;
 const latencyBuckets = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10];
 
@@ -20,7 +20,7 @@ export function createRegistry(node: string): Registry {
   return registry;
 }
 
-/** A gauge that its owner sets at each scrape, for values that would cost something to keep up to date in between. */
+/** A gauge that its owner sets at each scrape, because keeping it up to date between scrapes would cost something. */
 class ScrapeGauge<Label extends string = string> extends Gauge<Label> {
   #set: (() => void) | undefined;
 
@@ -39,7 +39,7 @@ class ScrapeGauge<Label extends string = string> extends Gauge<Label> {
   }
 }
 
-/** A gauge without a value, and so absent from /metrics, until it is set and after `remove()`. */
+/** A gauge that has no value until it is set, and after `remove()`. Without a value, it is absent from /metrics. */
 class KnownGauge extends Gauge {
   constructor(configuration: GaugeConfiguration<string>) {
     super(configuration);

@@ -1,5 +1,5 @@
 /**
- * The kinds of settings: how each is read from the environment, and the error message for values that are not
+ * The kinds of settings. A kind reads a value from the environment, and has the error message for values that are not
  * allowed.
  */
 import { isIP } from 'node:net';
@@ -36,7 +36,7 @@ export function pattern(allowed: string, regex: RegExp) {
   return field(`must be ${allowed}`, (text) => (regex.test(text) ? text : undefined));
 }
 
-/** For HS256, whose key must be as long as its digest (RFC 7518, 3.2). */
+/** A secret for HS256. The secret must be at least as long as the digest of HS256 (RFC 7518, 3.2). */
 export const hmacSecret = field('must be at least 32 bytes', (text) =>
   Buffer.byteLength(text) >= 32 ? text : undefined,
 );
@@ -64,7 +64,10 @@ export const redisUrl = field('must be a URL as redis://host:port, or rediss:// 
   /^rediss?:\/\/./.test(text) && URL.canParse(text) ? text : undefined,
 );
 
-/** Normalized as browsers send origins: in lower case, with a port only if it is not the scheme's default. */
+/**
+ * Origins are returned in the form in which browsers send them: in lower case, and with a port only if it is not the
+ * scheme's default.
+ */
 export const origins = field(
   'must be origins, separated by commas, each as https://example.com or http://localhost:3000 (with a scheme, without a path), or * alone',
   (text) => {
@@ -108,7 +111,7 @@ function isNetwork(text: string): boolean {
   );
 }
 
-/** The edit distance of two strings, exact up to `most`. */
+/** The edit distance of two strings. Distances above `most` may be inexact. */
 export function distance(a: string, b: string, most: number): number {
   if (Math.abs(a.length - b.length) > most) return most + 1;
   let row = Array.from({ length: b.length + 1 }, (_, i) => i);
