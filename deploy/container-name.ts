@@ -1,7 +1,7 @@
 /**
- * Preloaded by docker-compose.yml. Sets NODE_NAME, if it is not set, to the container's name as people see it:
- * `gateway-2` for plank-gateway-2. The host name is the container's id, which changes with each `up`; only Docker's
- * DNS knows the name.
+ * docker-compose.yml preloads this file. If NODE_NAME is not set, this file sets it to the container's name as people
+ * see it: `gateway-2` for plank-gateway-2. The host name would be the container's id, which changes with each `up`.
+ * Only Docker's DNS has the name.
  */
 import { Resolver } from 'node:dns/promises';
 import { networkInterfaces } from 'node:os';
@@ -11,13 +11,16 @@ if (!process.env.NODE_NAME) {
   if (name !== undefined) process.env.NODE_NAME = name;
 }
 
-/** Undefined if no DNS server answers within a second; NODE_NAME then defaults to the host name. */
+/**
+ * Returns the container's name. If no DNS server answers within a second, returns undefined, and NODE_NAME defaults to
+ * the host name.
+ */
 async function containerName(): Promise<string | undefined> {
   const own = Object.values(networkInterfaces())
     .flat()
     .find((address) => address !== undefined && !address.internal && address.family === 'IPv4');
   if (own === undefined) return undefined;
-  // not reverse(), which stops at the empty answer of /etc/hosts
+  // `reverse()` would stop at the empty answer of /etc/hosts
   const [found] = await new Resolver({ timeout: 1_000, tries: 1 }).resolvePtr(
     `${own.address.split('.').toReversed().join('.')}.in-addr.arpa`,
   );

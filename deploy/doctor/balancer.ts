@@ -1,6 +1,6 @@
 /**
- * Examines the balancer as clients reach it: whether a gateway answers through it, the WebSocket handshake, the
- * timeouts, and whether it exposes addresses that are for operators only.
+ * Examines the balancer as clients reach it: whether a gateway answers through it, the WebSocket handshake and the
+ * timeouts. Also examines whether the balancer exposes addresses that are for operators only.
  */
 import type { IncomingMessage } from 'node:http';
 import { WebSocket } from 'ws';
@@ -16,7 +16,7 @@ interface Wanted {
   url: string;
   /** the attached tables */
   tables: readonly string[];
-  /** wait for pings on a silent connection, which takes up to twice PING_INTERVAL_MS */
+  /** whether to wait for pings on a silent connection, which takes up to twice PING_INTERVAL_MS */
   patient: boolean;
   say: (text: string) => void;
 }
@@ -60,7 +60,10 @@ interface Health {
 
 const isBalancerError = ({ status, type }: Answer) => [502, 503, 504].includes(status) && !/json/.test(type);
 
-/** What only operators should reach, and how to recognize it: a server may answer every address with some page. */
+/**
+ * The addresses that only operators should reach, and how to recognize their answers: a server may answer every address
+ * with some page.
+ */
 const forOperators: Record<string, (answer: Answer) => boolean> = {
   '/metrics': ({ text }) => /^# HELP plank_/m.test(text),
   '/ops/nodes': ({ text }) => Array.isArray(parsed(text)),
@@ -81,7 +84,9 @@ async function* examineExposure(base: string): AsyncGenerator<Finding> {
   else yield ok('pages for operators are not reachable here');
 }
 
-/** Event streams must arrive as they are written, and not when a buffer is full. */
+/**
+ * Examines event streams. Each change must arrive when it is written, and not when a buffer of the balancer is full.
+ */
 async function* examineStreams(base: string, table: string): AsyncGenerator<Finding> {
   const abort = new AbortController();
   const timer = setTimeout(() => abort.abort(), answerMs);
@@ -205,8 +210,8 @@ function shakeHands(url: string): Promise<Outcome> {
 }
 
 /**
- * Waits for two pings on a connection without changes. The first may come at any moment, the second one interval
- * later.
+ * Waits for two pings on a connection without changes. The first ping may come at any moment; the second ping comes one
+ * interval later.
  */
 function awaitPings(
   url: string,

@@ -1,5 +1,5 @@
 /**
- * Examines what Plank keeps in the database: its schema, the capture of attached tables, the leader, the log and the
+ * Examines the data of Plank in the database: its schema, the capture of attached tables, the leader, the log and the
  * outbox.
  */
 import { setTimeout as delay } from 'node:timers/promises';
@@ -7,7 +7,7 @@ import type { Client } from 'pg';
 import { type Finding, fault, note, ok, span, warning } from './finding.ts';
 import { examineOutbox, type Patience } from './outbox.ts';
 
-/** Where the log ends, and the names that clients use for the attached tables. */
+/** The end of the log, and the names that clients use for the attached tables. */
 export interface Captured {
   epoch: number;
   seq: number;
@@ -22,10 +22,10 @@ interface Limits extends Patience {
 const waitsTooLongMs = 5_000;
 /** a leading listener drains what is committed within this time */
 const drainedWithinMs = 1_000;
-/** nobody leads for a moment when one listener follows another */
+/** when one listener follows another, no listener leads for a moment */
 const succeededWithinMs = 1_000;
 
-/** Returns undefined if the database has no schema of this version. */
+/** Examines the capture. If the database has no schema of this version, returns undefined. */
 export async function* examineCapture(client: Client, limits: Limits): AsyncGenerator<Finding, Captured | undefined> {
   const migrated = await client.query<{ is: boolean }>(
     "select to_regclass('plank.leader') is not null and to_regclass('plank.catalog') is not null as is",
@@ -101,7 +101,7 @@ async function lookAtLog(client: Client): Promise<Log> {
 async function* examineLog(client: Client, limits: Limits): AsyncGenerator<Finding> {
   let log = await lookAtLog(client);
   let drains = false;
-  // when a long transaction commits, its first changes are old already
+  // The first changes of a long transaction are already old when the transaction commits.
   const until = performance.now() + drainedWithinMs;
   while (log.waitsMs > waitsTooLongMs && !drains && performance.now() < until) {
     await delay(200);
@@ -128,16 +128,16 @@ interface Lead {
   term: string;
   epoch: number;
   seq: number;
-  /** the lease is valid */
+  /** whether the lease is valid */
   holds: boolean;
-  /** how long ago the lease ended; null: there was none yet */
+  /** how long ago the lease ended, in ms; null: there has been no lease yet */
   overMs: number | null;
   /**
-   * a large drain, or the first one of a term, is at work: it locks the row, so the lease is renewed only when it is
-   * done
+   * whether a drain is at work that locks the leader's row: a large drain, or the first one of a term. The lease is
+   * renewed only after such a drain.
    */
   drains: boolean;
-  /** how long the drain has been at work; null: none is, or this role may not see it */
+  /** how long the drain has been at work, in ms; null: no drain is at work, or this role may not see it */
   drainsMs: number | null;
 }
 

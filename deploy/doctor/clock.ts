@@ -1,13 +1,13 @@
 /**
- * Compares another clock with this machine's. Only measured latencies depend on clocks, so a difference is never a
- * fault.
+ * Compares another clock with the clock of this machine. Only measured latencies depend on clocks, so a difference is
+ * never a fault.
  */
 import { type Finding, ok, span, warning } from './finding.ts';
 
-/** Latencies are measured across these clocks, in milliseconds. */
+/** The tolerated difference. Plank computes latencies, in ms, from these clocks. */
 const toleratedMs = 100;
 
-/** Reads another clock (ms since 1970), and assumes that it answered in the middle of the round trip. */
+/** Reads another clock (`ask`, in ms since 1970). Assumes that the answer was made in the middle of the round trip. */
 export async function compareClock(whose: string, ask: () => Promise<number>): Promise<Finding> {
   let best: { offMs: number; tripMs: number } | undefined;
   for (let i = 0; i < 5; i++) {

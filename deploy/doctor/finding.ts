@@ -1,13 +1,13 @@
-/** A finding of the doctor: one sentence, and what to do about it. */
+/** A finding of the doctor: one sentence, and an advice. */
 
 export interface Finding {
   /**
-   * `fault`: Plank loses changes, stalls or is open to strangers; `warning`: it will be slow or fragile; `note`:
-   * worth knowing
+   * `fault`: Plank loses changes, stalls or is open to strangers; `warning`: Plank will be slow or fragile; `note`:
+   * operators should know this
    */
   level: 'ok' | 'note' | 'warning' | 'fault';
   says: string;
-  /** what to do about it */
+  /** what operators should do about the finding */
   advice?: string;
 }
 
@@ -16,7 +16,7 @@ export const note = (says: string, advice: string): Finding => ({ level: 'note',
 export const warning = (says: string, advice: string): Finding => ({ level: 'warning', says, advice });
 export const fault = (says: string, advice: string): Finding => ({ level: 'fault', says, advice });
 
-/** A URL without its password, to be printed. */
+/** A URL with "…" in place of its password, for printing. */
 export function shown(url: string): string {
   const copy = new URL(url);
   if (copy.password) copy.password = '…';

@@ -1,8 +1,8 @@
-/** Examines this machine, assuming that gateways run on it: how many connections a process may have. */
+/** Examines this machine: how many connections a process may have. Assumes that gateways run on this machine. */
 import { readFile } from 'node:fs/promises';
 import { type Finding, note, ok, warning } from './finding.ts';
 
-/** open files that a gateway needs besides its clients: for Postgres, Redis and files */
+/** the number of open files that a gateway needs besides its clients: for Postgres, Redis and files */
 const overhead = 200;
 
 export async function* examineHost(maxConnections: number): AsyncGenerator<Finding> {

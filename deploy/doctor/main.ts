@@ -1,13 +1,13 @@
 /**
- * `npm run doctor`: examines a deployment from outside, prints what is wrong, and what to do about it. It reads the
- * variables that the services read: DATABASE_URL, REDIS_URL if there is a Redis, and the settings that it compares
- * with what it finds.
+ * `npm run doctor`: examines a deployment from outside, and prints its problems with advice. The doctor reads the same
+ * variables as the services: DATABASE_URL, REDIS_URL if there is a Redis, and the settings that it compares with the
+ * deployment.
  *
- *   --url <address>   also examines where clients connect: the balancer, such as https://live.example.org
+ *   --url <address>   also examines the address where clients connect: the balancer, such as https://live.example.org
  *   --quick           waits neither for pings nor for vacuum
  *   --json            prints one JSON array instead of text
  *
- * It changes nothing. Exit status: 0 without a fault, 1 with faults, 2 if it could not run.
+ * The doctor changes nothing. Exit status: 0 without a fault, 1 with faults, 2 if the doctor could not run.
  */
 import { styleText } from 'node:util';
 import type { Client } from 'pg';
@@ -41,7 +41,7 @@ const say = (text: string) => {
 
 const marks = { ok: ['green', '✓'], note: ['blue', 'i'], warning: ['yellow', '!'], fault: ['red', '✗'] } as const;
 
-/** Prints findings as they come. An error of the examination is a finding too. */
+/** Prints findings as they come. If the examination fails, its error is a finding too. */
 async function examine<T>(part: string, title: string, findingsOf: AsyncGenerator<Finding, T>): Promise<T | undefined> {
   say(`\n${styleText('bold', title)}`);
   const report = (finding: Finding) => {
@@ -66,7 +66,7 @@ async function* unreachable(error: unknown): AsyncGenerator<Finding> {
   yield fault(`Postgres cannot be reached: ${reason(error)}`, 'check DATABASE_URL, and see whether Postgres runs');
 }
 
-/** Whether to wait for what takes up to a minute. */
+/** Whether to wait for pings and for vacuum, which takes up to a minute. */
 const patience = { patient: !values.quick, say: (text: string) => say(`    ${text}`) };
 
 try {

@@ -1,22 +1,25 @@
 /**
- * Examines whether vacuum keeps up with deletions from the outbox. A burst leaves much to clean up at once, and
- * autovacuum starts within autovacuum_naptime, so much garbage is a problem only after that time.
+ * Examines whether vacuum keeps up with deletions from the outbox. After a burst, there is much to clean up at once,
+ * and autovacuum starts only within autovacuum_naptime. So much garbage is a problem only after that time.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Client } from 'pg';
 import { type Finding, note, ok, size, span, warning } from './finding.ts';
 
-/** how long after autovacuum_naptime a vacuum may take to start and appear in the statistics */
+/** how long after autovacuum_naptime it may take until a vacuum has started and appears in the statistics */
 const slackMs = 15_000;
 const lookEachMs = 1_000;
 
 export interface Patience {
-  /** wait for vacuum if there is much to clean up: autovacuum_naptime and 15 s, unless `vacuumWithinMs` is given */
+  /**
+   * whether to wait for vacuum if there is much to clean up. The wait is autovacuum_naptime and 15 s, unless
+   * `vacuumWithinMs` is given.
+   */
   patient?: boolean;
   vacuumWithinMs?: number;
   /** how much garbage may be on disk, in bytes: 1 GiB unless given */
   toleratedBytes?: number;
-  /** reports what it waits for */
+  /** called with a text that says what the examination waits for */
   say?: (text: string) => void;
 }
 
@@ -46,7 +49,7 @@ async function look(client: Client): Promise<Look> {
   };
 }
 
-/** `kept`: how many bytes the log holds, and how many it may hold. */
+/** Examines the outbox. `kept`: how many bytes the log holds, and how many it may hold. */
 export async function* examineOutbox(
   client: Client,
   kept: { bytes: number; most: number },

@@ -1,5 +1,5 @@
 /**
- * Examines the database server: its version, its settings, and whether a pooler stands between it and this
+ * Examines the database server: its version, its settings, and whether a pooler stands between the server and this
  * connection.
  */
 import { randomBytes } from 'node:crypto';
@@ -12,7 +12,10 @@ const testedVersion = 190_000;
 const notifyWithinMs = 3_000;
 const longMs = 300_000;
 
-/** A connection without the settings that Plank sets: a pooler may refuse those, and that would be a finding. */
+/**
+ * Opens a connection without the settings that Plank's connections have. A pooler may refuse these settings, and
+ * `examineSession` reports that.
+ */
 export async function connectPlainly(url: string): Promise<Client> {
   const client = new Client({
     connectionString: url,
@@ -51,14 +54,14 @@ export async function* examinePostgres(client: Client, url: string, wake: 'auto'
   });
 }
 
-/** Whether a session stays on one server connection, and NOTIFY arrives. */
+/** Examines whether a session stays on one server connection, and whether NOTIFY arrives. */
 async function* examineSession(
   client: Client,
   url: string,
   pid: number,
   wake: 'auto' | 'poll',
 ): AsyncGenerator<Finding> {
-  // a server sends its process id when a session begins; a pooler sends a number of its own
+  // At the beginning of a session, a server sends its process id, but a pooler sends a number of its own.
   const pooled = (client as unknown as { processID: number }).processID !== pid;
   const arrives = await notifyArrives(client, url);
   const advice =
@@ -90,7 +93,7 @@ async function notifyArrives(client: Client, url: string): Promise<boolean> {
   client.on('notification', listener);
   try {
     await client.query(`listen ${channel}`);
-    // a pooler in transaction mode now gives the listening server connection to the other client
+    // At this point, a pooler in transaction mode gives the server connection that listens to the other client.
     await writer.query('select pg_sleep(0.05)');
     await writer.query(`notify ${channel}`);
     return await arrival.promise;

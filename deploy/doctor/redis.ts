@@ -1,5 +1,6 @@
 /**
- * Examines Redis: whether it answers, never evicts, survives a restart, and has the stream up to the end of the log.
+ * Examines Redis: whether it answers, whether it never evicts, whether its data survives a restart, and whether its
+ * stream reaches the end of the log.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { Redis } from 'ioredis';
@@ -7,7 +8,7 @@ import type { Captured } from './capture.ts';
 import { compareClock } from './clock.ts';
 import { type Finding, fault, note, ok, reason, size, warning } from './finding.ts';
 
-/** how long the stream may be behind the log, as it is for a moment while changes are published */
+/** How long the stream may be behind the log. While changes are published, it is behind for a moment. */
 const patienceMs = 3_000;
 
 interface Wanted {

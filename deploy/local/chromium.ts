@@ -1,10 +1,12 @@
-// Finds a Chromium for the browser tests: the one named in PLANK_TEST_CHROMIUM, an installed one, or one unpacked
-// from the Debian package. It starts nothing.
+// Finds a Chromium for the browser tests: the one that PLANK_TEST_CHROMIUM names, an installed one, or one that is
+// unpacked from the Debian package. This file starts nothing.
 
 import { packageProgram } from './packages.ts';
 import { findProgram } from './process.ts';
 
-/** The path of a Chromium or Chrome, for Playwright's `executablePath`. Throws with advice if there is none. */
+/**
+ * The path of a Chromium or Chrome, for Playwright's `executablePath`. If there is none, throws an error with advice.
+ */
 export async function findChromium(): Promise<string> {
   const named = process.env.PLANK_TEST_CHROMIUM;
   if (named) return named;

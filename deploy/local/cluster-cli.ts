@@ -1,9 +1,9 @@
 /**
- * `npm run cluster -- --gateways 4`: a cluster of real processes on this machine, until Ctrl-C.
+ * `npm run cluster -- --gateways 4`: runs a cluster of real processes on this machine, until Ctrl-C.
  *
  *   --gateways N    (2)      --listeners N   (1)
- *   --port N        (PORT, else 8000) where nginx listens
- *   --host ADDRESS  (HOST, else localhost: this machine only) where nginx listens
+ *   --port N        (PORT, else 8000) the port where nginx listens
+ *   --host ADDRESS  (HOST, else localhost: this machine only) the address where nginx listens
  *   --fresh         deletes the data of an earlier run
  */
 import { join } from 'node:path';

@@ -1,7 +1,7 @@
 /**
  * A cluster of real processes on this machine, as in production: Postgres, Redis, listeners, gateways, and nginx in
- * front. For `npm run cluster`, the tests and the benchmarks. Each part can be killed and restarted on its own;
- * `stop` ends all of them.
+ * front of them. `npm run cluster`, the tests and the benchmarks use it. Each part can be killed and restarted alone;
+ * `stop` ends all parts.
  */
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -20,27 +20,29 @@ const startTimeoutMs = 20_000;
 export interface ClusterOptions {
   gateways: number;
   listeners?: number;
-  /** where nginx listens; without it, on a free port of loopback */
+  /** the port where nginx listens; if not given, a free port of loopback */
   port?: number;
   host?: string;
-  /** false: no nginx; clients connect to the gateways */
+  /** false: there is no nginx, and clients connect to the gateways */
   balanced?: boolean;
-  /** nginx limits new connections from this machine as it limits those from public addresses */
+  /** whether nginx limits new connections from this machine like those from public addresses */
   limitsAll?: boolean;
-  /** for data and logs; without it, a temporary folder that `stop` removes */
+  /** the folder for data and logs; if not given, a temporary folder that `stop` removes */
   folder?: string;
-  /** deletes the data of an earlier run */
+  /** whether to delete the data of an earlier run */
   fresh?: boolean;
-  /** of the new Postgres; false only for data that may be lost */
+  /** the setting fsync of the new Postgres; false only for data that may be lost */
   fsync?: boolean;
-  /** an existing database and Redis, instead of new ones */
+  /** an existing database and an existing Redis; if given, the cluster starts no Postgres, or no Redis */
   databaseUrl?: string;
   redisUrl?: string;
   /** whether to make the sample table; if not set, only a new Postgres gets one */
   sample?: boolean;
-  /** more settings of listeners and gateways (docs/configuration.md) */
+  /** settings that all listeners and gateways get (docs/configuration.md) */
   env?: Record<string, string>;
-  /** settings of one role; they override all others, so that a proxy can be put before its database or Redis */
+  /**
+   * settings of one role. They override all others, so that a test can put a proxy before the role's database or Redis.
+   */
   listenerEnv?: Record<string, string>;
   gatewayEnv?: Record<string, string>;
   log?: (message: string) => void;
@@ -49,15 +51,15 @@ export interface ClusterOptions {
 /** A listener or gateway process. */
 export interface ClusterNode {
   readonly name: string;
-  /** its HTTP server; the same address after a restart */
+  /** the address of its HTTP server, which stays the same after a restart */
   readonly url: string;
-  /** a gateway's server for operators */
+  /** the address of a gateway's server for operators */
   readonly opsUrl: string;
   readonly pid: number;
   readonly running: boolean;
   stop(): Promise<void>;
   kill(): Promise<void>;
-  /** Starts it after a stop or kill. Resolves when it is ready. */
+  /** Starts the process after a `stop` or `kill`. Resolves when the process is ready. */
   start(): Promise<void>;
   signal(name: NodeJS.Signals): void;
   logTail(lines?: number): string;
@@ -75,7 +77,7 @@ export class Cluster {
   readonly #options: ClusterOptions;
   readonly #stack = new AsyncDisposableStack();
   #gatewaysEver = 0;
-  /** gateways that have been ready once; before that, their ports are not known */
+  /** gateways that have been ready once; the port of a gateway is not certain before */
   readonly #known = new Set<ClusterNode>();
 
   private constructor(options: ClusterOptions, folder: string, databaseUrl: string, redisUrl: string) {
@@ -142,7 +144,7 @@ export class Cluster {
     }
   }
 
-  /** Where clients connect: nginx, or the first gateway. */
+  /** The address where clients connect: nginx, or the first gateway. */
   get url(): string {
     return this.nginx?.url ?? this.gateways[0]!.url;
   }
@@ -169,7 +171,7 @@ export class Cluster {
     return node;
   }
 
-  /** Stops a gateway for good, as scaling down does: nginx is reloaded after it has ended. */
+  /** Stops a gateway for good, as scaling down does. Reloads nginx after the gateway has ended. */
   async removeGateway(node: ClusterNode): Promise<void> {
     await node.stop();
     this.gateways.splice(this.gateways.indexOf(node), 1);
@@ -185,7 +187,7 @@ export class Cluster {
 
   #env(own: Record<string, string> | undefined): Record<string, string> {
     const { env } = this.#options;
-    // only nginx, on this machine, has to reach them
+    // Listeners and gateways listen on 127.0.0.1 only, because only nginx and tests on this machine connect to them.
     return {
       LOG_LEVEL: 'info',
       HOST: '127.0.0.1',

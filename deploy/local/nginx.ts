@@ -1,6 +1,7 @@
-// Owns the nginx of a local run: the installed one, else one unpacked from the Debian package. What must stay true:
-// - it runs the project's nginx.conf, with only the upstreams, the ports and the folders replaced;
-// - adding and removing gateways reloads it, so that open sockets stay open.
+// Owns the nginx of a local run: the installed one, else one that is unpacked from the Debian package. What must stay
+// true:
+// - nginx runs the project's nginx.conf, with only the upstreams, the ports and the folders replaced;
+// - when gateways are added or removed, nginx reloads its configuration, so that open sockets stay open.
 
 import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
@@ -10,42 +11,42 @@ import { packageProgram } from './packages.ts';
 import { type Child, findProgram, freePort, onFreePort, startChild } from './process.ts';
 
 export interface NginxOptions {
-  /** Without it, the project's nginx.conf. */
+  /** If not given, the project's nginx.conf. */
   confFile?: string;
-  /** Without it, a free port. */
+  /** If not given, a free port. */
   port?: number;
-  /** As the setting HOST; without it, `localhost`. */
+  /** Like the setting HOST. If not given, `localhost`. */
   host?: string;
   /** Addresses of the gateways: `127.0.0.1:8001`. */
   upstreams: string[];
-  /** Addresses of their operations ports. Without these, it serves no operators. */
+  /** The addresses of the gateways' operations ports. If not given, nginx serves no operators. */
   operations?: { port?: number; upstreams: string[] };
-  /** Limits new connections from this machine as those from public addresses. */
+  /** Whether nginx limits new connections from this machine like those from public addresses. */
   limitsAll?: boolean;
 }
 
 export interface LocalNginx {
   url: string;
   port: number;
-  /** Where it serves operators. */
+  /** The address where nginx serves operators. */
   operationsUrl: string | undefined;
-  /** Changes with a restart. */
+  /** The process id, which changes with a restart. */
   readonly pid: number;
-  /** Sends new connections to these. Resolves when the reload has been requested. */
+  /** Sends new connections to these gateways. Resolves when the reload has been requested. */
   setUpstreams(upstreams: string[], operations?: string[]): Promise<void>;
-  /** Ends it and its open connections. Idempotent. */
+  /** Ends nginx and its open connections. May be called several times. */
   stop(): Promise<void>;
-  /** SIGKILL, to its workers too. */
+  /** Sends SIGKILL to nginx and its workers. */
   kill(): Promise<void>;
   restart(): Promise<void>;
 }
 
-/** Resolves when it accepts connections. */
+/** Starts nginx. Resolves when nginx accepts connections. */
 export async function startNginx(options: NginxOptions): Promise<LocalNginx> {
   const program = await findNginx();
   const template = await readFile(options.confFile ?? join(import.meta.dirname, '../../nginx.conf'), 'utf8');
   const folder = await mkdtemp(join(tmpdir(), 'plank-nginx-'));
-  // If root starts nginx, its workers run as another user, who must reach the folders for temporary files.
+  // If root starts nginx, its workers run as another user. That user must reach the folders for temporary files.
   await chmod(folder, 0o755);
   const confFile = join(folder, 'nginx.conf');
   let upstreams = options.upstreams;
@@ -82,10 +83,11 @@ export async function startNginx(options: NginxOptions): Promise<LocalNginx> {
       command: program,
       args: ['-p', folder, '-c', confFile, '-e', 'stderr', '-g', 'daemon off;'],
       logFile: join(folder, 'nginx.log'),
-      // After SIGKILL of the master, its workers would live on.
+      // If the master got SIGKILL, its workers would live on.
       orphanSignal: 'SIGTERM',
     });
-    // nginx writes its process id after it has bound its port. Another process may have the port and would answer.
+    // nginx writes its process id after it has bound its port. A check of the port is not enough: another process may
+    // have the port, and would answer.
     const bound = async () =>
       (await readFile(join(folder, 'nginx.pid'), 'utf8').catch(() => '')).trim() === `${child.pid}`;
     await child.waitUntil(bound, 10_000);
@@ -136,7 +138,7 @@ function listenLines(host: string, port: number): string {
     .join('');
 }
 
-/** The project's nginx.conf for this machine: addresses in place of Docker's names. A pure function. */
+/** Adapts the project's nginx.conf to this machine: addresses replace Docker's names. A pure function. */
 function localConf(
   template: string,
   to: {

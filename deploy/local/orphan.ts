@@ -1,6 +1,6 @@
 // Finds and ends a server that an earlier run may have left behind. What must stay true:
-// - only a process whose working folder is the given data folder counts as a server of that data;
-// - a server whose parent is a living Node process is no orphan, so that no run ends another run's server.
+// - only a process whose working folder is the given data folder counts as a server of this data;
+// - if the parent of a server is a living Node process, the server is no orphan, so no run ends another run's server.
 
 import { execFile } from 'node:child_process';
 import { readFile, readlink, realpath } from 'node:fs/promises';
@@ -11,13 +11,13 @@ import { waitFor } from './process.ts';
 const run = promisify(execFile);
 
 export interface Orphan {
-  /** The process id of the living Node process that started it, if there is one. */
+  /** The process id of the living Node process that started the server, if there is such a process. */
   ownedBy: number | undefined;
-  /** Sends the signals, one after another, until it is gone. */
+  /** Sends the signals one after another, until the process has ended. */
   end(signals: NodeJS.Signals[], deadlineMs: number): Promise<void>;
 }
 
-/** The process `pid`, if it lives and works in `folder`. */
+/** The process `pid`, if it is alive and its working folder is `folder`. */
 export async function orphanOf(pid: number, folder: string): Promise<Orphan | undefined> {
   const path = await realpath(folder);
   const worksThere = async () => (await workingFolder(pid)) === path;
@@ -36,7 +36,7 @@ export async function orphanOf(pid: number, folder: string): Promise<Orphan | un
   };
 }
 
-// Linux has /proc, and may lack `ps`; other systems have the programs.
+// On Linux, these functions read /proc, because `ps` may be missing. Other systems have `ps` and `lsof`.
 
 async function workingFolder(pid: number): Promise<string | undefined> {
   if (process.platform === 'linux') return readlink(`/proc/${pid}/cwd`).catch(() => undefined);

@@ -1,7 +1,8 @@
-// Runs programs of Debian or Ubuntu packages without installing them: apt downloads and verifies the packages, with the
-// dependencies that this system lacks, and they are unpacked into a cache folder. What must stay true:
+// Runs programs of Debian or Ubuntu packages without installing them. apt downloads and verifies the packages, with the
+// dependencies that this system lacks. Then the packages are unpacked into a cache folder. What must stay true:
 // - the system does not change: no file outside the cache folder is written, and root is not needed;
-// - a folder in the cache is complete: it is made under another name and then renamed, so that callers may race.
+// - a folder in the cache is complete: it is made under another name and then renamed. So several callers may make it
+//   at the same time.
 
 import { execFile } from 'node:child_process';
 import { access, chmod, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
@@ -14,19 +15,25 @@ const run = promisify(execFile);
 const fetchDeadlineMs = 300_000;
 
 export interface PackageProgram {
-  /** Packages to unpack even if they are installed. Their dependencies are added. */
+  /** Packages that are unpacked even if they are installed. Their missing dependencies are unpacked too. */
   packages: string[];
-  /** The path of the program in the packages: `usr/sbin/nginx`. A part of the path may be `*`: the first name there. */
+  /**
+   * The path of the program in the packages: `usr/sbin/nginx`. A part of the path may be `*`, which means the first
+   * name there.
+   */
   program: string;
-  /** More programs of the same folder. Each gets a script beside the first one's, under its own name. */
+  /**
+   * More programs of the same folder. Each program gets a script of its own name beside the script of the first
+   * program.
+   */
   beside?: string[];
 }
 
 const underWay = new Map<string, Promise<string>>();
 
 /**
- * The path of a script that runs the program with its libraries. The script execs the program, so both have one
- * process id. Throws on other systems than Debian and Ubuntu, or if the packages cannot be downloaded.
+ * Returns the path of a script that runs the program with its libraries. The script execs the program, so both have one
+ * process id. On other systems than Debian and Ubuntu, or if the packages cannot be downloaded, throws.
  */
 export function packageProgram(wanted: PackageProgram): Promise<string> {
   let found = underWay.get(wanted.program);
@@ -72,7 +79,10 @@ async function unpack(wanted: PackageProgram): Promise<string> {
   }
 }
 
-/** Uses the package lists of the system; if they are missing or outdated, downloads lists into `folder`. */
+/**
+ * Downloads packages by the package lists of the system. If these lists are missing or outdated, first downloads lists
+ * into `folder`.
+ */
 async function download(packages: string[], folder: string, archives: string): Promise<void> {
   const lists = join(folder, 'lists');
   await mkdir(join(archives, 'partial'), { recursive: true });
@@ -86,7 +96,7 @@ async function download(packages: string[], folder: string, archives: string): P
     '-o',
     'APT::Update::Post-Invoke::=',
   ];
-  // as root, apt downloads as its own user, who cannot write into this folder
+  // As root, apt downloads as a user of its own, who cannot write into this folder.
   if (process.getuid?.() === 0) common.push('-o', 'APT::Sandbox::User=root');
   const own = ['-o', `Dir::State::lists=${lists}`];
   const install = ['install', '--yes', '--download-only', '--reinstall', '--no-install-recommends', ...packages];
@@ -122,21 +132,24 @@ async function writeScript(folder: string, name: string, program: string): Promi
     '#!/bin/sh',
     'root=$(dirname "$0")/root',
     `export LD_LIBRARY_PATH="${libraries.join(':')}\${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"`,
-    // fontconfig looks up this one file outside of its package
+    // fontconfig reads this one file outside of its package
     'if [ ! -e /etc/fonts/fonts.conf ] && [ -e "$root/etc/fonts/fonts.conf" ]; then export FONTCONFIG_FILE="$root/etc/fonts/fonts.conf"; fi',
-    // a browser needs at least one font; if the system has none, it gets those of the packages
+    // A browser needs at least one font. If the system has no fonts, the browser gets the fonts of the packages.
     'if [ ! -d /usr/share/fonts ] && [ -d "$root/usr/share/fonts" ]; then',
     '  printf "<fontconfig><dir>%s/usr/share/fonts</dir><cachedir prefix=\\"xdg\\">fontconfig</cachedir></fontconfig>\\n" "$root" > "$root/fonts.conf"',
     '  export FONTCONFIG_FILE="$root/fonts.conf"',
     'fi',
-    // apt downloads nothing that the system already has; then the system's own program is run
+    // apt downloads no program that the system already has. Then the script runs the system's program.
     `program="$root/${program}"; [ -e "$program" ] || program="/${program}"`,
     'exec ${PLANK_RUN:-} "$program" "$@"',
   ];
   await writeFile(join(folder, name), `${lines.join('\n')}\n`, { mode: 0o755 });
 }
 
-/** The folders with libraries, shortest path first: some packages have their own folder below the usual one. */
+/**
+ * The folders with libraries, shortest path first, because some packages have a folder of their own below the usual
+ * one.
+ */
 async function libraryFolders(root: string): Promise<string[]> {
   const files = await readdir(root, { recursive: true });
   const folders = files.filter((file) => /^(usr\/)?lib\/.*\.so(\.\d+)*$/.test(file)).map((file) => dirname(file));
@@ -156,7 +169,10 @@ async function checkLibraries(folder: string, program: string): Promise<void> {
 
 let cacheKnown: Promise<string> | undefined;
 
-/** In the project if it is writable, else in the user's cache folder, else in the folder for temporary files. */
+/**
+ * The folder for the cache: in the project if that is writable, else the user's cache folder, else in the folder for
+ * temporary files.
+ */
 export function cacheFolder(): Promise<string> {
   cacheKnown ??= (async () => {
     const project = join(import.meta.dirname, '../../node_modules/.cache/plank');
@@ -177,7 +193,10 @@ export function cacheFolder(): Promise<string> {
   return cacheKnown;
 }
 
-/** Names the release, such as `debian-12-x64`: libraries of one release do not run on another. */
+/**
+ * The name of the release, such as `debian-12-x64`. Libraries of one release do not run on another, so each release has
+ * a folder of its own.
+ */
 async function systemName(): Promise<string> {
   const release = await readFile('/etc/os-release', 'utf8').catch(() => '');
   const field = (name: string) => new RegExp(`^${name}="?([^"\n]*)`, 'm').exec(release)?.[1] ?? 'unknown';

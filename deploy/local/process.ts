@@ -1,6 +1,6 @@
-// Owns the child processes of a local run. Each starts in its own session, writes its output to a log file, and is
-// ended only by its pid. What must stay true:
-// - no child outlives its parent: the kernel ends it (Linux), or an exit hook does (elsewhere);
+// Owns the child processes of a local run. Each child starts in a session of its own, writes its output to a log file,
+// and is ended only by its pid. What must stay true:
+// - no child outlives its parent: the kernel ends the child (Linux), or an exit hook does (elsewhere);
 // - a Ctrl-C in the terminal reaches only the parent, which then ends the children in its own order;
 // - every wait ends: by its condition, by the child's exit, or by its deadline.
 
@@ -14,13 +14,16 @@ export interface ChildOptions {
   name: string;
   command: string;
   args: string[];
-  /** Gets stdout and stderr of the child. */
+  /** The file that gets stdout and stderr of the child. */
   logFile: string;
   env?: NodeJS.ProcessEnv;
   cwd?: string;
-  /** A command that runs the rest of its line (as `setpriv … --` does), put before the child's command. */
+  /** A command that runs the rest of its line, as `setpriv … --` does. It comes before the child's command. */
   prefix?: string[];
-  /** The signal on which the child ends at once with its own children. It gets this signal when its parent is gone. */
+  /**
+   * The signal on which the child ends at once and ends its own children. The child gets this signal when its parent
+   * has ended.
+   */
   orphanSignal?: NodeJS.Signals;
 }
 
@@ -30,13 +33,13 @@ function endAll(): void {
   for (const child of live) child.signal(child.orphanSignal);
 }
 
-/** A running child process. `exited` resolves, and never rejects, when it has ended. */
+/** A running child process. `exited` resolves when the process has ended; it never rejects. */
 export class Child {
   readonly name: string;
   readonly pid: number;
   readonly orphanSignal: NodeJS.Signals;
   readonly exited: Promise<void>;
-  /** How it ended (`exit code 1`, `SIGKILL`); undefined while it runs. */
+  /** How the process ended (`exit code 1`, `SIGKILL`); undefined while it runs. */
   ending: string | undefined;
   readonly #process: ChildProcess;
   readonly #logFile: string;
@@ -70,13 +73,13 @@ export class Child {
     if (!(await settled(this.exited, deadlineMs))) await this.kill();
   }
 
-  /** Sends SIGKILL to its process group. */
+  /** Sends SIGKILL to the child's process group. */
   async kill(): Promise<void> {
     if (this.running) process.kill(-this.pid, 'SIGKILL');
     await this.exited;
   }
 
-  /** The last lines of its log, for error messages. */
+  /** The last lines of the child's log, for error messages. */
   logTail(lines = 12): string {
     try {
       return readFileSync(this.#logFile, 'utf8').trimEnd().split('\n').slice(-lines).join('\n');
@@ -85,7 +88,10 @@ export class Child {
     }
   }
 
-  /** Waits until `ready` is true. Throws with the end of the log if the child ends first or the deadline passes. */
+  /**
+   * Waits until `ready` returns true. If the child ends first, or the deadline passes, throws an error with the end of
+   * the log.
+   */
   async waitUntil(ready: () => boolean | Promise<boolean>, deadlineMs: number): Promise<void> {
     try {
       await waitFor(async () => {
@@ -106,7 +112,7 @@ function forget(child: Child): void {
   if (live.size === 0) process.off('exit', endAll);
 }
 
-/** Starts a child. Rejects if the program cannot be run at all; `waitUntil` waits until it is ready. */
+/** Starts a child. If the program cannot be run at all, rejects. Use `waitUntil` to wait until the child is ready. */
 export async function startChild(options: ChildOptions): Promise<Child> {
   const orphan = diesWithParent() ? ['setpriv', '--pdeathsig', (options.orphanSignal ?? 'SIGKILL').slice(3), '--'] : [];
   const [command = '', ...args] = [...(options.prefix ?? []), ...orphan, options.command, ...options.args];
@@ -153,7 +159,8 @@ export async function freePort(): Promise<number> {
 }
 
 /**
- * Runs `start` on `port`, or on a free port, and again on another if that one was taken in the meantime (5 attempts).
+ * Runs `start` on `port`. Without `port`, runs `start` on a free port; if another process takes the port in the
+ * meantime, tries again on another free port (5 attempts).
  */
 export async function onFreePort<T>(port: number | undefined, start: (port: number) => Promise<T>): Promise<T> {
   if (port !== undefined) return start(port);
@@ -171,7 +178,7 @@ export function isTaken(error: unknown): boolean {
   return error instanceof Error && /address (already )?in use/i.test(error.message);
 }
 
-/** Polls `condition` until it is true. Throws its error, or when the deadline has passed. */
+/** Polls `condition` until it returns true. If `condition` throws, throws its error. If the deadline passes, throws. */
 export async function waitFor(condition: () => boolean | Promise<boolean>, deadlineMs: number): Promise<void> {
   const end = performance.now() + deadlineMs;
   while (!(await condition())) {
@@ -181,8 +188,8 @@ export async function waitFor(condition: () => boolean | Promise<boolean>, deadl
 }
 
 /**
- * Whether something accepts connections on 127.0.0.1:`port`; with `ask`, whether its first answer begins with
- * `answer`.
+ * Whether something accepts connections on 127.0.0.1:`port`. With `ask`, sends `ask`; the result is then whether the
+ * first answer begins with `answer`.
  */
 export async function accepts(port: number, ask?: string, answer = ''): Promise<boolean> {
   const socket = connect({ port, host: '127.0.0.1', timeout: 1000 });
@@ -198,7 +205,7 @@ export async function accepts(port: number, ask?: string, answer = ''): Promise<
   }
 }
 
-/** The full path of the first of `names` that is in PATH. */
+/** The full path of the first program of `names` that is in PATH. */
 export function findProgram(...names: string[]): string | undefined {
   // servers are in sbin folders, which an ordinary user's PATH may lack
   const folders = (process.env.PATH ?? '').split(delimiter).filter((folder) => folder !== '');

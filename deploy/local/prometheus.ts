@@ -1,7 +1,7 @@
-// Owns the Prometheus of tests, and promtool: the installed ones, else unpacked from the Debian package. What must
-// stay true:
-// - it stores samples in a folder that `stop` removes;
-// - it runs the project's rules unchanged.
+// Owns the Prometheus of tests, and promtool: the installed programs, else programs that are unpacked from the Debian
+// package. What must stay true:
+// - Prometheus stores samples in a folder that `stop` removes;
+// - Prometheus runs the project's rules unchanged.
 
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -18,11 +18,11 @@ export interface PrometheusOptions {
 
 export interface LocalPrometheus {
   url: string;
-  /** Ends it and removes its data. Idempotent. */
+  /** Ends Prometheus and removes its data. May be called several times. */
   stop(): Promise<void>;
 }
 
-/** Resolves when it answers queries. The first scrapes may still be running. */
+/** Starts Prometheus. Resolves when it answers queries. The first scrapes may still be running. */
 export async function startPrometheus(options: PrometheusOptions): Promise<LocalPrometheus> {
   const program = await findOf('prometheus');
   const folder = await mkdtemp(join(tmpdir(), 'plank-prometheus-'));
@@ -38,7 +38,7 @@ export async function startPrometheus(options: PrometheusOptions): Promise<Local
   let child!: Child;
   const port = await onFreePort(undefined, async (port) => {
     const configFile = join(folder, 'prometheus.yml');
-    // JSON is YAML
+    // every JSON text is YAML too
     await writeFile(configFile, JSON.stringify(config));
     child = await startChild({
       name: 'prometheus',
@@ -66,7 +66,7 @@ export async function startPrometheus(options: PrometheusOptions): Promise<Local
   };
 }
 
-/** The path of promtool, which checks rules and their tests. Throws with advice if there is none. */
+/** The path of promtool, which checks rules and their tests. If there is no promtool, throws an error with advice. */
 export function findPromtool(): Promise<string> {
   return findOf('promtool');
 }
@@ -76,7 +76,7 @@ async function findOf(name: 'prometheus' | 'promtool'): Promise<string> {
   if (installed !== undefined) return installed;
   try {
     const script = await packageProgram({ packages: ['prometheus'], program: 'usr/bin/prometheus' });
-    // Both are in one package and written in Go, so they need only the system's libraries.
+    // Both programs are in one package and written in Go, so they need only the system's libraries and no script.
     return join(dirname(script), 'root/usr/bin', name);
   } catch (cause) {
     throw new Error(

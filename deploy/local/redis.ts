@@ -1,7 +1,8 @@
-// Owns the Redis of a local run, on 127.0.0.1: an installed `redis-server` or `valkey-server`, else one unpacked from
-// a Debian package. What must stay true:
-// - it never evicts (`noeviction`), and writes nothing to disk unless `appendonly` is set;
-// - a restart keeps port and folder: with `appendonly` it keeps the data, without it Redis is empty.
+// Owns the Redis of a local run, on 127.0.0.1: an installed `redis-server` or `valkey-server`, else one that is
+// unpacked from a Debian package. What must stay true:
+// - Redis never evicts (`noeviction`), and writes nothing to disk unless `appendonly` is set;
+// - a restart keeps port and folder. With `appendonly` it keeps the data; without `appendonly`, Redis is empty
+//   afterwards.
 
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -10,9 +11,9 @@ import { packageProgram } from './packages.ts';
 import { accepts, type Child, findProgram, onFreePort, startChild } from './process.ts';
 
 export interface RedisOptions {
-  /** Without it, a free port. */
+  /** If not given, a free port. */
   port?: number;
-  /** For the log and the data; without it, a temporary folder that `stop` removes. */
+  /** The folder for the log and the data. If not given, a temporary folder that `stop` removes. */
   dir?: string;
   appendonly?: boolean;
   /** More arguments of the server: `['--maxmemory', '64mb']`. */
@@ -22,17 +23,17 @@ export interface RedisOptions {
 export interface LocalRedis {
   url: string;
   port: number;
-  /** Changes with a restart. */
+  /** The process id, which changes with a restart. */
   readonly pid: number;
-  /** Shuts it down. Idempotent. */
+  /** Shuts Redis down. May be called several times. */
   stop(): Promise<void>;
-  /** SIGKILL, as in a crash. */
+  /** Sends SIGKILL, as in a crash. */
   kill(): Promise<void>;
-  /** Stops it if it runs, and starts it on the same port and folder. */
+  /** Stops Redis if it runs, and starts it on the same port and folder. */
   restart(): Promise<void>;
 }
 
-/** Resolves when it answers commands. */
+/** Starts Redis. Resolves when Redis answers commands. */
 export async function startRedis(options: RedisOptions = {}): Promise<LocalRedis> {
   const program = await findRedis();
   const dir = options.dir ?? (await mkdtemp(join(tmpdir(), 'plank-redis-')));
@@ -84,14 +85,14 @@ export async function startRedis(options: RedisOptions = {}): Promise<LocalRedis
   };
 }
 
-/** The path of a Redis or Valkey server program. Throws with advice if there is none. */
+/** The path of a Redis or Valkey server program. If there is none, throws an error with advice. */
 async function findRedis(): Promise<string> {
   const installed = findProgram('redis-server', 'valkey-server');
   if (installed !== undefined) return installed;
   const failures: string[] = [];
   for (const name of ['redis', 'valkey']) {
     try {
-      // Debian's server package has only a link to the program, which is in the tools package
+      // In Debian, the server package has only a link to the program. The program is in the tools package.
       const packages = [`${name}-server`, `${name}-tools`];
       return await packageProgram({ packages, program: `usr/bin/${name}-server` });
     } catch (error) {

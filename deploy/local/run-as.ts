@@ -1,7 +1,7 @@
-// Decides as which user to run a server that refuses to run as root. What must stay true:
-// - an ordinary user runs it as himself, with an empty prefix;
-// - root runs it as the owner of the data, else as an unprivileged user of the system, without groups and with at
-//   most one capability, which lets that user enter a folder that only root may enter;
+// Decides which user runs a server that refuses to run as root. What must stay true:
+// - if the caller is an ordinary user, this user runs the server, and the prefix is empty;
+// - if the caller is root, the owner of the data runs the server, else an unprivileged user of the system. This user
+//   has no groups and at most one capability, which lets the user enter a folder that only root may enter;
 // - the returned prefix has been tried: it ran the program from inside the folder.
 
 import { execFile } from 'node:child_process';
@@ -19,11 +19,11 @@ export interface RunAs {
 }
 
 export interface RunAsQuestion {
-  /** Run with `--version`, to find out whether the user can run it. */
+  /** The program that the user must be able to run. To find this out, it is run with `--version`. */
   program: string;
-  /** The user must be able to enter it. */
+  /** The folder that the user must be able to enter. */
   folder: string;
-  /** If this exists, its owner is the user. */
+  /** If this path exists, its owner is the user. */
   ownerOf: string;
 }
 
@@ -34,9 +34,10 @@ export async function runAs({ program, folder, ownerOf }: RunAsQuestion): Promis
   const failures: string[] = [];
   for (const capability of ['', 'dac_read_search', 'dac_override']) {
     const options = ['--reuid', `${uid}`, '--regid', `${gid}`, '--clear-groups'];
-    // No capability is needed if the user may enter all folders. `dac_read_search` lets him enter others. Most
-    // containers lack it and have `dac_override`, which also lets him run programs that only root may run. The
-    // security bit makes access(2), with which initdb checks its programs, respect capabilities as other calls do.
+    // If the user may enter all folders, no capability is needed. `dac_read_search` lets the user enter other folders.
+    // Most containers lack this capability and have `dac_override`, which also lets the user run programs that only
+    // root may run. initdb checks its programs with access(2). The security bit makes access(2) respect capabilities,
+    // as other calls do.
     if (capability !== '') {
       options.push(`--inh-caps=+${capability}`, `--ambient-caps=+${capability}`, '--securebits=+no_setuid_fixup');
     }

