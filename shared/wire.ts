@@ -234,6 +234,7 @@ export type ProtocolErrorCode =
   | 'MALFORMED'
   | 'UNKNOWN_TABLE'
   | 'UNKNOWN_COLUMN'
+  | 'FORBIDDEN'
   | 'INVALID_FILTER'
   | 'INVALID_POSITION'
   | 'ALREADY_SUBSCRIBED'

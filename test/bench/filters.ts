@@ -35,6 +35,7 @@ const table: Table = {
   version: '',
   largeSql: null,
   rowBytes: 8_388_608,
+  policies: [],
 };
 
 interface Loaded {
@@ -47,7 +48,7 @@ interface Loaded {
 export async function filters({ quick, say }: BenchOptions): Promise<BenchResult> {
   const batches = quick ? 20 : 200;
   const loaded = { few: load(few), many: load(many) };
-  const all = Array.from({ length: many }, (_, id) => new RowFilter(table, { id }));
+  const all = Array.from({ length: many }, (_, id) => RowFilter.parse(table, { id }));
   const cpu = await inRounds({
     variants: ['few', 'many', 'scan'],
     rounds: quick ? 3 : 31,
@@ -88,7 +89,7 @@ function load(count: number): Loaded {
   } as unknown as Socket;
   hub.reset(1, 0);
   for (let id = 0; id < count; id++) {
-    const filter = new RowFilter(table, { id });
+    const filter = RowFilter.parse(table, { id });
     const query = { name: filter.key, table, filter, columns: null, request: { table: table.name } };
     const channel = hub.channels.forRows(query, webSocketFraming);
     const outlet = new Outlet(sink, webSocketFraming, { cursors: [] });

@@ -28,6 +28,7 @@ const floors: Readonly<Record<string, Floors>> = {
     ['clients'],
     ['http', 'relay'],
     ['channels'],
+    ['rights'],
     ['filter'],
     ['catalog', 'access'],
     ['bounds'],
@@ -51,7 +52,7 @@ const known: Readonly<Record<string, readonly string[]>> = {
   'services/gateway': ['shared'],
   'services/listener': ['shared'],
 };
-const maxGatewayFloors = 10;
+const maxGatewayFloors = 11;
 /** Files by which alone a room may be imported from outside. */
 const doors: Readonly<Record<string, string>> = { 'services/gateway/filter': 'services/gateway/filter/row-filter.ts' };
 

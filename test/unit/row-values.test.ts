@@ -24,6 +24,7 @@ function tableOf(columns: Column[], keyColumns = [columns[0]!.name]): Table {
     version: '',
     largeSql: null,
     rowBytes: 1_000_000,
+    policies: [],
   };
 }
 

@@ -30,11 +30,12 @@ const table: Table = {
   version: '',
   largeSql: null,
   rowBytes: 8_388_608,
+  policies: [],
 };
 const ring = new Ring(1);
 
 function liveChannel(where: object | null): RowsChannel {
-  const filter = where && new RowFilter(table, where);
+  const filter = where && RowFilter.parse(table, where);
   const channel = new RowsChannel(
     { name: filter?.key ?? 'all', table, filter, columns: null, request: { table: table.name } },
     { ring, framing: webSocketFraming },

@@ -9,11 +9,14 @@ import type { GatewayConfig } from '#shared/process/config.ts';
 import type { Log } from '#shared/process/logger.ts';
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
 import { type KeySettings, type Keys, KeysUnavailable, keysOf } from './keys.ts';
+import type { Viewer } from './viewer.ts';
 
-export interface Identity {
-  /** the claim `sub` */
+export interface Identity extends Viewer {
   readonly user: string;
-  readonly role: string;
+  /** the claim `jti`; null: the token has none */
+  readonly tokenId: string | null;
+  /** in seconds since 1970; 0: the token does not say when it was issued */
+  readonly issuedAt: number;
   /** in seconds since 1970 */
   readonly expiresAt: number;
 }
@@ -123,7 +126,8 @@ export class Identities {
     // one of another type may have meant fewer rights than the default
     const role = claim === undefined ? defaultRole : claim;
     if (!isName(role)) throw new TokenRefused('claims');
-    return { user, role, expiresAt: exp };
+    const tokenId = typeof payload.jti === 'string' ? payload.jti : null;
+    return { user, role, claims: payload, expiresAt: exp, tokenId, issuedAt: iat ?? 0 };
   }
 }
 

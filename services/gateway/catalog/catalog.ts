@@ -67,6 +67,25 @@ export interface Table {
   rowBytes: number;
   /** changes whenever anything above changes */
   version: string;
+  /** who may do what with the table's rows, where AUTH=jwt; one for each role */
+  policies: readonly PolicyRow[];
+}
+
+/** A policy as plank.allow stored it. A filter is JSON; null: nothing is allowed, `{}`: every row. */
+export interface PolicyRow {
+  role: string;
+  read: unknown;
+  insert: unknown;
+  update: unknown;
+  delete: unknown;
+  /** which rows an update may lead to; null: as `update` */
+  check: unknown;
+  /** null: every column that is not excluded; the columns of the key are always readable */
+  read_columns: string[] | null;
+  /** null: every writable column */
+  write_columns: string[] | null;
+  /** by column: a JSON value, or `{"$claim": …}` */
+  presets: Record<string, unknown> | null;
 }
 
 /**
@@ -100,6 +119,7 @@ interface CatalogRow {
   version: string;
   large_sql: string | null;
   row_bytes: number;
+  policies?: PolicyRow[];
 }
 
 export class Catalog {
@@ -140,6 +160,7 @@ export class Catalog {
         version: row.version,
         largeSql: row.large_sql,
         rowBytes: row.row_bytes,
+        policies: row.policies ?? [],
       };
       const known = before.get(row.id);
       return known && JSON.stringify(known) === JSON.stringify(table) ? known : table;

@@ -83,10 +83,11 @@ export function positionOf({ from }: { from?: string | undefined }): Position | 
 function filterOf(table: Table, where: unknown): RowFilter | null {
   if (where === undefined || where === null) return null;
   try {
-    const filter = new RowFilter(table, where);
+    const filter = RowFilter.parse(table, where);
     return filter.isEmpty ? null : filter;
   } catch (error) {
-    if (error instanceof FilterError) throw new Refused(error.code, error.message);
+    if (error instanceof FilterError)
+      throw new Refused(error.code === 'UNREADABLE_COLUMN' ? 'FORBIDDEN' : error.code, error.message);
     throw error;
   }
 }

@@ -38,6 +38,13 @@ function compile(filter: Filter): Judge {
     }
     case 'equal':
       return onValue(filter.column, equality(filter.values));
+    case 'member': {
+      const { column, values, set } = filter;
+      if (values === null) throw new Error(`the values of ${set.table.name}.${set.column.name} are not loaded`);
+      const test = onValue(column, (value) => values.has(value));
+      // as in Postgres: an empty set has no member, not even an unknown one
+      return values.size === 0 ? () => false : test;
+    }
     default: {
       const { column, value: bound } = filter;
       const holds = orders[filter.order];
@@ -87,6 +94,9 @@ const orders: Record<Order, (value: Comparable, bound: Comparable) => boolean> =
   lte: (value, bound) => compare(value, bound) <= 0,
 };
 
+/** a larger set is tested for every row, as an index would take more memory than the set */
+const maxIndexed = 1_000;
+
 export interface Equality {
   column: FilterColumn;
   /** the index keys of the values that the filter admits in this column */
@@ -100,7 +110,12 @@ export interface Equality {
  */
 export function equalityOf(filter: Filter): Equality | null {
   let best: (Filter & { kind: 'equal' }) | undefined;
-  for (const part of filter.kind === 'and' ? filter.filters : [filter])
+  let smallest: (Filter & { kind: 'member' }) | undefined;
+  for (const part of filter.kind === 'and' ? filter.filters : [filter]) {
     if (part.kind === 'equal' && (best === undefined || part.values.length < best.values.length)) best = part;
-  return best === undefined ? null : { column: best.column, values: best.values.map(indexKey) };
+    if (part.kind !== 'member' || part.values === null || part.values.size > maxIndexed) continue;
+    if (smallest === undefined || part.values.size < smallest.values!.size) smallest = part;
+  }
+  if (best !== undefined) return { column: best.column, values: best.values.map(indexKey) };
+  return smallest === undefined ? null : { column: smallest.column, values: [...smallest.values!.indexKeys()] };
 }

@@ -1,14 +1,17 @@
 /**
- * Parses filters from a client's JSON into a normal form: filters that differ only in order or notation
- * have the same `key`. Invariants:
+ * Parses filters from JSON, of clients and of policies, into a normal form: filters that differ only in order
+ * or notation have the same `key`. Only policies may refer to claims and to sets of another table (claims.ts).
+ * Invariants:
  * - For every filter that this parser accepts, judge.ts and sql.ts agree on every row.
  * - Parsing costs a bounded effort for input of any shape and depth. Every wrong input gets a clear error.
  */
 
 import { exactJson } from '#shared/exact-json.ts';
 import type { Table } from '../catalog/catalog.ts';
+import { ClaimMissing, type Claims, claimAt } from './claims.ts';
 import type { FilterColumn } from './image.ts';
 import { type Comparable, codecOf, compare, indexKey } from './types.ts';
+import type { Values } from './values.ts';
 
 const orders = ['gt', 'gte', 'lt', 'lte'] as const;
 export type Order = (typeof orders)[number];
@@ -24,11 +27,32 @@ export type Filter = { readonly key: string } & (
   /** the column equals one of the values; there is at least one value */
   | { readonly kind: 'equal'; readonly column: FilterColumn; readonly values: readonly Comparable[] }
   | { readonly kind: 'order'; readonly column: FilterColumn; readonly order: Order; readonly value: Comparable }
+  /** the column equals one of the values of the set; `values` is null until the set is loaded */
+  | { readonly kind: 'member'; readonly column: FilterColumn; readonly set: SetQuery; readonly values: Values | null }
 );
+
+/** The values of a column in the rows of another table, as a policy names them by `$from`, `select` and `where`. */
+export interface SetQuery {
+  /** equal for equal sets: contains the claims that were filled in */
+  readonly key: string;
+  readonly table: Table;
+  readonly column: FilterColumn;
+  readonly where: Filter;
+}
+
+/** What a policy may refer to. */
+export interface PolicyTerms {
+  /** null: the policy is only checked, and a claim may have any value */
+  claims: Claims | null;
+  tableNamed: (name: string) => Table | undefined;
+}
 
 const maxDepth = 8;
 const maxNodes = 100;
 const maxValues = 100;
+const maxClaimValues = 1_000;
+/** a set may depend on another set, but no further */
+const maxSets = 2;
 const maxNameLength = 100;
 
 /**
@@ -37,7 +61,7 @@ const maxNameLength = 100;
  */
 export class FilterError extends Error {
   override readonly name = 'FilterError';
-  readonly code: 'INVALID_FILTER' | 'UNKNOWN_COLUMN';
+  readonly code: 'INVALID_FILTER' | 'UNKNOWN_COLUMN' | 'UNREADABLE_COLUMN';
   readonly path: string;
   /** the message without the path */
   readonly problem: string;
@@ -50,11 +74,28 @@ export class FilterError extends Error {
   }
 }
 
+interface Rules {
+  /** columns that the filter may name; null: all */
+  readable: readonly string[] | null;
+  /** null: the filter is a client's */
+  policy: (PolicyTerms & { sets: number }) | null;
+}
+
 /**
  * `where` is parsed JSON. Parse it with parseExactJson: if JSON.parse did it, numbers beyond 2^53 are
- * refused, and a numeric has lost its digits after the 17th. Throws FilterError.
+ * refused, and a numeric has lost its digits after the 17th. `readable`: the columns that the client may
+ * read; null: all. Throws FilterError.
  */
-export function parseFilter(table: Table, where: unknown): Filter {
+export function parseFilter(table: Table, where: unknown, readable: readonly string[] | null = null): Filter {
+  return parse(table, where, { path: 'where', rules: { readable, policy: null } });
+}
+
+/** Parses a filter of a policy. `path`: its name in errors, such as "read". Throws FilterError or ClaimMissing. */
+export function parsePolicy(table: Table, filter: unknown, path: string, terms: PolicyTerms): Filter {
+  return parse(table, filter, { path, rules: { readable: null, policy: { ...terms, sets: 0 } } });
+}
+
+function parse(table: Table, where: unknown, { path: root, rules }: { path: string; rules: Rules }): Filter {
   let nodes = 0;
 
   const count = (path: string, more = 1) => {
@@ -84,10 +125,10 @@ export function parseFilter(table: Table, where: unknown): Filter {
         Array.from(value, (item: unknown, index) => parseObject(item, within(path, String(index)), depth + 1)),
       );
     }
-    const column = columnOf(table, name.startsWith('column:') ? name.slice('column:'.length) : name, path);
-    if (!isObject(value)) {
+    const column = columnOf(table, name.startsWith('column:') ? name.slice('column:'.length) : name, path, rules);
+    if (!isObject(value) || isClaim(value, rules)) {
       count(path);
-      return value === null ? isNull(column) : equal(column, [valueOf(column, value, path)]);
+      return value === null ? isNull(column) : equal(column, [valueOf(column, value, path, rules)]);
     }
     const operators = Object.entries(value);
     if (operators.length === 0) throw new FilterError(path, 'must be a value, null, or an object with an operator');
@@ -95,26 +136,28 @@ export function parseFilter(table: Table, where: unknown): Filter {
       'and',
       operators.map(([operator, operand]) => {
         count(path);
-        return parseComparison(column, operator, operand, within(path, operator));
+        return parseComparison(column, operator, operand, within(path, operator), rules);
       }),
     );
   };
 
-  return parseObject(where, 'where', 1);
+  return parseObject(where, root, 1);
 }
 
-function parseComparison(column: FilterColumn, operator: string, operand: unknown, path: string): Filter {
+function parseComparison(column: FilterColumn, operator: string, operand: unknown, path: string, rules: Rules): Filter {
   switch (operator) {
     case 'eq':
-      return equal(column, [valueOf(column, operand, path)]);
+      return equal(column, [valueOf(column, operand, path, rules)]);
     case 'ne':
-      return negation(equal(column, [valueOf(column, operand, path)]));
+      return negation(equal(column, [valueOf(column, operand, path, rules)]));
     case 'in':
+      if (isClaim(operand, rules)) return equal(column, claimedList(column, operand, path, rules));
+      if (rules.policy !== null && isObject(operand)) return member(column, operand, path, rules.policy);
       if (!Array.isArray(operand) || operand.length > maxValues)
         throw new FilterError(path, `must be an array of at most ${maxValues} values`);
       return equal(
         column,
-        Array.from(operand, (item: unknown, index) => valueOf(column, item, path, index)),
+        Array.from(operand, (item: unknown, index) => valueOf(column, item, path, rules, index)),
       );
     case 'is':
       if (operand === null) return isNull(column);
@@ -126,7 +169,7 @@ function parseComparison(column: FilterColumn, operator: string, operand: unknow
     case 'lte': {
       if (!column.codec.ordered)
         throw new FilterError(path, 'cannot compare this type of column, which has no order in filters');
-      const value = valueOf(column, operand, path);
+      const value = valueOf(column, operand, path, rules);
       return {
         kind: 'order',
         column,
@@ -140,9 +183,11 @@ function parseComparison(column: FilterColumn, operator: string, operand: unknow
   }
 }
 
-function columnOf(table: Table, name: string, path: string): FilterColumn {
+function columnOf(table: Table, name: string, path: string, { readable }: Pick<Rules, 'readable'>): FilterColumn {
   const column = table.columns.find((candidate) => candidate.name === name);
   if (!column) throw new FilterError(path, `is not a column of ${table.name}`, 'UNKNOWN_COLUMN');
+  if (readable !== null && !readable.includes(name))
+    throw new FilterError(path, `is a column of ${table.name} that you may not read`, 'UNREADABLE_COLUMN');
   const codec = codecOf(column);
   // for a virtual column, this does not use the column itself: if its expression fails for one row, the
   // whole query fails
@@ -153,12 +198,106 @@ function columnOf(table: Table, name: string, path: string): FilterColumn {
 }
 
 /** `index`: the value's place in a list of values. The path with this place is made only if there is an error. */
-function valueOf(column: FilterColumn, value: unknown, path: string, index?: number): Comparable {
+function valueOf(column: FilterColumn, value: unknown, path: string, rules: Rules, index?: number): Comparable {
+  if (isClaim(value, rules)) return claimed(column, value, path, rules);
   const parsed = value === null ? undefined : column.codec.parse(value);
   if (parsed !== undefined) return parsed;
   const problem =
     value === null ? 'must not be null: use {"is": null} or {"is": "not null"}' : `must be ${column.codec.expected}`;
   throw new FilterError(index === undefined ? path : within(path, String(index)), problem);
+}
+
+/** `{"$claim": "org.id"}`: stands for a value in a policy. */
+interface Claim {
+  $claim: unknown;
+}
+
+function isClaim(value: unknown, { policy }: Rules): value is Claim {
+  return policy !== null && isObject(value) && Object.hasOwn(value, '$claim');
+}
+
+/** Undefined: the policy is only checked. Throws FilterError or ClaimMissing. */
+function claimValue(claim: Claim, path: string, { policy }: Rules): unknown {
+  const { $claim: name, ...others } = claim;
+  if (typeof name !== 'string' || name === '') throw new FilterError(path, '.$claim must be the name of a claim');
+  const [other] = Object.keys(others);
+  if (other !== undefined) throw new FilterError(path, `has ${other} beside $claim, which stands alone`);
+  return policy!.claims === null ? undefined : claimAt(policy!.claims, name);
+}
+
+/** Throws ClaimMissing if the claim is not a value of the column's type. */
+function claimed(column: FilterColumn, claim: Claim, path: string, rules: Rules): Comparable {
+  const value = claimValue(claim, path, rules);
+  if (value === undefined) return '';
+  const parsed = column.codec.parse(value);
+  if (parsed === undefined) throw new ClaimMissing(claim.$claim as string);
+  return parsed;
+}
+
+/** Throws ClaimMissing if the claim is not an array of values of the column's type. */
+function claimedList(column: FilterColumn, claim: Claim, path: string, rules: Rules): Comparable[] {
+  const list = claimValue(claim, path, rules);
+  if (list === undefined) return [];
+  if (!Array.isArray(list) || list.length > maxClaimValues) throw new ClaimMissing(claim.$claim as string);
+  return list.map((item: unknown) => {
+    const parsed = item === null ? undefined : column.codec.parse(item);
+    if (parsed === undefined) throw new ClaimMissing(claim.$claim as string);
+    return parsed;
+  });
+}
+
+function member(column: FilterColumn, operand: object, path: string, policy: PolicyTerms & { sets: number }): Filter {
+  if (policy.sets >= maxSets) throw new FilterError(path, `is nested too deeply: at most ${maxSets} sets`);
+  const { $from: from, select, where = {}, ...others } = operand as Record<string, unknown>;
+  const [other] = Object.keys(others);
+  if (other !== undefined) throw new FilterError(within(path, other), 'is unknown here: use $from, select and where');
+  if (typeof from !== 'string') throw new FilterError(within(path, '$from'), 'must be the name of a table');
+  const table = policy.tableNamed(from);
+  if (!table) throw new FilterError(within(path, '$from'), `names ${from}, which is not an attached table`);
+  if (typeof select !== 'string') throw new FilterError(within(path, 'select'), 'must be the name of a column');
+  const selected = columnOf(table, select, within(path, 'select'), { readable: null });
+  if (selected.codec !== column.codec)
+    throw new FilterError(within(path, 'select'), `must be of the type of ${column.name}`);
+  const rules: Rules = { readable: null, policy: { ...policy, sets: policy.sets + 1 } };
+  const condition = parse(table, where, { path: within(path, 'where'), rules });
+  const key = JSON.stringify([table.id, selected.name, condition.key]);
+  return loadable({ kind: 'member', column, set: { key, table, column: selected, where: condition }, values: null });
+}
+
+/** The key includes the content of the set: two sets of one query, before and after a change, are different filters. */
+function loadable(filter: Omit<Filter & { kind: 'member' }, 'key'>): Filter {
+  const { column, set, values } = filter;
+  return { ...filter, key: JSON.stringify(['member', column.name, set.key, values?.digest ?? null]) };
+}
+
+/** The filter with its sets filled in. */
+export function withValues(filter: Filter, valuesOf: (set: SetQuery) => Values): Filter {
+  switch (filter.kind) {
+    case 'and':
+    case 'or':
+      return junction(
+        filter.kind,
+        filter.filters.map((part) => withValues(part, valuesOf)),
+      );
+    case 'not':
+      return negation(withValues(filter.filter, valuesOf));
+    case 'member':
+      return loadable({ ...filter, values: valuesOf(filter.set) });
+    default:
+      return filter;
+  }
+}
+
+/** The sets that the filter compares with, each once, without the sets that these depend on. */
+export function setsOf(filter: Filter): SetQuery[] {
+  const found = new Map<string, SetQuery>();
+  const collect = (node: Filter): void => {
+    if (node.kind === 'and' || node.kind === 'or') for (const part of node.filters) collect(part);
+    else if (node.kind === 'not') collect(node.filter);
+    else if (node.kind === 'member') found.set(node.set.key, node.set);
+  };
+  collect(filter);
+  return [...found.values()];
 }
 
 const isObject = (value: unknown): value is object =>
@@ -204,7 +343,7 @@ function negation(filter: Filter): Filter {
  * Makes an `and` or `or` that is flat and sorted, without repetitions and without constant parts. None of
  * these steps changes the value of the whole, even if a part is unknown (null).
  */
-function junction(kind: 'and' | 'or', filters: readonly Filter[]): Filter {
+export function junction(kind: 'and' | 'or', filters: readonly Filter[]): Filter {
   const parts = new Map<string, Filter>();
   for (const filter of filters) {
     if (filter.kind === kind) for (const part of filter.filters) parts.set(part.key, part);

@@ -3,32 +3,78 @@
  * file of the folder.
  */
 import type { Table } from '../catalog/catalog.ts';
+import { ClaimMissing, type Claims, claimAt } from './claims.ts';
 import { type FilterColumn, ImageError, type ParsedRow, parseImage } from './image.ts';
 import { compileFilter, type Equality, equalityOf } from './judge.ts';
-import { type Filter, FilterError, parseFilter } from './parse.ts';
-import { filterSql } from './sql.ts';
+import {
+  type Filter,
+  FilterError,
+  junction,
+  type PolicyTerms,
+  parseFilter,
+  parsePolicy,
+  type SetQuery,
+  setsOf,
+  withValues,
+} from './parse.ts';
+import { filterSql, setSql } from './sql.ts';
 import { filterText } from './text.ts';
 import { indexKey } from './types.ts';
+import { Values } from './values.ts';
 
-export { type FilterColumn, FilterError, ImageError, type ParsedRow, parseImage };
+export {
+  ClaimMissing,
+  type Claims,
+  claimAt,
+  type FilterColumn,
+  FilterError,
+  ImageError,
+  type ParsedRow,
+  type PolicyTerms,
+  parseImage,
+  Values,
+};
 
 export class RowFilter {
   /** equal for filters that differ only in order or notation */
   readonly key: string;
+  /** Throws ImageError. If the filter has sets, use `withValues` first. */
   readonly admits: (row: ParsedRow) => boolean;
   /**
    * a column that must have one of some values for the row to be admitted; null: there is none, and the
    * filter must be tested for every row
    */
   readonly equality: Equality | null;
+  /** the sets of other tables that the filter compares with */
+  readonly sources: readonly Source[];
   readonly #filter: Filter;
 
-  /** Throws FilterError. */
-  constructor(table: Table, where: unknown) {
-    this.#filter = parseFilter(table, where);
-    this.key = this.#filter.key;
-    this.admits = compileFilter(this.#filter);
-    this.equality = equalityOf(this.#filter);
+  private constructor(filter: Filter) {
+    this.#filter = filter;
+    this.key = filter.key;
+    this.sources = setsOf(filter).map(sourceOf);
+    this.admits = isLoaded(filter) ? compileFilter(filter) : notLoaded;
+    this.equality = equalityOf(filter);
+  }
+
+  /** A client's filter. `readable`: the columns that it may name; null: all. Throws FilterError. */
+  static parse(table: Table, where: unknown, readable: readonly string[] | null = null): RowFilter {
+    return new RowFilter(parseFilter(table, where, readable));
+  }
+
+  /** A filter of a policy. `path`: its name in errors, such as "read". Throws FilterError or ClaimMissing. */
+  static policy(table: Table, filter: unknown, path: string, terms: PolicyTerms): RowFilter {
+    return new RowFilter(parsePolicy(table, filter, path, terms));
+  }
+
+  and(other: RowFilter | null): RowFilter {
+    return other === null ? this : new RowFilter(junction('and', [this.#filter, other.#filter]));
+  }
+
+  /** The filter with its sets filled in. */
+  withValues(valuesOf: (source: Source) => Values): RowFilter {
+    if (this.sources.length === 0) return this;
+    return new RowFilter(withValues(this.#filter, (set) => valuesOf(sourceOf(set))));
   }
 
   /** Whether the filter admits every row because it has no condition. */
@@ -43,11 +89,53 @@ export class RowFilter {
 
   /**
    * The filter as a condition for the WHERE of a statement, in which the row has the alias t. The first
-   * parameter is $`firstParameter`.
+   * parameter is $`firstParameter`. A set is a sub-select, whether it is loaded or not.
    */
   sql(firstParameter = 1): { text: string; values: unknown[] } {
     return filterSql(this.#filter, firstParameter);
   }
+
+  /** @internal for sourceOf */
+  static of(filter: Filter): RowFilter {
+    return new RowFilter(filter);
+  }
+}
+
+/** A set: the values of a column in some rows of another table. */
+export interface Source {
+  /** equal for equal sets */
+  readonly key: string;
+  readonly table: Table;
+  readonly column: FilterColumn;
+  /** which rows; may have sources itself */
+  readonly where: RowFilter;
+  /** A query for the values (column "value"), for `Values.add`, in an order that depends only on the values. */
+  readonly query: { text: string; values: unknown[] };
+}
+
+function sourceOf(set: SetQuery): Source {
+  const { key, table, column, where } = set;
+  return {
+    key,
+    table,
+    column,
+    get where() {
+      return RowFilter.of(where);
+    },
+    get query() {
+      return setSql(set);
+    },
+  };
+}
+
+function isLoaded(filter: Filter): boolean {
+  if (filter.kind === 'and' || filter.kind === 'or') return filter.filters.every(isLoaded);
+  if (filter.kind === 'not') return isLoaded(filter.filter);
+  return filter.kind !== 'member' || filter.values !== null;
+}
+
+function notLoaded(): never {
+  throw new Error('the sets of this filter are not loaded');
 }
 
 /** The key of a row in an index by `column`; null if the column is null. */

@@ -4,7 +4,7 @@
  */
 import { quoted } from '#shared/postgres/postgres.ts';
 import type { FilterColumn } from './image.ts';
-import type { Filter, Order } from './parse.ts';
+import type { Filter, Order, SetQuery } from './parse.ts';
 
 const operators = { gt: '>', gte: '>=', lt: '<', lte: '<=' } as const satisfies Record<Order, string>;
 
@@ -13,8 +13,34 @@ const operators = { gt: '>', gte: '>=', lt: '<', lte: '<=' } as const satisfies 
  * is $`firstParameter`. PROTOCOL.md defines for which rows the expression is true, false or null; the
  * filter admits a row if it is true. No name in the expression depends on search_path.
  */
-export function filterSql(filter: Filter, firstParameter: number): { text: string; values: (string | string[])[] } {
-  const values: (string | string[])[] = [];
+export function filterSql(filter: Filter, firstParameter: number): Sql {
+  const values: Sql['values'] = [];
+  return { text: writer(values, firstParameter)(filter), values };
+}
+
+/**
+ * A query for the values of a set, each once, as to_json renders them, in an order that depends only on the
+ * values.
+ */
+export function setSql(set: SetQuery): Sql {
+  const values: Sql['values'] = [];
+  const { column, rows } = setParts(set, writer(values, 1));
+  return { text: `select distinct pg_catalog.to_json(${column})::pg_catalog.text as value ${rows} order by 1`, values };
+}
+
+interface Sql {
+  text: string;
+  values: (string | string[])[];
+}
+
+/** The rows of a set have the alias t within the sub-select, where it hides the t outside. */
+function setParts({ table, column, where }: SetQuery, write: (node: Filter) => string) {
+  const value = columnSql(column);
+  const rows = `from ${quoted(table.schema)}.${quoted(table.table)} t where ${write(where)} and ${value} is not null`;
+  return { column: value, rows };
+}
+
+function writer(values: Sql['values'], firstParameter: number): (node: Filter) => string {
   const parameter = (value: string | string[], cast: string) =>
     `$${firstParameter + values.push(value) - 1}::pg_catalog.${cast}`;
 
@@ -35,6 +61,13 @@ export function filterSql(filter: Filter, firstParameter: number): { text: strin
         const operand = texts.length === 1 ? parameter(texts[0]!, cast) : `any (${parameter(texts, `${cast}[]`)})`;
         return `(${equalSql?.(column) ?? column} operator(pg_catalog.=) ${operand})`;
       }
+      case 'member': {
+        const { equalSql } = node.column.codec;
+        const column = columnSql(node.column);
+        const set = setParts(node.set, write);
+        const values = equalSql?.(set.column) ?? set.column;
+        return `(${equalSql?.(column) ?? column} operator(pg_catalog.=) any (select ${values} ${set.rows}))`;
+      }
       default: {
         const { cast, text, orderSql } = node.column.codec;
         const column = columnSql(node.column);
@@ -43,7 +76,7 @@ export function filterSql(filter: Filter, firstParameter: number): { text: strin
       }
     }
   };
-  return { text: write(filter), values };
+  return write;
 }
 
 const columnSql = ({ name, value }: FilterColumn) => value ?? `t.${quoted(name)}`;

@@ -26,6 +26,11 @@ export function filterText(filter: Filter): string {
       if (values.length === 1) return `${column.name} = ${texts[0]}`;
       return `${column.name} in (${texts.join(', ')}${values.length > maxValues ? ', …' : ''})`;
     }
+    case 'member': {
+      const { column, set } = filter;
+      const where = filterText(set.where);
+      return `${column.name} in (${set.column.name} of ${set.table.name}${where === 'every row' ? '' : ` where ${where}`})`;
+    }
     default:
       return `${filter.column.name} ${signs[filter.order]} ${valueText(filter.column, filter.value)}`;
   }

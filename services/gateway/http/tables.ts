@@ -68,8 +68,10 @@ function parseWhere(table: Table, where: string): RowFilter {
     );
   }
   try {
-    return new RowFilter(table, json);
+    return RowFilter.parse(table, json);
   } catch (error) {
+    if (error instanceof FilterError && error.code === 'UNREADABLE_COLUMN')
+      throw new PlankError('FORBIDDEN', error.message);
     if (error instanceof FilterError) throw invalidFields([{ path: error.path, message: error.problem }], error);
     throw error;
   }

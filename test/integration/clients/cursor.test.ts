@@ -25,6 +25,7 @@ const table: Table = {
   version: '',
   largeSql: null,
   rowBytes: 8_388_608,
+  policies: [],
 };
 const query = { name: 'all', table, filter: null, columns: null, request: { table: 'items' } };
 const sockets: Socket[] = [];

@@ -60,6 +60,7 @@ export const table: Table = {
   version: '',
   largeSql: null,
   rowBytes: 8_388_608,
+  policies: [],
 };
 
 /** `where` as a value, or as JSON text. Throws FilterError. */
