@@ -1,9 +1,9 @@
-// Functions for both pages that work on the document: they find and make elements, show times and long texts, and
-// draw once a frame.
+// Functions for both pages that work on the document. They find and make elements, show times and long texts, and limit
+// drawing to once a frame.
 
 export const byId = (id) => document.getElementById(id);
 
-/** Makes an element. An attribute whose name begins with "on" is a listener. */
+/** Makes an element. If the name of an attribute begins with "on", its value is a listener for that event. */
 export function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -14,12 +14,12 @@ export function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-/** If the element shows the text already, does not touch the element, so that a selection in it stays. */
+/** Sets an element's text. An element that already shows the text is not touched, so that a selection in it stays. */
 export function setText(shown, text) {
   if (shown.textContent !== text) shown.textContent = text;
 }
 
-/** Shows a problem. If there is none, hides the element. */
+/** Shows a problem. If there is no problem, hides the element. */
 export function showProblem(shown, text) {
   setText(shown, text ?? '');
   shown.hidden = !text;
@@ -35,16 +35,17 @@ const day = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short',
 
 export const clockText = (date) => clock.format(date);
 
-/** If `iso` is a time of today, the time of day; else the date. */
+/** Returns the time of day if `iso` is a time of today, else the date. */
 export function timeText(iso) {
   const date = new Date(iso);
   if (Number.isNaN(date.getTime())) return iso;
   return (date.toDateString() === new Date().toDateString() ? clock : day).format(date);
 }
 
-/** Nodes that show a whole text, or the beginning of a long text and a button that shows the rest. */
+/** Returns the nodes that show a text. Of a long text, they show the beginning and a button that shows the rest. */
 export function longText(text, limit) {
-  // a button would take as much room as the few characters that it hides
+  // A text that is only a little longer is shown whole, because a button would take as much room as the hidden
+  // characters.
   if (text.length <= limit * 1.2) return [text];
   const shown = element('span', {}, `${text.slice(0, limit)}…`);
   const label = `Show all ${text.length.toLocaleString('en')} characters`;

@@ -1,11 +1,11 @@
-// A list of the last changes, newest first. Entries wait until the next drawing, so that many changes cost only one
-// drawing a frame.
+// A list of the last changes, newest first. New entries wait until the next drawing, so that many changes cost only one
+// drawing in a frame.
 
 import { clockText, element, longText } from './dom.js';
 import { jsonText, keyText } from './request.js';
 
 const maxEntries = 100;
-/** characters of a row's JSON that are shown at once */
+/** how many characters of a row's JSON are shown without a click */
 const maxText = 600;
 
 export class Feed {
@@ -20,7 +20,7 @@ export class Feed {
     return this.#list.children.length === 0;
   }
 
-  /** How many changes wait to be drawn; "100+" if older changes were dropped. */
+  /** The number of changes that wait to be drawn; "100+" if older changes were dropped. */
   get waitingText() {
     const { length } = this.#waiting;
     return length === 0 ? '' : `${length}${length === maxEntries ? '+' : ''}`;

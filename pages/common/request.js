@@ -2,13 +2,13 @@
 
 const timeoutMs = 30_000;
 
-/** For JSON.parse: integers beyond 2^53 become bigints, as in the SDK. */
+/** A reviver for JSON.parse. It makes bigints of integers beyond 2^53, as the SDK does. */
 function keepIntegers(_name, value, context) {
   const isRounded = Number.isInteger(value) && !Number.isSafeInteger(value) && /^-?\d+$/.test(context?.source);
   return isRounded ? BigInt(context.source) : value;
 }
 
-/** For JSON.stringify: a bigint is written with its digits. */
+/** A replacer for JSON.stringify. It writes a bigint with all its digits. */
 function digits(_name, value) {
   if (typeof value !== 'bigint') return value;
   return JSON.rawJSON ? JSON.rawJSON(String(value)) : String(value);
@@ -16,7 +16,7 @@ function digits(_name, value) {
 
 export const jsonText = (value) => JSON.stringify(value, digits);
 
-/** The text of a column's value: a string as it is, any other value as JSON. */
+/** The text of a column's value: a string stays as it is, any other value becomes JSON. */
 export const valueText = (value) => (typeof value === 'string' ? value : jsonText(value ?? null));
 
 /** The primary key of a change as people read it: "7", or "a, 7" for a key of two columns. */

@@ -1,10 +1,12 @@
-// A button that asks before it acts. The first press turns the label into a question; the second press confirms.
+// A button that asks before it acts. The first press turns its label into a question; the second press confirms.
 
 import { element, setText } from './dom.js';
 
 const calmAfterMs = 4_000;
 
-/** `onAsk(true)` is called when the button asks, `onAsk(false)` when it has stopped asking. */
+/**
+ * Makes the button. Calls `onAsk(true)` when the button asks its question, and `onAsk(false)` when the question ends.
+ */
 export function sureButton(label, question, work, onAsk = () => {}) {
   const button = element('button', { type: 'button' }, label);
   const calm = () => {

@@ -1,4 +1,4 @@
-// The channels that clients subscribe to on all gateways, the one with the most subscriptions first.
+// The channels of all gateways to which clients are subscribed. The channel with the most subscriptions comes first.
 
 import { byId, setText } from '../common/dom.js';
 import { countText, keptTable, unknownWhileAlone } from './parts.js';

@@ -1,4 +1,4 @@
-// Throughput and lag of the last five minutes, drawn by uPlot. Each chart also shows its highest value as text, for
+// Throughput and lag of the last five minutes, drawn by uPlot. Each chart also has its highest value as text, for
 // screen readers.
 
 import { byId, setText } from '../common/dom.js';
@@ -8,8 +8,8 @@ import { countText, msText } from './parts.js';
 const spanSeconds = 300;
 const height = 150;
 /**
- * possible steps of an axis, all whole numbers, as there is no half change; uPlot takes the first step that leaves
- * enough space between labels
+ * The possible steps of an axis. All steps of a count are whole numbers, because there is no half change. uPlot takes
+ * the first step that leaves enough space between labels.
  */
 const countSteps = Array.from({ length: 36 }, (_, i) => [1, 2, 5][i % 3] * 10 ** Math.floor(i / 3));
 const msSteps = [0.1, 0.2, 0.5, ...countSteps];

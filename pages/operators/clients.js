@@ -1,4 +1,4 @@
-// The clients that do not keep up: their names, how far they are behind, and a button that disconnects a client.
+// The clients that do not keep up: their names, how far each one is behind, and a button that disconnects it.
 
 import { byId, element, setText, showProblem } from '../common/dom.js';
 import { ask } from '../common/request.js';

@@ -1,4 +1,4 @@
-// "Why did I not get it?": the form, and the answer that shows step by step where a change went.
+// "Why did I not get it?": the form, and the answer. The answer shows step by step where a change went.
 
 import { byId, element, setText, showProblem } from '../common/dom.js';
 import { ask, keyText } from '../common/request.js';
@@ -12,7 +12,7 @@ const names = {
   written: 'Written',
 };
 const states = { done: 'done', waiting: 'waiting', no: 'no', unknown: 'not known' };
-/** the shape of each state's pill */
+/** the level of each state; each level has a pill of another shape */
 const levels = { done: 'good', waiting: 'wait', no: 'off', unknown: 'unknown' };
 
 export function startExplain() {
@@ -22,7 +22,7 @@ export function startExplain() {
   });
 }
 
-/** Fills in the form. If a position is known, sends the form too. */
+/** Fills in the form with the given values. If a position is given, also sends the form. */
 export function askAbout(known) {
   const form = byId('explain-form');
   for (const [name, value] of Object.entries(known)) form.elements[name].value = value;

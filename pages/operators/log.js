@@ -1,4 +1,4 @@
-// The listeners, the log between them and the gateways, and the numbers at the top.
+// The listeners, the log, and the numbers at the top.
 
 import { byId, element, setText } from '../common/dom.js';
 import { bytesText, countText, drawPill, keptTable, msText, secondsText } from './parts.js';

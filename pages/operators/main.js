@@ -1,5 +1,5 @@
-// The operators' console. It shows what one gateway knows of all gateways, listeners and clients. It draws once a
-// frame.
+// The operators' console. One gateway serves it, and it shows the reports that this gateway has of all gateways,
+// listeners and clients. It draws once in a frame.
 
 import { oncePerFrame } from '../common/dom.js';
 import { drawChannels, startChannels } from './channels.js';
@@ -40,5 +40,5 @@ followView((given) => {
   heardAt = Date.now();
   draw();
 });
-// so that the time since the gateway's last answer goes on
+// The status says how long ago the gateway answered, so it is drawn again each second.
 setInterval(draw, 1_000);

@@ -1,4 +1,4 @@
-// The gateways: the load and the state of each one, and a button that drains it.
+// The gateways: the load and the state of each gateway, and a button that drains it.
 
 import { byId, element, setText, showProblem } from '../common/dom.js';
 import { ask } from '../common/request.js';
@@ -53,7 +53,7 @@ function drawShare(cell, { share }) {
     cell.appendChild(element('progress', { max: 1, 'aria-label': 'Share of all clients' }));
   const text = cell.querySelector('span') ?? cell.appendChild(element('span'));
   meter.value = share ?? 0;
-  // null: that gateway is silent, or the gateway that serves this page hears no other gateway
+  // null: the gateway is silent, or the gateway that serves this page gets no reports of other gateways
   setText(text, share === null ? '–' : `${Math.round(share * 100)} %`);
 }
 
@@ -67,7 +67,7 @@ function drawActions(cell, { node, draining, reason, silentSeconds, isAlone, dra
           'Drain',
           'Sure?',
           () => send(node, action),
-          // the warning is shown below the table, so that it does not move the button that was pressed
+          // The warning is below the table, so that it does not move the button that was pressed.
           (asks) => showProblem(byId('gateways-warning'), asks ? made.dataset.warning : ''),
         );
     made.dataset.action = action;
@@ -78,7 +78,7 @@ function drawActions(cell, { node, draining, reason, silentSeconds, isAlone, dra
     if (hadFocus) made.focus();
     button = made;
   }
-  // the request to drain or undrain reaches another gateway through Redis
+  // The button is disabled while the request cannot arrive: requests to other gateways go through Redis.
   button.disabled = silentSeconds > 0 || isAlone || reason === 'stopping';
   button.dataset.warning = drainWarning ?? '';
 }

@@ -1,19 +1,19 @@
-// Shared by the parts of the console: tables that keep their rows by key, and short texts for numbers.
+// What several parts of the console use: tables that keep their rows by key, and short texts for numbers.
 
 import { element, setText } from '../common/dom.js';
 
-/** The text for values that are not known because the gateway hears no other gateway. */
+/** The text in place of values that are missing because the gateway gets no reports of other gateways. */
 export const unknownWhileAlone = 'Not known while Redis does not answer.';
 
 /**
- * Returns a function that shows rows in the table. A column has a `label`, perhaps a `class`, and `text(row)`; if a
- * cell needs more than text, `draw(cell, row)` instead. A cell that has not changed is not touched, so that a
+ * Returns a function that shows rows in the table. A column has a `label`, perhaps a `class`, and `text(row)`. If its
+ * cells need more than text, it has `draw(cell, row)` instead. A cell that has not changed is not touched, so that a
  * button keeps the focus and a selection stays.
  */
 export function keptTable(table, columns) {
   const body = table.tBodies[0];
   const drawn = new Map();
-  // on a phone, CSS makes blocks of the rows; without these roles, screen readers would no longer see a table
+  // On a phone, CSS turns the rows into blocks. Without these roles, screen readers would no longer recognize a table.
   table.setAttribute('role', 'table');
   body.setAttribute('role', 'rowgroup');
   const heads = columns.map(({ label, ...column }) =>
@@ -59,7 +59,7 @@ export function keptTable(table, columns) {
   };
 }
 
-/** Draws a word with a shape before it, because not everybody sees the colour. */
+/** Draws a word and a shape before it, because not everybody sees the colour. */
 export function drawPill(cell, level, text) {
   const pill = cell.firstElementChild ?? cell.appendChild(element('span', { class: 'pill' }));
   if (pill.dataset.level !== level) pill.dataset.level = level;

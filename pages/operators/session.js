@@ -1,5 +1,5 @@
-// Access to the gateway. If the gateway requires a token, the page exchanges the token for a cookie that scripts
-// cannot read. So the page keeps no secret. The browser also sends the cookie with event streams and WebSockets.
+// Access to the gateway. If the gateway requires a token, the page exchanges the token for a cookie that scripts cannot
+// read, so the page keeps no secret. The browser sends the cookie also with event streams and WebSockets.
 
 import { byId, setText } from '../common/dom.js';
 import { ask } from '../common/request.js';
@@ -10,14 +10,14 @@ export async function admitted() {
     const { status, problem } = await ask('ops/status');
     if (!problem) return show(true);
     if (status === 401) return enter();
-    // the gateway did not answer, or refused the address that the browser used
+    // The gateway did not answer, or it refused the address that the browser used.
     show(true);
     setText(byId('status-text'), problem);
     await new Promise((resolve) => setTimeout(resolve, 2_000));
   }
 }
 
-/** Whether the gateway wants the token again. */
+/** Whether the session is over: the gateway requires the token again. */
 export async function isOver() {
   return (await ask('ops/status')).status === 401;
 }

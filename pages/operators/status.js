@@ -1,20 +1,20 @@
-// The sentence at the top. It says whether changes arrive, as the gateway judges it, or that the gateway no longer
-// answers this page.
+// The sentence at the top. It says whether changes arrive, as the gateway judges. If the gateway no longer answers this
+// page, the sentence says so.
 
 import { byId, element, setText } from '../common/dom.js';
 import { secondsText } from './parts.js';
 
-/** the gateway sends its view each second */
+/** The gateway sends its view each second. After this time without a view, it counts as silent. */
 const silentMs = 4_000;
 
-/** Draws the sentence. `heardAt`: when the view came. */
+/** Draws the sentence. `heardAt` is the time when the view came, in ms since 1970. */
 export function drawStatus(view, heardAt) {
   const verdict = judge(view, Date.now() - heardAt);
   setText(byId('node'), view?.node ?? '–');
   byId('board').classList.toggle('stale', verdict.isStale ?? false);
   byId('status').dataset.level = verdict.level;
   setText(byId('status-text'), verdict.text);
-  // screen readers read this text aloud when it changes, so it leaves out the numbers that change every second
+  // Screen readers read this text aloud when it changes. So the text leaves out the numbers, which change every second.
   setText(byId('status-spoken'), verdict.level === 'good' ? 'All is well' : verdict.text.replace(/ \([^)]*\)$/, ''));
   setText(byId('status-todo'), verdict.todo ?? '');
   const also = byId('status-also');

@@ -1,5 +1,5 @@
-// Live changes, as a client with the same filter gets them. They come through the SDK, on a separate connection
-// that is open only while somebody follows.
+// Live changes, as a client with the same filter gets them. They come through the SDK, on a connection of their own,
+// which is open only while somebody follows the changes.
 
 import { byId, element, oncePerFrame, setText } from '../common/dom.js';
 import { Feed } from '../common/feed.js';

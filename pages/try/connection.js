@@ -1,5 +1,6 @@
 // Shows the state of the page's connection in the header. live: the connection is open. stale: the server does not
-// confirm that changes can arrive. reconnecting: the connection was lost. stopped: the server closed it for good.
+// confirm that changes can arrive. reconnecting: the connection was lost. stopped: the server closed the connection for
+// good.
 
 import { byId } from '../common/dom.js';
 
@@ -20,7 +21,7 @@ export function startConnection(plank) {
   setInterval(drawUptime, 1000);
 }
 
-/** Called if there is no table: the SDK does not connect before the first subscription. */
+/** Called if there is no table. Then there is no connection, because the SDK connects at the first subscription. */
 export function showIdle() {
   if (liveSince === undefined && !wasLost) setState('idle', 'Not connected: no table is attached');
 }

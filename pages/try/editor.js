@@ -1,11 +1,11 @@
-// The form above the rows, with a field for each writable column. It inserts a row, or changes the row that is
-// being edited. A problem with a value is shown at the value's field.
+// The form above the rows, with a field for each writable column. The form inserts a row, or changes the row that is
+// being edited. If a value is wrong, the problem is shown at the value's field.
 
 import { byId, element, setText, showProblem } from '../common/dom.js';
 import { valueText } from '../common/request.js';
 import { write } from './write.js';
 
-/** If a table has more columns, its form opens only when the user asks for it. */
+/** If a table has more writable columns than this, its form opens only when the user opens it. */
 const maxOpenFields = 3;
 
 let table = null;
@@ -23,7 +23,7 @@ export function startEditor() {
   byId('cancel').addEventListener('click', close);
 }
 
-/** Shows the form for rows of another table (null: there is no table). */
+/** Shows the form for rows of another table. Null: there is no table, and the form is hidden. */
 export function openEditor(given) {
   table = given;
   const fields = writableColumns();
@@ -39,7 +39,8 @@ export function editRow(row) {
     const input = inputOf(name);
     const value = row.row[name];
     input.value = value === null || value === undefined ? '' : valueText(value);
-    // an input drops line breaks; this must not count as a change by the user
+    // The input drops line breaks. So its own value is stored, and the dropped breaks do not count as a change by the
+    // user.
     input.dataset.before = input.value;
     input.placeholder = 'null';
   }
@@ -79,7 +80,7 @@ function fieldOf({ name, type, isJson }) {
   return element('label', { class: 'field' }, element('span', {}, name, ' ', element('small', {}, type)), input, error);
 }
 
-/** Turns the form back into one that inserts a row. */
+/** Turns the form into a form that inserts a row. */
 function insertAgain() {
   edited = null;
   byId('form').reset();
@@ -118,8 +119,8 @@ async function save() {
 }
 
 /**
- * The values of the fields that the user has changed, as JSON texts by column. An empty field means null; in a new
- * row it is left out.
+ * Returns the values of the fields that the user has changed, as JSON texts by column. A field that the user has
+ * emptied means null. In a new row, an empty field is left out.
  */
 function changedValues() {
   const values = Object.create(null);
@@ -130,7 +131,10 @@ function changedValues() {
   return values;
 }
 
-/** If a text is not valid JSON, it is sent as a string, and the server's answer says which value it expects. */
+/**
+ * Returns the field's text as JSON. If the text is not valid JSON, returns it as a JSON string. The server's answer
+ * then says which value the column takes.
+ */
 function asJson(text, isJson) {
   if (!isJson) return JSON.stringify(text);
   try {
@@ -143,7 +147,7 @@ function asJson(text, isJson) {
 
 function showProblems(fields, problem) {
   const names = writableColumns().map(({ name }) => name);
-  // a column may be called "constructor"
+  // `hasOwn`, because a column may be called "constructor"
   const isWrong = (name) => Object.hasOwn(fields, name);
   for (const name of names) {
     setText(byId('form').querySelector(`[data-error="${CSS.escape(name)}"]`), isWrong(name) ? fields[name] : '');

@@ -1,4 +1,4 @@
-// The last changes of every attached table, and the number of all changes that came. While the feed is paused,
+// The last changes of every attached table, and the number of all changes that have come. While the feed is paused, new
 // changes wait to be drawn.
 
 import { byId, setText } from '../common/dom.js';
@@ -10,8 +10,8 @@ let requestDrawing;
 let isPaused = false;
 let count = 0;
 /**
- * The rows that the last transaction has written, by table and key. They are kept here because a row that one
- * transaction inserts and deletes is in no live query.
+ * The rows that the last transaction has written, by table and key. If one transaction inserts and deletes a row, no
+ * live query has this row, so it is kept here.
  */
 const written = new Map();
 const maxWritten = 1_000;
@@ -28,8 +28,8 @@ export function startFeed(draw) {
 }
 
 /**
- * Adds a change. `known`: the row before the change, if the page has it. It is needed for a DELETE, which comes
- * without the row.
+ * Adds a change. `known` is the row before the change, if the page has it. A DELETE comes without its row, so the feed
+ * shows `known`.
  */
 export function addChange(change, known) {
   count += 1;

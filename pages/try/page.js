@@ -1,6 +1,6 @@
 // The test page. It has one connection. A live query keeps the rows of the picked table current, and subscriptions
-// report each change of every attached table. `?table=orders` picks a table. The page draws once a frame, even if
-// many changes come.
+// report each change of every attached table. `?table=orders` picks a table. Even if many changes come, the page draws
+// once in a frame.
 
 import { oncePerFrame } from '../common/dom.js';
 import { createPlank } from '../plank.js';
@@ -10,17 +10,17 @@ import { addChange, addLine, drawFeed, startFeed } from './feed.js';
 import { drawRows, reviveRows, rowOf, showRowsOf, startRows } from './rows.js';
 import { startTables } from './tables.js';
 
-/** A connection can have at most 100 subscriptions; this leaves room for the live query. */
+/** A connection can have at most 100 subscriptions. This number leaves room for the live query. */
 const maxFollowed = 90;
 
 const plank = createPlank({
   onError: (error) => {
-    // the page shows Plank's own problems, which have a code, in another place
+    // Plank's own problems have a code, and the page shows them in another place.
     if (!('code' in error)) reportError(error);
   },
 });
-const followed = new Map(); // table → its subscription
-let noticed = 0; // how many tables there were when the feed last said that there are too many
+const followed = new Map(); // the subscription of each followed table, by the table's name
+let noticed = 0; // the number of tables when the feed last said that there are too many
 const draw = oncePerFrame(() => {
   drawRows();
   drawFeed();
@@ -57,11 +57,11 @@ function subscribe(name) {
   return plank.table(name).subscribe(
     {},
     {
-      // called before the live query applies the change, so the live query still has a deleted row
+      // This is called before the live query applies the change. So if a row is deleted, the live query still has it.
       onChange: (change) => addChange(change, rowOf(change.table, change.id)),
       onResync: () => addLine(`${name}: some changes are missing here, because they are no longer kept.`),
       onError: ({ code, message }) => {
-        // if the table is attached again, the next list of tables subscribes to it again
+        // If the table is attached again, `follow` gets its name again and subscribes to it.
         if (code === 'UNKNOWN_TABLE') followed.delete(name);
         addLine(`${name}: ${message}`);
       },

@@ -1,5 +1,5 @@
-// The rows of the picked table, as the live query has them. Each drawing compares the shown rows with the rows of
-// the live query.
+// The rows of the picked table, as the live query has them. Each drawing compares the shown rows with the rows of the
+// live query.
 
 import { byId, element, longText, setText, showProblem, timeText } from '../common/dom.js';
 import { jsonText, valueText } from '../common/request.js';
@@ -9,12 +9,12 @@ import { editRow, openEditor, rowChanged, rowDeleted } from './editor.js';
 import { canHaveSamples, insertSamples } from './samples.js';
 import { write } from './write.js';
 
-/** how many rows the page holds at most, and how many of them it shows */
+/** the most rows that the page holds, and how many of them it shows */
 const maxRows = 50_000;
 const maxShown = 1_000;
 /** how many characters of a value are shown without a click */
 const maxText = 160;
-/** if a value has so many characters, its column is wide */
+/** if a value has more characters than this, its column is wide */
 const wideText = 30;
 
 let plank;
@@ -22,10 +22,10 @@ let requestDrawing;
 let table = null;
 let query = null;
 let keyColumns = [];
-let columns = []; // in the order of the table, the key first
+let columns = []; // in the order of the table, but with the key columns first
 let drawnVersion = -1;
-let marksFresh = false; // the first drawing marks no row as new
-const drawn = new Map(); // key → { row, shown }, its <tr>
+let marksFresh = false; // the first drawing marks no row as new, because all rows are new then
+const drawn = new Map(); // for each key, { row, shown }: the drawn row and its <tr>
 
 export function startRows(givenPlank, draw) {
   plank = givenPlank;
@@ -37,7 +37,7 @@ export function startRows(givenPlank, draw) {
   });
 }
 
-/** Shows the rows of another table, or of none. */
+/** Shows the rows of another table. Null: shows no rows. */
 export function showRowsOf(given) {
   query?.close();
   table = given;
@@ -64,14 +64,12 @@ export function showRowsOf(given) {
   requestDrawing();
 }
 
-/**
- * If the query ended because its table was detached, opens the query again, as the table may be attached again.
- */
+/** If the query ended because its table was detached, opens the query again: the table may have been attached again. */
 export function reviveRows() {
   if (query?.error?.code === 'UNKNOWN_TABLE') showRowsOf(table);
 }
 
-/** The row as it was before a change of it; undefined if the page does not have the row. */
+/** Returns the row that the page has before it applies a change; undefined if the page does not have the row. */
 export function rowOf(name, id) {
   return name === table?.name ? query?.rows.get(mapKeyOf(id)) : undefined;
 }
@@ -91,7 +89,7 @@ export function drawRows() {
   let next = byId('rows').firstElementChild;
   for (const key of keys) {
     const shown = rowElement(key, query.rows.get(key));
-    // the new <tr> may have replaced the <tr> that was next
+    // `rowElement` may have replaced the <tr> that `next` refers to.
     if (next && !next.isConnected) next = shown;
     if (shown === next) next = next.nextElementSibling;
     else byId('rows').insertBefore(shown, next);
@@ -104,8 +102,8 @@ export function drawRows() {
 }
 
 /**
- * The keys in the order in which rows are shown: numbers descending, so that new rows come first; other keys
- * ascending.
+ * Returns the keys in the order in which rows are shown. Numbers are in descending order, so that new rows come first;
+ * other keys are in ascending order.
  */
 function shownKeys() {
   const keys = [...query.rows.keys()];
@@ -115,7 +113,9 @@ function shownKeys() {
   return keys.slice(0, maxShown);
 }
 
-/** The <tr> of a row. A new <tr> is made only if the row has changed. The focus stays on the same button. */
+/**
+ * Returns the <tr> of a row. Makes another <tr> only if the row has changed, and keeps the focus on the same button.
+ */
 function rowElement(key, row) {
   const known = drawn.get(key);
   if (known && isSame(known.row, row)) return known.shown;
@@ -131,7 +131,7 @@ function rowElement(key, row) {
   return shown;
 }
 
-/** Compares values, as rows that were read again are other objects, most of them with the same values. */
+/** Compares values and not objects: rows that were read again are other objects, but most have the same values. */
 const isSame = (a, b) => a === b || jsonText(a) === jsonText(b);
 
 function makeRow(key, row) {
@@ -141,7 +141,7 @@ function makeRow(key, row) {
   edit.addEventListener('click', () => editRow({ key, row, name, address }));
   const remove = sureButton('Delete', 'Sure?', async () => {
     const { problem, status } = await write('DELETE', address);
-    // 404: somebody else has deleted the row already, and the row disappears when that change comes
+    // Status 404: somebody else has deleted the row already. The row disappears from the page when that change comes.
     showProblem(byId('problem'), status === 404 ? '' : problem);
   });
   remove.dataset.role = 'delete';
@@ -173,17 +173,15 @@ function cellOf({ name, type, isJson }, row) {
 }
 
 /**
- * The row's key in the live query's map, as the SDK makes it: the value, or canonical JSON if the key has several
- * columns.
+ * Returns the row's key in the live query's map, in the form that the SDK uses: the value, or canonical JSON if the key
+ * has several columns.
  */
 function mapKeyOf(id) {
   if (id === null || typeof id !== 'object') return id;
   return jsonText(Object.fromEntries(Object.entries(id).sort(([a], [b]) => (a < b ? -1 : 1))));
 }
 
-/**
- * The row's address after `api/`. If the key would have another meaning in a path, a "=" is put before it.
- */
+/** Returns the row's address after `api/`. If the key would have another meaning in a path, a "=" stands before it. */
 function addressOf(row, key) {
   const texts = keyColumns.length === 1 ? [key] : keyColumns.map((column) => valueText(row[column]));
   const segment = texts.map(encodeURIComponent).join(',');

@@ -15,9 +15,7 @@ export function canHaveSamples(table) {
   return table.name === 'items' && isWritable('name') && isWritable('value');
 }
 
-/**
- * Inserts one row after the other, so that users see each row arrive. If there is a problem, resolves with it.
- */
+/** Inserts one row after the other, so that users see each row arrive. Resolves with the problem if an insert fails. */
 export async function insertSamples(table) {
   for (const [name, value] of samples) {
     const values = { name: JSON.stringify(name), value: JSON.stringify(value) };

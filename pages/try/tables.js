@@ -1,4 +1,4 @@
-// The attached tables, and the table that is picked. The list is read every few seconds, because tables may be
+// The attached tables, and the table that is picked. The page reads the list every few seconds, because tables may be
 // attached and detached in the database while the page is open.
 
 import { byId, element } from '../common/dom.js';
@@ -10,8 +10,8 @@ let tables = [];
 let listeners;
 
 /**
- * Calls `onTables(names)` with each list, the picked table first. Calls `onPick(table)` when another table is
- * picked or the table's columns have changed. If no table is attached, calls `onPick(null)`.
+ * Calls `onTables(names)` with each list of tables, with the picked table first. Calls `onPick(table)` when another
+ * table is picked, or when the table's columns have changed. If no table is attached, calls `onPick(null)`.
  */
 export function startTables(given) {
   listeners = given;
@@ -43,7 +43,7 @@ function take(answer) {
   pick();
 }
 
-let picked; // JSON of the table, to notice that its columns changed
+let picked; // the picked table as JSON, which differs when the table's columns have changed
 
 function pick() {
   const wanted = new URLSearchParams(location.search).get('table') ?? 'items';
