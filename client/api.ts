@@ -1,4 +1,4 @@
-/** The types of the SDK's API: what an application passes in and gets back. */
+/** The types of the SDK's API: the values that an application passes to the SDK and gets from it. */
 import type { ChangeFrame, Filter, ResyncReason, Row } from '../shared/wire.ts';
 import type { LiveQuery } from './live/query.ts';
 import type { RowKey } from './live/rows.ts';

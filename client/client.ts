@@ -32,8 +32,8 @@ import { PlankError } from './values/plank-error.ts';
 import { queryKey, type RowQuery } from './values/row-query.ts';
 
 /**
- * Makes a client of one Plank. The client connects when the first subscription is made. If an option is invalid,
- * throws a TypeError.
+ * Makes a client of one Plank. The client connects when the application makes the first subscription. If an option is
+ * invalid, throws a TypeError.
  */
 export function createPlank(options: PlankOptions = {}): Plank {
   return new Client(checkPlank(options));
@@ -64,7 +64,7 @@ class Client implements Plank {
   /** keeps the table object of each name, because React hooks compare their dependencies by identity */
   readonly #tables = new Map<string, Table>();
   readonly #stores = new Map<string, Shared>();
-  /** its abort removes the listeners on the page */
+  /** `close` aborts this controller, which removes the listeners on the page */
   readonly #ends = new AbortController();
 
   constructor(options: PlankOptions) {

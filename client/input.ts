@@ -96,8 +96,8 @@ export function checkHandlers(given: unknown): void {
 }
 
 /**
- * Checks the first argument of `live`. If the object has a `where` object, a `columns` array or a `key` array, it
- * is taken as options; otherwise as the filter.
+ * Checks the first argument of `live`. If this object has a `where` object, a `columns` array or a `key` array, it is
+ * taken as options; otherwise as the filter.
  */
 export function checkLive(given: unknown, callback: unknown): LiveOptions {
   if (callback !== undefined) callable(callback, 'callback');

@@ -43,7 +43,7 @@ export class Socket {
       throw new TypeError('there is no global WebSocket: use Node 22 or newer, or createPlank({ WebSocket: … })');
   }
 
-  /** @param number the number of the socket, which its events carry */
+  /** @param number the number of the socket, which each event of the socket carries */
   connect(number: number): void {
     let socket: SocketLike;
     try {

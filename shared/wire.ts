@@ -34,7 +34,7 @@ export const closeCodes = {
   tooSlow: 4508,
 } as const;
 
-/** A place in the log. Clients see "e<epoch>.<seq>" and treat it as opaque. */
+/** A place in the log. Clients get it as the text "e<epoch>.<seq>", and must not depend on the form of this text. */
 export interface Position {
   epoch: number;
   seq: number;
@@ -72,8 +72,8 @@ export interface FilterComparison {
 }
 
 /**
- * A row matches if all members of the object are true for it. A column named and, or, or not is written as "column:and"
- * ….
+ * A row matches if all members of the object are true for the row. The name of a column that is called and, or, or not
+ * is written as "column:and" ….
  */
 export interface Filter {
   and?: readonly Filter[];

@@ -68,7 +68,7 @@ export function createSource<Item extends object>(open: () => LiveQuery<Item>): 
       if (--subscribers > 0) return;
       query?.close();
       query = null;
-      // if a hidden component is shown again, it must not show old rows as if they were current
+      // If a hidden component is shown again, it must not draw old rows as if these were current.
       drawn = { version: -1, live: nothing as Live<Item> };
     };
   };

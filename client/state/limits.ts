@@ -6,14 +6,14 @@ export const limits = {
   renewMinMs: 1_000,
   /** if a renewal brought no other token, the SDK tries again after this time */
   renewRetryMs: 5_000,
-  /** the SDK gives up after so many attempts in a row in which the server refused the token of the hello */
+  /** the SDK gives up after so many attempts in a row, if the server refused the token of each attempt's hello */
   tokenAttempts: 2,
   /** the SDK gives an attempt up if no `welcome` has come in this time since it requested the token */
   connectMs: 10_000,
   /** the shortest and the longest wait before another attempt */
   minWaitMs: 500,
   maxWaitMs: 20_000,
-  /** after a connection that was open for so long, the waits start again from the shortest one */
+  /** after a connection that was open for this long, the waits start again from the shortest one */
   stableMs: 30_000,
   /** if no frame comes for `ping_ms` times this factor, the SDK gives the connection up */
   silence: 2.5,

@@ -48,8 +48,8 @@ export function checkLiveness(to: Transition): void {
 }
 
 /**
- * Called when the network is back or the page is visible again. An open connection may have died unnoticed, so a
- * ping tests it. A wait for the next attempt ends at once.
+ * Called when the network is back or the page is visible again. An open connection may have died unnoticed, so a ping
+ * tests the connection. If the client waits for its next attempt, the attempt begins at once.
  */
 export function onWake(to: Transition): void {
   if (to.state.link.status === 'open') probe(to);

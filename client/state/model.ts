@@ -91,12 +91,12 @@ export type Effect =
   | { type: 'get-token'; socket: number }
   | { type: 'connect'; socket: number }
   | { type: 'send'; frame: ClientFrame }
-  /** ignore the current socket from now on, and close it if there is one */
+  /** closes the current socket if there is one, and ignores its events from now on */
   | { type: 'close-socket' }
   /** replaces the timer of that name */
   | { type: 'set-timer'; name: string; ms: number }
   | { type: 'clear-timer'; name: string }
-  /** to one subscription of the application */
+  /** a delivery to one subscription of the application */
   | { type: 'deliver'; member: number; delivery: Delivery }
   /** the connection's state has changed */
   | { type: 'notify'; link: Link }

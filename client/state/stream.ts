@@ -29,7 +29,7 @@ import { type Delivery, type SubscriptionState, tooManyRows } from './delivery.t
 
 interface Member {
   readonly id: number;
-  /** whether the member begins with rows, and gets them again if changes were lost */
+  /** whether the member begins with rows, and reads the rows again if changes were lost */
   readonly snapshot: boolean;
   /** null: the member begins (or begins again) with rows or with the next `live` */
   readonly position: string | null;

@@ -47,7 +47,7 @@ function keep(this: object, name: string, value: unknown, context?: { source?: s
 /** Returns the exact value of a number. Equal numbers give equal results: 1.0 and 1.00 both give 1. */
 function exactNumber(source: string, value: number): number | string | bigint {
   const [, sign = '', whole, fraction] = /^(-?)(\d+)\.(\d+)$/.exec(source) ?? [];
-  // a number with an exponent is a float, and Postgres writes floats so that they parse to the same value
+  // A number with an exponent is a float. Postgres writes a float so that parsing gives the same float again.
   if (whole === undefined || fraction === undefined) return value;
   const places = fraction.replace(/0+$/, '');
   if (places === '') return Number.isSafeInteger(value) ? value : BigInt(sign + whole);

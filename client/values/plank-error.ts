@@ -1,4 +1,4 @@
-/** The errors of the SDK that an application may want to react to, by their `code`. */
+/** The errors of the SDK that an application may want to handle, by their `code`. */
 
 export class PlankError extends Error {
   override readonly name = 'PlankError';

@@ -54,7 +54,7 @@ interface Health {
   status?: string;
   node?: string;
   connections?: number;
-  /** why it is degraded */
+  /** why the gateway is degraded */
   reason?: string;
 }
 

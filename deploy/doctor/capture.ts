@@ -20,7 +20,7 @@ interface Limits extends Patience {
 }
 
 const waitsTooLongMs = 5_000;
-/** a leading listener drains what is committed within this time */
+/** a listener that leads drains a committed change within this time */
 const drainedWithinMs = 1_000;
 /** when one listener follows another, no listener leads for a moment */
 const succeededWithinMs = 1_000;

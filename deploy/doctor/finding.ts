@@ -1,4 +1,4 @@
-/** A finding of the doctor: one sentence, and an advice. */
+/** A finding of the doctor: one sentence, and the advice that belongs to it. */
 
 export interface Finding {
   /**

@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Client } from 'pg';
 import { type Finding, note, ok, size, span, warning } from './finding.ts';
 
-/** how long after autovacuum_naptime it may take until a vacuum has started and appears in the statistics */
+/** how long after autovacuum_naptime a vacuum may take to start and to appear in the statistics */
 const slackMs = 15_000;
 const lookEachMs = 1_000;
 

@@ -93,7 +93,7 @@ async function notifyArrives(client: Client, url: string): Promise<boolean> {
   client.on('notification', listener);
   try {
     await client.query(`listen ${channel}`);
-    // At this point, a pooler in transaction mode gives the server connection that listens to the other client.
+    // At this point, a pooler in transaction mode passes the server connection that listens on to the other client.
     await writer.query('select pg_sleep(0.05)');
     await writer.query(`notify ${channel}`);
     return await arrival.promise;

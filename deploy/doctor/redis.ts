@@ -8,7 +8,7 @@ import type { Captured } from './capture.ts';
 import { compareClock } from './clock.ts';
 import { type Finding, fault, note, ok, reason, size, warning } from './finding.ts';
 
-/** How long the stream may be behind the log. While changes are published, it is behind for a moment. */
+/** How long the stream may be behind the log. It is behind for a moment while changes are published. */
 const patienceMs = 3_000;
 
 interface Wanted {

@@ -36,7 +36,7 @@ export interface ClusterOptions {
   /** an existing database and an existing Redis; if given, the cluster starts no Postgres, or no Redis */
   databaseUrl?: string;
   redisUrl?: string;
-  /** whether to make the sample table; if not set, only a new Postgres gets one */
+  /** whether to make the sample table; if not set, only a new Postgres gets the table */
   sample?: boolean;
   /** settings that all listeners and gateways get (docs/configuration.md) */
   env?: Record<string, string>;
@@ -51,7 +51,7 @@ export interface ClusterOptions {
 /** A listener or gateway process. */
 export interface ClusterNode {
   readonly name: string;
-  /** the address of its HTTP server, which stays the same after a restart */
+  /** the address of the node's HTTP server; the address stays the same after a restart */
   readonly url: string;
   /** the address of a gateway's server for operators */
   readonly opsUrl: string;

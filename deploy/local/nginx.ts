@@ -150,7 +150,7 @@ function localConf(
     limitsAll: boolean;
   },
 ): string {
-  // the new text of each marked part; other parts stay as they are
+  // the new text of each part that nginx.conf marks; parts that are not listed here stay as they are
   const parts: Record<string, string | undefined> = {
     resolver: '',
     listen: to.listen,
@@ -158,7 +158,7 @@ function localConf(
     ...(to.operationsPort === undefined ? { operators: '' } : {}),
   };
   const marked = /^ *# plank:(\w+)\n[\s\S]*?^ *# plank:end\n/gm;
-  // one line for each gateway, in each upstream
+  // In each upstream, this line is repeated for each gateway.
   const gateway = /^( *server )gateway:(\d+) resolve( .*\n)/gm;
   return template
     .replace(marked, (whole, name: string) => parts[name] ?? whole)

@@ -132,7 +132,7 @@ async function writeScript(folder: string, name: string, program: string): Promi
     '#!/bin/sh',
     'root=$(dirname "$0")/root',
     `export LD_LIBRARY_PATH="${libraries.join(':')}\${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"`,
-    // fontconfig reads this one file outside of its package
+    // fontconfig looks for this file in /etc, and not in the unpacked package
     'if [ ! -e /etc/fonts/fonts.conf ] && [ -e "$root/etc/fonts/fonts.conf" ]; then export FONTCONFIG_FILE="$root/etc/fonts/fonts.conf"; fi',
     // A browser needs at least one font. If the system has no fonts, the browser gets the fonts of the packages.
     'if [ ! -d /usr/share/fonts ] && [ -d "$root/usr/share/fonts" ]; then',
@@ -184,7 +184,7 @@ export function cacheFolder(): Promise<string> {
         await rm(await mkdtemp(join(folder, '.try-')), { recursive: true });
         return folder;
       } catch {
-        // not writable: try the next one
+        // This folder is not writable, so the next folder is tried.
       }
     }
     await mkdir(last, { recursive: true, mode: 0o700 });

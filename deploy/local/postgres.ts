@@ -30,7 +30,7 @@ const settingsByDefault = {
 
 export interface PostgresOptions {
   dataDir: string;
-  /** If not given, the port of the last start if it is free, else a free port. */
+  /** If not given, the server gets the port of its last start if that port is free, else any free port. */
   port?: number;
   /** Whether to delete the files that an earlier start put into the data folder. */
   fresh?: boolean;
@@ -181,7 +181,7 @@ async function findPrograms(): Promise<Programs> {
   }
 }
 
-/** Makes the cluster if there is none yet. Returns the password of its superuser. */
+/** Makes the cluster if there is none. Returns the password of its superuser. */
 async function ensureCluster(
   dataDir: string,
   programs: Programs,

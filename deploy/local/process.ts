@@ -145,7 +145,10 @@ function diesWithParent(): boolean {
   return setprivKnown;
 }
 
-/** A port of 127.0.0.1 that is free now. Another process may take it before the caller does, see `onFreePort`. */
+/**
+ * Returns a port of 127.0.0.1 that is free now. Another process may take this port before the caller does: see
+ * `onFreePort`.
+ */
 export async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((resolve, reject) => {
@@ -173,7 +176,7 @@ export async function onFreePort<T>(port: number | undefined, start: (port: numb
   }
 }
 
-/** Whether a program could not listen because another one has the port. */
+/** Whether a program could not listen because another program has the port. */
 export function isTaken(error: unknown): boolean {
   return error instanceof Error && /address (already )?in use/i.test(error.message);
 }
@@ -188,8 +191,8 @@ export async function waitFor(condition: () => boolean | Promise<boolean>, deadl
 }
 
 /**
- * Whether something accepts connections on 127.0.0.1:`port`. With `ask`, sends `ask`; the result is then whether the
- * first answer begins with `answer`.
+ * Whether something accepts connections on 127.0.0.1:`port`. If `ask` is given, sends this text; the result is then
+ * whether the answer begins with `answer`.
  */
 export async function accepts(port: number, ask?: string, answer = ''): Promise<boolean> {
   const socket = connect({ port, host: '127.0.0.1', timeout: 1000 });

@@ -61,7 +61,7 @@ export async function startRedis(options: RedisOptions = {}): Promise<LocalRedis
       args: [...args, ...(options.args ?? [])],
       logFile: join(dir, 'redis.log'),
     });
-    // the log shows that this server, and no other process, has the port
+    // The log shows that this server has the port. Another process on the port could answer the PING too.
     const ready = () => child.logTail().includes('Ready to accept connections');
     await child.waitUntil(async () => ready() && accepts(port, 'PING\r\n', '+PONG'), 30_000);
     return child;

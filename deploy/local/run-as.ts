@@ -19,7 +19,7 @@ export interface RunAs {
 }
 
 export interface RunAsQuestion {
-  /** The program that the user must be able to run. To find this out, it is run with `--version`. */
+  /** The program that the user must be able to run. `--version` tests whether the user can. */
   program: string;
   /** The folder that the user must be able to enter. */
   folder: string;
@@ -66,7 +66,7 @@ async function unprivileged(): Promise<{ uid: number; gid: number }> {
       const [uid, gid] = await Promise.all([run('id', ['-u', name]), run('id', ['-g', name])]);
       return { uid: Number(uid.stdout), gid: Number(gid.stdout) };
     } catch {
-      // no such user: try the next one
+      // There is no such user, so the next name is tried.
     }
   }
   throw new Error(

@@ -1,11 +1,12 @@
--- A role for the listener and one for the gateways, each with the rights that it needs and no others. Run it as the
--- role that migrates and attaches tables, after each migration to a new version and after each plank.attach:
+-- Makes a role for the listener and a role for the gateways. Each role has the rights that it needs and no others. Run
+-- this file as the role that migrates and attaches tables, after each migration to a new version and after each
+-- plank.attach:
 --
 --   psql "$DATABASE_URL" --file deploy/postgres/roles.sql
 --   psql "$DATABASE_URL" --command "alter role plank_listener password '…'; alter role plank_gateway password '…'"
 --
--- It may run again at any time. The role that migrates is not made here: it owns the schema plank, and is a superuser
--- or what docs/deployment.md says.
+-- This file may run again at any time. It does not make the role that migrates. That role owns the schema plank, and is
+-- a superuser or has the rights that docs/deployment.md lists.
 
 do $$
 declare
@@ -24,12 +25,12 @@ grant usage on schema plank to plank_listener;
 grant select, insert, update, delete on all tables in schema plank to plank_listener;
 grant usage on all sequences in schema plank to plank_listener;
 
--- A gateway reads what Plank keeps, and changes nothing of it.
+-- A gateway reads Plank's tables, and writes none of them.
 grant usage on schema plank to plank_gateway;
 grant select on all tables in schema plank to plank_gateway;
 
--- A gateway reads the rows of attached tables for snapshots and REST, and writes them for REST. To make a table
--- read-only for all clients, revoke the last three rights afterwards.
+-- For snapshots and REST, a gateway reads the rows of attached tables. For REST, it also writes them. To make a table
+-- read-only for all clients, revoke insert, update and delete on the table afterwards.
 do $$
 declare
   t record;
@@ -39,7 +40,7 @@ begin
     execute format('grant usage on schema %I to plank_gateway', t.nspname);
     execute format('grant select, insert, update, delete on %s to plank_gateway', t.relation);
   end loop;
-  -- the sequences of serial columns; those of identity columns need no grant
+  -- Serial columns need a grant on their sequences. Sequences of identity columns need no grant.
   for t in select distinct s.oid::regclass as sequence from plank.attached a
            join pg_depend d on d.refclassid = 'pg_class'::regclass and d.refobjid = a.relation and d.deptype = 'a'
            join pg_class s on d.classid = 'pg_class'::regclass and s.oid = d.objid and s.relkind = 'S' loop

@@ -59,7 +59,7 @@ export function longText(text, limit) {
   return [shown, ' ', button];
 }
 
-/** Returns a function that runs `draw` once in the next frame, even if it is called several times before that. */
+/** Returns a function that runs `draw` once in the next frame, even if the function is called several times before. */
 export function oncePerFrame(draw) {
   let isPlanned = false;
   return () => {

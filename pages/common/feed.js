@@ -27,8 +27,8 @@ export class Feed {
   }
 
   /**
-   * Adds a change. `row` is shown below the change, `note` after the change's name, and the elements `extra` beside
-   * its time.
+   * Adds a change. `row` is shown below the change, `note` after the name of the row, and the elements `extra` beside
+   * the time.
    */
   addChange(change, { row = change.data, note = '', extra = [] } = {}) {
     this.#add({ at: new Date(), change, row, note, extra });

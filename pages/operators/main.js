@@ -1,5 +1,5 @@
-// The operators' console. One gateway serves it, and it shows the reports that this gateway has of all gateways,
-// listeners and clients. It draws once in a frame.
+// The operators' console. One gateway serves the console, which shows this gateway's reports of all gateways, listeners
+// and clients. The console draws once in a frame.
 
 import { oncePerFrame } from '../common/dom.js';
 import { drawChannels, startChannels } from './channels.js';

@@ -78,7 +78,7 @@ function drawActions(cell, { node, draining, reason, silentSeconds, isAlone, dra
     if (hadFocus) made.focus();
     button = made;
   }
-  // The button is disabled while the request cannot arrive: requests to other gateways go through Redis.
+  // The button is disabled while its request cannot arrive. A request to another gateway goes through Redis.
   button.disabled = silentSeconds > 0 || isAlone || reason === 'stopping';
   button.dataset.warning = drainWarning ?? '';
 }

@@ -4,7 +4,7 @@
 
 import { isOver } from './session.js';
 
-/** if a stream brings no event for this long, it hangs, even if its connection looks open */
+/** if a stream brings no event for this long, the stream hangs, even if its connection looks open */
 const hangMs = 8_000;
 const reopenMs = 1_500;
 
@@ -20,7 +20,7 @@ export function followView(onView) {
       onView(JSON.parse(data));
     };
   };
-  // One `look` follows the other: while one waits for an answer, another would open a second stream.
+  // Calls of `look` never overlap: while one call waits for an answer, another call would open a second stream.
   const look = async () => {
     const isClosed = source.readyState === EventSource.CLOSED;
     if (isClosed || Date.now() - heardAt >= hangMs) {

@@ -39,8 +39,8 @@ export function editRow(row) {
     const input = inputOf(name);
     const value = row.row[name];
     input.value = value === null || value === undefined ? '' : valueText(value);
-    // The input drops line breaks. So its own value is stored, and the dropped breaks do not count as a change by the
-    // user.
+    // The input drops line breaks from the value. The text that remains is stored, so that it does not count as a
+    // change.
     input.dataset.before = input.value;
     input.placeholder = 'null';
   }

@@ -57,11 +57,11 @@ function subscribe(name) {
   return plank.table(name).subscribe(
     {},
     {
-      // This is called before the live query applies the change. So if a row is deleted, the live query still has it.
+      // `onChange` runs before the live query applies the change. So the live query still has a row that was deleted.
       onChange: (change) => addChange(change, rowOf(change.table, change.id)),
       onResync: () => addLine(`${name}: some changes are missing here, because they are no longer kept.`),
       onError: ({ code, message }) => {
-        // If the table is attached again, `follow` gets its name again and subscribes to it.
+        // If the table is attached again, `follow` gets its name again and subscribes to the table.
         if (code === 'UNKNOWN_TABLE') followed.delete(name);
         addLine(`${name}: ${message}`);
       },

@@ -16,7 +16,7 @@ const gatewayFigures = {
    * reports.
    */
   at: z.number(),
-  /** the seq of the last change that it has broadcast */
+  /** the seq of the last change that the gateway has broadcast */
   seq: z.number(),
   /**
    * since the start of the gateway: how many changes the gateway has broadcast, and how many times it has written a

@@ -11,9 +11,9 @@ import type { Bus } from './bus.ts';
 const everyMs = 1_000;
 /** if a process has sent nothing for this long, it is no longer listed */
 const goneMs = 4_500;
-/** if a process has sent nothing for this long, and no goodbye, it is reported as silent … */
+/** `silent()` reports a process that has sent neither a status nor a goodbye for this long */
 const silentMs = 3_000;
-/** … until it has sent nothing for this long */
+/** `silent()` no longer reports a process that has sent nothing for this long */
 const missedMs = 300_000;
 
 /** The status of a process. The fields of `state` depend on the role. */
@@ -212,7 +212,7 @@ export class Roster {
       const isReplaced = other.node === status.node && other.role === status.role && now - heardAt >= silentMs;
       if (isReplaced || now - heardAt > missedMs) this.#nodes.delete(instance);
     }
-    // A new process should get the status of the others at once, so this process does not wait for the next second.
+    // A new process should get the status of all others at once, so this process does not wait until the next second.
     const isNew = !this.#nodes.has(status.instance);
     this.#nodes.set(status.instance, { status, heardAt: now });
     if (isNew && status.instance !== this.instance) this.announce();

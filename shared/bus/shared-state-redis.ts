@@ -25,9 +25,9 @@ const renewMs = 5_000;
 /** all seats are registered again this often, long before their keys expire */
 const registerMs = 10 * 60_000;
 const seatsTtlMs = 60 * 60_000;
-/** a client waits at most this long until Redis has counted; if Redis is slower, this process counts alone … */
+/** how long a client waits until Redis has counted; if Redis is slower, this process counts alone for `aloneMs` */
 const countMs = 250;
-/** … for this long, without asking Redis */
+/** for this long, this process counts alone and sends Redis no request for a count */
 const aloneMs = 1_000;
 
 /**

@@ -24,9 +24,9 @@ export interface Seat {
 }
 
 export interface RateLimit {
-  /** so many uses are allowed … */
+  /** how many uses are allowed within `seconds` */
   points: number;
-  /** … in so many seconds, counted from the first use */
+  /** the length of the period that `points` counts, in seconds; the period begins with its first use */
   seconds: number;
 }
 

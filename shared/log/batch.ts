@@ -24,7 +24,7 @@ export type ChangeRow = [
   key: string | null,
   newImage: string | null,
   oldImage: string | null,
-  /** 't': the last change of its transaction */
+  /** 't' if the change is the last one of its transaction */
   last: string,
 ];
 
@@ -169,7 +169,7 @@ export function openBatch(buffer: Buffer): Batch {
 }
 
 /**
- * The time when the batch was drained, in ms since 1970 by the listener's clock. 0: the time is not known, because the
+ * The time when the batch was drained, in ms since 1970 by the listener's clock. 0: this time is missing, because the
  * batch was read from the log.
  */
 export function drainedAtOf({ buffer }: Batch): number {

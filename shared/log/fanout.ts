@@ -35,8 +35,8 @@ export interface Publisher {
    */
   head(): Promise<StreamHead | null>;
   /**
-   * The number of batches in the fan-out, and about how much memory they take. Rejects if the fan-out does
-   * not answer.
+   * The number of batches in the fan-out, and about how many bytes of memory the batches take. If the fan-out does not
+   * answer, rejects.
    */
   size(): Promise<{ entries: number; bytes: number }>;
   stop(): Promise<void>;

@@ -12,7 +12,7 @@ export type BinaryRow = (Buffer | null)[];
 const dataRow = 'D'.charCodeAt(0);
 const headBytes = 5;
 
-/** A client that gives its parser only whole messages. During a binary query, it keeps the rows from the parser. */
+/** A client that gives its parser only whole messages. During a binary query, the parser gets no rows. */
 export class Client extends PgClient {
   #onRow: ((message: Buffer) => void) | undefined;
 

@@ -101,7 +101,7 @@ async function requireOwnSchema(client: Client): Promise<void> {
     throw new Error(
       'the database has a schema "plank" already, which Plank did not make. Nothing was changed: rename that schema, or give Plank another database',
     );
-  // not "if not exists": it needs the right to create schemas even if the schema exists
+  // "if not exists" is not used, because it needs the right to create schemas even if the schema exists.
   if (!exists) await client.query('create schema plank');
   await client.query(`
     create table plank.migrations (

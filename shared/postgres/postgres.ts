@@ -44,10 +44,10 @@ const pinned: Record<string, string> = {
   default_transaction_deferrable: 'off',
   row_security: 'on',
   exit_on_error: 'off',
-  // timeouts: a session may wait for hours for a notification, a cursor for its reader
+  // timeouts: a session may wait for hours until a notification comes, or until the reader of a cursor goes on
   idle_in_transaction_session_timeout: '0',
   idle_session_timeout: '0',
-  // how queries run: a query of the log takes a millisecond, and compiling it (jit) takes 300
+  // how queries run: a query of the log takes 1 ms, and compiling it (jit) takes 300 ms
   jit: 'off',
   plan_cache_mode: 'auto',
   enable_bitmapscan: 'on',

@@ -59,7 +59,7 @@ export class RowCursor<R> {
     const rows = this.#rows;
     this.#rows = [];
     this.#characters = 0;
-    // pg-cursor would keep all rows of a fetch until its end
+    // Without this line, pg-cursor would keep all rows of a fetch until the end of the fetch.
     (this.#cursor as unknown as { _rows: R[] })._rows = [];
     if (fetch.over) this.#fetch = undefined;
     return { rows, more: !fetch.over || fetch.came === fetch.count };

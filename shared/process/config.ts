@@ -169,7 +169,10 @@ export const migrateSchema = z.object({
     ),
 });
 
-/** Separate processes reach each other only through Redis. */
+/**
+ * The settings that are required if listener and gateways are separate processes, which reach each other only through
+ * Redis.
+ */
 const separate = {
   REDIS_URL: redisUrl.describe('listener and gateways, as separate processes, need a common Redis'),
 };

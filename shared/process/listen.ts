@@ -1,6 +1,6 @@
 /**
- * Makes servers listen. `localhost` means both loopback addresses, as a browser or curl may try either first. `::`
- * means every address of this machine, IPv4 and IPv6.
+ * Makes servers listen. `localhost` means both loopback addresses, because a browser or curl may try either of them
+ * first. `::` means every address of this machine, IPv4 and IPv6.
  */
 import { type AddressInfo, createServer, isIP, type Server } from 'node:net';
 

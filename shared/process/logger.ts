@@ -22,8 +22,8 @@ export function createLog(level: string, service: string, node: string, destinat
 }
 
 /**
- * How long to wait if a pipe is full. The wait blocks the whole process, so there is one wait only until a line could
- * be written again.
+ * How long to wait if a pipe is full. The wait blocks the whole process. So after one wait, lines are dropped without
+ * another wait until a line could be written again.
  */
 const fullPipeMs = 20;
 

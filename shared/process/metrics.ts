@@ -332,7 +332,7 @@ export function gatewayMetrics(registry: Registry) {
   };
 }
 
-/** Of what a gateway serves over HTTP, besides event streams. */
+/** The metrics of HTTP requests to a gateway, except event streams. */
 export function httpMetrics(registry: Registry) {
   const registers = [registry];
   return {

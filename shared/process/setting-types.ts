@@ -5,7 +5,10 @@
 import { isIP } from 'node:net';
 import { z } from 'zod';
 
-/** `allowed` is the error message. readConfig appends the given value unless it is a secret. */
+/**
+ * A setting that `read` parses. `allowed` is the error message. readConfig appends the given value unless it is a
+ * secret.
+ */
 function field<T>(allowed: string, read: (text: string) => T | undefined) {
   return z.string().transform((text, context): T => {
     const value = read(text);

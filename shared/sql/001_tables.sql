@@ -1,5 +1,5 @@
--- What Plank keeps in the database: which tables are attached, the captured changes, the log that
--- puts them in order, and who leads.
+-- The tables that Plank keeps in the database: the attached tables, the captured changes, the log
+-- that puts the changes in order, and the leader.
 
 -- Capture runs as the owner of each table (005_capture_rights.sql). That role needs this grant to
 -- find the functions that capture calls. The grant opens nothing else: no table is granted to
@@ -275,6 +275,6 @@ create table plank.epochs (
   timeline   text not null,
   database   oid not null,
   server_started_at timestamptz not null,
-  forked_at  bigint not null,                             -- the last seq that this epoch shares with the one before
+  forked_at  bigint not null,                             -- the last seq that this epoch shares with the one before it
   started_at timestamptz not null default clock_timestamp()
 );

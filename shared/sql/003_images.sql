@@ -67,7 +67,7 @@ begin
         select atttypid from pg_attribute where attrelid = y.typrelid and attnum > 0 and not attisdropped) part
       where part.type <> 0
     )
-    -- a domain's own owner does not matter: to_json renders the base type
+    -- The owner of a domain does not matter, because to_json renders the domain's base type.
     select coalesce(array_agg(distinct c.attnum), '{}')
     from column_types c join pg_type y on y.oid = c.type join pg_class t on t.oid = relation
     where y.typtype <> 'd' and not pg_has_role(y.typowner, t.relowner, 'member'));
@@ -101,8 +101,8 @@ create function plank.value_sql(p_column text, is_foreign boolean) returns text 
     then format('case when num_nonnulls(%1$s) = 1 then format(''%%s'', %1$s) end', p_column) else p_column end
 $$;
 
--- The columns that the expressions of virtual columns name. Each is numbered as a field of the
--- record that is passed to plank.virtual_N.
+-- The columns that the expressions of virtual columns name. Each column is numbered as a field of
+-- the record that is passed to plank.virtual_N.
 create function plank.virtual_bases(relation regclass) returns table (field bigint, name name, collating text)
 language sql stable as $$
   select row_number() over (order by b.attnum), b.attname,
@@ -168,8 +168,8 @@ begin
   end if;
 end $$;
 
--- The base type of a domain, also if it is a domain over a domain. For any other type, the type
--- itself.
+-- Returns the base type of a domain, also if the domain is over another domain. For any other type,
+-- returns this type.
 create function plank.base_type(type oid) returns oid language sql stable as $$
   with recursive bases as (
     select y.oid, y.typtype, y.typbasetype from pg_type y where y.oid = type
@@ -300,8 +300,8 @@ language sql stable as $$
   where i.indrelid = relation and i.indisprimary
 $$;
 
--- Whether the JSON of a type is neither its text nor a number. True if the type has parts or has
--- its own cast to json.
+-- Whether the JSON of a type is neither the type's text nor a number. The result is true if the
+-- type has parts or has a cast of its own to json.
 create function plank.is_structured(type oid) returns boolean language sql stable as $$
   -- The parts of an array's element need no check. An element that is a domain or an array makes
   -- the type structured anyway, and to_json does not look into a type that is not a true array.

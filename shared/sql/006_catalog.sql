@@ -109,8 +109,8 @@ begin
   end if;
 end $$;
 
--- Returns one row: a digest of everything that the capture of a table is generated from. If the
--- digest differs from the recorded one, Plank did not follow some DDL.
+-- Returns one row: a digest of everything from which the capture of a table is generated. If the
+-- digest differs from the recorded digest, Plank did not follow some DDL.
 create function plank.shape(c plank.catalog) returns setof text language sql stable as $$
   select md5(concat_ws(E'\n', c.schema, c."table", c.key_columns, c.columns, c.image_sql, (
     select string_agg(distinct confdeltype::text || confupdtype::text, '') from pg_constraint
