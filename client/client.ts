@@ -211,7 +211,7 @@ class Client implements Plank {
       store.receive(delivery);
       if (delivery.kind === 'error') this.#reportEnd(query.table, delivery);
       if (store.state !== 'ended') return;
-      // the next call of `live` tries again
+      // The query is removed, so that the next call of `live` opens it again.
       if (this.#stores.get(storeKey) === shared) this.#stores.delete(storeKey);
       shared.detach();
     });

@@ -65,7 +65,7 @@ export class Socket {
       return { type: 'socket-close', socket: number, code: 1007, reason: 'a message was not a frame of plank.v1' };
     });
     on('close', ({ code = 1006, reason = '' }) => ({ type: 'socket-close', socket: number, code, reason }));
-    on('error', () => null); // a close event follows
+    on('error', () => null); // no event is needed here, because a close event follows
   }
 
   send(text: string): void {

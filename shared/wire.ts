@@ -131,7 +131,7 @@ export interface WelcomeFrame {
   ping_ms: number;
   /** how often the server sends `pos` to a quiet client while changes can reach the client, in ms; absent: never */
   pos_ms?: number;
-  /** the position of this replica */
+  /** the position that this replica has reached */
   pos: string;
   /** the token's `sub`, its role, and how many seconds it is still valid; absent if the gateway checks no tokens */
   user?: string;
@@ -207,7 +207,7 @@ export interface PosFrame {
  */
 export type ResyncReason = 'retention' | 'epoch' | 'shape' | 'rows';
 
-/** The client's rows are invalid. A subscription with `snapshot` gets the rows again. */
+/** Says that the client's rows are no longer valid. A subscription with `snapshot` gets the rows again. */
 export interface ResyncFrame {
   type: 'resync';
   ch: string;

@@ -247,8 +247,8 @@ export function onChange(group: Group, frame: ChangeFrame, output: Output): Grou
 }
 
 /**
- * Handles `live` or `pos`: all changes up to `pos` have arrived. Members that begin with the changes from now on
- * are attached by a `live`, or by a `pos` while the stream is live.
+ * Handles `live` or `pos`: all changes up to `pos` have arrived. A member that begins with the changes from now on is
+ * attached when a `live` comes, or when a `pos` comes while the stream is live.
  */
 export function onPosition(group: Group, pos: string, isLiveFrame: boolean, output: Output): Group {
   const { stream } = group;

@@ -88,7 +88,7 @@ export class Transition implements Output {
     }
   }
 
-  /** Null if not connected. `staleSince` is null while the server confirms that changes can arrive. */
+  /** Null if there is no connection. `staleSince` is null while the server confirms that changes can arrive. */
   get #freshness(): { staleSince: number | null } | null {
     if (!this.isConnected) return null;
     const { link } = this.state;

@@ -105,7 +105,7 @@ function makeChart(name, series, text, steps) {
   };
 }
 
-/** 1,500 → 1.5k */
+/** Shortens a number: 1,500 becomes 1.5k. */
 function shortText(value) {
   if (value >= 1e6) return `${value / 1e6}M`;
   return value >= 1e3 ? `${value / 1e3}k` : String(value);

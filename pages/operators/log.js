@@ -36,7 +36,7 @@ export function drawLog({ nodes, log, history }) {
   setText(byId('fact-outbox'), countText(log.outboxDepth));
 }
 
-/** [name, text, level] */
+/** Returns the state of the log as lines, each with the members [name, text, level]. */
 function pairsOf(log) {
   const isSilent = log.postgres === 'silent';
   return [

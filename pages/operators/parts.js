@@ -68,14 +68,14 @@ export function drawPill(cell, level, text) {
 
 export const countText = (value) => (value === null || value === undefined ? '–' : value.toLocaleString('en'));
 
-/** 4 ms, 1.2 s */
+/** Shows a duration in ms: 4 ms, 1.2 s. */
 export function msText(ms) {
   if (ms === null || ms === undefined) return '–';
   if (ms < 10) return `${Number(ms.toFixed(1))} ms`;
   return ms < 1_000 ? `${Math.round(ms)} ms` : secondsText(ms / 1_000);
 }
 
-/** 1.2 s, 12 s, 3 min, 2 h, 5 d */
+/** Shows a duration in seconds: 1.2 s, 12 s, 3 min, 2 h, 5 d. */
 export function secondsText(seconds) {
   if (seconds === null || seconds === undefined) return '–';
   if (seconds < 10) return `${Number(seconds.toFixed(1))} s`;

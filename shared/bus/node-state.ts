@@ -65,7 +65,7 @@ const gatewayState = z.looseObject({
 });
 
 const listenerState = z.looseObject({
-  /** starting, standby, leading, disconnected, stopped */
+  /** one of starting, standby, leading, disconnected, stopped */
   state: z.string(),
   // The fields below are null unless the listener leads.
   /** the term: the number of this listener's lead */

@@ -60,7 +60,7 @@ interface RosterOptions {
   node: string;
   role: NodeStatus['role'];
   version: string;
-  /** plain JSON */
+  /** returns the state of this process, as plain JSON */
   state: () => Record<string, unknown>;
   log: Log;
 }

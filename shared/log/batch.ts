@@ -31,7 +31,8 @@ export type ChangeRow = [
 /** The select list that yields ChangeRows from plank.read_log. */
 export const changeColumns = "seq, xid, date_part('epoch', at) * 1000 as at_ms, relation, action, key, new, old, last";
 
-export const actions = { insert: 73, update: 85, delete: 68, truncate: 84, shape: 83, rows: 82, canary: 67 } as const; // I U D T S R C
+/** the actions of plank.outbox: the character codes of I U D T S R C */
+export const actions = { insert: 73, update: 85, delete: 68, truncate: 84, shape: 83, rows: 82, canary: 67 } as const;
 
 const version = 3;
 const canaryFlag = 1;

@@ -180,7 +180,7 @@ export const listenerProcessSchema = listenerSchema.extend(separate);
 /** Here AUTH has no default: a gateway must not serve everybody only because a setting was left out. */
 export const gatewayProcessSchema = gatewaySchema.extend({ ...separate, AUTH: authField.describe(authText) });
 
-/** For a listener and a gateway in one process. */
+/** The settings of `npm start`, which runs a listener and a gateway in one process. */
 export const startSchema = listenerSchema.extend(gatewaySchema.shape).extend(migrateSchema.shape);
 
 /** The settings of a deployment that the doctor needs. */

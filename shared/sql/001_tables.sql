@@ -12,7 +12,7 @@ grant usage on schema plank to public;
 -- instead, which translates names and numbers to this database.
 create table plank.attachments (
   id               integer generated always as identity primary key,  -- names the table inside events
-  catalog          text not null,                         -- plank.this_catalog() where the numbers come from
+  catalog          text not null,                         -- plank.this_catalog() of the database with these numbers
   relation         oid not null,
   schema_name      text not null,
   table_name       text not null,
@@ -176,7 +176,7 @@ select t.id,
        case when t.read_only = '{}' then '{}'
             else plank.column_names(t.table_oid,
                    plank.columns_of(t.table_oid, t.read_only, t.read_only_numbers, not t.moved)) end as read_only,
-       t.moved,                                           -- attached elsewhere: this is a restored dump
+       t.moved,                                           -- true if this database is a restored dump
        t.shape, t.code, t.catalog_digest, t.rendering
 from plank.located t;
 
@@ -220,7 +220,7 @@ create table plank.log (
   drained_at  timestamptz not null default clock_timestamp(),
   purging     boolean not null default false,
   quiet       boolean not null default false,             -- the only change is a canary; set together with purging
-  chunked     boolean not null default false,             -- described by plank.chunks as well
+  chunked     boolean not null default false,             -- plank.chunks also says where its changes are
   check (last_seq >= first_seq)
 );
 

@@ -61,8 +61,8 @@ declare
   at      text;
   step    integer;
 begin
-  -- Hierholzer's algorithm: walk on while an unused event starts here; else move the last event of
-  -- the trail to the front of the path.
+  -- Hierholzer's algorithm: while an unused event begins with the image that the walk has reached,
+  -- take this event; else move the last event of the trail to the front of the path.
   loop
     at := case when cardinality(trail) = 0 then start else p_new[trail[cardinality(trail)]] end;
     step := null;

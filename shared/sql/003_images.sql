@@ -321,7 +321,7 @@ $$;
 create function plank.key_match(a plank.attached) returns text language sql stable as $$
   select string_agg(case
     when y.typtype <> 'e' and attnum = any (f.columns) then format('format(''%%s'', t.%I) = %s', attname, x.value)
-    -- no to_json for a foreign type, because to_json would run the cast of the type's owner
+    -- to_json is not used for a foreign type, because it would run the cast of the type's owner
     when attnum <> all (f.columns) and (y.typcategory = 'A' or y.oid = 'jsonb'::regtype or plank.is_structured(y.oid))
       then format('to_json(t.%I)::text = (%s)::text', attname, x.json)
     else format('t.%I %s (%s)::%s', attname,

@@ -46,8 +46,8 @@ create function plank.by_key_sql(p_id integer, p_old text, p_new text) returns t
         order by n.image is not null$s$, p_id, p_old, p_new)
 $$;
 
--- SQL of the changes of a statement in which a row is more than once in each transition table. Old
--- and new rows are paired by their place.
+-- SQL of the changes of a statement in which a row occurs more than once in each transition table.
+-- Old and new rows are paired by their place in the transition tables.
 create function plank.changed_twice_sql(p_id integer, p_old text, p_new text) returns text language sql immutable as $$
   select format($s$
           with o as (select *, row_number() over () as step from (%2$s) o),

@@ -1,4 +1,4 @@
--- With whose rights capture runs.
+-- Decides with whose rights capture runs.
 --
 -- Capture may run code of the table's owner, because to_json calls the cast of a user-defined type.
 -- So if a superuser attached the table, the generated functions belong to the table's owner and

@@ -55,7 +55,7 @@ from served s cross join lateral (
 cross join lateral (select * from plank.row_sql(r.a, 't', 't.') offset 0) i
 where s.place = 1 and s.excluded is not null and s.read_only is not null;
 
--- Tables with columns that were captured first and excluded later. For each, the columns that
+-- Tables with columns that were captured first and excluded later. For each table, the columns that
 -- gateways may still read in images of earlier transactions, see plank.hide_former_columns.
 create view plank.former as
 select id, former_xid::text, former_columns, former_key from plank.attachments

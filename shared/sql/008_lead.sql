@@ -1,10 +1,10 @@
 -- Leadership and epochs. Correctness depends on the term, which every drain's write checks. The
--- lease runs on this database's clock. It only tells a standby when to try to lead.
+-- lease runs on this database's clock. It only says when a standby may try to lead.
 
--- What distinguishes this history from others. A promotion changes the timeline. (The timeline is
--- taken from the WAL file name, because pg_control_checkpoint would lag behind.) A copy of the
--- database has another oid. If files were copied back or restored to a point in time, only the
--- start time of the server differs.
+-- The values that distinguish this history of the database from other histories. A promotion
+-- changes the timeline. (The timeline is taken from the WAL file name, because
+-- pg_control_checkpoint would lag behind.) A copy of the database has another oid. If files were
+-- copied back or restored to a point in time, only the start time of the server differs.
 create function plank.history(
   out system_id bigint, out timeline text, out database oid, out server_started_at timestamptz)
 language sql stable as $$

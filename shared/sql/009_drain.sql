@@ -24,7 +24,7 @@ language sql stable as $$
   where o.xid = any (array(select x from pg_snapshot_xip(p_before) x where pg_visible_in_snapshot(x, p_upto)))
 $$;
 
--- The number of bytes that a change counts as when a limit in bytes is checked.
+-- How many bytes a change counts where a limit in bytes is checked.
 create function plank.weight(p_new text, p_old text) returns bigint language sql immutable as $$
   select 100::bigint + coalesce(octet_length(p_new), 0) + coalesce(octet_length(p_old), 0)
 $$;
@@ -148,7 +148,7 @@ begin
     return;
   end if;
 
-  -- plank.flush_commit checks the same setting, but calling it costs a statement
+  -- plank.flush_commit makes the same check, but calling it costs a statement
   if current_setting('synchronous_commit') = 'off' then
     perform plank.flush_commit();
   end if;

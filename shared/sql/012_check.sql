@@ -96,8 +96,8 @@ set extra_float_digits = 1 set bytea_output = 'hex' set lc_monetary = 'C' as $$
                      and has_table_privilege(f.proowner, f.relation, 'select')
                      and f.proowner in (select proowner from callers), false)
   union all
-  -- triggers on tables that are not attached: left over if a dump was restored without all of
-  -- Plank's tables
+  -- Triggers on tables that are not attached. They are left over if a dump was restored without all
+  -- of Plank's tables.
   select distinct r.relation::text,
          format('changes of %s are captured, but it is not attached; run: select plank.attach(%L)',
                 r.relation, r.relation)
