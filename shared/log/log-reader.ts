@@ -16,8 +16,8 @@ export class PositionGone extends Error {
 }
 
 /**
- * The database was copied, restored or restarted, and no listener has led since. Until a listener leads, nothing
- * decides which part of the log is valid.
+ * The database was copied, restored or restarted, and no listener has led since. The next listener that
+ * leads determines which part of the log is valid.
  */
 export class NotLed extends Error {
   override readonly name = 'NotLed';

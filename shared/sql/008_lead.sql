@@ -19,8 +19,8 @@ language sql immutable as $$
   select l.table_oid = p_table and l.written_by::xid = p_xmin
 $$;
 
--- Whether a listener has led since the current history began. Until a listener leads, nothing
--- decides how much of the log is valid.
+-- Whether a listener has led since the current history began. If none has, the next listener that
+-- leads determines how much of the log is valid.
 create function plank.is_led() returns boolean language sql stable as $$
   select coalesce((select (e.system_id, e.timeline, e.database, e.server_started_at)
                         = (h.system_id, h.timeline, h.database, h.server_started_at)
