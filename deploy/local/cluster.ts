@@ -77,7 +77,7 @@ export class Cluster {
   readonly #options: ClusterOptions;
   readonly #stack = new AsyncDisposableStack();
   #gatewaysEver = 0;
-  /** gateways that have been ready once; the port of a gateway is not certain before */
+  /** gateways that have been ready once; before that, a gateway may still try another port */
   readonly #known = new Set<ClusterNode>();
 
   private constructor(options: ClusterOptions, folder: string, databaseUrl: string, redisUrl: string) {

@@ -203,7 +203,7 @@ export class ConfigError extends Error {
   override readonly name = 'ConfigError';
 }
 
-/** how long before the end of STOP_TIMEOUT_MS the gateway must have asked the last client to leave */
+/** the part of STOP_TIMEOUT_MS that must remain after the gateway has asked its last client to leave */
 const leaveMs = 4_000;
 /** settings whose values are never printed: they contain a password or a token */
 const secrets = [
