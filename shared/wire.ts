@@ -205,7 +205,7 @@ export interface PosFrame {
  * that no longer exists; `shape`: the table's columns changed; `rows`: its rows changed without INSERT, UPDATE or
  * DELETE.
  */
-export type ResyncReason = 'retention' | 'epoch' | 'shape' | 'rows';
+export type ResyncReason = 'retention' | 'epoch' | 'shape' | 'rows' | 'access';
 
 /** Says that the client's rows are no longer valid. A subscription with `snapshot` gets the rows again. */
 export interface ResyncFrame {

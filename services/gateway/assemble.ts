@@ -71,9 +71,8 @@ export type Drained = { state: string; connections: number };
 export type Parts = ReturnType<typeof assemble>;
 
 export function assemble({ config, tail, bus = new LocalBus(), log, metrics }: GatewayDeps, owner: Owner) {
-  // first: it throws where the key cannot be used
-  const access = config.AUTH === 'jwt' ? new Access(config, { log, metrics }) : null;
   const pools = createPools(config, log);
+  const access = config.AUTH === 'jwt' ? new Access(config, { pool: pools.relay, log, metrics }) : null;
   const catalog = new Catalog(pools.relay);
   const reader = new LogReader(pools.relay);
   const history = new History({ tail, reader: new LogReader(pools.history), metrics });
@@ -107,6 +106,7 @@ export function assemble({ config, tail, bus = new LocalBus(), log, metrics }: G
     hub,
     canaries,
     freshness,
+    revocations: access?.revocations ?? null,
     log,
     metrics,
   });

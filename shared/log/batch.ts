@@ -31,8 +31,18 @@ export type ChangeRow = [
 /** The select list that yields ChangeRows from plank.read_log. */
 export const changeColumns = "seq, xid, date_part('epoch', at) * 1000 as at_ms, relation, action, key, new, old, last";
 
-/** the actions of plank.outbox: the character codes of I U D T S R C */
-export const actions = { insert: 73, update: 85, delete: 68, truncate: 84, shape: 83, rows: 82, canary: 67 } as const;
+/** the actions of plank.outbox: the character codes of I U D T S R A V C */
+export const actions = {
+  insert: 73,
+  update: 85,
+  delete: 68,
+  truncate: 84,
+  shape: 83,
+  rows: 82,
+  access: 65,
+  revoke: 86,
+  canary: 67,
+} as const;
 
 const version = 3;
 const canaryFlag = 1;
@@ -199,11 +209,11 @@ export function canariesOf(batch: Batch): Canary[] {
 }
 
 /**
- * Whether the action makes the rows that clients have of the table invalid: the shape of the table changed,
- * or its rows changed without INSERT, UPDATE or DELETE.
+ * Whether later changes reach clients in another way than earlier ones: the shape of the table changed, its rows
+ * changed without INSERT, UPDATE or DELETE, its policies changed, or a user or a token was revoked.
  */
 export function isBreak(action: number): boolean {
-  return action === actions.shape || action === actions.rows;
+  return action === actions.shape || action === actions.rows || action === actions.access || action === actions.revoke;
 }
 
 const space = 0x20;

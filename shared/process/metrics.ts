@@ -219,7 +219,7 @@ export function gatewayMetrics(registry: Registry) {
     }),
     auth: new Counter({
       name: 'plank_auth_total',
-      help: 'Tokens checked, with AUTH=jwt, by result: ok, missing (none came), invalid (no token, or its signature or algorithm is wrong), unknown_key, expired, not_yet_valid, issuer, audience, lifetime (longer than allowed), claims (exp, sub or the role is missing or wrong), other_user (renewed as somebody else), unavailable (the keys could not be fetched)',
+      help: 'Tokens checked, with AUTH=jwt, by result: ok, missing (none came), invalid (no token, or its signature or algorithm is wrong), unknown_key, expired, revoked, not_yet_valid, issuer, audience, lifetime (longer than allowed), claims (exp, sub or the role is missing or wrong), other_user (renewed as somebody else), unavailable (the keys could not be fetched)',
       labelNames: ['result'],
       registers,
     }),
@@ -289,7 +289,7 @@ export function gatewayMetrics(registry: Registry) {
     }),
     resyncs: new Counter({
       name: 'plank_resyncs_total',
-      help: 'Resyncs sent to subscriptions, by reason: retention (too far behind), epoch (another history), shape (the table was altered), rows (rows changed without changes of their own)',
+      help: 'Resyncs sent to subscriptions, by reason: retention (too far behind), epoch (another history), shape (the table was altered), rows (rows changed without changes of their own), access (the rights of the client have changed)',
       labelNames: ['reason'],
       registers,
     }),

@@ -44,7 +44,34 @@ create table plank.attachments (
   former_xid        xid8,
   former_columns    text[],
   former_key        boolean,
+  policies_xid      xid8,                                 -- the transaction that changed the policies last
   unique (catalog, relation)
+);
+
+-- Who may do what with the rows of attached tables, see 014_policies.sql. Filters are JSON; null: nothing is allowed.
+-- Columns stand here by name, as in a view's text: a column that is renamed is not the one that was meant any more.
+create table plank.policy (
+  attachment    integer not null references plank.attachments on delete cascade,
+  role          text not null,
+  read          jsonb,
+  insert        jsonb,
+  update        jsonb,
+  delete        jsonb,
+  "check"       jsonb,
+  read_columns  text[],                                   -- null: every column that is not excluded
+  write_columns text[],                                   -- null: every writable column
+  presets       jsonb,
+  primary key (attachment, role)
+);
+
+-- Tokens that are refused although they have not expired: all of a user that were issued up to a time, or one.
+create table plank.revocations (
+  id     bigint primary key generated always as identity,
+  "user" text,
+  before timestamptz,                                     -- tokens of the user issued up to this time
+  token  text,                                            -- or the token with this id (claim jti)
+  at     timestamptz not null default clock_timestamp(),
+  check (("user" is null) = (before is null) and ("user" is null) <> (token is null))
 );
 
 -- Names the catalog of this database. A copy of the database's files, or a database created from
@@ -116,7 +143,8 @@ $$;
 -- role, this function fails if p_strict is true. If p_strict is false, the function takes no lock
 -- and returns. It then leaves lock_timeout set until the end of the transaction, so that CREATE
 -- TRIGGER waits at most p_ms milliseconds too.
-create function plank.lock_table(relation regclass, p_mode text, p_ms integer, p_strict boolean default true) returns void
+create function plank.lock_table(relation regclass, p_mode text, p_ms integer, p_strict boolean default true)
+returns void
 language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 declare
   was_ms integer := (select setting from pg_settings where name = 'lock_timeout');
@@ -190,7 +218,8 @@ create table plank.outbox (
   at       timestamptz not null default clock_timestamp(),
   relation integer not null,                              -- plank.attachments.id
   -- I(nsert) U(pdate) D(elete) T(runcate) S(hape of the table changed) R(ows changed without
-  -- INSERT, UPDATE or DELETE) C(anary)
+  -- INSERT, UPDATE or DELETE) A(ccess: the table's policies changed, new has all of them as JSON)
+  -- V (a user or a token was revoked, see new; no table) C(anary; no table)
   action   "char" not null,
   key      text,                                          -- the primary key as JSON
   new      text,                                          -- images as JSON; no later step renders them again

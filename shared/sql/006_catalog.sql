@@ -11,6 +11,12 @@ create function plank.has_triggers(p_id integer, relation regclass) returns bool
     select from pg_trigger where tgrelid = relation and tgfoid in (select plank.generated_functions(p_id)))
 $$;
 
+-- All policies of a table, as plank.catalog and the event A have them.
+create function plank.policies_of(p_id integer) returns json language sql stable as $$
+  select coalesce(json_agg(to_jsonb(p) - 'attachment' order by p.role), '[]')
+  from plank.policy p where p.attachment = p_id
+$$;
+
 -- Everything that a gateway needs to know about attached tables, one row for each table. Several
 -- tables may have the same name for clients, because names of tables in the schema public may
 -- contain dots. Then only one of these tables is served: the first one whose changes are captured.
@@ -48,7 +54,9 @@ select s.id, s.name, s.nspname as schema, s.relname as "table", s.key_columns,
         join pg_type y on y.oid = case d.typtype when 'd' then plank.base_type(d.oid) else d.oid end
         left join pg_type e on e.oid = d.typelem left join pg_collation l on l.oid = t.attcollation) as columns,
        i.image as image_sql, i.partial as large_sql, plank.row_bytes() as row_bytes,
-       s.catalog_digest as version                        -- changes when a value above changes
+       s.catalog_digest as version,                       -- changes when a value above changes
+       plank.policies_of(s.id) as policies,
+       (select policies_xid::text from plank.attachments where id = s.id) as policies_version
 from served s cross join lateral (
   select row(s.id, s.relation, s.name, s.key_columns, s.excluded, s.read_only, s.moved, s.shape, s.code,
              s.catalog_digest, s.rendering)::plank.attached as a) r

@@ -103,7 +103,7 @@ begin
     perform plank.put_trigger(t.relation, t.name, t.definition);
   end loop;
   perform plank.drop_triggers(a.id, but_of => a.relation);
-  select x.shape, md5((to_jsonb(c) - 'version')::text) as catalog_digest into seen
+  select x.shape, md5((to_jsonb(c) - '{version,policies,policies_version}'::text[])::text) as catalog_digest into seen
   from plank.catalog c cross join lateral plank.shape(c) x(shape) where c.id = p_id;
   update plank.attachments
   set shape = seen.shape, catalog_digest = seen.catalog_digest,

@@ -36,6 +36,7 @@ const table: Table = {
   largeSql: null,
   rowBytes: 8_388_608,
   policies: [],
+  policiesVersion: null,
 };
 
 interface Loaded {

@@ -13,6 +13,7 @@ import { afterEach, describe, expect, test, vi } from 'vitest';
 import { Expiries } from '#gateway/access/expiries.ts';
 import { Identities, TokenRefused } from '#gateway/access/identity.ts';
 import { KeysUnavailable } from '#gateway/access/keys.ts';
+import type { Identity } from '#gateway/access/viewer.ts';
 import { gatewaySchema, readConfig } from '#shared/process/config.ts';
 import { createLog } from '#shared/process/logger.ts';
 import { gatewayMetrics } from '#shared/process/metrics.ts';
@@ -24,7 +25,11 @@ const keys = rsaKeys();
 
 function identities(settings: Record<string, string>): Identities {
   const config = readConfig(gatewaySchema, { ...env, ...settings });
-  return new Identities(config, { log, metrics: gatewayMetrics(new Registry()) });
+  return new Identities(config, {
+    revocations: { isRevoked: () => false },
+    log,
+    metrics: gatewayMetrics(new Registry()),
+  });
 }
 
 /** The user, or why the token is refused. */
@@ -221,11 +226,12 @@ describe('expiries', () => {
     return { expiries, client, at };
   }
   const begin = 1_000_000;
+  const until = (expiresAt: number) => ({ expiresAt }) as Identity;
 
   test('each client ends in its second, not before, and once', () => {
     const { expiries, client, at } = wheel();
-    expiries.set(client('a'), begin + 2);
-    expiries.set(client('b'), begin + 2.5);
+    expiries.set(client('a'), until(begin + 2));
+    expiries.set(client('b'), until(begin + 2.5));
     expect(at(begin + 1.9)).toEqual([]);
     expect(at(begin + 2)).toEqual(['a']);
     expect(at(begin + 3)).toEqual(['b']);
@@ -234,12 +240,12 @@ describe('expiries', () => {
 
   test('a clock that jumps ahead ends those whose time has come, and one that goes back none early', () => {
     const { expiries, client, at } = wheel();
-    expiries.set(client('a'), begin + 60);
-    expiries.set(client('b'), begin + 3_000);
-    expiries.set(client('c'), begin + 9_000);
+    expiries.set(client('a'), until(begin + 60));
+    expiries.set(client('b'), until(begin + 3_000));
+    expiries.set(client('c'), until(begin + 9_000));
     expect(at(begin + 3_600)).toEqual(['a', 'b']);
     expect(at(begin - 3_600)).toEqual([]);
-    expiries.set(client('d'), begin - 3_000);
+    expiries.set(client('d'), until(begin - 3_000));
     expect(at(begin - 3_000)).toEqual(['d']);
     expect(at(begin + 9_000)).toEqual(['c']);
   });
@@ -247,11 +253,11 @@ describe('expiries', () => {
   test('a client that renewed ends later, one that left does not end, one that came late ends next', () => {
     const { expiries, client, at } = wheel();
     const [a, b] = [client('a'), client('b')];
-    for (const one of [a, b]) expiries.set(one, begin + 2);
-    expiries.set(a, begin + 5);
+    for (const one of [a, b]) expiries.set(one, until(begin + 2));
+    expiries.set(a, until(begin + 5));
     expiries.delete(b);
     expect(at(begin + 4)).toEqual([]);
-    expiries.set(client('late'), begin + 1);
+    expiries.set(client('late'), until(begin + 1));
     expect(at(begin + 5)).toEqual(['a', 'late']);
   });
 });

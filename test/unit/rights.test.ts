@@ -29,6 +29,7 @@ const tableOf = (id: number, name: string, columns: Record<string, string>, poli
   rowBytes: 1_000_000,
   version: '1',
   policies,
+  policiesVersion: null,
 });
 
 const policyOf = (role: string, given: Partial<PolicyRow>): PolicyRow => ({

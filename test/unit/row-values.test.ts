@@ -25,6 +25,7 @@ function tableOf(columns: Column[], keyColumns = [columns[0]!.name]): Table {
     largeSql: null,
     rowBytes: 1_000_000,
     policies: [],
+    policiesVersion: null,
   };
 }
 

@@ -31,6 +31,7 @@ const table: Table = {
   largeSql: null,
   rowBytes: 8_388_608,
   policies: [],
+  policiesVersion: null,
 };
 const ring = new Ring(1);
 

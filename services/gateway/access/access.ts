@@ -1,13 +1,26 @@
 /** What AUTH=jwt adds to a gateway: who its clients are, and for how long. */
+import type { Pool } from '#shared/postgres/postgres.ts';
+import type { GatewayConfig } from '#shared/process/config.ts';
+import type { Log } from '#shared/process/logger.ts';
+import type { GatewayMetrics } from '#shared/process/metrics.ts';
 import { Expiries } from './expiries.ts';
 import { Identities } from './identity.ts';
+import { Revocations } from './revocations.ts';
+
+interface AccessDeps {
+  pool: Pool;
+  log: Log;
+  metrics: GatewayMetrics;
+}
 
 export class Access {
   readonly identities: Identities;
   readonly expiries = new Expiries();
+  readonly revocations: Revocations;
 
   /** Throws where the key of the settings cannot be used. */
-  constructor(...given: ConstructorParameters<typeof Identities>) {
-    this.identities = new Identities(...given);
+  constructor(config: GatewayConfig, { pool, log, metrics }: AccessDeps) {
+    this.revocations = new Revocations({ pool, expiries: this.expiries, log });
+    this.identities = new Identities(config, { revocations: this.revocations, log, metrics });
   }
 }

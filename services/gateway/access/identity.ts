@@ -9,23 +9,15 @@ import type { GatewayConfig } from '#shared/process/config.ts';
 import type { Log } from '#shared/process/logger.ts';
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
 import { type KeySettings, type Keys, KeysUnavailable, keysOf } from './keys.ts';
-import type { Viewer } from './viewer.ts';
-
-export interface Identity extends Viewer {
-  readonly user: string;
-  /** the claim `jti`; null: the token has none */
-  readonly tokenId: string | null;
-  /** in seconds since 1970; 0: the token does not say when it was issued */
-  readonly issuedAt: number;
-  /** in seconds since 1970 */
-  readonly expiresAt: number;
-}
+import type { Revocations } from './revocations.ts';
+import type { Identity } from './viewer.ts';
 
 const texts = {
   missing: 'a token is required',
   invalid: 'the token is not one that this gateway accepts',
   unknown_key: 'the token is signed with a key that is not known here',
   expired: 'the token has expired',
+  revoked: 'the token was revoked',
   not_yet_valid: 'the token is not valid yet',
   issuer: 'the token has another issuer than this gateway accepts',
   audience: 'the token is for another audience',
@@ -56,14 +48,22 @@ const maxNameLength = 1_000;
 const toleranceS = 5;
 const defaultRole = 'authenticated';
 
+interface IdentityDeps {
+  revocations: Pick<Revocations, 'isRevoked'>;
+  log: Log;
+  metrics: Pick<GatewayMetrics, 'auth'>;
+}
+
 export class Identities {
   readonly #settings: IdentitySettings;
   readonly #keys: Keys;
   readonly #log: Log;
   readonly #metrics: Pick<GatewayMetrics, 'auth'>;
+  readonly #revocations: Pick<Revocations, 'isRevoked'>;
 
   /** Throws where the key of the settings cannot be used. */
-  constructor(settings: IdentitySettings, { log, metrics }: { log: Log; metrics: Pick<GatewayMetrics, 'auth'> }) {
+  constructor(settings: IdentitySettings, { revocations, log, metrics }: IdentityDeps) {
+    this.#revocations = revocations;
     this.#settings = settings;
     this.#keys = keysOf(settings, log);
     this.#log = log;
@@ -114,7 +114,9 @@ export class Identities {
       ...(issuer === undefined ? {} : { issuer }),
       ...(audience === undefined ? {} : { audience }),
     });
-    return this.#identityOf(payload, Date.now() / 1_000);
+    const identity = this.#identityOf(payload, Date.now() / 1_000);
+    if (this.#revocations.isRevoked(identity)) throw new TokenRefused('revoked');
+    return identity;
   }
 
   #identityOf(payload: JWTPayload, now: number): Identity {

@@ -3,6 +3,7 @@
  * after each event with action S: a table was altered, attached or detached. Identifiers in SQL come only
  * from here.
  */
+import { z } from 'zod';
 import { limited, type Pool } from '#shared/postgres/postgres.ts';
 
 /**
@@ -69,23 +70,37 @@ export interface Table {
   version: string;
   /** who may do what with the table's rows, where AUTH=jwt; one for each role */
   policies: readonly PolicyRow[];
+  /** the id of the transaction that changed the policies last; null: they never changed */
+  policiesVersion: string | null;
 }
 
 /** A policy as plank.allow stored it. A filter is JSON; null: nothing is allowed, `{}`: every row. */
-export interface PolicyRow {
-  role: string;
-  read: unknown;
-  insert: unknown;
-  update: unknown;
-  delete: unknown;
+const policyRow = z.object({
+  role: z.string(),
+  read: z.unknown(),
+  insert: z.unknown(),
+  update: z.unknown(),
+  delete: z.unknown(),
   /** which rows an update may lead to; null: as `update` */
-  check: unknown;
+  check: z.unknown(),
   /** null: every column that is not excluded; the columns of the key are always readable */
-  read_columns: string[] | null;
+  read_columns: z.array(z.string()).nullable(),
   /** null: every writable column */
-  write_columns: string[] | null;
+  write_columns: z.array(z.string()).nullable(),
   /** by column: a JSON value, or `{"$claim": …}` */
-  presets: Record<string, unknown> | null;
+  presets: z.record(z.string(), z.unknown()).nullable(),
+});
+export type PolicyRow = z.infer<typeof policyRow>;
+
+const policyRows = z.array(policyRow);
+
+/** The policies in an event. Null: the text has another form, so nothing may be allowed. */
+export function parsePolicies(text: string): PolicyRow[] | null {
+  try {
+    return policyRows.parse(JSON.parse(text));
+  } catch {
+    return null;
+  }
 }
 
 /**
@@ -119,7 +134,8 @@ interface CatalogRow {
   version: string;
   large_sql: string | null;
   row_bytes: number;
-  policies?: PolicyRow[];
+  policies: PolicyRow[];
+  policies_version: string | null;
 }
 
 export class Catalog {
@@ -128,6 +144,8 @@ export class Catalog {
   #byName = new Map<string, Table>();
   #former: ReadonlyMap<number, Former> = new Map();
   #formerRows = '[]';
+  /** where the policies of a table last changed in the log, by Table.id */
+  readonly #policiesChangedAt = new Map<number, number>();
   /** loads run one after the other, so that the result of the last one stays */
   #loading: Promise<unknown> = Promise.resolve();
 
@@ -136,7 +154,20 @@ export class Catalog {
   }
 
   /**
-   * Loads all tables again. Resolves with the ids of tables that changed or are gone; the other tables stay
+   * For the start, and after the log did not go on: loads all tables with their policies, and where these changed.
+   * Rejects if Postgres does not answer.
+   */
+  async begin(): Promise<void> {
+    this.#byId = new Map();
+    await this.load();
+    const { rows } = await this.#pool.query<{ id: number; seq: string }>(
+      limited(loadMs, 'select id, seq from plank.policies_changed()'),
+    );
+    for (const { id, seq } of rows) this.#noteChange(id, Number(seq));
+  }
+
+  /**
+   * Loads all tables again. A known table keeps its policies, as the log says when they change. Resolves with the ids of tables that changed or are gone; the other tables stay
    * the same objects. If Postgres does not answer, rejects and keeps the tables as they were.
    */
   load(): Promise<Set<number>> {
@@ -149,6 +180,7 @@ export class Catalog {
     const { rows } = await this.#pool.query<CatalogRow>(limited(loadMs, 'select * from plank.catalog order by id'));
     const before = this.#byId;
     const tables = rows.map((row): Table => {
+      const known = before.get(row.id);
       const table = {
         id: row.id,
         name: row.name,
@@ -160,9 +192,9 @@ export class Catalog {
         version: row.version,
         largeSql: row.large_sql,
         rowBytes: row.row_bytes,
-        policies: row.policies ?? [],
+        policies: known?.policies ?? row.policies,
+        policiesVersion: known ? known.policiesVersion : row.policies_version,
       };
-      const known = before.get(row.id);
       return known && JSON.stringify(known) === JSON.stringify(table) ? known : table;
     });
     // loaded after the tables: a reader that sees that a column is excluded must also know which columns of
@@ -171,6 +203,28 @@ export class Catalog {
     this.#byId = new Map(tables.map((table) => [table.id, table]));
     this.#byName = new Map(tables.map((table) => [table.name, table]));
     return new Set([...before].filter(([id, table]) => this.#byId.get(id) !== table).map(([id]) => id));
+  }
+
+  /**
+   * The policies of the table `id` are these from the position `seq` on, by the transaction `xid`. The table becomes
+   * another object.
+   */
+  setPolicies(id: number, policies: readonly PolicyRow[], { seq, xid }: { seq: number; xid: bigint }): void {
+    this.#noteChange(id, seq);
+    const table = this.#byId.get(id);
+    if (!table) return;
+    const changed = { ...table, policies, policiesVersion: String(xid) };
+    this.#byId.set(id, changed);
+    this.#byName.set(table.name, changed);
+  }
+
+  #noteChange(id: number, seq: number): void {
+    this.#policiesChangedAt.set(id, Math.max(seq, this.policiesChangedAt(id)));
+  }
+
+  /** The seq at which the policies of the table `id` last changed, or a later one; 0: before the log begins. */
+  policiesChangedAt(id: number): number {
+    return this.#policiesChangedAt.get(id) ?? 0;
   }
 
   /** Loads `former` again. Resolves with true if it changed. */

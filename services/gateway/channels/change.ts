@@ -49,15 +49,24 @@ export function changesOf(batch: Batch, wants: (relation: number) => boolean): C
 }
 
 /**
- * A change that makes clients' rows of a table invalid: the table's shape changed, or its rows
- * changed without INSERT, UPDATE or DELETE.
+ * A change after which later changes reach clients in another way: the table's shape changed, its rows changed
+ * without INSERT, UPDATE or DELETE, or its policies changed. A revocation has no table (relation 0).
  */
 export interface Break {
   readonly seq: number;
   readonly relation: number;
   readonly xid: bigint;
-  readonly why: 'shape' | 'rows';
+  readonly why: 'shape' | 'rows' | 'access' | 'revoke';
+  /** for `access` the table's policies, for `revoke` who is revoked; as JSON */
+  readonly text: string;
 }
+
+const whys: Readonly<Record<number, Break['why']>> = {
+  [actions.shape]: 'shape',
+  [actions.rows]: 'rows',
+  [actions.access]: 'access',
+  [actions.revoke]: 'revoke',
+};
 
 /** breaks by batch; kept because many cursors read the same batch */
 const breaksIn = new WeakMap<Batch, readonly Break[]>();
@@ -70,8 +79,10 @@ export function breaksOf(batch: Batch): readonly Break[] {
   const reader = new BatchReader(batch);
   while (reader.next()) {
     const { seq, relation, action } = reader;
-    if (!isBreak(action)) continue;
-    breaks.push({ seq, relation, xid: BigInt(reader.xid), why: action === actions.shape ? 'shape' : 'rows' });
+    const why = whys[action];
+    if (why === undefined) continue;
+    const text = reader.buffer.toString('utf8', reader.newStart, Math.max(reader.newStart, reader.newEnd));
+    breaks.push({ seq, relation, xid: BigInt(reader.xid), why, text });
   }
   breaksIn.set(batch, breaks);
   return breaks;

@@ -73,8 +73,8 @@ export class Connection extends MessageLimits implements Client, Expiring {
     this.close(closeCodes.restart, 'an operator ended this connection, come back');
   }
 
-  expire(): void {
-    this.close(closeCodes.unauthorized, 'the token has expired');
+  expire(why: 'expired' | 'revoked'): void {
+    this.close(closeCodes.unauthorized, why === 'expired' ? 'the token has expired' : 'the token was revoked');
   }
 
   cut(): void {

@@ -1,7 +1,8 @@
 /** Whom a WebSocket serves: the token of its upgrade, of `hello` or of `auth`, the last of which counts. */
 import type { Access } from '../access/access.ts';
 import type { Expiring } from '../access/expiries.ts';
-import { type Identity, secondsLeft } from '../access/identity.ts';
+import { secondsLeft } from '../access/identity.ts';
+import type { Identity } from '../access/viewer.ts';
 
 /** What `welcome` and the `ok` of an `auth` say of a token. */
 interface Claims {
@@ -53,6 +54,6 @@ export class Credentials {
 
   #take(identity: Identity): void {
     this.#identity = identity;
-    this.#access.expiries.set(this.#holder, identity.expiresAt);
+    this.#access.expiries.set(this.#holder, identity);
   }
 }

@@ -4,7 +4,7 @@ import type { Request, RequestHandler, Response } from 'express';
 import { parseExactJson } from '#shared/exact-json.ts';
 import type { Position } from '#shared/wire.ts';
 import type { Access } from '../access/access.ts';
-import type { Identity } from '../access/identity.ts';
+import type { Identity } from '../access/viewer.ts';
 import { eventFraming, eventIds } from '../channels/framing.ts';
 import { positionOf, queryOf, Refused, type RowQuery } from '../channels/row-query.ts';
 import type { Addresses } from '../http/address.ts';
@@ -116,7 +116,7 @@ export class EventStreams {
     clients.add(stream);
     metrics.opened.inc();
     const slot = this.#wheel.add(stream);
-    if (identity) access.expiries.set(stream, identity.expiresAt);
+    if (identity) access.expiries.set(stream, identity);
     socket.once('close', () => {
       this.#wheel.remove(stream, slot);
       access?.expiries.delete(stream);

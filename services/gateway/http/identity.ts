@@ -1,7 +1,8 @@
 /** Who sends a request: checked before anything of the request is read, and answered by 401 where nobody may be told. */
 import type { Request, RequestHandler, Response } from 'express';
-import { type Identities, type Identity, TokenRefused } from '../access/identity.ts';
+import { type Identities, TokenRefused } from '../access/identity.ts';
 import { KeysUnavailable } from '../access/keys.ts';
+import type { Identity } from '../access/viewer.ts';
 import type { Addresses } from './address.ts';
 import { PlankError } from './errors.ts';
 

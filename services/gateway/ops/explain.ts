@@ -34,7 +34,14 @@ const actionNames: Readonly<Record<number, string>> = {
   [actions.truncate]: 'TRUNCATE',
   [actions.shape]: 'SHAPE',
   [actions.rows]: 'ROWS',
+  [actions.access]: 'POLICIES',
+  [actions.revoke]: 'REVOCATION',
   [actions.canary]: 'CANARY',
+};
+
+const tableless: Readonly<Record<number, string>> = {
+  [actions.canary]: '(canary)',
+  [actions.revoke]: '(revocation)',
 };
 
 interface Explained {
@@ -197,7 +204,7 @@ async function explainOne(traced: Traced, who: Who | null, deps: OpsExplainDeps)
   }
   return {
     pos,
-    table: table?.name ?? (code === actions.canary ? '(canary)' : `(detached, number ${traced.relation})`),
+    table: table?.name ?? tableless[code] ?? `(detached, number ${traced.relation})`,
     action: actionNames[code] ?? traced.action,
     id: traced.key === null || isHidden ? null : JSON.parse(traced.key, keepDigits),
     summary: endOf(steps).text,

@@ -54,6 +54,9 @@ export interface Interruption {
   after: number | null;
 }
 
+/** A revocation has no table. */
+type TableBreak = Break & { why: Exclude<Break['why'], 'revoke'> };
+
 /** The cursor, as a run sees it. */
 interface Place {
   readonly channel: Channel;
@@ -254,12 +257,12 @@ export class CatchUp {
   }
 
   /** The first change in the batch that makes the client's rows void. */
-  #breakIn(batch: Batch): Break | undefined {
+  #breakIn(batch: Batch): TableBreak | undefined {
     const { channel, seq } = this.#cursor;
     const { table } = channel;
     if (!table) return undefined;
     return breaksOf(batch).find(
-      (one) => one.relation === table.id && one.seq > seq && !this.#alreadySeen?.saw(one.xid),
+      (one): one is TableBreak => one.relation === table.id && one.seq > seq && !this.#alreadySeen?.saw(one.xid),
     );
   }
 

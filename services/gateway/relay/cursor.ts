@@ -20,8 +20,8 @@ export interface CursorOwner {
   onLive?: () => void;
   /** The cursor cannot go on. It sends nothing more until the owner calls `catchUp`. */
   onInterrupted: (reason: Interruption['reason'], after: Interruption['after']) => void;
-  /** Called when the channel's table was altered. */
-  onAltered?: () => void;
+  /** Called when the channel's table was altered, or its policies changed. */
+  onAltered?: (why: 'shape' | 'access') => void;
 }
 
 export interface CursorDeps extends CatchUpDeps {

@@ -19,7 +19,8 @@ import type { Log } from '#shared/process/logger.ts';
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
 import { Backoff, once, sleep, withDeadlineOr } from '#shared/waiting.ts';
 import type { Position } from '#shared/wire.ts';
-import type { Catalog } from '../catalog/catalog.ts';
+import type { Revocations } from '../access/revocations.ts';
+import { type Catalog, parsePolicies } from '../catalog/catalog.ts';
 import { breaksOf } from '../channels/change.ts';
 import type { CanaryWatch } from './canary.ts';
 import type { Freshness } from './freshness.ts';
@@ -47,6 +48,8 @@ interface FeedOptions {
   history: History;
   canaries: CanaryWatch;
   freshness: Freshness;
+  /** null: AUTH=off */
+  revocations: Revocations | null;
   log: Log;
   metrics: GatewayMetrics;
 }
@@ -72,10 +75,12 @@ export class Feed {
   /** Resolves when the hub stands at the newest change. Throws when Postgres does not answer. */
   readonly start = once(async () => {
     const { reader, catalog, hub, freshness } = this.#options;
-    await catalog.load();
     const askedAt = performance.now();
     const { isLed, ...extent } = await reader.lastExtent();
     this.#epochs = await reader.epochs();
+    // after the extent: what changes in between comes again as an event
+    await catalog.begin();
+    await this.#options.revocations?.load();
     hub.reset(extent.epoch, extent.newest);
     freshness.extent(extent, askedAt);
     if (!isLed) this.#mode = 'reading';
@@ -249,12 +254,29 @@ export class Feed {
     for (const part of splitAtBreaks(batch)) {
       const altered = isReshaped(part) ? await this.#untilDone(() => this.#options.catalog.load()) : null;
       if (this.#abort.signal.aborted) return;
+      const ruled = this.#changeRights(part);
       hub.deliver(part, this.#receivedAtMs);
       canaries.delivered(part);
       freshness.delivered(part);
-      if (altered) this.#alter(altered);
+      if (altered) this.#alter(altered, 'shape');
+      if (ruled.size > 0) this.#alter(ruled, 'access');
     }
     this.#answered();
+  }
+
+  /** Applies changed policies and revocations in the batch. Returns the tables, by Table.id, whose policies changed. */
+  #changeRights(batch: Batch): Set<number> {
+    const ruled = new Set<number>();
+    for (const { why, relation, text, seq, xid } of breaksOf(batch)) {
+      if (why === 'revoke') this.#options.revocations?.apply(text);
+      if (why !== 'access') continue;
+      const policies = parsePolicies(text);
+      if (!policies)
+        this.#options.log.error({ seq }, 'an event of changed policies cannot be read: nothing is allowed');
+      this.#options.catalog.setPolicies(relation, policies ?? [], { seq, xid });
+      ruled.add(relation);
+    }
+    return ruled;
   }
 
   /** As #isBehind, but resolves with false if Postgres does not answer: then only the fan-out can show new changes. */
@@ -309,7 +331,8 @@ export class Feed {
         // batches after the log's end, are of another history.
         if (epoch === hub.epoch && newest < hub.seq) history.distrusted = epoch;
         // this gateway may have missed changes of shape: cursors that begin again use the catalog as it is now
-        await catalog.load();
+        await catalog.begin();
+        await this.#options.revocations?.load();
         hub.catalogChanged();
         hub.reset(epoch, newest);
         hub.loseHistory();
@@ -323,9 +346,9 @@ export class Feed {
   }
 
   /** Called after these tables, by Table.id, were altered: the changes that follow have the new shape. */
-  #alter(tables: ReadonlySet<number>): void {
+  #alter(tables: ReadonlySet<number>, why: 'shape' | 'access'): void {
     this.#options.hub.catalogChanged();
-    this.#options.hub.reportAltered(tables);
+    this.#options.hub.reportAltered(tables, why);
   }
 
   async #loadFormer(): Promise<boolean> {
@@ -347,7 +370,7 @@ export class Feed {
       try {
         if (!(await this.#loadFormer())) continue;
         const altered = await this.#untilDone(() => catalog.load());
-        if (altered) this.#alter(altered);
+        if (altered) this.#alter(altered, 'shape');
       } catch (error) {
         log.debug({ err: error }, 'could not ask which columns are excluded');
       }

@@ -3,7 +3,7 @@
  * change that a gateway reads from the fan-out or the log passes through here, and so does every
  * batch in memory when the gateway learns of an exclusion.
  */
-import { type Batch, type BatchReader, mapTexts, type Texts } from '#shared/log/batch.ts';
+import { type Batch, type BatchReader, isBreak, mapTexts, type Texts } from '#shared/log/batch.ts';
 import type { Former } from '../catalog/catalog.ts';
 import { project } from '../channels/projection.ts';
 import { ImageError } from '../filter/row-filter.ts';
@@ -12,8 +12,9 @@ import { ImageError } from '../filter/row-filter.ts';
 export function readable(batch: Batch, former: ReadonlyMap<number, Former>): Batch {
   if (former.size === 0) return batch;
   return mapTexts(batch, (change) => {
-    const table = former.get(change.relation);
-    return table && BigInt(change.xid) < table.xid ? readableTexts(change, table) : null;
+    // the event of changed policies has no image
+    const table = isBreak(change.action) ? undefined : former.get(change.relation);
+    return table !== undefined && BigInt(change.xid) < table.xid ? readableTexts(change, table) : null;
   });
 }
 

@@ -86,9 +86,9 @@ export class Hub {
     this.formerChanged();
   }
 
-  /** Reports to the owners of cursors that these tables, by Table.id, were altered. */
-  reportAltered(tables: ReadonlySet<number>): void {
-    for (const { owner } of this.channels.cursorsOf(tables)) owner.onAltered?.();
+  /** Reports to the owners of cursors that these tables, by Table.id, were altered, or that their policies changed. */
+  reportAltered(tables: ReadonlySet<number>, why: 'shape' | 'access'): void {
+    for (const { owner } of this.channels.cursorsOf(tables)) owner.onAltered?.(why);
   }
 
   /** Called after columns were excluded. Removes them from the batches in memory. */

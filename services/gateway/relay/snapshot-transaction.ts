@@ -23,7 +23,7 @@ const ownLockMs = 10_000;
 const fetchDeadlineMs = 30_000;
 const closeDeadlineMs = 5_000;
 
-/** The table was altered after the channel was made. The feed will report this soon. */
+/** The table was altered after the channel was made, or its policies changed. The feed will report this soon. */
 export class Altered extends Error {
   override readonly name = 'Altered';
 }
@@ -148,15 +148,23 @@ async function begin(client: PoolClient, table: Table): Promise<SnapshotStart> {
   );
   const [{ rows }] = (await client.query(
     `select l.epoch, l.next_seq - 1 as seq, pg_current_snapshot()::text as snap,
-            (select catalog_digest from plank.attachments where id = ${table.id}) as version,
+            a.catalog_digest as version, a.policies_xid::text as policies,
             (select count(*) from plank.between(l.snap, pg_current_snapshot())) as unnumbered
-     from plank.leader l;
+     from plank.leader l left join plank.attachments a on a.id = ${table.id};
      ${lockTimeout(lockMs)}`,
   )) as unknown as [
-    QueryResult<{ epoch: number; seq: string; snap: string; version: string | null; unnumbered: string }>,
+    QueryResult<{
+      epoch: number;
+      seq: string;
+      snap: string;
+      version: string | null;
+      policies: string | null;
+      unnumbered: string;
+    }>,
   ];
-  const { epoch, seq, snap, version, unnumbered } = rows[0]!;
-  if (version !== table.version) throw new Altered();
+  const { epoch, seq, snap, version, policies, unnumbered } = rows[0]!;
+  // rows as of this snapshot may be read only under the policies as of this snapshot
+  if (version !== table.version || policies !== table.policiesVersion) throw new Altered();
   return { epoch, seq: Number(seq), alreadySeen: () => new AlreadySeen(snap, Number(unnumbered)) };
 }
 

@@ -26,6 +26,7 @@ const table: Table = {
   largeSql: null,
   rowBytes: 8_388_608,
   policies: [],
+  policiesVersion: null,
 };
 const query = { name: 'all', table, filter: null, columns: null, request: { table: 'items' } };
 const sockets: Socket[] = [];

@@ -61,6 +61,7 @@ export const table: Table = {
   largeSql: null,
   rowBytes: 8_388_608,
   policies: [],
+  policiesVersion: null,
 };
 
 /** `where` as a value, or as JSON text. Throws FilterError. */

@@ -1,0 +1,145 @@
+// plank.allow, plank.forbid and plank.revoke: what they refuse, by the place of the mistake; what they write to the log; and what becomes of
+// policies when tables are altered, detached or restored.
+
+import { describe, expect, test } from 'vitest';
+import { Stage } from '../../support/stage/stage.ts';
+
+const { sql } = Stage.of(`
+  create table docs (id int primary key, owner text, team int, secret text, "a.b" int);
+  create table members (who text, team int, primary key (who, team));
+  create table loose (id int primary key);
+  select plank.attach('docs', exclude => '{secret}'); select plank.attach('members')`);
+
+const quoted = (value: object) => `'${JSON.stringify(value).replaceAll("'", "''")}'`;
+const events = async () =>
+  (
+    await sql(`select o.relation, a.name, o.action, o.new from plank.outbox o
+               left join plank.attached a on a.id = o.relation where o.action in ('A', 'V') order by o.id`)
+  ).rows as { relation: number; name: string; action: string; new: string }[];
+
+describe('plank.allow refuses', () => {
+  const set = (where?: object, more: object = {}) => ({
+    team: { in: { $from: 'members', select: 'team', ...(where && { where }), ...more } },
+  });
+  test.each([
+    [{ gone: 1 }, 'read.gone is no column'],
+    [{ secret: 'x' }, 'read.secret is no column'],
+    [{ xmin: 1 }, 'read.xmin is no column'],
+    [{ '"x";--': 1 }, 'read."x";-- is no column'],
+    [{ __proto__x: 1 }, 'read.__proto__x is no column'],
+    [{ or: { owner: 'x' } }, 'read.or must be an array'],
+    [{ or: [{ gone: 1 }] }, 'read.or.gone is no column'],
+    [{ not: [] }, 'read.not must be an object'],
+    [{ not: { owner: [] } }, 'read.not.owner must be a value'],
+    [{ owner: {} }, 'read.owner must be a value'],
+    [{ owner: { like: 'x' } }, 'read.owner.like is no operator'],
+    [{ owner: { eq: null } }, 'read.owner.eq must be a value'],
+    [{ owner: { eq: { a: 1 } } }, 'read.owner.eq must be a value'],
+    [{ owner: { is: 1 } }, 'read.owner.is must be null'],
+    [{ owner: { in: 'x' } }, 'read.owner.in must be an array'],
+    [{ owner: { in: [null] } }, 'read.owner.in must be an array of values'],
+    [{ owner: { in: [{ a: 1 }] } }, 'read.owner.in.$claim must be the name'],
+    [{ owner: { $claim: 1 } }, 'read.owner.$claim must be the name'],
+    [{ owner: { $claim: '' } }, 'read.owner.$claim must be the name'],
+    [{ owner: { $claim: 'sub', or: 1 } }, 'read.owner has other members beside $claim'],
+    [{ owner: { gt: { $claim: ['sub'] } } }, 'read.owner.gt.$claim must be the name'],
+    [set(undefined, { limit: 1 }), 'read.team.in.limit is unknown here'],
+    [set(undefined, { $from: 'nowhere' }), 'read.team.in.$from names nowhere, which is not an attached table'],
+    [set(undefined, { $from: 'loose' }), 'read.team.in.$from names loose, which is not an attached table'],
+    [set(undefined, { $from: 'public.members' }), 'read.team.in.$from names public.members'],
+    [set(undefined, { $from: 5 }), 'read.team.in.$from must be the name'],
+    [set(undefined, { select: 'gone' }), 'read.team.in.select is no column of members'],
+    [set({ gone: 1 }), 'read.team.in.where.gone is no column'],
+    [set(set(set())), 'read.team.in.where.team.in.where.team.in is nested too deeply'],
+  ])('%j: %s', async (read, problem) => {
+    await expect(sql(`select plank.allow('docs', 'user', read => ${quoted(read)})`)).rejects.toThrow(problem);
+  });
+
+  test.each([
+    [`'docs', ''`, 'role must be the name'],
+    [`'docs', null`, 'role must be the name'],
+    [`'docs', 'user', read => '[]'`, 'read must be an object'],
+    [`'docs', 'user', read => 'null'`, 'read must be an object'],
+    [`'docs', 'user', "delete" => '{"gone": 1}'`, 'delete.gone is no column'],
+    [`'docs', 'user', "check" => '{}'`, 'check needs update'],
+    [`'docs', 'user', read => '{}', read_columns => '{owner,secret}'`, 'read_columns names secret'],
+    [`'docs', 'user', read => '{}', read_columns => '{null}'`, 'read_columns'],
+    [`'docs', 'user', read => '{}', write_columns => '{gone}'`, 'write_columns names gone'],
+    [`'docs', 'user', presets => '[]'`, 'presets must be an object'],
+    [`'docs', 'user', presets => '{"secret": 1}'`, 'presets.secret is no column'],
+    [`'docs', 'user', presets => '{"owner": {"$claim": 5}}'`, 'presets.owner.$claim must be the name'],
+    [`'loose', 'user', read => '{}'`, 'table public.loose is not attached'],
+    [`'pg_class', 'user', read => '{}'`, 'table pg_class is not attached'],
+  ])('plank.allow(%s): %s', async (given, problem) => {
+    await expect(sql(`select plank.allow(${given})`)).rejects.toThrow(problem);
+  });
+
+  test('nothing of a refused policy is kept', async () => {
+    expect((await sql('select * from plank.policies')).rows).toEqual([]);
+    expect(await events()).toEqual([]);
+  });
+});
+
+test('each change writes all policies of the table to the log', async () => {
+  await sql(`select plank.allow('docs', 'b', read => '{"owner": {"$claim": "sub"}}', read_columns => '{owner}');
+             select plank.allow('docs', 'a', read => '{}', insert => '{}', presets => '{"owner": {"$claim": "sub"}}');
+             select plank.allow('docs', 'b', read => '{"column:a.b": 1}');
+             select plank.forbid('docs', 'a')`);
+  const all = (await events()).map(({ name, new: text }) => [
+    name,
+    (JSON.parse(text) as { role: string; read: object }[]).map(({ role, read }) => [role, read]),
+  ]);
+  const owned = { owner: { $claim: 'sub' } };
+  const dotted = { 'column:a.b': 1 };
+  expect(all).toEqual([
+    ['docs', [['b', owned]]],
+    [
+      'docs',
+      [
+        ['a', {}],
+        ['b', owned],
+      ],
+    ],
+    [
+      'docs',
+      [
+        ['a', {}],
+        ['b', dotted],
+      ],
+    ],
+    ['docs', [['b', dotted]]],
+  ]);
+  const { rows } = await sql('select "table", role, read, read_columns from plank.policies');
+  expect(rows).toEqual([{ table: 'docs', role: 'b', read: dotted, read_columns: null }]);
+  await expect(sql(`select plank.forbid('docs', 'a')`)).rejects.toThrow(
+    'there is no policy of the role a for public.docs',
+  );
+});
+
+test('of two changes at once, the last event has both', async () => {
+  await sql(`select plank.attach('loose')`);
+  await Promise.all(
+    Array.from({ length: 8 }, (_, i) => sql(`select plank.allow('loose', 'role ${i}', read => '{"id": ${i}}')`)),
+  );
+  const last = (await events()).filter(({ name }) => name === 'loose').at(-1)!;
+  expect(JSON.parse(last.new)).toHaveLength(8);
+  await sql(`select plank.detach('loose')`);
+  await sql(`select plank.attach('loose')`);
+  expect((await sql(`select from plank.policies where "table" = 'loose'`)).rowCount).toBe(0);
+});
+
+test('a revocation is an event without a table, and is kept for a year', async () => {
+  await sql(`select plank.revoke('ada'); select plank.revoke_token('t-1')`);
+  const [user, token] = (await events())
+    .slice(-2)
+    .map(({ relation, action, new: text }) => [relation, action, JSON.parse(text)]);
+  const before = expect.any(Number);
+  expect(user).toEqual([0, 'V', { user: 'ada', before }]);
+  expect(token).toEqual([0, 'V', { token: 't-1' }]);
+  expect(Math.abs((user![2] as { before: number }).before - Date.now() / 1_000)).toBeLessThan(60);
+  await expect(sql(`select plank.revoke('')`)).rejects.toThrow('user must be');
+  await expect(sql('select plank.revoke_token(null)')).rejects.toThrow('token must be');
+  await sql(`update plank.revocations set at = at - interval '400 days'`);
+  await sql(`select plank.revoke('bob')`);
+  expect((await sql('select "user", token from plank.revocations')).rows).toEqual([{ user: 'bob', token: null }]);
+});
