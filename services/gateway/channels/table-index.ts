@@ -1,26 +1,25 @@
 /**
- * Finds the channels of one table that a change can concern. If a channel's filter requires certain
- * values of a column, the channel is found by these values. Every other channel judges each change.
- * So the cost of a change does not grow with channels that require other values.
+ * Finds the views of one table that a change can concern. If a view's filter requires certain values
+ * of a column, the view is found by these values. Every other view judges each change. So the cost of
+ * a change does not grow with views that require other values.
  */
 import { actions } from '#shared/log/batch.ts';
 import type { Table } from '../catalog/catalog.ts';
 import { type FilterColumn, ImageError, rowKey } from '../filter/row-filter.ts';
 import type { Change } from './change.ts';
-import type { Member } from './channel.ts';
-import type { RowsChannel } from './rows-channel.ts';
+import type { Judging, RowView } from './row-view.ts';
 
-export class TableIndex<M extends Member = Member> {
+export class TableIndex<C extends Judging = Judging> {
   readonly table: Table;
-  readonly #all = new Set<RowsChannel<M>>();
-  readonly #unindexed = new Set<RowsChannel<M>>();
-  readonly #byValue = new Map<string, { column: FilterColumn; channels: Map<string, Set<RowsChannel<M>>> }>();
+  readonly #all = new Set<RowView<C>>();
+  readonly #unindexed = new Set<RowView<C>>();
+  readonly #byValue = new Map<string, { column: FilterColumn; views: Map<string, Set<RowView<C>>> }>();
 
   constructor(table: Table) {
     this.table = table;
   }
 
-  get channels(): ReadonlySet<RowsChannel<M>> {
+  get views(): ReadonlySet<RowView<C>> {
     return this.#all;
   }
 
@@ -28,30 +27,30 @@ export class TableIndex<M extends Member = Member> {
     return this.#all.size;
   }
 
-  add(channel: RowsChannel<M>): void {
-    this.#all.add(channel);
-    const equality = channel.query.filter?.equality;
+  add(view: RowView<C>): void {
+    this.#all.add(view);
+    const equality = view.query.filter?.equality;
     if (!equality) {
-      this.#unindexed.add(channel);
+      this.#unindexed.add(view);
       return;
     }
     const { column, values } = equality;
-    const { channels } = getOrMake(this.#byValue, column.name, () => ({ column, channels: new Map() }));
-    for (const value of values) getOrMake(channels, value, () => new Set<RowsChannel<M>>()).add(channel);
+    const { views } = getOrMake(this.#byValue, column.name, () => ({ column, views: new Map() }));
+    for (const value of values) getOrMake(views, value, () => new Set<RowView<C>>()).add(view);
   }
 
-  remove(channel: RowsChannel<M>): void {
-    this.#all.delete(channel);
-    this.#unindexed.delete(channel);
-    const equality = channel.query.filter?.equality;
+  remove(view: RowView<C>): void {
+    this.#all.delete(view);
+    this.#unindexed.delete(view);
+    const equality = view.query.filter?.equality;
     const entry = equality && this.#byValue.get(equality.column.name);
     if (!equality || !entry) return;
     for (const value of equality.values) {
-      const channels = entry.channels.get(value);
-      channels?.delete(channel);
-      if (channels?.size === 0) entry.channels.delete(value);
+      const views = entry.views.get(value);
+      views?.delete(view);
+      if (views?.size === 0) entry.views.delete(value);
     }
-    if (entry.channels.size === 0) this.#byValue.delete(equality.column.name);
+    if (entry.views.size === 0) this.#byValue.delete(equality.column.name);
   }
 
   /**
@@ -59,14 +58,14 @@ export class TableIndex<M extends Member = Member> {
    * channels to `touched`. A channel that cannot judge the change is marked undecodable, and added
    * to `touched` too.
    */
-  match(change: Change, touched: Set<RowsChannel<M>>): void {
+  match(change: Change, touched: Set<C>): void {
     if (change.action === actions.truncate) {
-      for (const channel of this.#all) this.#try(channel, change, touched);
+      for (const view of this.#all) this.#try(view, change, touched);
       return;
     }
-    for (const channel of this.#unindexed) this.#try(channel, change, touched);
+    for (const view of this.#unindexed) this.#try(view, change, touched);
     if (this.#byValue.size === 0) return;
-    for (const { column, channels } of this.#byValue.values()) {
+    for (const { column, views } of this.#byValue.values()) {
       let key: string | null;
       let oldKey: string | null;
       try {
@@ -74,22 +73,23 @@ export class TableIndex<M extends Member = Member> {
         key = newRow && rowKey(newRow, column);
         oldKey = oldRow && rowKey(oldRow, column);
       } catch (error) {
-        for (const some of channels.values()) for (const channel of some) giveUp(channel, error, touched);
+        for (const some of views.values()) for (const { channel } of some) giveUp(channel, error, touched);
         continue;
       }
-      if (key !== null) for (const channel of channels.get(key) ?? []) this.#try(channel, change, touched);
+      if (key !== null) for (const view of views.get(key) ?? []) this.#try(view, change, touched);
       if (oldKey === null || oldKey === key) continue;
-      for (const channel of channels.get(oldKey) ?? []) {
-        // a filter can require one of several values: the new value may have found this channel already
-        if (channel.pending.at(-1)?.change !== change) this.#try(channel, change, touched);
+      for (const view of views.get(oldKey) ?? []) {
+        // a filter can require one of several values: the new value may have found this view already
+        if (view.channel.pending.at(-1)?.change !== change) this.#try(view, change, touched);
       }
     }
   }
 
-  #try(channel: RowsChannel<M>, change: Change, touched: Set<RowsChannel<M>>): void {
+  #try(view: RowView<C>, change: Change, touched: Set<C>): void {
+    const { channel } = view;
     if (channel.live.length === 0 || channel.undecodable) return;
     try {
-      const effect = channel.effectOf(change);
+      const effect = view.effectOf(change);
       if (!effect) return;
       channel.pending.push({ change, effect });
       touched.add(channel);
@@ -99,7 +99,7 @@ export class TableIndex<M extends Member = Member> {
   }
 }
 
-function giveUp<M extends Member>(channel: RowsChannel<M>, error: unknown, touched: Set<RowsChannel<M>>): void {
+function giveUp<C extends Judging>(channel: C, error: unknown, touched: Set<C>): void {
   if (!(error instanceof ImageError)) throw error;
   channel.undecodable = error.why;
   touched.add(channel);
