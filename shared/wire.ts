@@ -107,6 +107,8 @@ export interface SubscribeFrame {
   from?: string;
   /** whether to begin with the rows; with `from`, only if that position is no longer kept */
   snapshot?: boolean;
+  /** with `from`: the channel whose changes the client had up to that position */
+  ch?: string;
 }
 
 export interface UnsubscribeFrame {

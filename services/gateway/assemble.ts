@@ -17,6 +17,7 @@ import { Catalog } from './catalog/catalog.ts';
 import { Clients } from './clients/clients.ts';
 import { EventStreams } from './clients/event-streams.ts';
 import { Positions } from './clients/positions.ts';
+import { Queries } from './clients/queries.ts';
 import { Sockets } from './clients/sockets.ts';
 import { Addresses } from './http/address.ts';
 import { createApp, type Health } from './http/app.ts';
@@ -31,6 +32,7 @@ import { Freshness } from './relay/freshness.ts';
 import { History } from './relay/history.ts';
 import { Hub } from './relay/hub.ts';
 import { Snapshots, snapshotConnections } from './relay/snapshot.ts';
+import { Rights } from './rights/rights.ts';
 
 /** a REST statement is given up after this long … */
 const restMs = 10_000;
@@ -111,10 +113,15 @@ export function assemble({ config, tail, bus = new LocalBus(), log, metrics }: G
     metrics,
   });
   const snapshots = new Snapshots(pools.snapshots, metrics);
+  const rights = new Rights({ catalog, log });
+  const queries = new Queries(
+    { catalog, rights },
+    { resolve: () => Promise.reject(new Error('sets are not supported yet')) },
+  );
   const clients = new Clients({ max: config.MAX_CONNECTIONS, seq: () => hub.seq });
   const positions = new Positions(hub, () => freshness.isFresh);
   const addresses = new Addresses(config.TRUSTED_PROXIES);
-  const deps = { access, addresses, catalog, clients, hub, feed, snapshots, positions, log, metrics };
+  const deps = { access, addresses, catalog, queries, clients, hub, feed, snapshots, positions, log, metrics };
   const sockets = new Sockets({ config, ...deps });
   const events = new EventStreams({ ...deps, stallTimeoutMs: config.STALL_TIMEOUT_MS });
   const roster: Roster = new Roster({
@@ -174,6 +181,7 @@ export function assemble({ config, tail, bus = new LocalBus(), log, metrics }: G
     config,
     log,
     catalog,
+    rights,
     pool: pools.rest,
     health: owner.health,
     ready: owner.ready,

@@ -13,6 +13,7 @@ import { type Batch, type ChangeRow, packBatches } from '#shared/log/batch.ts';
 import type { Pool } from '#shared/postgres/postgres.ts';
 import { createLog } from '#shared/process/logger.ts';
 import { createRegistry, gatewayMetrics } from '#shared/process/metrics.ts';
+import { openQuery } from '../support/truth/queries.ts';
 import { type BenchOptions, type BenchResult, compared } from './report.ts';
 import { inRounds } from './rounds.ts';
 
@@ -91,8 +92,7 @@ function load(count: number): Loaded {
   hub.reset(1, 0);
   for (let id = 0; id < count; id++) {
     const filter = RowFilter.parse(table, { id });
-    const query = { name: filter.key, table, filter, columns: null, request: { table: table.name } };
-    const channel = hub.channels.forRows(query, webSocketFraming);
+    const channel = hub.channels.forRows(openQuery(table, filter), webSocketFraming);
     const outlet = new Outlet(sink, webSocketFraming, { cursors: [] });
     hub.follow(channel, outlet, { onInterrupted: () => {} }).goLive();
   }

@@ -22,6 +22,8 @@ class FakeClient implements Client {
   readonly address = '';
   readonly openedAt = 0;
   readonly cursors = [];
+  readonly viewer = null;
+  readonly expiresAt = null;
   readonly outlet = new Outlet(new PassThrough() as unknown as Socket, webSocketFraming, this);
   readonly resumes = true;
   sentAt = 0;

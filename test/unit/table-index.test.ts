@@ -10,6 +10,7 @@ import { RowsChannel } from '#gateway/channels/rows-channel.ts';
 import { TableIndex } from '#gateway/channels/table-index.ts';
 import { RowFilter } from '#gateway/filter/row-filter.ts';
 import { type ChangeRow, packBatches } from '#shared/log/batch.ts';
+import { openQuery } from '../support/truth/queries.ts';
 
 const column = (name: string, type: string, base: string): Column => ({
   name,
@@ -37,10 +38,7 @@ const ring = new Ring(1);
 
 function liveChannel(where: object | null): RowsChannel {
   const filter = where && RowFilter.parse(table, where);
-  const channel = new RowsChannel(
-    { name: filter?.key ?? 'all', table, filter, columns: null, request: { table: table.name } },
-    { ring, framing: webSocketFraming },
-  );
+  const channel = new RowsChannel(openQuery(table, filter), { ring, framing: webSocketFraming });
   channel.enter({ slot: -1 });
   return channel;
 }
@@ -92,9 +90,9 @@ describe('table index', () => {
         (filters, changes, isGone) => {
           const index = new TableIndex(table);
           const all = filters.map(liveChannel);
-          for (const channel of all) index.add(channel);
+          for (const channel of all) index.add(channel.view);
           const stay = all.filter(() => !isGone.next().value);
-          for (const channel of all) if (!stay.includes(channel)) index.remove(channel);
+          for (const channel of all) if (!stay.includes(channel)) index.remove(channel.view);
           expect(index.size).toBe(stay.length);
           const rows = changes.map(
             ([action, before, after], i): ChangeRow => [`${i + 1}`, '5', '0', '7', action, null, after, before, 't'],
@@ -123,12 +121,13 @@ describe('table index', () => {
     let asked = 0;
     for (let value = 0; value < 100; value++) {
       const channel = liveChannel({ id: value });
-      const effectOf = channel.effectOf.bind(channel);
-      channel.effectOf = (one) => {
+      const { view } = channel;
+      const effectOf = view.effectOf.bind(view);
+      view.effectOf = (one) => {
         asked++;
         return effectOf(one);
       };
-      index.add(channel);
+      index.add(view);
     }
     const rows: ChangeRow[] = [['1', '5', '0', '7', 'U', '3', '{"id":3,"a":"y","n":1}', '{"id":3,"a":"x","n":1}', 't']];
     const [one] = changesOf(packBatches(1, rows)[0]!, () => true);

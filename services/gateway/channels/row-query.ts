@@ -1,20 +1,21 @@
 /**
  * Turns a request for rows (a `subscribe`, or an event stream's URL) into a query, after checking
- * the request against the catalog and the filter's rules.
+ * the request against the catalog, the filter's rules and the viewer's rights.
  */
 import { hash } from 'node:crypto';
-import { isDeepStrictEqual } from 'node:util';
 import { type Position, type ProtocolErrorCode, parsePosition } from '#shared/wire.ts';
+import type { Viewer } from '../access/viewer.ts';
 import type { Catalog, Table } from '../catalog/catalog.ts';
 import { FilterError, RowFilter } from '../filter/row-filter.ts';
+import type { Rights } from '../rights/rights.ts';
 
 /** The request cannot be served. The connection stays open. */
 export class Refused extends Error {
   override readonly name = 'Refused';
   readonly code: ProtocolErrorCode;
 
-  constructor(code: ProtocolErrorCode, message: string) {
-    super(message);
+  constructor(code: ProtocolErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
     this.code = code;
   }
 }
@@ -26,50 +27,106 @@ export interface RowRequest {
   columns?: readonly string[] | undefined;
 }
 
-/** A request that was resolved against the catalog. */
+/** A request that was resolved against the catalog, under the rights of a viewer. */
 export interface RowQuery {
   /** identifies the request, as resolved against the table at that time; every replica makes the same name */
   name: string;
+  /** equal for equal rows, columns and readable columns; unlike a name, it cannot be made equal on purpose */
+  digest: string;
+  /** the digest before the filter's sets were loaded */
+  rule: string;
   table: Table;
+  /** the rows that the viewer may read and the client asked for; null: all */
   filter: RowFilter | null;
+  /** the key of the client's own filter; null: the client asked for all rows */
+  whereKey: string | null;
   /** the columns that are sent, always with those of the key; null: all columns */
   columns: readonly string[] | null;
+  /** the columns that the viewer may read: an update of other columns is not sent; null: all columns */
+  readable: readonly string[] | null;
+  /** the table's policies decide about the rows; false: AUTH=off, or an operator asks */
+  isRuled: boolean;
   request: RowRequest;
 }
 
-/** Throws Refused. */
-export function queryOf({ table: tableName, where, columns: wanted }: RowRequest, catalog: Catalog): RowQuery {
+/** Against what a request is resolved. */
+export interface Terms {
+  catalog: Catalog;
+  rights: Rights;
+}
+
+/** Throws Refused. A table that the viewer may not read is refused as one that does not exist. */
+export function queryOf(request: RowRequest, { catalog, rights }: Terms, viewer: Viewer | null): RowQuery {
+  const { table: tableName, where, columns: wanted } = request;
   const table = catalog.byName(tableName);
-  if (!table) throw new Refused('UNKNOWN_TABLE', `there is no table ${JSON.stringify(tableName)}`);
+  const visible = table && visibleTable(table, rights, viewer);
+  if (!visible) throw new Refused('UNKNOWN_TABLE', `there is no table ${JSON.stringify(tableName)}`);
   // a column of the key was dropped: nothing identifies a row until the table has another key
   if (!table.keyColumns.every((name) => table.columns.some((column) => column.name === name)))
     throw new Refused('UNAVAILABLE', `the table ${JSON.stringify(tableName)} has no primary key at the moment`);
-  const filter = filterOf(table, where);
-  const columns = wanted ? columnsOf(table, wanted) : null;
-  const request = { table: tableName, where, columns: wanted };
-  return { name: nameOf(table, filter, columns), table, filter, columns, request };
+  const asked = filterOf(table, where, visible.readable);
+  const columns = wanted ? columnsOf(table, wanted, visible.readable) : visible.readable;
+  return finished({
+    table,
+    filter: both(visible.filter, asked),
+    whereKey: asked?.key ?? null,
+    columns,
+    readable: visible.readable,
+    isRuled: viewer !== null,
+    request: { table: tableName, where, columns: wanted },
+  });
+}
+
+/** All rows and columns of a table that the viewer may read; null: for the viewer, the table does not exist. */
+export function wholeTable(table: Table, rights: Rights, viewer: Viewer): RowQuery | null {
+  const visible = visibleTable(table, rights, viewer);
+  if (!visible) return null;
+  const { filter, readable } = visible;
+  const request = { table: table.name };
+  return finished({ table, filter, whereKey: null, columns: readable, readable, isRuled: true, request });
+}
+
+/** The query with a filter whose sets are loaded. */
+export function withSets(query: RowQuery, filter: RowFilter): RowQuery {
+  return { ...finished({ ...query, filter }), rule: query.rule };
 }
 
 /** Whether both queries mean the same rows and columns, even if the requests were written in different ways. */
 export function isSame(one: RowQuery, other: RowQuery): boolean {
-  return (
-    one.table.name === other.table.name &&
-    one.filter?.key === other.filter?.key &&
-    isDeepStrictEqual(one.columns, other.columns)
-  );
+  return one.digest === other.digest;
+}
+
+/** The rows and columns of a table that the viewer may read; null: none. A filter is null where all rows are. */
+function visibleTable(
+  table: Table,
+  rights: Rights,
+  viewer: Viewer | null,
+): { filter: RowFilter | null; readable: readonly string[] | null } | null {
+  if (viewer === null) return { filter: null, readable: null };
+  const own = rights.of(table, viewer);
+  if (!own?.read) return null;
+  return { filter: own.read.isEmpty ? null : own.read, readable: own.readable };
+}
+
+const both = (policy: RowFilter | null, asked: RowFilter | null) => (policy ? policy.and(asked) : asked);
+
+function finished(parts: Omit<RowQuery, 'name' | 'digest' | 'rule'>): RowQuery {
+  const digest = digestOf(parts);
+  return { ...parts, name: digest.slice(0, 10), digest, rule: digest };
 }
 
 /**
- * A hash that names the request. A subscription keeps its name when its table gets another key. So
- * the name of a request with chosen columns also depends on the key's columns: a request under the
- * new key never gets the name of a different request under the former key.
+ * A hash of all that decides what a channel sends. A subscription keeps its name when its table gets another key. So
+ * the digest of a request with chosen columns also depends on the key's columns: a request under the new key never
+ * gets the name of a different request under the former key.
  */
-function nameOf(table: Table, filter: RowFilter | null, columns: readonly string[] | null): string {
+function digestOf({ table, filter, columns, readable, isRuled }: Omit<RowQuery, 'name' | 'digest' | 'rule'>): string {
   const shape = columns && [[...table.keyColumns].sort(), [...columns].sort()];
-  const text = JSON.stringify([table.name, filter?.key ?? null, shape]);
+  const parts = [table.name, filter?.key ?? null, shape];
+  const text = JSON.stringify(isRuled ? [...parts, readable && [...readable].sort()] : parts);
   // `hash` needs no Hash object. A Hash object holds OpenSSL's memory until it is collected, which is
   // much memory if thousands of clients subscribe at once.
-  return hash('sha256', text, 'base64url').slice(0, 10);
+  return hash('sha256', text, 'base64url');
 }
 
 /** Throws Refused. */
@@ -80,10 +137,10 @@ export function positionOf({ from }: { from?: string | undefined }): Position | 
   return position;
 }
 
-function filterOf(table: Table, where: unknown): RowFilter | null {
+function filterOf(table: Table, where: unknown, readable: readonly string[] | null): RowFilter | null {
   if (where === undefined || where === null) return null;
   try {
-    const filter = RowFilter.parse(table, where);
+    const filter = RowFilter.parse(table, where, readable);
     return filter.isEmpty ? null : filter;
   } catch (error) {
     if (error instanceof FilterError)
@@ -92,10 +149,12 @@ function filterOf(table: Table, where: unknown): RowFilter | null {
   }
 }
 
-function columnsOf(table: Table, wanted: readonly string[]): string[] {
+function columnsOf(table: Table, wanted: readonly string[], readable: readonly string[] | null): string[] {
   for (const name of wanted) {
     if (!table.columns.some((column) => column.name === name))
       throw new Refused('UNKNOWN_COLUMN', `columns: ${table.name} has no column ${JSON.stringify(name)}`);
+    if (readable && !readable.includes(name))
+      throw new Refused('FORBIDDEN', `columns: you may not read the column ${JSON.stringify(name)}`);
   }
   return table.columns
     .map(({ name }) => name)

@@ -1,4 +1,5 @@
 /** A client of this replica over any transport, as the registry, balance/ and ops/ see it. */
+import type { Viewer } from '../access/viewer.ts';
 import type { Cursor } from '../relay/cursor.ts';
 import type { Outlet } from '../relay/outlet.ts';
 
@@ -13,6 +14,10 @@ export interface Client {
   /** when the client connected, on the clock of performance.now() */
   readonly openedAt: number;
   readonly outlet: Outlet;
+  /** whose rights apply; null: AUTH=off, or an operator's connection */
+  readonly viewer: Viewer | null;
+  /** when the token expires, in seconds since 1970; null: there is no token */
+  readonly expiresAt: number | null;
   readonly cursors: readonly Cursor[];
   /** true: the client has a position to resume from, so changes committed while it reconnects reach it afterwards */
   readonly resumes: boolean;

@@ -6,18 +6,27 @@
 import type { Socket } from 'node:net';
 import type { WebSocket } from 'ws';
 import { closeCodes } from '#shared/wire.ts';
+import type { Access } from '../access/access.ts';
 import type { Expiring } from '../access/expiries.ts';
+import type { Identity, Viewer } from '../access/viewer.ts';
 import { webSocketFraming } from '../channels/framing.ts';
 import type { Cursor } from '../relay/cursor.ts';
 import { Outlet } from '../relay/outlet.ts';
 import { addressOf, type Client, nextClientId } from './client.ts';
-import type { Credentials } from './credentials.ts';
+import { Credentials } from './credentials.ts';
 import { MessageLimits } from './message-limits.ts';
 import type { Protocol } from './protocol.ts';
 
 const pingFrame = Buffer.from([0x89, 0x00]);
 
 const none: readonly never[] = [];
+
+/** With AUTH=jwt: who was admitted. */
+export interface Admitted {
+  access: Access;
+  /** null: the upgrade brought no token */
+  identity: Identity | null;
+}
 
 export class Connection extends MessageLimits implements Client, Expiring {
   readonly id = nextClientId();
@@ -28,17 +37,18 @@ export class Connection extends MessageLimits implements Client, Expiring {
   protocol: Protocol | null = null;
   /** whether a frame came from the client since the last ping */
   alive = true;
-  /** null: the client needs no token */
-  credentials: Credentials | null = null;
+  /** null: AUTH=off, or an operator's connection */
+  readonly credentials: Credentials | null;
   /** one of its messages is still being handled: those that follow wait */
   isBusy = false;
   readonly #forwardedFor: string | null;
 
-  constructor(ws: WebSocket, socket: Socket, forwardedFor: string | null = null) {
+  constructor(ws: WebSocket, socket: Socket, forwardedFor: string | null = null, admitted: Admitted | null = null) {
     super();
     this.ws = ws;
     this.#forwardedFor = forwardedFor;
     this.outlet = new Outlet(socket, webSocketFraming, this);
+    this.credentials = admitted && new Credentials(this, admitted.access, admitted.identity);
   }
 
   get transport(): 'websocket' {
@@ -51,6 +61,14 @@ export class Connection extends MessageLimits implements Client, Expiring {
 
   get address(): string {
     return addressOf(this.outlet, this.#forwardedFor);
+  }
+
+  get viewer(): Viewer | null {
+    return this.credentials && this.credentials.viewer;
+  }
+
+  get expiresAt(): number | null {
+    return this.credentials && this.credentials.expiresAt;
   }
 
   get cursors(): readonly Cursor[] {

@@ -2,13 +2,14 @@
 import type { Access } from '../access/access.ts';
 import type { Expiring } from '../access/expiries.ts';
 import { secondsLeft } from '../access/identity.ts';
-import type { Identity } from '../access/viewer.ts';
+import { anonymous, type Identity, type Viewer } from '../access/viewer.ts';
 
-/** What `welcome` and the `ok` of an `auth` say of a token. */
+/** What `welcome` and the `ok` of an `auth` say of a client. */
 interface Claims {
-  user: string;
+  /** absent, as `expires_in_s` is: there is no token */
+  user?: string;
   role: string;
-  expires_in_s: number;
+  expires_in_s?: number;
 }
 
 /** Of a connection. */
@@ -29,9 +30,17 @@ export class Credentials {
     if (identity !== null) this.#take(identity);
   }
 
-  /** Null: no token has come. */
-  get claims(): Claims | null {
-    if (this.#identity === null) return null;
+  get viewer(): Viewer {
+    return this.#identity ?? anonymous;
+  }
+
+  /** When the token expires, in seconds since 1970; null: there is no token. */
+  get expiresAt(): number | null {
+    return this.#identity?.expiresAt ?? null;
+  }
+
+  get claims(): Claims {
+    if (this.#identity === null) return { role: anonymous.role };
     const { user, role } = this.#identity;
     return { user, role, expires_in_s: secondsLeft(this.#identity) };
   }
@@ -41,11 +50,6 @@ export class Credentials {
     const identity = await this.#access.identities.ofToken(token, this.#holder.address, this.#identity);
     // a connection that has closed meanwhile is no longer among those that expire
     if (this.#holder.outlet.open) this.#take(identity);
-  }
-
-  /** The refusal of a client that brings no token. */
-  missing(): Error {
-    return this.#access.identities.refuse('missing', this.#holder.address);
   }
 
   end(): void {

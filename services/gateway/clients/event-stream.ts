@@ -1,17 +1,25 @@
 /** The client of one event stream. Its bytes go to the raw socket of the HTTP response; both end together. */
 import type { Socket } from 'node:net';
 import type { Expiring } from '../access/expiries.ts';
+import type { Viewer } from '../access/viewer.ts';
 import { eventFraming } from '../channels/framing.ts';
-import type { RowQuery } from '../channels/row-query.ts';
 import type { Cursor } from '../relay/cursor.ts';
 import { Outlet } from '../relay/outlet.ts';
 import { addressOf, type Client, nextClientId } from './client.ts';
+import type { Hold } from './queries.ts';
 import { Subscription, type SubscriptionDeps, type SubscriptionOwner } from './subscription.ts';
 
 /** after an unannounced end, a browser comes back after a random time from this to twice this … */
 const leastRetryMs = 2_000;
 /** … and after `dismiss`, within this time */
 const returnWithinMs = 500;
+
+interface StreamOptions {
+  hold: Hold;
+  snapshot: boolean;
+  viewer: Viewer | null;
+  expiresAt: number | null;
+}
 
 export class EventStream implements Client, Expiring, SubscriptionOwner {
   readonly id = nextClientId();
@@ -20,6 +28,8 @@ export class EventStream implements Client, Expiring, SubscriptionOwner {
   readonly address: string;
   readonly openedAt = performance.now();
   readonly outlet: Outlet;
+  readonly viewer: Viewer | null;
+  readonly expiresAt: number | null;
   /** true, because `live` gives the client a position, and the rebalancer picks only live clients */
   readonly resumes = true;
   readonly subscription: Subscription;
@@ -28,10 +38,12 @@ export class EventStream implements Client, Expiring, SubscriptionOwner {
   constructor(
     socket: Socket,
     forwardedFor: string | null,
-    request: { query: RowQuery; snapshot: boolean },
+    { viewer, expiresAt, ...request }: StreamOptions,
     deps: SubscriptionDeps,
   ) {
     this.#socket = socket;
+    this.viewer = viewer;
+    this.expiresAt = expiresAt;
     this.outlet = new Outlet(socket, eventFraming, this);
     this.address = addressOf(this.outlet, forwardedFor);
     this.subscription = new Subscription(this.outlet, request, this, deps);

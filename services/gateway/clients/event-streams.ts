@@ -2,11 +2,10 @@
 import type { Socket } from 'node:net';
 import type { Request, RequestHandler, Response } from 'express';
 import { parseExactJson } from '#shared/exact-json.ts';
-import type { Position } from '#shared/wire.ts';
 import type { Access } from '../access/access.ts';
-import type { Identity } from '../access/viewer.ts';
+import { anonymous, type Identity, type Viewer } from '../access/viewer.ts';
 import { eventFraming, eventIds } from '../channels/framing.ts';
-import { positionOf, queryOf, Refused, type RowQuery } from '../channels/row-query.ts';
+import { positionOf, Refused, type RowQuery } from '../channels/row-query.ts';
 import type { Addresses } from '../http/address.ts';
 import { invalidFields, PlankError } from '../http/errors.ts';
 import { identify } from '../http/identity.ts';
@@ -15,6 +14,7 @@ import type { Clients } from './clients.ts';
 import { EventStream } from './event-stream.ts';
 import { PingWheel } from './ping-wheel.ts';
 import { type Positions, positionEveryMs } from './positions.ts';
+import type { Hold } from './queries.ts';
 import type { SubscriptionDeps } from './subscription.ts';
 
 const comment = Buffer.from(':\n\n');
@@ -62,16 +62,17 @@ export class EventStreams {
 
   /** For `GET /api/:table/changes`. */
   readonly handler: RequestHandler = async (request, response) => {
-    const { access, clients, metrics } = this.#deps;
+    const { access, clients } = this.#deps;
     // the last event was a final error: 204 tells a browser not to come back again
     if (request.get('last-event-id') === eventIds.end) {
       response.status(204).end();
       return;
     }
     const identity = access && (await this.#identify(access, request, response));
+    const viewer = access && (identity ?? anonymous);
     const asked = requestOf(request);
-    // refuses a wrong request at once, before the wait below
-    this.#resolve(asked);
+    // refuses a wrong request at once, before the waits below
+    this.#resolve(asked, viewer);
     this.#taken.add(request.socket);
     // the response gets its socket only when earlier requests on the connection are answered
     if (!response.socket) {
@@ -82,18 +83,26 @@ export class EventStreams {
     }
     const { socket } = response;
     if (!socket) return;
-    let query: RowQuery;
-    let from: Position | null;
     try {
-      if (clients.isLeaving) throw new PlankError('LEAVING', 'this replica is leaving');
-      if (clients.isFull) throw new PlankError('TOO_MANY', 'this replica is full');
       // resolved again, because the table may have been altered during the wait
-      ({ query, from } = this.#resolve(asked));
+      const resolve = () => {
+        if (clients.isLeaving) throw new PlankError('LEAVING', 'this replica is leaving');
+        if (clients.isFull) throw new PlankError('TOO_MANY', 'this replica is full');
+        return [this.#resolve(asked, viewer)];
+      };
+      await this.#deps.queries.load(resolve, (hold) => {
+        if (socket.destroyed) hold.release();
+        else this.#open(request, response, socket, { asked, hold, viewer, identity });
+      });
     } catch (error) {
       // no stream begins, so the connection stays usable: a proxy may send other clients' requests on it
       this.#taken.delete(request.socket);
-      throw error;
+      throw error instanceof Refused ? problemOf(error) : error;
     }
+  };
+
+  #open(request: Request, response: Response, socket: Socket, { asked, hold, viewer, identity }: Opening): void {
+    const { access, clients, metrics } = this.#deps;
     // Events are written to the raw socket, as on a WebSocket. So the body has neither a length nor chunks: the end
     // of the connection ends the body.
     response.shouldKeepAlive = false;
@@ -110,13 +119,13 @@ export class EventStreams {
     const stream = new EventStream(
       socket,
       this.#deps.addresses.forwarded(request),
-      { query, snapshot: asked.snapshot },
+      { hold, snapshot: asked.snapshot, viewer, expiresAt: identity?.expiresAt ?? null },
       this.#deps,
     );
     clients.add(stream);
     metrics.opened.inc();
     const slot = this.#wheel.add(stream);
-    if (identity) access.expiries.set(stream, identity);
+    if (identity) access?.expiries.set(stream, identity);
     socket.once('close', () => {
       this.#wheel.remove(stream, slot);
       access?.expiries.delete(stream);
@@ -125,11 +134,14 @@ export class EventStreams {
       clients.remove(stream);
       metrics.disconnects.inc({ code: 'sse' });
     });
-    stream.subscription.begin(from);
-  };
+    stream.subscription.begin(positionOf(asked), null);
+  }
 
-  /** Throws PlankError. While the token is checked, requests that follow must not be carried out either. */
-  async #identify({ identities }: Access, request: Request, response: Response): Promise<Identity> {
+  /**
+   * Null: the request has no token. Throws PlankError. While the token is checked, requests that follow must not be
+   * carried out either.
+   */
+  async #identify({ identities }: Access, request: Request, response: Response): Promise<Identity | null> {
     this.#taken.add(request.socket);
     try {
       return await identify({ identities, addresses: this.#deps.addresses }, request, response);
@@ -139,13 +151,13 @@ export class EventStreams {
   }
 
   /** Throws PlankError. */
-  #resolve(asked: StreamRequest): { query: RowQuery; from: Position | null } {
+  #resolve(asked: StreamRequest, viewer: Viewer | null): RowQuery {
     try {
-      return { query: queryOf(asked, this.#deps.catalog), from: positionOf(asked) };
+      const query = this.#deps.queries.of(asked, viewer);
+      positionOf(asked);
+      return query;
     } catch (error) {
-      if (error instanceof Refused)
-        throw new PlankError(error.code === 'UNKNOWN_TABLE' ? 'NOT_FOUND' : 'INVALID', error.message, { cause: error });
-      throw error;
+      throw error instanceof Refused ? problemOf(error) : error;
     }
   }
 
@@ -160,6 +172,20 @@ export class EventStreams {
     // connection open.
     outlet.write(isLive && positions.areSent ? positions.frame(eventFraming, hub.seq) : comment);
   }
+}
+
+function problemOf(refused: Refused): PlankError {
+  const { code, message } = refused;
+  const other = code === 'FORBIDDEN' || code === 'UNAVAILABLE' ? code : 'INVALID';
+  return new PlankError(code === 'UNKNOWN_TABLE' ? 'NOT_FOUND' : other, message, { cause: refused });
+}
+
+/** What a stream begins with. */
+interface Opening {
+  asked: StreamRequest;
+  hold: Hold;
+  viewer: Viewer | null;
+  identity: Identity | null;
 }
 
 interface StreamRequest {

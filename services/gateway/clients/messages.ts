@@ -46,6 +46,7 @@ const clientFrame = z.discriminatedUnion('type', [
     where: z.unknown().optional(),
     columns: z.array(z.string().max(200)).min(1).max(1_600).optional(),
     from: z.string().max(40).optional(),
+    ch: z.string().min(1).max(40).optional(),
     snapshot: z.boolean().optional(),
   }),
   z.strictObject({ type: z.literal('unsubscribe'), id: requestId, ch: z.string().min(1).max(40) }),

@@ -1,20 +1,28 @@
 /**
  * Plain mode: a connection follows one set of tables, which the client chooses by the URL and by
- * messages. The gateway sends it only changes.
+ * messages. The gateway sends it only changes. With AUTH=jwt these are the changes of the rows that
+ * the viewer may read; when the viewer's rights change, the connection is closed.
  */
+import { isDeepStrictEqual } from 'node:util';
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
 import { closeCodes, type Position, parsePosition, type ResyncReason } from '#shared/wire.ts';
+import type { Viewer } from '../access/viewer.ts';
 import type { Catalog } from '../catalog/catalog.ts';
+import type { Channel } from '../channels/channel.ts';
+import { Refused, type RowQuery, withSets } from '../channels/row-query.ts';
 import type { TableSet } from '../channels/tables-channel.ts';
+import { ViewsChannel } from '../channels/views-channel.ts';
 import type { Cursor, CursorOwner } from '../relay/cursor.ts';
 import type { Feed } from '../relay/feed.ts';
 import type { Hub } from '../relay/hub.ts';
 import type { Connection } from './connection.ts';
 import { parsePlainMessage, parseTables } from './messages.ts';
 import type { Protocol } from './protocol.ts';
+import { drop, type Hold, type Queries } from './queries.ts';
 
 export interface PlainDeps {
   catalog: Catalog;
+  queries: Queries;
   hub: Hub;
   feed: Feed;
   metrics: GatewayMetrics;
@@ -26,15 +34,18 @@ export interface PlainRequest {
   since: Position | null;
 }
 
+const otherRights = 'your rights have changed, read the rows again';
+const unreadable = 'a change cannot be read any more, read the rows again';
 const otherHistory = 'since: this history is no more, read the rows again';
 
 /** Reads the URL. If the request cannot be served, returns the code and reason for closing the connection. */
 export function plainRequest(
   url: URL,
-  { catalog, feed, metrics }: PlainDeps,
+  { catalog, queries, feed, metrics }: PlainDeps,
+  viewer: Viewer | null,
 ): PlainRequest | { code: number; error: string } {
   const tables = parseTables(url.searchParams.get('tables'));
-  const unknown = tables?.find((name) => !catalog.byName(name));
+  const unknown = tables?.find((name) => !exists(name, viewer, { catalog, queries }));
   if (unknown !== undefined) {
     return { code: closeCodes.malformed, error: `tables: there is no table ${JSON.stringify(unknown)}` };
   }
@@ -49,14 +60,21 @@ export function plainRequest(
   return { tables, since };
 }
 
+/** A table that the viewer may not read looks like one that does not exist. */
+function exists(table: string, viewer: Viewer | null, { catalog, queries }: Pick<PlainDeps, 'catalog' | 'queries'>) {
+  return viewer === null ? catalog.byName(table) !== undefined : queries.ofTables([table], viewer).length > 0;
+}
+
 export class Plain implements Protocol, CursorOwner {
   readonly #connection: Connection;
   readonly #deps: PlainDeps;
-  readonly #cursor: Cursor;
+  #cursor: Cursor | null = null;
   #tables: TableSet;
   readonly #hasSince: boolean;
   /** the client asked to go on after a position, and its cursor has not been live yet */
   #isResuming: boolean;
+  /** the hold on the sets of the viewer's policies; null: they have none */
+  #hold: Hold | null = null;
 
   constructor(connection: Connection, { tables, since }: PlainRequest, deps: PlainDeps) {
     this.#connection = connection;
@@ -64,24 +82,81 @@ export class Plain implements Protocol, CursorOwner {
     this.#tables = tables;
     this.#hasSince = since !== null;
     this.#isResuming = this.#hasSince;
-    const { hub, feed } = deps;
-    this.#cursor = hub.follow(hub.channels.forTables(tables), connection.outlet, this);
-    if (since === null) this.#cursor.goLive();
-    else if (feed.isUnheardOf(since)) void this.#beginWhenJudged(since);
-    else void this.#cursor.catchUp(since.seq);
+    this.#follow(tables, (channel) => {
+      this.#cursor = deps.hub.follow(channel, connection.outlet, this);
+      this.#begin(this.#cursor, since);
+    });
   }
 
-  async #beginWhenJudged(since: Position): Promise<void> {
+  /**
+   * Calls `use` with the channel of these tables: at once, unless sets of the viewer's policies must be loaded. Then
+   * messages of the client wait.
+   */
+  #follow(tables: TableSet, use: (channel: Channel<Cursor>) => void): void {
+    const { hub, queries } = this.#deps;
+    const { viewer } = this.#connection;
+    if (viewer === null) return use(hub.channels.forTables(tables));
+    const loading = queries.load(
+      () => queries.ofTables(tables, viewer),
+      (hold) => {
+        if (!this.#connection.outlet.open) return hold.release();
+        this.#keep(hold);
+        use(hub.channels.forViews(hold.queries));
+      },
+    );
+    if (loading) void this.#afterLoading(loading);
+  }
+
+  async #afterLoading(loading: Promise<void>): Promise<void> {
+    this.#connection.isBusy = true;
+    try {
+      await loading;
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      this.#connection.close(closeCodes.internal, error.message);
+    } finally {
+      this.#connection.isBusy = false;
+    }
+  }
+
+  #keep(hold: Hold): void {
+    const former = this.#hold;
+    this.#hold = hold.hasSets ? hold : null;
+    if (this.#hold) this.#hold.onVoid = () => this.#changeRights();
+    if (former) drop(former);
+  }
+
+  #changeRights(): void {
+    this.#connection.close(closeCodes.restart, otherRights);
+  }
+
+  #begin(cursor: Cursor, since: Position | null): void {
+    const { feed } = this.#deps;
+    if (since === null) cursor.goLive();
+    else if (feed.isUnheardOf(since)) void this.#beginWhenJudged(cursor, since);
+    else this.#resume(cursor, since);
+  }
+
+  async #beginWhenJudged(cursor: Cursor, since: Position): Promise<void> {
     const { feed, metrics } = this.#deps;
     const isOurs = await feed.judge(since);
     if (!this.#connection.outlet.open) return;
-    if (isOurs) return this.#cursor.catchUp(since.seq);
+    if (isOurs) return this.#resume(cursor, since);
     metrics.resumes.inc({ result: 'gone' });
     this.#connection.close(closeCodes.positionGone, otherHistory);
   }
 
+  #resume(cursor: Cursor, { seq }: Position): void {
+    void cursor.catchUp(seq);
+  }
+
+  /** The client may have got other rows up to its position than it may read now. */
+  #refuseSince(): void {
+    this.#connection.close(closeCodes.positionGone, `since: ${otherRights}`);
+  }
+
   get cursors(): readonly Cursor[] {
-    return [this.#cursor];
+    return this.#cursor ? [this.#cursor] : [];
   }
 
   onLive(): void {
@@ -89,10 +164,31 @@ export class Plain implements Protocol, CursorOwner {
     this.#isResuming = false;
   }
 
+  /** Closes the connection when the rights are others than before. */
+  onAltered(): void {
+    const { hub, queries } = this.#deps;
+    const { viewer } = this.#connection;
+    const { channel } = this.#cursor!;
+    if (viewer === null || !(channel instanceof ViewsChannel)) return;
+    const rules = (some: Iterable<RowQuery>) => [...some].map(({ rule }) => rule).sort();
+    const former = [...channel.views].map(({ query }) => query);
+    const now = queries.ofTables(this.#tables, viewer);
+    if (!isDeepStrictEqual(rules(now), rules(former))) return this.#changeRights();
+    const filters = new Map(former.map(({ rule, filter }) => [rule, filter]));
+    const loaded = now.map((query) =>
+      query.filter?.sources.length ? withSets(query, filters.get(query.rule)!) : query,
+    );
+    this.#cursor!.move(hub.channels.forViews(loaded));
+  }
+
   onInterrupted(reason: ResyncReason): void {
+    // plain mode does not report that rows changed without changes of their own
+    if (reason === 'rows') return;
+    if (reason === 'shape') return this.#connection.close(closeCodes.restart, unreadable);
     if (this.#isResuming) this.#deps.metrics.resumes.inc({ result: 'gone' });
     if (reason === 'epoch')
       return this.#connection.close(closeCodes.restart, 'the history has changed, read the rows again');
+    if (reason === 'access') return this.#refuseSince();
     const code = this.#isResuming ? closeCodes.positionGone : closeCodes.tooSlow;
     this.#connection.close(code, 'the next changes are no longer kept, read the rows again');
   }
@@ -103,11 +199,10 @@ export class Plain implements Protocol, CursorOwner {
   }
 
   receive(text: string): void {
-    const { catalog, hub } = this.#deps;
     const message = parsePlainMessage(text);
     if ('error' in message) return this.#connection.close(closeCodes.malformed, message.error);
     const { table, action } = message;
-    if (!catalog.byName(table)) {
+    if (!exists(table, this.#connection.viewer, this.#deps)) {
       return this.#connection.close(closeCodes.malformed, `there is no table ${JSON.stringify(table)}`);
     }
     const former = this.#tables;
@@ -116,8 +211,16 @@ export class Plain implements Protocol, CursorOwner {
     this.#tables =
       action === 'subscribe'
         ? [...(former ?? []), table]
-        : (former ?? catalog.tables.map(({ name }) => name)).filter((name) => name !== table);
-    this.#cursor.move(hub.channels.forTables(this.#tables));
+        : (former ?? this.#allTables()).filter((name) => name !== table);
+    this.#follow(this.#tables, (channel) => this.#cursor?.move(channel));
+  }
+
+  /** The names of all tables that exist for the client. */
+  #allTables(): string[] {
+    const { catalog, queries } = this.#deps;
+    const { viewer } = this.#connection;
+    const tables = viewer === null ? catalog.tables : queries.ofTables(null, viewer).map(({ table }) => table);
+    return tables.map(({ name }) => name);
   }
 
   tick(): void {}
@@ -125,6 +228,7 @@ export class Plain implements Protocol, CursorOwner {
   warn(): void {}
 
   end(): void {
-    this.#cursor.end();
+    if (this.#hold) drop(this.#hold);
+    this.#cursor?.end();
   }
 }

@@ -1,10 +1,11 @@
 /** plank.v1 on one WebSocket: `hello` comes first, then requests, which are answered by `ok` or `error`. */
 import { parseExactJson } from '#shared/exact-json.ts';
-import { closeCodes, formatPosition, type ServerFrame } from '#shared/wire.ts';
+import { closeCodes, formatPosition, type Position, type ServerFrame } from '#shared/wire.ts';
 import { TokenRefused } from '../access/identity.ts';
 import { KeysUnavailable } from '../access/keys.ts';
+import type { Viewer } from '../access/viewer.ts';
 import { framed } from '../channels/framing.ts';
-import { isSame, positionOf, queryOf, Refused } from '../channels/row-query.ts';
+import { isSame, positionOf, Refused, type RowQuery } from '../channels/row-query.ts';
 import type { Cursor } from '../relay/cursor.ts';
 import type { Connection } from './connection.ts';
 import type { Credentials } from './credentials.ts';
@@ -17,6 +18,7 @@ import {
 } from './messages.ts';
 import { type Positions, positionEveryMs } from './positions.ts';
 import type { Protocol } from './protocol.ts';
+import type { Hold } from './queries.ts';
 import { Subscription, type SubscriptionDeps, type SubscriptionOwner } from './subscription.ts';
 
 const helloTimeoutMs = 5_000;
@@ -53,6 +55,10 @@ export class Session implements Protocol, SubscriptionOwner {
     this.#helloTimer = setTimeout(() => connection.close(closeCodes.noHello, 'no hello came in time'), helloTimeoutMs);
   }
 
+  get viewer(): Viewer | null {
+    return this.#connection.viewer;
+  }
+
   get cursors(): readonly Cursor[] {
     return this.#subscriptions.map(({ cursor }) => cursor);
   }
@@ -72,13 +78,7 @@ export class Session implements Protocol, SubscriptionOwner {
       this.#handle(message);
     } catch (error) {
       if (!(error instanceof Refused) || !('id' in message)) throw error;
-      this.#send({
-        type: 'error',
-        id: message.id,
-        code: error.code,
-        message: error.message,
-        retry: error.code === 'UNAVAILABLE',
-      });
+      this.#refuse(message.id, error);
     }
   }
 
@@ -135,11 +135,11 @@ export class Session implements Protocol, SubscriptionOwner {
       case 'hello':
         clearTimeout(this.#helloTimer);
         this.#helloTimer = undefined;
-        if (credentials) void this.#identify(credentials, message);
+        if (credentials && message.token !== undefined) void this.#identify(credentials, message, message.token);
         else this.#welcome();
         return;
       case 'auth':
-        if (credentials) void this.#identify(credentials, message);
+        if (credentials) void this.#identify(credentials, message, message.token);
         else this.#send({ type: 'ok', id: message.id });
         return;
       case 'subscribe':
@@ -173,14 +173,14 @@ export class Session implements Protocol, SubscriptionOwner {
   }
 
   /** Messages that follow wait until this is decided (inbox.ts). */
-  async #identify(credentials: Credentials, message: HelloMessage | AuthMessage): Promise<void> {
+  async #identify(credentials: Credentials, message: HelloMessage | AuthMessage, token: string): Promise<void> {
     this.#connection.isBusy = true;
     try {
-      if (message.token !== undefined) await credentials.renew(message.token);
-      else if (credentials.claims === null) throw credentials.missing();
-      // nobody hears it where the connection has closed meanwhile
+      await credentials.renew(token);
+      // if the connection has closed meanwhile, nothing is sent
       if (message.type === 'hello') this.#welcome();
       else this.#send({ type: 'ok', id: message.id, ...credentials.claims });
+      for (const subscription of this.#subscriptions) subscription.onAccess();
     } catch (error) {
       if (error instanceof KeysUnavailable && message.type === 'auth')
         this.#send({ type: 'error', id: message.id, code: 'UNAVAILABLE', message: error.message, retry: true });
@@ -201,24 +201,58 @@ export class Session implements Protocol, SubscriptionOwner {
     this.#connection.ws.resume();
   }
 
+  /** If sets must be loaded first, messages that follow wait until they are. */
   #subscribe(message: SubscribeMessage): void {
     const from = positionOf(message);
-    const query = queryOf(message, this.#deps.catalog);
+    const { queries } = this.#deps;
+    const loading = queries.load(
+      () => [queries.of(message, this.viewer)],
+      (hold) => this.#begin(message, from, hold),
+    );
+    if (loading) void this.#afterLoading(loading, message);
+  }
+
+  async #afterLoading(loading: Promise<void>, message: SubscribeMessage): Promise<void> {
+    this.#connection.isBusy = true;
+    try {
+      await loading;
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      this.#refuse(message.id, error);
+    } finally {
+      this.#connection.isBusy = false;
+    }
+  }
+
+  #begin(message: SubscribeMessage, from: Position | null, hold: Hold): void {
+    const [query] = hold.queries as [RowQuery];
     const same = this.#subscriptions.find(({ channel }) => isSame(channel.query, query));
     if (same) {
+      hold.release();
       const { name } = same.channel;
       const error = { code: 'ALREADY_SUBSCRIBED', message: `already subscribed to ${name}`, retry: false } as const;
       this.#send({ type: 'error', id: message.id, ch: name, ...error });
       return;
     }
+    // the connection has closed meanwhile
+    if (!this.#connection.outlet.open) return hold.release();
     if (this.#subscriptions.length >= maxSubscriptions) {
+      hold.release();
       throw new Refused('TOO_MANY_SUBSCRIPTIONS', `at most ${maxSubscriptions} subscriptions on a connection`);
     }
-    const request = { query, snapshot: message.snapshot ?? false };
-    const subscription = new Subscription(this.#connection.outlet, request, this, this.#deps);
+    const subscription = new Subscription(
+      this.#connection.outlet,
+      { hold, snapshot: message.snapshot ?? false },
+      this,
+      this.#deps,
+    );
     this.#subscriptions = this.#subscriptions.concat(subscription);
     this.#send({ type: 'ok', id: message.id, ch: query.name, key: query.table.keyColumns });
-    subscription.begin(from);
+    subscription.begin(from, message.ch ?? null);
+  }
+
+  #refuse(id: number, { code, message }: Refused): void {
+    this.#send({ type: 'error', id, code, message, retry: code === 'UNAVAILABLE' });
   }
 
   #send(frame: ServerFrame): void {

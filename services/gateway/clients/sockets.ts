@@ -11,12 +11,10 @@ import { closeCodes, subprotocol } from '#shared/wire.ts';
 import type { Access } from '../access/access.ts';
 import { TokenRefused } from '../access/identity.ts';
 import { KeysUnavailable } from '../access/keys.ts';
-import type { Identity } from '../access/viewer.ts';
 import type { Addresses } from '../http/address.ts';
 import { challenge } from '../http/identity.ts';
 import type { Clients } from './clients.ts';
-import { Connection } from './connection.ts';
-import { Credentials } from './credentials.ts';
+import { type Admitted, Connection } from './connection.ts';
 import { Inbox } from './inbox.ts';
 import { PingWheel } from './ping-wheel.ts';
 import { Plain, type PlainDeps, plainRequest } from './plain.ts';
@@ -98,11 +96,10 @@ export class Sockets {
     if (url.pathname !== '/ws') return refuse(socket, '404 Not Found', 'WebSocket is served at /ws');
     if (!isOwn && !isAllowedOrigin(config.CORS_ORIGINS, request.headers.origin))
       return refuse(socket, '403 Forbidden', 'this origin is not allowed');
-    if (access === null || isOwn) this.#accept(request, socket, head, { url, access: null, identity: null });
+    if (access === null || isOwn) this.#accept(request, socket, head, { url, admitted: null });
     else void this.#identify(request, socket, head, { url, access });
   }
 
-  /** A plank.v1 client may bring its token in `hello` instead. */
   async #identify(
     request: IncomingMessage,
     socket: Duplex,
@@ -114,36 +111,34 @@ export class Sockets {
     socket.on('error', destroyThis);
     try {
       const identity = await identities.ofRequest(request, address);
-      if (identity === null && !offersSession(request)) throw identities.refuse('missing', address);
       socket.off('error', destroyThis);
-      this.#accept(request, socket, head, { url, access, identity });
+      this.#accept(request, socket, head, { url, admitted: { access, identity } });
     } catch (error) {
       if (error instanceof TokenRefused)
-        refuse(socket, '401 Unauthorized', error.message, [`www-authenticate: ${challenge(error)}`]);
+        refuse(socket, '401 Unauthorized', error.message, [`www-authenticate: ${challenge}`]);
       else if (error instanceof KeysUnavailable) refuse(socket, '503 Service Unavailable', error.message);
       else throw error;
     }
   }
 
-  #accept(request: IncomingMessage, socket: Duplex, head: Buffer, admitted: Admitted): void {
+  #accept(request: IncomingMessage, socket: Duplex, head: Buffer, upgrade: Upgrade): void {
     const { clients } = this.#options;
     if (clients.isLeaving) return refuse(socket, '503 Service Unavailable', 'this replica is leaving');
     if (clients.isFull) return refuse(socket, '503 Service Unavailable', 'this replica is full');
     this.#server.handleUpgrade(request, socket, head, (ws) =>
-      this.#open(ws, socket as Socket, admitted, this.#options.addresses.forwarded(request)),
+      this.#open(ws, socket as Socket, upgrade, this.#options.addresses.forwarded(request)),
     );
   }
 
-  #open(ws: ClientSocket, socket: Socket, { url, access, identity }: Admitted, forwardedFor: string | null): void {
+  #open(ws: ClientSocket, socket: Socket, { url, admitted }: Upgrade, forwardedFor: string | null): void {
     const { metrics, clients } = this.#options;
     ws.on('error', this.#onError);
     ws.on('close', this.#onClose);
     metrics.opened.inc();
     socket.setNoDelay(true);
-    const connection = new Connection(ws, socket, forwardedFor);
+    const connection = new Connection(ws, socket, forwardedFor, admitted);
     connection.protocol = this.#protocol(connection, ws.protocol, url);
-    if (!connection.protocol) return;
-    if (access) connection.credentials = new Credentials(connection, access, identity);
+    if (!connection.protocol) return connection.credentials?.end();
     ws.connection = connection;
     clients.add(connection);
     ws.pingSlot = this.#wheel.add(connection);
@@ -197,7 +192,7 @@ export class Sockets {
       return null;
     }
     if (name === subprotocol) return new Session(connection, this.#sessionDeps);
-    const request = plainRequest(url, this.#options);
+    const request = plainRequest(url, this.#options, connection.viewer);
     if (!('error' in request)) return new Plain(connection, request, this.#options);
     connection.close(request.code, request.error);
     return null;
@@ -224,12 +219,10 @@ export class Sockets {
 }
 
 /** An upgrade that may go on. */
-interface Admitted {
+interface Upgrade {
   url: URL;
-  /** null: the client needs no token */
-  access: Access | null;
-  /** null: the upgrade brought no token */
-  identity: Identity | null;
+  /** null: AUTH=off, or an operator's connection */
+  admitted: Admitted | null;
 }
 
 /** Makes an event handler, which `ws` calls with the socket as `this`. */
@@ -266,11 +259,6 @@ function destroyThis(this: Duplex): void {
 
 function isAllowedOrigin(allowed: readonly string[], origin: string | undefined): boolean {
   return allowed.includes('*') || (origin !== undefined && allowed.includes(origin));
-}
-
-/** As `ws` reads it. */
-function offersSession({ headers }: IncomingMessage): boolean {
-  return (headers['sec-websocket-protocol'] ?? '').split(',').some((name) => name.trim() === subprotocol);
 }
 
 /** Answers an upgrade request with an HTTP error. `status`: code and text, such as "404 Not Found". */

@@ -9,10 +9,10 @@ import type { Log } from '#shared/process/logger.ts';
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
 import { Backoff, sleep } from '#shared/waiting.ts';
 import { formatPosition, type Position, type ProtocolErrorCode, type ResyncReason } from '#shared/wire.ts';
+import type { Viewer } from '../access/viewer.ts';
 import { TooSlow } from '../bounds/budget.ts';
-import type { Catalog } from '../catalog/catalog.ts';
 import { eventIds, framed } from '../channels/framing.ts';
-import { queryOf, Refused, type RowQuery, type RowRequest } from '../channels/row-query.ts';
+import { Refused, type RowQuery, type RowRequest, withSets } from '../channels/row-query.ts';
 import type { RowsChannel } from '../channels/rows-channel.ts';
 import type { Cursor, CursorOwner } from '../relay/cursor.ts';
 import type { Feed } from '../relay/feed.ts';
@@ -20,9 +20,10 @@ import type { Hub } from '../relay/hub.ts';
 import type { Outlet } from '../relay/outlet.ts';
 import type { Snapshots } from '../relay/snapshot.ts';
 import { Altered } from '../relay/snapshot-transaction.ts';
+import { drop, type Hold, type Queries } from './queries.ts';
 
 export interface SubscriptionDeps {
-  catalog: Catalog;
+  queries: Queries;
   hub: Hub;
   feed: Feed;
   snapshots: Snapshots;
@@ -54,6 +55,8 @@ function unreadable({ code }: DatabaseError): string {
 }
 
 export interface SubscriptionOwner {
+  /** whose rights apply; null: AUTH=off, or an operator */
+  readonly viewer: Viewer | null;
   /** Called when the request can no longer be served: the subscription has sent the client an error, and ends. */
   onEnded(subscription: Subscription): void;
 }
@@ -66,6 +69,10 @@ export class Subscription implements CursorOwner {
   readonly #owner: SubscriptionOwner;
   /** kept to resolve it again when the table was altered, as the same request can mean something else then */
   readonly #request: RowRequest;
+  /** the hold on the sets of the filter; null: the filter has none */
+  #hold: Hold | null = null;
+  /** the last attempt to resolve the request again, while it waits for sets; null: none does */
+  #resolving: { use: () => void } | null = null;
   /** stops the snapshot in progress; undefined: none is in progress */
   #reading: AbortController | undefined;
   /**
@@ -80,36 +87,48 @@ export class Subscription implements CursorOwner {
 
   constructor(
     outlet: Outlet,
-    { query, snapshot }: { query: RowQuery; snapshot: boolean },
+    { hold, snapshot }: { hold: Hold; snapshot: boolean },
     owner: SubscriptionOwner,
     deps: SubscriptionDeps,
   ) {
     this.#deps = deps;
     this.#owner = owner;
+    const [query] = hold.queries as [RowQuery];
     this.channel = this.#channelFor(query, outlet);
     this.cursor = deps.hub.follow(this.channel, outlet, this);
     this.cursor.keepsRows = snapshot;
+    this.#keep(hold);
     // clients that share a channel mostly wrote the same request: one copy of the request is enough
     const { request } = this.channel.query;
     this.#request = isDeepStrictEqual(request, query.request) ? request : query.request;
   }
 
-  /** Begins after `from`. Null: begins with a snapshot if the client asked for rows, else now. */
-  begin(from: Position | null): void {
+  /**
+   * Begins after `from`. Null: begins with a snapshot if the client asked for rows, else now. `ch`: the channel whose
+   * changes the client had up to `from`; null: the client does not say.
+   */
+  begin(from: Position | null, ch: string | null): void {
     const { feed } = this.#deps;
     this.#isResuming = from !== null;
     if (!from) this.#beginAgain();
-    else if (feed.isUnheardOf(from)) void this.#beginWhenJudged(from);
+    else if (feed.isUnheardOf(from)) void this.#beginWhenJudged(from, ch);
     else if (!feed.isOfThisHistory(from)) this.onInterrupted('epoch', null);
-    else void this.cursor.catchUp(from.seq);
+    else this.#resume(from, ch);
   }
 
-  async #beginWhenJudged(from: Position): Promise<void> {
+  async #beginWhenJudged(from: Position, ch: string | null): Promise<void> {
     const isOurs = await this.#deps.feed.judge(from);
     // the client may have left, or the subscription may have begun again after a loss of history
     if (!this.#isResuming || this.cursor.state === 'ended') return;
-    if (isOurs) void this.cursor.catchUp(from.seq);
+    if (isOurs) this.#resume(from, ch);
     else this.onInterrupted('epoch', null);
+  }
+
+  /** Goes on only where the client had the same rights up to `from` as now: it keeps what it got under them. */
+  #resume({ seq }: Position, ch: string | null): void {
+    const { name } = this.channel;
+    if (ch !== null && ch !== name) this.onInterrupted('access', this.#deps.hub.seq);
+    else void this.cursor.catchUp(seq);
   }
 
   /**
@@ -119,22 +138,41 @@ export class Subscription implements CursorOwner {
   onInterrupted(reason: ResyncReason, after: number | null): void {
     const { cursor } = this;
     if (cursor.state === 'ended') return;
-    cursor.pause();
+    this.#stop();
     this.#countResume('gone');
-    const goesOn = after !== null && !cursor.keepsRows;
-    this.#isBeginning = !goesOn;
-    if (!this.#readapt()) return;
-    this.#resync(reason, goesOn ? after : null);
-    if (goesOn) void cursor.catchUp(after);
-    else this.#beginAgain();
+    const mayGoOn = after !== null && !cursor.keepsRows;
+    this.#isBeginning = !mayGoOn;
+    this.#readapt(() => {
+      // the sets are those of now, and tell nothing of the changes since `after`
+      const goesOn = mayGoOn && this.#hold === null;
+      this.#isBeginning = !goesOn;
+      this.#moveTo(this.channel.query);
+      this.#resync(reason, goesOn ? after : null);
+      if (goesOn) void cursor.catchUp(after);
+      else this.#beginAgain();
+    });
   }
 
   onAltered(): void {
     const { state, keepsRows } = this.cursor;
     if (state === 'ended') return;
     // if the client keeps no rows and is catching up, the resync comes when its cursor reaches the change of shape
-    if (state === 'catching-up' && !keepsRows) this.#readapt();
+    if (state === 'catching-up' && !keepsRows && !this.#hold && !this.#resolving) this.#readapt(() => {});
     else this.onInterrupted('shape', this.#deps.hub.seq);
+  }
+
+  /**
+   * The policies of the table changed, or the viewer did. Goes on where the rights are the same as before, else begins
+   * again under the rights of now.
+   */
+  onAccess(): void {
+    if (this.cursor.state === 'ended') return;
+    const { query: former, name } = this.channel;
+    const query = this.#resolve();
+    if (!query) return;
+    if (this.#resolving) this.#readapt(this.#resolving.use);
+    else if (query.rule !== former.rule) this.onInterrupted('access', this.#deps.hub.seq);
+    else this.#moveTo({ ...(this.#hold ? withSets(query, former.filter!) : query), name });
   }
 
   onLive(): void {
@@ -152,7 +190,15 @@ export class Subscription implements CursorOwner {
   end(): void {
     if (this.cursor.state === 'ended') return;
     this.#reading?.abort();
+    this.#resolving = null;
+    if (this.#hold) drop(this.#hold);
     this.cursor.end();
+  }
+
+  /** Stops all that sends to the client. */
+  #stop(): void {
+    this.#reading?.abort();
+    this.cursor.pause();
   }
 
   #channelFor(query: RowQuery, { framing }: Outlet): RowsChannel<Cursor> {
@@ -179,25 +225,69 @@ export class Subscription implements CursorOwner {
     this.#write({ ...message, pos }, pos);
   }
 
-  /**
-   * Resolves the request against the table as it is now. False: the request can no longer be
-   * served, and the subscription has ended.
-   */
-  #readapt(): boolean {
+  /** The request, as it is resolved now; null: it can no longer be served, and the subscription has ended. */
+  #resolve(): RowQuery | null {
     try {
-      const { name, query: former } = this.channel;
-      const query = queryOf(this.#request, this.#deps.catalog);
-      // a filter can mean something else after a column got another type
-      if (query.filter?.key !== former.filter?.key)
-        throw new Refused('UNAVAILABLE', 'the table was altered: subscribe again');
-      // the channel keeps its name, because the client knows the channel by it
-      this.#moveTo({ ...query, name });
-      return true;
+      return this.#resolved();
     } catch (error) {
-      if (!(error instanceof Refused)) throw error;
-      this.#refuse(error.code, error.message);
-      return false;
+      this.#refuseBy(error);
+      return null;
     }
+  }
+
+  /** Throws Refused. */
+  #resolved(): RowQuery {
+    const query = this.#deps.queries.of(this.#request, this.#owner.viewer);
+    // a filter can mean something else after a column got another type
+    if (query.whereKey !== this.channel.query.whereKey)
+      throw new Refused('UNAVAILABLE', 'the table was altered: subscribe again');
+    return query;
+  }
+
+  /**
+   * Resolves the request against the table and the rights as they are now, then calls `use`: at once, unless sets must
+   * be loaded. Ends the subscription if the request can no longer be served. Only the last call counts.
+   */
+  #readapt(use: () => void): void {
+    const attempt = { use };
+    this.#resolving = attempt;
+    try {
+      const loading = this.#deps.queries.load(
+        () => [this.#resolved()],
+        (hold) => {
+          if (this.#resolving !== attempt) return hold.release();
+          this.#resolving = null;
+          this.#take(hold);
+          use();
+        },
+      );
+      loading?.catch((error: unknown) => {
+        if (this.#resolving === attempt) this.#refuseBy(error);
+      });
+    } catch (error) {
+      this.#refuseBy(error);
+    }
+  }
+
+  #take(hold: Hold): void {
+    const former = this.#hold;
+    this.#keep(hold);
+    // comes last, so that sets of both stay loaded
+    if (former) drop(former);
+    // the channel keeps its name, because the client knows the channel by it
+    this.#moveTo({ ...(hold.queries[0] as RowQuery), name: this.channel.name });
+  }
+
+  #keep(hold: Hold): void {
+    this.#hold = hold.hasSets ? hold : null;
+    // nothing more may be sent under the former sets
+    if (this.#hold) this.#hold.onVoid = () => this.onInterrupted('access', null);
+  }
+
+  /** Throws other errors than Refused. */
+  #refuseBy(error: unknown): void {
+    if (!(error instanceof Refused)) throw error;
+    this.#refuse(error.code, error.message);
   }
 
   /** Sends the client an error with the reason, and ends the subscription. */

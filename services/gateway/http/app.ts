@@ -11,7 +11,8 @@ import type { GatewayConfig } from '#shared/process/config.ts';
 import type { Log } from '#shared/process/logger.ts';
 import { httpMetrics } from '#shared/process/metrics.ts';
 import type { Catalog } from '../catalog/catalog.ts';
-import { type Identifying, requireIdentity } from './identity.ts';
+import type { Rights } from '../rights/rights.ts';
+import { findViewer, type Identifying, viewerOf } from './identity.ts';
 import { fileRoutes, pageFiles, sdk, sendFile } from './pages.ts';
 import { problemHandler } from './problem-handler.ts';
 import { methodNotAllowed, named, notFound, routeOf, upgradeRequired } from './routes.ts';
@@ -32,6 +33,7 @@ export interface AppDeps {
   config: Pick<GatewayConfig, 'CORS_ORIGINS' | 'MAX_BODY_BYTES'>;
   log: Log;
   catalog: Catalog;
+  rights: Rights;
   pool: Pool;
   health: () => Promise<Health>;
   ready: () => { ready: boolean; reason?: string };
@@ -54,8 +56,8 @@ const pageHeaders = {
 const readOnly = methodNotAllowed('GET, HEAD');
 
 export function createApp(deps: AppDeps): Express {
-  const { config, log, catalog, pool, health, ready, room, changes, registry } = deps;
-  const identified = requireIdentity(deps.identifying ?? null);
+  const { config, log, catalog, rights, pool, health, ready, room, changes, registry } = deps;
+  const viewed = findViewer(deps.identifying ?? null);
   const app = express();
   app.disable('x-powered-by');
   app.set('query parser', 'simple');
@@ -146,13 +148,13 @@ export function createApp(deps: AppDeps): Express {
       .all(methodNotAllowed('GET'));
   }
   app.route('/ws').all(named('/ws')).get(upgradeRequired).all(methodNotAllowed('GET'));
-  app.use('/api', ...identified, tablesRouter({ pool, catalog, maxBodyBytes: config.MAX_BODY_BYTES }));
+  app.use('/api', viewed, tablesRouter({ pool, catalog, maxBodyBytes: config.MAX_BODY_BYTES }));
 
   app
     .route('/try/tables.json')
-    .all(named('/try/tables.json'), ...identified)
+    .all(named('/try/tables.json'), viewed)
     .get((_request, response) => {
-      response.set('Cache-Control', 'no-store').json(listTables(catalog.tables));
+      response.set('Cache-Control', 'no-store').json(listTables(rights.tablesFor(viewerOf(response))));
     })
     .all(readOnly);
   const testPage = new Map([['/', sendFile('try/index.html')], ...pageFiles(['try', 'common'])]);

@@ -1,8 +1,12 @@
-/** Who sends a request: checked before anything of the request is read, and answered by 401 where nobody may be told. */
+/**
+ * Whose rights apply to a request. What must stay true: a token is checked before anything else of the request is
+ * read; a token that is refused is answered by 401, and never treated as none; a request whose viewer was not found
+ * is not served.
+ */
 import type { Request, RequestHandler, Response } from 'express';
 import { type Identities, TokenRefused } from '../access/identity.ts';
 import { KeysUnavailable } from '../access/keys.ts';
-import type { Identity } from '../access/viewer.ts';
+import { anonymous, type Identity, type Viewer } from '../access/viewer.ts';
 import type { Addresses } from './address.ts';
 import { PlankError } from './errors.ts';
 
@@ -12,36 +16,43 @@ export interface Identifying {
   addresses: Addresses;
 }
 
-/** Throws PlankError, and has the header of a 401 set then. */
+/** Null: the request has no token. Throws PlankError; then the header of a 401 is set. */
 export async function identify(
   { identities, addresses }: Identifying,
   request: Request,
   response: Response,
-): Promise<Identity> {
-  const address = addresses.of(request);
+): Promise<Identity | null> {
   try {
-    const identity = await identities.ofRequest(request, address);
-    if (identity !== null) return identity;
-    throw identities.refuse('missing', address);
+    return await identities.ofRequest(request, addresses.of(request));
   } catch (error) {
     if (error instanceof KeysUnavailable) throw new PlankError('KEYS_UNAVAILABLE', error.message);
     if (!(error instanceof TokenRefused)) throw error;
-    response.set('WWW-Authenticate', challenge(error));
+    response.set('WWW-Authenticate', challenge);
     throw new PlankError('UNAUTHORIZED', error.message);
   }
 }
 
-/** The value of `WWW-Authenticate` (RFC 6750, 3): an error is named only where there was a token. */
-export const challenge = ({ reason }: TokenRefused): string =>
-  reason === 'missing' ? 'Bearer' : 'Bearer error="invalid_token"';
+/** The value of `WWW-Authenticate` where a token was refused (RFC 6750, 3). */
+export const challenge = 'Bearer error="invalid_token"';
 
-/** Lets only requests with a valid token pass. Null: all pass. */
-export function requireIdentity(identifying: Identifying | null): RequestHandler[] {
-  if (identifying === null) return [];
-  return [
-    async (request, response, next) => {
-      await identify(identifying, request, response);
+const viewers = new WeakMap<Response, Viewer | null>();
+
+/** Finds the viewer of a request for the handlers after it. `identifying` null: AUTH=off, everything is allowed. */
+export function findViewer(identifying: Identifying | null): RequestHandler {
+  if (identifying === null)
+    return (_request, response, next) => {
+      viewers.set(response, null);
       next();
-    },
-  ];
+    };
+  return async (request, response, next) => {
+    viewers.set(response, (await identify(identifying, request, response)) ?? anonymous);
+    next();
+  };
+}
+
+/** Null: AUTH=off, everything is allowed. Throws where `findViewer` did not run before. */
+export function viewerOf(response: Response): Viewer | null {
+  const viewer = viewers.get(response);
+  if (viewer === undefined) throw new Error('the viewer of this request was not found');
+  return viewer;
 }

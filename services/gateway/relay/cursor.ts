@@ -86,6 +86,7 @@ export class Cursor implements Member {
 
   /** Sends nothing until `catchUp`. */
   pause(): void {
+    if (this.state === 'live') this.seq = this.#deps.present.seq;
     this.channel.leave(this);
     this.state = 'catching-up';
     this.#cancelRun();

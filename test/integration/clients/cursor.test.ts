@@ -13,6 +13,7 @@ import { packBatches } from '#shared/log/batch.ts';
 import type { Pool } from '#shared/postgres/postgres.ts';
 import { createLog } from '#shared/process/logger.ts';
 import { createRegistry, gatewayMetrics } from '#shared/process/metrics.ts';
+import { openQuery } from '../../support/truth/queries.ts';
 
 const table: Table = {
   id: 7,
@@ -28,7 +29,7 @@ const table: Table = {
   policies: [],
   policiesVersion: null,
 };
-const query = { name: 'all', table, filter: null, columns: null, request: { table: 'items' } };
+const query = openQuery(table);
 const sockets: Socket[] = [];
 
 afterEach(() => {

@@ -8,6 +8,7 @@ import { Registry } from 'prom-client';
 import { afterAll, beforeAll, beforeEach, expect } from 'vitest';
 import { Catalog } from '#gateway/catalog/catalog.ts';
 import { createApp, type Health } from '#gateway/http/app.ts';
+import { Rights } from '#gateway/rights/rights.ts';
 import type { Pool } from '#shared/postgres/postgres.ts';
 import { createLog } from '#shared/process/logger.ts';
 import { testPool } from '../servers/pool.ts';
@@ -63,6 +64,7 @@ export class RestApp {
         config: { CORS_ORIGINS: ['https://shop.example'], MAX_BODY_BYTES: 256 * 1024 },
         log: createLog('info', 'test', 'gw-1', { write: (line: string) => void this.logged.push(line) }),
         catalog,
+        rights: new Rights({ catalog, log: createLog('silent', 'test', 'gw-1') }),
         pool,
         health: () => Promise.resolve(this.health),
         ready: () => this.ready,

@@ -1,0 +1,149 @@
+/**
+ * Resolves what clients ask for, under the rights of the viewer. A policy may compare with sets of other tables: then
+ * the sets are loaded first, which takes time. What must stay true: a query is passed on only in the turn in which its
+ * rights and its sets were found to be those of now.
+ */
+import type { Viewer } from '../access/viewer.ts';
+import {
+  isSame,
+  queryOf,
+  Refused,
+  type RowQuery,
+  type RowRequest,
+  type Terms,
+  wholeTable,
+  withSets,
+} from '../channels/row-query.ts';
+import type { RowFilter } from '../filter/row-filter.ts';
+
+/** after so many attempts, in each of which rights or sets changed while the sets were loaded, the request fails */
+const maxAttempts = 5;
+
+/** Loads the sets of a filter. */
+export interface SetLoader {
+  /** Rejects where Postgres does not answer. `onInvalid` is called once, when one of the sets has changed. */
+  resolve(filter: RowFilter, onInvalid: () => void): Promise<{ filter: RowFilter; release(): void }>;
+}
+
+const nothing = () => {};
+
+/** Queries whose sets are loaded, and the hold on these sets. */
+export interface Hold {
+  readonly queries: readonly RowQuery[];
+  /** false: the queries have no sets, so nothing needs to be released */
+  readonly hasSets: boolean;
+  /** called once, when the sets are no longer those of now */
+  onVoid: () => void;
+  release(): void;
+}
+
+/** Throws Refused. */
+type Resolve = () => readonly RowQuery[];
+
+export class Queries {
+  readonly #terms: Terms;
+  readonly #sets: SetLoader;
+
+  constructor(terms: Terms, sets: SetLoader) {
+    this.#terms = terms;
+    this.#sets = sets;
+  }
+
+  /** The query, whose sets are not loaded. Throws Refused. */
+  of(request: RowRequest, viewer: Viewer | null): RowQuery {
+    return queryOf(request, this.#terms, viewer);
+  }
+
+  /** Queries for those of the tables that the viewer may read. `names` null: all tables. */
+  ofTables(names: readonly string[] | null, viewer: Viewer): RowQuery[] {
+    const { catalog, rights } = this.#terms;
+    const tables = names === null ? catalog.tables : names.flatMap((name) => catalog.byName(name) ?? []);
+    return tables.flatMap((table) => wholeTable(table, rights, viewer) ?? []);
+  }
+
+  /**
+   * Calls `use` with the queries: at once if they have no sets, else when the sets are loaded. Then resolves; rejects
+   * with Refused. `resolve` is called again after the sets were loaded. Throws what `resolve` throws at first.
+   */
+  load(resolve: Resolve, use: (hold: Hold) => void): Promise<void> | undefined {
+    const queries = resolve();
+    if (queries.some(({ filter }) => filter !== null && filter.sources.length > 0))
+      return this.#loadSets(queries, resolve, use);
+    use({ queries, hasSets: false, onVoid: nothing, release: nothing });
+    return undefined;
+  }
+
+  async #loadSets(first: readonly RowQuery[], resolve: Resolve, use: (hold: Hold) => void): Promise<void> {
+    let queries = first;
+    for (let attempt = 0; attempt < maxAttempts; attempt++) {
+      const loading = new Loading(this.#sets);
+      try {
+        const hold = await loading.hold(queries);
+        const now = resolve();
+        if (!loading.isVoid && areSame(queries, now)) return use(hold);
+        queries = now;
+      } catch (error) {
+        loading.release();
+        throw error;
+      }
+      loading.release();
+    }
+    throw new Refused('UNAVAILABLE', 'the rights to these rows change too often at the moment');
+  }
+}
+
+/** Ends a hold: its `onVoid` is not called any more. */
+export function drop(hold: Hold): void {
+  hold.onVoid = nothing;
+  hold.release();
+}
+
+/** The sets of some queries. */
+class Loading {
+  readonly #sets: SetLoader;
+  #releases: (() => void)[] = [];
+  #hold: Hold | null = null;
+  #isReleased = false;
+  isVoid = false;
+
+  constructor(sets: SetLoader) {
+    this.#sets = sets;
+  }
+
+  /** Rejects with Refused. The caller must call `release` then. */
+  async hold(queries: readonly RowQuery[]): Promise<Hold> {
+    const loaded = await Promise.all(queries.map((query) => this.#load(query)));
+    this.#hold = { queries: loaded, hasSets: true, onVoid: nothing, release: () => this.release() };
+    return this.#hold;
+  }
+
+  release(): void {
+    this.#isReleased = true;
+    for (const release of this.#releases.splice(0)) release();
+  }
+
+  async #load(query: RowQuery): Promise<RowQuery> {
+    if (query.filter === null || query.filter.sources.length === 0) return query;
+    try {
+      const loaded = await this.#sets.resolve(query.filter, () => this.#onInvalid());
+      this.#releases.push(() => loaded.release());
+      // the sets of another query could not be loaded
+      if (this.#isReleased) this.release();
+      return withSets(query, loaded.filter);
+    } catch (error) {
+      throw new Refused('UNAVAILABLE', 'who may read these rows cannot be found out at the moment', { cause: error });
+    }
+  }
+
+  #onInvalid(): void {
+    if (this.isVoid) return;
+    this.isVoid = true;
+    this.#hold?.onVoid();
+  }
+}
+
+function areSame(some: readonly RowQuery[], others: readonly RowQuery[]): boolean {
+  return (
+    some.length === others.length && some.every((one, i) => one.table === others[i]!.table && isSame(one, others[i]!))
+  );
+}
