@@ -3,9 +3,10 @@ import type { Pool } from '#shared/postgres/postgres.ts';
 import type { GatewayConfig } from '#shared/process/config.ts';
 import type { Log } from '#shared/process/logger.ts';
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
-import { Expiries } from './expiries.ts';
+import { Expiries, type Expiring } from './expiries.ts';
 import { Identities } from './identity.ts';
 import { Revocations } from './revocations.ts';
+import type { Identity } from './viewer.ts';
 
 interface AccessDeps {
   pool: Pool;
@@ -22,5 +23,16 @@ export class Access {
   constructor(config: GatewayConfig, { pool, log, metrics }: AccessDeps) {
     this.revocations = new Revocations({ pool, expiries: this.expiries, log });
     this.identities = new Identities(config, { revocations: this.revocations, log, metrics });
+  }
+
+  /**
+   * The client has this token from now on. Ends the client if the token was revoked between the check of the token and
+   * this call.
+   */
+  admit(client: Expiring, identity: Identity): void {
+    this.expiries.set(client, identity);
+    if (!this.revocations.isRevoked(identity)) return;
+    this.expiries.delete(client);
+    client.expire('revoked');
   }
 }

@@ -44,8 +44,6 @@ export interface RowQuery {
   columns: readonly string[] | null;
   /** the columns that the viewer may read: an update of other columns is not sent; null: all columns */
   readable: readonly string[] | null;
-  /** the table's policies decide about the rows; false: AUTH=off, or an operator asks */
-  isRuled: boolean;
   request: RowRequest;
 }
 
@@ -72,7 +70,6 @@ export function queryOf(request: RowRequest, { catalog, rights }: Terms, viewer:
     whereKey: asked?.key ?? null,
     columns,
     readable: visible.readable,
-    isRuled: viewer !== null,
     request: { table: tableName, where, columns: wanted },
   });
 }
@@ -83,7 +80,7 @@ export function wholeTable(table: Table, rights: Rights, viewer: Viewer): RowQue
   if (!visible) return null;
   const { filter, readable } = visible;
   const request = { table: table.name };
-  return finished({ table, filter, whereKey: null, columns: readable, readable, isRuled: true, request });
+  return finished({ table, filter, whereKey: null, columns: readable, readable, request });
 }
 
 /** The query with a filter whose sets are loaded. */
@@ -120,10 +117,10 @@ function finished(parts: Omit<RowQuery, 'name' | 'digest' | 'rule'>): RowQuery {
  * the digest of a request with chosen columns also depends on the key's columns: a request under the new key never
  * gets the name of a different request under the former key.
  */
-function digestOf({ table, filter, columns, readable, isRuled }: Omit<RowQuery, 'name' | 'digest' | 'rule'>): string {
+function digestOf({ table, filter, columns, readable }: Omit<RowQuery, 'name' | 'digest' | 'rule'>): string {
   const shape = columns && [[...table.keyColumns].sort(), [...columns].sort()];
   const parts = [table.name, filter?.key ?? null, shape];
-  const text = JSON.stringify(isRuled ? [...parts, readable && [...readable].sort()] : parts);
+  const text = JSON.stringify(readable ? [...parts, [...readable].sort()] : parts);
   // `hash` needs no Hash object. A Hash object holds OpenSSL's memory until it is collected, which is
   // much memory if thousands of clients subscribe at once.
   return hash('sha256', text, 'base64url');

@@ -58,6 +58,6 @@ export class Credentials {
 
   #take(identity: Identity): void {
     this.#identity = identity;
-    this.#access.expiries.set(this.#holder, identity);
+    this.#access.admit(this.#holder, identity);
   }
 }

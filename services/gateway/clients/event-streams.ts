@@ -125,7 +125,7 @@ export class EventStreams {
     clients.add(stream);
     metrics.opened.inc();
     const slot = this.#wheel.add(stream);
-    if (identity) access?.expiries.set(stream, identity);
+    if (identity) access?.admit(stream, identity);
     socket.once('close', () => {
       this.#wheel.remove(stream, slot);
       access?.expiries.delete(stream);

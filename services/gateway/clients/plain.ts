@@ -147,7 +147,9 @@ export class Plain implements Protocol, CursorOwner {
   }
 
   #resume(cursor: Cursor, { seq }: Position): void {
-    void cursor.catchUp(seq);
+    const { queries } = this.#deps;
+    if (this.#connection.viewer !== null && queries.haveChanged(this.#tables, seq)) this.onInterrupted('access');
+    else void cursor.catchUp(seq);
   }
 
   /** The client may have got other rows up to its position than it may read now. */

@@ -4,6 +4,7 @@
  * rights and its sets were found to be those of now.
  */
 import type { Viewer } from '../access/viewer.ts';
+import type { Table } from '../catalog/catalog.ts';
 import {
   isSame,
   queryOf,
@@ -54,11 +55,20 @@ export class Queries {
     return queryOf(request, this.#terms, viewer);
   }
 
+  /** Whether policies of one of the tables changed after this seq. `names` null: all tables. */
+  haveChanged(names: readonly string[] | null, after: number): boolean {
+    const { catalog } = this.#terms;
+    return this.#tables(names).some(({ id }) => after < catalog.policiesChangedAt(id));
+  }
+
   /** Queries for those of the tables that the viewer may read. `names` null: all tables. */
   ofTables(names: readonly string[] | null, viewer: Viewer): RowQuery[] {
-    const { catalog, rights } = this.#terms;
-    const tables = names === null ? catalog.tables : names.flatMap((name) => catalog.byName(name) ?? []);
-    return tables.flatMap((table) => wholeTable(table, rights, viewer) ?? []);
+    return this.#tables(names).flatMap((table) => wholeTable(table, this.#terms.rights, viewer) ?? []);
+  }
+
+  #tables(names: readonly string[] | null): readonly Table[] {
+    const { catalog } = this.#terms;
+    return names === null ? catalog.tables : names.flatMap((name) => catalog.byName(name) ?? []);
   }
 
   /**

@@ -126,8 +126,11 @@ export class Subscription implements CursorOwner {
 
   /** Goes on only where the client had the same rights up to `from` as now: it keeps what it got under them. */
   #resume({ seq }: Position, ch: string | null): void {
-    const { name } = this.channel;
-    if (ch !== null && ch !== name) this.onInterrupted('access', this.#deps.hub.seq);
+    const { name, table } = this.channel;
+    const { viewer } = this.#owner;
+    const isOther = ch !== null && ch !== name;
+    const mayDiffer = viewer !== null && this.#deps.queries.haveChanged([table.name], seq);
+    if (isOther || mayDiffer) this.onInterrupted('access', this.#deps.hub.seq);
     else void this.cursor.catchUp(seq);
   }
 
@@ -153,7 +156,8 @@ export class Subscription implements CursorOwner {
     });
   }
 
-  onAltered(): void {
+  onAltered(why: 'shape' | 'access'): void {
+    if (why === 'access') return this.onAccess();
     const { state, keepsRows } = this.cursor;
     if (state === 'ended') return;
     // if the client keeps no rows and is catching up, the resync comes when its cursor reaches the change of shape

@@ -54,8 +54,8 @@ export interface Interruption {
   after: number | null;
 }
 
-/** A revocation has no table. */
-type TableBreak = Break & { why: Exclude<Break['why'], 'revoke'> };
+/** A revocation has no table. When policies change, the owner decides at once, wherever its cursor is in the log. */
+type TableBreak = Break & { why: Exclude<Break['why'], 'revoke' | 'access'> };
 
 /** The cursor, as a run sees it. */
 interface Place {
@@ -262,7 +262,8 @@ export class CatchUp {
     const { table } = channel;
     if (!table) return undefined;
     return breaksOf(batch).find(
-      (one): one is TableBreak => one.relation === table.id && one.seq > seq && !this.#alreadySeen?.saw(one.xid),
+      (one): one is TableBreak =>
+        one.relation === table.id && one.why !== 'access' && one.seq > seq && !this.#alreadySeen?.saw(one.xid),
     );
   }
 

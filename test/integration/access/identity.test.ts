@@ -1,5 +1,5 @@
-// AUTH=jwt: who has no valid token reads and writes nothing, on any path; a token that expires ends what it began; renewing keeps a
-// connection, and only for the same user. Nothing of a token is logged.
+// AUTH=jwt: a token that is refused opens no path; without a token a client is anonymous; a token that expires ends what it began;
+// renewing keeps a connection, and only for the same user. Nothing of a token is logged.
 
 import { once } from 'node:events';
 import { createServer } from 'node:http';
@@ -14,7 +14,8 @@ import { until } from '../../support/wait.ts';
 
 const logged: string[] = [];
 const stage = Stage.of(
-  `create table todo (id int primary key, status text); select plank.attach('todo')`,
+  `create table todo (id int primary key, status text); select plank.attach('todo');
+   select plank.allow('todo', 'authenticated', read => '{}', insert => '{}', update => '{}', "delete" => '{}')`,
   {
     AUTH: 'jwt',
     AUTH_JWT_SECRET: secret,
@@ -173,15 +174,6 @@ const attacks: [string, () => string, string][] = [
 ];
 
 describe('refused on every path', () => {
-  test('a client without a token', async () => {
-    await expectRefused({}, 'Bearer');
-    const one = await peer();
-    one.send({ type: 'hello' });
-    one.send({ type: 'subscribe', id: 1, table: 'todo', snapshot: true });
-    await closed(one);
-    expect([one.code, one.reason, one.reader.all]).toEqual([4401, 'a token is required', []]);
-  });
-
   test.each(attacks)('%s', async (_name, make, reason) => {
     const count = () => metric(reason);
     const token = make();
@@ -223,14 +215,38 @@ describe('refused on every path', () => {
 
   test('a token in a URL, in a cookie or in a subprotocol is not read', async () => {
     const token = valid();
-    for (const query of [`token=${token}`, `access_token=${token}`, `ticket=${token}`]) {
-      expect(await call(`/api/todo?${query}`)).toMatchObject({ status: 401 });
-      expect(await call(`/api/todo/changes?${query}`)).toMatchObject({ status: 401 });
-      expect(await upgrade({ query: `?${query}` })).toMatchObject({ status: 401 });
+    for (const query of [`token=${token}`, `access_token=${token}`]) {
+      expect(await call(`/api/todo/changes?${query}`)).toMatchObject({ status: 400 });
+      const { ws } = await upgrade({ query: `?${query}` });
+      expect((await once(ws, 'close'))[0]).toBe(4400);
     }
-    await expectRefused({ headers: { cookie: `token=${token}; Authorization=${token}` } }, 'Bearer');
-    expect(await upgrade({ protocol: token })).toMatchObject({ status: 401 });
+    const sent = { headers: { cookie: `token=${token}; Authorization=${token}` } };
+    expect(await call('/api/todo/changes', sent)).toMatchObject({ status: 404 });
+    const one = await peer(sent);
+    one.send({ type: 'hello' });
+    expect(await one.reader.expect('welcome')).toMatchObject({ role: 'anonymous' });
+    await expect(upgrade({ protocol: token })).rejects.toThrow('Server sent no subprotocol');
   });
+});
+
+test('a client without a token is anonymous, and sees no table without a policy for it', async () => {
+  const one = await peer();
+  one.send({ type: 'hello' });
+  one.send({ type: 'subscribe', id: 1, table: 'todo', snapshot: true });
+  const welcome = await one.reader.expect('welcome');
+  expect(welcome).toMatchObject({ role: 'anonymous' });
+  expect(welcome).not.toHaveProperty('user');
+  expect(welcome).not.toHaveProperty('expires_in_s');
+  expect(await one.reader.expect('error')).toMatchObject({ id: 1, code: 'UNKNOWN_TABLE' });
+  expect(await call('/api/todo/changes')).toMatchObject({ status: 404 });
+  const { ws } = await upgrade({ query: '?tables=todo' });
+  const [code] = (await once(ws, 'close')) as [number];
+  expect(code).toBe(4400);
+  // a token makes it a user, on the same connection
+  one.send({ type: 'auth', id: 2, token: valid() });
+  expect(await one.reader.expect('ok')).toMatchObject({ id: 2, user: 'ada' });
+  one.send({ type: 'subscribe', id: 3, table: 'todo' });
+  expect(await one.reader.expect('ok')).toMatchObject({ id: 3 });
 });
 
 test('what holds no rows needs no token', async () => {
