@@ -141,7 +141,7 @@ async function* examineSettings(client: Client, wake: 'auto' | 'poll'): AsyncGen
   if (used > connections * 0.8)
     yield warning(
       `${used} of ${connections} connections are taken`,
-      'raise max_connections: a gateway takes up to POOL_SIZE + 20, a listener up to 9',
+      'raise max_connections: a gateway takes up to POOL_SIZE + 23, a listener up to 9',
     );
   else yield ok(`${used} of ${connections} connections are taken`);
   if (Number(row.prepared_limit) > 0 && wake === 'auto')

@@ -31,6 +31,8 @@ import { Feed } from './relay/feed.ts';
 import { Freshness } from './relay/freshness.ts';
 import { History } from './relay/history.ts';
 import { Hub } from './relay/hub.ts';
+import { SetLoader, setConnections } from './relay/set-loader.ts';
+import { Sets } from './relay/sets.ts';
 import { Snapshots, snapshotConnections } from './relay/snapshot.ts';
 import { Rights } from './rights/rights.ts';
 
@@ -100,6 +102,14 @@ export function assemble({ config, tail, bus = new LocalBus(), log, metrics }: G
     log,
   });
   const databaseCheck = new DatabaseCheck(pools.relay, () => freshness.hearsPostgres);
+  const sets =
+    pools.sets &&
+    new Sets({
+      loader: new SetLoader(pools.sets),
+      seq: () => hub.seq,
+      recent: (seq) => hub.recent(seq),
+      metrics,
+    });
   const feed: Feed = new Feed({
     history,
     tail,
@@ -109,6 +119,7 @@ export function assemble({ config, tail, bus = new LocalBus(), log, metrics }: G
     canaries,
     freshness,
     revocations: access?.revocations ?? null,
+    sets,
     log,
     metrics,
   });
@@ -192,6 +203,7 @@ export function assemble({ config, tail, bus = new LocalBus(), log, metrics }: G
   });
   return {
     access,
+    sets,
     pools,
     hub,
     feed,
@@ -237,6 +249,8 @@ function createPools(config: GatewayConfig, log: Log) {
     history: poolFor('log', 5, relayMs),
     /** snapshots, which read at their clients' pace */
     snapshots: poolFor('rows', snapshotConnections, relayMs),
+    /** sets of policies; null: AUTH=off */
+    sets: config.AUTH === 'jwt' ? poolFor('sets', setConnections, relayMs) : null,
     /** searches of the outbox by operators */
     search: poolFor('search', 1, searchMs),
     /** statements that the operators' console repeats, also during a search */

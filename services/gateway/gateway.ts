@@ -74,6 +74,7 @@ export class Gateway implements Service {
     this.#parts.canaries.start();
     this.#parts.freshness.start();
     this.#parts.access?.expiries.start();
+    this.#parts.sets?.start();
     this.#parts.sockets.start();
     this.#parts.events.start();
     await this.#parts.operations.start();
@@ -106,6 +107,7 @@ export class Gateway implements Service {
     const cut = setTimeout(() => this.#server.closeAllConnections(), leftMs + cutMs);
     await this.#parts.clients.allGone();
     this.#parts.access?.expiries.stop();
+    this.#parts.sets?.stop();
     this.#parts.events.stop();
     this.#parts.sockets.stop();
     await closed;
@@ -118,7 +120,7 @@ export class Gateway implements Service {
     this.#parts.freshness.stop();
     await this.#parts.roster.stop();
     await this.#parts.operations.stop();
-    await Promise.all(Object.values(this.#parts.pools).map((pool) => pool.end()));
+    await Promise.all(Object.values(this.#parts.pools).map(async (pool) => pool?.end()));
   });
 
   async #health(): Promise<Health> {

@@ -225,15 +225,26 @@ export function isPartial(image: Uint8Array, at = 0): boolean {
 
 /** Splits a batch so that each break (see `isBreak`) is a batch by itself. Returns a batch without breaks unchanged. */
 export function splitAtBreaks(batch: Batch): Batch[] {
+  let isAfterBreak = true;
+  return split(batch, ({ action }) => {
+    const isHere = isBreak(action);
+    const isStart = isHere || isAfterBreak;
+    isAfterBreak = isHere;
+    return isStart;
+  });
+}
+
+/** Splits a batch so that each of these seqs begins a batch. */
+export function splitBefore(batch: Batch, seqs: readonly number[]): Batch[] {
+  return split(batch, ({ seq }) => seq === batch.firstSeq || seqs.includes(seq));
+}
+
+/** Splits a batch before each change for which `isStart` holds, which must hold for the first one. */
+function split(batch: Batch, isStart: (change: BatchReader) => boolean): Batch[] {
   const reader = new BatchReader(batch);
   /** the start of each part: its first seq, and its first byte */
   const starts: { seq: number; at: number }[] = [];
-  let isAfterBreak = true;
-  while (reader.next()) {
-    const isHere = isBreak(reader.action);
-    if (isHere || isAfterBreak) starts.push({ seq: reader.seq, at: reader.keyStart - changeBytes });
-    isAfterBreak = isHere;
-  }
+  while (reader.next()) if (isStart(reader)) starts.push({ seq: reader.seq, at: reader.keyStart - changeBytes });
   if (starts.length === 1) return [batch];
   return starts.map(({ seq, at }, i) => {
     const next = starts[i + 1] ?? { seq: batch.lastSeq + 1, at: batch.buffer.length };

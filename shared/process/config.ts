@@ -157,7 +157,9 @@ export const gatewaySchema = z.object({
     ),
   POOL_SIZE: integer('', 2, 1_000)
     .default(10)
-    .describe('Postgres connections for REST; a gateway uses up to 20 more for the relay, snapshots and operators'),
+    .describe(
+      'Postgres connections for REST; a gateway uses up to 20 more for the relay, snapshots and operators, and with `AUTH=jwt` up to 3 more for sets of policies',
+    ),
 });
 
 export const migrateSchema = z.object({

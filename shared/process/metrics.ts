@@ -223,6 +223,21 @@ export function gatewayMetrics(registry: Registry) {
       labelNames: ['result'],
       registers,
     }),
+    accessSets: new ScrapeGauge({
+      name: 'plank_access_sets',
+      help: 'Sets of other tables ($from) that policies compare rows with, in memory; kept for 30 s after their last use',
+      registers,
+    }),
+    accessSetLoads: new Counter({
+      name: 'plank_access_set_loads_total',
+      help: 'Sets that were read from Postgres',
+      registers,
+    }),
+    accessSetsChanged: new Counter({
+      name: 'plank_access_sets_changed_total',
+      help: 'Sets that were dropped because a change could change their values',
+      registers,
+    }),
     disconnects: new Counter({
       name: 'plank_disconnects_total',
       help: 'Connections ended, by WebSocket close code; event streams, which have none, count as sse',

@@ -122,7 +122,7 @@ describe('settings', () => {
     const compose = readFileSync(join(root, 'docker-compose.yml'), 'utf8');
     const allowed = Number(/POSTGRES_MAX_CONNECTIONS:-(\d+)/.exec(compose)?.[1]);
     const { maxReplicas } = only('HorizontalPodAutoscaler')[0].spec;
-    const gateways = (maxReplicas + 1) * (Number(settings.POOL_SIZE) + 20);
+    const gateways = (maxReplicas + 1) * (Number(settings.POOL_SIZE) + 23);
     expect(gateways + (deployment('listener').spec.replicas + 1) * 9).toBeLessThan(allowed);
   });
 });

@@ -26,6 +26,7 @@ import type { CanaryWatch } from './canary.ts';
 import type { Freshness } from './freshness.ts';
 import type { History } from './history.ts';
 import type { Hub } from './hub.ts';
+import type { Sets } from './sets.ts';
 
 const quietMs = 500;
 const askMs = 1_000;
@@ -50,6 +51,7 @@ interface FeedOptions {
   freshness: Freshness;
   /** null: AUTH=off */
   revocations: Revocations | null;
+  sets: Sets | null;
   log: Log;
   metrics: GatewayMetrics;
 }
@@ -251,7 +253,7 @@ export class Feed {
     const isReshaped = (of: Batch) => breaksOf(of).some(({ why }) => why === 'shape');
     // changes that were captured before a column was excluded must not show the column
     if (isReshaped(batch)) await this.#untilDone(() => this.#loadFormer());
-    for (const part of splitAtBreaks(batch)) {
+    for (const part of this.#partsOf(batch)) {
       const altered = isReshaped(part) ? await this.#untilDone(() => this.#options.catalog.load()) : null;
       if (this.#abort.signal.aborted) return;
       const ruled = this.#changeRights(part);
@@ -260,8 +262,15 @@ export class Feed {
       freshness.delivered(part);
       if (altered) this.#alter(altered, 'shape');
       if (ruled.size > 0) this.#alter(ruled, 'access');
+      this.#options.sets?.delivered();
     }
     this.#answered();
+  }
+
+  /** Before a part is taken, the sets of policies that it changes are made invalid. */
+  *#partsOf(batch: Batch): Generator<Batch> {
+    const { sets } = this.#options;
+    for (const part of sets ? sets.parts(batch) : [batch]) yield* splitAtBreaks(part);
   }
 
   /** Applies changed policies and revocations in the batch. Returns the tables, by Table.id, whose policies changed. */
@@ -335,6 +344,7 @@ export class Feed {
         await this.#options.revocations?.load();
         hub.catalogChanged();
         hub.reset(epoch, newest);
+        this.#options.sets?.invalidateAll();
         hub.loseHistory();
         this.#answered();
         this.#followed();

@@ -1,0 +1,118 @@
+/**
+ * Reads the values of sets. Sets that are asked for at the same time share a transaction, as thousands of clients may
+ * come at once. A table is locked before the snapshot is taken: after a TRUNCATE between the two, the table would be
+ * empty even for a snapshot that does not see the TRUNCATE.
+ */
+import type { QueryResult } from 'pg';
+import { isStatementError, type Pool, type PoolClient } from '#shared/postgres/postgres.ts';
+import { RowCursor } from '#shared/postgres/row-cursor.ts';
+import { withDeadlineOr } from '#shared/waiting.ts';
+import { AlreadySeen } from '../channels/already-seen.ts';
+import { Values } from '../filter/row-filter.ts';
+import type { LoadedSet, SetSnapshot } from './loaded-set.ts';
+import { accessShare } from './snapshot-transaction.ts';
+
+/** connections of the pool; as many transactions at once */
+export const setConnections = 3;
+const maxTogether = 100;
+const lockMs = 1_000;
+const deadlineMs = 5_000;
+const fetchRows = 10_000;
+const maxFetchCharacters = 4 * 1024 * 1024;
+
+interface Job {
+  set: LoadedSet;
+  resolve: (result: { values: Values; snapshot: SetSnapshot }) => void;
+  reject: (error: unknown) => void;
+}
+
+export class SetLoader {
+  readonly #pool: Pool;
+  readonly #queue: Job[] = [];
+  #running = 0;
+
+  constructor(pool: Pool) {
+    this.#pool = pool;
+  }
+
+  /** Rejects if Postgres refuses the query or does not answer within 5 s. */
+  load(set: LoadedSet): Promise<{ values: Values; snapshot: SetSnapshot }> {
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ set, resolve, reject });
+      // those that are asked for in the same turn go together
+      setImmediate(() => this.#next());
+    });
+  }
+
+  #next(): void {
+    if (this.#running >= setConnections || this.#queue.length === 0) return;
+    this.#running++;
+    void this.#run(this.#queue.splice(0, maxTogether)).finally(() => {
+      this.#running--;
+      this.#next();
+    });
+  }
+
+  async #run(jobs: Job[]): Promise<void> {
+    const left = new Set(jobs);
+    try {
+      await withDeadlineOr(this.#read(jobs, left), deadlineMs, () => new Error('Postgres did not answer in time'));
+    } catch (error) {
+      // the fault may be of one set, which must not fail the others
+      if (left.size > 1 && isStatementError(error)) await Promise.all([...left].map((job) => this.#run([job])));
+      else for (const job of left) job.reject(error);
+    }
+  }
+
+  async #read(jobs: readonly Job[], left: Set<Job>): Promise<void> {
+    const client = await this.#pool.connect();
+    let failure: Error | undefined;
+    try {
+      const snapshot = await begin(client, jobs);
+      for (const job of jobs) {
+        const values = await valuesOf(client, job.set);
+        const { seq, seen, unnumbered } = snapshot;
+        left.delete(job);
+        job.resolve({ values, snapshot: { seq, alreadySeen: new AlreadySeen(seen, unnumbered) } });
+      }
+      await client.query('commit');
+    } catch (error) {
+      failure = error as Error;
+      if (isStatementError(error)) failure = (await client.query('rollback').catch(() => null)) ? undefined : failure;
+      throw error;
+    } finally {
+      client.release(failure);
+    }
+  }
+}
+
+async function begin(client: PoolClient, jobs: readonly Job[]) {
+  const tables = new Map(jobs.flatMap(({ set }) => set.parts.map(({ source: { table } }) => [table.id, table])));
+  const locks = [...tables.values()].map((table) => accessShare(table, lockMs));
+  await client.query(`begin isolation level repeatable read, read only; ${locks.join('; ')}`);
+  const { rows }: QueryResult<{ seq: string; seen: string; unnumbered: string }> = await client.query(
+    `select l.next_seq - 1 as seq, pg_current_snapshot()::text as seen,
+            (select count(*) from plank.between(l.snap, pg_current_snapshot())) as unnumbered
+     from plank.leader l`,
+  );
+  const { seq, seen, unnumbered } = rows[0]!;
+  return { seq: Number(seq), seen, unnumbered: Number(unnumbered) };
+}
+
+async function valuesOf(client: PoolClient, { source }: LoadedSet): Promise<Values> {
+  const values = new Values();
+  const { text, values: parameters } = source.query;
+  const cursor = new RowCursor<{ value: string }>(
+    client,
+    { text, values: parameters },
+    maxFetchCharacters,
+    ({ value }) => value.length,
+  );
+  for (let more = true; more; ) {
+    const page = await cursor.fetch(fetchRows);
+    for (const { value } of page.rows) values.add(value, source.column.codec);
+    more = page.more;
+  }
+  await cursor.close();
+  return values;
+}

@@ -1,0 +1,303 @@
+/**
+ * The sets of other tables that policies compare rows with ($from), shared by all clients with the same claims. What
+ * must stay true:
+ * - A set that is in use has the values at this gateway's position. It becomes invalid before any change of the
+ *   transaction that changes it is delivered, so that the whole transaction reaches clients under the new set.
+ * - The end of a transaction may be in a later batch. Then nobody knows yet which sets it changes, so all sets become
+ *   invalid.
+ */
+import { type Batch, BatchReader, splitBefore } from '#shared/log/batch.ts';
+import type { GatewayMetrics } from '#shared/process/metrics.ts';
+import { Backoff, sleep } from '#shared/waiting.ts';
+import { Change } from '../channels/change.ts';
+import type { RowFilter, Source } from '../filter/row-filter.ts';
+import { canChange, LoadedSet } from './loaded-set.ts';
+import { SetIndex } from './set-index.ts';
+import type { SetLoader } from './set-loader.ts';
+
+/** a client waits at most this long for its sets */
+const resolveMs = 5_000;
+/** a set is kept for this long after its last client left, as clients come back */
+const keptMs = 30_000;
+const sweepMs = 5_000;
+
+/** For a cursor that resumes under sets. */
+interface SetGuard {
+  /** since this seq, the sets have not changed */
+  readonly since: number;
+  /** Whether a change of the batch after the seq `after` can have changed one of the sets. */
+  isChangedIn(batch: Batch, after: number): boolean;
+}
+
+export interface ResolvedSets {
+  /** the filter with its sets filled in */
+  filter: RowFilter;
+  guard: SetGuard | null;
+  release: () => void;
+}
+
+interface SetsOptions {
+  loader: SetLoader;
+  /** this gateway's seq */
+  seq: () => number;
+  /** the batch that holds the seq, if it is in memory */
+  recent: (seq: number) => Batch[] | undefined;
+  metrics: GatewayMetrics;
+}
+
+/** The set was changed while it was loaded. */
+class Changed extends Error {
+  override readonly name = 'Changed';
+}
+
+export class Sets {
+  readonly #options: SetsOptions;
+  readonly #byKey = new Map<
+    string,
+    { set: LoadedSet; ready: Promise<void>; wake: () => void; fail: (error: unknown) => void }
+  >();
+  readonly #index = new SetIndex();
+  /** sets that wait until this gateway has passed their snapshot */
+  readonly #waiting = new Set<LoadedSet>();
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(options: SetsOptions) {
+    this.#options = options;
+    const { metrics } = options;
+    metrics.accessSets.onScrape(() => metrics.accessSets.set(this.#byKey.size));
+  }
+
+  start(): void {
+    this.#timer ??= setInterval(() => this.#sweep(), sweepMs);
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+  }
+
+  /**
+   * Resolves with a filter whose sets have the values at this gateway's position. `onInvalid` is called once, when one
+   * of the sets is about to change. Rejects if the sets cannot be loaded within 5 s.
+   */
+  async resolve(filter: RowFilter, onInvalid: () => void): Promise<ResolvedSets> {
+    if (filter.sources.length === 0) return { filter, guard: null, release: () => {} };
+    const deadline = performance.now() + resolveMs;
+    let sets = await this.#allOf(filter.sources, deadline);
+    // other work may have run since they were all valid
+    while (!areValid(sets)) sets = await this.#allOf(filter.sources, deadline);
+    let isHeld = true;
+    const tell = () => {
+      if (isHeld) onInvalid();
+      isHeld = false;
+    };
+    for (const set of sets) {
+      set.holders.add(tell);
+      set.unusedSince = Number.POSITIVE_INFINITY;
+    }
+    return {
+      filter: filter.withValues(({ key }) => sets.find(({ source }) => source.key === key)!.values!),
+      guard: guardOf(sets),
+      release: () => {
+        isHeld = false;
+        for (const set of sets) {
+          set.holders.delete(tell);
+          if (set.holders.size === 0) set.unusedSince = performance.now();
+        }
+      },
+    };
+  }
+
+  /** All of the sets, valid at the moment before this resolves. */
+  async #allOf(sources: readonly Source[], deadline: number): Promise<LoadedSet[]> {
+    const backoff = new Backoff(5, 200);
+    for (;;) {
+      try {
+        const sets = await Promise.all(sources.map((source) => this.#get(source, deadline)));
+        if (areValid(sets)) return sets;
+      } catch (error) {
+        if (!(error instanceof Changed)) throw error;
+      }
+      // a set that changes all the time is never valid for long enough
+      if (performance.now() > deadline) throw new Error('a set changes too often to be loaded');
+      await sleep(backoff.next());
+    }
+  }
+
+  async #get(source: Source, deadline: number): Promise<LoadedSet> {
+    const known = this.#byKey.get(source.key);
+    // another object of the table may have columns of other types
+    if (known && known.set.source.table.version === source.table.version) {
+      await within(known.ready, deadline);
+      return known.set;
+    }
+    const inner = source.where.sources.length === 0 ? [] : await this.#allOf(source.where.sources, deadline);
+    // other work may have run meanwhile
+    if (!areValid(inner)) throw new Changed('a set that this one depends on has changed');
+    const other = this.#byKey.get(source.key);
+    if (other && other !== known) return this.#get(source, deadline);
+    if (other) this.#invalidate(other.set);
+    const set = new LoadedSet(source, inner);
+    const { promise: ready, resolve: wake, reject: fail } = Promise.withResolvers<void>();
+    ready.catch(() => {});
+    this.#byKey.set(source.key, { set, ready, wake, fail });
+    this.#index.add(set);
+    void this.#load(set);
+    await within(ready, deadline);
+    return set;
+  }
+
+  async #load(set: LoadedSet): Promise<void> {
+    const { loader, metrics } = this.#options;
+    metrics.accessSetLoads.inc();
+    try {
+      const { values, snapshot } = await loader.load(set);
+      if (set.state === 'invalid') return;
+      if (!set.read(values, snapshot) || !this.#replay(set, snapshot.seq)) return this.#invalidate(set);
+      this.#waiting.add(set);
+      this.#settle();
+    } catch (error) {
+      this.#forget(set)?.fail(error);
+      set.invalidate();
+    }
+  }
+
+  /** Counts the changes that passed between the snapshot and now. False: they are no longer in memory. */
+  #replay(set: LoadedSet, after: number): boolean {
+    const { seq, recent } = this.#options;
+    for (let at = after; at < seq(); ) {
+      const [batch] = recent(at + 1) ?? [];
+      if (!batch) return false;
+      const reader = new BatchReader(batch);
+      while (reader.next()) if (reader.seq > at) set.count(reader.seq, BigInt(reader.xid));
+      at = batch.lastSeq;
+    }
+    return true;
+  }
+
+  #settle(): void {
+    for (const set of this.#waiting) {
+      set.settle(this.#options.seq());
+      if (set.state === 'waiting') continue;
+      this.#waiting.delete(set);
+      if (set.state === 'valid') {
+        set.unusedSince = performance.now();
+        this.#byKey.get(set.source.key)?.wake();
+      }
+    }
+  }
+
+  /**
+   * The batch in parts, for delivery one after the other. Before a part is taken, the sets that its first transaction
+   * changes are made invalid. `delivered` must be called after each part.
+   */
+  *parts(batch: Batch): Generator<Batch> {
+    if (this.#index.isEmpty) {
+      yield batch;
+      return;
+    }
+    const changed = this.#changedIn(batch);
+    if (changed.size === 0) {
+      yield batch;
+      return;
+    }
+    const starts = [...changed.keys()].sort((a, b) => a - b);
+    for (const part of splitBefore(batch, starts)) {
+      for (const set of changed.get(part.firstSeq) ?? []) this.#invalidate(set);
+      yield part;
+    }
+  }
+
+  /** This gateway stands at the end of the part. */
+  delivered(): void {
+    if (this.#waiting.size > 0) this.#settle();
+  }
+
+  /** The history is another one: no set has the values of this gateway's position. */
+  invalidateAll(): void {
+    for (const { set } of this.#byKey.values()) this.#invalidate(set);
+  }
+
+  /** The sets that the batch changes, by the first seq of the transaction that changes them. */
+  #changedIn(batch: Batch): Map<number, Set<LoadedSet>> {
+    const changed = new Map<number, Set<LoadedSet>>();
+    const note = (start: number, sets: Iterable<LoadedSet>) => {
+      const some = changed.get(start) ?? new Set();
+      for (const set of sets) some.add(set);
+      if (some.size > 0) changed.set(start, some);
+    };
+    const reader = new BatchReader(batch);
+    let start = 0;
+    let isEnd = true;
+    while (reader.next()) {
+      if (isEnd) start = reader.seq;
+      isEnd = reader.last;
+      if (this.#index.has(reader.relation)) {
+        const change = new Change(reader);
+        const sets = [...this.#index.concernedBy(change)].filter((set) => set.isChangedBy(change));
+        if (sets.length > 0) note(start, sets);
+      }
+      for (const set of this.#waiting) set.count(reader.seq, BigInt(reader.xid));
+    }
+    if (!isEnd)
+      note(
+        start,
+        [...this.#byKey.values()].map(({ set }) => set),
+      );
+    return changed;
+  }
+
+  #invalidate(set: LoadedSet): void {
+    if (set.state === 'invalid') return;
+    this.#options.metrics.accessSetsChanged.inc();
+    const entry = this.#forget(set);
+    set.invalidate();
+    entry?.fail(new Changed('the set changed while it was loaded'));
+  }
+
+  #forget(set: LoadedSet) {
+    const entry = this.#byKey.get(set.source.key);
+    this.#index.remove(set);
+    this.#waiting.delete(set);
+    if (entry?.set !== set) return undefined;
+    this.#byKey.delete(set.source.key);
+    return entry;
+  }
+
+  #sweep(): void {
+    const before = performance.now() - keptMs;
+    for (const { set } of this.#byKey.values())
+      if (set.state === 'valid' && set.holders.size === 0 && set.unusedSince < before) this.#forget(set);
+  }
+}
+
+function guardOf(sets: readonly LoadedSet[]): SetGuard {
+  const parts = sets.flatMap((set) => set.parts);
+  const relations = new Set(parts.map(({ relation }) => relation));
+  return {
+    since: Math.max(...sets.map(({ since }) => since)),
+    isChangedIn(batch, after) {
+      const reader = new BatchReader(batch);
+      while (reader.next())
+        if (reader.seq > after && relations.has(reader.relation) && canChange(parts, new Change(reader))) return true;
+      return false;
+    },
+  };
+}
+
+const areValid = (sets: readonly LoadedSet[]) => sets.every(({ state }) => state === 'valid');
+
+/** Rejects at the deadline, on the clock of performance.now(). */
+async function within(ready: Promise<void>, deadline: number): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  try {
+    await Promise.race([
+      ready,
+      new Promise<never>((_, reject) => {
+        timer = setTimeout(() => reject(new Error('a set could not be loaded in time')), deadline - performance.now());
+      }),
+    ]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
