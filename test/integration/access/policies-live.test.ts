@@ -1,0 +1,413 @@
+// What a client sees under a policy, on each path on which changes reach clients: rows that the policy admits, columns that may be
+// read, and nothing else; and what happens when the rights change.
+
+import { beforeEach, describe, expect, test } from 'vitest';
+import { Stage } from '../../support/stage/stage.ts';
+import { secret, tokenOf } from '../../support/stage/tokens.ts';
+import { type Seen, Viewers, type Watcher } from '../../support/stage/viewers.ts';
+import { until } from '../../support/wait.ts';
+
+const stage = Stage.of(
+  `create table todo (id int primary key, status text);
+   select plank.attach('todo');
+   create table doc (id int primary key, owner text, status text, secret text);
+   select plank.attach('doc');
+   create table own (id int primary key, owner text, doc int);
+   select plank.attach('own');
+   create table hidden (id int primary key, text text);
+   select plank.attach('hidden');
+   select plank.allow('doc', 'authenticated', read => '{"owner": {"$claim": "sub"}}', read_columns => '{owner,status}');
+   select plank.allow('doc', 'admin', read => '{}');
+   select plank.allow('doc', 'anonymous', read => '{"status": "public"}', read_columns => '{status}');
+   select plank.allow('own', 'authenticated', read => '{"owner": {"$claim": "sub"}}')`,
+  { AUTH: 'jwt', AUTH_JWT_SECRET: secret },
+);
+const { sql } = stage;
+const viewers = new Viewers(stage);
+const ada = tokenOf({ sub: 'ada' });
+const bob = tokenOf({ sub: 'bob' });
+const admin = tokenOf({ sub: 'root', role: 'admin' });
+
+/** what no client but an administrator may ever get */
+const leaks = /hush|"secret"|"bob"/;
+
+beforeEach(async () => {
+  await sql(`truncate doc, own`);
+  await sql(
+    `insert into doc values (1, 'ada', 'a', 'hush 1'), (2, 'bob', 'b', 'hush 2'), (3, 'eve', 'public', 'hush 3')`,
+  );
+  await stage.arrived();
+});
+
+interface Path {
+  /** Opens a client that gets what follows. */
+  open: () => Promise<Watcher>;
+  isPlain?: boolean;
+  /** the client leaves, and comes back after the statements */
+  again?: (former: Watcher) => Promise<Watcher>;
+}
+
+const paths: Record<string, Path> = {
+  'plank.v1': { open: () => viewers.live(ada) },
+  'plank.v1 with a snapshot': { open: () => viewers.live(ada, { snapshot: true }) },
+  'plank.v1, chosen columns': { open: () => viewers.live(ada, { columns: ['owner', 'status'] }) },
+  'plank.v1, resumed': {
+    open: () => viewers.live(ada),
+    again: ({ pos, ch }) => viewers.live(ada, { from: pos, ch: ch! }),
+  },
+  'plank.v1 with a snapshot, resumed': {
+    open: () => viewers.live(ada, { snapshot: true }),
+    again: ({ pos, ch }) => viewers.live(ada, { from: pos, ch: ch!, snapshot: true }),
+  },
+  'server-sent events': { open: () => viewers.stream(ada) },
+  'server-sent events, resumed': {
+    open: () => viewers.stream(ada),
+    again: ({ pos }) => viewers.stream(ada, { from: pos }),
+  },
+  plain: { open: () => viewers.plain(ada), isPlain: true },
+  'plain, one table': { open: () => viewers.plain(ada, '?tables=doc'), isPlain: true },
+  'plain, resumed': {
+    open: async () => {
+      const watcher = await viewers.plain(ada);
+      // only a change gives it a position
+      await sql(`insert into doc values (900, 'ada', 'x', 'hush'); delete from doc where id = 900`);
+      await watcher.frame({ id: 900, action: 'DELETE' });
+      return watcher;
+    },
+    again: ({ pos }) => viewers.plain(ada, `?since=${pos}`),
+    isPlain: true,
+  },
+};
+
+interface Case {
+  does: string;
+  /** in plank.v1 */
+  sees: Seen[];
+  /** in plain mode, where it is not the same in its words */
+  plain?: Seen[];
+}
+
+const row = (id: number, status: string) => ({ id, owner: 'ada', status });
+
+const cases: Record<string, Case> = {
+  'an own row is inserted': {
+    does: `insert into doc values (10, 'ada', 'n', 'hush')`,
+    sees: [['add', 10, row(10, 'n')]],
+  },
+  "another user's row is inserted, changed and deleted": {
+    does: `insert into doc values (10, 'bob', 'n', 'hush'); update doc set status = 'm' where id in (2, 10); delete from doc where id = 10`,
+    sees: [],
+  },
+  'a column that may be read changes': {
+    does: `update doc set status = 'z'`,
+    sees: [['change', 1, row(1, 'z')]],
+  },
+  'a hidden column changes': { does: `update doc set secret = 'hush again'`, sees: [] },
+  'nothing changes': { does: `update doc set status = status`, sees: [] },
+  'a row is given away': {
+    does: `update doc set owner = 'bob', status = 'given' where id = 1`,
+    sees: [['remove', 1]],
+    plain: [['DELETE', 1, row(1, 'a')]],
+  },
+  'a row is given to the user': {
+    does: `update doc set owner = 'ada', status = 'got' where id = 2`,
+    sees: [['add', 2, row(2, 'got')]],
+  },
+  'rows are deleted': {
+    does: `delete from doc`,
+    sees: [['remove', 1]],
+    plain: [['DELETE', 1, row(1, 'a')]],
+  },
+  'keys change': {
+    does: `update doc set id = id + 100`,
+    sees: [
+      ['remove', 1],
+      ['add', 101, row(101, 'a')],
+    ],
+    plain: [
+      ['DELETE', 1, row(1, 'a')],
+      ['INSERT', 101, row(101, 'a')],
+    ],
+  },
+  'the table is truncated': { does: `truncate doc`, sees: [['remove', null]], plain: [['TRUNCATE', null, null]] },
+  'a row that is not admitted is changed in its transaction': {
+    does: `begin; update doc set owner = 'ada' where id = 2; update doc set owner = 'bob' where id = 2; commit`,
+    sees: [
+      ['add', 2, { id: 2, owner: 'ada', status: 'b' }],
+      ['remove', 2],
+    ],
+    plain: [
+      ['INSERT', 2, { id: 2, owner: 'ada', status: 'b' }],
+      ['DELETE', 2, { id: 2, owner: 'ada', status: 'b' }],
+    ],
+  },
+  'a table without a policy changes': { does: `insert into hidden values (1, 'hush'); delete from hidden`, sees: [] },
+};
+
+const plainWords: Record<string, string> = { add: 'INSERT', change: 'UPDATE', remove: 'DELETE' };
+
+describe.each(Object.entries(paths))('%s', (_name, path) => {
+  test.each(Object.entries(cases))('%s', async (_title, { does, sees, plain }) => {
+    let watcher = await path.open();
+    const texts = [...watcher.texts];
+    if (path.again) {
+      watcher.close();
+      await sql(does);
+      await stage.arrived();
+      watcher = await path.again(watcher);
+    } else await sql(does);
+    await sql(`insert into doc values (999, 'ada', 'end', 'hush')`);
+    const seen = await watcher.seenBefore(999);
+    const inPlain = plain ?? sees.map(([what, id, data]): Seen => [plainWords[what]!, id, data]);
+    expect(seen).toEqual(path.isPlain ? inPlain : sees);
+    expect([...texts, ...watcher.texts].filter((text) => leaks.test(text))).toEqual([]);
+  });
+});
+
+test('plain mode gets the changes of its tables in the order of the log', async () => {
+  const watcher = await viewers.plain(ada);
+  for (let id = 10; id < 20; id++)
+    await sql(`insert into own values (${id}, 'ada', 1); insert into doc values (${id}, 'ada', 'x', 'hush')`);
+  await watcher.frame({ id: 19, table: 'doc' });
+  const order = watcher.frames.map(({ table, id }) => `${table} ${id}`);
+  expect(order).toEqual(Array.from({ length: 20 }, (_, i) => `${i % 2 ? 'doc' : 'own'} ${10 + Math.floor(i / 2)}`));
+  const seqs = watcher.frames.map(({ pos }) => Number(pos.split('.')[1]));
+  expect(seqs).toEqual([...seqs].sort((a, b) => a - b));
+});
+
+test('a snapshot has the rows and columns of its viewer, and users do not share theirs', async () => {
+  const rowsOf = async (token: string | null) => {
+    const watcher = await viewers.live(token, { snapshot: true });
+    return { ch: watcher.ch, rows: watcher.rows() };
+  };
+  const [own, others, all, again, nobody] = await Promise.all([ada, bob, admin, admin, null].map(rowsOf));
+  expect(own!.rows).toEqual([row(1, 'a')]);
+  expect(others!.rows).toEqual([{ id: 2, owner: 'bob', status: 'b' }]);
+  expect(all!.rows.map(({ id, secret: text }) => [id, text])).toEqual([
+    [1, 'hush 1'],
+    [2, 'hush 2'],
+    [3, 'hush 3'],
+  ]);
+  expect(nobody!.rows).toEqual([{ id: 3, status: 'public' }]);
+  expect(again!.ch).toBe(all!.ch);
+  expect(new Set([own, others, all, nobody].map((one) => one!.ch)).size).toBe(4);
+});
+
+test("a client's own filter narrows the policy and cannot widen it", async () => {
+  const where = { or: [{ status: 'b' }, { owner: 'bob' }, { id: { gt: 0 } }] };
+  const watcher = await viewers.live(ada, { where, snapshot: true });
+  expect(watcher.rows()).toEqual([row(1, 'a')]);
+  const none = await viewers.live(ada, { where: { owner: 'bob' }, snapshot: true });
+  await sql(`update doc set status = 'x'`);
+  await watcher.frame({ effect: 'change' });
+  expect(none.rows()).toEqual([]);
+  expect([none.seen, watcher.seen]).toEqual([[], [['change', 1, row(1, 'x')]]]);
+});
+
+describe('hidden columns', () => {
+  const asks: [string, object][] = [
+    ['in where', { where: { secret: 'hush 1' } }],
+    ['deep in where', { where: { or: [{ id: 1 }, { not: { secret: { gt: 'a' } } }] } }],
+    ['in columns', { columns: ['status', 'secret'] }],
+  ];
+  test.each(asks)('%s are forbidden, by name', async (_name, ask) => {
+    const one = await viewers.peer(ada);
+    one.send({ type: 'subscribe', id: 1, table: 'doc', ...ask });
+    const error = await one.frame({ id: 1 });
+    expect(error).toMatchObject({ type: 'error', code: 'FORBIDDEN', retry: false });
+    expect(error.message).toContain('secret');
+    const stream = await viewers.stream(ada, ask);
+    expect([stream.code, stream.reason.includes('secret')]).toEqual([403, true]);
+    // who may read the column may name it
+    await viewers.live(admin, ask);
+  });
+});
+
+test('a table without rights looks like one that does not exist', async () => {
+  const sawed = (text: string, table: string) => text.replaceAll(table, '…');
+  const answers = async (table: string) => {
+    const one = await viewers.peer(ada);
+    one.send({ type: 'subscribe', id: 1, table, where: { nosuch: 1 }, columns: ['nosuch'] });
+    const error = await one.frame({ id: 1 });
+    const stream = await viewers.stream(ada, { table, where: { nosuch: 1 } });
+    const plain = await viewers.plain(ada, `?tables=doc,${table}`);
+    await plain.ended();
+    const plains = await Promise.all(
+      ['subscribe', 'unsubscribe'].map(async (action) => {
+        const client = await viewers.plain(ada);
+        client.send({ action, table });
+        await client.ended();
+        return [client.code, client.reason];
+      }),
+    );
+    return sawed(JSON.stringify([error, stream.code, stream.reason, plain.code, plain.reason, plains]), table);
+  };
+  expect(await answers('hidden')).toBe(await answers('nosuch'));
+});
+
+describe('rights that change', () => {
+  const forAda = (read: string) =>
+    sql(`select plank.allow('doc', 'authenticated', read => $1, read_columns => '{owner,status}')`, [read]);
+  const usual = '{"owner": {"$claim": "sub"}}';
+
+  beforeEach(async () => {
+    await forAda(usual);
+    await stage.arrived();
+  });
+
+  test('a policy with other rows begins each subscription again, and nothing more comes under the former one', async () => {
+    const rows = await viewers.live(ada, { snapshot: true });
+    const live = await viewers.live(ada);
+    const stream = await viewers.stream(ada, { snapshot: true });
+    const plain = await viewers.plain(ada);
+    const seen = rows.frames.length;
+    // one batch: the changes around the policy are delivered together
+    await stage.undrained(async () => {
+      await sql(`update doc set status = 'before'`);
+      await forAda('{"status": "public"}');
+      await sql(`insert into doc values (10, 'ada', 'after', 'hush'), (11, 'bob', 'public', 'hush')`);
+    });
+    await rows.frame({ type: 'live' }, seen);
+    const kinds = (watcher: Watcher) =>
+      watcher.frames.map(({ type, effect, id, reason }) => [type, effect ?? reason, id].filter(Boolean).join(' '));
+    expect(
+      kinds(rows)
+        .slice(seen)
+        .filter((kind) => kind !== 'pos'),
+    ).toEqual(['change change 1', 'resync access', 'rows', 'live']);
+    expect(rows.rows(seen).map(({ id }) => id)).toEqual([11]);
+    await live.frame({ id: 11 });
+    expect(live.frames.slice(3).map(({ type, id, reason }) => [type, id ?? reason])).toEqual([
+      ['change', 1],
+      ['resync', 'access'],
+      ['live', undefined],
+      ['change', 11],
+    ]);
+    await stream.frame({ type: 'resync', reason: 'access' });
+    await plain.ended();
+    expect([plain.code, plain.reason]).toEqual([1012, 'your rights have changed, read the rows again']);
+    expect(plain.seen).toEqual([['UPDATE', 1, row(1, 'before')]]);
+  });
+
+  test('a policy that leaves the rights as they were disturbs nobody', async () => {
+    const watchers = [await viewers.live(ada, { snapshot: true }), await viewers.stream(ada), await viewers.plain(ada)];
+    await sql(`select plank.allow('doc', 'other', read => '{}')`);
+    await forAda(usual);
+    await sql(`select plank.forbid('doc', 'other'); update doc set status = 'z'`);
+    for (const watcher of watchers) await watcher.frame({ id: 1, action: 'UPDATE' });
+    for (const { frames, code } of watchers)
+      expect([code, frames.filter(({ type }) => type === 'resync' || type === 'error')]).toEqual([0, []]);
+  });
+
+  test('without a policy the subscription ends as if the table did not exist', async () => {
+    const rows = await viewers.live(ada, { snapshot: true });
+    const stream = await viewers.stream(ada);
+    const plain = await viewers.plain(ada);
+    await stage.undrained(async () => {
+      await sql(`select plank.forbid('doc', 'authenticated'); select plank.forbid('doc', 'anonymous')`);
+      await sql(`update doc set status = 'gone' where id = 1`);
+    });
+    const error = { type: 'error', code: 'UNKNOWN_TABLE', message: 'there is no table "doc"', retry: false };
+    expect(await rows.frame({ type: 'error' })).toMatchObject({ ...error, ch: rows.ch });
+    expect(await stream.frame({ type: 'error' })).toMatchObject(error);
+    await stream.ended();
+    await plain.ended();
+    await stage.arrived();
+    for (const { seen } of [rows, stream, plain]) expect(seen).toEqual([]);
+    rows.send({ type: 'unsubscribe', id: 7, ch: rows.ch });
+    expect(await rows.frame({ id: 7 })).toMatchObject({ code: 'UNKNOWN_CHANNEL' });
+    await sql(`select plank.allow('doc', 'anonymous', read => '{"status": "public"}', read_columns => '{status}')`);
+  });
+
+  test('a token with other claims begins the subscriptions again that may see other rows', async () => {
+    const one = await viewers.live(ada, { snapshot: true });
+    one.send({ type: 'auth', id: 5, token: tokenOf({ sub: 'ada', extra: 1 }) });
+    await one.frame({ id: 5, type: 'ok' });
+    expect(one.frames.filter(({ type }) => type === 'resync')).toEqual([]);
+    one.send({ type: 'auth', id: 6, token: tokenOf({ sub: 'ada', role: 'admin' }) });
+    await one.frame({ type: 'resync', reason: 'access' });
+    const seen = one.frames.findIndex(({ type }) => type === 'resync');
+    await one.frame({ type: 'live' }, seen);
+    expect(one.rows(seen).map(({ id, secret: text }) => [id, text])).toEqual([
+      [1, 'hush 1'],
+      [2, 'hush 2'],
+      [3, 'hush 3'],
+    ]);
+    // and back
+    one.send({ type: 'auth', id: 7, token: ada });
+    const before = one.frames.length;
+    await one.frame({ type: 'live' }, before);
+    expect(one.rows(before)).toEqual([row(1, 'a')]);
+    await sql(`update doc set secret = 'hush more'; update doc set status = 'y'`);
+    await one.frame({ id: 1, type: 'change' });
+    expect(one.seen).toEqual([['change', 1, row(1, 'y')]]);
+  });
+
+  test('a snapshot in progress stops, and no page of it comes under other rights', async () => {
+    await sql(`insert into doc select 1000 + i, 'ada', repeat('x', 2000), 'hush' from generate_series(1, 20000) i`);
+    await stage.arrived();
+    const one = await viewers.peer(ada);
+    const read = await stage.metric('plank_snapshots_total');
+    one.pause();
+    one.send({ type: 'subscribe', id: 1, table: 'doc', snapshot: true });
+    // a large result is read twice: until it proves to be large, then at the client's pace
+    await until('it is read', async () => (await stage.metric('plank_snapshots_total')) === read + 2, 8_000);
+    await forAda('{"status": "public"}');
+    await stage.arrived();
+    one.resume();
+    await one.frame({ type: 'live' });
+    const stop = one.frames.findIndex(({ type }) => type === 'resync');
+    expect(one.frames[stop]).toMatchObject({ type: 'resync', reason: 'access' });
+    expect(one.frames.slice(0, stop).map(({ type }) => type)).toContain('rows');
+    expect(one.rows().length).toBeLessThan(10_000);
+    expect(one.rows(stop)).toEqual([{ id: 3, owner: 'eve', status: 'public' }]);
+  });
+
+  test('a position is not resumed under other rights', async () => {
+    const former = await viewers.live(ada, { snapshot: true });
+    const { pos, ch } = former;
+    const plain = await viewers.plain(ada);
+    await sql(`update doc set status = 'one'`);
+    await former.frame({ id: 1 });
+    await plain.frame({ id: 1 });
+    // another channel: that of other rights, or of another request
+    for (const other of [{ ch: 'another' }, { ch: ch!, columns: ['status'] }]) {
+      const again = await viewers.peer(ada);
+      again.send({ type: 'subscribe', id: 1, table: 'doc', snapshot: true, from: pos, ...other });
+      expect(await again.frame({ type: 'resync' })).toMatchObject({ reason: 'access' });
+      await again.frame({ type: 'live' });
+      expect([again.rows().length, again.seen]).toEqual([1, []]);
+    }
+    // a position from before the policies changed, even where the rights are the same again
+    await forAda('{}');
+    await forAda(usual);
+    await stage.arrived();
+    for (const snapshot of [true, false]) {
+      const again = await viewers.peer(ada);
+      again.send({ type: 'subscribe', id: 1, table: 'doc', snapshot, from: pos, ch });
+      expect(await again.frame({ type: 'resync' })).toMatchObject({ reason: 'access' });
+      await again.frame({ type: 'live' });
+      expect(again.seen).toEqual([]);
+    }
+    const stale = await viewers.plain(ada, `?since=${plain.pos}`);
+    await stale.ended();
+    expect([stale.code, stale.seen]).toEqual([4410, []]);
+  });
+});
+
+test('with AUTH=off policies change nothing', async () => {
+  const open = await stage.embedded.startGateway({ AUTH: 'off', AUTH_JWT_SECRET: '' });
+  const url = `http://127.0.0.1:${open.port}`;
+  const rows = await viewers.live(null, { snapshot: true }, url);
+  const before = rows.frames.length;
+  await sql(`select plank.allow('doc', 'other', read => '{}'); select plank.forbid('doc', 'other')`);
+  await sql(`update doc set secret = 'hush still'`);
+  await rows.frame({ id: 3 });
+  expect(rows.rows()).toHaveLength(3);
+  expect(rows.frames.slice(before).map(({ effect, id, data }) => [effect, id, data?.secret])).toEqual([
+    ['change', 1, 'hush still'],
+    ['change', 2, 'hush still'],
+    ['change', 3, 'hush still'],
+  ]);
+  rows.close();
+});
