@@ -125,10 +125,7 @@ export function assemble({ config, tail, bus = new LocalBus(), log, metrics }: G
   });
   const snapshots = new Snapshots(pools.snapshots, metrics);
   const rights = new Rights({ catalog, log });
-  const queries = new Queries(
-    { catalog, rights },
-    { resolve: () => Promise.reject(new Error('sets are not supported yet')) },
-  );
+  const queries = new Queries({ catalog, rights }, sets);
   const clients = new Clients({ max: config.MAX_CONNECTIONS, seq: () => hub.seq });
   const positions = new Positions(hub, () => freshness.isFresh);
   const addresses = new Addresses(config.TRUSTED_PROXIES);

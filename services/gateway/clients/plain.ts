@@ -148,7 +148,8 @@ export class Plain implements Protocol, CursorOwner {
 
   #resume(cursor: Cursor, { seq }: Position): void {
     const { queries } = this.#deps;
-    if (this.#connection.viewer !== null && queries.haveChanged(this.#tables, seq)) this.onInterrupted('access');
+    const mayDiffer = this.#connection.viewer !== null && queries.haveChanged(this.#tables, seq);
+    if (mayDiffer || (this.#hold && seq < this.#hold.since)) this.onInterrupted('access');
     else void cursor.catchUp(seq);
   }
 

@@ -15,16 +15,10 @@ import {
   wholeTable,
   withSets,
 } from '../channels/row-query.ts';
-import type { RowFilter } from '../filter/row-filter.ts';
+import type { ResolvedSets, Sets } from '../relay/sets.ts';
 
 /** after so many attempts, in each of which rights or sets changed while the sets were loaded, the request fails */
 const maxAttempts = 5;
-
-/** Loads the sets of a filter. */
-export interface SetLoader {
-  /** Rejects where Postgres does not answer. `onInvalid` is called once, when one of the sets has changed. */
-  resolve(filter: RowFilter, onInvalid: () => void): Promise<{ filter: RowFilter; release(): void }>;
-}
 
 const nothing = () => {};
 
@@ -33,6 +27,8 @@ export interface Hold {
   readonly queries: readonly RowQuery[];
   /** false: the queries have no sets, so nothing needs to be released */
   readonly hasSets: boolean;
+  /** the sets have been the same since this seq */
+  readonly since: number;
   /** called once, when the sets are no longer those of now */
   onVoid: () => void;
   release(): void;
@@ -43,9 +39,10 @@ type Resolve = () => readonly RowQuery[];
 
 export class Queries {
   readonly #terms: Terms;
-  readonly #sets: SetLoader;
+  readonly #sets: Pick<Sets, 'resolve'> | null;
 
-  constructor(terms: Terms, sets: SetLoader) {
+  /** @param sets null: AUTH=off, where no filter has sets */
+  constructor(terms: Terms, sets: Pick<Sets, 'resolve'> | null) {
     this.#terms = terms;
     this.#sets = sets;
   }
@@ -79,11 +76,12 @@ export class Queries {
     const queries = resolve();
     if (queries.some(({ filter }) => filter !== null && filter.sources.length > 0))
       return this.#loadSets(queries, resolve, use);
-    use({ queries, hasSets: false, onVoid: nothing, release: nothing });
+    use({ queries, hasSets: false, since: 0, onVoid: nothing, release: nothing });
     return undefined;
   }
 
   async #loadSets(first: readonly RowQuery[], resolve: Resolve, use: (hold: Hold) => void): Promise<void> {
+    if (!this.#sets) throw new Refused('UNAVAILABLE', 'this gateway loads no sets of policies');
     let queries = first;
     for (let attempt = 0; attempt < maxAttempts; attempt++) {
       const loading = new Loading(this.#sets);
@@ -110,36 +108,37 @@ export function drop(hold: Hold): void {
 
 /** The sets of some queries. */
 class Loading {
-  readonly #sets: SetLoader;
-  #releases: (() => void)[] = [];
+  readonly #sets: Pick<Sets, 'resolve'>;
+  #resolved: ResolvedSets[] = [];
   #hold: Hold | null = null;
   #isReleased = false;
   isVoid = false;
 
-  constructor(sets: SetLoader) {
+  constructor(sets: Pick<Sets, 'resolve'>) {
     this.#sets = sets;
   }
 
   /** Rejects with Refused. The caller must call `release` then. */
   async hold(queries: readonly RowQuery[]): Promise<Hold> {
     const loaded = await Promise.all(queries.map((query) => this.#load(query)));
-    this.#hold = { queries: loaded, hasSets: true, onVoid: nothing, release: () => this.release() };
+    const since = Math.max(0, ...this.#resolved.map(({ guard }) => guard?.since ?? 0));
+    this.#hold = { queries: loaded, hasSets: true, since, onVoid: nothing, release: () => this.release() };
     return this.#hold;
   }
 
   release(): void {
     this.#isReleased = true;
-    for (const release of this.#releases.splice(0)) release();
+    for (const resolved of this.#resolved.splice(0)) resolved.release();
   }
 
   async #load(query: RowQuery): Promise<RowQuery> {
     if (query.filter === null || query.filter.sources.length === 0) return query;
     try {
-      const loaded = await this.#sets.resolve(query.filter, () => this.#onInvalid());
-      this.#releases.push(() => loaded.release());
+      const resolved = await this.#sets.resolve(query.filter, () => this.#onInvalid());
+      this.#resolved.push(resolved);
       // the sets of another query could not be loaded
       if (this.#isReleased) this.release();
-      return withSets(query, loaded.filter);
+      return withSets(query, resolved.filter);
     } catch (error) {
       throw new Refused('UNAVAILABLE', 'who may read these rows cannot be found out at the moment', { cause: error });
     }

@@ -130,7 +130,8 @@ export class Subscription implements CursorOwner {
     const { viewer } = this.#owner;
     const isOther = ch !== null && ch !== name;
     const mayDiffer = viewer !== null && this.#deps.queries.haveChanged([table.name], seq);
-    if (isOther || mayDiffer) this.onInterrupted('access', this.#deps.hub.seq);
+    if (isOther || mayDiffer || (this.#hold && seq < this.#hold.since))
+      this.onInterrupted('access', this.#deps.hub.seq);
     else void this.cursor.catchUp(seq);
   }
 

@@ -169,9 +169,9 @@ test('plain mode gets the changes of its tables in the order of the log', async 
   for (let id = 10; id < 20; id++)
     await sql(`insert into own values (${id}, 'ada', 1); insert into doc values (${id}, 'ada', 'x', 'hush')`);
   await watcher.frame({ id: 19, table: 'doc' });
-  const order = watcher.frames.map(({ table, id }) => `${table} ${id}`);
-  expect(order).toEqual(Array.from({ length: 20 }, (_, i) => `${i % 2 ? 'doc' : 'own'} ${10 + Math.floor(i / 2)}`));
-  const seqs = watcher.frames.map(({ pos }) => Number(pos.split('.')[1]));
+  const order = watcher.frames.map(({ table, id }) => [table, id]);
+  expect(order).toEqual(Array.from({ length: 20 }, (_, i) => [i % 2 ? 'doc' : 'own', 10 + Math.floor(i / 2)]));
+  const seqs = watcher.frames.map(({ pos }) => Number(pos!.split('.')[1]));
   expect(seqs).toEqual([...seqs].sort((a, b) => a - b));
 });
 

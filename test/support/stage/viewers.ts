@@ -5,8 +5,22 @@ import { WebSocket } from 'ws';
 import { until } from '../wait.ts';
 import type { Stage } from './stage.ts';
 
-// biome-ignore lint/suspicious/noExplicitAny: tests compare whatever came
-type Frame = any;
+type Row = Record<string, unknown>;
+
+/** A frame of plank.v1 or of plain mode. */
+interface Frame {
+  type?: string;
+  id?: number | string | null;
+  ch?: string;
+  effect?: string;
+  action?: string;
+  table?: string;
+  reason?: string;
+  message?: string;
+  data?: Row | null;
+  rows?: Row[];
+  pos?: string;
+}
 
 /** A change as a client sees it: effect (or, in plain mode, action), id, and the row if one was sent. */
 export type Seen = [what: string, id: unknown, data?: unknown];
@@ -28,18 +42,19 @@ export class Watcher {
 
   take(text: string): void {
     this.texts.push(text);
-    this.frames.push(JSON.parse(text));
+    this.frames.push(JSON.parse(text) as Frame);
   }
 
   /** Waits for a frame after the first `after` frames that has all members of `like`. */
   async frame(like: object, after = 0): Promise<Frame> {
-    const isAlike = (frame: Frame) => Object.entries(like).every(([name, value]) => frame[name] === value);
+    const isAlike = (frame: Frame) =>
+      Object.entries(like).every(([name, value]) => frame[name as keyof Frame] === value);
     await until(
       `a frame like ${JSON.stringify(like)} after ${JSON.stringify(this.frames.slice(-4))} ${this.code} ${this.reason}`,
       () => this.frames.slice(after).some(isAlike),
       8_000,
     );
-    return this.frames.slice(after).find(isAlike);
+    return this.frames.slice(after).find(isAlike)!;
   }
 
   async ended(): Promise<void> {
@@ -49,8 +64,8 @@ export class Watcher {
   get seen(): Seen[] {
     return this.frames.flatMap((frame): Seen[] => {
       if (frame.type === 'change')
-        return ['data' in frame ? [frame.effect, frame.id, frame.data] : [frame.effect, frame.id]];
-      return frame.type === undefined ? [[frame.action, frame.id, frame.data]] : [];
+        return ['data' in frame ? [frame.effect!, frame.id, frame.data] : [frame.effect!, frame.id]];
+      return frame.type === undefined ? [[frame.action!, frame.id, frame.data]] : [];
     });
   }
 
@@ -65,11 +80,11 @@ export class Watcher {
 
   /** The last position that came. */
   get pos(): string {
-    return this.frames.findLast((frame) => frame.pos !== undefined).pos;
+    return this.frames.findLast(({ pos }) => pos !== undefined)!.pos!;
   }
 
-  rows(after = 0): Frame[] {
-    return this.frames.slice(after).flatMap((frame) => (frame.type === 'rows' ? frame.rows : []));
+  rows(after = 0): Row[] {
+    return this.frames.slice(after).flatMap((frame) => frame.rows ?? []);
   }
 }
 
