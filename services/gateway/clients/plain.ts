@@ -15,6 +15,7 @@ import { ViewsChannel } from '../channels/views-channel.ts';
 import type { Cursor, CursorOwner } from '../relay/cursor.ts';
 import type { Feed } from '../relay/feed.ts';
 import type { Hub } from '../relay/hub.ts';
+import type { SetGuard } from '../relay/sets.ts';
 import type { Connection } from './connection.ts';
 import { parsePlainMessage, parseTables } from './messages.ts';
 import type { Protocol } from './protocol.ts';
@@ -82,8 +83,9 @@ export class Plain implements Protocol, CursorOwner {
     this.#tables = tables;
     this.#hasSince = since !== null;
     this.#isResuming = this.#hasSince;
-    this.#follow(tables, (channel) => {
+    this.#follow(tables, (channel, guards) => {
       this.#cursor = deps.hub.follow(channel, connection.outlet, this);
+      this.#cursor.guards = guards;
       this.#begin(this.#cursor, since);
     });
   }
@@ -92,16 +94,16 @@ export class Plain implements Protocol, CursorOwner {
    * Calls `use` with the channel of these tables: at once, unless sets of the viewer's policies must be loaded. Then
    * messages of the client wait.
    */
-  #follow(tables: TableSet, use: (channel: Channel<Cursor>) => void): void {
+  #follow(tables: TableSet, use: (channel: Channel<Cursor>, guards: readonly SetGuard[]) => void): void {
     const { hub, queries } = this.#deps;
     const { viewer } = this.#connection;
-    if (viewer === null) return use(hub.channels.forTables(tables));
+    if (viewer === null) return use(hub.channels.forTables(tables), []);
     const loading = queries.load(
       () => queries.ofTables(tables, viewer),
       (hold) => {
         if (!this.#connection.outlet.open) return hold.release();
         this.#keep(hold);
-        use(hub.channels.forViews(hold.queries));
+        use(hub.channels.forViews(hold.queries), hold.guards);
       },
     );
     if (loading) void this.#afterLoading(loading);
@@ -149,7 +151,7 @@ export class Plain implements Protocol, CursorOwner {
   #resume(cursor: Cursor, { seq }: Position): void {
     const { queries } = this.#deps;
     const mayDiffer = this.#connection.viewer !== null && queries.haveChanged(this.#tables, seq);
-    if (mayDiffer || (this.#hold && seq < this.#hold.since)) this.onInterrupted('access');
+    if (mayDiffer) this.onInterrupted('access');
     else void cursor.catchUp(seq);
   }
 
@@ -215,7 +217,10 @@ export class Plain implements Protocol, CursorOwner {
       action === 'subscribe'
         ? [...(former ?? []), table]
         : (former ?? this.#allTables()).filter((name) => name !== table);
-    this.#follow(this.#tables, (channel) => this.#cursor?.move(channel));
+    this.#follow(this.#tables, (channel, guards) => {
+      this.#cursor?.move(channel);
+      if (this.#cursor) this.#cursor.guards = guards;
+    });
   }
 
   /** The names of all tables that exist for the client. */

@@ -15,7 +15,7 @@ import {
   wholeTable,
   withSets,
 } from '../channels/row-query.ts';
-import type { ResolvedSets, Sets } from '../relay/sets.ts';
+import type { ResolvedSets, SetGuard, Sets } from '../relay/sets.ts';
 
 /** after so many attempts, in each of which rights or sets changed while the sets were loaded, the request fails */
 const maxAttempts = 5;
@@ -27,8 +27,8 @@ export interface Hold {
   readonly queries: readonly RowQuery[];
   /** false: the queries have no sets, so nothing needs to be released */
   readonly hasSets: boolean;
-  /** the sets have been the same since this seq */
-  readonly since: number;
+  /** for cursors that go on after a position */
+  readonly guards: readonly SetGuard[];
   /** called once, when the sets are no longer those of now */
   onVoid: () => void;
   release(): void;
@@ -76,7 +76,7 @@ export class Queries {
     const queries = resolve();
     if (queries.some(({ filter }) => filter !== null && filter.sources.length > 0))
       return this.#loadSets(queries, resolve, use);
-    use({ queries, hasSets: false, since: 0, onVoid: nothing, release: nothing });
+    use({ queries, hasSets: false, guards: [], onVoid: nothing, release: nothing });
     return undefined;
   }
 
@@ -121,8 +121,8 @@ class Loading {
   /** Rejects with Refused. The caller must call `release` then. */
   async hold(queries: readonly RowQuery[]): Promise<Hold> {
     const loaded = await Promise.all(queries.map((query) => this.#load(query)));
-    const since = Math.max(0, ...this.#resolved.map(({ guard }) => guard?.since ?? 0));
-    this.#hold = { queries: loaded, hasSets: true, since, onVoid: nothing, release: () => this.release() };
+    const guards = this.#resolved.flatMap(({ guard }) => guard ?? []);
+    this.#hold = { queries: loaded, hasSets: true, guards, onVoid: nothing, release: () => this.release() };
     return this.#hold;
   }
 

@@ -130,8 +130,7 @@ export class Subscription implements CursorOwner {
     const { viewer } = this.#owner;
     const isOther = ch !== null && ch !== name;
     const mayDiffer = viewer !== null && this.#deps.queries.haveChanged([table.name], seq);
-    if (isOther || mayDiffer || (this.#hold && seq < this.#hold.since))
-      this.onInterrupted('access', this.#deps.hub.seq);
+    if (isOther || mayDiffer) this.onInterrupted('access', this.#deps.hub.seq);
     else void this.cursor.catchUp(seq);
   }
 
@@ -285,6 +284,7 @@ export class Subscription implements CursorOwner {
 
   #keep(hold: Hold): void {
     this.#hold = hold.hasSets ? hold : null;
+    this.cursor.guards = hold.guards;
     // nothing more may be sent under the former sets
     if (this.#hold) this.#hold.onVoid = () => this.onInterrupted('access', null);
   }

@@ -11,6 +11,8 @@
  *   the snapshot was ahead of the log           the run waits for the next batches, and gives up if
  *                                               they do not bring the changes that the snapshot saw
  *   the table's shape or rows changed           interruption; the owner goes on after that change
+ *   a set changed between the cursor and now    interruption: the earlier changes cannot be judged by the
+ *                                               sets of now (set-search.ts)
  *   a change is undecodable                     if the client keeps rows, or if the row was above
  *                                               the bound: interruption at once; else the run sends
  *                                               nothing up to the change of shape, and ends there
@@ -29,6 +31,8 @@ import type { Channel } from '../channels/channel.ts';
 import type { Frames } from '../channels/ring.ts';
 import type { Outlet } from './outlet.ts';
 import type { Present } from './present.ts';
+import { mayHaveChanged } from './set-search.ts';
+import type { SetGuard } from './sets.ts';
 
 /**
  * A run sends this many batches from memory, then lets other work run. A batch holds 256 kB at
@@ -62,6 +66,7 @@ interface Place {
   readonly channel: Channel;
   readonly outlet: Outlet;
   readonly keepsRows: boolean;
+  readonly guards: readonly SetGuard[];
   /** the last seq that was written */
   seq: number;
   goLive(): void;
@@ -143,6 +148,9 @@ export class CatchUp {
     const cursor = this.#cursor;
     const { outlet } = cursor;
     let walked = 0;
+    const { guards } = cursor;
+    if (guards.some(({ since }) => cursor.seq < since) && (await mayHaveChanged(guards, cursor.seq, present)))
+      return { reason: 'access', after: null };
     while (this.#isWanted) {
       if (outlet.queuedBytes > 0) {
         // the transports end a client that takes nothing for too long; its closed socket resolves this wait too

@@ -13,6 +13,7 @@ import type { AlreadySeen } from '../channels/already-seen.ts';
 import type { Channel, Member } from '../channels/channel.ts';
 import { CatchUp, type CatchUpDeps, type Interruption } from './catch-up.ts';
 import type { Outlet } from './outlet.ts';
+import type { SetGuard } from './sets.ts';
 
 /** The cursor reports to its owner: a subscription, or a client in plain mode. */
 export interface CursorOwner {
@@ -41,6 +42,8 @@ export class Cursor implements Member {
    * reads that change from history
    */
   keepsRows = false;
+  /** the sets that the channel's filters compare with: history in which one of them changes cannot be sent under them */
+  guards: readonly SetGuard[] = [];
   channel: Channel<Cursor>;
   readonly outlet: Outlet;
   readonly owner: CursorOwner;

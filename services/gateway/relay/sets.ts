@@ -22,7 +22,7 @@ const keptMs = 30_000;
 const sweepMs = 5_000;
 
 /** For a cursor that resumes under sets. */
-interface SetGuard {
+export interface SetGuard {
   /** since this seq, the sets have not changed */
   readonly since: number;
   /** Whether a change of the batch after the seq `after` can have changed one of the sets. */
