@@ -13,7 +13,6 @@ import type { Revocations } from './revocations.ts';
 import type { Identity } from './viewer.ts';
 
 const texts = {
-  missing: 'a token is required',
   invalid: 'the token is not one that this gateway accepts',
   unknown_key: 'the token is signed with a key that is not known here',
   expired: 'the token has expired',
@@ -28,7 +27,7 @@ const texts = {
 
 export type Reason = keyof typeof texts;
 
-/** The token, or that there is none, is the reason to refuse the client. The message is for the client. */
+/** The client's token is refused. The message is for the client. */
 export class TokenRefused extends Error {
   override readonly name = 'TokenRefused';
   readonly reason: Reason;
@@ -93,12 +92,12 @@ export class Identities {
       return identity;
     } catch (error) {
       if (error instanceof KeysUnavailable) this.#metrics.auth.inc({ result: 'unavailable' });
-      throw error instanceof KeysUnavailable ? error : this.refuse(reasonOf(error), address);
+      throw error instanceof KeysUnavailable ? error : this.#refuse(reasonOf(error), address);
     }
   }
 
   /** Counts and logs a refusal, and returns it. */
-  refuse(reason: Reason, address: string): TokenRefused {
+  #refuse(reason: Reason, address: string): TokenRefused {
     this.#metrics.auth.inc({ result: reason });
     this.#log.info({ reason, address }, 'a client was refused');
     return new TokenRefused(reason);

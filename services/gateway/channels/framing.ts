@@ -27,9 +27,10 @@ export const webSocketFraming: Framing = {
 
 /**
  * Event ids that are not positions. A client that comes back with `anew` begins again. A client that
- * comes back with `end` gets 204, and does not come back again.
+ * comes back with `end` gets 204, and does not come back again. `channel` stands between a position
+ * and the name of a channel.
  */
-export const eventIds = { anew: 'anew', end: 'end' } as const;
+export const eventIds = { anew: 'anew', end: 'end', channel: '~' } as const;
 
 const eventsTail = Buffer.from('\n\n');
 const beginsAnew = Buffer.from(`id: ${eventIds.anew}\ndata: `);

@@ -9,6 +9,9 @@ import type { Catalog, Table } from '../catalog/catalog.ts';
 import { FilterError, RowFilter } from '../filter/row-filter.ts';
 import type { Rights } from '../rights/rights.ts';
 
+/** 60 bits; a client can find two requests with one name, which only confuses that client */
+const nameLength = 10;
+
 /** The request cannot be served. The connection stays open. */
 export class Refused extends Error {
   override readonly name = 'Refused';
@@ -44,6 +47,8 @@ export interface RowQuery {
   columns: readonly string[] | null;
   /** the columns that the viewer may read: an update of other columns is not sent; null: all columns */
   readable: readonly string[] | null;
+  /** the table's policies decide about the rows; false: AUTH=off, or an operator asks */
+  isRuled: boolean;
   request: RowRequest;
 }
 
@@ -70,6 +75,7 @@ export function queryOf(request: RowRequest, { catalog, rights }: Terms, viewer:
     whereKey: asked?.key ?? null,
     columns,
     readable: visible.readable,
+    isRuled: viewer !== null,
     request: { table: tableName, where, columns: wanted },
   });
 }
@@ -80,7 +86,7 @@ export function wholeTable(table: Table, rights: Rights, viewer: Viewer): RowQue
   if (!visible) return null;
   const { filter, readable } = visible;
   const request = { table: table.name };
-  return finished({ table, filter, whereKey: null, columns: readable, readable, request });
+  return finished({ table, filter, whereKey: null, columns: readable, readable, isRuled: true, request });
 }
 
 /** The query with a filter whose sets are loaded. */
@@ -109,8 +115,14 @@ const both = (policy: RowFilter | null, asked: RowFilter | null) => (policy ? po
 
 function finished(parts: Omit<RowQuery, 'name' | 'digest' | 'rule'>): RowQuery {
   const digest = digestOf(parts);
-  return { ...parts, name: digest.slice(0, 10), digest, rule: digest };
+  return { ...parts, name: nameOf(digest), digest, rule: digest };
 }
+
+/** The name of a query with this digest, unless its client knows it by another one. */
+export const nameOf = (digest: string): string => digest.slice(0, nameLength);
+
+/** A name for a query whose usual name is that of another subscription of the same client. */
+export const otherNameOf = (digest: string): string => digest.slice(nameLength, 2 * nameLength);
 
 /**
  * A hash of all that decides what a channel sends. A subscription keeps its name when its table gets another key. So

@@ -6,10 +6,10 @@ import { actions, type Batch, BatchReader } from '#shared/log/batch.ts';
 import type { RowAction } from '#shared/wire.ts';
 import type { Table } from '../catalog/catalog.ts';
 import type { Description, Member } from './channel.ts';
-import { type Framing, framed } from './framing.ts';
+import { eventIds, type Framing, framed } from './framing.ts';
 import { JudgedChannel } from './judged-channel.ts';
 import type { Frames, Ring } from './ring.ts';
-import type { RowQuery } from './row-query.ts';
+import { nameOf, type RowQuery } from './row-query.ts';
 import { type Match, RowView } from './row-view.ts';
 
 const actionNames: Readonly<Record<number, RowAction>> = {
@@ -86,7 +86,7 @@ export class RowsChannel<M extends Member = Member> extends JudgedChannel<M> {
         Buffer.from(`,"pos":"${position}","tx":"${change.xid}"${isLast ? ',"last":true' : ''}${truncated}}`),
       );
       const size = payload.reduce((sum, part) => sum + part.length, 0);
-      parts.push(this.#framing.head(size, position), ...payload, this.#framing.tail);
+      parts.push(this.#framing.head(size, this.#idOf(position)), ...payload, this.#framing.tail);
     });
     return { buffer: Buffer.concat(parts), count: matches.length };
   }
@@ -101,7 +101,13 @@ export class RowsChannel<M extends Member = Member> extends JudgedChannel<M> {
 
   /** The bytes of a message of this channel other than a change. */
   frame(text: string, position: string | null = null): Buffer {
-    return framed(this.#framing, this.#framing.isOneLine ? onOneLine(text) : text, position);
+    const { isOneLine } = this.#framing;
+    return framed(this.#framing, isOneLine ? onOneLine(text) : text, position && this.#idOf(position));
+  }
+
+  /** Under policies, the id of an event says with which rights the client got everything up to the position. */
+  #idOf(position: string): string {
+    return this.query.isRuled ? `${position}${eventIds.channel}${nameOf(this.query.digest)}` : position;
   }
 }
 

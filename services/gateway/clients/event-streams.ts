@@ -134,7 +134,7 @@ export class EventStreams {
       clients.remove(stream);
       metrics.disconnects.inc({ code: 'sse' });
     });
-    stream.subscription.begin(positionOf(asked), null);
+    stream.subscription.begin(positionOf(asked), asked.ch ?? null);
   }
 
   /**
@@ -170,7 +170,9 @@ export class EventStreams {
     const isLive = subscription.cursor.state === 'live';
     // A position tells the client that it has all changes up to there. If this is in doubt, a comment keeps the
     // connection open.
-    outlet.write(isLive && positions.areSent ? positions.frame(eventFraming, hub.seq) : comment);
+    if (!isLive || !positions.areSent) outlet.write(comment);
+    else if (stream.viewer === null) outlet.write(positions.frame(eventFraming, hub.seq));
+    else subscription.sendPosition();
   }
 }
 
@@ -193,6 +195,7 @@ interface StreamRequest {
   where?: unknown;
   columns?: string[];
   from?: string;
+  ch?: string;
   snapshot: boolean;
 }
 
@@ -204,12 +207,14 @@ function requestOf(request: Request): StreamRequest {
   }
   const query = request.query as Record<string, string>;
   const last = request.get('last-event-id');
-  const from = last === eventIds.anew ? undefined : (last ?? query.since);
+  const id = last === eventIds.anew ? undefined : (last ?? query.since);
+  const [from, ch] = id?.split(eventIds.channel, 2) ?? [];
   return {
     table: parseSegment(request.path.split('/')[2]!, false)[0]!,
     ...(query.where === undefined ? {} : { where: parseJson(query.where) }),
     ...(query.columns === undefined ? {} : { columns: query.columns.split(',') }),
     ...(from === undefined ? {} : { from }),
+    ...(ch === undefined ? {} : { ch }),
     snapshot: query.snapshot === 'true' || query.snapshot === '1',
   };
 }

@@ -5,7 +5,7 @@ import { TokenRefused } from '../access/identity.ts';
 import { KeysUnavailable } from '../access/keys.ts';
 import type { Viewer } from '../access/viewer.ts';
 import { framed } from '../channels/framing.ts';
-import { isSame, positionOf, Refused, type RowQuery } from '../channels/row-query.ts';
+import { isSame, otherNameOf, positionOf, Refused, type RowQuery } from '../channels/row-query.ts';
 import type { Cursor } from '../relay/cursor.ts';
 import type { Connection } from './connection.ts';
 import type { Credentials } from './credentials.ts';
@@ -226,6 +226,7 @@ export class Session implements Protocol, SubscriptionOwner {
 
   #begin(message: SubscribeMessage, from: Position | null, hold: Hold): void {
     const [query] = hold.queries as [RowQuery];
+    const isTaken = (name: string) => this.#subscriptions.some(({ channel }) => channel.name === name);
     const same = this.#subscriptions.find(({ channel }) => isSame(channel.query, query));
     if (same) {
       hold.release();
@@ -240,14 +241,16 @@ export class Session implements Protocol, SubscriptionOwner {
       hold.release();
       throw new Refused('TOO_MANY_SUBSCRIPTIONS', `at most ${maxSubscriptions} subscriptions on a connection`);
     }
+    // a subscription keeps its name when its rights change, so the usual name of this query may be in use
+    const name = isTaken(query.name) ? otherNameOf(query.digest) : query.name;
     const subscription = new Subscription(
       this.#connection.outlet,
-      { hold, snapshot: message.snapshot ?? false },
+      { hold, name, snapshot: message.snapshot ?? false },
       this,
       this.#deps,
     );
     this.#subscriptions = this.#subscriptions.concat(subscription);
-    this.#send({ type: 'ok', id: message.id, ch: query.name, key: query.table.keyColumns });
+    this.#send({ type: 'ok', id: message.id, ch: name, key: query.table.keyColumns });
     subscription.begin(from, message.ch ?? null);
   }
 

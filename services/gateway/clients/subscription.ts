@@ -87,14 +87,14 @@ export class Subscription implements CursorOwner {
 
   constructor(
     outlet: Outlet,
-    { hold, snapshot }: { hold: Hold; snapshot: boolean },
+    { hold, name, snapshot }: { hold: Hold; name?: string; snapshot: boolean },
     owner: SubscriptionOwner,
     deps: SubscriptionDeps,
   ) {
     this.#deps = deps;
     this.#owner = owner;
     const [query] = hold.queries as [RowQuery];
-    this.channel = this.#channelFor(query, outlet);
+    this.channel = this.#channelFor(name === undefined ? query : { ...query, name }, outlet);
     this.cursor = deps.hub.follow(this.channel, outlet, this);
     this.cursor.keepsRows = snapshot;
     this.#keep(hold);
@@ -189,6 +189,12 @@ export class Subscription implements CursorOwner {
     }
     const pos = formatPosition(hub);
     this.#write({ type: 'live', ch: this.channel.name, pos }, pos);
+  }
+
+  /** Sends this gateway's position, with the channel's name in the event's id. To be called while the cursor is live. */
+  sendPosition(): void {
+    const pos = formatPosition(this.#deps.hub);
+    this.#write({ type: 'pos', pos }, pos);
   }
 
   end(): void {

@@ -19,7 +19,8 @@ const stage = Stage.of(
    select plank.allow('doc', 'authenticated', read => '{"owner": {"$claim": "sub"}}', read_columns => '{owner,status}');
    select plank.allow('doc', 'admin', read => '{}');
    select plank.allow('doc', 'anonymous', read => '{"status": "public"}', read_columns => '{status}');
-   select plank.allow('own', 'authenticated', read => '{"owner": {"$claim": "sub"}}')`,
+   select plank.allow('own', 'authenticated', read => '{"owner": {"$claim": "sub"}}');
+   select plank.allow('own', 'admin', read => '{}')`,
   { AUTH: 'jwt', AUTH_JWT_SECRET: secret },
 );
 const { sql } = stage;
@@ -62,7 +63,7 @@ const paths: Record<string, Path> = {
   'server-sent events': { open: () => viewers.stream(ada) },
   'server-sent events, resumed': {
     open: () => viewers.stream(ada),
-    again: ({ pos }) => viewers.stream(ada, { from: pos }),
+    again: ({ id }) => viewers.stream(ada, { id }),
   },
   plain: { open: () => viewers.plain(ada), isPlain: true },
   'plain, one table': { open: () => viewers.plain(ada, '?tables=doc'), isPlain: true },
@@ -343,6 +344,22 @@ describe('rights that change', () => {
     expect(one.seen).toEqual([['change', 1, row(1, 'y')]]);
   });
 
+  test('a subscription keeps its name when its rights change, and another one gets another name', async () => {
+    const one = await viewers.live(ada, { table: 'own' });
+    one.send({ type: 'auth', id: 2, token: tokenOf({ sub: 'ada', role: 'admin' }) });
+    await one.frame({ type: 'resync', reason: 'access', ch: one.ch });
+    // for an administrator this request means what the first one meant for the user
+    one.send({ type: 'subscribe', id: 3, table: 'own', where: { owner: 'ada' } });
+    const { ch } = await one.frame({ id: 3, type: 'ok' });
+    expect(ch).not.toBe(one.ch);
+    await one.frame({ type: 'live', ch });
+    await sql(`insert into own values (1, 'bob', 1), (2, 'ada', 1)`);
+    await one.frame({ id: 2, ch });
+    await one.frame({ id: 2, ch: one.ch });
+    const ids = (name: string) => one.frames.filter((frame) => frame.effect && frame.ch === name).map(({ id }) => id);
+    expect([ids(one.ch!), ids(ch!)]).toEqual([[1, 2], [2]]);
+  });
+
   test('a snapshot in progress stops, and no page of it comes under other rights', async () => {
     await sql(`insert into doc select 1000 + i, 'ada', repeat('x', 2000), 'hush' from generate_series(1, 20000) i`);
     await stage.arrived();
@@ -378,6 +395,14 @@ describe('rights that change', () => {
       await again.frame({ type: 'live' });
       expect([again.rows().length, again.seen]).toEqual([1, []]);
     }
+    const events = await viewers.stream(ada);
+    events.close();
+    const asAdmin = tokenOf({ sub: 'ada', role: 'admin' });
+    const other = await viewers.stream(asAdmin, { id: events.id });
+    expect(other.frames.map(({ type, reason }) => reason ?? type)).toEqual(['access', 'live']);
+    // the position alone is a position too
+    const same = await viewers.stream(ada, { id: events.id.split('~')[0]! });
+    expect(same.frames.map(({ type }) => type)).toEqual(['live']);
     // a position from before the policies changed, even where the rights are the same again
     await forAda('{}');
     await forAda(usual);

@@ -29,6 +29,8 @@ export class Watcher {
   /** every text that came */
   readonly texts: string[] = [];
   readonly frames: Frame[] = [];
+  /** the last id of an event stream */
+  id = '';
   /** the close code, or the HTTP status; 0 while the connection is open */
   code = 0;
   reason = '';
@@ -95,6 +97,8 @@ interface Ask {
   snapshot?: boolean;
   from?: string;
   ch?: string;
+  /** of the last event */
+  id?: string;
 }
 
 export class Viewers {
@@ -171,7 +175,10 @@ export class Viewers {
     const abort = new AbortController();
     this.#stage.afterwards(() => abort.abort());
     const response = await fetch(`${this.#stage.embedded.url}/api/${table}/changes?${parameters}`, {
-      headers: token === null ? {} : { authorization: `Bearer ${token}` },
+      headers: {
+        ...(token === null ? {} : { authorization: `Bearer ${token}` }),
+        ...(ask.id === undefined ? {} : { 'last-event-id': ask.id }),
+      },
       signal: abort.signal,
     });
     const watcher = new Watcher();
@@ -195,8 +202,10 @@ async function readEvents(response: Response, watcher: Watcher): Promise<void> {
       text += decoder.decode(chunk, { stream: true });
       const events = text.split('\n\n');
       text = events.pop()!;
-      for (const line of events.flatMap((event) => event.split('\n')))
+      for (const line of events.flatMap((event) => event.split('\n'))) {
+        if (line.startsWith('id: ')) watcher.id = line.slice(4);
         if (line.startsWith('data: ')) watcher.take(line.slice(6));
+      }
     }
   } catch {
     // the test has ended the stream
