@@ -158,27 +158,37 @@ export class Catalog {
    * Rejects if Postgres does not answer.
    */
   async begin(): Promise<void> {
-    this.#byId = new Map();
-    await this.load();
+    await this.#afterOthers(() => this.#load(new Map()));
     const { rows } = await this.#pool.query<{ id: number; seq: string }>(
       limited(loadMs, 'select id, seq from plank.policies_changed()'),
     );
+    this.#policiesChangedAt.clear();
     for (const { id, seq } of rows) this.#noteChange(id, Number(seq));
   }
 
   /**
-   * Loads all tables again. A known table keeps its policies, as the log says when they change. Resolves with the ids of tables that changed or are gone; the other tables stay
-   * the same objects. If Postgres does not answer, rejects and keeps the tables as they were.
+   * Loads all tables again. A table that this gateway has already keeps its policies, because the log says when they
+   * change. Resolves with the ids of tables that changed or are gone; the other tables stay the same objects. If
+   * Postgres does not answer, rejects and keeps the tables as they were.
    */
   load(): Promise<Set<number>> {
-    const loaded = this.#loading.then(() => this.#load());
+    return this.#afterOthers(() => this.#load(null));
+  }
+
+  #afterOthers<Result>(load: () => Promise<Result>): Promise<Result> {
+    const loaded = this.#loading.then(load);
     this.#loading = loaded.catch(() => {});
     return loaded;
   }
 
-  async #load(): Promise<Set<number>> {
+  /** @param keepFrom the tables that keep their policies; null: those that are there when Postgres has answered */
+  async #load(keepFrom: ReadonlyMap<number, Table> | null): Promise<Set<number>> {
     const { rows } = await this.#pool.query<CatalogRow>(limited(loadMs, 'select * from plank.catalog order by id'));
-    const before = this.#byId;
+    // loaded after the tables: a reader that sees that a column is excluded must also know which columns of
+    // older images may be sent
+    await this.loadFormer();
+    // read after all waiting: policies that were set meanwhile would be lost
+    const before = keepFrom ?? this.#byId;
     const tables = rows.map((row): Table => {
       const known = before.get(row.id);
       const table = {
@@ -197,9 +207,6 @@ export class Catalog {
       };
       return known && JSON.stringify(known) === JSON.stringify(table) ? known : table;
     });
-    // loaded after the tables: a reader that sees that a column is excluded must also know which columns of
-    // older images may be sent
-    await this.loadFormer();
     this.#byId = new Map(tables.map((table) => [table.id, table]));
     this.#byName = new Map(tables.map((table) => [table.name, table]));
     return new Set([...before].filter(([id, table]) => this.#byId.get(id) !== table).map(([id]) => id));

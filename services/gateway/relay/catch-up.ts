@@ -19,7 +19,7 @@
  *                                               with an interruption
  */
 import { setImmediate as yieldToIo } from 'node:timers/promises';
-import { type Batch, splitAtBreaks } from '#shared/log/batch.ts';
+import { type Batch, splitAtBreaks, splitBefore } from '#shared/log/batch.ts';
 import { PositionGone } from '#shared/log/log-reader.ts';
 import type { Log } from '#shared/process/logger.ts';
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
@@ -203,7 +203,9 @@ export class CatchUp {
     for (const [i, batch] of batches.entries()) {
       if (!this.#isWanted) return null;
       if (batch.lastSeq <= cursor.seq) continue;
-      const interruption = this.#send(present.readable(batch));
+      const passed = upTo(batch, present.seq);
+      if (!passed) break;
+      const interruption = this.#send(present.readable(passed));
       if (interruption) return interruption;
       if (outlet.queuedBytes === 0) continue;
       if (!(await present.heldPages.until(() => outlet.drained(), batches.slice(i + 1)))) break;
@@ -298,4 +300,13 @@ export class CatchUp {
       ? channel.framesOf(recent)
       : channel.framesAfter(batch, seq, this.#alreadySeen);
   }
+}
+
+/**
+ * The batch without its changes after this gateway's seq; null: there are no others. History may be ahead of this
+ * gateway, which has not applied the changed policies, revocations and sets in those changes yet.
+ */
+function upTo(batch: Batch, seq: number): Batch | null {
+  if (batch.lastSeq <= seq) return batch;
+  return batch.firstSeq > seq ? null : splitBefore(batch, [seq + 1])[0]!;
 }
