@@ -7,6 +7,7 @@ import type { Response } from 'express';
 import { Budget } from '../bounds/budget.ts';
 import { PlankError } from './errors.ts';
 import { entityTag } from './precondition.ts';
+import type { WrittenRow } from './table-view.ts';
 
 const maxCharacters = 32 * 1024 * 1024;
 /** while other clients need the memory, a client has this long to read an answer … */
@@ -19,10 +20,13 @@ const smallCharacters = 64 * 1024;
 export class Answers {
   readonly #room = new Budget(maxCharacters, patienceMs);
 
-  /** Sends a row after it was written. A truncated row gets no ETag, as a tag stands for the whole row. */
-  sendWritten(response: Response, row: string): void {
+  /**
+   * Sends a row after it was written. A truncated row gets no ETag, as a tag stands for the whole row, nor does a row
+   * of which only the key may be read.
+   */
+  sendWritten(response: Response, { row, isSeen = true }: WrittenRow): void {
     if (isTruncated(row)) setTruncated(response, 1);
-    else response.set('ETag', entityTag(row));
+    else if (isSeen) response.set('ETag', entityTag(row));
     this.#send(response, row);
   }
 

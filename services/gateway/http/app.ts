@@ -18,6 +18,7 @@ import { problemHandler } from './problem-handler.ts';
 import { methodNotAllowed, named, notFound, routeOf, upgradeRequired } from './routes.ts';
 import { isChanges } from './row-address.ts';
 import { listTables } from './table-list.ts';
+import { TableView } from './table-view.ts';
 import { tablesRouter } from './tables.ts';
 
 export interface Health {
@@ -148,13 +149,15 @@ export function createApp(deps: AppDeps): Express {
       .all(methodNotAllowed('GET'));
   }
   app.route('/ws').all(named('/ws')).get(upgradeRequired).all(methodNotAllowed('GET'));
-  app.use('/api', viewed, tablesRouter({ pool, catalog, maxBodyBytes: config.MAX_BODY_BYTES }));
+  app.use('/api', viewed, tablesRouter({ pool, catalog, rights, maxBodyBytes: config.MAX_BODY_BYTES }));
 
   app
     .route('/try/tables.json')
     .all(named('/try/tables.json'), viewed)
     .get((_request, response) => {
-      response.set('Cache-Control', 'no-store').json(listTables(rights.tablesFor(viewerOf(response))));
+      response
+        .set('Cache-Control', 'no-store')
+        .json(listTables(TableView.all(viewerOf(response), { catalog, rights })));
     })
     .all(readOnly);
   const testPage = new Map([['/', sendFile('try/index.html')], ...pageFiles(['try', 'common'])]);

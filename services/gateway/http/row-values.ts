@@ -243,12 +243,13 @@ export function valueSchema(column: Column): z.ZodType<string> {
   }
 }
 
+type Fields = ReadonlyMap<string, { column: Column; schema: z.ZodType<string> }>;
+
 /**
  * A schema of objects. It does not use zod's own objects: if a body lacks a column named "constructor", zod
  * finds the constructor of Object.prototype instead.
  */
-function objectOf(table: Table, required: (column: Column) => boolean, repeatsReadOnly: boolean): z.ZodType<Values> {
-  const fields = new Map(table.columns.map((column) => [column.name, { column, schema: valueSchema(column) }]));
+function objectOf(fields: Fields, required: (column: Column) => boolean, repeatsReadOnly: boolean): z.ZodType<Values> {
   return z.unknown().transform((body, context) => {
     if (typeof body !== 'object' || body === null || Array.isArray(body) || exactJson.isRawJSON(body)) {
       context.addIssue({ code: 'custom', message: 'The body must be a JSON object' });
@@ -288,19 +289,26 @@ function objectOf(table: Table, required: (column: Column) => boolean, repeatsRe
   });
 }
 
-const made = new WeakMap<Table, RowSchemas>();
+/** What is made of a table once for each Table object, and so for each version of the table. */
+const made = new WeakMap<Table, { fields: Fields; schemas: RowSchemas }>();
 
-/** The schemas for a table, made once for each Table object and so for each version of the table. */
-export function rowSchemas(table: Table): RowSchemas {
-  const known = made.get(table);
-  if (known) return known;
-  const schemas: RowSchemas = {
-    create: objectOf(table, (column) => !column.optional, false),
-    replace: objectOf(table, (column) => !column.optional && !table.keyColumns.includes(column.name), true),
-    patch: objectOf(table, () => false, true).refine((values) => values.length > 0, {
+/** The schemas for a table. `isExpected`: whether the client may send a column, so that it may be required. */
+export function rowSchemas(table: Table, isExpected?: (column: Column) => boolean): RowSchemas {
+  let known = made.get(table);
+  if (!known) {
+    const fields = new Map(table.columns.map((column) => [column.name, { column, schema: valueSchema(column) }]));
+    made.set(table, (known = { fields, schemas: schemasOf(table, fields) }));
+  }
+  return isExpected ? schemasOf(table, known.fields, isExpected) : known.schemas;
+}
+
+function schemasOf(table: Table, fields: Fields, isExpected = (_column: Column) => true): RowSchemas {
+  const isRequired = (column: Column) => !column.optional && isExpected(column);
+  return {
+    create: objectOf(fields, isRequired, false),
+    replace: objectOf(fields, (column) => isRequired(column) && !table.keyColumns.includes(column.name), true),
+    patch: objectOf(fields, () => false, true).refine((values) => values.length > 0, {
       error: 'The body must have at least one field',
     }),
   };
-  made.set(table, schemas);
-  return schemas;
 }

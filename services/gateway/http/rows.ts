@@ -1,7 +1,10 @@
 /**
  * Reads and writes one row for REST, and explains why a write returned no row. A write is one statement
- * that includes its conditions. There is one exception: if a rule of the table rewrites the statement,
- * Postgres may not allow RETURNING. Then a transaction writes the row and reads it afterwards.
+ * that includes its conditions. There are two exceptions:
+ * - If a rule of the table rewrites the statement, Postgres may not allow RETURNING. Then a transaction writes
+ *   the row and reads it afterwards.
+ * - Under a policy, a transaction sets the client's claims for triggers and row security of the database, and
+ *   judges the row that was written. If the policy does not allow the row, the transaction is rolled back.
  */
 
 import { type DatabaseError, isStatementError, quoted } from '#shared/postgres/postgres.ts';
@@ -12,187 +15,238 @@ import { conditionSql, type Precondition, requireCondition } from './preconditio
 import type { RestQueries } from './rest-pool.ts';
 import type { Values } from './row-values.ts';
 import type { PageRow } from './table-page.ts';
+import type { TableView, WrittenRow } from './table-view.ts';
 import { changedValue, keyIs, newValue, Parameters, sameJson } from './value-sql.ts';
 
-/** SQL fragments for the rows of a table, under the alias t. */
-export function sqlOf(table: Table) {
-  const key = table.keyColumns.map((name) => `t.${quoted(name)}`);
-  const image = `(${table.imageSql})::pg_catalog.text as row`;
-  return {
-    relation: `${quoted(table.schema)}.${quoted(table.table)}`,
-    keyList: key.join(', '),
-    image,
-    imageAndKey: `${image}, array[${key.map((column) => `${column}::pg_catalog.text`).join(', ')}] as key`,
-  };
-}
-
-type Query = <R extends object>(text: string, parameters: Parameters, deletes?: boolean) => Promise<R[]>;
+type Query = <R extends object>(statement: Statement) => Promise<R[]>;
 type Row = Pick<PageRow, 'row'>;
+type Verdict = Pick<WrittenRow, 'isAllowed'>;
 
-/** A statement that writes. `text` makes it with or without RETURNING. */
-interface Write {
-  text: (returning: boolean) => string;
+interface Statement {
+  text: string;
   parameters: Parameters;
 }
 
-/** Reads and writes rows for one request. */
+interface Write<R> {
+  /** Makes the statement, with or without RETURNING. */
+  statement: (returning: boolean) => Statement;
+  /**
+   * Writes the row within a transaction, and reads it. `run` runs the statement without RETURNING. No row: the
+   * transaction is rolled back.
+   */
+  rewritten: (query: Query, run: () => Promise<unknown>) => Promise<R[]>;
+  /** Throws the reason why nothing was written. */
+  refused: (query: Query) => Promise<never>;
+  deletes?: boolean;
+}
+
+/** Reads and writes rows of one table for one request. */
 export class Rows {
   readonly #queries: RestQueries;
+  readonly #view: TableView;
+  readonly #table: Table;
 
-  constructor(queries: RestQueries) {
+  constructor(queries: RestQueries, view: TableView) {
     this.#queries = queries;
+    this.#view = view;
+    this.#table = view.table;
   }
 
   /** Throws NOT_FOUND. */
-  async read(table: Table, key: readonly string[]): Promise<string> {
-    const [row] = await readRow(this.#query(table), table, key);
+  async read(key: readonly string[]): Promise<string> {
+    const [row] = await this.#read(this.#query, key);
     if (row === undefined) throw gone();
     return row;
   }
 
-  async create(table: Table, values: Values): Promise<PageRow> {
-    const { relation, imageAndKey } = sqlOf(table);
-    const parameters = new Parameters();
-    const names = values.map(({ column }) => quoted(column.name)).join(', ');
-    const given = values.map((value) => newValue(value, parameters)).join(', ');
-    const rows = values.length === 0 ? 'default values' : `(${names}) values (${given})`;
-    const text = (returning: boolean) =>
-      `insert into ${relation} as t ${rows}${returning ? ` returning ${imageAndKey}` : ''}`;
-    const [made] = await this.#write<PageRow>(table, { text, parameters }, async (query, run) => {
-      const key = keyIn(table, values);
-      if (!key)
+  async create(values: Values): Promise<WrittenRow & PageRow> {
+    const view = this.#view;
+    const statement = (returning: boolean): Statement => {
+      const parameters = new Parameters();
+      const names = values.map(({ column }) => quoted(column.name)).join(', ');
+      const given = values.map((value) => newValue(value, parameters)).join(', ');
+      const rows = values.length === 0 ? 'default values' : `(${names}) values (${given})`;
+      const end = returning ? ` returning ${view.written('insert', parameters)}` : '';
+      return { text: `insert into ${view.relation} as t ${rows}${end}`, parameters };
+    };
+    return this.#write<WrittenRow & PageRow>({
+      statement,
+      rewritten: async (query, run) => {
+        const key = keyIn(this.#table, values);
+        if (!key)
+          throw new PlankError(
+            'REFUSED',
+            'A rule of the table rewrites INSERT, so that Postgres cannot return the row: send its whole key',
+          );
+        await run();
+        const rows = await this.#readWritten(query, key, 'insert');
+        return rows.map((row) => ({ ...row, key }));
+      },
+      refused: () => {
         throw new PlankError(
           'REFUSED',
-          'A rule of the table rewrites INSERT, so that Postgres cannot return the row: send its whole key',
+          'The database did not insert the row: a trigger or a rule of the table prevents it',
         );
-      await run();
-      const [row] = await readRow(query, table, key);
-      return row === undefined ? [] : [{ row, key }];
+      },
     });
-    if (!made)
-      throw new PlankError(
-        'REFUSED',
-        'The database did not insert the row: a trigger or a rule of the table prevents it',
-      );
-    return made;
   }
 
   /** Sets columns of one row; the columns in `reset` get their defaults. Resolves with the row's new image. */
   async update(
-    table: Table,
     key: readonly string[],
     values: Values,
     reset: readonly string[],
     precondition: Precondition,
-  ): Promise<string> {
-    const { relation, image } = sqlOf(table);
-    const parameters = new Parameters();
-    const where = [keyIs(table, key, parameters), ...conditionSql(precondition, table.imageSql, parameters)];
-    const readOnly = values.filter(({ column }) => !column.writable);
-    where.push(...readOnly.map((value) => sameJson(table, value, parameters)));
-    const changed = values.filter(({ column }) => column.writable);
-    const sets = [
-      ...changed.map((value) => `${quoted(value.column.name)} = ${changedValue(table, value, parameters)}`),
-      ...reset.map((name) => `${quoted(name)} = default`),
-    ];
-    const text = (returning: boolean) =>
-      sets.length === 0
-        ? `select ${image} from ${relation} t where ${where.join(' and ')}`
-        : `update ${relation} as t set ${sets.join(', ')} where ${where.join(' and ')}` +
-          (returning ? ` returning ${image}` : '');
-    const [row] = await this.#write<Row>(table, { text, parameters }, async (query, run) => {
-      await this.#explain(query, table, key, precondition, readOnly);
-      await run();
-      const [now] = await readRow(query, table, keyIn(table, changed, key) ?? key);
-      return now === undefined ? [] : [{ row: now }];
+  ): Promise<WrittenRow> {
+    const view = this.#view;
+    const readOnly = values.filter(({ column }) => !view.isSet(column));
+    const changed = values.filter(({ column }) => view.isSet(column));
+    const statement = (returning: boolean): Statement => {
+      const parameters = new Parameters();
+      const where = [
+        keyIs(this.#table, key, parameters),
+        ...conditionSql(precondition, view.imageSql, parameters),
+        ...readOnly.map((value) => sameJson(view, value, parameters)),
+        ...view.allows(['read', 'update'], parameters),
+      ].join(' and ');
+      const sets = [
+        ...changed.map((value) => `${quoted(value.column.name)} = ${changedValue(view, value, parameters)}`),
+        ...reset.map((name) => `${quoted(name)} = default`),
+      ];
+      const written = () => view.written('check', parameters);
+      const text =
+        sets.length === 0
+          ? `select ${written()} from ${view.relation} t where ${where}`
+          : `update ${view.relation} as t set ${sets.join(', ')} where ${where}` +
+            (returning ? ` returning ${written()}` : '');
+      return { text, parameters };
+    };
+    return this.#write<WrittenRow>({
+      statement,
+      rewritten: async (query, run) => {
+        await this.#explain(query, key, { act: 'update', precondition, readOnly });
+        await run();
+        return this.#readWritten(query, keyIn(this.#table, changed, key) ?? key, 'check');
+      },
+      refused: async (query) => {
+        await this.#explain(query, key, { act: 'update', precondition, readOnly });
+        throw new PlankError(
+          'REFUSED',
+          'The database did not change the row: a trigger or a rule of the table prevents it',
+        );
+      },
     });
-    if (row) return row.row;
-    await this.#explain(this.#query(table), table, key, precondition, readOnly);
-    throw new PlankError(
-      'REFUSED',
-      'The database did not change the row: a trigger or a rule of the table prevents it',
-    );
   }
 
-  async remove(table: Table, key: readonly string[], precondition: Precondition): Promise<void> {
-    const { relation } = sqlOf(table);
-    const parameters = new Parameters();
-    const where = [keyIs(table, key, parameters), ...conditionSql(precondition, table.imageSql, parameters)];
-    const text = (returning: boolean) =>
-      `delete from ${relation} t where ${where.join(' and ')}${returning ? ` returning '' as row` : ''}`;
-    const write = { text, parameters, deletes: true };
-    const rows = await this.#write<Row>(table, write, async (query, run) => {
-      const before = await this.#explain(query, table, key, precondition, []);
-      await run();
-      // a rule may keep the row and only mark it as deleted
-      const [after] = await readRow(query, table, key);
-      return after === before ? [] : [{ row: '' }];
+  async remove(key: readonly string[], precondition: Precondition): Promise<void> {
+    const view = this.#view;
+    const statement = (returning: boolean): Statement => {
+      const parameters = new Parameters();
+      const where = [
+        keyIs(this.#table, key, parameters),
+        ...conditionSql(precondition, view.imageSql, parameters),
+        ...view.allows(['read', 'delete'], parameters),
+      ].join(' and ');
+      const text = `delete from ${view.relation} t where ${where}${returning ? ` returning '' as row` : ''}`;
+      return { text, parameters };
+    };
+    await this.#write<Row & Verdict>({
+      statement,
+      rewritten: async (query, run) => {
+        const before = await this.#explain(query, key, { act: 'delete', precondition, readOnly: [] });
+        await run();
+        // a rule may keep the row and only mark it as deleted
+        const [after] = await this.#read(query, key);
+        return after === before ? [] : [{ row: '' }];
+      },
+      refused: async (query) => {
+        await this.#explain(query, key, { act: 'delete', precondition, readOnly: [] });
+        throw new PlankError(
+          'REFUSED',
+          'The database did not delete the row: a trigger or a rule of the table prevents it',
+        );
+      },
+      deletes: true,
     });
-    if (rows.length > 0) return;
-    await this.#explain(this.#query(table), table, key, precondition, []);
-    throw new PlankError(
-      'REFUSED',
-      'The database did not delete the row: a trigger or a rule of the table prevents it',
-    );
   }
 
   /**
    * Throws the reason why the request cannot write this row. If there is no reason, resolves with the row's
-   * image.
+   * image. To the client, a row that it may not read does not exist, whatever else is wrong.
    */
   async #explain(
     query: Query,
-    table: Table,
     key: readonly string[],
-    precondition: Precondition,
-    readOnly: Values,
+    { act, precondition, readOnly }: { act: 'update' | 'delete'; precondition: Precondition; readOnly: Values },
   ): Promise<string> {
+    const view = this.#view;
     const parameters = new Parameters();
-    const where = keyIs(table, key, parameters);
-    const { relation, image } = sqlOf(table);
-    const same = readOnly.map((value) => sameJson(table, value, parameters));
-    const [found] = await query<{ row: string; same: boolean[] }>(
-      `select ${image}, array[${same.join(', ')}]::pg_catalog.bool[] as same from ${relation} t where ${where}`,
+    const where = [keyIs(this.#table, key, parameters), ...view.allows(['read'], parameters)].join(' and ');
+    const conditions = [
+      ...view.allows([act], parameters),
+      ...readOnly.map((value) => sameJson(view, value, parameters)),
+    ];
+    const [found] = await query<{ row: string; holds: (boolean | null)[] }>({
+      text: `select ${view.image}, array[${conditions.join(', ')}]::pg_catalog.bool[] as holds
+             from ${view.relation} t where ${where}`,
       parameters,
-    );
+    });
     if (!found) throw gone();
+    const same = found.holds.slice(conditions.length - readOnly.length);
+    if (same.length < conditions.length && found.holds[0] !== true)
+      throw new PlankError('FORBIDDEN', `You may not ${act} this row`);
     requireCondition(precondition, found.row);
-    const fields = readOnly
-      .filter((_, index) => !found.same[index])
-      .map(({ column }): FieldError => ({ path: column.name, message: 'is read-only' }));
+    const wrong = readOnly.filter((_, index) => !same[index]);
+    view.refuse(wrong.map(({ column }) => column).filter(({ writable }) => writable));
+    const fields = wrong.map(({ column }): FieldError => ({ path: column.name, message: 'is read-only' }));
     if (fields.length > 0) throw invalidFields(fields);
     return found.row;
   }
 
   /**
-   * Runs the statement with RETURNING. If a rule forbids this, calls `rewritten` in a transaction.
-   * `rewritten` calls `run`, which runs the statement without RETURNING, and reads the row itself.
+   * Runs the statement with RETURNING, under a policy within a transaction. If a rule forbids RETURNING, calls
+   * `rewritten` in a transaction.
    */
-  async #write<R extends object>(
-    table: Table,
-    { text, parameters, deletes = false }: Write & { deletes?: boolean },
-    rewritten: (query: Query, run: () => Promise<unknown>) => Promise<R[]>,
-  ): Promise<R[]> {
+  async #write<R extends Verdict>({ statement, rewritten, refused, deletes = false }: Write<R>): Promise<R> {
+    const isPlain = this.#view.claims === null;
+    let rows: R[];
     try {
-      return (await this.#queries.query<R>(table.name, text(true), parameters.values)).rows;
+      rows = isPlain
+        ? await this.#single<R>(statement(true), { deletes, reads: false })
+        : await this.#transaction(deletes, (query) => query<R>(statement(true)));
     } catch (error) {
-      if (!isOfRule(error)) throw fromPostgres(error, { table, parameters: parameters.columns, deletes });
+      if (!(error instanceof PlankError && isOfRule(error.cause))) throw error;
+      rows = await this.#transaction(deletes, (query) => rewritten(query, () => query(statement(false))));
     }
-    return this.#queries.use(table.name, async ({ client, giveUp, requireClient }) => {
-      const query: Query = async <T extends object>(statement: string, { values, columns }: Parameters) => {
+    const [row] = rows;
+    if (row) return row;
+    return isPlain ? refused(this.#query) : (this.#transaction(deletes, refused) as Promise<never>);
+  }
+
+  /** Commits if `work` resolves with rows that the policy allows. */
+  async #transaction<R extends Verdict>(deletes: boolean, work: (query: Query) => Promise<R[]>): Promise<R[]> {
+    const { claims } = this.#view;
+    return this.#queries.use(this.#table.name, async ({ client, giveUp, requireClient }) => {
+      const query: Query = async <T extends object>({ text, parameters: { values, columns } }: Statement) => {
         requireClient();
         try {
-          return (await client.query<T>(statement, values)).rows;
+          return (await client.query<T>(text, values)).rows;
         } catch (error) {
           if (!isStatementError(error)) giveUp(error as Error);
-          throw fromPostgres(error, { table, parameters: columns, deletes });
+          throw fromPostgres(error, { table: this.#table, parameters: columns, deletes });
         }
       };
-      const none = new Parameters();
-      await query('begin', none);
+      await query({ text: 'begin', parameters: new Parameters() });
       try {
-        const rows = await rewritten(query, () => query(text(false), parameters));
-        await query(rows.length > 0 ? 'commit' : 'rollback', none);
+        if (claims !== null) {
+          const parameters = new Parameters();
+          // ends with the transaction
+          const text = `select pg_catalog.set_config('request.jwt.claims', ${parameters.add(claims)}, true)`;
+          await query({ text, parameters });
+        }
+        const rows = await work(query);
+        this.#view.requireAllowed(rows);
+        await query({ text: rows.length > 0 ? 'commit' : 'rollback', parameters: new Parameters() });
         return rows;
       } catch (error) {
         await client.query('rollback').catch(giveUp);
@@ -201,23 +255,34 @@ export class Rows {
     });
   }
 
-  #query(table: Table): Query {
-    return async <R extends object>(text: string, { values, columns }: Parameters) => {
-      try {
-        return (await this.#queries.query<R>(table.name, text, values)).rows;
-      } catch (error) {
-        throw fromPostgres(error, { table, parameters: columns, deletes: false, reads: true });
-      }
-    };
-  }
-}
+  readonly #query: Query = (statement) => this.#single(statement, { deletes: false, reads: true });
 
-async function readRow(query: Query, table: Table, key: readonly string[]): Promise<string[]> {
-  const { relation, image } = sqlOf(table);
-  const parameters = new Parameters();
-  const where = keyIs(table, key, parameters);
-  const rows = await query<Row>(`select ${image} from ${relation} t where ${where}`, parameters);
-  return rows.map(({ row }) => row);
+  async #single<R extends object>(
+    { text, parameters: { values, columns } }: Statement,
+    { deletes, reads }: { deletes: boolean; reads: boolean },
+  ): Promise<R[]> {
+    try {
+      return (await this.#queries.query<R>(this.#table.name, text, values)).rows;
+    } catch (error) {
+      throw fromPostgres(error, { table: this.#table, parameters: columns, deletes, reads });
+    }
+  }
+
+  async #read(query: Query, key: readonly string[]): Promise<string[]> {
+    const view = this.#view;
+    const parameters = new Parameters();
+    const where = [keyIs(this.#table, key, parameters), ...view.allows(['read'], parameters)].join(' and ');
+    const text = `select ${view.image} from ${view.relation} t where ${where}`;
+    const rows = await query<Row>({ text, parameters });
+    return rows.map(({ row }) => row);
+  }
+
+  #readWritten(query: Query, key: readonly string[], act: 'insert' | 'check'): Promise<WrittenRow[]> {
+    const parameters = new Parameters();
+    const where = keyIs(this.#table, key, parameters);
+    const text = `select ${this.#view.written(act, parameters)} from ${this.#view.relation} t where ${where}`;
+    return query<WrittenRow>({ text, parameters });
+  }
 }
 
 /**

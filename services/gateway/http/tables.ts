@@ -13,8 +13,10 @@ import { keepDigits, parseExactJson } from '#shared/exact-json.ts';
 import type { Pool } from '#shared/postgres/postgres.ts';
 import type { Catalog, Table } from '../catalog/catalog.ts';
 import { FilterError, RowFilter } from '../filter/row-filter.ts';
+import type { Rights } from '../rights/rights.ts';
 import { Answers, isTruncated, setTruncated } from './answers.ts';
 import { fromZod, invalidFields, PlankError } from './errors.ts';
+import { viewerOf } from './identity.ts';
 import { keepText } from './json-source.ts';
 import { fromPostgres } from './postgres-problems.ts';
 import { entityTag, preconditionOf, refusePrecondition, requireCondition } from './precondition.ts';
@@ -22,9 +24,10 @@ import { RestPool } from './rest-pool.ts';
 import { methodNotAllowed, named } from './routes.ts';
 import { formatSegment, maxAddress, parseSegment } from './row-address.ts';
 import { parseKey, readKey } from './row-key.ts';
-import { rowSchemas } from './row-values.ts';
-import { Rows, sqlOf } from './rows.ts';
+import { Rows } from './rows.ts';
+import { sentValues } from './sent-values.ts';
 import { readPage } from './table-page.ts';
+import { TableView } from './table-view.ts';
 import { keyIsAfter, Parameters } from './value-sql.ts';
 
 const listQuery = z.strictObject({
@@ -57,7 +60,7 @@ function parseCursor(table: Table, cursor: string): string[] {
   throw invalidFields([{ path: 'cursor', message: `is not a cursor of ${table.name}` }]);
 }
 
-function parseWhere(table: Table, where: string): RowFilter {
+function parseWhere({ table, rights }: TableView, where: string): RowFilter {
   let json: unknown;
   try {
     json = parseExactJson(where);
@@ -68,7 +71,7 @@ function parseWhere(table: Table, where: string): RowFilter {
     );
   }
   try {
-    return RowFilter.parse(table, json);
+    return RowFilter.parse(table, json, rights?.readable);
   } catch (error) {
     if (error instanceof FilterError && error.code === 'UNREADABLE_COLUMN')
       throw new PlankError('FORBIDDEN', error.message);
@@ -80,22 +83,28 @@ function parseWhere(table: Table, where: string): RowFilter {
 export interface TablesOptions {
   pool: Pool;
   catalog: Catalog;
+  rights: Rights;
   maxBodyBytes: number;
 }
 
-export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Router {
+export function tablesRouter({ pool, catalog, rights, maxBodyBytes }: TablesOptions): Router {
   const connections = new RestPool(pool);
   const answers = new Answers();
   const router = Router();
 
   const queriesOf = (request: Request) => connections.for(request.socket);
-  const rowsOf = (request: Request) => new Rows(queriesOf(request));
+  const rowsOf = (request: Request, view: TableView) => new Rows(queriesOf(request), view);
 
-  const tableOf = (request: Request): Table => {
+  const viewOf = (request: Request, response: Response): TableView => {
     const [name] = parseSegment(request.path.split('/')[1]!, false);
-    const table = catalog.byName(name!);
-    if (!table) throw new PlankError('NOT_FOUND', `There is no table ${name!.slice(0, 100)} here`);
-    return table;
+    return TableView.find(name!, viewerOf(response), { catalog, rights });
+  };
+
+  /** The view for a request for rows that there are. */
+  const readable = (request: Request, response: Response): TableView => {
+    const view = viewOf(request, response);
+    view.requireReadable();
+    return view;
   };
 
   const keyOf = (request: Request, table: Table): string[] => {
@@ -107,16 +116,16 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
   };
 
   const list = async (request: Request, response: Response) => {
-    const table = tableOf(request);
+    const view = readable(request, response);
+    const { table } = view;
     const { limit, cursor, where } = parse(listQuery, request.query, 'is not a parameter of this address');
-    const sql = sqlOf(table);
     const parameters = new Parameters();
     const after = cursor === undefined ? null : keyIsAfter(table, parseCursor(table, cursor), parameters);
-    const filter = parseWhere(table, where ?? '{}').sql(parameters.values.length + 1);
+    const filter = view.rowsOf(parseWhere(view, where ?? '{}')).sql(parameters.values.length + 1);
     const conditions = after === null ? filter.text : `${after} and ${filter.text}`;
     // one row more than the limit shows whether there is another page
-    const text = `select ${sql.imageAndKey} from ${sql.relation} t where ${conditions}
-                  order by ${sql.keyList} limit ${limit + 1}`;
+    const text = `select ${view.imageAndKey} from ${view.relation} t where ${conditions}
+                  order by ${view.keyList} limit ${limit + 1}`;
     const values = [...parameters.values, ...filter.values];
     const { rows, more } = await readPage(queriesOf(request), table.name, { text, values, limit }).catch(
       (error: unknown) => {
@@ -140,15 +149,15 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
   };
 
   const read = async (request: Request, response: Response) => {
-    const table = tableOf(request);
-    const key = keyOf(request, table);
+    const view = readable(request, response);
+    const key = keyOf(request, view.table);
     parse(noQuery, request.query, 'is not a parameter of this address');
     const precondition = preconditionOf(request);
-    const row = await rowsOf(request).read(table, key);
+    const row = await rowsOf(request, view).read(key);
     if (isTruncated(row))
       throw new PlankError(
         'ROW_TOO_LARGE',
-        `The row ${formatSegment(key)} of ${table.name} is larger than ${table.rowBytes} bytes`,
+        `The row ${formatSegment(key)} of ${view.table.name} is larger than ${view.table.rowBytes} bytes`,
       );
     // express itself answers If-None-Match, with a 304
     requireCondition({ ...precondition, noneMatch: null }, row);
@@ -156,52 +165,55 @@ export function tablesRouter({ pool, catalog, maxBodyBytes }: TablesOptions): Ro
   };
 
   const create = async (request: Request, response: Response) => {
-    const table = tableOf(request);
+    const view = viewOf(request, response);
     parse(noQuery, request.query, 'is not a parameter of this address');
     refusePrecondition(request);
-    const values = parse(rowSchemas(table).create, bodyOf(request), `is not a column of ${table.name}`);
-    const made = await rowsOf(request).create(table, values);
-    const address = `${addressOf(request, table)}/${formatSegment(made.key)}`;
+    view.requireInsert();
+    const made = await rowsOf(request, view).create(sentValues(view, 'create', bodyOf(request)));
+    const address = `${addressOf(request, view.table)}/${formatSegment(made.key)}`;
     response.status(201);
     // an address that is longer could not be requested
     if (address.length <= maxAddress) response.location(address);
-    answers.sendWritten(response, made.row);
+    answers.sendWritten(response, made);
   };
 
   const replace = async (request: Request, response: Response) => {
-    const table = tableOf(request);
+    const view = readable(request, response);
+    const { table } = view;
     const key = keyOf(request, table);
     parse(noQuery, request.query, 'is not a parameter of this address');
     const precondition = preconditionOf(request);
-    const values = parse(rowSchemas(table).replace, bodyOf(request), `is not a column of ${table.name}`);
+    const values = sentValues(view, 'replace', bodyOf(request));
     const given = new Set(values.map(({ column }) => column.name));
+    // a column that the client cannot read is not part of what it replaces
     const reset = table.columns
-      .filter(({ name, writable }) => writable && !given.has(name) && !table.keyColumns.includes(name))
-      .map(({ name }) => name);
-    answers.sendWritten(response, await rowsOf(request).update(table, key, values, reset, precondition));
+      .filter((column) => view.isWritable(column) && view.isReadable(column))
+      .map(({ name }) => name)
+      .filter((name) => !given.has(name) && !table.keyColumns.includes(name));
+    answers.sendWritten(response, await rowsOf(request, view).update(key, values, reset, precondition));
   };
 
   const patch = async (request: Request, response: Response) => {
-    const table = tableOf(request);
-    const key = keyOf(request, table);
+    const view = readable(request, response);
+    const key = keyOf(request, view.table);
     parse(noQuery, request.query, 'is not a parameter of this address');
     const precondition = preconditionOf(request);
-    const values = parse(rowSchemas(table).patch, bodyOf(request), `is not a column of ${table.name}`);
-    answers.sendWritten(response, await rowsOf(request).update(table, key, values, [], precondition));
+    const values = sentValues(view, 'patch', bodyOf(request));
+    answers.sendWritten(response, await rowsOf(request, view).update(key, values, [], precondition));
   };
 
   const remove = async (request: Request, response: Response) => {
-    const table = tableOf(request);
-    const key = keyOf(request, table);
+    const view = readable(request, response);
+    const key = keyOf(request, view.table);
     parse(noQuery, request.query, 'is not a parameter of this address');
-    await rowsOf(request).remove(table, key, preconditionOf(request));
+    await rowsOf(request, view).remove(key, preconditionOf(request));
     response.status(204).end();
   };
 
   // runs before the body is read, so that a request for a table that does not exist is refused without the
   // upload
-  const findTable: RequestHandler = (request, _response, next) => {
-    tableOf(request);
+  const findTable: RequestHandler = (request, response, next) => {
+    viewOf(request, response);
     next();
   };
   const body = jsonBody(maxBodyBytes);

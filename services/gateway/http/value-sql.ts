@@ -22,6 +22,10 @@ export class Parameters {
     this.columns.push(column);
     return `$${this.values.push(value)}`;
   }
+
+  addAll(values: readonly (string | string[] | null)[]): void {
+    for (const value of values) this.add(value);
+  }
 }
 
 const same = 'operator(pg_catalog.=)';
@@ -70,26 +74,29 @@ export function newValue({ column, text }: Value, parameters: Parameters): strin
   return `(select r.v from pg_catalog.json_to_record(${document}) as r(v ${column.structured}))`;
 }
 
+/** Says how the row is shown: SQL for its image. */
+type Shown = Pick<Table, 'imageSql'>;
+
 /** SQL for a value of an existing row. */
-export function changedValue(table: Table, value: Value, parameters: Parameters): string {
+export function changedValue(of: Shown, value: Value, parameters: Parameters): string {
   const { column, json } = value;
   let isSame: string;
-  if (column.structured) isSame = sameJson(table, value, parameters);
+  if (column.structured) isSame = sameJson(of, value, parameters);
   else if (/^(_|jsonb?$)/.test(column.base)) {
-    const now = `pg_catalog.btrim(${shown(table, column, parameters)}::pg_catalog.text, e' \\t\\n\\r')`;
+    const now = `pg_catalog.btrim(${shown(of, column, parameters)}::pg_catalog.text, e' \\t\\n\\r')`;
     isSame = `${now} ${same} ${parameters.add(json)}`;
   } else return newValue(value, parameters);
   return `case when ${isSame} then t.${quoted(column.name)} else ${newValue(value, parameters)} end`;
 }
 
 /** An SQL condition: the column has this value, compared as JSON. */
-export function sameJson(table: Table, { column, json }: Value, parameters: Parameters): string {
-  const now = `${shown(table, column, parameters)}::pg_catalog.text::pg_catalog.jsonb`;
+export function sameJson(of: Shown, { column, json }: Value, parameters: Parameters): string {
+  const now = `${shown(of, column, parameters)}::pg_catalog.text::pg_catalog.jsonb`;
   return `${now} ${same} ${parameters.add(json)}::pg_catalog.jsonb`;
 }
 
 /** SQL for a column's value in the row's image. */
-function shown(table: Table, column: Column, parameters: Parameters): string {
+function shown({ imageSql }: Shown, column: Column, parameters: Parameters): string {
   const name = `${parameters.add(column.name)}::pg_catalog.text`;
-  return `pg_catalog.json_extract_path((${table.imageSql})::pg_catalog.json, ${name})`;
+  return `pg_catalog.json_extract_path((${imageSql})::pg_catalog.json, ${name})`;
 }
