@@ -9,6 +9,6 @@ export type { LiveQuery } from './live/query.ts';
 export type { RowKey } from './live/rows.ts';
 export type { SocketLike } from './socket.ts';
 export type { SubscriptionState } from './state/delivery.ts';
-export type { Link } from './state/model.ts';
+export type { Link, Viewer } from './state/model.ts';
 export { PlankError } from './values/plank-error.ts';
 export { isTruncated } from './values/truncated.ts';

@@ -8,6 +8,7 @@ import type { ChangeFrame, Row } from '../../shared/wire.ts';
 import { canonical } from '../values/canonical.ts';
 import { exactMember, exactValue } from '../values/exact.ts';
 import { isUpTo } from '../values/positions.ts';
+import { isSameRow } from '../values/same.ts';
 
 /**
  * The value of the primary key, as in the `id` of a change. For a composite key, this is canonical JSON:
@@ -35,13 +36,20 @@ export class LiveRows<Item extends object = Row> {
     this.#key = key;
   }
 
-  /** Replaces all rows by a snapshot, and drops the held changes. If a row lacks a key column, throws. */
+  /**
+   * Makes the rows those of a snapshot, and drops the held changes. If a row lacks a key column, throws. A row whose
+   * values are the same stays the same object, and stays in its place in the Map. So an application that compares rows
+   * by identity draws only the rows that differ.
+   */
   replace(rows: readonly Item[], key: readonly string[] = this.#key): void {
-    const entries = rows.map((row) => [keyOf(row as Row, key), row] as const);
+    const fresh = new Map(rows.map((row) => [keyOf(row as Row, key), row] as const));
     this.#key = key;
     this.#held = [];
-    this.rows.clear();
-    for (const [key, row] of entries) this.rows.set(key, row);
+    for (const known of this.rows.keys()) if (!fresh.has(known)) this.rows.delete(known);
+    for (const [id, row] of fresh) {
+      const known = this.rows.get(id);
+      if (known === undefined || !isSameRow(known as Row, row as Row)) this.rows.set(id, row);
+    }
     this.version++;
   }
 

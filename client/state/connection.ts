@@ -6,7 +6,7 @@ import { closeCodes, type WelcomeFrame } from '../../shared/wire.ts';
 import { beginFresh } from './freshness.ts';
 import { limits } from './limits.ts';
 import { jitter } from './reconnect.ts';
-import { awaitRenewal } from './renewal.ts';
+import { awaitRenewal, viewerOf } from './renewal.ts';
 import { disconnect, requestStream } from './stream.ts';
 import { answerTimer, retryTimer, type Transition } from './transition.ts';
 
@@ -14,7 +14,7 @@ import { answerTimer, retryTimer, type Transition } from './transition.ts';
 export function connect(to: Transition): void {
   const socket = to.state.sockets + 1;
   to.set({ sockets: socket });
-  to.move({ status: 'connecting', socket, hasSocket: false });
+  to.move({ status: 'connecting', socket, hasSocket: false, startedAt: to.world.now });
   to.setTimer('connect', limits.connectMs);
   to.effects.push({ type: 'get-token', socket });
 }
@@ -29,11 +29,13 @@ export function openSocket(to: Transition, token: string | undefined): void {
 
 /**
  * connecting → opening. The requests to subscribe are sent right after the hello, without waiting for the `welcome`.
+ * If the page was frozen while the socket opened, the token may have expired. Then another token is requested.
  */
 export function sendHello(to: Transition): void {
   const { link } = to.state;
   if (link.status !== 'connecting' || !link.hasSocket) return;
-  const { socket, token } = link;
+  const { socket, token, startedAt } = link;
+  if (to.world.now - startedAt > limits.connectMs) return reconnectLater(to);
   to.move({ status: 'opening', socket });
   to.send(token === undefined ? { type: 'hello' } : { type: 'hello', token });
   to.putAll((group) => requestStream(group, to));
@@ -43,12 +45,14 @@ export function sendHello(to: Transition): void {
 export function openConnection(to: Transition, socket: number, frame: WelcomeFrame): void {
   const { now } = to.world;
   to.clearTimer('connect');
-  to.set({ isUnreachable: false });
+  const viewer = viewerOf(frame, now);
+  to.set({ isUnreachable: false, refusals: 0, checksTokens: viewer !== null });
   to.move({
     status: 'open',
     socket,
     node: frame.node,
     connection: frame.connection ?? null,
+    viewer,
     pingMs: frame.ping_ms,
     openedAt: now,
     receivedAt: now,

@@ -5,7 +5,7 @@
 import type { ErrorFrame, ServerFrame } from '../../shared/wire.ts';
 import { openConnection } from './connection.ts';
 import { onSignOfLife, watch } from './liveness.ts';
-import { awaitRenewal } from './renewal.ts';
+import { onRenewed } from './renewal.ts';
 import { addMember, onChange, onError, onOk, onPosition, onResync, onRows } from './stream.ts';
 import { answerTimer, type Transition } from './transition.ts';
 
@@ -23,7 +23,7 @@ export function onFrame(to: Transition, frame: ServerFrame): void {
       return;
     case 'ok':
       to.clearTimer(answerTimer + frame.id);
-      awaitRenewal(to, frame.expires_in_s);
+      onRenewed(to, frame);
       return to.putOfRequest(frame.id, (group) => onOk(group, frame, to));
     case 'error':
       return onErrorFrame(to, frame);

@@ -20,6 +20,7 @@
  * frames. stream.ts has the states of one subscription. What must stay true: events of an earlier socket change
  * nothing; each subscription continues from its own position.
  */
+import { closeCodes } from '../../shared/wire.ts';
 import { queryKey } from '../values/row-query.ts';
 import { closeForGood, connect, endMember, openSocket, reconnectLater, sendHello } from './connection.ts';
 import { onFrame } from './frames.ts';
@@ -81,9 +82,15 @@ function onSocketEvent(to: Transition, event: Extract<Event, { socket: number }>
     case 'socket-failed':
       return reconnectLater(to, event.message);
     case 'socket-close':
-      if (isFinal(event.code, to.state)) closeForGood(to, event.code, event.reason);
-      else reconnectLater(to, `closed with ${event.code}${event.reason ? `: ${event.reason}` : ''}`);
+      return onClose(to, event);
   }
+}
+
+function onClose(to: Transition, { code, reason }: Extract<Event, { type: 'socket-close' }>): void {
+  if (isFinal(code, to.state)) return closeForGood(to, code, reason);
+  const { link, refusals } = to.state;
+  if (code === closeCodes.unauthorized && link.status !== 'open') to.set({ refusals: refusals + 1 });
+  reconnectLater(to, `closed with ${code}${reason ? `: ${reason}` : ''}`);
 }
 
 function onTimer(to: Transition, name: string): void {

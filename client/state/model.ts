@@ -15,7 +15,14 @@ import type { Group } from './stream.ts';
  */
 export type Link =
   | { readonly status: 'idle' }
-  | { readonly status: 'connecting'; readonly socket: number; readonly hasSocket: boolean; readonly token?: string }
+  | {
+      readonly status: 'connecting';
+      readonly socket: number;
+      readonly hasSocket: boolean;
+      /** when the token was requested */
+      readonly startedAt: number;
+      readonly token?: string;
+    }
   | { readonly status: 'opening'; readonly socket: number }
   | {
       readonly status: 'open';
@@ -26,6 +33,8 @@ export type Link =
        * the name of this connection for operators: "gateway-2/17"; null if the server gave none
        */
       readonly connection: string | null;
+      /** as whom the server serves this connection; null: the server checks no tokens */
+      readonly viewer: Viewer | null;
       /** how often the server pings */
       readonly pingMs: number;
       readonly openedAt: number;
@@ -49,10 +58,24 @@ export type Link =
   /** `code`: the server's close code; null: closed by the application */
   | { readonly status: 'closed'; readonly code: number | null; readonly reason: string };
 
+/** The user of the token as the server names it. Without a token, `user` and `expiresAt` are null. */
+export interface Viewer {
+  /** `sub` of the token */
+  readonly user: string | null;
+  /** the role whose policies apply */
+  readonly role: string;
+  /** when the token expires */
+  readonly expiresAt: number | null;
+}
+
 export interface State {
   readonly link: Link;
   /** the number of failed attempts since the last stable connection */
   readonly attempts: number;
+  /** the number of hellos in a row whose token was refused */
+  readonly refusals: number;
+  /** whether the server of the last `welcome` checks tokens */
+  readonly checksTokens: boolean;
   /** whether UNREACHABLE was reported and no connection has been open since then */
   readonly isUnreachable: boolean;
   /** the number of the last socket */
@@ -114,6 +137,8 @@ export interface World {
 export const initialState: State = {
   link: { status: 'idle' },
   attempts: 0,
+  refusals: 0,
+  checksTokens: false,
   isUnreachable: false,
   sockets: 0,
   requests: 0,

@@ -6,11 +6,12 @@ import type { State } from './model.ts';
 /**
  * Whether the server would close a new connection for the same reason. 4408 (no hello) is not final: the SDK always
  * sends a hello, so the hello was only late (a frozen page). 4401 (token refused) is not final at first: the token may
- * have expired, and the application can supply another one.
+ * have expired, and the application can supply another one. Attempts that failed for other reasons do not count: a
+ * token may expire while the network is away.
  */
-export function isFinal(code: number, { link, attempts }: State): boolean {
+export function isFinal(code: number, { link, refusals }: State): boolean {
   if (code === closeCodes.noHello) return false;
-  if (code === closeCodes.unauthorized) return link.status !== 'open' && attempts + 1 >= limits.tokenAttempts;
+  if (code === closeCodes.unauthorized) return link.status !== 'open' && refusals + 1 >= limits.tokenAttempts;
   return (code >= 4400 && code < 4500) || code === closeCodes.tooLarge;
 }
 

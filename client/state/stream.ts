@@ -33,13 +33,15 @@ interface Member {
   readonly snapshot: boolean;
   /** null: the member begins (or begins again) with rows or with the next `live` */
   readonly position: string | null;
+  /** the channel that brought `position`; null: the application gave the position, or there is none */
+  readonly ch: string | null;
   readonly attached: boolean;
   readonly state: SubscriptionState;
   /** if a snapshot has more rows than this, the member ends before the rows fill the memory */
   readonly maxRows?: number;
 }
 
-type Joining = Pick<Member, 'id' | 'snapshot' | 'position' | 'maxRows'>;
+type Joining = Pick<Member, 'id' | 'snapshot' | 'position' | 'maxRows'> & Partial<Pick<Member, 'ch'>>;
 
 interface Running {
   readonly ch: string;
@@ -73,7 +75,7 @@ export interface Group {
 }
 
 export type Request =
-  | { type: 'subscribe'; query: RowQuery; from: string | null; snapshot: boolean }
+  | { type: 'subscribe'; query: RowQuery; from: string | null; ch: string | null; snapshot: boolean }
   | { type: 'unsubscribe'; ch: string };
 
 export interface Output {
@@ -88,6 +90,7 @@ export interface Output {
 export class ProtocolViolation extends Error {}
 
 const noStream: Stream = { phase: 'none' };
+const noPosition = { position: null, ch: null };
 
 /**
  * Whether the member has changes that a failover has undone. This is the case if the member is ahead of the stream, and
@@ -123,18 +126,20 @@ export function requestStream(group: Group, output: Output): Group {
   const members = [...group.members.values()];
   let chosen = members.filter(needsRows);
   let from: string | null = null;
+  let ch: string | null = null;
   if (chosen.length === 0) {
     const placed = members.filter((member) => member.position !== null);
-    // Only positions of one epoch have an order, so only members of one epoch are chosen. If a member is parked, its
-    // epoch is chosen.
+    // Only positions of one epoch have an order, and the request names one channel. So only members of one epoch and
+    // one channel are chosen: those of a parked member if there is one.
     const first = placed.find(isParked) ?? placed[0];
     if (first) {
-      chosen = placed.filter((member) => isComparable(member.position!, first.position!));
+      ch = first.ch;
+      chosen = placed.filter((member) => member.ch === ch && isComparable(member.position!, first.position!));
       from = chosen.map((member) => member.position!).reduce((a, b) => (isUpTo(a, b) ? a : b));
     }
   }
   const snapshot = chosen.some((member) => member.snapshot && member.position === from);
-  const request = output.request({ type: 'subscribe', query: group.query, from, snapshot });
+  const request = output.request({ type: 'subscribe', query: group.query, from, ch, snapshot });
   const attached = new Set(chosen);
   const next = update(group, (member) => ({ ...member, attached: attached.has(member) }));
   return { ...next, stream: { phase: 'requested', request, snapshot, at: from } };
@@ -157,14 +162,14 @@ export function addMember(group: Group, member: Joining, output: Output): Group 
   const { stream } = group;
   const { position, snapshot } = member;
   const isBeginning = stream.phase === 'requested' || stream.phase === 'rows';
-  let joined: Member = { ...member, attached: false, state: 'offline' };
+  let joined: Member = { ch: null, ...member, attached: false, state: 'offline' };
   if (position !== null) {
     const at = stream.phase === 'requested' || isRunning(stream) ? stream.at : null;
     joined = { ...joined, attached: at !== null && isUpTo(at, position) };
   } else if (snapshot) {
     joined = { ...joined, attached: isBeginning && stream.snapshot && stream.at === null };
   } else if (stream.phase === 'live') {
-    joined = { ...joined, attached: true, position: stream.at };
+    joined = { ...joined, attached: true, position: stream.at, ch: stream.ch };
     output.deliver(member.id, { kind: 'position', pos: stream.at! });
   }
   return endIfUnfit({ ...group, members: new Map(group.members).set(member.id, joined) }, output);
@@ -184,7 +189,7 @@ export function disconnect(group: Group): Group {
   const isVoid = group.stream.phase === 'catching-up' && group.stream.isFromRows;
   const next = update(group, (member) => {
     if (!member.attached) return member;
-    return { ...member, attached: false, position: isVoid && member.snapshot ? null : member.position };
+    return { ...member, attached: false, ...(isVoid && member.snapshot ? noPosition : {}) };
   });
   return { ...next, stream: noStream };
 }
@@ -241,7 +246,7 @@ export function onChange(group: Group, frame: ChangeFrame, output: Output): Grou
       continue;
     }
     output.deliver(member.id, { kind: 'change', change });
-    members.set(member.id, { ...member, position: change.pos });
+    members.set(member.id, { ...member, position: change.pos, ch: stream.ch });
   }
   return endIfUnfit({ ...group, members, stream: { ...stream, at: later(stream.at, change.pos) } }, output);
 }
@@ -261,7 +266,7 @@ export function onPosition(group: Group, pos: string, isLiveFrame: boolean, outp
     if (hasLostChanges(member, stream.at, at)) return { ...member, attached: false };
     const position = later(member.position, at);
     if (position !== member.position) output.deliver(member.id, { kind: 'position', pos: position });
-    return { ...member, position, attached: true };
+    return { ...member, position, ch: position === at ? stream.ch : member.ch, attached: true };
   });
   return endIfUnfit({ ...next, failures: 0, stream: { ...stream, phase: 'live', at } }, output);
 }
@@ -282,7 +287,7 @@ export function onResync(group: Group, frame: ResyncFrame, output: Output): Grou
     const isAhead = at !== null && member.position !== null && !isUpTo(member.position, at);
     if (isAhead) return { ...member, attached: false };
     if (stream.phase !== 'rows') output.deliver(member.id, { kind: 'resync', reason });
-    return { ...member, position: null, attached: member.snapshot && stream.snapshot };
+    return { ...member, ...noPosition, attached: member.snapshot && stream.snapshot };
   });
   if (!stream.snapshot) return endStream(next, output);
   const { ch } = stream;
@@ -300,9 +305,9 @@ function onGap(group: Group, reason: ResyncReason, pos: string, output: Output):
     const isPast = member.position !== null && isUpTo(pos, member.position);
     if (!member.attached || isPast) return member;
     output.deliver(member.id, { kind: 'resync', reason });
-    if (member.snapshot) return { ...member, position: null, attached: false };
+    if (member.snapshot) return { ...member, ...noPosition, attached: false };
     output.deliver(member.id, { kind: 'position', pos });
-    return { ...member, position: pos };
+    return { ...member, position: pos, ch: stream.ch };
   });
   const { ch, snapshot, key } = stream;
   return { ...next, stream: { phase: 'catching-up', ch, snapshot, at: pos, key, isFromRows: false } };

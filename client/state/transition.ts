@@ -103,8 +103,10 @@ export class Transition implements Output {
     if (request.type === 'unsubscribe') {
       this.send({ type: 'unsubscribe', id, ch: request.ch });
     } else {
-      const { query, from, snapshot } = request;
-      const begin = { ...(from === null ? {} : { from }), ...(snapshot ? { snapshot } : {}) };
+      const { query, from, ch, snapshot } = request;
+      // with the channel, the server notices if the client may see other rows now than up to `from`
+      const channel = ch !== null && this.state.checksTokens ? { ch } : {};
+      const begin = { ...(from === null ? {} : { from, ...channel }), ...(snapshot ? { snapshot } : {}) };
       this.send({ type: 'subscribe', id, ...query, ...begin });
     }
     this.setTimer(answerTimer + id, this.state.answerMs);
