@@ -216,6 +216,8 @@ export interface ResyncFrame {
   reason: ResyncReason;
   /** the columns of the primary key from now on */
   key?: readonly string[];
+  /** what to send as `ch` to resume from now on; absent: the `ch` of this message */
+  resume_ch?: string;
   /** without `snapshot`: the changes after this position follow; absent: the changes after the next `live` follow */
   pos?: string;
 }

@@ -12,7 +12,7 @@ import { formatPosition, type Position, type ProtocolErrorCode, type ResyncReaso
 import type { Viewer } from '../access/viewer.ts';
 import { TooSlow } from '../bounds/budget.ts';
 import { eventIds, framed } from '../channels/framing.ts';
-import { Refused, type RowQuery, type RowRequest, withSets } from '../channels/row-query.ts';
+import { nameOf, Refused, type RowQuery, type RowRequest, withSets } from '../channels/row-query.ts';
 import type { RowsChannel } from '../channels/rows-channel.ts';
 import type { Cursor, CursorOwner } from '../relay/cursor.ts';
 import type { Feed } from '../relay/feed.ts';
@@ -228,8 +228,15 @@ export class Subscription implements CursorOwner {
   #resync(reason: ResyncReason, after: number | null): void {
     this.wasSentLive = false;
     this.#deps.metrics.resyncs.inc({ reason });
-    const { name: ch, table } = this.channel;
-    const message = { type: 'resync', ch, reason, key: table.keyColumns };
+    const { name: ch, table, query } = this.channel;
+    const resumed = nameOf(query.digest);
+    const message = {
+      type: 'resync',
+      ch,
+      reason,
+      key: table.keyColumns,
+      ...(resumed === ch ? {} : { resume_ch: resumed }),
+    };
     if (after === null) return this.#write(message);
     const pos = formatPosition({ epoch: this.#deps.hub.epoch, seq: after });
     this.#write({ ...message, pos }, pos);

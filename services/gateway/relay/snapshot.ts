@@ -126,7 +126,7 @@ export class Snapshots {
   readonly #pool: Pool;
   readonly #metrics: GatewayMetrics;
   readonly #locked: LockedTables;
-  /** readings in progress, by Channel.name */
+  /** readings in progress, by RowQuery.digest: a channel keeps its name when the rights of its client change */
   readonly #shared = new Map<string, Reading>();
   readonly #slots = new Limiter(maxAtOnce);
   readonly #places = new Budget(maxLarge, patienceMs);
@@ -222,12 +222,13 @@ export class Snapshots {
       return signal.aborted ? null : 'large';
     }
     const reading = new Reading(channel.table);
-    this.#shared.set(channel.name, reading);
+    const { digest } = channel.query;
+    this.#shared.set(digest, reading);
     // Once the rows are read, later requests read again. These clients may take long, and meanwhile the log after
     // this snapshot may be purged.
     const publish = (small: Small | null) => {
       reading.resolve(small);
-      if (this.#shared.get(channel.name) === reading) this.#shared.delete(channel.name);
+      if (this.#shared.get(digest) === reading) this.#shared.delete(digest);
     };
     let small: Small | null = null;
     try {
@@ -249,8 +250,8 @@ export class Snapshots {
    * A reading that can be joined. A reading that began before the table was altered cannot be
    * joined: its rows have the former shape.
    */
-  #running({ name, table }: RowsChannel): Reading | undefined {
-    const reading = this.#shared.get(name);
+  #running({ query, table }: RowsChannel): Reading | undefined {
+    const reading = this.#shared.get(query.digest);
     return reading?.table === table && !reading.signal.aborted ? reading : undefined;
   }
 
