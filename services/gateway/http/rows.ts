@@ -37,6 +37,8 @@ interface Write<R> {
   rewritten: (query: Query, run: () => Promise<unknown>) => Promise<R[]>;
   /** Throws the reason why nothing was written. */
   refused: (query: Query) => Promise<never>;
+  /** Makes a query that judges the row t, which has the values that the request gives it. */
+  proposed?: () => Statement;
   deletes?: boolean;
 }
 
@@ -81,6 +83,11 @@ export class Rows {
         await run();
         const rows = await this.#readWritten(query, key, 'insert');
         return rows.map((row) => ({ ...row, key }));
+      },
+      proposed: () => {
+        const parameters = new Parameters();
+        const row = `pg_catalog.json_populate_record(null::${view.relation}, ${jsonOf(values, [], parameters)})`;
+        return { text: `select ${view.mayAllow('insert', parameters)} from ${row} t`, parameters };
       },
       refused: () => {
         throw new PlankError(
@@ -127,6 +134,13 @@ export class Rows {
         await this.#explain(query, key, { act: 'update', precondition, readOnly });
         await run();
         return this.#readWritten(query, keyIn(this.#table, changed, key) ?? key, 'check');
+      },
+      proposed: () => {
+        const parameters = new Parameters();
+        const changes = jsonOf(changed, reset, parameters);
+        const row = `select n.* from ${view.relation} t, pg_catalog.json_populate_record(t, ${changes}) n
+                     where ${keyIs(this.#table, key, parameters)}`;
+        return { text: `select ${view.mayAllow('check', parameters)} from (${row}) t`, parameters };
       },
       refused: async (query) => {
         await this.#explain(query, key, { act: 'update', precondition, readOnly });
@@ -203,24 +217,37 @@ export class Rows {
     return found.row;
   }
 
-  /**
-   * Runs the statement with RETURNING, under a policy within a transaction. If a rule forbids RETURNING, calls
-   * `rewritten` in a transaction.
-   */
-  async #write<R extends Verdict>({ statement, rewritten, refused, deletes = false }: Write<R>): Promise<R> {
+  async #write<R extends Verdict>(write: Write<R>): Promise<R> {
+    const { proposed, refused, deletes = false } = write;
     const isPlain = this.#view.claims === null;
     let rows: R[];
     try {
-      rows = isPlain
-        ? await this.#single<R>(statement(true), { deletes, reads: false })
-        : await this.#transaction(deletes, (query) => query<R>(statement(true)));
+      rows = await this.#run(write);
     } catch (error) {
-      if (!(error instanceof PlankError && isOfRule(error.cause))) throw error;
-      rows = await this.#transaction(deletes, (query) => rewritten(query, () => query(statement(false))));
+      // Postgres checks constraints before the policy judges the row. Without this, the error would say whether
+      // there are rows with values that the client may neither read nor write.
+      if (!isPlain && proposed && isOfConstraint(error))
+        await this.#transaction(deletes, (query) => query<Verdict>(proposed()));
+      throw error;
     }
     const [row] = rows;
     if (row) return row;
     return isPlain ? refused(this.#query) : (this.#transaction(deletes, refused) as Promise<never>);
+  }
+
+  /**
+   * Runs the statement with RETURNING, under a policy within a transaction. If a rule forbids RETURNING, calls
+   * `rewritten` in a transaction.
+   */
+  async #run<R extends Verdict>({ statement, rewritten, deletes = false }: Write<R>): Promise<R[]> {
+    try {
+      return this.#view.claims === null
+        ? await this.#single<R>(statement(true), { deletes, reads: false })
+        : await this.#transaction(deletes, (query) => query<R>(statement(true)));
+    } catch (error) {
+      if (!(error instanceof PlankError && isOfRule(error.cause))) throw error;
+      return this.#transaction(deletes, (query) => rewritten(query, () => query(statement(false))));
+    }
   }
 
   /** Commits if `work` resolves with rows that the policy allows. */
@@ -303,6 +330,22 @@ function keyIn(table: Table, values: Values, before?: readonly string[]): string
  */
 function isOfRule(error: unknown): error is DatabaseError {
   return isStatementError(error) && error.code === '0A000' && error.routine === 'RewriteQuery';
+}
+
+/** Whether a constraint of the database was violated. */
+const isOfConstraint = (error: unknown): boolean =>
+  error instanceof PlankError && isStatementError(error.cause) && error.cause.code?.startsWith('23') === true;
+
+/**
+ * A parameter: these values as a JSON object, with nulls for the columns in `unknown`. No filter names a column of a
+ * structured type.
+ */
+function jsonOf(values: Values, unknown: readonly string[], parameters: Parameters): string {
+  const known = values
+    .filter(({ column }) => !column.structured)
+    .map(({ column, json }) => `${JSON.stringify(column.name)}:${json}`);
+  const nulls = unknown.map((name) => `${JSON.stringify(name)}:null`);
+  return `${parameters.add(`{${[...known, ...nulls].join(',')}}`)}::pg_catalog.json`;
 }
 
 const gone = () => new PlankError('NOT_FOUND', 'There is no row with this key');

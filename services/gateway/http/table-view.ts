@@ -154,6 +154,11 @@ export class TableView {
             ${read} as "isSeen", ${allowed} as "isAllowed"`;
   }
 
+  /** SQL of the column of a verdict on a row that was not written, in which unknown values are null. */
+  mayAllow(act: 'insert' | 'check', parameters: Parameters): string {
+    return `(${this.allows([act], parameters).join()}) is not false as "isAllowed"`;
+  }
+
   /** Throws FORBIDDEN if a row that was written is not one that the policy allows. */
   requireAllowed(rows: readonly Pick<WrittenRow, 'isAllowed'>[]): void {
     if (rows.some(({ isAllowed }) => isAllowed === false))
