@@ -170,7 +170,9 @@ export class Plain implements Protocol, CursorOwner {
   }
 
   /** Closes the connection when the rights are others than before. */
-  onAltered(): void {
+  onAltered(why: 'shape' | 'access'): void {
+    // the filters with loaded sets are those of the former columns
+    if (why === 'shape' && this.#hold) return this.#changeRights();
     const { hub, queries } = this.#deps;
     const { viewer } = this.#connection;
     const { channel } = this.#cursor!;

@@ -21,6 +21,7 @@ import type { ResolvedSets, SetGuard, Sets } from '../relay/sets.ts';
 const maxAttempts = 5;
 
 const nothing = () => {};
+const noGuards: readonly never[] = [];
 
 /** Queries whose sets are loaded, and the hold on these sets. */
 export interface Hold {
@@ -76,7 +77,7 @@ export class Queries {
     const queries = resolve();
     if (queries.some(({ filter }) => filter !== null && filter.sources.length > 0))
       return this.#loadSets(queries, resolve, use);
-    use({ queries, hasSets: false, guards: [], onVoid: nothing, release: nothing });
+    use({ queries, hasSets: false, guards: noGuards, onVoid: nothing, release: nothing });
     return undefined;
   }
 
