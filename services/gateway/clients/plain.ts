@@ -171,8 +171,6 @@ export class Plain implements Protocol, CursorOwner {
 
   /** Closes the connection when the rights are others than before. */
   onAltered(why: 'shape' | 'access'): void {
-    // the filters with loaded sets are those of the former columns
-    if (why === 'shape' && this.#hold) return this.#changeRights();
     const { hub, queries } = this.#deps;
     const { viewer } = this.#connection;
     const { channel } = this.#cursor!;
@@ -181,6 +179,10 @@ export class Plain implements Protocol, CursorOwner {
     const former = [...channel.views].map(({ query }) => query);
     const now = queries.ofTables(this.#tables, viewer);
     if (!isDeepStrictEqual(rules(now), rules(former))) return this.#changeRights();
+    const isSameTable = ({ table }: RowQuery) => channel.viewOf(table.id)?.query.table === table;
+    if (now.every(isSameTable)) return;
+    // a filter with loaded sets reads the columns as they were
+    if (why === 'shape' && this.#hold) return this.#changeRights();
     const filters = new Map(former.map(({ rule, filter }) => [rule, filter]));
     const loaded = now.map((query) =>
       query.filter?.sources.length ? withSets(query, filters.get(query.rule)!) : query,
