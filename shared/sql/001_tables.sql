@@ -48,8 +48,8 @@ create table plank.attachments (
   unique (catalog, relation)
 );
 
--- Who may do what with the rows of attached tables, see 014_policies.sql. Filters are JSON; null: nothing is allowed.
--- Columns stand here by name, as in a view's text: a column that is renamed is not the one that was meant any more.
+-- Who may do what with the rows of attached tables, see 014_policies.sql. Filters are JSON; null:
+-- nothing is allowed.
 create table plank.policy (
   attachment    integer not null references plank.attachments on delete cascade,
   role          text not null,
@@ -61,12 +61,30 @@ create table plank.policy (
   read_columns  text[],                                   -- null: every column that is not excluded
   write_columns text[],                                   -- null: every writable column
   presets       jsonb,
+  catalog       text not null default '',                 -- the numbers in plank.policy_uses are valid in this catalog
+  -- Why the policy allows nothing, as gateways were last notified. Null: it can be used.
+  problem       text,
   primary key (attachment, role)
 );
 
--- Tokens that are refused although they have not expired: all of a user that were issued up to a time, or one.
+-- The columns that a policy names, of its own table and of tables that it names by $from. As in
+-- plank.attachments, the number of a column stands beside its name. A policy whose names mean other
+-- columns or tables than they did when it was set allows nothing, see plank.policy_problem.
+create table plank.policy_uses (
+  attachment integer not null,
+  role       text not null,
+  used       integer not null,                            -- plank.attachments.id of the column's table
+  "from"     text,                                        -- the name of that table in $from; null: the policy's own
+  "column"   text not null,
+  number     smallint not null,
+  foreign key (attachment, role) references plank.policy on delete cascade
+);
+create index policy_uses_role on plank.policy_uses (attachment, role);
+
+-- Tokens that are refused although they have not expired: all of a user that were issued up to a
+-- time, or one.
 create table plank.revocations (
-  id     bigint primary key generated always as identity,
+  id     bigint primary key generated always as identity, -- rises in the order in which revocations are committed
   "user" text,
   before timestamptz,                                     -- tokens of the user issued up to this time
   token  text,                                            -- or the token with this id (claim jti)

@@ -11,10 +11,31 @@ create function plank.has_triggers(p_id integer, relation regclass) returns bool
     select from pg_trigger where tgrelid = relation and tgfoid in (select plank.generated_functions(p_id)))
 $$;
 
+-- Why a policy cannot be used, so that it allows nothing; null: it can be used. Each name in it must
+-- mean the table or the column that it meant when the policy was set. In a restored dump, where
+-- columns have other numbers, the names alone decide, unless the policy could not be used before.
+create function plank.policy_problem(p plank.policy) returns text language sql stable as $$
+  select case when p.problem is not null and p.catalog <> (select plank.this_catalog()) then p.problem else (
+    select case
+        when a.id is null then format('names the table %s, which is not attached any more', u."from")
+        when a.name <> u."from" then format('names the table %s, whose name is %s now', u."from", a.name)
+        else format('names the column %s%s, which was dropped, renamed or excluded', u."from" || '.', u."column") end
+    from plank.policy_uses u left join plank.attached a on a.id = u.used
+    left join pg_attribute t on t.attrelid = a.relation and t.attname = u."column" and t.attnum > 0
+      and not t.attisdropped and t.attnum <> all (a.excluded)
+    where u.attachment = p.attachment and u.role = p.role
+      and (a.id is null or a.name <> u."from" or t.attnum is null
+           or t.attnum <> u.number and p.catalog = (select plank.this_catalog()))
+    order by u.used, u."from", u."column" limit 1) end
+$$;
+
 -- All policies of a table, as plank.catalog and the event A have them.
 create function plank.policies_of(p_id integer) returns json language sql stable as $$
-  select coalesce(json_agg(to_jsonb(p) - 'attachment' order by p.role), '[]')
-  from plank.policy p where p.attachment = p_id
+  select coalesce(json_agg(to_jsonb(p) - '{attachment,catalog,problem}'::text[]
+                           || case when x.problem is null then '{}' else jsonb_build_object('problem', x.problem) end
+                           order by p.role), '[]')
+  from plank.policy p cross join lateral (select plank.policy_problem(p) as problem offset 0) x
+  where p.attachment = p_id
 $$;
 
 -- Everything that a gateway needs to know about attached tables, one row for each table. Several

@@ -110,6 +110,8 @@ begin
       code = (select * from plank.code(p_id)), rendering = plank.rendering(a.relation)
   where id = p_id;
   select * into strict a from plank.attached where id = p_id;
+  -- comes before the event S, so that no policy is ever used with columns that it does not mean
+  perform plank.follow_policies(p_id);
   if a.catalog_digest is distinct from was.catalog_digest then
     insert into plank.outbox (relation, action) values (a.id, 'S');
     perform plank.ring();
@@ -258,8 +260,9 @@ begin
   where t.id = a.id;
 end $$;
 
--- Stops capturing a table. Clients get no more changes of the table, not even changes that were
--- captured before.
+-- Stops capturing a table, and removes its policies. Clients get no more changes of the table, not
+-- even changes that were captured before. Policies of other tables that name the table by $from
+-- allow nothing until they are set again.
 create function plank.detach(relation regclass) returns void
 language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 declare
@@ -272,6 +275,7 @@ begin
   -- dropping triggers takes the same lock, but would wait without a bound
   perform plank.lock_table(a.relation, 'access exclusive', 5000, p_strict => false);
   delete from plank.attachments where id = a.id;
+  perform plank.follow_policies(a.id);
   if cardinality(a.excluded) > 0 then
     raise notice 'plank: % no longer excludes %; name these columns again when you attach the table again', a.relation,
       array_to_string(plank.column_names(a.relation, a.excluded), ', ');

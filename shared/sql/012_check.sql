@@ -96,6 +96,16 @@ set extra_float_digits = 1 set bytea_output = 'hex' set lc_monetary = 'C' as $$
                      and has_table_privilege(f.proowner, f.relation, 'select')
                      and f.proowner in (select proowner from callers), false)
   union all
+  select a.name, case
+      when x.problem is not null
+        then format('the policy of the role %s %s, so it allows nothing; run: select plank.allow(%L, %L, …)',
+                    p.role, x.problem, a.relation, p.role)
+      else format('the policy of the role %s can be used again, and gateways were not notified; run: %s',
+                  p.role, a.again) end
+  from attached a join plank.policy p on p.attachment = a.id
+  cross join lateral (select plank.policy_problem(p) as problem offset 0) x
+  where x.problem is not null or p.problem is not null
+  union all
   -- Triggers on tables that are not attached. They are left over if a dump was restored without all
   -- of Plank's tables.
   select distinct r.relation::text,

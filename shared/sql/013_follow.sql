@@ -110,6 +110,7 @@ begin
           else t.schema_name = d.schema_name and t.table_name = d.object_name end returning t.id
   loop
     perform plank.drop_generated(gone);
+    perform plank.follow_policies(gone);
     insert into plank.outbox (relation, action) values (gone, 'S');
     perform plank.ring();
   end loop;

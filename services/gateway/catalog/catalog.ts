@@ -89,6 +89,8 @@ const policyRow = z.object({
   write_columns: z.array(z.string()).nullable(),
   /** by column: a JSON value, or `{"$claim": …}` */
   presets: z.record(z.string(), z.unknown()).nullable(),
+  /** set if the policy cannot be used, because a table or a column that it names is another one now, or gone */
+  problem: z.string().optional(),
 });
 export type PolicyRow = z.infer<typeof policyRow>;
 

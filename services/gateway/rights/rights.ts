@@ -128,17 +128,18 @@ export class Rights {
       tables.set(name, named);
       return named;
     };
-    let problem: string | null = null;
+    let problem = policy.problem ?? null;
     try {
-      rightsBy(table, policy, { claims: null, tableNamed });
+      if (problem === null) rightsBy(table, policy, { claims: null, tableNamed });
     } catch (error) {
       if (!(error instanceof FilterError)) throw error;
       problem = error.message;
+    }
+    if (problem !== null)
       this.#log.error(
         { table: table.name, role: policy.role, problem },
         'a policy cannot be used, so it allows nothing',
       );
-    }
     const compiled = { problem, claims: [...claimsIn(policy)], tables, rights: new Map() };
     this.#compiled.set(policy, compiled);
     return compiled;

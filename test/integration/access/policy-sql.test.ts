@@ -5,12 +5,14 @@ import { describe, expect, test } from 'vitest';
 import { Stage } from '../../support/stage/stage.ts';
 
 const { sql } = Stage.of(`
-  create table docs (id int primary key, owner text, team int, secret text, "a.b" int);
+  create table docs (id int primary key, owner text, team int, secret text, "a.b" int,
+                     half int generated always as (team / 2) stored);
   create table members (who text, team int, primary key (who, team));
-  create table loose (id int primary key);
+  create table loose (id int primary key, twice int generated always as (id * 2) stored);
   select plank.attach('docs', exclude => '{secret}'); select plank.attach('members')`);
 
 const quoted = (value: object) => `'${JSON.stringify(value).replaceAll("'", "''")}'`;
+const deep = (levels: number): object => (levels === 1 ? { owner: 'x' } : { not: deep(levels - 1) });
 const events = async () =>
   (
     await sql(`select o.relation, a.name, o.action, o.new from plank.outbox o
@@ -23,6 +25,10 @@ describe('plank.allow refuses', () => {
   });
   test.each([
     [{ gone: 1 }, 'read.gone is no column'],
+    [deep(9), 'is too deep: a filter has at most 8 levels'],
+    [deep(1_000), 'is too deep: a filter has at most 8 levels'],
+    [{ or: Array.from({ length: 100 }, () => ({ owner: 'x' })) }, 'read is too much: a filter has at most 100 nodes'],
+    [{ owner: { in: Array(101).fill('x') } }, 'read.owner.in has too many values: at most 100'],
     [{ secret: 'x' }, 'read.secret is no column'],
     [{ xmin: 1 }, 'read.xmin is no column'],
     [{ '"x";--': 1 }, 'read."x";-- is no column'],
@@ -65,6 +71,8 @@ describe('plank.allow refuses', () => {
     [`'docs', 'user', read => '{}', read_columns => '{owner,secret}'`, 'read_columns names secret'],
     [`'docs', 'user', read => '{}', read_columns => '{null}'`, 'read_columns'],
     [`'docs', 'user', read => '{}', write_columns => '{gone}'`, 'write_columns names gone'],
+    [`'docs', 'user', read => '{}', write_columns => '{half}'`, 'write_columns names half, whose values Postgres'],
+    [`'docs', 'user', presets => '{"half": 1}'`, 'presets.half is a column whose values Postgres generates'],
     [`'docs', 'user', presets => '[]'`, 'presets must be an object'],
     [`'docs', 'user', presets => '{"secret": 1}'`, 'presets.secret is no column'],
     [`'docs', 'user', presets => '{"owner": {"$claim": 5}}'`, 'presets.owner.$claim must be the name'],
@@ -81,10 +89,13 @@ describe('plank.allow refuses', () => {
 });
 
 test('each change writes all policies of the table to the log', async () => {
-  await sql(`select plank.allow('docs', 'b', read => '{"owner": {"$claim": "sub"}}', read_columns => '{owner}');
-             select plank.allow('docs', 'a', read => '{}', insert => '{}', presets => '{"owner": {"$claim": "sub"}}');
-             select plank.allow('docs', 'b', read => '{"column:a.b": 1}');
-             select plank.forbid('docs', 'a')`);
+  for (const change of [
+    `allow('docs', 'b', read => '{"owner": {"$claim": "sub"}}', read_columns => '{owner}')`,
+    `allow('docs', 'a', read => '{}', insert => '{}', presets => '{"owner": {"$claim": "sub"}}')`,
+    `allow('docs', 'b', read => '{"column:a.b": 1}')`,
+    `forbid('docs', 'a')`,
+  ])
+    await sql(`select plank.${change}`);
   const all = (await events()).map(({ name, new: text }) => [
     name,
     (JSON.parse(text) as { role: string; read: object }[]).map(({ role, read }) => [role, read]),
@@ -116,6 +127,15 @@ test('each change writes all policies of the table to the log', async () => {
   );
 });
 
+test('a transaction writes one event, with the policies that it leaves', async () => {
+  const before = await events();
+  await sql(`select plank.allow('docs', 'c', read => '{}'); select plank.allow('docs', 'c', read => '{"owner": "x"}');
+             select plank.forbid('docs', 'b')`);
+  const [only, ...others] = (await events()).slice(before.length);
+  expect(others).toEqual([]);
+  expect(JSON.parse(only!.new)).toMatchObject([{ role: 'c', read: { owner: 'x' } }]);
+});
+
 test('of two changes at once, the last event has both', async () => {
   await sql(`select plank.attach('loose')`);
   await Promise.all(
@@ -134,12 +154,14 @@ test('a revocation is an event without a table, and is kept for a year', async (
     .slice(-2)
     .map(({ relation, action, new: text }) => [relation, action, JSON.parse(text)]);
   const before = expect.any(Number);
-  expect(user).toEqual([0, 'V', { user: 'ada', before }]);
-  expect(token).toEqual([0, 'V', { token: 't-1' }]);
+  expect(user).toEqual([0, 'V', { user: 'ada', before, id: 1 }]);
+  expect(token).toEqual([0, 'V', { token: 't-1', id: 2 }]);
   expect(Math.abs((user![2] as { before: number }).before - Date.now() / 1_000)).toBeLessThan(60);
   await expect(sql(`select plank.revoke('')`)).rejects.toThrow('user must be');
   await expect(sql('select plank.revoke_token(null)')).rejects.toThrow('token must be');
-  await sql(`update plank.revocations set at = at - interval '400 days'`);
+  await expect(sql(`select plank.revoke('ada', null)`)).rejects.toThrow('before must be');
+  await expect(sql(`select plank.revoke('ada', 'infinity')`)).rejects.toThrow('before must be');
+  await sql(`update plank.revocations set at = at - interval '400 days', before = before - interval '400 days'`);
   await sql(`select plank.revoke('bob')`);
   expect((await sql('select "user", token from plank.revocations')).rows).toEqual([{ user: 'bob', token: null }]);
 });
