@@ -12,6 +12,8 @@ import { Gateway } from '#gateway/gateway.ts';
 import { Listener } from '#listener/listener.ts';
 import { type Bus, LocalBus } from '#shared/bus/bus.ts';
 import { RedisBus } from '#shared/bus/bus-redis.ts';
+import { LocalState, type SharedState } from '#shared/bus/shared-state.ts';
+import { RedisState } from '#shared/bus/shared-state-redis.ts';
 import type { Publisher, Tail } from '#shared/log/fanout.ts';
 import { LocalFanout } from '#shared/log/fanout-local.ts';
 import { RedisPublisher, RedisTail } from '#shared/log/fanout-redis.ts';
@@ -91,6 +93,7 @@ await runService(
     let publisher: Publisher & Partial<Tail>;
     let tail: Tail;
     let bus: Bus;
+    let shared: SharedState;
     if (config.REDIS_URL) {
       publisher = new RedisPublisher(config.REDIS_URL, {
         name: config.PLANK_LOG_NAME,
@@ -99,17 +102,20 @@ await runService(
       });
       tail = new RedisTail(config.REDIS_TAIL_URL ?? config.REDIS_URL, { name: config.PLANK_LOG_NAME, log });
       bus = new RedisBus(config.REDIS_URL, { name: config.PLANK_LOG_NAME, log });
+      shared = new RedisState(config.REDIS_URL, { name: config.PLANK_LOG_NAME, log });
     } else {
       publisher = tail = new LocalFanout();
       bus = new LocalBus();
+      shared = new LocalState();
     }
     stack.defer(() => publisher.stop());
     stack.defer(() => tail.stop());
     stack.defer(() => bus.stop());
+    stack.defer(() => shared.stop());
     const listener = new Listener({ config, publisher, bus, log, metrics: listenerMetrics(registry) });
     stack.defer(() => listener.stop());
     await listener.start();
-    const gateway = new Gateway({ config, tail, bus, log, metrics: gatewayMetrics(registry) });
+    const gateway = new Gateway({ config, tail, bus, shared, log, metrics: gatewayMetrics(registry) });
     stack.defer(() => gateway.stop());
     await gateway.start();
 

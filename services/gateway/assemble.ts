@@ -2,6 +2,7 @@
 import { type Bus, LocalBus } from '#shared/bus/bus.ts';
 import { type GatewayState, leaderIn } from '#shared/bus/node-state.ts';
 import { Roster } from '#shared/bus/roster.ts';
+import { LocalState, type SharedState } from '#shared/bus/shared-state.ts';
 import type { Tail } from '#shared/log/fanout.ts';
 import { LogReader } from '#shared/log/log-reader.ts';
 import { createPool } from '#shared/postgres/postgres.ts';
@@ -51,6 +52,7 @@ export interface GatewayDeps {
   config: GatewayConfig;
   tail: Tail;
   bus?: Bus;
+  shared?: SharedState;
   log: Log;
   metrics: GatewayMetrics;
 }
@@ -74,9 +76,12 @@ export type Drained = { state: string; connections: number };
 
 export type Parts = ReturnType<typeof assemble>;
 
-export function assemble({ config, tail, bus = new LocalBus(), log, metrics }: GatewayDeps, owner: Owner) {
+export function assemble(
+  { config, tail, bus = new LocalBus(), shared = new LocalState(), log, metrics }: GatewayDeps,
+  owner: Owner,
+) {
   const pools = createPools(config, log);
-  const access = config.AUTH === 'jwt' ? new Access(config, { pool: pools.relay, log, metrics }) : null;
+  const access = config.AUTH === 'jwt' ? new Access(config, { pool: pools.relay, shared, log, metrics }) : null;
   const catalog = new Catalog(pools.relay);
   const reader = new LogReader(pools.relay);
   const history = new History({ tail, reader: new LogReader(pools.history), metrics });
@@ -194,6 +199,7 @@ export function assemble({ config, tail, bus = new LocalBus(), log, metrics }: G
     health: owner.health,
     ready: owner.ready,
     room: () => hasRoom(owner.state()) && !rebalancer.crowded,
+    tickets: access && access.tickets,
     identifying: access && { identities: access.identities, addresses },
     changes: events,
     registry: metrics.registry,

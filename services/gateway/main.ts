@@ -2,6 +2,7 @@
 
 import { setFlagsFromString } from 'node:v8';
 import { RedisBus } from '#shared/bus/bus-redis.ts';
+import { RedisState } from '#shared/bus/shared-state-redis.ts';
 import { RedisTail } from '#shared/log/fanout-redis.ts';
 import { requireMigrated } from '#shared/postgres/migrate.ts';
 import { readFlags } from '#shared/process/cli.ts';
@@ -31,7 +32,9 @@ await runService(
     stack.defer(() => tail.stop());
     const bus = new RedisBus(config.REDIS_URL, { name: config.PLANK_LOG_NAME, log });
     stack.defer(() => bus.stop());
-    const gateway = new Gateway({ config, tail, bus, log, metrics });
+    const shared = new RedisState(config.REDIS_URL, { name: config.PLANK_LOG_NAME, log });
+    stack.defer(() => shared.stop());
+    const gateway = new Gateway({ config, tail, bus, shared, log, metrics });
     stack.defer(() => gateway.stop());
     await gateway.start();
     log.info({ port: gateway.port, opsPort: gateway.opsPort }, 'gateway ready');

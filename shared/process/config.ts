@@ -99,6 +99,11 @@ export const gatewaySchema = z.object({
   AUTH_MAX_LIFETIME_S: integer(' of seconds, without a unit', 1, 365 * 86_400)
     .default(86_400)
     .describe('The longest lifetime of a token, in seconds'),
+  AUTH_COOKIE: pattern('the name of a cookie', /^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}$/)
+    .optional()
+    .describe(
+      'With `AUTH=jwt`, a cookie whose value may be the token; needs a list of origins in `CORS_ORIGINS`, as browsers send cookies with requests of foreign pages',
+    ),
   AUTH_ROLE_CLAIM: pattern('at most 200 characters', /^.{1,200}$/)
     .default('role')
     .describe(
@@ -246,7 +251,7 @@ export function readConfig<S extends z.ZodObject>(
     problems.push(
       `DRAIN_WINDOW_MS must be at least ${leaveMs} below STOP_TIMEOUT_MS (${stopMs}), but is ${windowMs}: a gateway would not stop in time`,
     );
-  if ('AUTH' in values) problems.push(...keyProblems(values, env));
+  if ('AUTH' in values) problems.push(...authProblems(values, env));
   if (problems.length > 0) throw new ConfigError(`configuration: ${problems.join('; ')}`);
   return Object.freeze(values) as Readonly<z.infer<S>>;
 }
@@ -255,13 +260,20 @@ export function readConfig<S extends z.ZodObject>(
  * Returns the problems with the keys of tokens. If a key is given and wrong, it still counts as given, because
  * readConfig reports its own problem.
  */
-function keyProblems({ AUTH: auth }: Record<string, unknown>, env: NodeJS.ProcessEnv): string[] {
+function authProblems(
+  { AUTH: auth, AUTH_COOKIE: cookie, CORS_ORIGINS: origins }: Record<string, unknown>,
+  env: NodeJS.ProcessEnv,
+): string[] {
   const given = authKeys.filter((name) => env[name]?.trim());
   if (auth === 'off') return given.map((name) => `${name} is set, but AUTH is off: set AUTH=jwt, or remove it`);
-  if (given.length === 1) return [];
-  return [
-    `AUTH=jwt needs exactly one of ${authKeys.join(', ')}, but ${given.length === 0 ? 'none' : given.join(', ')} is set`,
-  ];
+  const problems: string[] = [];
+  if (cookie !== undefined && Array.isArray(origins) && origins.includes('*'))
+    problems.push('AUTH_COOKIE needs a list of origins in CORS_ORIGINS: with *, any page could use the cookie');
+  if (given.length !== 1)
+    problems.push(
+      `AUTH=jwt needs exactly one of ${authKeys.join(', ')}, but ${given.length === 0 ? 'none' : given.join(', ')} is set`,
+    );
+  return problems;
 }
 
 /** Returns one line for each variable whose name resembles a setting of Plank but is none. */

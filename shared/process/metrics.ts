@@ -219,7 +219,7 @@ export function gatewayMetrics(registry: Registry) {
     }),
     auth: new Counter({
       name: 'plank_auth_total',
-      help: 'Tokens checked, with AUTH=jwt, by result: ok, invalid (no token, or its signature or algorithm is wrong), unknown_key, expired, revoked, not_yet_valid, issuer, audience, lifetime (longer than allowed), claims (exp, sub or the role is missing or wrong), other_user (renewed as somebody else), unavailable (the keys could not be fetched)',
+      help: 'Tokens checked, with AUTH=jwt, by result: ok, invalid (no token, or its signature or algorithm is wrong), unknown_key, expired, revoked, not_yet_valid, issuer, audience, lifetime (longer than allowed), claims (exp, sub or the role is missing or wrong), other_user (renewed as somebody else), ticket (not issued, or used already), origin (a cookie from a foreign page), unavailable (the keys could not be fetched)',
       labelNames: ['result'],
       registers,
     }),

@@ -1,4 +1,5 @@
 /** What AUTH=jwt adds to a gateway: who its clients are, and for how long. */
+import type { SharedState } from '#shared/bus/shared-state.ts';
 import type { Pool } from '#shared/postgres/postgres.ts';
 import type { GatewayConfig } from '#shared/process/config.ts';
 import type { Log } from '#shared/process/logger.ts';
@@ -6,10 +7,12 @@ import type { GatewayMetrics } from '#shared/process/metrics.ts';
 import { Expiries, type Expiring } from './expiries.ts';
 import { Identities } from './identity.ts';
 import { Revocations } from './revocations.ts';
+import { Tickets } from './tickets.ts';
 import type { Identity } from './viewer.ts';
 
 interface AccessDeps {
   pool: Pool;
+  shared: SharedState;
   log: Log;
   metrics: GatewayMetrics;
 }
@@ -18,11 +21,13 @@ export class Access {
   readonly identities: Identities;
   readonly expiries = new Expiries();
   readonly revocations: Revocations;
+  readonly tickets: Tickets;
 
   /** Throws where the key of the settings cannot be used. */
-  constructor(config: GatewayConfig, { pool, log, metrics }: AccessDeps) {
+  constructor(config: GatewayConfig, { pool, shared, log, metrics }: AccessDeps) {
+    this.tickets = new Tickets(shared);
     this.revocations = new Revocations({ pool, expiries: this.expiries, log });
-    this.identities = new Identities(config, { revocations: this.revocations, log, metrics });
+    this.identities = new Identities(config, { revocations: this.revocations, tickets: this.tickets, log, metrics });
   }
 
   /**

@@ -10,6 +10,7 @@ import type { Log } from '#shared/process/logger.ts';
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
 import { type KeySettings, type Keys, KeysUnavailable, keysOf } from './keys.ts';
 import type { Revocations } from './revocations.ts';
+import type { Tickets } from './tickets.ts';
 import type { Identity } from './viewer.ts';
 
 const texts = {
@@ -22,6 +23,8 @@ const texts = {
   audience: 'the token is for another audience',
   lifetime: 'the token is valid for longer than this gateway accepts',
   claims: 'the token needs exp, a sub that is a text, and a role that is a text',
+  ticket: 'the ticket is not one that was issued, or was used already',
+  origin: 'a cookie counts only for pages of the listed origins',
   other_user: 'the token is of another user',
 } as const;
 
@@ -39,7 +42,10 @@ export class TokenRefused extends Error {
 }
 
 type IdentitySettings = KeySettings &
-  Pick<GatewayConfig, 'AUTH_ISSUER' | 'AUTH_AUDIENCE' | 'AUTH_MAX_LIFETIME_S' | 'AUTH_ROLE_CLAIM'>;
+  Pick<
+    GatewayConfig,
+    'AUTH_ISSUER' | 'AUTH_AUDIENCE' | 'AUTH_MAX_LIFETIME_S' | 'AUTH_ROLE_CLAIM' | 'AUTH_COOKIE' | 'CORS_ORIGINS'
+  >;
 
 const maxTokenLength = 8_192;
 const maxNameLength = 1_000;
@@ -49,6 +55,7 @@ const defaultRole = 'authenticated';
 
 interface IdentityDeps {
   revocations: Pick<Revocations, 'isRevoked'>;
+  tickets: Pick<Tickets, 'redeem'>;
   log: Log;
   metrics: Pick<GatewayMetrics, 'auth'>;
 }
@@ -59,9 +66,11 @@ export class Identities {
   readonly #log: Log;
   readonly #metrics: Pick<GatewayMetrics, 'auth'>;
   readonly #revocations: Pick<Revocations, 'isRevoked'>;
+  readonly #tickets: Pick<Tickets, 'redeem'>;
 
   /** Throws where the key of the settings cannot be used. */
-  constructor(settings: IdentitySettings, { revocations, log, metrics }: IdentityDeps) {
+  constructor(settings: IdentitySettings, { revocations, tickets, log, metrics }: IdentityDeps) {
+    this.#tickets = tickets;
     this.#revocations = revocations;
     this.#settings = settings;
     this.#keys = keysOf(settings, log);
@@ -70,13 +79,30 @@ export class Identities {
   }
 
   /**
-   * The client of a request, by its header. Null: it has no such header. Throws TokenRefused or
-   * KeysUnavailable.
+   * The client of a request: by its header, else by the ticket of its URL, else by its cookie (AUTH_COOKIE). Null: it
+   * has none of them. Throws TokenRefused or KeysUnavailable.
    */
-  async ofRequest(request: IncomingMessage, address: string): Promise<Identity | null> {
+  async ofRequest(request: IncomingMessage, address: string, ticket: string | null = null): Promise<Identity | null> {
     const token = bearerOf(request);
-    if (token === null) return null;
-    return this.ofToken(token, address);
+    if (token !== null) return this.ofToken(token, address);
+    if (ticket !== null) return this.#ofTicket(ticket, address);
+    const { AUTH_COOKIE: name, CORS_ORIGINS: origins } = this.#settings;
+    const cookie = name === undefined ? null : cookieOf(request, name);
+    if (cookie === null) return null;
+    // browsers send cookies with requests of foreign pages, too
+    if (!isOfOwnPage(request, origins)) throw this.#refuse('origin', address);
+    return this.ofToken(cookie, address);
+  }
+
+  async #ofTicket(ticket: string, address: string): Promise<Identity> {
+    const identity = await this.#tickets.redeem(ticket).catch(() => {
+      throw new KeysUnavailable('tickets cannot be checked now');
+    });
+    if (identity === null) throw this.#refuse('ticket', address);
+    if (identity.expiresAt * 1_000 <= Date.now()) throw this.#refuse('expired', address);
+    if (this.#revocations.isRevoked(identity)) throw this.#refuse('revoked', address);
+    this.#metrics.auth.inc({ result: 'ok' });
+    return identity;
   }
 
   /**
@@ -157,6 +183,22 @@ function bearerOf({ headers, rawHeaders }: IncomingMessage): string | null {
   const count = rawHeaders.filter((name, i) => i % 2 === 0 && name.toLowerCase() === 'authorization').length;
   // no token: refused as one that is none
   return count > 1 ? '' : (/^Bearer +([\w.~+/=-]+)$/i.exec(authorization)?.[1] ?? '');
+}
+
+/** Null: there is no such cookie. More than one: a value that no token has. */
+function cookieOf({ headers }: IncomingMessage, name: string): string | null {
+  const values = (headers.cookie ?? '').split(';').flatMap((pair) => {
+    const at = pair.indexOf('=');
+    return pair.slice(0, at).trim() === name ? [pair.slice(at + 1).trim()] : [];
+  });
+  return values.length > 1 ? '' : (values[0] ?? null);
+}
+
+/** A page of a listed origin, or a request that changes nothing and comes from the gateway's own origin. */
+function isOfOwnPage({ headers, method }: IncomingMessage, origins: readonly string[]): boolean {
+  const { origin, upgrade } = headers;
+  if (origin !== undefined) return origins.includes(origin);
+  return upgrade === undefined && (method === 'GET' || method === 'HEAD');
 }
 
 /** The errors of jose hold the token's claims, so nothing of them is passed on. */

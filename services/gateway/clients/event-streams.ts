@@ -18,7 +18,7 @@ import type { Hold } from './queries.ts';
 import type { SubscriptionDeps } from './subscription.ts';
 
 const comment = Buffer.from(':\n\n');
-const parameters = new Set(['where', 'columns', 'snapshot', 'since']);
+const parameters = new Set(['where', 'columns', 'snapshot', 'since', 'ticket']);
 
 interface EventStreamsDeps extends SubscriptionDeps {
   /** null: clients need no token */
@@ -144,7 +144,9 @@ export class EventStreams {
   async #identify({ identities }: Access, request: Request, response: Response): Promise<Identity | null> {
     this.#taken.add(request.socket);
     try {
-      return await identify({ identities, addresses: this.#deps.addresses }, request, response);
+      const { ticket } = request.query;
+      const identifying = { identities, addresses: this.#deps.addresses };
+      return await identify(identifying, request, response, typeof ticket === 'string' ? ticket : null);
     } finally {
       this.#taken.delete(request.socket);
     }

@@ -110,7 +110,7 @@ export class Sockets {
     const address = this.#options.addresses.of(request);
     socket.on('error', destroyThis);
     try {
-      const identity = await identities.ofRequest(request, address);
+      const identity = await identities.ofRequest(request, address, url.searchParams.get('ticket'));
       socket.off('error', destroyThis);
       this.#accept(request, socket, head, { url, admitted: { access, identity } });
     } catch (error) {

@@ -1,10 +1,12 @@
 /** The query parameters of /ws in each mode. An unknown parameter is refused by its name, as in REST. */
 
 const plainParameters = ['tables', 'since'];
+/** a ticket may stand for a token in both modes */
+const ticket = 'ticket';
 
 /** What is wrong with the parameters of a URL; null: nothing is wrong. */
 export function wrongParameter(url: URL, isPlain: boolean): string | null {
-  const known = isPlain ? plainParameters : [];
+  const known = isPlain ? [...plainParameters, ticket] : [ticket];
   const seen = new Set<string>();
   for (const name of url.searchParams.keys()) {
     if (!known.includes(name)) return `${name.slice(0, 40)}: ${reason(name, isPlain)}`;

@@ -10,9 +10,10 @@ import type { Pool } from '#shared/postgres/postgres.ts';
 import type { GatewayConfig } from '#shared/process/config.ts';
 import type { Log } from '#shared/process/logger.ts';
 import { httpMetrics } from '#shared/process/metrics.ts';
+import type { Tickets } from '../access/tickets.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import type { Rights } from '../rights/rights.ts';
-import { findViewer, type Identifying, viewerOf } from './identity.ts';
+import { findViewer, type Identifying, ticketHandler, viewerOf } from './identity.ts';
 import { fileRoutes, pageFiles, sdk, sendFile } from './pages.ts';
 import { problemHandler } from './problem-handler.ts';
 import { methodNotAllowed, named, notFound, routeOf, upgradeRequired } from './routes.ts';
@@ -31,7 +32,7 @@ export interface Health {
 }
 
 export interface AppDeps {
-  config: Pick<GatewayConfig, 'CORS_ORIGINS' | 'MAX_BODY_BYTES'>;
+  config: Pick<GatewayConfig, 'CORS_ORIGINS' | 'MAX_BODY_BYTES' | 'AUTH_COOKIE'>;
   log: Log;
   catalog: Catalog;
   rights: Rights;
@@ -42,6 +43,8 @@ export interface AppDeps {
   room: () => boolean;
   /** whose clients may read and write rows; null: everybody */
   identifying?: Identifying | null;
+  /** null: AUTH=off */
+  tickets?: Tickets | null;
   /**
    * `handler` serves `GET /api/:table/changes`, server-sent events, and checks tokens itself; `guard`
    * runs before every request
@@ -72,6 +75,7 @@ export function createApp(deps: AppDeps): Express {
   app.use(
     cors({
       origin: config.CORS_ORIGINS.includes('*') ? '*' : config.CORS_ORIGINS,
+      credentials: config.AUTH_COOKIE !== undefined,
       exposedHeaders: [
         'Link',
         'ETag',
@@ -149,6 +153,12 @@ export function createApp(deps: AppDeps): Express {
       .all(methodNotAllowed('GET'));
   }
   app.route('/ws').all(named('/ws')).get(upgradeRequired).all(methodNotAllowed('GET'));
+  if (deps.identifying && deps.tickets)
+    app
+      .route('/auth/tickets')
+      .all(named('/auth/tickets'))
+      .post(ticketHandler(deps.identifying, deps.tickets))
+      .all(methodNotAllowed('POST'));
   app.use('/api', viewed, tablesRouter({ pool, catalog, rights, maxBodyBytes: config.MAX_BODY_BYTES }));
 
   app

@@ -6,6 +6,7 @@
 import type { Request, RequestHandler, Response } from 'express';
 import { type Identities, TokenRefused } from '../access/identity.ts';
 import { KeysUnavailable } from '../access/keys.ts';
+import type { Tickets } from '../access/tickets.ts';
 import { anonymous, type Identity, type Viewer } from '../access/viewer.ts';
 import type { Addresses } from './address.ts';
 import { PlankError } from './errors.ts';
@@ -21,15 +22,31 @@ export async function identify(
   { identities, addresses }: Identifying,
   request: Request,
   response: Response,
+  ticket: string | null = null,
 ): Promise<Identity | null> {
   try {
-    return await identities.ofRequest(request, addresses.of(request));
+    return await identities.ofRequest(request, addresses.of(request), ticket);
   } catch (error) {
     if (error instanceof KeysUnavailable) throw new PlankError('KEYS_UNAVAILABLE', error.message);
     if (!(error instanceof TokenRefused)) throw error;
     response.set('WWW-Authenticate', challenge);
     throw new PlankError('UNAUTHORIZED', error.message);
   }
+}
+
+/** For `POST /auth/tickets`: a ticket for the token of the request. */
+export function ticketHandler(identifying: Identifying, tickets: Tickets): RequestHandler {
+  return async (request, response) => {
+    const identity = await identify(identifying, request, response);
+    if (identity === null) {
+      response.set('WWW-Authenticate', 'Bearer');
+      throw new PlankError('UNAUTHORIZED', 'a ticket stands for a token: send it as Authorization: Bearer');
+    }
+    const issued = await tickets.issue(identity).catch((cause: unknown) => {
+      throw new PlankError('KEYS_UNAVAILABLE', 'tickets cannot be kept now', { cause });
+    });
+    response.set('Cache-Control', 'no-store').json(issued);
+  };
 }
 
 /** The value of `WWW-Authenticate` where a token was refused (RFC 6750, 3). */
