@@ -12,7 +12,7 @@ export interface StatementContext {
   table: Table;
   /** the column of each parameter: $1 is parameters[0] */
   parameters: readonly string[];
-  deletes: boolean;
+  deletes?: boolean;
   /**
    * the statement only reads: if Postgres refuses a value, the value is stored data, and not a value that
    * the client sent
@@ -24,7 +24,10 @@ export interface StatementContext {
  * Translates an error of a statement into a PlankError. Returns an error unchanged if it is neither the
  * client's fault nor temporary.
  */
-export function fromPostgres(error: unknown, { table, parameters, deletes, reads = false }: StatementContext): unknown {
+export function fromPostgres(
+  error: unknown,
+  { table, parameters, deletes = false, reads = false }: StatementContext,
+): unknown {
   if (!(error instanceof DatabaseError)) return isUnavailable(error) ? unavailable(error) : error;
   const code = error.code ?? '';
   // a trigger refuses the row by RAISE, which may set any code

@@ -10,17 +10,18 @@
 import { type DatabaseError, isStatementError, quoted } from '#shared/postgres/postgres.ts';
 import type { Table } from '../catalog/catalog.ts';
 import { type FieldError, invalidFields, PlankError } from './errors.ts';
-import { fromPostgres } from './postgres-problems.ts';
+import { fromPostgres, type StatementContext } from './postgres-problems.ts';
 import { conditionSql, type Precondition, requireCondition } from './precondition.ts';
 import type { RestQueries } from './rest-pool.ts';
 import type { Values } from './row-values.ts';
-import type { PageRow } from './table-page.ts';
+import { claimsSql, type PageRow } from './table-page.ts';
 import type { TableView, WrittenRow } from './table-view.ts';
 import { changedValue, keyIs, newValue, Parameters, sameJson } from './value-sql.ts';
 
 type Query = <R extends object>(statement: Statement) => Promise<R[]>;
 type Row = Pick<PageRow, 'row'>;
 type Verdict = Pick<WrittenRow, 'isAllowed'>;
+type Purpose = Pick<StatementContext, 'deletes' | 'reads'>;
 
 interface Statement {
   text: string;
@@ -56,9 +57,10 @@ export class Rows {
 
   /** Throws NOT_FOUND. */
   async read(key: readonly string[]): Promise<string> {
-    const [row] = await this.#read(this.#query, key);
-    if (row === undefined) throw gone();
-    return row;
+    const read = (query: Query) => this.#read(query, key);
+    const [found] = await (this.#view.claims === null ? read(this.#query) : this.#transaction({ reads: true }, read));
+    if (!found) throw gone();
+    return found.row;
   }
 
   async create(values: Values): Promise<WrittenRow & PageRow> {
@@ -171,7 +173,7 @@ export class Rows {
         await run();
         // a rule may keep the row and only mark it as deleted
         const [after] = await this.#read(query, key);
-        return after === before ? [] : [{ row: '' }];
+        return after?.row === before ? [] : [{ row: '' }];
       },
       refused: async (query) => {
         await this.#explain(query, key, { act: 'delete', precondition, readOnly: [] });
@@ -227,12 +229,12 @@ export class Rows {
       // Postgres checks constraints before the policy judges the row. Without this, the error would say whether
       // there are rows with values that the client may neither read nor write.
       if (!isPlain && proposed && isOfConstraint(error))
-        await this.#transaction(deletes, (query) => query<Verdict>(proposed()));
+        await this.#transaction({ deletes }, (query) => query<Verdict>(proposed()));
       throw error;
     }
     const [row] = rows;
     if (row) return row;
-    return isPlain ? refused(this.#query) : (this.#transaction(deletes, refused) as Promise<never>);
+    return isPlain ? refused(this.#query) : (this.#transaction({ reads: true }, refused) as Promise<never>);
   }
 
   /**
@@ -242,16 +244,16 @@ export class Rows {
   async #run<R extends Verdict>({ statement, rewritten, deletes = false }: Write<R>): Promise<R[]> {
     try {
       return this.#view.claims === null
-        ? await this.#single<R>(statement(true), { deletes, reads: false })
-        : await this.#transaction(deletes, (query) => query<R>(statement(true)));
+        ? await this.#single<R>(statement(true), { deletes })
+        : await this.#transaction({ deletes }, (query) => query<R>(statement(true)));
     } catch (error) {
       if (!(error instanceof PlankError && isOfRule(error.cause))) throw error;
-      return this.#transaction(deletes, (query) => rewritten(query, () => query(statement(false))));
+      return this.#transaction({ deletes }, (query) => rewritten(query, () => query(statement(false))));
     }
   }
 
   /** Commits if `work` resolves with rows that the policy allows. */
-  async #transaction<R extends Verdict>(deletes: boolean, work: (query: Query) => Promise<R[]>): Promise<R[]> {
+  async #transaction<R extends Verdict>(purpose: Purpose, work: (query: Query) => Promise<R[]>): Promise<R[]> {
     const { claims } = this.#view;
     return this.#queries.use(this.#table.name, async ({ client, giveUp, requireClient }) => {
       const query: Query = async <T extends object>({ text, parameters: { values, columns } }: Statement) => {
@@ -260,16 +262,14 @@ export class Rows {
           return (await client.query<T>(text, values)).rows;
         } catch (error) {
           if (!isStatementError(error)) giveUp(error as Error);
-          throw fromPostgres(error, { table: this.#table, parameters: columns, deletes });
+          throw fromPostgres(error, { table: this.#table, parameters: columns, ...purpose });
         }
       };
       await query({ text: 'begin', parameters: new Parameters() });
       try {
         if (claims !== null) {
           const parameters = new Parameters();
-          // ends with the transaction
-          const text = `select pg_catalog.set_config('request.jwt.claims', ${parameters.add(claims)}, true)`;
-          await query({ text, parameters });
+          await query({ text: claimsSql(parameters.add(claims)), parameters });
         }
         const rows = await work(query);
         this.#view.requireAllowed(rows);
@@ -282,26 +282,25 @@ export class Rows {
     });
   }
 
-  readonly #query: Query = (statement) => this.#single(statement, { deletes: false, reads: true });
+  readonly #query: Query = (statement) => this.#single(statement, { reads: true });
 
   async #single<R extends object>(
     { text, parameters: { values, columns } }: Statement,
-    { deletes, reads }: { deletes: boolean; reads: boolean },
+    purpose: Purpose,
   ): Promise<R[]> {
     try {
       return (await this.#queries.query<R>(this.#table.name, text, values)).rows;
     } catch (error) {
-      throw fromPostgres(error, { table: this.#table, parameters: columns, deletes, reads });
+      throw fromPostgres(error, { table: this.#table, parameters: columns, ...purpose });
     }
   }
 
-  async #read(query: Query, key: readonly string[]): Promise<string[]> {
+  #read(query: Query, key: readonly string[]): Promise<(Row & Verdict)[]> {
     const view = this.#view;
     const parameters = new Parameters();
     const where = [keyIs(this.#table, key, parameters), ...view.allows(['read'], parameters)].join(' and ');
     const text = `select ${view.image} from ${view.relation} t where ${where}`;
-    const rows = await query<Row>({ text, parameters });
-    return rows.map(({ row }) => row);
+    return query<Row>({ text, parameters });
   }
 
   #readWritten(query: Query, key: readonly string[], act: 'insert' | 'check'): Promise<WrittenRow[]> {

@@ -17,15 +17,32 @@ export interface PageRow {
   key: string[];
 }
 
-/** `text` must select at most `limit` + 1 rows. Rejects with Postgres' own errors. */
-export async function readPage(
-  queries: RestQueries,
-  table: string,
-  { text, values, limit }: { text: string; values: readonly unknown[]; limit: number },
-): Promise<{ rows: PageRow[]; more: boolean }> {
+interface PageQuery {
+  /** selects at most `limit` + 1 rows */
+  text: string;
+  values: readonly unknown[];
+  limit: number;
+  /** the claims of the viewer as JSON; null: AUTH=off */
+  claims: string | null;
+}
+
+interface Page {
+  rows: PageRow[];
+  more: boolean;
+}
+
+/**
+ * A statement for a transaction: until the transaction ends, triggers and row security of the database can read the
+ * claims, as with PostgREST and Supabase. `claims` is SQL for a text.
+ */
+export const claimsSql = (claims: string): string =>
+  `select pg_catalog.set_config('request.jwt.claims', ${claims}, true)`;
+
+/** Rejects with Postgres' own errors. */
+export async function readPage(queries: RestQueries, table: string, query: PageQuery): Promise<Page> {
   return queries.use(table, async (lease) => {
     try {
-      return await pageOf(lease, { text, values, limit });
+      return query.claims === null ? await pageOf(lease, query) : await pageUnder(query.claims, lease, query);
     } catch (error) {
       // after an error of the statement itself the connection can be used again
       if (!isStatementError(error)) lease.giveUp(error as Error);
@@ -34,10 +51,29 @@ export async function readPage(
   });
 }
 
-async function pageOf(
-  { client, giveUp, requireClient }: Lease,
-  { text, values, limit }: { text: string; values: readonly unknown[]; limit: number },
-): Promise<{ rows: PageRow[]; more: boolean }> {
+/** Reads the page in a transaction with these claims. */
+async function pageUnder(claims: string, lease: Lease, query: PageQuery): Promise<Page> {
+  const { client } = lease;
+  let isBroken = false;
+  const giveUp = (why: Error) => {
+    isBroken = true;
+    lease.giveUp(why);
+  };
+  const end = () => withDeadlineOr(client.query('rollback'), fetchDeadlineMs, silent).catch(giveUp);
+  await client.query('begin');
+  try {
+    await client.query(claimsSql('$1'), [claims]);
+    const page = await pageOf({ ...lease, giveUp }, query);
+    if (!isBroken) await end();
+    return page;
+  } catch (error) {
+    // after any other error, the connection is given up, and the claims with it
+    if (isStatementError(error)) await end();
+    throw error;
+  }
+}
+
+async function pageOf({ client, giveUp, requireClient }: Lease, { text, values, limit }: PageQuery): Promise<Page> {
   const cursor = new RowCursor<PageRow>(client, { text, values }, pageCharacters, ({ row }) => row.length);
   const rows: PageRow[] = [];
   /** how many of the rows belong to the page */

@@ -127,11 +127,10 @@ export function tablesRouter({ pool, catalog, rights, maxBodyBytes }: TablesOpti
     const text = `select ${view.imageAndKey} from ${view.relation} t where ${conditions}
                   order by ${view.keyList} limit ${limit + 1}`;
     const values = [...parameters.values, ...filter.values];
-    const { rows, more } = await readPage(queriesOf(request), table.name, { text, values, limit }).catch(
-      (error: unknown) => {
-        throw fromPostgres(error, { table, parameters: parameters.columns, deletes: false, reads: true });
-      },
-    );
+    const page = { text, values, limit, claims: view.claims };
+    const { rows, more } = await readPage(queriesOf(request), table.name, page).catch((error: unknown) => {
+      throw fromPostgres(error, { table, parameters: parameters.columns, reads: true });
+    });
     if (more) {
       const next = formatCursor(rows.at(-1)!.key);
       const filtered = where === undefined ? '' : `&where=${encodeURIComponent(where)}`;
