@@ -58,7 +58,7 @@ export class Rows {
   /** Throws NOT_FOUND. */
   async read(key: readonly string[]): Promise<string> {
     const read = (query: Query) => this.#read(query, key);
-    const [found] = await (this.#view.claims === null ? read(this.#query) : this.#transaction({ reads: true }, read));
+    const [found] = await (this.#view.rights === null ? read(this.#query) : this.#transaction({ reads: true }, read));
     if (!found) throw gone();
     return found.row;
   }
@@ -221,7 +221,7 @@ export class Rows {
 
   async #write<R extends Verdict>(write: Write<R>): Promise<R> {
     const { proposed, refused, deletes = false } = write;
-    const isPlain = this.#view.claims === null;
+    const isPlain = this.#view.rights === null;
     let rows: R[];
     try {
       rows = await this.#run(write);
@@ -243,7 +243,7 @@ export class Rows {
    */
   async #run<R extends Verdict>({ statement, rewritten, deletes = false }: Write<R>): Promise<R[]> {
     try {
-      return this.#view.claims === null
+      return this.#view.rights === null
         ? await this.#single<R>(statement(true), { deletes })
         : await this.#transaction({ deletes }, (query) => query<R>(statement(true)));
     } catch (error) {

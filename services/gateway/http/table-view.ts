@@ -32,18 +32,15 @@ export interface WrittenRow {
 
 export class TableView {
   readonly table: Table;
-  /** SQL for the image of the row t, with the columns that may be read */
-  readonly imageSql: string;
   /** null: AUTH=off, and everything is allowed */
   readonly rights: TableRights | null;
-  /** the claims of the viewer as JSON; null: AUTH=off */
-  readonly claims: string | null;
+  readonly #viewer: Viewer | null;
+  #imageSql: string | undefined;
 
-  private constructor(table: Table, rights: TableRights | null, claims: string | null) {
+  private constructor(table: Table, rights: TableRights | null, viewer: Viewer | null) {
     this.table = table;
     this.rights = rights;
-    this.claims = claims;
-    this.imageSql = rights?.readable ? imageOf(table, rights.readable) : table.imageSql;
+    this.#viewer = viewer;
   }
 
   /**
@@ -67,7 +64,7 @@ export class TableView {
     const own = rights.of(table, viewer);
     // who may neither read rows nor make some cannot do anything with the table
     if (!own?.read && !own?.insert) return null;
-    return new TableView(table, own, JSON.stringify(viewer.claims));
+    return new TableView(table, own, viewer);
   }
 
   /** Throws NOT_FOUND if the viewer may read no rows: then the table has no rows, and looks as if it did not exist. */
@@ -105,6 +102,17 @@ export class TableView {
     throw new PlankError('FORBIDDEN', `You may not set these columns of ${this.table.name}: ${names.join(', ')}`, {
       fields: names.map((path) => ({ path, message: 'must not be set' })),
     });
+  }
+
+  /** The claims of the viewer as JSON; null: AUTH=off. */
+  get claims(): string | null {
+    return this.#viewer && JSON.stringify(this.#viewer.claims);
+  }
+
+  /** SQL for the image of the row t, with the columns that may be read. */
+  get imageSql(): string {
+    const readable = this.rights?.readable;
+    return (this.#imageSql ??= readable ? imageOf(this.table, readable) : this.table.imageSql);
   }
 
   get relation(): string {
