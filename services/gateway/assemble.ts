@@ -200,6 +200,7 @@ export function assemble(
     ready: owner.ready,
     room: () => hasRoom(owner.state()) && !rebalancer.crowded,
     tickets: access && access.tickets,
+    limits: access && access.limits,
     identifying: access && { identities: access.identities, addresses },
     changes: events,
     registry: metrics.registry,

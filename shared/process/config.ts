@@ -109,6 +109,20 @@ export const gatewaySchema = z.object({
     .describe(
       'The claim with the role, a name or a path with dots (`realm.role`); the role is `authenticated` without it',
     ),
+  LIMIT_USER_CONNECTIONS: integer('', 1)
+    .default(50)
+    .describe('With `AUTH=jwt`, how many connections one user may have, over all gateways'),
+  LIMIT_ADDRESS_CONNECTIONS: integer('', 1)
+    .default(1_000)
+    .describe('With `AUTH=jwt`, how many connections may come from one address, over all gateways'),
+  LIMIT_REQUESTS_PER_SECOND: integer('', 1)
+    .default(100)
+    .describe(
+      'With `AUTH=jwt`, how many REST requests one user, or one address without a token, may send in a second; twice as many at once',
+    ),
+  LIMIT_REFUSED_TOKENS: integer('', 1)
+    .default(20)
+    .describe('With `AUTH=jwt`, how many tokens of one address may be refused in a minute; then none is checked'),
   TRUSTED_PROXIES: networks
     .default(['loopback', 'linklocal', 'uniquelocal'])
     .describe(

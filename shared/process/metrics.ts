@@ -223,6 +223,12 @@ export function gatewayMetrics(registry: Registry) {
       labelNames: ['result'],
       registers,
     }),
+    refused: new Counter({
+      name: 'plank_refused_total',
+      help: 'Clients refused because of a limit, with AUTH=jwt, by reason: user_connections, address_connections, requests, tokens (too many of the address were refused)',
+      labelNames: ['reason'],
+      registers,
+    }),
     accessSets: new ScrapeGauge({
       name: 'plank_access_sets',
       help: 'Sets of other tables ($from) that policies compare rows with, in memory; kept for 30 s after their last use',

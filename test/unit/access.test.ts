@@ -28,6 +28,7 @@ function identities(settings: Record<string, string>): Identities {
   return new Identities(config, {
     revocations: { isRevoked: () => false },
     tickets: { redeem: async () => null },
+    limits: { mayTryToken: () => {}, countRefused: async () => {} },
     log,
     metrics: gatewayMetrics(new Registry()),
   });

@@ -6,6 +6,7 @@ import type { Log } from '#shared/process/logger.ts';
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
 import { Expiries, type Expiring } from './expiries.ts';
 import { Identities } from './identity.ts';
+import { Limits } from './limits.ts';
 import { Revocations } from './revocations.ts';
 import { Tickets } from './tickets.ts';
 import type { Identity } from './viewer.ts';
@@ -22,12 +23,20 @@ export class Access {
   readonly expiries = new Expiries();
   readonly revocations: Revocations;
   readonly tickets: Tickets;
+  readonly limits: Limits;
 
   /** Throws where the key of the settings cannot be used. */
   constructor(config: GatewayConfig, { pool, shared, log, metrics }: AccessDeps) {
     this.tickets = new Tickets(shared);
+    this.limits = new Limits(config, shared, metrics);
     this.revocations = new Revocations({ pool, expiries: this.expiries, log });
-    this.identities = new Identities(config, { revocations: this.revocations, tickets: this.tickets, log, metrics });
+    this.identities = new Identities(config, {
+      revocations: this.revocations,
+      tickets: this.tickets,
+      limits: this.limits,
+      log,
+      metrics,
+    });
   }
 
   /**

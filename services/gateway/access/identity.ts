@@ -9,6 +9,7 @@ import type { GatewayConfig } from '#shared/process/config.ts';
 import type { Log } from '#shared/process/logger.ts';
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
 import { type KeySettings, type Keys, KeysUnavailable, keysOf } from './keys.ts';
+import type { Limits } from './limits.ts';
 import type { Revocations } from './revocations.ts';
 import type { Tickets } from './tickets.ts';
 import type { Identity } from './viewer.ts';
@@ -56,6 +57,7 @@ const defaultRole = 'authenticated';
 interface IdentityDeps {
   revocations: Pick<Revocations, 'isRevoked'>;
   tickets: Pick<Tickets, 'redeem'>;
+  limits: Pick<Limits, 'mayTryToken' | 'countRefused'>;
   log: Log;
   metrics: Pick<GatewayMetrics, 'auth'>;
 }
@@ -67,9 +69,11 @@ export class Identities {
   readonly #metrics: Pick<GatewayMetrics, 'auth'>;
   readonly #revocations: Pick<Revocations, 'isRevoked'>;
   readonly #tickets: Pick<Tickets, 'redeem'>;
+  readonly #limits: IdentityDeps['limits'];
 
   /** Throws where the key of the settings cannot be used. */
-  constructor(settings: IdentitySettings, { revocations, tickets, log, metrics }: IdentityDeps) {
+  constructor(settings: IdentitySettings, { revocations, tickets, limits, log, metrics }: IdentityDeps) {
+    this.#limits = limits;
     this.#tickets = tickets;
     this.#revocations = revocations;
     this.#settings = settings;
@@ -80,7 +84,7 @@ export class Identities {
 
   /**
    * The client of a request: by its header, else by the ticket of its URL, else by its cookie (AUTH_COOKIE). Null: it
-   * has none of them. Throws TokenRefused or KeysUnavailable.
+   * has none of them. Throws TokenRefused, KeysUnavailable or TooMany.
    */
   async ofRequest(request: IncomingMessage, address: string, ticket: string | null = null): Promise<Identity | null> {
     const token = bearerOf(request);
@@ -95,6 +99,7 @@ export class Identities {
   }
 
   async #ofTicket(ticket: string, address: string): Promise<Identity> {
+    this.#limits.mayTryToken(address);
     const identity = await this.#tickets.redeem(ticket).catch(() => {
       throw new KeysUnavailable('tickets cannot be checked now');
     });
@@ -108,9 +113,10 @@ export class Identities {
   /**
    * @param former who the client was until now, who must be the same
    *
-   * Throws TokenRefused or KeysUnavailable.
+   * Throws TokenRefused, KeysUnavailable or TooMany.
    */
   async ofToken(token: string, address: string, former: Identity | null = null): Promise<Identity> {
+    this.#limits.mayTryToken(address);
     try {
       const identity = await this.#read(token);
       if (former !== null && former.user !== identity.user) throw new TokenRefused('other_user');
@@ -125,6 +131,7 @@ export class Identities {
   /** Counts and logs a refusal, and returns it. */
   #refuse(reason: Reason, address: string): TokenRefused {
     this.#metrics.auth.inc({ result: reason });
+    if (!isTimely(reason)) void this.#limits.countRefused(address);
     this.#log.info({ reason, address }, 'a client was refused');
     return new TokenRefused(reason);
   }
@@ -157,6 +164,10 @@ export class Identities {
     return { user, role, claims: payload, expiresAt: exp, tokenId, issuedAt: iat ?? 0 };
   }
 }
+
+/** Whether honest clients send such tokens, as when they wake after a night. These are not counted as guesses. */
+const isTimely = (reason: Reason): boolean =>
+  reason === 'expired' || reason === 'revoked' || reason === 'not_yet_valid' || reason === 'other_user';
 
 /** How many whole seconds are left, at least 0. */
 export const secondsLeft = ({ expiresAt }: Identity): number => Math.max(0, Math.floor(expiresAt - Date.now() / 1_000));

@@ -1,4 +1,5 @@
 /** Whom a WebSocket serves: the token of its upgrade, of `hello` or of `auth`, the last of which counts. */
+import type { Seat } from '#shared/bus/shared-state.ts';
 import type { Access } from '../access/access.ts';
 import type { Expiring } from '../access/expiries.ts';
 import { secondsLeft } from '../access/identity.ts';
@@ -22,6 +23,8 @@ export class Credentials {
   readonly #holder: Holder;
   readonly #access: Access;
   #identity: Identity | null = null;
+  /** of a user whose token came after the upgrade */
+  #seat: Seat | null = null;
 
   /** @param identity null: the upgrade brought no token */
   constructor(holder: Holder, access: Access, identity: Identity | null) {
@@ -45,15 +48,19 @@ export class Credentials {
     return { user, role, expires_in_s: secondsLeft(this.#identity) };
   }
 
-  /** Throws TokenRefused or KeysUnavailable; then the former token stays. */
+  /** Throws TokenRefused, KeysUnavailable or TooMany; then the former token stays. */
   async renew(token: string): Promise<void> {
     const identity = await this.#access.identities.ofToken(token, this.#holder.address, this.#identity);
+    const seat = this.#identity === null ? await this.#access.limits.ofUser(identity.user) : null;
     // a connection that has closed meanwhile is no longer among those that expire
-    if (this.#holder.outlet.open) this.#take(identity);
+    if (!this.#holder.outlet.open) return seat?.leave();
+    this.#seat ??= seat;
+    this.#take(identity);
   }
 
   end(): void {
     this.#access.expiries.delete(this.#holder);
+    this.#seat?.leave();
   }
 
   #take(identity: Identity): void {

@@ -1,14 +1,16 @@
 /** Server-sent events: a GET is a subscription. The Last-Event-ID, which browsers send themselves, resumes it. */
 import type { Socket } from 'node:net';
 import type { Request, RequestHandler, Response } from 'express';
+import type { Seat } from '#shared/bus/shared-state.ts';
 import { parseExactJson } from '#shared/exact-json.ts';
 import type { Access } from '../access/access.ts';
+import { leaveAtClose, TooMany } from '../access/limits.ts';
 import { anonymous, type Identity, type Viewer } from '../access/viewer.ts';
 import { eventFraming, eventIds } from '../channels/framing.ts';
 import { positionOf, Refused, type RowQuery } from '../channels/row-query.ts';
 import type { Addresses } from '../http/address.ts';
 import { invalidFields, PlankError } from '../http/errors.ts';
-import { identify } from '../http/identity.ts';
+import { identify, tooMany } from '../http/identity.ts';
 import { parseSegment } from '../http/row-address.ts';
 import type { Clients } from './clients.ts';
 import { EventStream } from './event-stream.ts';
@@ -83,7 +85,9 @@ export class EventStreams {
     }
     const { socket } = response;
     if (!socket) return;
+    const seats: Seat[] = [];
     try {
+      if (access) await this.#sit(access, request, identity, seats);
       // resolved again, because the table may have been altered during the wait
       const resolve = () => {
         if (clients.isLeaving) throw new PlankError('LEAVING', 'this replica is leaving');
@@ -91,12 +95,14 @@ export class EventStreams {
         return [this.#resolve(asked, viewer)];
       };
       await this.#deps.queries.load(resolve, (hold) => {
+        for (const seat of seats) leaveAtClose(seat, socket);
         if (socket.destroyed) hold.release();
         else this.#open(request, response, socket, { asked, hold, viewer, identity });
       });
     } catch (error) {
       // no stream begins, so the connection stays usable: a proxy may send other clients' requests on it
       this.#taken.delete(request.socket);
+      for (const seat of seats) seat.leave();
       throw error instanceof Refused ? problemOf(error) : error;
     }
   };
@@ -135,6 +141,16 @@ export class EventStreams {
       metrics.disconnects.inc({ code: 'sse' });
     });
     stream.subscription.begin(positionOf(asked), asked.ch ?? null);
+  }
+
+  /** Takes the seats of a stream. Throws PlankError; seats that were taken before are in `seats` then, too. */
+  async #sit({ limits }: Access, request: Request, identity: Identity | null, seats: Seat[]): Promise<void> {
+    try {
+      seats.push(await limits.ofAddress(this.#deps.addresses.of(request)));
+      if (identity) seats.push(await limits.ofUser(identity.user));
+    } catch (error) {
+      throw error instanceof TooMany ? tooMany(error) : error;
+    }
   }
 
   /**

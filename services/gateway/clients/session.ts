@@ -3,6 +3,7 @@ import { parseExactJson } from '#shared/exact-json.ts';
 import { closeCodes, formatPosition, type Position, type ServerFrame } from '#shared/wire.ts';
 import { TokenRefused } from '../access/identity.ts';
 import { KeysUnavailable } from '../access/keys.ts';
+import { TooMany } from '../access/limits.ts';
 import type { Viewer } from '../access/viewer.ts';
 import { framed } from '../channels/framing.ts';
 import { isSame, otherNameOf, positionOf, Refused, type RowQuery } from '../channels/row-query.ts';
@@ -192,6 +193,7 @@ export class Session implements Protocol, SubscriptionOwner {
 
   #turnAway(error: unknown): void {
     if (error instanceof KeysUnavailable) this.#connection.close(closeCodes.internal, error.message);
+    else if (error instanceof TooMany) this.#connection.close(closeCodes.tooMany, error.message);
     else if (!(error instanceof TokenRefused)) throw error;
     else {
       const code = error.reason === 'other_user' ? closeCodes.forbidden : closeCodes.unauthorized;

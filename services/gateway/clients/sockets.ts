@@ -11,6 +11,7 @@ import { closeCodes, subprotocol } from '#shared/wire.ts';
 import type { Access } from '../access/access.ts';
 import { TokenRefused } from '../access/identity.ts';
 import { KeysUnavailable } from '../access/keys.ts';
+import { leaveAtClose, TooMany } from '../access/limits.ts';
 import type { Addresses } from '../http/address.ts';
 import { challenge } from '../http/identity.ts';
 import type { Clients } from './clients.ts';
@@ -111,11 +112,15 @@ export class Sockets {
     socket.on('error', destroyThis);
     try {
       const identity = await identities.ofRequest(request, address, url.searchParams.get('ticket'));
+      leaveAtClose(await access.limits.ofAddress(address), socket);
+      if (identity) leaveAtClose(await access.limits.ofUser(identity.user), socket);
       socket.off('error', destroyThis);
       this.#accept(request, socket, head, { url, admitted: { access, identity } });
     } catch (error) {
       if (error instanceof TokenRefused)
         refuse(socket, '401 Unauthorized', error.message, [`www-authenticate: ${challenge}`]);
+      else if (error instanceof TooMany)
+        refuse(socket, '429 Too Many Requests', error.message, [`retry-after: ${error.retryAfterS}`]);
       else if (error instanceof KeysUnavailable) refuse(socket, '503 Service Unavailable', error.message);
       else throw error;
     }

@@ -10,10 +10,11 @@ import type { Pool } from '#shared/postgres/postgres.ts';
 import type { GatewayConfig } from '#shared/process/config.ts';
 import type { Log } from '#shared/process/logger.ts';
 import { httpMetrics } from '#shared/process/metrics.ts';
+import type { Limits } from '../access/limits.ts';
 import type { Tickets } from '../access/tickets.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import type { Rights } from '../rights/rights.ts';
-import { findViewer, type Identifying, ticketHandler, viewerOf } from './identity.ts';
+import { findViewer, type Identifying, limitRequests, ticketHandler, viewerOf } from './identity.ts';
 import { fileRoutes, pageFiles, sdk, sendFile } from './pages.ts';
 import { problemHandler } from './problem-handler.ts';
 import { methodNotAllowed, named, notFound, routeOf, upgradeRequired } from './routes.ts';
@@ -45,6 +46,7 @@ export interface AppDeps {
   identifying?: Identifying | null;
   /** null: AUTH=off */
   tickets?: Tickets | null;
+  limits?: Limits | null;
   /**
    * `handler` serves `GET /api/:table/changes`, server-sent events, and checks tokens itself; `guard`
    * runs before every request
@@ -61,7 +63,10 @@ const readOnly = methodNotAllowed('GET, HEAD');
 
 export function createApp(deps: AppDeps): Express {
   const { config, log, catalog, rights, pool, health, ready, room, changes, registry } = deps;
-  const viewed = findViewer(deps.identifying ?? null);
+  const viewed = [
+    findViewer(deps.identifying ?? null),
+    limitRequests(deps.limits ?? null, deps.identifying?.addresses ?? null),
+  ];
   const app = express();
   app.disable('x-powered-by');
   app.set('query parser', 'simple');
@@ -159,11 +164,11 @@ export function createApp(deps: AppDeps): Express {
       .all(named('/auth/tickets'))
       .post(ticketHandler(deps.identifying, deps.tickets))
       .all(methodNotAllowed('POST'));
-  app.use('/api', viewed, tablesRouter({ pool, catalog, rights, maxBodyBytes: config.MAX_BODY_BYTES }));
+  app.use('/api', ...viewed, tablesRouter({ pool, catalog, rights, maxBodyBytes: config.MAX_BODY_BYTES }));
 
   app
     .route('/try/tables.json')
-    .all(named('/try/tables.json'), viewed)
+    .all(named('/try/tables.json'), ...viewed)
     .get((_request, response) => {
       response
         .set('Cache-Control', 'no-store')

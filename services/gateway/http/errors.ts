@@ -27,7 +27,7 @@ export const catalogue = {
   ROW_TOO_LARGE: { status: 422, title: 'The row is too large to be sent', retry: false },
   UNSUPPORTED_MEDIA_TYPE: { status: 415, title: 'The body must be application/json', retry: false },
   REFUSED: { status: 422, title: 'The database refuses the request', retry: false },
-  TOO_MANY: { status: 429, title: 'Too many connections', retry: true },
+  TOO_MANY: { status: 429, title: 'Too many connections or requests', retry: true },
   TOO_MANY_GUESSES: { status: 429, title: 'Too many wrong tokens', retry: false },
   UPGRADE_REQUIRED: { status: 426, title: 'This address serves only WebSockets', retry: false },
   INTERNAL: { status: 500, title: 'Something went wrong here', retry: true },
@@ -53,9 +53,16 @@ export class PlankError extends Error {
   override readonly name = 'PlankError';
   readonly code: ErrorCode;
   readonly fields: readonly FieldError[];
+  /** when a retry may succeed, in seconds; null: at once, if at all */
+  readonly retryAfterS: number | null;
 
-  constructor(code: ErrorCode, detail: string, options: { fields?: readonly FieldError[]; cause?: unknown } = {}) {
+  constructor(
+    code: ErrorCode,
+    detail: string,
+    options: { fields?: readonly FieldError[]; retryAfterS?: number; cause?: unknown } = {},
+  ) {
     super(detail, { cause: options.cause });
+    this.retryAfterS = options.retryAfterS ?? null;
     this.code = code;
     this.fields = options.fields ?? [];
   }

@@ -6,6 +6,7 @@
 import type { Request, RequestHandler, Response } from 'express';
 import { type Identities, TokenRefused } from '../access/identity.ts';
 import { KeysUnavailable } from '../access/keys.ts';
+import { type Limits, TooMany } from '../access/limits.ts';
 import type { Tickets } from '../access/tickets.ts';
 import { anonymous, type Identity, type Viewer } from '../access/viewer.ts';
 import type { Addresses } from './address.ts';
@@ -28,6 +29,7 @@ export async function identify(
     return await identities.ofRequest(request, addresses.of(request), ticket);
   } catch (error) {
     if (error instanceof KeysUnavailable) throw new PlankError('KEYS_UNAVAILABLE', error.message);
+    if (error instanceof TooMany) throw tooMany(error);
     if (!(error instanceof TokenRefused)) throw error;
     response.set('WWW-Authenticate', challenge);
     throw new PlankError('UNAUTHORIZED', error.message);
@@ -48,6 +50,21 @@ export function ticketHandler(identifying: Identifying, tickets: Tickets): Reque
     response.set('Cache-Control', 'no-store').json(issued);
   };
 }
+
+/** Counts a request of REST, after `findViewer`. Null: AUTH=off. */
+export function limitRequests(limits: Limits | null, addresses: Addresses | null): RequestHandler {
+  return async (request, response, next) => {
+    const viewer = viewerOf(response);
+    if (limits && addresses && viewer)
+      await limits.countRequest(viewer, addresses.of(request)).catch((error: unknown) => {
+        throw error instanceof TooMany ? tooMany(error) : error;
+      });
+    next();
+  };
+}
+
+export const tooMany = ({ message, retryAfterS }: TooMany): PlankError =>
+  new PlankError('TOO_MANY', message, { retryAfterS });
 
 /** The value of `WWW-Authenticate` where a token was refused (RFC 6750, 3). */
 export const challenge = 'Bearer error="invalid_token"';

@@ -39,7 +39,7 @@ function toPlankError(error: unknown): PlankError | undefined {
 
 function sendProblem(response: Response, error: PlankError): void {
   const { status, title, retry } = catalogue[error.code];
-  if (retry) response.set('Retry-After', '1');
+  if (retry) response.set('Retry-After', String(error.retryAfterS ?? 1));
   response
     .status(status)
     .set('Cache-Control', 'no-store')

@@ -3,6 +3,7 @@
 import { Gateway } from '#gateway/gateway.ts';
 import { Listener } from '#listener/listener.ts';
 import { LocalBus } from '#shared/bus/bus.ts';
+import { LocalState } from '#shared/bus/shared-state.ts';
 import { LocalFanout } from '#shared/log/fanout-local.ts';
 import { gatewaySchema, listenerSchema, readConfig } from '#shared/process/config.ts';
 import { createLog } from '#shared/process/logger.ts';
@@ -33,6 +34,11 @@ export async function startEmbedded(
     LOG_LEVEL: 'silent',
     PORT: '0',
     CANARY_INTERVAL_MS: '0',
+    // all clients of tests have one address
+    LIMIT_USER_CONNECTIONS: '100000',
+    LIMIT_ADDRESS_CONNECTIONS: '100000',
+    LIMIT_REQUESTS_PER_SECOND: '100000',
+    LIMIT_REFUSED_TOKENS: '100000',
     ...env,
     DATABASE_URL: databaseUrl,
   };
@@ -40,6 +46,7 @@ export async function startEmbedded(
   const registry = createRegistry(settings.NODE_NAME);
   const fanout = new LocalFanout();
   const bus = new LocalBus();
+  const shared = new LocalState();
   const ofListener = listenerMetrics(registry);
   const startListener = async () => {
     const config = readConfig(listenerSchema, settings);
@@ -51,7 +58,7 @@ export async function startEmbedded(
   const gateways: Gateway[] = [];
   const startGateway = async (own: Record<string, string> = {}, metrics = gatewayMetrics(createRegistry('other'))) => {
     const config = readConfig(gatewaySchema, { ...settings, ...own });
-    const started = new Gateway({ config, tail: fanout, bus, log, metrics });
+    const started = new Gateway({ config, tail: fanout, bus, shared, log, metrics });
     gateways.push(started);
     await started.start();
     return started;
@@ -70,6 +77,7 @@ export async function startEmbedded(
       await Promise.all(gateways.map((one) => one.stop()));
       await listener.stop();
       await fanout.stop();
+      await shared.stop();
     },
   };
 }
