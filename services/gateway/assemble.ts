@@ -128,7 +128,7 @@ export function assemble(
     log,
     metrics,
   });
-  const snapshots = new Snapshots(pools.snapshots, metrics);
+  const snapshots = new Snapshots(pools.snapshots, access?.revocations ?? null, metrics);
   const rights = new Rights({ catalog, log });
   const queries = new Queries({ catalog, rights }, sets);
   const clients = new Clients({ max: config.MAX_CONNECTIONS, seq: () => hub.seq });

@@ -8,6 +8,7 @@ import { asText, isStatementError, nextFetch, type Pool, type PoolClient, quoted
 import { RowCursor } from '#shared/postgres/row-cursor.ts';
 import { answered } from '#shared/postgres/silence.ts';
 import { withDeadlineOr } from '#shared/waiting.ts';
+import type { Revocations } from '../access/revocations.ts';
 import type { Table } from '../catalog/catalog.ts';
 import { AlreadySeen } from '../channels/already-seen.ts';
 import { keyIn, project } from '../channels/projection.ts';
@@ -61,10 +62,13 @@ export class SnapshotTransaction {
     this.#cursor = new RowCursor<[string]>(client, snapshotQuery(channel), maxFetchCharacters, ([row]) => row.length);
   }
 
-  static async begin(pool: Pool, channel: RowsChannel): Promise<SnapshotTransaction> {
+  static async begin(pool: Pool, channel: RowsChannel, revocations: Revocations | null): Promise<SnapshotTransaction> {
     const client = await pool.connect();
     try {
-      return new SnapshotTransaction(pool, client, await begin(client, channel.table), channel);
+      const { revoked, ...start } = await begin(client, channel.table);
+      // nobody who was revoked when these rows were there may get them
+      await revocations?.reach(revoked);
+      return new SnapshotTransaction(pool, client, start, channel);
     } catch (error) {
       await release(client, error);
       throw error;
@@ -140,7 +144,8 @@ export function accessShare(table: Table, waitMs: number): string {
   return `${lockTimeout(waitMs)}; lock table ${nameOf(table)} in access share mode`;
 }
 
-async function begin(client: PoolClient, table: Table): Promise<SnapshotStart> {
+/** `revoked`: the highest id of a revocation as of the rows. */
+async function begin(client: PoolClient, table: Table): Promise<SnapshotStart & { revoked: number }> {
   // The lock must come before the snapshot. In the other order, after a TRUNCATE or a rewrite
   // between the two, the table would be empty even for a snapshot that does not see the TRUNCATE.
   await client.query(
@@ -149,6 +154,7 @@ async function begin(client: PoolClient, table: Table): Promise<SnapshotStart> {
   const [{ rows }] = (await client.query(
     `select l.epoch, l.next_seq - 1 as seq, pg_current_snapshot()::text as snap,
             a.catalog_digest as version, a.policies_xid::text as policies,
+            (select coalesce(max(id), 0) from plank.revocations) as revoked,
             (select count(*) from plank.between(l.snap, pg_current_snapshot())) as unnumbered
      from plank.leader l left join plank.attachments a on a.id = ${table.id};
      ${lockTimeout(lockMs)}`,
@@ -159,13 +165,19 @@ async function begin(client: PoolClient, table: Table): Promise<SnapshotStart> {
       snap: string;
       version: string | null;
       policies: string | null;
+      revoked: string;
       unnumbered: string;
     }>,
   ];
-  const { epoch, seq, snap, version, policies, unnumbered } = rows[0]!;
+  const { epoch, seq, snap, version, policies, revoked, unnumbered } = rows[0]!;
   // rows as of this snapshot may be read only under the policies as of this snapshot
   if (version !== table.version || policies !== table.policiesVersion) throw new Altered();
-  return { epoch, seq: Number(seq), alreadySeen: () => new AlreadySeen(snap, Number(unnumbered)) };
+  return {
+    epoch,
+    seq: Number(seq),
+    revoked: Number(revoked),
+    alreadySeen: () => new AlreadySeen(snap, Number(unnumbered)),
+  };
 }
 
 /** Returns the connection to the pool if it can be reused. */

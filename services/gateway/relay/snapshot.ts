@@ -24,6 +24,7 @@
 import type { Pool } from '#shared/postgres/postgres.ts';
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
 import { Backoff, sleep } from '#shared/waiting.ts';
+import type { Revocations } from '../access/revocations.ts';
 import { Budget, TooSlow } from '../bounds/budget.ts';
 import { Limiter } from '../bounds/limiter.ts';
 import type { Table } from '../catalog/catalog.ts';
@@ -124,6 +125,7 @@ interface Lane {
 
 export class Snapshots {
   readonly #pool: Pool;
+  readonly #revocations: Revocations | null;
   readonly #metrics: GatewayMetrics;
   readonly #locked: LockedTables;
   /** readings in progress, by RowQuery.digest: a channel keeps its name when the rights of its client change */
@@ -137,8 +139,10 @@ export class Snapshots {
   /** requests that wait until their rows are read */
   #waiting = 0;
 
-  constructor(pool: Pool, metrics: GatewayMetrics) {
+  /** @param revocations null: AUTH=off */
+  constructor(pool: Pool, revocations: Revocations | null, metrics: GatewayMetrics) {
     this.#pool = pool;
+    this.#revocations = revocations;
     this.#metrics = metrics;
     this.#locked = new LockedTables(pool);
     metrics.snapshotsWaiting.onScrape(() => metrics.snapshotsWaiting.set(this.#waiting));
@@ -306,7 +310,7 @@ export class Snapshots {
 
   async #begin(channel: RowsChannel): Promise<SnapshotTransaction> {
     try {
-      const transaction = await SnapshotTransaction.begin(this.#pool, channel);
+      const transaction = await SnapshotTransaction.begin(this.#pool, channel, this.#revocations);
       this.#metrics.snapshots.inc();
       return transaction;
     } catch (error) {
