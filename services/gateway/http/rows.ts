@@ -220,7 +220,7 @@ export class Rows {
   }
 
   async #write<R extends Verdict>(write: Write<R>): Promise<R> {
-    const { proposed, refused, deletes = false } = write;
+    const { proposed, refused } = write;
     const isPlain = this.#view.rights === null;
     let rows: R[];
     try {
@@ -228,13 +228,23 @@ export class Rows {
     } catch (error) {
       // Postgres checks constraints before the policy judges the row. Without this, the error would say whether
       // there are rows with values that the client may neither read nor write.
-      if (!isPlain && proposed && isOfConstraint(error))
-        await this.#transaction({ deletes }, (query) => query<Verdict>(proposed()));
+      if (!isPlain && proposed && isOfConstraint(error)) await this.#judge(proposed);
       throw error;
     }
     const [row] = rows;
     if (row) return row;
     return isPlain ? refused(this.#query) : (this.#transaction({ reads: true }, refused) as Promise<never>);
+  }
+
+  /** Throws FORBIDDEN if the policy does not allow the proposed row, or if the row cannot be judged. */
+  async #judge(proposed: () => Statement): Promise<void> {
+    try {
+      await this.#transaction({}, (query) => query<Verdict>(proposed()));
+    } catch (error) {
+      // such as a domain that excludes null, in a column with a default
+      if (error instanceof PlankError && error.status < 500) this.#view.requireAllowed([{ isAllowed: false }]);
+      throw error;
+    }
   }
 
   /**

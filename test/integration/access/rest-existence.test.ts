@@ -16,6 +16,15 @@ const stage = Stage.of(
    create table orders (tenant text, id int, note text, primary key (tenant, id));
    create table lines (tenant text, id int, "order" int, primary key (tenant, id),
                        foreign key (tenant, "order") references orders);
+   create domain filled as text not null;
+   create type pair as (a int, b text);
+   create table odd (tenant text, id int, f filled default '-', m mood[], n numeric, real real, at timestamptz, j jsonb,
+                     list int[], p pair, bytes bytea, r int4range, primary key (tenant, id));
+   create table plain (tenant text, id int, m mood[], n numeric, real real, at timestamptz, j jsonb, list int[], p pair,
+                       bytes bytea, r int4range, primary key (tenant, id));
+   select plank.attach('odd'), plank.attach('plain');
+   select plank.allow('odd', 'authenticated', read => ${ofTenant}, insert => ${ofTenant}, update => ${ofTenant}),
+          plank.allow('plain', 'authenticated', read => ${ofTenant}, insert => ${ofTenant}, update => ${ofTenant});
    select plank.attach('docs'), plank.attach('hidden'), plank.attach('orders'), plank.attach('lines');
    select plank.allow('docs', 'authenticated', read => ${own}, insert => ${own}, update => ${own}, "delete" => ${own});
    select plank.allow('hidden', 'admin', read => '{}', insert => '{}', update => '{}', "delete" => '{}');
@@ -30,7 +39,9 @@ const bob = tokenOf({ sub: 'bob', tenant: 'b' });
 const bobsRow = { id: 2, owner: 'bob', title: 'of bob', m: 'wild', size: 7, made: 4 };
 
 beforeEach(async () => {
-  await sql(`truncate docs, hidden, orders, lines;
+  await sql(`truncate docs, hidden, orders, lines, odd, plain;
+    insert into odd values ('a', 1), ('b', 1);
+    insert into plain values ('a', 1), ('b', 1);
     insert into docs values (1, 'ada', 'of ada', 'calm', 5), (2, 'bob', 'of bob', 'wild', 7);
     insert into hidden values (1, 'ada'), (2, 'bob');
     insert into orders values ('a', 1, 'of ada'), ('a', 2, 'of ada'), ('b', 1, 'of bob');
@@ -205,7 +216,7 @@ describe('a table without rights is answered as one that does not exist', () => 
       const answer = await ask('GET', '/try/tables.json', { token });
       return (JSON.parse(answer.text) as { name: string }[]).map(({ name }) => name);
     };
-    expect(await names(ada)).toEqual(['docs', 'lines', 'orders']);
+    expect(await names(ada)).toEqual(['docs', 'lines', 'odd', 'orders', 'plain']);
     expect(await names(tokenOf({ sub: 'eve' }))).toEqual(['docs']);
     expect(await names(null)).toEqual([]);
   });
@@ -274,11 +285,30 @@ describe('no notation of a path gets around a policy', () => {
 });
 
 describe('a refusal does not say whether another row exists', () => {
+  const types = {
+    m: ['calm', null],
+    n: '1e3',
+    real: 'NaN',
+    at: '2026-01-31T12:00:00Z',
+    j: { a: [null, '"'] },
+    list: [[1], [2]],
+    p: { a: 1, b: 'x' },
+    bytes: String.raw`\x00ff`,
+    r: '[1,5)',
+  };
   test.each<[string, string, string, object, object]>([
     ['a key', 'POST', '/api/orders', { tenant: 'b', id: 1 }, { tenant: 'b', id: 9 }],
     ['a row referred to', 'POST', '/api/lines', { tenant: 'b', id: 5, order: 1 }, { tenant: 'b', id: 5, order: 9 }],
     ['a new key', 'PATCH', '/api/orders/a,2', { tenant: 'b', id: 1 }, { tenant: 'b', id: 9 }],
     ['a new row referred to', 'PATCH', '/api/lines/a,1', { tenant: 'b', order: 1 }, { tenant: 'b', order: 9 }],
+    ['a key beside a default', 'POST', '/api/odd', { tenant: 'b', id: 1 }, { tenant: 'b', id: 9 }],
+    [
+      'a key beside other types',
+      'POST',
+      '/api/plain',
+      { tenant: 'b', id: 1, ...types },
+      { tenant: 'b', id: 9, ...types },
+    ],
   ])('%s that the client may not write', async (_, method, path, taken, free) => {
     const [orders, lines] = [await rowsOf('orders'), await rowsOf('lines')];
     const one = await ask(method, path, { body: taken });
@@ -292,6 +322,7 @@ describe('a refusal does not say whether another row exists', () => {
     ['a key', 'POST', '/api/orders', { tenant: 'a', id: 1 }, 409],
     ['a row referred to', 'POST', '/api/lines', { tenant: 'a', id: 5, order: 9 }, 400],
     ['a new key', 'PATCH', '/api/orders/a,2', { id: 1 }, 409],
+    ['a key beside other types', 'POST', '/api/plain', { tenant: 'a', id: 1, ...types }, 409],
   ])('%s that the client may write is a conflict, as ever', async (_, method, path, body, status) => {
     expect((await ask(method, path, { body })).status).toBe(status);
   });
