@@ -1,12 +1,18 @@
 /** Reads the options of a command. */
 import { type ParseArgsConfig, parseArgs } from 'node:util';
 
-/** If an option is unknown, throws an error of one line that names the options. Positional arguments are errors too. */
-export function readFlags<const O extends NonNullable<ParseArgsConfig['options']>>(options: O) {
+/**
+ * If an option is unknown, throws an error of one line that names the options. Positional arguments are errors too.
+ * `args`: the arguments without the words that name the command.
+ */
+export function readFlags<const O extends NonNullable<ParseArgsConfig['options']>>(
+  options: O,
+  args = process.argv.slice(2),
+) {
   const known = Object.keys(options).map((name) => `--${name}`);
   const rest = known.length === 0 ? 'this command takes none' : `known are ${known.join(', ')}`;
   try {
-    const { values } = parseArgs({ options });
+    const { values } = parseArgs({ args, options });
     for (const [name, value] of Object.entries(values))
       if (typeof value === 'string' && value.trim() === '') throw new Error(`--${name} needs a value`);
     return values;
