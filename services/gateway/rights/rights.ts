@@ -82,6 +82,16 @@ export class Rights {
     return rights;
   }
 
+  /** Why the table does not exist for the viewer, for operators; null: it exists. */
+  whyNot(table: Table, viewer: Viewer | null): string | null {
+    if (viewer === null || this.of(table, viewer) !== null) return null;
+    const policy = policyFor(table, viewer);
+    if (!policy) return `the table has no policy for ${list(rolesOf(viewer))}`;
+    const { problem, claims } = this.#compile(table, policy);
+    if (problem !== null) return `the policy of the role ${policy.role} cannot be used: ${problem}`;
+    return `the policy of the role ${policy.role} needs ${list(claims)}: a claim is missing or of another type`;
+  }
+
   /** The tables that exist for the viewer. */
   tablesFor(viewer: Viewer | null): Table[] {
     return this.#catalog.tables.filter((table) => this.of(table, viewer) !== null);
@@ -155,9 +165,19 @@ export class Rights {
   }
 }
 
-function policyFor({ policies }: Table, { user, role }: Viewer): PolicyRow | undefined {
-  const of = (name: string) => policies.find((policy) => policy.role === name);
-  return of(role) ?? (user === null ? undefined : of('authenticated')) ?? of('anonymous');
+const list = (names: readonly string[]) => names.join(', ');
+
+/** The roles whose policies may apply to the viewer, the first one first. */
+const rolesOf = ({ user, role }: Viewer): string[] => [
+  ...new Set([role, ...(user === null ? [] : ['authenticated']), 'anonymous']),
+];
+
+function policyFor({ policies }: Table, viewer: Viewer): PolicyRow | undefined {
+  for (const role of rolesOf(viewer)) {
+    const policy = policies.find((one) => one.role === role);
+    if (policy) return policy;
+  }
+  return undefined;
 }
 
 /** Throws FilterError or ClaimMissing. */
