@@ -125,8 +125,11 @@ await runService(
         : config.HOST;
     const host = `${isIP(name) === 6 ? `[${name}]` : name}:${gateway.port}`;
     const database = withoutPassword(DATABASE_URL);
+    const jwtLine =
+      'With AUTH=jwt a client sees no table without a policy: docs/access.md begins with one for a table of yours.';
     const sampleLine = `Try it:
   curl -X POST http://${host}/api/items -H 'Content-Type: application/json' -d '{"name": "Test Item", "value": 42}'`;
+    const attachLine = "Attach a table in the database, if none is: select plank.attach('orders')";
     say(`ready in ${((performance.now() - started) / 1_000).toFixed(1)} s
 
   test page   http://${host}/         (open it in two windows)
@@ -134,7 +137,7 @@ await runService(
   console     http://localhost:${gateway.opsPort}/console   (for operators)
   database    ${database}${passFile ? `\n              PGPASSFILE=${passFile} psql ${database}` : ''}
 
-${(await isSampleAttached(DATABASE_URL)) ? sampleLine : "Attach a table in the database, if none is: select plank.attach('orders')"}
+${config.AUTH === 'jwt' ? jwtLine : (await isSampleAttached(DATABASE_URL)) ? sampleLine : attachLine}
 
 ${config.AUTH === 'off' && isLoopback(config.HOST) ? `${authOff}\n\n` : ''}Ctrl-C stops it.`);
   },
