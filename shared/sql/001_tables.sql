@@ -71,6 +71,7 @@ create table plank.policy (
 -- plank.attachments, the number of a column stands beside its name. A policy whose names mean other
 -- columns or tables than they did when it was set allows nothing, see plank.policy_problem.
 create table plank.policy_uses (
+  id         bigint primary key generated always as identity,
   attachment integer not null,
   role       text not null,
   used       integer not null,                            -- plank.attachments.id of the column's table

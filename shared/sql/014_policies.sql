@@ -186,7 +186,7 @@ $$;
 -- Records what the names in a policy mean in this database's catalog.
 create function plank.record_policy(p plank.policy) returns void language sql as $$
   delete from plank.policy_uses u where u.attachment = p.attachment and u.role = p.role;
-  insert into plank.policy_uses
+  insert into plank.policy_uses (attachment, role, used, "from", "column", number)
   select distinct p.attachment, p.role, c.used, c."from", c."column", t.attnum
   from plank.columns_of_policy(p) c join plank.attached a on a.id = c.used
   join pg_attribute t on t.attrelid = a.relation and t.attname = c."column" and t.attnum > 0 and not t.attisdropped;

@@ -4,12 +4,14 @@
 import { describe, expect, test } from 'vitest';
 import { Stage } from '../../support/stage/stage.ts';
 
-const { sql } = Stage.of(`
+const stage = Stage.of(`
   create table docs (id int primary key, owner text, team int, secret text, "a.b" int,
                      half int generated always as (team / 2) stored);
   create table members (who text, team int, primary key (who, team));
   create table loose (id int primary key, twice int generated always as (id * 2) stored);
   select plank.attach('docs', exclude => '{secret}'); select plank.attach('members')`);
+
+const { sql } = stage;
 
 const quoted = (value: object) => `'${JSON.stringify(value).replaceAll("'", "''")}'`;
 const deep = (levels: number): object => (levels === 1 ? { owner: 'x' } : { not: deep(levels - 1) });
@@ -125,6 +127,37 @@ test('each change writes all policies of the table to the log', async () => {
   await expect(sql(`select plank.forbid('docs', 'a')`)).rejects.toThrow(
     'there is no policy of the role a for public.docs',
   );
+});
+
+test('tables without an index for a policy are named', async () => {
+  const client = await stage.pool.connect();
+  const notices: string[] = [];
+  const note = ({ message, hint }: { message?: string | undefined; hint?: string | undefined }) =>
+    notices.push(`${message}; ${hint}`);
+  client.on('notice', note);
+  const set = { $from: 'members', select: 'team', where: { team: 5, who: { ne: 'x' } } };
+  const problem = (table: string, columns: string, first: string) =>
+    `plank: no index of public.${table} begins with a column that the policy compares (${columns}); ` +
+    `If the table is large, make one: create index on public.${table} (${first})`;
+  try {
+    for (const [read, ...expected] of [
+      [{}],
+      [{ id: 1, owner: 'x' }],
+      [{ owner: 'x', team: { gt: 1 } }, problem('docs', 'owner, team', 'owner')],
+      [{ team: { in: set } }, problem('docs', 'team', 'team'), problem('members', 'team', 'team')],
+      [{ id: { in: { ...set, where: { who: { $claim: 'sub' } } } } }],
+    ] as [object, ...string[]][]) {
+      notices.length = 0;
+      await client.query(`select plank.allow('docs', 'indexed', read => ${quoted(read)})`);
+      expect(notices.sort()).toEqual(expected);
+    }
+    await client.query(`create index on docs (owner); select plank.allow('docs', 'indexed', read => '{"owner": "x"}')`);
+    expect(notices).toEqual([]);
+    await client.query(`select plank.forbid('docs', 'indexed')`);
+  } finally {
+    client.off('notice', note);
+    client.release();
+  }
 });
 
 test('a transaction writes one event, with the policies that it leaves', async () => {
