@@ -4,7 +4,8 @@
  * - If a rule of the table rewrites the statement, Postgres may not allow RETURNING. Then a transaction writes
  *   the row and reads it afterwards.
  * - Under a policy, a transaction sets the client's claims for triggers and row security of the database, and
- *   judges the row that was written. If the policy does not allow the row, the transaction is rolled back.
+ *   judges the row that was written. If the policy does not allow the row, the transaction is rolled back. A row
+ *   is also read in such a transaction.
  */
 
 import { type DatabaseError, isStatementError, quoted } from '#shared/postgres/postgres.ts';
