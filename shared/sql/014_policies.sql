@@ -35,8 +35,8 @@ create function plank.table_named(p_name text) returns integer language sql stab
 $$;
 
 -- Checks what a column is compared with. p_path: its place, for errors. p_sets: the number of sets
--- that it is nested in.
-create function plank.check_comparison(p_op text, p_operand jsonb, p_path text, p_sets integer) returns void
+-- that it is nested in. Returns the number of nodes in the set.
+create function plank.check_comparison(p_op text, p_operand jsonb, p_path text, p_sets integer) returns integer
 language plpgsql set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 declare
   kind   text := jsonb_typeof(p_operand);
@@ -87,8 +87,9 @@ begin
       perform plank.reject(p_path || '.select',
         format('is no column of %s that clients may see', p_operand->>'$from'));
     end if;
-    perform plank.check_filter(source, coalesce(p_operand->'where', '{}'), p_path || '.where', p_sets + 1);
+    return plank.check_filter(source, coalesce(p_operand->'where', '{}'), p_path || '.where', p_sets + 1);
   end if;
+  return 0;
 end $$;
 
 -- Checks a filter of a policy, with the limits that gateways have. Returns the number of its nodes.
@@ -131,8 +132,7 @@ begin
     elsif jsonb_typeof(value) = 'object' then
       nodes := nodes - 1;
       for op, operand in select * from jsonb_each(value) loop
-        nodes := nodes + 1;
-        perform plank.check_comparison(op, operand, at || '.' || left(op, 100), p_sets);
+        nodes := nodes + 1 + plank.check_comparison(op, operand, at || '.' || left(op, 100), p_sets);
       end loop;
     end if;
   end loop;

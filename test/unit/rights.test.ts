@@ -138,6 +138,9 @@ describe('claims', () => {
     [{ big: { $claim: 'big' } }, { big: '9007199254740993' }, { big: 1 }, false],
     [{ not: { owner: { $claim: 'sub' } } }, {}, { owner: null }, false],
     [{ flag: { $claim: 'flag' } }, { flag: true }, { flag: true }, true],
+    [{ owner: { $claim: 'list.1' } }, { list: ['x', 'y'] }, { owner: 'y' }, true],
+    [{ owner: { $claim: '__proto__.id' } }, JSON.parse('{"__proto__": {"id": "x"}}'), { owner: 'x' }, true],
+    [{ n: { in: { $claim: 'list' } } }, { list: Array.from({ length: 1_000 }, (_, i) => i) }, { n: 999 }, true],
   ])('%j with %j admits %j: %s', (policy, claims, row, wanted) => {
     expect(admits(policy, row, viewer(claims))).toBe(wanted);
   });
@@ -160,6 +163,10 @@ describe('claims', () => {
     [{ not: { owner: { $claim: 'constructor.name' } } }, {}],
     [{ not: { owner: { $claim: '__proto__' } } }, {}],
     [{ not: { owner: { $claim: 'org.id' } } }, { org: 'x' }],
+    [{ not: { n: { $claim: 'list.length' } } }, { list: [1] }],
+    [{ not: { owner: { $claim: 'org.__proto__.id' } } }, { org: {} }],
+    [{ not: { owner: { $claim: 'org.toString' } } }, { org: {} }],
+    [{ not: { owner: { in: ['x', { $claim: 'list' }] } } }, { list: ['y'] }],
     [{ not: { n: { in: { $from: 'members', select: 'team', where: { who: { $claim: 'missing' } } } } } }, {}],
   ])('%j with %j allows nothing at all', (policy, claims) => {
     expect(admits(policy, { owner: 'ada', n: 1, big: 1 }, viewer(claims))).toBeNull();
@@ -170,6 +177,43 @@ describe('claims', () => {
     const ada = rights.of(table, viewer());
     expect(rights.of(table, viewer({ other: 1 }))).toBe(ada);
     expect(rights.of(table, viewer({ sub: 'bob' }))!.read!.text).toBe('owner = "bob"');
+  });
+});
+
+describe('what is kept', () => {
+  const own = policyOf('user', { read: { owner: { $claim: 'sub' } }, insert: { owner: { $claim: 'sub' } } });
+
+  test('parts of a policy that are alike share a filter', () => {
+    const { rights, table } = setUp(own);
+    const { read, insert } = rights.of(table, viewer())!;
+    expect(insert).toBe(read);
+  });
+
+  test('rights that are used stay while others come and go', () => {
+    const { rights, table } = setUp(own);
+    const [ada, bob] = [rights.of(table, viewer()), rights.of(table, viewer({ sub: 'bob' }))];
+    for (let other = 0; other < 10_000; other++) {
+      rights.of(table, viewer({ sub: `user ${other}` }));
+      if (other % 1_000 === 0) expect(rights.of(table, viewer())).toBe(ada);
+    }
+    expect(rights.of(table, viewer())).toBe(ada);
+    expect(rights.of(table, viewer({ sub: 'bob' }))).not.toBe(bob);
+  });
+
+  test('long claims are told apart', () => {
+    const { rights, table } = setUp(own);
+    const [one, other] = ['1', '2'].map((end) => rights.of(table, viewer({ sub: 'x'.repeat(1_000) + end }))!);
+    expect(one!.read!.key).not.toBe(other!.read!.key);
+  });
+
+  test('an altered table has other rights, also while the table before is still in use', () => {
+    const { rights, table, tables } = setUp(own);
+    const before = rights.of(table, viewer())!;
+    const altered = { ...table, columns: table.columns.filter(({ name }) => name !== 'doc') };
+    tables[0] = altered;
+    expect(rights.of(altered, viewer())!.table).toBe(altered);
+    expect(rights.of(table, viewer())).toBe(before);
+    expect(before.table).toBe(table);
   });
 });
 
@@ -191,6 +235,39 @@ describe('columns and presets', () => {
       ['doc', { a: 1 }],
     ]);
     expect(rights.of(table, { user: 'x', role: 'user', claims: {} })).toBeNull();
+  });
+
+  test.each([
+    ['n', '5'],
+    ['n', 5.5],
+    ['n', null],
+    ['owner', 5],
+    ['owner', 'a\0b'],
+    ['doc', 2 ** 53],
+    ['at', 'yesterday'],
+  ])('a preset of %s with the claim %j denies everything', (name, value) => {
+    const { rights, table } = setUp(policyOf('user', { read: {}, presets: { [name]: { $claim: 'given' } } }));
+    expect(rights.problems()).toEqual([]);
+    expect(rights.of(table, viewer({ given: value }))).toBeNull();
+  });
+
+  test.each([
+    [{ gone: 1 }, 'presets.gone is not a column of docs'],
+    [{ n: 'x' }, 'presets.n is not a value of the type integer'],
+    [{ n: { $claim: 5 } }, 'presets.n must be a value, or {"$claim": …}'],
+    [{ n: { $claim: '' } }, 'presets.n must be a value, or {"$claim": …}'],
+    [{ n: { $claim: 'sub', or: 1 } }, 'presets.n must be a value, or {"$claim": …}'],
+    [{ doc: JSON.parse('{"$claim": "sub", "__proto__": {}}') }, 'presets.doc must be a value, or {"$claim": …}'],
+  ])('the presets %j allow nothing, and say: %s', (presets, problem) => {
+    const { rights, table } = setUp(policyOf('user', { read: {}, presets }));
+    expect(rights.of(table, viewer())).toBeNull();
+    expect(rights.problems()).toEqual([{ table: 'docs', role: 'user', problem: expect.stringContaining(problem) }]);
+  });
+
+  test('a claim within a value for a json column is not one that the policy needs', () => {
+    const presets = { doc: { a: { $claim: 'missing' } } };
+    const { rights, table } = setUp(policyOf('user', { insert: {}, presets }));
+    expect([...rights.of(table, viewer())!.presets]).toEqual([['doc', presets.doc]]);
   });
 });
 
@@ -259,6 +336,7 @@ describe('sets of other tables', () => {
 });
 
 describe('a policy that cannot be used', () => {
+  const nested = (where: object) => ({ n: { in: { $from: 'docs', select: 'n', where } } });
   test.each([
     [{ gone: 1 }, 'read.gone is not a column of docs'],
     [{ doc: 1 }, 'read.doc is of type jsonb, which filters cannot compare'],
@@ -274,22 +352,20 @@ describe('a policy that cannot be used', () => {
     [{ n: { in: { $from: 'members', select: 'team', limit: 1 } } }, 'read.n.in.limit is unknown here'],
     [{ n: { in: { $from: 'members', select: 'team', where: { gone: 1 } } } }, 'read.n.in.where.gone is not a column'],
     [{ n: { eq: { $from: 'members', select: 'team' } } }, 'read.n.eq must be'],
+    [nested(nested(nested({}))), 'is nested too deeply: at most 2 sets'],
+    // the sets count too
     [
       {
-        n: {
-          in: {
-            $from: 'members',
-            select: 'team',
-            where: {
-              team: {
-                in: { $from: 'members', select: 'team', where: { team: { in: { $from: 'members', select: 'team' } } } },
-              },
-            },
+        and: Array.from({ length: 20 }, () => ({
+          n: {
+            in: { $from: 'members', select: 'team', where: { or: Array.from({ length: 5 }, (_, id) => ({ id })) } },
           },
-        },
+        })),
       },
-      'is nested too deeply: at most 2 sets',
+      'is too much: a filter has at most 100 nodes',
     ],
+    [{ n: { in: Array.from({ length: 101 }, (_, i) => i) } }, 'read.n.in must be an array of at most 100 values'],
+    [JSON.parse(`${'{"not":'.repeat(1_000)}{"n":1}${'}'.repeat(1_000)}`), 'is too deep: a filter has at most 8 levels'],
     [[], 'read must be an object'],
     ['x', 'read must be an object'],
     [JSON.parse('{"__proto__": {"n": 1}}'), 'read.__proto__ is not a column of docs'],

@@ -8,6 +8,7 @@ import { errors, type JWTPayload, jwtVerify } from 'jose';
 import type { GatewayConfig } from '#shared/process/config.ts';
 import type { Log } from '#shared/process/logger.ts';
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
+import { claimOf } from './claims.ts';
 import { type KeySettings, type Keys, KeysUnavailable, keysOf } from './keys.ts';
 import type { Limits } from './limits.ts';
 import type { Revocations } from './revocations.ts';
@@ -174,17 +175,6 @@ export const secondsLeft = ({ expiresAt }: Identity): number => Math.max(0, Math
 
 const isName = (value: unknown): value is string =>
   typeof value === 'string' && value.length > 0 && value.length <= maxNameLength;
-
-/** By its name (which may have dots), else by a path with dots. */
-function claimOf(payload: JWTPayload, name: string): unknown {
-  if (Object.hasOwn(payload, name)) return payload[name];
-  let value: unknown = payload;
-  for (const member of name.split('.')) {
-    if (typeof value !== 'object' || value === null || !Object.hasOwn(value, member)) return undefined;
-    value = (value as Record<string, unknown>)[member];
-  }
-  return value;
-}
 
 /** Null: there is no Authorization header. Another scheme is a token that is refused. */
 function bearerOf({ headers, rawHeaders }: IncomingMessage): string | null {

@@ -1,10 +1,12 @@
+import type { Claims } from './claims.ts';
+
 /** Whose rights apply to a connection, an event stream or a request. */
 export interface Viewer {
   /** the claim `sub`; null: there is no token */
   readonly user: string | null;
   readonly role: string;
   /** all claims of the token */
-  readonly claims: Readonly<Record<string, unknown>>;
+  readonly claims: Claims;
 }
 
 /** With AUTH=jwt, a client without a token. It has the rights of policies for the role `anonymous`, and no others. */

@@ -1,6 +1,7 @@
 /** The claims of a token, as policies refer to them. */
-
-export type Claims = Readonly<Record<string, unknown>>;
+import { type Claims, claimOf } from '../access/claims.ts';
+import type { Column } from '../catalog/catalog.ts';
+import { codecOf } from './types.ts';
 
 /** A policy needs a claim that is missing, or whose value has another type. Then the policy allows nothing. */
 export class ClaimMissing extends Error {
@@ -11,18 +12,18 @@ export class ClaimMissing extends Error {
   }
 }
 
-/**
- * The claim with this name, which may contain dots; else the member at this dotted path. Throws ClaimMissing if
- * there is none, or if it is null.
- */
+/** Throws ClaimMissing if there is no claim with this name or at this path, or if the claim is null. */
 export function claimAt(claims: Claims, name: string): unknown {
-  let value: unknown = Object.hasOwn(claims, name) ? claims[name] : claims;
-  if (value === claims)
-    for (const member of name.split('.'))
-      value =
-        typeof value === 'object' && value !== null && Object.hasOwn(value, member)
-          ? (value as Record<string, unknown>)[member]
-          : undefined;
+  const value = claimOf(claims, name);
   if (value === undefined || value === null) throw new ClaimMissing(name);
   return value;
+}
+
+/** Whether a JSON value can be written to the column, as far as its type in filters tells. */
+export function isValueOf(column: Column, value: unknown): boolean {
+  if (value === null) return true;
+  const codec = codecOf(column);
+  if (codec) return codec.parse(value) !== undefined;
+  // a whole number beyond 2^53 may have been rounded when its JSON was parsed
+  return typeof value !== 'number' || !Number.isInteger(value) || Number.isSafeInteger(value);
 }

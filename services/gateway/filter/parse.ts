@@ -7,8 +7,9 @@
  */
 
 import { exactJson } from '#shared/exact-json.ts';
-import type { Table } from '../catalog/catalog.ts';
-import { ClaimMissing, type Claims, claimAt } from './claims.ts';
+import type { Claims } from '../access/claims.ts';
+import type { Column, Table } from '../catalog/catalog.ts';
+import { ClaimMissing, claimAt } from './claims.ts';
 import type { FilterColumn } from './image.ts';
 import { type Comparable, codecOf, compare, indexKey } from './types.ts';
 import type { Values } from './values.ts';
@@ -79,6 +80,8 @@ interface Rules {
   readable: readonly string[] | null;
   /** null: the filter is a client's */
   policy: (PolicyTerms & { sets: number }) | null;
+  /** the nodes of the whole filter, with those of its sets */
+  nodes: { count: number };
 }
 
 /**
@@ -87,20 +90,21 @@ interface Rules {
  * read; null: all. Throws FilterError.
  */
 export function parseFilter(table: Table, where: unknown, readable: readonly string[] | null = null): Filter {
-  return parse(table, where, { path: 'where', rules: { readable, policy: null } });
+  return parse(table, where, { path: 'where', rules: { readable, policy: null, nodes: { count: 0 } } });
 }
 
 /** Parses a filter of a policy. `path`: its name in errors, such as "read". Throws FilterError or ClaimMissing. */
 export function parsePolicy(table: Table, filter: unknown, path: string, terms: PolicyTerms): Filter {
-  return parse(table, filter, { path, rules: { readable: null, policy: { ...terms, sets: 0 } } });
+  const rules: Rules = { readable: null, policy: { ...terms, sets: 0 }, nodes: { count: 0 } };
+  return parse(table, filter, { path, rules });
 }
 
 function parse(table: Table, where: unknown, { path: root, rules }: { path: string; rules: Rules }): Filter {
-  let nodes = 0;
+  const { nodes } = rules;
 
   const count = (path: string, more = 1) => {
-    nodes += more;
-    if (nodes > maxNodes) throw new FilterError(path, `is too much: a filter has at most ${maxNodes} nodes`);
+    nodes.count += more;
+    if (nodes.count > maxNodes) throw new FilterError(path, `is too much: a filter has at most ${maxNodes} nodes`);
   };
 
   const parseObject = (value: unknown, path: string, depth: number): Filter => {
@@ -152,7 +156,7 @@ function parseComparison(column: FilterColumn, operator: string, operand: unknow
       return negation(equal(column, [valueOf(column, operand, path, rules)]));
     case 'in':
       if (isClaim(operand, rules)) return equal(column, claimedList(column, operand, path, rules));
-      if (rules.policy !== null && isObject(operand)) return member(column, operand, path, rules.policy);
+      if (rules.policy !== null && isObject(operand)) return member(column, operand, path, rules.policy, rules.nodes);
       if (!Array.isArray(operand) || operand.length > maxValues)
         throw new FilterError(path, `must be an array of at most ${maxValues} values`);
       return equal(
@@ -183,16 +187,28 @@ function parseComparison(column: FilterColumn, operator: string, operand: unknow
   }
 }
 
+/** Shared by all filters: thousands of users have a filter of their own. Null: filters cannot compare the column. */
+const columnsOf = new WeakMap<Column, FilterColumn | null>();
+
+function filterColumn(column: Column): FilterColumn | null {
+  const { name } = column;
+  const codec = codecOf(column);
+  if (!codec) return null;
+  // for a virtual column, this does not use the column itself: if its expression fails for one row, the
+  // whole query fails
+  return column.virtual
+    ? { name, codec, value: `(${column.value} operator(pg_catalog.#>>) '{}')::${column.type}` }
+    : { name, codec };
+}
+
 function columnOf(table: Table, name: string, path: string, { readable }: Pick<Rules, 'readable'>): FilterColumn {
   const column = table.columns.find((candidate) => candidate.name === name);
   if (!column) throw new FilterError(path, `is not a column of ${table.name}`, 'UNKNOWN_COLUMN');
   if (readable !== null && !readable.includes(name))
     throw new FilterError(path, `is a column of ${table.name} that you may not read`, 'UNREADABLE_COLUMN');
-  const codec = codecOf(column);
-  // for a virtual column, this does not use the column itself: if its expression fails for one row, the
-  // whole query fails
-  const value = column.virtual ? `(${column.value} operator(pg_catalog.#>>) '{}')::${column.type}` : undefined;
-  if (codec) return value === undefined ? { name, codec } : { name, codec, value };
+  let shared = columnsOf.get(column);
+  if (shared === undefined) columnsOf.set(column, (shared = filterColumn(column)));
+  if (shared !== null) return shared;
   const why = column.nondeterministic ? 'has a non-deterministic collation' : `is of type ${column.type}`;
   throw new FilterError(path, `${why}, which filters cannot compare`);
 }
@@ -246,7 +262,13 @@ function claimedList(column: FilterColumn, claim: Claim, path: string, rules: Ru
   });
 }
 
-function member(column: FilterColumn, operand: object, path: string, policy: PolicyTerms & { sets: number }): Filter {
+function member(
+  column: FilterColumn,
+  operand: object,
+  path: string,
+  policy: PolicyTerms & { sets: number },
+  nodes: Rules['nodes'],
+): Filter {
   if (policy.sets >= maxSets) throw new FilterError(path, `is nested too deeply: at most ${maxSets} sets`);
   const { $from: from, select, where = {}, ...others } = operand as Record<string, unknown>;
   const [other] = Object.keys(others);
@@ -258,7 +280,7 @@ function member(column: FilterColumn, operand: object, path: string, policy: Pol
   const selected = columnOf(table, select, within(path, 'select'), { readable: null });
   if (selected.codec !== column.codec)
     throw new FilterError(within(path, 'select'), `must be of the type of ${column.name}`);
-  const rules: Rules = { readable: null, policy: { ...policy, sets: policy.sets + 1 } };
+  const rules: Rules = { readable: null, policy: { ...policy, sets: policy.sets + 1 }, nodes };
   const condition = parse(table, where, { path: within(path, 'where'), rules });
   const key = JSON.stringify([table.id, selected.name, condition.key]);
   return loadable({ kind: 'member', column, set: { key, table, column: selected, where: condition }, values: null });

@@ -3,7 +3,7 @@
  * file of the folder.
  */
 import type { Table } from '../catalog/catalog.ts';
-import { ClaimMissing, type Claims, claimAt } from './claims.ts';
+import { ClaimMissing, claimAt, isValueOf } from './claims.ts';
 import { type FilterColumn, ImageError, type ParsedRow, parseImage } from './image.ts';
 import { compileFilter, type Equality, equalityOf } from './judge.ts';
 import {
@@ -24,11 +24,11 @@ import { Values } from './values.ts';
 
 export {
   ClaimMissing,
-  type Claims,
   claimAt,
   type FilterColumn,
   FilterError,
   ImageError,
+  isValueOf,
   type ParsedRow,
   type PolicyTerms,
   parseImage,
@@ -38,23 +38,32 @@ export {
 export class RowFilter {
   /** equal for filters that differ only in order or notation */
   readonly key: string;
-  /** Throws ImageError. If the filter has sets, use `withValues` first. */
-  readonly admits: (row: ParsedRow) => boolean;
-  /**
-   * a column that must have one of some values for the row to be admitted; null: there is none, and the
-   * filter must be tested for every row
-   */
-  readonly equality: Equality | null;
-  /** the sets of other tables that the filter compares with */
-  readonly sources: readonly Source[];
   readonly #filter: Filter;
+  // made when it is needed: thousands of users have a filter of their own, which mostly becomes SQL only
+  #admits: ((row: ParsedRow) => boolean) | undefined;
+  #sources: readonly Source[] | undefined;
 
   private constructor(filter: Filter) {
     this.#filter = filter;
     this.key = filter.key;
-    this.sources = setsOf(filter).map(sourceOf);
-    this.admits = isLoaded(filter) ? compileFilter(filter) : notLoaded;
-    this.equality = equalityOf(filter);
+  }
+
+  /** Judges a row. Throws ImageError. If the filter has sets, use `withValues` first. */
+  get admits(): (row: ParsedRow) => boolean {
+    return (this.#admits ??= isLoaded(this.#filter) ? compileFilter(this.#filter) : notLoaded);
+  }
+
+  /**
+   * A column that must have one of some values for the row to be admitted; null: there is none, and the
+   * filter must be tested for every row.
+   */
+  get equality(): Equality | null {
+    return equalityOf(this.#filter);
+  }
+
+  /** The sets of other tables that the filter compares with. */
+  get sources(): readonly Source[] {
+    return (this.#sources ??= setsOf(this.#filter).map(sourceOf));
   }
 
   /** A client's filter. `readable`: the columns that it may name; null: all. Throws FilterError. */

@@ -4,10 +4,12 @@
  * where a policy cannot be judged, nothing is allowed. Its claims are missing or of another type, its columns
  * are gone, or it was written for another version of Plank.
  */
+import { hash } from 'node:crypto';
 import type { Log } from '#shared/process/logger.ts';
+import type { Claims } from '../access/claims.ts';
 import type { Viewer } from '../access/viewer.ts';
 import type { Catalog, PolicyRow, Table } from '../catalog/catalog.ts';
-import { ClaimMissing, type Claims, claimAt, FilterError, RowFilter } from '../filter/row-filter.ts';
+import { ClaimMissing, claimAt, FilterError, isValueOf, type PolicyTerms, RowFilter } from '../filter/row-filter.ts';
 
 /** A filter is null where nothing is allowed, and empty where every row is. */
 export interface TableRights {
@@ -35,25 +37,35 @@ export interface PolicyProblem {
   problem: string;
 }
 
-/** The rights of this many viewers are kept for each policy. */
+/** This many rights are kept, those that were asked for last. Making them takes about 30 µs. */
 const maxKept = 10_000;
+/** longer texts of claims are kept as their hash */
+const maxKeyLength = 200;
 
-/** A policy, with what was made of it. */
+/** A policy of a table, with what was made of it. */
 interface Compiled {
+  /** tells it from all others */
+  id: number;
   /** why the policy allows nothing; null: it can be used */
   problem: string | null;
   /** the claims that the policy needs */
   claims: readonly string[];
   /** the tables that its sets are made of, by name */
   tables: ReadonlyMap<string, Table | undefined>;
-  /** by the values of the claims; null: one of the claims is missing or of another type */
-  rights: Map<string, TableRights | null>;
+  /** the rights, but for what depends on claims */
+  base: Omit<TableRights, 'presets' | 'read' | 'insert' | 'update' | 'check' | 'delete'>;
 }
 
 export class Rights {
   readonly #catalog: Catalog;
   readonly #log: Log;
-  readonly #compiled = new WeakMap<PolicyRow, Compiled>();
+  readonly #compiled = new WeakMap<Table, Map<PolicyRow, Compiled>>();
+  #lastId = 0;
+  /**
+   * By policy and claims, from the one that was used longest ago; null: one of the claims has another type. Those of
+   * a table that was altered are not found again, and leave in their turn.
+   */
+  readonly #kept = new Map<string, TableRights | null>();
   readonly #full = new WeakMap<Table, TableRights>();
 
   constructor({ catalog, log }: { catalog: Catalog; log: Log }) {
@@ -71,14 +83,13 @@ export class Rights {
     if (!policy) return null;
     const compiled = this.#compile(table, policy);
     if (compiled.problem !== null) return null;
-    const key = keyOf(viewer.claims, compiled.claims);
+    const key = keyOf(viewer.claims, compiled);
     if (key === null) return null;
-    let rights = compiled.rights.get(key);
-    if (rights === undefined) {
-      rights = this.#bind(table, policy, viewer.claims);
-      if (compiled.rights.size >= maxKept) compiled.rights.delete(compiled.rights.keys().next().value!);
-      compiled.rights.set(key, rights);
-    }
+    let rights = this.#kept.get(key);
+    if (rights === undefined) rights = this.#bind(policy, compiled, viewer.claims);
+    else this.#kept.delete(key);
+    this.#kept.set(key, rights);
+    if (this.#kept.size > maxKept) this.#kept.delete(this.#kept.keys().next().value!);
     return rights;
   }
 
@@ -130,17 +141,20 @@ export class Rights {
 
   /** A policy is compiled again when one of the tables that it names is another one. */
   #compile(table: Table, policy: PolicyRow): Compiled {
-    const known = this.#compiled.get(policy);
+    let ofTable = this.#compiled.get(table);
+    if (!ofTable) this.#compiled.set(table, (ofTable = new Map()));
+    const known = ofTable.get(policy);
     if (known && [...known.tables].every(([name, named]) => this.#catalog.byName(name) === named)) return known;
-    const tables = new Map<string, Table | undefined>([[table.name, table]]);
+    const tables = new Map<string, Table | undefined>();
     const tableNamed = (name: string) => {
       const named = this.#catalog.byName(name);
       tables.set(name, named);
       return named;
     };
+    const base = baseOf(table, policy);
     let problem = policy.problem ?? null;
     try {
-      if (problem === null) rightsBy(table, policy, { claims: null, tableNamed });
+      if (problem === null) rightsBy(base, policy, { claims: null, tableNamed });
     } catch (error) {
       if (!(error instanceof FilterError)) throw error;
       problem = error.message;
@@ -150,14 +164,16 @@ export class Rights {
         { table: table.name, role: policy.role, problem },
         'a policy cannot be used, so it allows nothing',
       );
-    const compiled = { problem, claims: [...claimsIn(policy)], tables, rights: new Map() };
-    this.#compiled.set(policy, compiled);
+    // the depth of a policy that can be used is bounded
+    const claims = problem === null ? [...claimsIn(policy)] : [];
+    const compiled = { id: ++this.#lastId, problem, claims, tables, base };
+    ofTable.set(policy, compiled);
     return compiled;
   }
 
-  #bind(table: Table, policy: PolicyRow, claims: Claims): TableRights | null {
+  #bind(policy: PolicyRow, { base }: Compiled, claims: Claims): TableRights | null {
     try {
-      return rightsBy(table, policy, { claims, tableNamed: (name) => this.#catalog.byName(name) });
+      return rightsBy(base, policy, { claims, tableNamed: (name) => this.#catalog.byName(name) });
     } catch (error) {
       if (error instanceof ClaimMissing) return null;
       throw error;
@@ -180,21 +196,41 @@ function policyFor({ policies }: Table, viewer: Viewer): PolicyRow | undefined {
   return undefined;
 }
 
-/** Throws FilterError or ClaimMissing. */
-function rightsBy(table: Table, policy: PolicyRow, terms: Parameters<typeof RowFilter.policy>[3]): TableRights {
-  const filter = (name: 'read' | 'insert' | 'update' | 'delete' | 'check') =>
-    policy[name] === null || policy[name] === undefined ? null : RowFilter.policy(table, policy[name], name, terms);
-  const update = filter('update');
+function baseOf(table: Table, policy: PolicyRow): Compiled['base'] {
   return {
     table,
     role: policy.role,
     readable: policy.read_columns && namesIn(table, [...policy.read_columns, ...table.keyColumns]),
     writable: policy.write_columns && namesIn(table, policy.write_columns),
-    presets: new Map(Object.entries(policy.presets ?? {}).map(([name, value]) => [name, preset(value, terms.claims)])),
+  };
+}
+
+const noPresets: TableRights['presets'] = new Map();
+
+/** Throws FilterError or ClaimMissing. */
+function rightsBy(base: Compiled['base'], policy: PolicyRow, terms: PolicyTerms): TableRights {
+  const { table } = base;
+  // the parts of a policy are often alike, and then share one filter
+  const made = new Map<string, RowFilter>();
+  const filter = (name: 'read' | 'insert' | 'update' | 'delete' | 'check'): RowFilter | null => {
+    if (policy[name] === null || policy[name] === undefined) return null;
+    const one = RowFilter.policy(table, policy[name], name, terms);
+    if (!made.has(one.key)) made.set(one.key, one);
+    return made.get(one.key)!;
+  };
+  const update = filter('update');
+  const check = filter('check');
+  const presets = Object.entries(policy.presets ?? {});
+  return {
+    ...base,
+    presets:
+      presets.length === 0
+        ? noPresets
+        : new Map(presets.map(([name, value]) => [name, preset(table, name, value, terms)])),
     read: filter('read'),
     insert: filter('insert'),
     update,
-    check: update && (filter('check') ?? update),
+    check: update && (check ?? update),
     delete: filter('delete'),
   };
 }
@@ -203,25 +239,44 @@ function rightsBy(table: Table, policy: PolicyRow, terms: Parameters<typeof RowF
 const namesIn = ({ columns }: Table, names: readonly string[]): string[] =>
   columns.map(({ name }) => name).filter((name) => names.includes(name));
 
-const isClaim = (value: unknown): value is { $claim: string } =>
+const isClaim = (value: unknown): value is { $claim: unknown } =>
   typeof value === 'object' && value !== null && Object.hasOwn(value, '$claim');
 
-function preset(value: unknown, claims: Claims | null): unknown {
-  return isClaim(value) && claims !== null ? claimAt(claims, value.$claim) : value;
+/** Throws FilterError or ClaimMissing. */
+function preset(table: Table, name: string, value: unknown, { claims }: PolicyTerms): unknown {
+  const column = table.columns.find((candidate) => candidate.name === name);
+  if (!column) throw new FilterError(`presets.${name}`, `is not a column of ${table.name}`, 'UNKNOWN_COLUMN');
+  if (!isClaim(value)) {
+    if (isValueOf(column, value)) return value;
+    throw new FilterError(`presets.${name}`, `is not a value of the type ${column.type}`);
+  }
+  const { $claim: claim, ...others } = value;
+  if (typeof claim !== 'string' || claim === '' || Object.keys(others).length > 0)
+    throw new FilterError(`presets.${name}`, 'must be a value, or {"$claim": …} with the name of a claim and no more');
+  if (claims === null) return null;
+  const claimed = claimAt(claims, claim);
+  if (!isValueOf(column, claimed)) throw new ClaimMissing(claim);
+  return claimed;
 }
 
-/** The names of all claims in a policy. */
-function claimsIn(value: unknown, found = new Set<string>()): Set<string> {
-  if (isClaim(value)) found.add(value.$claim);
-  else if (typeof value === 'object' && value !== null)
-    for (const member of Object.values(value)) claimsIn(member, found);
+/** The names of all claims in a policy that can be used. */
+function claimsIn({ read, insert, update, delete: remove, check, presets }: PolicyRow): Set<string> {
+  const found = new Set<string>();
+  const collect = (value: unknown): void => {
+    if (isClaim(value)) found.add(value.$claim as string);
+    else if (typeof value === 'object' && value !== null) for (const member of Object.values(value)) collect(member);
+  };
+  for (const filter of [read, insert, update, remove, check]) collect(filter);
+  // a value for a json column is taken as it is
+  for (const value of Object.values(presets ?? {})) if (isClaim(value)) collect(value);
   return found;
 }
 
-/** Null: one of the claims is missing. */
-function keyOf(claims: Claims, names: readonly string[]): string | null {
+/** The key of the rights that a policy gives to these claims. Null: one of the claims that it needs is missing. */
+function keyOf(claims: Claims, { id, claims: names }: Compiled): string | null {
   try {
-    return JSON.stringify(names.map((name) => claimAt(claims, name)));
+    const values = JSON.stringify(names.map((name) => claimAt(claims, name)));
+    return `${id} ${values.length > maxKeyLength ? hash('sha256', values, 'base64url') : values}`;
   } catch (error) {
     if (error instanceof ClaimMissing) return null;
     throw error;
