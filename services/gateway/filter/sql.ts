@@ -62,10 +62,10 @@ function writer(values: Sql['values'], firstParameter: number): (node: Filter) =
         return `(${equalSql?.(column) ?? column} operator(pg_catalog.=) ${operand})`;
       }
       case 'member': {
-        const { equalSql } = node.column.codec;
+        const { equalSql, setSql: valueSql = equalSql } = node.column.codec;
         const column = columnSql(node.column);
         const set = setParts(node.set, write);
-        const values = equalSql?.(set.column) ?? set.column;
+        const values = valueSql?.(set.column) ?? set.column;
         return `(${equalSql?.(column) ?? column} operator(pg_catalog.=) any (select ${values} ${set.rows}))`;
       }
       default: {

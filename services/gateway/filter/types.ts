@@ -44,6 +44,12 @@ export interface Codec {
   /** SQL to compare instead of the column itself, for equality and for order */
   readonly equalSql?: (column: string) => string;
   readonly orderSql?: (column: string) => string;
+  /**
+   * SQL for a value of the column in a sub-select that another column is compared with. Postgres refuses to compare
+   * columns of two collations, such as "C" and "en-x-icu". A value without one takes that of the other column, whose
+   * index stays usable.
+   */
+  readonly setSql?: (column: string) => string;
 }
 
 /**
@@ -169,6 +175,7 @@ const text: Codec = {
   read: (value) => (typeof value === 'string' ? value : undefined),
   text: indexKey,
   orderSql: (column) => `${column} collate pg_catalog."C"`,
+  setSql: (column) => `pg_catalog.textin(pg_catalog.textout(${column}))`,
 };
 
 /** Removes blanks at the end: Postgres ignores them when it compares a char(n), but renders them in the image. */
@@ -183,11 +190,13 @@ const padded: Codec = {
   cast: 'bpchar',
   parse: (value) => (isText(value) ? withoutBlanks(value) : undefined),
   read: (value) => (typeof value === 'string' ? withoutBlanks(value) : undefined),
+  setSql: (column) => `pg_catalog.bpcharin(pg_catalog.bpcharout(${column}), 0, -1)`,
 };
 
 // Labels of an enum are compared as text, so a label that the enum lacks equals no value. If they were
 // compared as values of the enum, such a label would be an error.
-const label: Codec = { ...text, ordered: false, equalSql: (column) => `${column}::pg_catalog.text` };
+const labelText = (column: string) => `${column}::pg_catalog.text`;
+const label: Codec = { ...text, ordered: false, equalSql: labelText, setSql: labelText };
 
 const boolean: Codec = {
   expected: 'true or false',

@@ -156,12 +156,13 @@ test('columns of any two tables can be compared, whatever their collations and t
     create function hostile.never(text, text) returns boolean language sql as 'select false';
     create operator hostile.= (leftarg = text, rightarg = text, procedure = hostile.never);
     create table hostile.teams (id integer);
-    create table rooms (id integer primary key, owner text collate "C", plain text);
-    create table people (id integer primary key, owner text collate "en-x-icu", plain text, team integer);
+    create table rooms (id integer primary key, owner text collate "C", plain text, short char(3) collate "C");
+    create table people (id integer primary key, owner text collate "en-x-icu", plain text, team integer,
+                          short char(5) collate "en-x-icu");
     create table t (id integer primary key, plain text collate "POSIX");
     select plank.attach('rooms'), plank.attach('people'), plank.attach('t');
-    insert into rooms values (1, 'ada', 'bob'), (2, 'bob', 'ada'), (3, null, null);
-    insert into people values (1, 'ada', 'ada', 1), (2, null, null, 7);
+    insert into rooms values (1, 'ada', 'bob', 'ada'), (2, 'bob', 'ada', null), (3, null, null, 'b');
+    insert into people values (1, 'ada', 'ada', 1, 'ada'), (2, null, null, 7, 'b');
     insert into t values (1, 'ada')`);
   await catalog.load();
   const terms = { claims: { sub: 'ada' }, tableNamed: (name: string) => catalog.byName(name) };
@@ -169,8 +170,9 @@ test('columns of any two tables can be compared, whatever their collations and t
   const client = await pool.connect();
   try {
     await client.query('set search_path = hostile, pg_catalog');
-    for (const column of ['owner', 'plain'])
-      for (const [from, selects] of Object.entries({ people: ['owner', 'plain'], t: ['plain'], rooms: ['owner'] }))
+    const texts = { people: ['owner', 'plain'], t: ['plain'], rooms: ['owner'] };
+    for (const column of ['owner', 'plain', 'short'])
+      for (const [from, selects] of Object.entries(column === 'short' ? { people: ['short'] } : texts))
         for (const select of selects) {
           // the column team is none of rooms, and id and plain are columns of both tables
           const where = from === 'people' ? { id: 1, team: 1, plain: { $claim: 'sub' } } : { id: 1 };
@@ -180,7 +182,7 @@ test('columns of any two tables can be compared, whatever their collations and t
             `select t.id from public.rooms t where $1::integer is not null and ${text} order by 1`,
             [0, ...values],
           );
-          expect(rows, `${column} in ${select} of ${from}`).toEqual([{ id: column === 'owner' ? 1 : 2 }]);
+          expect(rows, `${column} in ${select} of ${from}`).toEqual([{ id: column === 'plain' ? 2 : 1 }]);
         }
   } finally {
     client.release(true);
