@@ -236,7 +236,8 @@ export function splitAtBreaks(batch: Batch): Batch[] {
 
 /** Splits a batch so that each of these seqs begins a batch. */
 export function splitBefore(batch: Batch, seqs: readonly number[]): Batch[] {
-  return split(batch, ({ seq }) => seq === batch.firstSeq || seqs.includes(seq));
+  const starts = new Set(seqs).add(batch.firstSeq);
+  return split(batch, ({ seq }) => starts.has(seq));
 }
 
 /** Splits a batch before each change for which `isStart` holds, which must hold for the first one. */

@@ -239,8 +239,8 @@ export function gatewayMetrics(registry: Registry) {
       help: 'Sets that were read from Postgres',
       registers,
     }),
-    accessSetsChanged: new Counter({
-      name: 'plank_access_sets_changed_total',
+    accessSetInvalidations: new Counter({
+      name: 'plank_access_set_invalidations_total',
       help: 'Sets that were dropped because a change could change their values',
       registers,
     }),

@@ -20,19 +20,21 @@ import type { GatewayMetrics } from '#shared/process/metrics.ts';
 import { Backoff, once, sleep, withDeadlineOr } from '#shared/waiting.ts';
 import type { Position } from '#shared/wire.ts';
 import type { Revocations } from '../access/revocations.ts';
-import { type Catalog, parsePolicies } from '../catalog/catalog.ts';
+import type { Catalog } from '../catalog/catalog.ts';
 import { breaksOf } from '../channels/change.ts';
+import { applyRights } from './apply-rights.ts';
 import type { CanaryWatch } from './canary.ts';
 import type { Freshness } from './freshness.ts';
 import type { History } from './history.ts';
 import type { Hub } from './hub.ts';
 import type { Sets } from './sets.ts';
+import { Unfinished } from './unfinished.ts';
 
 const quietMs = 500;
 const askMs = 1_000;
-/** pause between two reads of the log while the fan-out does not answer */
+/** between two reads of the log while the fan-out does not answer */
 const readingPauseMs = 100;
-/** after the log had changes that the fan-out lacked, the feed reads the log for this long: more may follow */
+/** after the log had changes that the fan-out lacked, the feed reads the log for this long */
 const lackingMs = 2_000;
 /** a position of an unknown epoch waits this long for this gateway to follow into that epoch, and is then refused */
 const judgeMs = 2_000;
@@ -59,6 +61,8 @@ interface FeedOptions {
 export class Feed {
   readonly #options: FeedOptions;
   readonly #abort = new AbortController();
+  /** changes that were read and not delivered yet */
+  readonly #unfinished = new Unfinished();
   #epochs: Epoch[] = [];
   #running: Promise<unknown> | undefined;
   #mode: 'tailing' | 'reading' = 'tailing';
@@ -145,9 +149,14 @@ export class Feed {
     return this.isOfThisHistory(position);
   }
 
-  /** Whether the position's epoch is newer than this gateway's: then only `judge` can decide. */
+  /** Whether only `judge` can decide, as the position's epoch is newer than this gateway's. */
   isUnheardOf({ epoch }: Position): boolean {
     return epoch > this.#options.hub.epoch;
+  }
+
+  /** the last seq that was read */
+  get #readTo(): number {
+    return this.#unfinished.lastSeq ?? this.#options.hub.seq;
   }
 
   #followed(): void {
@@ -183,8 +192,8 @@ export class Feed {
   }
 
   async #tail(): Promise<void> {
-    const { hub, tail } = this.#options;
-    const batches = await tail.read(hub.seq, quietMs, this.#abort.signal);
+    const { tail } = this.#options;
+    const batches = await tail.read(this.#readTo, quietMs, this.#abort.signal);
     if (this.#abort.signal.aborted) return;
     this.#answered();
     this.#receivedAtMs = Date.now();
@@ -192,9 +201,9 @@ export class Feed {
       if (await this.#looksBehind()) this.#mode = 'reading';
       return;
     }
-    const before = hub.seq;
+    const before = this.#readTo;
     for (const batch of batches) if (!(await this.#accept(batch))) return;
-    if (hub.seq === before) {
+    if (this.#readTo === before) {
       // every batch in the stream is of a former epoch or a distrusted one: the next read would return the same batches
       this.#mode = 'reading';
       await sleep(readingPauseMs, this.#abort.signal);
@@ -204,8 +213,8 @@ export class Feed {
   /** Resolves with false if batches before this one are missing, else true. */
   async #accept(batch: Batch): Promise<boolean> {
     const { hub } = this.#options;
-    if (batch.epoch < hub.epoch || batch.lastSeq <= hub.seq || this.#isDistrusted(batch.epoch)) return true;
-    if (batch.epoch > hub.epoch || batch.firstSeq !== hub.seq + 1) {
+    if (batch.epoch < hub.epoch || batch.lastSeq <= this.#readTo || this.#isDistrusted(batch.epoch)) return true;
+    if (batch.epoch > hub.epoch || batch.firstSeq !== this.#readTo + 1) {
       if (batch.epoch === hub.epoch) this.#options.metrics.gaps.inc();
       this.#mode = 'reading';
       return false;
@@ -225,6 +234,8 @@ export class Feed {
       this.#lackedAt = performance.now();
       metrics.fallbackReads.inc();
       log.debug({ after: hub.seq }, 'reading the log');
+      // the log has the whole transaction
+      this.#unfinished.drop();
       for await (const rows of reader.stream(hub.seq)) {
         this.#receivedAtMs = Date.now();
         for (const batch of packBatches(hub.epoch, rows)) await this.#deliver(batch);
@@ -232,7 +243,7 @@ export class Feed {
       }
     }
     // the feed returns to the fan-out as soon as the fan-out answers with batches that continue the log
-    const batches = await tail.read(hub.seq, readingPauseMs, signal).catch(() => null);
+    const batches = await tail.read(this.#readTo, readingPauseMs, signal).catch(() => null);
     if (batches === null) await sleep(readingPauseMs, signal);
     else if (batches.length === 0) {
       if (performance.now() - this.#lackedAt > lackingMs && !(await this.#looksBehind())) this.#mode = 'tailing';
@@ -256,13 +267,13 @@ export class Feed {
     for (const part of this.#partsOf(batch)) {
       const altered = isReshaped(part) ? await this.#untilDone(() => this.#options.catalog.load()) : null;
       if (this.#abort.signal.aborted) return;
-      const ruled = this.#changeRights(part);
+      const ruled = applyRights(part, this.#options);
       hub.deliver(part, this.#receivedAtMs);
       canaries.delivered(part);
       freshness.delivered(part);
       if (altered) this.#alter(altered, 'shape');
       if (ruled.size > 0) this.#alter(ruled, 'access');
-      this.#options.sets?.delivered();
+      this.#options.sets?.delivered(part);
     }
     this.#answered();
   }
@@ -270,22 +281,8 @@ export class Feed {
   /** Before a part is taken, the sets of policies that it changes are made invalid. */
   *#partsOf(batch: Batch): Generator<Batch> {
     const { sets } = this.#options;
-    for (const part of sets ? sets.parts(batch) : [batch]) yield* splitAtBreaks(part);
-  }
-
-  /** Applies changed policies and revocations in the batch. Returns the tables, by Table.id, whose policies changed. */
-  #changeRights(batch: Batch): Set<number> {
-    const ruled = new Set<number>();
-    for (const { why, relation, text, seq, xid } of breaksOf(batch)) {
-      if (why === 'revoke') this.#options.revocations?.apply(text);
-      if (why !== 'access') continue;
-      const policies = parsePolicies(text);
-      if (!policies)
-        this.#options.log.error({ seq }, 'an event of changed policies cannot be read: nothing is allowed');
-      this.#options.catalog.setPolicies(relation, policies ?? [], { seq, xid });
-      ruled.add(relation);
-    }
-    return ruled;
+    const parts = sets ? sets.parts(this.#unfinished.add(batch, sets.areUsed)) : [batch];
+    for (const part of parts) yield* splitAtBreaks(part);
   }
 
   /** As #isBehind, but resolves with false if Postgres does not answer: then only the fan-out can show new changes. */
@@ -305,13 +302,14 @@ export class Feed {
     const { epoch, newest } = await this.extent();
     if (epoch !== hub.epoch) {
       this.#epochs = await reader.epochs();
-      const shared = this.#isShared(hub);
+      this.#unfinished.drop();
+      this.#options.sets?.forked();
+      if (!this.#isShared(hub)) throw new PositionGone(`seq ${hub.seq} is not part of epoch ${epoch}`);
       const later = this.#epochs.filter((known) => known.epoch > hub.epoch);
-      if (shared) hub.fork(epoch, Math.min(...later.map(({ forkedAt }) => forkedAt)));
-      if (!shared) throw new PositionGone(`seq ${hub.seq} is not part of epoch ${epoch}`);
+      hub.fork(epoch, Math.min(...later.map(({ forkedAt }) => forkedAt)));
       this.#followed();
     }
-    if (newest < hub.seq) throw new PositionGone(`the log ends at ${newest}, before ${hub.seq}`);
+    if (newest < this.#readTo) throw new PositionGone(`the log ends at ${newest}, before ${this.#readTo}`);
     return newest > hub.seq;
   }
 
@@ -338,7 +336,8 @@ export class Feed {
         );
         // The log lacks changes that this gateway has delivered. These changes, and the fan-out's
         // batches after the log's end, are of another history.
-        if (epoch === hub.epoch && newest < hub.seq) history.distrusted = epoch;
+        if (epoch === hub.epoch && newest < this.#readTo) history.distrusted = epoch;
+        this.#unfinished.drop();
         // this gateway may have missed changes of shape: cursors that begin again use the catalog as it is now
         await catalog.begin();
         await this.#options.revocations?.load();
@@ -367,10 +366,7 @@ export class Feed {
     return isNew;
   }
 
-  /**
-   * Removes excluded columns soon after their exclusion, even while no listener leads and so the
-   * change of shape does not arrive.
-   */
+  /** Removes excluded columns soon after their exclusion, even while no listener leads: no change of shape arrives. */
   async #watchExclusions(): Promise<void> {
     const { signal } = this.#abort;
     const { catalog, log } = this.#options;

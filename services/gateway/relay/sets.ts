@@ -3,8 +3,9 @@
  * must stay true:
  * - A set that is in use has the values at this gateway's position. It becomes invalid before any change of the
  *   transaction that changes it is delivered, so that the whole transaction reaches clients under the new set.
- * - The end of a transaction may be in a later batch. Then nobody knows yet which sets it changes, so all sets become
- *   invalid.
+ * - A set becomes valid between two transactions only, so that nobody follows half a transaction under it.
+ * - The feed holds back a transaction whose end has not arrived (unfinished.ts). Of a transaction too large for that,
+ *   nobody can tell in time which sets it changes, so all valid sets become invalid.
  */
 import { type Batch, BatchReader, splitBefore } from '#shared/log/batch.ts';
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
@@ -59,6 +60,7 @@ export class Sets {
   readonly #index = new SetIndex();
   /** sets that wait until this gateway has passed their snapshot */
   readonly #waiting = new Set<LoadedSet>();
+  #validCount = 0;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(options: SetsOptions) {
@@ -155,7 +157,7 @@ export class Sets {
       if (set.state === 'invalid') return;
       if (!set.read(values, snapshot) || !this.#replay(set, snapshot.seq)) return this.#invalidate(set);
       this.#waiting.add(set);
-      this.#settle();
+      if (this.#isBetweenTransactions()) this.#settle();
     } catch (error) {
       this.#forget(set)?.fail(error);
       set.invalidate();
@@ -175,42 +177,59 @@ export class Sets {
     return true;
   }
 
+  /** Whether this gateway stands at the end of a transaction. It begins there, so then no batch is in memory. */
+  #isBetweenTransactions(): boolean {
+    const [batch] = this.#options.recent(this.#options.seq()) ?? [];
+    if (!batch) return true;
+    const reader = new BatchReader(batch);
+    while (reader.next());
+    return reader.last;
+  }
+
   #settle(): void {
     for (const set of this.#waiting) {
       set.settle(this.#options.seq());
       if (set.state === 'waiting') continue;
       this.#waiting.delete(set);
       if (set.state === 'valid') {
+        this.#validCount++;
         set.unusedSince = performance.now();
         this.#byKey.get(set.source.key)?.wake();
       }
     }
   }
 
+  /** Whether a set is valid or will be soon. Then a transaction whose end has not arrived must be held back. */
+  get areUsed(): boolean {
+    return this.#validCount + this.#waiting.size > 0;
+  }
+
   /**
-   * The batch in parts, for delivery one after the other. Before a part is taken, the sets that its first transaction
-   * changes are made invalid. `delivered` must be called after each part.
+   * Consecutive batches in parts, for delivery one after the other. Before a part is taken, the sets that its first
+   * transaction changes are made invalid. `delivered` must be called after each part.
    */
-  *parts(batch: Batch): Generator<Batch> {
+  *parts(batches: readonly Batch[]): Generator<Batch> {
     if (this.#index.isEmpty) {
-      yield batch;
+      yield* batches;
       return;
     }
-    const changed = this.#changedIn(batch);
-    if (changed.size === 0) {
-      yield batch;
-      return;
-    }
-    const starts = [...changed.keys()].sort((a, b) => a - b);
-    for (const part of splitBefore(batch, starts)) {
-      for (const set of changed.get(part.firstSeq) ?? []) this.#invalidate(set);
-      yield part;
+    const changed = this.#changedIn(batches);
+    const starts = [...changed.keys()];
+    for (const batch of batches) {
+      const within = starts.filter((seq) => batch.firstSeq <= seq && seq <= batch.lastSeq);
+      for (const part of within.length === 0 ? [batch] : splitBefore(batch, within)) {
+        for (const set of changed.get(part.firstSeq) ?? []) this.#invalidate(set);
+        yield part;
+      }
     }
   }
 
   /** This gateway stands at the end of the part. */
-  delivered(): void {
-    if (this.#waiting.size > 0) this.#settle();
+  delivered(part: Batch): void {
+    if (this.#waiting.size === 0) return;
+    const reader = new BatchReader(part);
+    while (reader.next()) for (const set of this.#waiting) set.count(reader.seq, BigInt(reader.xid));
+    if (reader.last) this.#settle();
   }
 
   /** The history is another one: no set has the values of this gateway's position. */
@@ -218,38 +237,42 @@ export class Sets {
     for (const { set } of this.#byKey.values()) this.#invalidate(set);
   }
 
-  /** The sets that the batch changes, by the first seq of the transaction that changes them. */
-  #changedIn(batch: Batch): Map<number, Set<LoadedSet>> {
+  /**
+   * The log goes on in another epoch after this gateway's position. Valid sets stay valid, but a snapshot ahead of the
+   * position may contain changes that the log lost.
+   */
+  forked(): void {
+    for (const { set } of this.#byKey.values()) if (set.state !== 'valid') this.#invalidate(set);
+  }
+
+  /** The sets that the batches change, by the first seq of the transaction that changes them. */
+  #changedIn(batches: readonly Batch[]): Map<number, Set<LoadedSet>> {
     const changed = new Map<number, Set<LoadedSet>>();
-    const note = (start: number, sets: Iterable<LoadedSet>) => {
-      const some = changed.get(start) ?? new Set();
-      for (const set of sets) some.add(set);
-      if (some.size > 0) changed.set(start, some);
+    const note = (start: number, set: LoadedSet) => {
+      const some = changed.get(start);
+      if (some) some.add(set);
+      else changed.set(start, new Set([set]));
     };
-    const reader = new BatchReader(batch);
     let start = 0;
     let isEnd = true;
-    while (reader.next()) {
-      if (isEnd) start = reader.seq;
-      isEnd = reader.last;
-      if (this.#index.has(reader.relation)) {
+    for (const batch of batches) {
+      const reader = new BatchReader(batch);
+      while (reader.next()) {
+        if (isEnd) start = reader.seq;
+        isEnd = reader.last;
+        if (!this.#index.has(reader.relation)) continue;
         const change = new Change(reader);
-        const sets = [...this.#index.concernedBy(change)].filter((set) => set.isChangedBy(change));
-        if (sets.length > 0) note(start, sets);
+        for (const set of this.#index.concernedBy(change)) if (set.isChangedBy(change)) note(start, set);
       }
-      for (const set of this.#waiting) set.count(reader.seq, BigInt(reader.xid));
     }
-    if (!isEnd)
-      note(
-        start,
-        [...this.#byKey.values()].map(({ set }) => set),
-      );
+    // the transaction is too large to wait for its end
+    if (!isEnd) for (const { set } of this.#byKey.values()) if (set.state === 'valid') note(start, set);
     return changed;
   }
 
   #invalidate(set: LoadedSet): void {
     if (set.state === 'invalid') return;
-    this.#options.metrics.accessSetsChanged.inc();
+    this.#options.metrics.accessSetInvalidations.inc();
     const entry = this.#forget(set);
     set.invalidate();
     entry?.fail(new Changed('the set changed while it was loaded'));
@@ -260,6 +283,7 @@ export class Sets {
     this.#index.remove(set);
     this.#waiting.delete(set);
     if (entry?.set !== set) return undefined;
+    if (set.state === 'valid') this.#validCount--;
     this.#byKey.delete(set.source.key);
     return entry;
   }

@@ -6,6 +6,7 @@ import { Catalog } from '#gateway/catalog/catalog.ts';
 import { parseImage, RowFilter } from '#gateway/filter/row-filter.ts';
 import { SetLoader } from '#gateway/relay/set-loader.ts';
 import { Sets } from '#gateway/relay/sets.ts';
+import { maxUnfinishedBytes, Unfinished } from '#gateway/relay/unfinished.ts';
 import { type Batch, packBatches, splitBefore } from '#shared/log/batch.ts';
 import { LogReader } from '#shared/log/log-reader.ts';
 import { gatewayMetrics } from '#shared/process/metrics.ts';
@@ -44,6 +45,7 @@ async function follow(url = stage.databaseUrl) {
   await stage.arrived();
   let seq = (await reader.extent()).newest;
   const kept: Batch[] = [];
+  const unfinished = new Unfinished();
   const sets = new Sets({
     loader: new SetLoader(pool),
     seq: () => seq,
@@ -67,13 +69,13 @@ async function follow(url = stage.databaseUrl) {
     /** Delivers all that is in the log. `as`: how the changes are cut into batches. */
     async moveOn(as: (batches: Batch[]) => Batch[] = (batches) => batches) {
       await stage.arrived();
-      const rows = await reader.page(seq, 10_000);
+      const rows = (await Array.fromAsync(reader.stream(unfinished.lastSeq ?? seq))).flat();
       for (const batch of as(packBatches(1, rows))) {
-        kept.push(batch);
-        for (const part of sets.parts(batch)) {
+        for (const part of sets.parts(unfinished.add(batch, sets.areUsed))) {
           events.push(`${part.firstSeq}-${part.lastSeq}`);
+          kept.push(part);
           seq = part.lastSeq;
-          sets.delivered();
+          sets.delivered(part);
         }
       }
     },
@@ -146,16 +148,45 @@ describe('a set', () => {
     await sql(`delete from members where team = 4; delete from docs`);
   });
 
-  test('is invalid while the end of a transaction is not known', async () => {
+  test('holds back a transaction whose end has not arrived, and is invalid before its beginning if it changes it', async () => {
+    const at = await follow();
+    await at.resolve(ofAda);
+    const half = ([batch]: Batch[]) => splitBefore(batch!, [batch!.firstSeq + 4]).slice(0, 1);
+    for (const [change, isChanged] of [
+      ['insert into docs select n, 1 from generate_series(10, 19) n', false],
+      [`delete from docs; insert into members values ('ada', 4)`, true],
+    ] as const) {
+      const before = at.seq;
+      at.events.length = 0;
+      await sql(`begin; ${change}; commit`);
+      await at.moveOn(half);
+      expect(at.events).toEqual([]);
+      await at.moveOn();
+      expect(at.events.slice(0, isChanged ? 2 : 1)).toEqual([
+        ...(isChanged ? [`set at ${before}`] : []),
+        `${before + 1}-${before + 4}`,
+      ]);
+      expect(at.events.filter((event) => event.startsWith('set'))).toHaveLength(isChanged ? 1 : 0);
+    }
+    expect((await at.resolve(ofAda)).teams()).toEqual([1, 2, 4]);
+    await sql('delete from members where team = 4');
+  });
+
+  test('is invalid before a transaction of more than 16 MB, and loaded again after it', async () => {
     const at = await follow();
     await at.resolve(ofAda);
     const before = at.seq;
     at.events.length = 0;
-    await sql(`begin; insert into docs select n, 1 from generate_series(10, 19) n; commit`);
-    await at.moveOn(([batch]) => splitBefore(batch!, [batch!.firstSeq, batch!.firstSeq + 4]));
+    await sql(`begin; insert into members select 'eve', n, repeat('x', 1000) from generate_series(1, 20000) n;
+               insert into members values ('ada', 4); commit`);
+    await at.moveOn((batches) => {
+      expect(batches.reduce((sum, { buffer }) => sum + buffer.length, 0)).toBeGreaterThan(maxUnfinishedBytes);
+      return batches;
+    });
     expect(at.events[0]).toBe(`set at ${before}`);
-    expect((await at.resolve(ofAda)).teams()).toEqual([1, 2]);
-    await sql('delete from docs');
+    expect(at.events.filter((event) => event.startsWith('set'))).toHaveLength(1);
+    expect((await at.resolve(ofAda)).teams()).toEqual([1, 2, 4]);
+    await sql(`delete from members where who = 'eve' or team = 4`);
   });
 
   test('that is read ahead of the gateway is used when the gateway has come there', async () => {
