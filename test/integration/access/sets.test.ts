@@ -1,16 +1,10 @@
 // Sets of other tables: they have the values at a position, become invalid before the transaction that changes them, and not by others.
 
-import { Registry } from 'prom-client';
 import { describe, expect, test } from 'vitest';
-import { Catalog } from '#gateway/catalog/catalog.ts';
-import { parseImage, RowFilter } from '#gateway/filter/row-filter.ts';
-import { SetLoader } from '#gateway/relay/set-loader.ts';
-import { Sets } from '#gateway/relay/sets.ts';
-import { maxUnfinishedBytes, Unfinished } from '#gateway/relay/unfinished.ts';
+import { maxUnfinishedBytes } from '#gateway/relay/unfinished.ts';
 import { type Batch, packBatches, splitBefore } from '#shared/log/batch.ts';
 import { LogReader } from '#shared/log/log-reader.ts';
-import { gatewayMetrics } from '#shared/process/metrics.ts';
-import { testPool } from '../../support/servers/pool.ts';
+import { followSets } from '../../support/stage/sets.ts';
 import { Stage } from '../../support/stage/stage.ts';
 import { TcpProxy } from '../../support/stage/tcp-proxy.ts';
 import { until } from '../../support/wait.ts';
@@ -35,52 +29,7 @@ const nested = {
   },
 };
 
-/** Sets of a gateway that moves on only when the test says so. */
-async function follow(url = stage.databaseUrl) {
-  const pool = testPool(url, 6);
-  stage.afterwards(() => void pool.end());
-  const catalog = new Catalog(stage.pool);
-  await catalog.begin();
-  const reader = new LogReader(stage.pool);
-  await stage.arrived();
-  let seq = (await reader.extent()).newest;
-  const kept: Batch[] = [];
-  const unfinished = new Unfinished();
-  const sets = new Sets({
-    loader: new SetLoader(pool),
-    seq: () => seq,
-    recent: (at) => kept.filter((batch) => batch.firstSeq <= at && at <= batch.lastSeq),
-    metrics: gatewayMetrics(new Registry()),
-  });
-  const docs = catalog.byName('docs')!;
-  const events: string[] = [];
-  return {
-    events,
-    get seq() {
-      return seq;
-    },
-    async resolve(policy: object, name = 'set') {
-      const terms = { claims: { sub: 'ada' }, tableNamed: (table: string) => catalog.byName(table) };
-      const filter = RowFilter.policy(docs, policy, 'read', terms);
-      const { filter: loaded, ...held } = await sets.resolve(filter, () => void events.push(`${name} at ${seq}`));
-      const has = (team: number | null) => loaded.admits(parseImage(JSON.stringify({ id: 1, team })));
-      return { ...held, filter: loaded, teams: () => [1, 2, 3, 4, 5].filter(has) };
-    },
-    /** Delivers all that is in the log. `as`: how the changes are cut into batches. */
-    async moveOn(as: (batches: Batch[]) => Batch[] = (batches) => batches) {
-      await stage.arrived();
-      const rows = (await Array.fromAsync(reader.stream(unfinished.lastSeq ?? seq))).flat();
-      for (const batch of as(packBatches(1, rows))) {
-        for (const part of sets.parts(unfinished.add(batch, sets.areUsed))) {
-          events.push(`${part.firstSeq}-${part.lastSeq}`);
-          kept.push(part);
-          seq = part.lastSeq;
-          sets.delivered(part);
-        }
-      }
-    },
-  };
-}
+const follow = (url?: string) => followSets(stage, url);
 
 describe('a set', () => {
   test('has the values of SELECT, and is shared', async () => {
