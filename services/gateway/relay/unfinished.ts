@@ -25,10 +25,11 @@ export class Unfinished {
     if (!mustWait) return [...this.drop(), batch];
     const end = lastEndIn(batch);
     if (end === batch.lastSeq) return [...this.drop(), batch];
-    const [ended, rest] = end === null ? [null, batch] : splitBefore(batch, [end + 1]);
-    const done = ended ? [...this.drop(), ended] : [];
-    this.#batches.push(rest!);
-    this.#bytes += rest!.buffer.length;
+    const parts = end === null ? [batch] : splitBefore(batch, [end + 1]);
+    const rest = parts.pop()!;
+    const done = parts.length > 0 ? [...this.drop(), ...parts] : [];
+    this.#batches.push(rest);
+    this.#bytes += rest.buffer.length;
     return this.#bytes > maxUnfinishedBytes ? [...done, ...this.drop()] : done;
   }
 

@@ -56,7 +56,7 @@ class Replay {
     const some = all.filter(({ who, team }) =>
       policy === mine ? who === sub : leads.some((row) => row.team === team),
     );
-    return [...new Set(some.map(({ team }) => team))].sort();
+    return [...new Set(some.map(({ team }) => team))].sort((a, b) => a - b);
   }
 }
 
@@ -88,37 +88,41 @@ test(
     const replay = new Replay({ members: at.idOf('members'), teams: at.idOf('teams') });
     const held = new Set<{ check: () => void; release: () => void }>();
     const resolving = new Set<Promise<void>>();
+    const problems: unknown[] = [];
     const counts = { checks: 0, invalid: 0, refused: 0 };
 
-    const resolve = () => {
+    const hold = async () => {
       const [policy, sub] = [below(2) === 0 ? mine : led, people[below(3)]!];
       let isValid = true;
+      let one: { check: () => void; release: () => void } | undefined;
       const onInvalid = () => {
         isValid = false;
         counts.invalid++;
         if (one) held.delete(one);
       };
-      let one: { check: () => void; release: () => void } | undefined;
-      const done = at.resolve(policy, { sub, onInvalid }).then(
-        ({ teams, release }) => {
-          if (!isValid) return;
-          one = {
-            release,
-            check: () => {
-              counts.checks++;
-              expect(teams(), `seed ${seed}, seq ${at.seq}, ${sub}`).toEqual(replay.teams(policy, sub));
-            },
-          };
-          one.check();
-          held.add(one);
+      const resolved = await at.resolve(policy, { sub, onInvalid }).catch((error: Error) => error);
+      if (resolved instanceof Error) {
+        counts.refused++;
+        expect(resolved.message).toMatch(/too often|in time/);
+        return;
+      }
+      if (!isValid) return;
+      const { teams, release } = resolved;
+      one = {
+        release,
+        check: () => {
+          counts.checks++;
+          expect(teams(), `seed ${seed}, seq ${at.seq}, ${sub}`).toEqual(replay.teams(policy, sub));
         },
-        (error: Error) => {
-          counts.refused++;
-          expect(error.message).toMatch(/too often|in time/);
-        },
-      );
+      };
+      one.check();
+      held.add(one);
+    };
+    const resolve = () => {
+      const done = hold()
+        .catch((error: unknown) => void problems.push(error))
+        .finally(() => resolving.delete(done));
       resolving.add(done);
-      void done.finally(() => resolving.delete(done)).catch(() => {});
     };
 
     const transaction = async () => {
@@ -168,6 +172,7 @@ test(
     }
     await at.moveOn(cut, onPart);
     await Promise.all(resolving);
+    expect(problems).toEqual([]);
     expect(counts.checks).toBeGreaterThan(200);
     expect(counts.invalid).toBeGreaterThan(20);
     expect(counts.refused).toBeLessThan(counts.checks / 20);
