@@ -1,93 +1,61 @@
-// A to-do list that all windows share. The page shows only the rows of a live query. A click writes through REST.
-// When the change arrives, the list follows, in this window and in all others.
+// To-do lists of two users. The page shows only the rows of three live queries: the server sends a user the rows that
+// the user may see, and nothing else. A click writes through REST. When the change arrives, the page follows, in this
+// window and in all others. If a user leaves a list, the list and its tasks leave the queries.
 
-// the server writes the gateway's address into the page; if the page took the address from its URL, a link could
-// make it load any script
-const plankUrl = new URL(document.documentElement.dataset.plank);
+import { keptItems } from './items.js';
+import { listOf } from './lists.js';
+import { names, plankUrl, renewToken, signIn, user } from './session.js';
+
 const byId = (id) => document.getElementById(id);
+for (const button of byId('users').children) {
+  button.ariaPressed = String(button.value === user);
+  button.addEventListener('click', () => signIn(button.value));
+}
+
 const { createPlank } = await import(new URL('/plank.js', plankUrl).href).catch((error) => {
   byId('note').textContent = 'Plank does not answer. Reload this page when it runs.';
   throw error;
 });
-const plank = createPlank({ url: new URL('/ws', plankUrl) });
-const todos = plank.table('todo').live({}, draw);
-const drawn = new Map(); // id → { row, item }
+let problem;
+let isChecked = true; // whether the gateway checks tokens
+let queries = [];
+if (user === null) byId('note').textContent = 'Sign in as Ada or Bob. Two windows can have two users.';
+else follow();
 
-function draw() {
-  for (const [id, { item }] of drawn) {
-    if (todos.rows.has(id)) continue;
-    item.remove();
-    drawn.delete(id);
-  }
-  const rows = [...todos.rows.values()].sort(byAge);
-  const list = byId('list');
-  rows.forEach((row, i) => {
-    const known = drawn.get(row.id);
-    if (known?.row !== row) {
-      const item = itemOf(row);
-      known?.item.replaceWith(item);
-      drawn.set(row.id, { row, item });
-    }
-    const { item } = drawn.get(row.id);
-    if (list.children[i] !== item) list.insertBefore(item, list.children[i] ?? null);
+function follow() {
+  const plank = createPlank({ url: new URL('/ws', plankUrl), token: renewToken });
+  plank.onState((link) => {
+    if (link.status === 'open') isChecked = link.viewer !== null;
   });
-  const left = rows.filter(({ done }) => !done).length;
-  byId('left').textContent = rows.length === 0 ? '' : `${left} of ${rows.length}`;
+  const drawLists = keptItems(byId('lists'), (row) => listOf(row, tell));
+  const draw = () => {
+    const [lists, memberships, todos] = queries.map(({ rows }) => [...rows.values()]);
+    const shown = lists.sort((a, b) => compare(a.name, b.name));
+    todos.sort((a, b) => compare(a.created_at, b.created_at) || compare(a.id, b.id));
+    drawLists(shown, ({ id }) => id);
+    const ofList = (rows, id) => rows.filter(({ list_id: list }) => list === id);
+    shown.forEach(({ id }, i) => byId('lists').children[i].draw(ofList(todos, id), ofList(memberships, id)));
+    byId('note').textContent = note();
+  };
+  queries = ['lists', 'memberships', 'todos'].map((name) => plank.table(name).live({}));
+  for (const query of queries) query.subscribe(draw);
+}
+
+function tell(text) {
+  problem = text;
   byId('note').textContent = note();
 }
 
 function note() {
-  if (todos.error) return todos.error.message;
-  if (todos.state === 'stale') return `Changes since ${todos.staleSince.toLocaleTimeString()} may be missing.`;
-  if (todos.state === 'live') return todos.rows.size === 0 ? 'Nothing to do.' : '';
-  return todos.rows.size === 0 ? 'Connecting…' : 'Reconnecting…';
+  const ended = queries.find(({ error }) => error);
+  if (ended) return ended.error.message;
+  if (problem) return problem;
+  const stale = queries.find(({ state }) => state === 'stale');
+  if (stale) return `Changes since ${stale.staleSince.toLocaleTimeString()} may be missing.`;
+  if (!queries.every(({ state }) => state === 'live'))
+    return queries[0].rows.size === 0 ? 'Connecting…' : 'Reconnecting…';
+  if (!isChecked) return 'The gateway has AUTH=off: everyone sees every list.';
+  return queries[0].rows.size === 0 ? `There are no lists for ${names[user]}.` : '';
 }
 
-const byAge = (a, b) => compare(a.created_at, b.created_at) || compare(a.id, b.id);
 const compare = (a, b) => (a < b ? -1 : Number(a > b));
-
-function itemOf({ id, text, done }) {
-  const box = Object.assign(document.createElement('input'), { type: 'checkbox', checked: done });
-  box.addEventListener('change', () => void write('PATCH', `/${id}`, { done: box.checked }));
-  const caption = Object.assign(document.createElement('span'), { textContent: text });
-  const label = document.createElement('label');
-  label.append(box, caption);
-  const remove = Object.assign(document.createElement('button'), { textContent: '✕', title: 'Remove' });
-  remove.setAttribute('aria-label', `Remove ${text}`);
-  remove.addEventListener('click', () => void write('DELETE', `/${id}`));
-  const item = document.createElement('li');
-  item.dataset.id = id;
-  item.classList.toggle('done', done);
-  item.append(label, remove);
-  return item;
-}
-
-byId('add').addEventListener('submit', (event) => {
-  event.preventDefault();
-  const { text } = event.target.elements;
-  void write('POST', '', { id: crypto.randomUUID(), text: text.value });
-  text.value = '';
-});
-
-/**
- * Repeats the write until the server has answered. Each of these writes may be repeated: the page
- * chooses the id of a new item, so a repeated POST gets 409 and adds nothing.
- */
-async function write(method, path, body) {
-  for (let waitMs = 200; ; waitMs = Math.min(2 * waitMs, 5_000)) {
-    const response = await fetch(new URL(`/api/todo${path}`, plankUrl), {
-      method,
-      headers: { 'Content-Type': 'application/json' },
-      body: body && JSON.stringify(body),
-      signal: AbortSignal.timeout(5_000),
-    }).catch(() => null);
-    if (response && response.status < 500) {
-      if (!response.ok && response.status !== 409 && response.status !== 404)
-        byId('note').textContent = await problem(response);
-      return;
-    }
-    await new Promise((resolve) => setTimeout(resolve, waitMs * (0.5 + Math.random())));
-  }
-}
-
-const problem = async (response) => (await response.json()).detail ?? `status ${response.status}`;
