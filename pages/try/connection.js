@@ -3,6 +3,7 @@
 // good.
 
 import { byId } from '../common/dom.js';
+import { showViewer } from './session.js';
 
 let liveSince;
 let wasLost = false;
@@ -13,6 +14,7 @@ export function startConnection(plank) {
     if (link.status === 'waiting') wasLost = true;
     byId('node').textContent = link.node ?? '–';
     drawUptime();
+    if (link.status === 'open') showViewer(link.viewer);
     if (link.status === 'open' && link.freshness.isStale) setState('stale', 'Stale: changes may not arrive');
     else if (link.status === 'open') setState('live', 'Live');
     else if (link.status === 'closed') setState('stopped', `Stopped: ${link.reason || `code ${link.code}`}`);

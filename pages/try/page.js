@@ -8,12 +8,14 @@ import { showIdle, startConnection } from './connection.js';
 import { startEditor } from './editor.js';
 import { addChange, addLine, drawFeed, startFeed } from './feed.js';
 import { drawRows, reviveRows, rowOf, showRowsOf, startRows } from './rows.js';
+import { offerSession, startSession, token } from './session.js';
 import { startTables } from './tables.js';
 
 /** A connection can have at most 100 subscriptions. This number leaves room for the live query. */
 const maxFollowed = 90;
 
 const plank = createPlank({
+  ...(token === undefined ? {} : { token }),
   onError: (error) => {
     // Plank's own problems have a code, and the page shows them in another place.
     if (!('code' in error)) reportError(error);
@@ -26,6 +28,7 @@ const draw = oncePerFrame(() => {
   drawFeed();
 });
 
+startSession();
 startConnection(plank);
 startFeed(draw);
 startRows(plank, draw);
@@ -44,7 +47,12 @@ function follow(names) {
   }
   for (const name of wanted) if (!followed.has(name)) followed.set(name, subscribe(name));
   reviveRows();
-  if (names.length === 0) showIdle();
+  if (names.length === 0) {
+    // Without a subscription there is no connection, and so nothing that says which role the token has.
+    if (token !== undefined && plank.state === 'idle') plank.table('items').subscribe({}, { onError: () => {} });
+    offerSession();
+    showIdle();
+  }
   if (names.length > maxFollowed && names.length !== noticed) {
     addLine(
       `Changes of ${maxFollowed} of the ${names.length} tables are shown here, those of the picked one among them.`,

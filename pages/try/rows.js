@@ -7,6 +7,7 @@ import { sureButton } from '../common/sure-button.js';
 import { isTruncated } from '../plank.js';
 import { editRow, openEditor, rowChanged, rowDeleted } from './editor.js';
 import { canHaveSamples, insertSamples } from './samples.js';
+import { token } from './session.js';
 import { write } from './write.js';
 
 /** the most rows that the page holds, and how many of them it shows */
@@ -75,7 +76,7 @@ export function rowOf(name, id) {
 }
 
 export function drawRows() {
-  if (!query) return drawNote("No table is attached. Attach one in the database: select plank.attach('orders');");
+  if (!query) return drawNote(noTableText());
   if (query.version === drawnVersion) return;
   drawnVersion = query.version;
   const keys = shownKeys();
@@ -186,6 +187,11 @@ function addressOf(row, key) {
   const texts = keyColumns.length === 1 ? [key] : keyColumns.map((column) => valueText(row[column]));
   const segment = texts.map(encodeURIComponent).join(',');
   return `${encodeURIComponent(table.name)}/${/^(|\.|\.\.|changes)$/i.test(segment) ? '=' : ''}${segment}`;
+}
+
+function noTableText() {
+  if (token !== undefined) return 'No table is visible for this role. A policy lets a role see rows: plank.allow(…).';
+  return "No table is attached, or none is visible without a token. Attach one: select plank.attach('orders');";
 }
 
 function noteText(shown) {

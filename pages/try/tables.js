@@ -3,6 +3,7 @@
 
 import { byId, element } from '../common/dom.js';
 import { ask, jsonText } from '../common/request.js';
+import { authorization, showRefusal } from './session.js';
 
 const everyMs = 3_000;
 
@@ -27,8 +28,9 @@ export function startTables(given) {
 async function watch() {
   for (;;) {
     if (!document.hidden || tables.length === 0) {
-      const { answer } = await ask('try/tables.json');
+      const { answer, problem, status } = await ask('try/tables.json', { headers: authorization });
       if (answer) take(answer);
+      else if (status === 401) showRefusal(problem);
     }
     await new Promise((resolve) => setTimeout(resolve, everyMs));
   }

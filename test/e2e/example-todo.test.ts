@@ -172,7 +172,7 @@ test('each user sees the own lists and the shared one, and a list that is left d
   expect(await bob.getByText('Buy bread').count()).toBe(0);
   // the rows that stay were neither removed nor drawn again
   expect(await bob.evaluate('record.fewestLists')).toBe(1);
-  expect(await music!.evaluate((item) => item.isConnected)).toBe(true);
+  expect(await music.evaluate((item) => item.isConnected)).toBe(true);
   await list(ada, 'Household').getByRole('button', { name: 'Share with Bob' }).waitFor();
   await addTask(ada, 'Household', 'Wash up');
   await expect.poll(() => shown(ada)).toEqual(['Buy bread', 'Wash up']);
