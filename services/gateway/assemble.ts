@@ -130,7 +130,7 @@ export function assemble(
   });
   const snapshots = new Snapshots(pools.snapshots, access?.revocations ?? null, metrics);
   const rights = new Rights({ catalog, log });
-  const queries = new Queries({ catalog, rights }, sets);
+  const queries = new Queries({ catalog, rights }, sets, log);
   const clients = new Clients({ max: config.MAX_CONNECTIONS, seq: () => hub.seq });
   const positions = new Positions(hub, () => freshness.isFresh);
   const addresses = new Addresses(config.TRUSTED_PROXIES);

@@ -3,6 +3,7 @@
  * the sets are loaded first, which takes time. What must stay true: a query is passed on only in the turn in which its
  * rights and its sets were found to be those of now.
  */
+import type { Log } from '#shared/process/logger.ts';
 import type { Viewer } from '../access/viewer.ts';
 import type { Table } from '../catalog/catalog.ts';
 import {
@@ -41,9 +42,11 @@ type Resolve = () => readonly RowQuery[];
 export class Queries {
   readonly #terms: Terms;
   readonly #sets: Pick<Sets, 'resolve'> | null;
+  readonly #log: Log;
 
   /** @param sets null: AUTH=off, where no filter has sets */
-  constructor(terms: Terms, sets: Pick<Sets, 'resolve'> | null) {
+  constructor(terms: Terms, sets: Pick<Sets, 'resolve'> | null, log: Log) {
+    this.#log = log;
     this.#terms = terms;
     this.#sets = sets;
   }
@@ -85,7 +88,7 @@ export class Queries {
     if (!this.#sets) throw new Refused('UNAVAILABLE', 'this gateway loads no sets of policies');
     let queries = first;
     for (let attempt = 0; attempt < maxAttempts; attempt++) {
-      const loading = new Loading(this.#sets);
+      const loading = new Loading(this.#sets, this.#log);
       try {
         const hold = await loading.hold(queries);
         const now = resolve();
@@ -110,13 +113,15 @@ export function drop(hold: Hold): void {
 /** The sets of some queries. */
 class Loading {
   readonly #sets: Pick<Sets, 'resolve'>;
+  readonly #log: Log;
   #resolved: ResolvedSets[] = [];
   #hold: Hold | null = null;
   #isReleased = false;
   isVoid = false;
 
-  constructor(sets: Pick<Sets, 'resolve'>) {
+  constructor(sets: Pick<Sets, 'resolve'>, log: Log) {
     this.#sets = sets;
+    this.#log = log;
   }
 
   /** Rejects with Refused. The caller must call `release` then. */
@@ -141,6 +146,7 @@ class Loading {
       if (this.#isReleased) this.release();
       return withSets(query, resolved.filter);
     } catch (error) {
+      this.#log.warn({ err: error, table: query.table.name }, 'could not load the sets of a policy');
       throw new Refused('UNAVAILABLE', 'who may read these rows cannot be found out at the moment', { cause: error });
     }
   }

@@ -244,15 +244,11 @@ export class Session implements Protocol, SubscriptionOwner {
       throw new Refused('TOO_MANY_SUBSCRIPTIONS', `at most ${maxSubscriptions} subscriptions on a connection`);
     }
     // a subscription keeps its name when its rights change, so the usual name of this query may be in use
-    const name = isTaken(query.name) ? otherNameOf(query.digest) : query.name;
-    const subscription = new Subscription(
-      this.#connection.outlet,
-      { hold, name, snapshot: message.snapshot ?? false },
-      this,
-      this.#deps,
-    );
+    const name = isTaken(query.name) ? { name: otherNameOf(query.digest) } : {};
+    const request = { hold, ...name, snapshot: message.snapshot ?? false };
+    const subscription = new Subscription(this.#connection.outlet, request, this, this.#deps);
     this.#subscriptions = this.#subscriptions.concat(subscription);
-    this.#send({ type: 'ok', id: message.id, ch: name, key: query.table.keyColumns });
+    this.#send({ type: 'ok', id: message.id, ch: subscription.channel.name, key: query.table.keyColumns });
     subscription.begin(from, message.ch ?? null);
   }
 

@@ -279,7 +279,7 @@ export class Subscription implements CursorOwner {
         },
       );
       loading?.catch((error: unknown) => {
-        if (this.#resolving === attempt) this.#refuseBy(error);
+        if (this.#resolving === attempt || !(error instanceof Refused)) this.#refuseBy(error);
       });
     } catch (error) {
       this.#refuseBy(error);

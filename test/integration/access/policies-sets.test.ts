@@ -29,18 +29,15 @@ beforeEach(async () => {
 });
 
 const idsOf = (watcher: Watcher, after = 0) => watcher.rows(after).map(({ id }) => id);
-/** What the frames from the index `after` on are, without positions. */
+/** What the frames from the index `after` on are. */
 const kinds = ({ frames }: Watcher, after: number) =>
-  frames
-    .slice(after)
-    .filter(({ type }) => type !== 'pos')
-    .map(({ type, action, effect, reason }) => `${type ?? action} ${effect ?? reason ?? ''}`.trim());
+  frames.slice(after).map(({ type, action, effect, reason }) => `${type ?? action} ${effect ?? reason ?? ''}`.trim());
 
 const open: [string, () => Promise<Watcher>][] = [
   ['plank.v1', () => viewers.live(ada)],
   ['plank.v1 with a snapshot', () => viewers.live(ada, { snapshot: true })],
   ['server-sent events', () => viewers.stream(ada, { snapshot: true })],
-  ['plain mode', () => viewers.plain(ada)],
+  ['plain mode', () => viewers.plainWithSets(ada)],
 ];
 
 describe.each(open)('%s', (name, opened) => {
@@ -123,7 +120,7 @@ describe('resuming', () => {
     ],
   ])('begins again where the memberships are %s', async (_name, change, rows) => {
     const former = await viewers.live(ada, { snapshot: true });
-    const plain = await viewers.plain(ada);
+    const plain = await viewers.plainWithSets(ada);
     await sql(`update doc set text = 'changed' where id = 1`);
     await plain.frame({ id: 1 });
     former.close();
@@ -138,7 +135,7 @@ describe('resuming', () => {
     const again = await viewers.live(ada, { snapshot: true, from: former.pos, ch: former.ch! });
     expect(kinds(again, 2)).toEqual(['resync access', 'rows', 'live']);
     expect(idsOf(again)).toEqual(rows);
-    const stale = await viewers.plain(ada, `?since=${plain.pos}`);
+    const stale = await viewers.plainWithSets(ada, `?since=${plain.pos}`);
     await stale.ended();
     expect([stale.code, stale.seen]).toEqual([4410, []]);
     expect(again.texts.filter((text) => text.includes('hush'))).toEqual([]);

@@ -28,9 +28,11 @@ export type Seen = [what: string, id: unknown, data?: unknown];
 export class Watcher {
   /** every text that came */
   readonly texts: string[] = [];
+  /** without `pos`, which may come at any time */
   readonly frames: Frame[] = [];
   /** the last id of an event stream */
   id = '';
+  isOpen = false;
   /** the close code, or the HTTP status; 0 while the connection is open */
   code = 0;
   reason = '';
@@ -44,7 +46,8 @@ export class Watcher {
 
   take(text: string): void {
     this.texts.push(text);
-    this.frames.push(JSON.parse(text) as Frame);
+    const frame = JSON.parse(text) as Frame;
+    if (frame.type !== 'pos') this.frames.push(frame);
   }
 
   /** Waits for a frame after the first `after` frames that has all members of `like`. */
@@ -119,6 +122,9 @@ export class Viewers {
     watcher.resume = () => ws.resume();
     ws.on('message', (data) => watcher.take((data as Buffer).toString()));
     ws.on('error', () => {});
+    ws.on('open', () => {
+      watcher.isOpen = true;
+    });
     ws.on('close', (code, reason) => {
       watcher.code = code;
       watcher.reason = reason.toString();
@@ -130,18 +136,10 @@ export class Viewers {
   /** A connection of plank.v1, welcomed. */
   async peer(token: string | null, url = this.#stage.embedded.url): Promise<Watcher> {
     const watcher = this.#socket(['plank.v1'], token, '', url);
-    await until('the connection is open', () => this.#tries(() => watcher.send({ type: 'hello' })), 8_000);
+    await until('the connection is open', () => watcher.isOpen, 8_000);
+    watcher.send({ type: 'hello' });
     await watcher.frame({ type: 'welcome' });
     return watcher;
-  }
-
-  #tries(work: () => void): boolean {
-    try {
-      work();
-      return true;
-    } catch {
-      return false;
-    }
   }
 
   /** A connection of plank.v1 with one subscription, which is live. */
@@ -153,15 +151,19 @@ export class Viewers {
     return watcher;
   }
 
-  /** A client of plain mode. Resolves when the gateway has it among its clients, or has closed it. */
+  /** A client of plain mode. Resolves when it is open, so that its subscription has begun unless sets are loaded. */
   async plain(token: string | null, query = '', url = this.#stage.embedded.url): Promise<Watcher> {
-    const before = await this.#stage.metric('plank_connections');
     const watcher = this.#socket([], token, query, url);
-    await until(
-      'the connection is open or closed',
-      async () => watcher.code !== 0 || (await this.#stage.metric('plank_connections')) > before,
-      8_000,
-    );
+    await until('the connection is open or closed', () => watcher.isOpen || watcher.code !== 0, 8_000);
+    return watcher;
+  }
+
+  /** A client of plain mode under a policy with sets. Resolves when its subscription has begun, or it is closed. */
+  async plainWithSets(token: string, query = ''): Promise<Watcher> {
+    const count = () => this.#stage.metric('plank_subscriptions');
+    const before = await count();
+    const watcher = await this.plain(token, query);
+    await until('the sets are loaded', async () => watcher.code !== 0 || (await count()) > before, 8_000);
     return watcher;
   }
 
