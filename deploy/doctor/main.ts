@@ -13,6 +13,7 @@ import { styleText } from 'node:util';
 import type { Client } from 'pg';
 import { readFlags } from '#shared/process/cli.ts';
 import { doctorSchema, misspelt, readConfig } from '#shared/process/config.ts';
+import { examineAccess } from './access.ts';
 import { examineBalancer } from './balancer.ts';
 import { type Captured, examineCapture } from './capture.ts';
 import { type Finding, fault, reason, shown } from './finding.ts';
@@ -86,6 +87,14 @@ try {
     await examine('postgres', postgres, examinePostgres(client, config.DATABASE_URL, config.WAKE));
     const limits = { retentionMs: config.RETENTION_MS, retentionBytes: config.RETENTION_BYTES };
     captured = await examine('capture', 'Capture and log', examineCapture(client, { ...limits, ...patience }));
+    const access = {
+      ...config,
+      // not read by the schema: a wrong key is a finding, and the key need not be in the doctor's environment
+      AUTH: process.env['AUTH']?.trim() || undefined,
+      AUTH_JWT_SECRET: process.env['AUTH_JWT_SECRET']?.trim() || undefined,
+      url: values.url,
+    };
+    await examine('access', 'Access', examineAccess(client, config.DATABASE_URL, access));
     await client.end().catch(() => {});
   }
   if (config.REDIS_URL !== undefined) {

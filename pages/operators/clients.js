@@ -4,7 +4,7 @@ import { byId, element, setText, showProblem } from '../common/dom.js';
 import { ask } from '../common/request.js';
 import { sureButton } from '../common/sure-button.js';
 import { askAbout } from './explain.js';
-import { bytesText, countText, keptTable, msText, unknownWhileAlone } from './parts.js';
+import { bytesText, countText, keptTable, msText, secondsText, unknownWhileAlone } from './parts.js';
 
 const modes = { plain: 'plain WebSocket', 'plank.v1': 'WebSocket', events: 'event stream' };
 
@@ -15,6 +15,8 @@ export function startClients() {
     { label: 'Connection', text: ({ id }) => id },
     { label: 'Address', class: 'long', text: ({ address }) => address },
     { label: 'Kind', class: 'long', text: ({ mode }) => modes[mode] ?? mode },
+    { label: 'User', class: 'long', text: userText },
+    { label: 'Token expires in', class: 'number', text: expiryText },
     { label: 'Send buffer', class: 'number', text: ({ queuedBytes }) => bytesText(queuedBytes) },
     { label: 'Changes behind', class: 'number', text: ({ behind }) => countText(behind) },
     { label: 'Read nothing for', class: 'number', text: ({ stalledMs }) => msText(stalledMs) },
@@ -28,6 +30,14 @@ export function drawClients({ clients, isAlone }) {
   byId('clients-note').hidden = rows.length > 0;
   setText(byId('clients-note'), isAlone ? unknownWhileAlone : 'Every client keeps up.');
   table(rows, ({ id }) => id);
+}
+
+function userText({ user, role }) {
+  return user ? `${user} (${role})` : (role ?? '–');
+}
+
+function expiryText({ expiresAt }) {
+  return expiresAt ? secondsText(Math.max(0, expiresAt - Date.now() / 1_000)) : '–';
 }
 
 function drawActions(cell, { id }) {

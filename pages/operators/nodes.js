@@ -30,11 +30,20 @@ export function drawNodes({ nodes, isAlone }) {
   const silent = gateways.filter(({ silentSeconds }) => silentSeconds > 0).length;
   const counts = [String(gateways.length - silent), silent > 0 && `${silent} silent`].filter(Boolean);
   setText(byId('gateways-count'), counts.join(', '));
+  drawOpen(gateways.filter(({ auth }) => auth === 'off').map(({ node }) => node));
   table(
     gateways,
     ({ instance }) => instance,
     ({ silentSeconds }) => (silentSeconds > 0 ? 'gone' : ''),
   );
+}
+
+/** `open`: the names of the gateways that admit clients without a token. */
+function drawOpen(open) {
+  const who = 'everybody who reaches them may read and write all attached tables';
+  const text = `Clients are not authenticated (AUTH=off) by ${open.join(', ')}: ${who}.`;
+  byId('gateways-open').hidden = open.length === 0;
+  setText(byId('gateways-open'), open.length === 0 ? '' : text);
 }
 
 function stateOf({ silentSeconds, connections, draining, ready, reason, staleReason, changes, slow }) {

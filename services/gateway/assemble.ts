@@ -180,6 +180,7 @@ export function assemble(
     hub,
     history,
     clients,
+    rights,
     mode: () => feed.mode,
   });
   const operations = new Operations({

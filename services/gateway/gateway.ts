@@ -133,6 +133,7 @@ export class Gateway implements Service {
       status: ready && isFresh && database === 'connected' ? 'ok' : 'degraded',
       ...(reason === null ? {} : { reason }),
       node: this.#config.NODE_NAME,
+      auth: this.#config.AUTH,
       connections: this.#connections,
       database,
       listener,
@@ -164,6 +165,7 @@ export class Gateway implements Service {
     return {
       ...gatewayFigures(this.#parts.hub, this.#parts.clients),
       ...this.#ready(),
+      auth: this.#config.AUTH,
       draining: this.#parts.draining.state !== 'serving',
       connections: this.#connections,
       limit: this.#config.MAX_CONNECTIONS,

@@ -42,6 +42,8 @@ const gatewayState = z.looseObject({
   ready: z.boolean(),
   /** why the gateway is not ready */
   reason: z.string().optional(),
+  /** whether clients need tokens */
+  auth: z.enum(['off', 'jwt']).optional(),
   draining: z.boolean(),
   connections: z.number(),
   /** the most connections that the gateway accepts */

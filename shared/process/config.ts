@@ -215,7 +215,7 @@ export const doctorSchema = listenerSchema
     RETENTION_BYTES: true,
     STREAM_BYTES: true,
   })
-  .extend(gatewaySchema.pick({ MAX_CONNECTIONS: true }).shape);
+  .extend(gatewaySchema.pick({ MAX_CONNECTIONS: true, HOST: true, AUTH_AUDIENCE: true, AUTH_ISSUER: true }).shape);
 
 export type ListenerConfig = Readonly<z.infer<typeof listenerSchema>>;
 export type GatewayConfig = Readonly<z.infer<typeof gatewaySchema>>;

@@ -22,6 +22,12 @@ export interface SlowClient {
   id: number;
   address: string;
   mode: string;
+  /** null: there is no token */
+  user: string | null;
+  /** null: AUTH=off, or an operator's connection */
+  role: string | null;
+  /** when the token expires, in seconds since 1970; null: there is no token */
+  expiresAt: number | null;
   /** bytes that this process has queued for the client */
   queuedBytes: number;
   /** changes between the client's place in the log and this gateway's; 0: everything that it lacks is queued */
@@ -118,12 +124,14 @@ export class Clients {
     return { queuedBytes: sum, slow: slow.length, clients: slow };
   }
 
-  #status({ id, address, mode, outlet, cursors }: Client, now: number): SlowClient {
+  #status({ id, address, mode, outlet, cursors, viewer, expiresAt }: Client, now: number): SlowClient {
     const seq = this.#seq();
     let behind = 0;
     for (const cursor of cursors) if (cursor.state === 'catching-up') behind = Math.max(behind, seq - cursor.seq);
     const { queuedBytes } = outlet;
-    return { id, address, mode, queuedBytes, behind, stalledMs: Math.round(outlet.stalledMs(now)) };
+    const { user, role } = viewer ?? { user: null, role: null };
+    const stalledMs = Math.round(outlet.stalledMs(now));
+    return { id, address, mode, user, role, expiresAt, queuedBytes, behind, stalledMs };
   }
 
   /**

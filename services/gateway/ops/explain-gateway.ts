@@ -6,15 +6,16 @@
  */
 import { z } from 'zod';
 import { type Batch, BatchReader, isBreak } from '#shared/log/batch.ts';
-import type { Catalog } from '../catalog/catalog.ts';
+import type { Catalog, Table } from '../catalog/catalog.ts';
 import { Change } from '../channels/change.ts';
 import type { Channel } from '../channels/channel.ts';
 import type { Client } from '../clients/client.ts';
 import type { Clients } from '../clients/clients.ts';
-import { ImageError } from '../filter/row-filter.ts';
+import { ImageError, type RowFilter } from '../filter/row-filter.ts';
 import type { Cursor } from '../relay/cursor.ts';
 import type { History } from '../relay/history.ts';
 import type { Hub } from '../relay/hub.ts';
+import type { Rights } from '../rights/rights.ts';
 
 /** when this many subscriptions have been tested for one change, no more channels are tested */
 const maxTested = 20_000;
@@ -43,6 +44,18 @@ const judged = z.object({
 });
 export type Judged = z.infer<typeof judged>;
 
+/** The rights of the client to the table of the change, as they are now. */
+const policy = z.object({
+  /** why the table does not exist for the client; null: it exists */
+  whyNot: z.string().nullable(),
+  /** the role whose policy applies, and what it lets the client read; null: nothing */
+  role: z.string().nullable(),
+  filter: z.string().nullable(),
+  /** whether it admits the row before or after the change; null: its sets are not loaded here, or there is no row */
+  admits: z.boolean().nullable(),
+});
+export type Policy = z.infer<typeof policy>;
+
 export const replicaAnswer = z.object({
   epoch: z.number(),
   seq: z.number(),
@@ -51,7 +64,14 @@ export const replicaAnswer = z.object({
   subscriptions: z.number(),
   matched: z.number(),
   client: z
-    .object({ address: z.string(), mode: z.string(), queuedBytes: z.number(), subscriptions: z.array(judged) })
+    .object({
+      address: z.string(),
+      mode: z.string(),
+      queuedBytes: z.number(),
+      subscriptions: z.array(judged),
+      /** null: AUTH=off, or the table is unknown */
+      policy: policy.nullable().default(null),
+    })
     .nullable(),
 });
 export type ReplicaAnswer = z.infer<typeof replicaAnswer>;
@@ -61,15 +81,17 @@ export interface ExplainDeps {
   history: History;
   catalog: Catalog;
   clients: Clients;
+  rights: Rights;
   mode: () => string;
 }
 
 /** Rejects if the change cannot be read from memory, Redis or Postgres. */
 export async function explainHere(asked: Question, deps: ExplainDeps): Promise<ReplicaAnswer> {
-  const { hub, catalog, clients } = deps;
+  const { hub, catalog, clients, rights } = deps;
   const client = asked.client === undefined ? undefined : clients.find(asked.client);
   const change = await findChange(asked, deps);
-  const table = catalog.byId(change.relation)?.name;
+  const known = catalog.byId(change.relation);
+  const table = known?.name;
   let subscriptions = 0;
   let matched = 0;
   for (const channel of hub.channels) {
@@ -83,7 +105,12 @@ export async function explainHere(asked: Question, deps: ExplainDeps): Promise<R
     mode: deps.mode(),
     subscriptions,
     matched,
-    client: client ? judgeClient(client, change, table, hub.seq) : null,
+    client: client
+      ? {
+          ...judgeClient(client, change, table, hub.seq),
+          policy: known ? policyOf(client, change, known, rights) : null,
+        }
+      : null,
   };
 }
 
@@ -97,10 +124,30 @@ async function findChange({ epoch, seq }: Question, { hub, history }: ExplainDep
   throw new Error(`the change ${seq} was not found in memory, Redis or the log`);
 }
 
-function judgeClient(client: Client, change: Change, table: string | undefined, seq: number): ReplicaAnswer['client'] {
+function judgeClient(client: Client, change: Change, table: string | undefined, seq: number) {
   const { address, mode, outlet, cursors } = client;
   const subscriptions = cursors.map((cursor) => judge(cursor, change, table, seq));
   return { address, mode, queuedBytes: outlet.queuedBytes, subscriptions };
+}
+
+function policyOf({ viewer }: Client, change: Change, table: Table, rights: Rights): Policy | null {
+  if (viewer === null) return null;
+  const own = rights.of(table, viewer);
+  if (own === null) return { whyNot: rights.whyNot(table, viewer), role: null, filter: null, admits: null };
+  const { role, read } = own;
+  return { whyNot: null, role, filter: read?.text ?? null, admits: read && admits(read, change) };
+}
+
+function admits(read: RowFilter, change: Change): boolean | null {
+  if (isBreak(change.action) || read.sources.length > 0) return null;
+  const { oldImage, newImage } = change;
+  if (oldImage === null && newImage === null) return null;
+  try {
+    return (oldImage !== null && read.admits(change.oldRow!)) || (newImage !== null && read.admits(change.newRow!));
+  } catch (error) {
+    if (error instanceof ImageError) return null;
+    throw error;
+  }
 }
 
 function judge(place: Cursor, change: Change, table: string | undefined, seq: number): Judged {

@@ -4,7 +4,7 @@
  * change waits for.
  */
 import { actions, isBreak } from '#shared/log/batch.ts';
-import type { Judged, ReplicaAnswer } from './explain-gateway.ts';
+import type { Judged, Policy, ReplicaAnswer } from './explain-gateway.ts';
 
 export interface Step {
   step: 'captured' | 'sequenced' | 'published' | 'received' | 'matched' | 'written';
@@ -54,9 +54,13 @@ export function clientSteps(
   }
   if (isBreak(change.code) || change.code === actions.canary)
     return [{ step: 'matched', state: 'no', text: 'It is no change of a row: no client gets it.' }];
-  const fields = { address: client.address, mode: client.mode, subscriptions: client.subscriptions };
+  const { address, mode, policy, subscriptions } = client;
+  const fields = { address, mode, subscriptions, ...(policy ? { policy } : {}) };
   const matching = client.subscriptions.filter(({ why }) => why === 'matched' || why === 'not-yet');
-  if (matching.length === 0) return [{ step: 'matched', state: 'no', text: whyNot(client.subscriptions), ...fields }];
+  if (matching.length === 0) {
+    const text = refusal(policy) ?? [whyNot(subscriptions), policyText(policy)].filter(Boolean).join(' ');
+    return [{ step: 'matched', state: 'no', text, ...fields }];
+  }
   const text = matching
     .map(
       (one) =>
@@ -65,6 +69,20 @@ export function clientSteps(
     .join(' ');
   return [{ step: 'matched', state: 'done', text, ...fields }, written(matching, client.queuedBytes, change.seq)];
 }
+
+/** Why the policy that applies now does not admit the change; null: it does, or this is not known. */
+function refusal(policy: Policy | null): string | null {
+  if (policy === null) return null;
+  if (policy.whyNot !== null) return `For this client, the table looks as if it did not exist: ${policy.whyNot}.`;
+  if (policy.filter === null) return `The policy of the role ${policy.role} lets the client read no row.`;
+  if (policy.admits !== false) return null;
+  return (
+    `The policy of the role ${policy.role} (${policy.filter}) admits the row ` + 'neither before nor after the change.'
+  );
+}
+
+const policyText = (policy: Policy | null) =>
+  policy && `The policy of the role ${policy.role} lets the client read: ${policy.filter}.`;
 
 function written(matching: readonly Judged[], queuedBytes: number, seq: number): Step {
   const behind = matching.find(({ why }) => why === 'not-yet');
