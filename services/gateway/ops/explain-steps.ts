@@ -76,9 +76,8 @@ function refusal(policy: Policy | null): string | null {
   if (policy.whyNot !== null) return `For this client, the table looks as if it did not exist: ${policy.whyNot}.`;
   if (policy.filter === null) return `The policy of the role ${policy.role} lets the client read no row.`;
   if (policy.admits !== false) return null;
-  return (
-    `The policy of the role ${policy.role} (${policy.filter}) admits the row ` + 'neither before nor after the change.'
-  );
+  const policyOf = `The policy of the role ${policy.role} (${policy.filter})`;
+  return `${policyOf} admits the row neither before nor after the change.`;
 }
 
 const policyText = (policy: Policy | null) =>
