@@ -214,3 +214,24 @@ async function readEvents(response: Response, watcher: Watcher): Promise<void> {
   }
   watcher.code = 200;
 }
+
+/**
+ * SQL for tests of policies: `doc`, of which users see their own rows without the column `secret`, the public sees public rows, and
+ * administrators see everything; `own`, of which users see their own rows; and `hidden`, which nobody sees.
+ */
+export const policySchema = `create table todo (id int primary key, status text);
+   select plank.attach('todo');
+   create table doc (id int primary key, owner text, status text, secret text);
+   select plank.attach('doc');
+   create table own (id int primary key, owner text, doc int);
+   select plank.attach('own');
+   create table hidden (id int primary key, text text);
+   select plank.attach('hidden');
+   select plank.allow('doc', 'authenticated', read => '{"owner": {"$claim": "sub"}}', read_columns => '{owner,status}');
+   select plank.allow('doc', 'admin', read => '{}');
+   select plank.allow('doc', 'anonymous', read => '{"status": "public"}', read_columns => '{status}');
+   select plank.allow('own', 'authenticated', read => '{"owner": {"$claim": "sub"}}');
+   select plank.allow('own', 'admin', read => '{}')`;
+
+/** In `policySchema`, what no client but an administrator may ever get. */
+export const leaks = /hush|"secret"|"bob"/;
