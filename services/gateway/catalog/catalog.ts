@@ -3,6 +3,7 @@
  * after each event with action S: a table was altered, attached or detached. Identifiers in SQL come only
  * from here.
  */
+import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
 import { limited, type Pool } from '#shared/postgres/postgres.ts';
 
@@ -105,6 +106,15 @@ export function parsePolicies(text: string): PolicyRow[] | null {
   }
 }
 
+/** The policies `known`. Each one that has a problem in `now`, and is otherwise the same there, has the problem too. */
+function usable(known: readonly PolicyRow[], now: readonly PolicyRow[]): readonly PolicyRow[] {
+  const broken = now.filter(({ problem }) => problem !== undefined);
+  if (broken.length === 0) return known;
+  return known.map(
+    (policy) => broken.find((one) => isDeepStrictEqual({ ...policy, problem: one.problem }, one)) ?? policy,
+  );
+}
+
 /**
  * About a table with columns that were excluded after they had been captured. Older images still contain
  * these columns.
@@ -170,7 +180,7 @@ export class Catalog {
 
   /**
    * Loads all tables again. A table that this gateway has already keeps its policies, because the log says when they
-   * change. Resolves with the ids of tables that changed or are gone; the other tables stay the same objects. If
+   * change; but a policy that cannot be used with the tables as they are now allows nothing at once. Resolves with the ids of tables that changed or are gone; the other tables stay the same objects. If
    * Postgres does not answer, rejects and keeps the tables as they were.
    */
   load(): Promise<Set<number>> {
@@ -204,7 +214,7 @@ export class Catalog {
         version: row.version,
         largeSql: row.large_sql,
         rowBytes: row.row_bytes,
-        policies: known?.policies ?? row.policies,
+        policies: known ? usable(known.policies, row.policies) : row.policies,
         policiesVersion: known ? known.policiesVersion : row.policies_version,
       };
       return known && JSON.stringify(known) === JSON.stringify(table) ? known : table;

@@ -78,4 +78,11 @@ test('a load of the catalog keeps policies that were set while it waited', async
   await catalog.begin();
   expect(catalog.byName('doc')!.policies).toEqual(policies);
   expect(catalog.policiesChangedAt(id)).not.toBe(7);
+  // with another shape, a policy is not used before its event comes
+  await sql('alter table doc rename owner to former');
+  await catalog.load();
+  expect(catalog.byName('doc')!.policies).toEqual([
+    { ...policies[0], problem: 'names the column owner, which was dropped, renamed or excluded' },
+  ]);
+  await sql('alter table doc rename former to owner');
 });
