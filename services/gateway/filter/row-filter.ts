@@ -39,7 +39,7 @@ export class RowFilter {
   /** equal for filters that differ only in order or notation */
   readonly key: string;
   readonly #filter: Filter;
-  // made when it is needed: thousands of users have a filter of their own, which mostly becomes SQL only
+  // made when they are needed: thousands of users have filters of their own, and most of these become SQL only
   #admits: ((row: ParsedRow) => boolean) | undefined;
   #sources: readonly Source[] | undefined;
 

@@ -37,14 +37,14 @@ export interface PolicyProblem {
   problem: string;
 }
 
-/** This many rights are kept, those that were asked for last. Making them takes about 30 µs. */
+/** This many rights are kept: those that were used last. Making one takes about 30 µs. */
 const maxKept = 10_000;
 /** longer texts of claims are kept as their hash */
 const maxKeyLength = 200;
 
 /** A policy of a table, with what was made of it. */
 interface Compiled {
-  /** tells it from all others */
+  /** no other policy has it */
   id: number;
   /** why the policy allows nothing; null: it can be used */
   problem: string | null;
@@ -52,7 +52,7 @@ interface Compiled {
   claims: readonly string[];
   /** the tables that its sets are made of, by name */
   tables: ReadonlyMap<string, Table | undefined>;
-  /** the rights, but for what depends on claims */
+  /** the part of the rights that is the same for all claims */
   base: Omit<TableRights, 'presets' | 'read' | 'insert' | 'update' | 'check' | 'delete'>;
 }
 
@@ -62,8 +62,8 @@ export class Rights {
   readonly #compiled = new WeakMap<Table, Map<PolicyRow, Compiled>>();
   #lastId = 0;
   /**
-   * By policy and claims, from the one that was used longest ago; null: one of the claims has another type. Those of
-   * a table that was altered are not found again, and leave in their turn.
+   * By policy and claims, from the one that was used longest ago; null: one of the claims has another type. After a
+   * table was altered, its former rights are not found again, and are dropped as those that nobody uses.
    */
   readonly #kept = new Map<string, TableRights | null>();
   readonly #full = new WeakMap<Table, TableRights>();
