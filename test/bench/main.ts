@@ -10,6 +10,7 @@
 //   nginx     what nginx in front costs, of Plank and of raw writes
 //   idle      bytes of an idle connection, against net, ws and Socket.IO
 //   filters   what a change costs a gateway with many subscriptions that ask for other rows
+//   access    what policies cost a gateway: 10,000 users with rows of their own; memory of subscriptions and sets
 //   writers   what capture costs those who write: transactions a second with and without Plank, and with pg_notify
 //
 // Only ratios measured side by side in one run count. The variants of a benchmark take turns (A B B A) after a warm-up; a ratio
@@ -24,6 +25,7 @@ import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { availableParallelism, cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { access } from './access.ts';
 import { backlog } from './backlog.ts';
 import { channels } from './channels.ts';
 import { drain } from './drain.ts';
@@ -49,6 +51,7 @@ const suites: Record<string, Bench> = {
   nginx: nginxPath,
   idle,
   filters,
+  access,
   writers,
 };
 

@@ -34,8 +34,8 @@ export class RowView<C extends Judging = Judging> {
   constructor(query: RowQuery, channel: C) {
     this.query = query;
     this.channel = channel;
-    this.#columns = query.columns && new Set(query.columns);
-    this.#readable = query.readable && new Set(query.readable);
+    this.#columns = query.columns && setOf(query.columns);
+    this.#readable = query.readable && setOf(query.readable);
   }
 
   /** Null: the change has no effect on the rows that the view shows. Throws ImageError. */
@@ -53,6 +53,15 @@ export class RowView<C extends Judging = Judging> {
   project(image: Buffer): Buffer | null {
     return this.#columns ? project(image, this.#columns) : isPartial(image) ? null : image;
   }
+}
+
+/** by list: users under one policy have the same list, and a set for each of them would take more than the rest */
+const setsOf = new WeakMap<readonly string[], ReadonlySet<string>>();
+
+function setOf(names: readonly string[]): ReadonlySet<string> {
+  let set = setsOf.get(names);
+  if (!set) setsOf.set(names, (set = new Set(names)));
+  return set;
 }
 
 /** Whether an update changed none of these columns. False where a partial image leaves it open. */
