@@ -16,7 +16,10 @@ import { accessShare } from './snapshot-transaction.ts';
 export const setConnections = 3;
 const maxTogether = 100;
 const lockMs = 1_000;
-const deadlineMs = 5_000;
+/** for each answer of Postgres */
+const answerMs = 5_000;
+/** for all sets of a transaction: a set that takes longer than its clients wait is there when they come again */
+const deadlineMs = 30_000;
 const fetchRows = 10_000;
 const maxFetchCharacters = 4 * 1024 * 1024;
 
@@ -35,7 +38,7 @@ export class SetLoader {
     this.#pool = pool;
   }
 
-  /** Rejects if Postgres refuses the query or does not answer within 5 s. */
+  /** Rejects if Postgres refuses the query, does not answer within 5 s, or is not done after 30 s. */
   load(set: LoadedSet): Promise<{ values: Values; snapshot: SetSnapshot }> {
     return new Promise((resolve, reject) => {
       this.#queue.push({ set, resolve, reject });
@@ -56,7 +59,7 @@ export class SetLoader {
   async #run(jobs: Job[]): Promise<void> {
     const left = new Set(jobs);
     try {
-      await withDeadlineOr(this.#read(jobs, left), deadlineMs, () => new Error('Postgres did not answer in time'));
+      await withDeadlineOr(this.#read(jobs, left), deadlineMs, () => new Error('sets took too long to be read'));
     } catch (error) {
       // the fault may be of one set, which must not fail the others
       if (left.size > 1 && isStatementError(error)) await Promise.all([...left].map((job) => this.#run([job])));
@@ -68,14 +71,14 @@ export class SetLoader {
     const client = await this.#pool.connect();
     let failure: Error | undefined;
     try {
-      const snapshot = await begin(client, jobs);
+      const snapshot = await answered(begin(client, jobs));
       for (const job of jobs) {
         const values = await valuesOf(client, job.set);
         const { seq, seen, unnumbered } = snapshot;
         left.delete(job);
         job.resolve({ values, snapshot: { seq, alreadySeen: new AlreadySeen(seen, unnumbered) } });
       }
-      await client.query('commit');
+      await answered(client.query('commit'));
     } catch (error) {
       failure = error as Error;
       if (isStatementError(error)) failure = (await client.query('rollback').catch(() => null)) ? undefined : failure;
@@ -109,10 +112,13 @@ async function valuesOf(client: PoolClient, { source }: LoadedSet): Promise<Valu
     ({ value }) => value.length,
   );
   for (let more = true; more; ) {
-    const page = await cursor.fetch(fetchRows);
+    const page = await answered(cursor.fetch(fetchRows));
     for (const { value } of page.rows) values.add(value, source.column.codec);
     more = page.more;
   }
-  await cursor.close();
+  await answered(cursor.close());
   return values;
 }
+
+const answered = <Answer>(answer: Promise<Answer>) =>
+  withDeadlineOr(answer, answerMs, () => new Error('Postgres did not answer in time'));

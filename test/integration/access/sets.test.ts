@@ -51,6 +51,11 @@ describe('a set', () => {
     ['a row of another table', `insert into docs values (99, 1); delete from docs where id = 99`, false],
     ['TRUNCATE', `truncate members`, true],
     ['DDL', `alter table members add column more int`, true],
+    [
+      'a membership that goes and comes again',
+      `delete from members where who = 'ada' and team = 1; insert into members values ('ada', 1)`,
+      true,
+    ],
   ])('changes by %s: %s: %s', async (_what, statement, isChanged) => {
     const at = await follow();
     const { release } = await at.resolve(ofAda);
@@ -62,6 +67,15 @@ describe('a set', () => {
     expect((await at.resolve(ofAda)).teams()).toEqual(rows[0].teams ?? []);
     release();
     await sql(`begin; truncate members; insert into members values ('ada', 1), ('ada', 2), ('bob', 3); commit`);
+  });
+
+  test('becomes invalid when its table is detached', async () => {
+    const at = await follow();
+    await at.resolve(nested);
+    await sql(`select plank.detach('teams')`);
+    await at.moveOn();
+    expect(at.events.filter((event) => event.startsWith('set'))).toHaveLength(1);
+    await sql(`select plank.attach('teams')`);
   });
 
   test('depends on the sets within it', async () => {

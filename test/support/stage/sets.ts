@@ -36,6 +36,7 @@ export async function followSets(stage: Stage, url = stage.databaseUrl) {
     get seq() {
       return seq;
     },
+    image: parseImage,
     idOf: (table: string) => catalog.byName(table)!.id,
     async resolve(policy: object, { name = 'set', sub = 'ada', onInvalid = () => {} } = {}) {
       const terms = { claims: { sub }, tableNamed: (table: string) => catalog.byName(table) };
