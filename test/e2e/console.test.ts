@@ -124,6 +124,9 @@ test('the console shows every process, what it carries, and that all is well', a
   // the charts are drawn, and say what they show
   await poll(() => page.locator('#chart-events').getAttribute('aria-label')).toMatch(/^At most [1-9]/);
   expect(await page.locator('.charts canvas').count()).toBe(3);
+  expect(await page.textContent('#gateways-open')).toMatch(
+    /not authenticated \(AUTH=off\) by gateway-1, gateway-2: everybody/,
+  );
 });
 
 test('the sentence says so while the leading listener is dead, and that another leads', async () => {
