@@ -28,6 +28,11 @@ export function showIdle() {
   if (liveSince === undefined && !wasLost) setState('idle', 'Not connected: no table is attached');
 }
 
+/** Called if the gateway refuses the page's token. The page may not have tried to connect, as it has no tables. */
+export function showRefused() {
+  if (liveSince === undefined) setState('stopped', 'Stopped: the token was refused');
+}
+
 function setState(state, text) {
   byId('state').dataset.state = state;
   byId('state-text').textContent = text;

@@ -61,13 +61,18 @@ function follow(names) {
   noticed = names.length;
 }
 
+function resyncText(reason) {
+  if (reason === 'access') return 'from here on, you may see other rows or columns than before.';
+  return 'some changes are missing here, because they are no longer kept.';
+}
+
 function subscribe(name) {
   return plank.table(name).subscribe(
     {},
     {
       // `onChange` runs before the live query applies the change. So the live query still has a row that was deleted.
       onChange: (change) => addChange(change, rowOf(change.table, change.id)),
-      onResync: () => addLine(`${name}: some changes are missing here, because they are no longer kept.`),
+      onResync: (reason) => addLine(`${name}: ${resyncText(reason)}`),
       onError: ({ code, message }) => {
         // If the table is attached again, `follow` gets its name again and subscribes to the table.
         if (code === 'UNKNOWN_TABLE') followed.delete(name);

@@ -3,6 +3,7 @@
 
 import { byId, element } from '../common/dom.js';
 import { ask, jsonText } from '../common/request.js';
+import { showRefused } from './connection.js';
 import { authorization, showRefusal } from './session.js';
 
 const everyMs = 3_000;
@@ -30,7 +31,10 @@ async function watch() {
     if (!document.hidden || tables.length === 0) {
       const { answer, problem, status } = await ask('try/tables.json', { headers: authorization });
       if (answer) take(answer);
-      else if (status === 401) showRefusal(problem);
+      else if (status === 401) {
+        showRefusal(problem);
+        showRefused();
+      }
     }
     await new Promise((resolve) => setTimeout(resolve, everyMs));
   }

@@ -79,6 +79,7 @@ test('a window shows the rows of its token, and what its role may do', async () 
   await expect.poll(title).toBe('Token refused');
   await expect.poll(() => page.locator('#session-problem').innerText()).toMatch(/expired/);
 
+  expect(await page.locator('#state-text').innerText()).toBe('Stopped: the token was refused');
   await page.getByRole('button', { name: 'Forget the token' }).click();
   await expect.poll(title).toBe('No token');
   expect(await page.evaluate('sessionStorage.length')).toBe(0);
