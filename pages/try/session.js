@@ -1,6 +1,6 @@
-// The token of this window, and as whom the gateway serves the page. The token is kept in `sessionStorage`: it ends with
-// the window, and is never in a URL. With another token the page is loaded again, so that no row of the former user stays
-// in it.
+// The token of this window, and as whom the gateway serves the page. The token is kept in `sessionStorage`: it ends
+// with the window, and is never in a URL. With another token the page is loaded again, so that no row of the former
+// user stays in it.
 
 import { byId, clockText, setText, showProblem } from '../common/dom.js';
 
