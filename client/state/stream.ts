@@ -45,6 +45,8 @@ type Joining = Pick<Member, 'id' | 'snapshot' | 'position' | 'maxRows'> & Partia
 
 interface Running {
   readonly ch: string;
+  /** what a resume from a position of this stream sends as `ch`: the rows of a channel may be others than at first */
+  readonly resumeCh: string;
   readonly snapshot: boolean;
   /** all changes up to this position have arrived; null: the stream has no position yet */
   readonly at: string | null;
@@ -169,7 +171,7 @@ export function addMember(group: Group, member: Joining, output: Output): Group 
   } else if (snapshot) {
     joined = { ...joined, attached: isBeginning && stream.snapshot && stream.at === null };
   } else if (stream.phase === 'live') {
-    joined = { ...joined, attached: true, position: stream.at, ch: stream.ch };
+    joined = { ...joined, attached: true, position: stream.at, ch: stream.resumeCh };
     output.deliver(member.id, { kind: 'position', pos: stream.at! });
   }
   return endIfUnfit({ ...group, members: new Map(group.members).set(member.id, joined) }, output);
@@ -200,7 +202,7 @@ export function onOk(group: Group, { ch, key }: Pick<OkFrame, 'ch' | 'key'>, out
   if (stream.phase === 'ending') return requestStream(group, output);
   if (stream.phase !== 'requested') return group;
   if (ch === undefined) throw new ProtocolViolation('the server answered a subscribe without a channel');
-  const running = { ch, snapshot: stream.snapshot, at: stream.at, key: key ?? null };
+  const running = { ch, resumeCh: ch, snapshot: stream.snapshot, at: stream.at, key: key ?? null };
   const next: Stream =
     stream.snapshot && stream.at === null
       ? { ...running, phase: 'rows', pages: [], count: 0 }
@@ -229,8 +231,8 @@ export function onRows(group: Group, { rows: whole, truncated = [], more }: Rows
   for (const member of members.values()) {
     if (member.attached) output.deliver(member.id, { kind: 'snapshot', rows: all, key: stream.key });
   }
-  const { ch, snapshot, at, key } = stream;
-  return { ...next, stream: { phase: 'catching-up', ch, snapshot, at, key, isFromRows: true } };
+  const { ch, resumeCh, snapshot, at, key } = stream;
+  return { ...next, stream: { phase: 'catching-up', ch, resumeCh, snapshot, at, key, isFromRows: true } };
 }
 
 export function onChange(group: Group, frame: ChangeFrame, output: Output): Group {
@@ -246,7 +248,7 @@ export function onChange(group: Group, frame: ChangeFrame, output: Output): Grou
       continue;
     }
     output.deliver(member.id, { kind: 'change', change });
-    members.set(member.id, { ...member, position: change.pos, ch: stream.ch });
+    members.set(member.id, { ...member, position: change.pos, ch: stream.resumeCh });
   }
   return endIfUnfit({ ...group, members, stream: { ...stream, at: later(stream.at, change.pos) } }, output);
 }
@@ -266,7 +268,7 @@ export function onPosition(group: Group, pos: string, isLiveFrame: boolean, outp
     if (hasLostChanges(member, stream.at, at)) return { ...member, attached: false };
     const position = later(member.position, at);
     if (position !== member.position) output.deliver(member.id, { kind: 'position', pos: position });
-    return { ...member, position, ch: position === at ? stream.ch : member.ch, attached: true };
+    return { ...member, position, ch: position === at ? stream.resumeCh : member.ch, attached: true };
   });
   return endIfUnfit({ ...next, failures: 0, stream: { ...stream, phase: 'live', at } }, output);
 }
@@ -278,9 +280,9 @@ export function onPosition(group: Group, pos: string, isLiveFrame: boolean, outp
 export function onResync(group: Group, frame: ResyncFrame, output: Output): Group {
   const { stream } = group;
   if (!isRunning(stream)) return group;
-  const { reason, pos, key = stream.key } = frame;
+  const { reason, pos, key = stream.key, resume_ch: resumeCh = stream.ch } = frame;
   if (pos !== undefined && !stream.snapshot)
-    return onGap({ ...group, stream: { ...stream, key } }, reason, pos, output);
+    return onGap({ ...group, stream: { ...stream, key, resumeCh } }, reason, pos, output);
   const next = update(group, (member) => {
     if (!member.attached) return member;
     const { at } = stream;
@@ -291,7 +293,7 @@ export function onResync(group: Group, frame: ResyncFrame, output: Output): Grou
   });
   if (!stream.snapshot) return endStream(next, output);
   const { ch } = stream;
-  return { ...next, stream: { phase: 'rows', ch, key, snapshot: true, at: null, pages: [], count: 0 } };
+  return { ...next, stream: { phase: 'rows', ch, resumeCh, key, snapshot: true, at: null, pages: [], count: 0 } };
 }
 
 /**
@@ -307,10 +309,10 @@ function onGap(group: Group, reason: ResyncReason, pos: string, output: Output):
     output.deliver(member.id, { kind: 'resync', reason });
     if (member.snapshot) return { ...member, ...noPosition, attached: false };
     output.deliver(member.id, { kind: 'position', pos });
-    return { ...member, position: pos, ch: stream.ch };
+    return { ...member, position: pos, ch: stream.resumeCh };
   });
-  const { ch, snapshot, key } = stream;
-  return { ...next, stream: { phase: 'catching-up', ch, snapshot, at: pos, key, isFromRows: false } };
+  const { ch, resumeCh, snapshot, key } = stream;
+  return { ...next, stream: { phase: 'catching-up', ch, resumeCh, snapshot, at: pos, key, isFromRows: false } };
 }
 
 /**

@@ -13,6 +13,7 @@ import {
   onError,
   onOk,
   onPosition,
+  onResync,
   onRows,
   type Request,
   requestStream,
@@ -58,4 +59,17 @@ test('a connection lost later makes the subscription go on after its position', 
   const { group, output, requests } = begun();
   requestStream(disconnect(onPosition(group, 'e1.11', true, output)), output);
   expect(requests.at(-1)).toMatchObject({ type: 'subscribe', from: 'e1.11', snapshot: true });
+});
+
+test.each([
+  [undefined, 'c'],
+  ['d', 'd'],
+])('after a resync with resume_ch %s, the subscription goes on as %s', (resume, ch) => {
+  const { group, output, requests } = begun();
+  const reason = 'access' as const;
+  const frame = { type: 'resync' as const, ch: 'c', reason, ...(resume === undefined ? {} : { resume_ch: resume }) };
+  let next = onResync(onPosition(group, 'e1.11', true, output), frame, output);
+  next = onRows(next, { type: 'rows', ch: 'c', rows: [{ id: 1 }], more: false }, output);
+  requestStream(disconnect(onPosition(next, 'e1.20', true, output)), output);
+  expect(requests.at(-1)).toMatchObject({ type: 'subscribe', from: 'e1.20', ch });
 });
