@@ -61,6 +61,8 @@ export class Sets {
   /** sets that wait until this gateway has passed their snapshot */
   readonly #waiting = new Set<LoadedSet>();
   #validCount = 0;
+  /** changes were judged that are not delivered yet: a set that began to be used now would miss them */
+  #isPassing = false;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(options: SetsOptions) {
@@ -135,7 +137,7 @@ export class Sets {
     }
     const inner = source.where.sources.length === 0 ? [] : await this.#allOf(source.where.sources, deadline);
     // other work may have run meanwhile
-    if (!areValid(inner)) throw new Changed('a set that this one depends on has changed');
+    if (this.#isPassing || !areValid(inner)) throw new Changed('a set that this one depends on may have changed');
     const other = this.#byKey.get(source.key);
     if (other && other !== known) return this.#get(source, deadline);
     if (other) this.#invalidate(other.set);
@@ -157,7 +159,7 @@ export class Sets {
       if (set.state === 'invalid') return;
       if (!set.read(values, snapshot) || !this.#replay(set, snapshot.seq)) return this.#invalidate(set);
       this.#waiting.add(set);
-      if (this.#isBetweenTransactions()) this.#settle();
+      if (!this.#isPassing && this.#isBetweenTransactions()) this.#settle();
     } catch (error) {
       this.#forget(set)?.fail(error);
       set.invalidate();
@@ -215,12 +217,18 @@ export class Sets {
     }
     const changed = this.#changedIn(batches);
     const starts = [...changed.keys()];
-    for (const batch of batches) {
-      const within = starts.filter((seq) => batch.firstSeq <= seq && seq <= batch.lastSeq);
-      for (const part of within.length === 0 ? [batch] : splitBefore(batch, within)) {
-        for (const set of changed.get(part.firstSeq) ?? []) this.#invalidate(set);
-        yield part;
+    this.#isPassing = true;
+    try {
+      for (const batch of batches) {
+        const within = starts.filter((seq) => batch.firstSeq <= seq && seq <= batch.lastSeq);
+        for (const part of within.length === 0 ? [batch] : splitBefore(batch, within)) {
+          for (const set of changed.get(part.firstSeq) ?? []) this.#invalidate(set);
+          yield part;
+        }
       }
+    } finally {
+      this.#isPassing = false;
+      if (this.#waiting.size > 0 && this.#isBetweenTransactions()) this.#settle();
     }
   }
 
@@ -229,7 +237,6 @@ export class Sets {
     if (this.#waiting.size === 0) return;
     const reader = new BatchReader(part);
     while (reader.next()) for (const set of this.#waiting) set.count(reader.seq, BigInt(reader.xid));
-    if (reader.last) this.#settle();
   }
 
   /** The history is another one: no set has the values of this gateway's position. */
