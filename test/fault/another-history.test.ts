@@ -60,7 +60,7 @@ const cases: Case[] = [
     async restore() {
       await admin(
         url(),
-        `truncate public.t, plank.outbox, plank.attachments, plank.log, plank.chunks, plank.epochs, plank.leader, plank.migrations`,
+        `truncate public.t, plank.outbox, plank.attachments, plank.log, plank.chunks, plank.epochs, plank.leader, plank.migrations cascade`,
       );
       await pgRestore('--data-only', '--disable-triggers');
     },
