@@ -26,7 +26,7 @@ export default defineConfig({
       // A floor for the projects `unit` and `contract`, some 2 % below what they reach. The rest of the
       // services needs a Postgres or processes of its own, which the other projects have.
       thresholds: {
-        lines: 65,
+        lines: 62,
         branches: 52,
         'client/state/**': { lines: 90, branches: 85 },
         'services/gateway/filter/**': { lines: 92, branches: 89 },
