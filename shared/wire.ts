@@ -204,8 +204,9 @@ export interface PosFrame {
 
 /**
  * `retention`: the changes after the client's position are no longer kept; `epoch`: the position belongs to a history
- * that no longer exists; `shape`: the table's columns changed; `rows`: its rows changed without INSERT, UPDATE or
- * DELETE.
+ * that no longer exists; `shape`: the table's columns, their types, its key or its name changed, or the filter cannot
+ * judge a change of a large row; `rows`: rows changed without INSERT, UPDATE or DELETE; `access`: what the client may
+ * see has changed, or `ch` was another channel.
  */
 export type ResyncReason = 'retention' | 'epoch' | 'shape' | 'rows' | 'access';
 

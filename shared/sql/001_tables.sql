@@ -2,8 +2,9 @@
 -- that puts the changes in order, and the leader.
 
 -- Capture runs as the owner of each table (005_capture_rights.sql). That role needs this grant to
--- find the functions that capture calls. The grant opens nothing else: no table is granted to
--- anybody, and functions run with the rights of their caller.
+-- find the functions that capture calls. USAGE on the schema gives no right to a table. Functions
+-- run with the rights of their caller, except those that say "security definer".
+-- 005_capture_rights.sql has the other grants to PUBLIC, and this file grants one sequence.
 grant usage on schema plank to public;
 
 -- The attached tables. A dump carries this table to other databases. In another database, the

@@ -146,8 +146,8 @@ begin
         if p_tids is null then
           open chains for %2$s;
         else
-          -- With many places, the planner would prefer an index, and reading through an index can
-          -- make serializable transactions fail.
+          -- If p_tids has many entries, the planner would use an index instead of a TID scan. An index
+          -- scan can make serializable transactions fail, so index scans are off while the cursor is opened.
           perform set_config('enable_indexscan', 'off', true), set_config('enable_bitmapscan', 'off', true);
           open chains for execute %3$L using p_from, p_mark, p_tids;
           perform set_config('enable_indexscan', 'on', true), set_config('enable_bitmapscan', 'on', true);

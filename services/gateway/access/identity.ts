@@ -176,7 +176,10 @@ export const secondsLeft = ({ expiresAt }: Identity): number => Math.max(0, Math
 const isName = (value: unknown): value is string =>
   typeof value === 'string' && value.length > 0 && value.length <= maxNameLength;
 
-/** Null: there is no Authorization header. Another scheme is a token that is refused. */
+/**
+ * Null: there is no Authorization header. Empty: the header is not `Bearer <token>`, or came more than once; an empty
+ * token is refused.
+ */
 function bearerOf({ headers, rawHeaders }: IncomingMessage): string | null {
   const { authorization } = headers;
   if (authorization === undefined) return null;

@@ -180,8 +180,9 @@ export class Catalog {
 
   /**
    * Loads all tables again. A table that this gateway has already keeps its policies, because the log says when they
-   * change; but a policy that cannot be used with the tables as they are now allows nothing at once. Resolves with the ids of tables that changed or are gone; the other tables stay the same objects. If
-   * Postgres does not answer, rejects and keeps the tables as they were.
+   * change. But a policy that cannot be used with the tables as they are now allows nothing at once. Resolves with the
+   * ids of tables that changed or are gone; the other tables stay the same objects. If Postgres does not answer, rejects
+   * and keeps the tables as they were.
    */
   load(): Promise<Set<number>> {
     return this.#afterOthers(() => this.#load(null));
@@ -241,7 +242,10 @@ export class Catalog {
     this.#policiesChangedAt.set(id, Math.max(seq, this.policiesChangedAt(id)));
   }
 
-  /** The seq at which the policies of the table `id` last changed, or a later one; 0: before the log begins. */
+  /**
+   * The seq of the last change of the policies of the table `id`. After `begin`, it is the last seq of the log row that
+   * holds the change, so it may be higher. 0: no such change is known from the log.
+   */
   policiesChangedAt(id: number): number {
     return this.#policiesChangedAt.get(id) ?? 0;
   }

@@ -79,7 +79,10 @@ export function parseClientMessage(
   return { error: describe(parsed.error.issues[0]!), ...(id.success ? { id: id.data } : {}) };
 }
 
-/** The reviver is recursive: a RangeError means that the text is nested too deeply, although it may be JSON. */
+/**
+ * With a reviver, JSON.parse walks the value recursively. So a RangeError means that the text is nested too deeply; the
+ * text may still be valid JSON.
+ */
 function unreadable(error: unknown): string {
   return error instanceof RangeError ? 'the message is nested too deeply' : 'the message is not JSON';
 }

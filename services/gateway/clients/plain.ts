@@ -74,7 +74,10 @@ export class Plain implements Protocol, CursorOwner {
   readonly #hasSince: boolean;
   /** the client asked to go on after a position, and its cursor has not been live yet */
   #isResuming: boolean;
-  /** the hold on the sets of the viewer's policies; null: they have none */
+  /**
+   * keeps the sets of the viewer's policies loaded; null: AUTH=off, the policies have no sets, or their sets are not
+   * loaded yet
+   */
   #hold: Hold | null = null;
 
   constructor(connection: Connection, { tables, since }: PlainRequest, deps: PlainDeps) {

@@ -166,8 +166,9 @@ export class Subscription implements CursorOwner {
   }
 
   /**
-   * The policies of the table changed, or the viewer did. Goes on where the rights are the same as before, else begins
-   * again under the rights of now.
+   * Called when the policies of the table have changed, or the claims of the client's token have. If the rights are the
+   * same as before, the subscription goes on. Otherwise it sends `resync`, and begins again or, if the client keeps no
+   * rows, may go on after this gateway's position. If sets are being loaded, they are resolved again.
    */
   onAccess(): void {
     if (this.cursor.state === 'ended') return;

@@ -169,8 +169,8 @@ function arrayOf(element: z.ZodType<string>, type: string, ofJson: boolean, dept
 }
 
 /**
- * Turns a value of a structured type into JSON, which json_to_record reads. If the value is a string, it is
- * the type's own text.
+ * Turns a value of a structured type into JSON text for json_to_record. A string is taken as the value in
+ * Postgres' own text form, and becomes a JSON string.
  */
 const structured = z.unknown().transform((value, context): string => {
   const read = (typeof value === 'string' ? anyText : jsonDocument).safeParse(value);

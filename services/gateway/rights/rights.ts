@@ -183,7 +183,7 @@ export class Rights {
 
 const list = (names: readonly string[]) => names.join(', ');
 
-/** The roles whose policies may apply to the viewer, the first one first. */
+/** The roles to try for the viewer, in order. The policy of the first role that has one applies. */
 const rolesOf = ({ user, role }: Viewer): string[] => [
   ...new Set([role, ...(user === null ? [] : ['authenticated']), 'anonymous']),
 ];
