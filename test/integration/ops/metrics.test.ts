@@ -359,6 +359,9 @@ describe('what is declared', () => {
       .filter((name) => !moved.has(name));
     expect(still.sort()).toEqual([
       // these need a fault, load or another replica, and have tests of their own
+      'plank_access_set_invalidations_total',
+      'plank_access_set_loads_total',
+      'plank_access_sets',
       'plank_auth_total',
       'plank_canary_failures_total',
       'plank_catch_ups_given_up_total',
@@ -367,6 +370,7 @@ describe('what is declared', () => {
       'plank_history_held_bytes',
       'plank_publish_failures_total',
       'plank_publish_gaps_total',
+      'plank_refused_total',
       'plank_safety_finds_total',
       'plank_snapshots_waiting',
       'plank_stream_gaps_total',
