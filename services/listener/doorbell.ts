@@ -1,6 +1,7 @@
 /**
- * Decides when to drain. Writers ring (NOTIFY) only while changes are rare, as a network card interrupts at low load
- * and is polled at high load. One advisory lock decides whether writers ring, so that no wake-up is lost:
+ * Decides when to drain. Writers ring (NOTIFY) only while changes are rare; otherwise this listener polls. Network
+ * cards work in the same way: they interrupt at low load, and are polled at high load. One advisory lock decides
+ * whether writers ring, so that no wake-up is lost:
  *
  *   ringing    this listener holds the lock exclusively. A writer cannot share the lock, so the writer notifies
  *              when it commits.
@@ -15,8 +16,8 @@
  *
  * Busy: there are more transactions than `busyPerSecond`, or drains that find something take more than
  * `busyShare` of the time. The rate alone is not enough: commits that notify wait for each other's WAL
- * flushes. If flushes are slow, many writers together reach only a few hundred transactions a second, so
- * the rate would never end the ringing that slows them down.
+ * flushes. If flushes are slow, even many writers together reach only a few hundred transactions a second.
+ * Such a rate would never end the ringing, although the ringing is what slows the writers down.
  *
  * One connection receives the notifications, and another one holds the lock, because a session that waits
  * for a lock receives no notifications. Each connection is checked at intervals. When a lost connection is
@@ -68,7 +69,7 @@ export class Doorbell {
   #lastDrain = performance.now();
   #windowStart = performance.now();
   #windowCount = 0;
-  /** drains of this window that found something: their number and total time */
+  /** the drains since `#windowStart` that found something: their number and total time */
   #windowDrains = 0;
   #windowDrainMs = 0;
   #busy = false;
@@ -149,8 +150,9 @@ export class Doorbell {
     if (elapsed < windowMs && this.#windowDrainMs < busyShare * windowMs) return;
     const perSecond = (this.#windowCount / elapsed) * 1_000;
     const share = this.#windowDrainMs / elapsed;
-    // the share of the time that drains would take if each transaction got its own drain, as while ringing.
-    // Pauses make drains fewer, and must not make the load look lower.
+    // While writers ring, each transaction gets its own drain. This is the share of the time that drains
+    // would take then. `share` would not do: pauses between drains make drains fewer and `share` smaller,
+    // although the load is the same.
     const ringingShare = this.#windowDrains === 0 ? 0 : (share * this.#windowCount) / this.#windowDrains;
     this.#windowStart = now;
     this.#windowCount = 0;

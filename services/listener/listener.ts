@@ -224,7 +224,7 @@ export class Listener implements Service {
     const gauges = keepGauges({ pool: this.#watchPool, publisher: this.#publisher, publishing, log, metrics, signal });
     const everyMs = this.#config.CANARY_INTERVAL_MS;
     const canaries = sendCanaries({ pool: this.#watchPool, everyMs, log, metrics, signal });
-    // publications run one at a time, in order; one rejects only if this listener is deposed
+    // publications run one at a time, in order. A publication rejects only if this listener is deposed.
     let published: Promise<void> = Promise.resolve();
     const enqueue = (work: () => Promise<void>) => {
       published = published.then(work).catch((error: Error) => over.abort(error));
@@ -272,7 +272,7 @@ export class Listener implements Service {
         else enqueue(() => publishing.catchUp(drained.lastSeq));
       }
       if (!this.#abort.signal.aborted) throw signal.reason;
-      // if changes are not published by then, the next leader publishes them from the log
+      // the next leader publishes from the log the changes that are not published after this wait
       await settlesWithin(published, endingMs);
       await sequencer.resign(lead.term).catch((error: Error) => log.debug({ err: error }, 'could not resign'));
     } finally {
@@ -281,7 +281,7 @@ export class Listener implements Service {
       metrics.leader.set(0);
       metrics.ringing.set(0);
       metrics.heartbeat.remove();
-      // chores that take longer are harmless, as the term is over
+      // chores that take longer than `endingMs` are harmless, because the term is over
       const chores = [lease, retention, inspection, gauges, canaries, retries, published];
       await settlesWithin(Promise.all([doorbell.stop(), ...chores]), endingMs);
     }

@@ -1,9 +1,9 @@
 /**
- * Publishes drained changes to the fan-out, in order and without gaps. Only committed changes come here.
- * Changes are read from the log, with the same bytes and the same seqs, in two cases: if the fan-out lacks
- * some (after a takeover or a failure, or because Redis was emptied), and if a drain was too large for one
- * answer. If the fan-out does not answer, nobody waits for it: gateways read the log, and the next call
- * publishes again.
+ * Publishes drained changes to the fan-out (shared/log/fanout.ts), in order and without gaps. All
+ * these changes are committed. Changes are read from the log, with the same bytes and the same seqs, in two
+ * cases: if the fan-out lacks some (after a takeover or a failure, or because Redis was emptied), and if a
+ * drain was too large for one answer. If the fan-out does not answer, nobody waits for it: gateways read the
+ * log, and the next call publishes again.
  */
 import { type Batch, batchesOf, packBatches } from '#shared/log/batch.ts';
 import type { Publisher } from '#shared/log/fanout.ts';
@@ -111,11 +111,13 @@ export class Publishing {
   }
 
   /**
-   * Checks that the fan-out holds the history of this database. If so, the fan-out has no change that the
-   * log lacks, and nothing of a later epoch or term than this lead's. Otherwise the database was restored
-   * to an earlier state, or the fan-out is of another database that was dropped: then begins a later epoch
-   * and throws Deposed. The log is read after the fan-out, as a former leader of this history may publish
-   * late, and the log must contain those changes.
+   * Checks that the fan-out holds the history of this database. If it does, the log has every change of
+   * the fan-out, and the fan-out has nothing of a later epoch or term than this lead's. If it does not,
+   * the database was restored to an earlier state, or the fan-out holds the history of another database,
+   * which was dropped. Then this function begins a later epoch and throws Deposed.
+   *
+   * The function reads the log after the fan-out. A former leader of this history may publish late, and
+   * the log must contain the changes of that leader too.
    */
   async #mustBeOurs(): Promise<void> {
     const head = await this.#publisher.head();
@@ -129,8 +131,8 @@ export class Publishing {
 
   /** Begins a new epoch. Always throws Deposed: the lead must be taken again, in that epoch. */
   async #otherHistory(epoch: number, data: object): Promise<never> {
-    // if both histories have the same epoch, the other one may have given the seqs of this lead to other
-    // changes. So the new epoch begins after the last seq from before this lead.
+    // If the history in the fan-out has the same epoch as this lead, that history may have given the seqs
+    // of this lead to other changes. So the new epoch begins after the last seq from before this lead.
     await this.#beginEpoch(epoch, epoch === this.#lead.epoch ? this.#lead.headSeq : null);
     this.#log.warn(data, 'the fan-out holds another history, beginning a new epoch');
     throw new Deposed('the fan-out holds another history, a new epoch begins');

@@ -12,7 +12,7 @@ import { every } from '#shared/waiting.ts';
 /** rows deleted in one round; each failure halves the number, each success doubles it again */
 const maxBatch = 5_000;
 const minBatch = 50;
-/** between rounds while there is more to purge */
+/** the pause between two rounds while there is more to purge */
 const breathMs = 20;
 
 /** Runs until the signal aborts. A failure is logged, and the next round tries again. */

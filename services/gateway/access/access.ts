@@ -1,4 +1,4 @@
-/** What AUTH=jwt adds to a gateway: who its clients are, and for how long. */
+/** What AUTH=jwt adds to a gateway: the identities of its clients, when these end, and limits for each user. */
 import type { SharedState } from '#shared/bus/shared-state.ts';
 import type { Pool } from '#shared/postgres/postgres.ts';
 import type { GatewayConfig } from '#shared/process/config.ts';
@@ -25,7 +25,7 @@ export class Access {
   readonly tickets: Tickets;
   readonly limits: Limits;
 
-  /** Throws where the key of the settings cannot be used. */
+  /** Throws if the key in the settings cannot be used. */
   constructor(config: GatewayConfig, { pool, shared, log, metrics }: AccessDeps) {
     this.tickets = new Tickets(shared);
     this.limits = new Limits(config, shared, metrics);
@@ -40,8 +40,8 @@ export class Access {
   }
 
   /**
-   * The client has this token from now on. Ends the client if the token was revoked between the check of the token and
-   * this call.
+   * From now on, ends the client when this token expires or is revoked. Ends the client at once if the token was
+   * revoked between the check of the token and this call.
    */
   admit(client: Expiring, identity: Identity): void {
     this.expiries.set(client, identity);

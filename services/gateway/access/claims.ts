@@ -2,8 +2,9 @@
 export type Claims = Readonly<Record<string, unknown>>;
 
 /**
- * The claim with this name, which may contain dots; else the member at this dotted path, as `org.id` or `teams.0`.
- * Undefined: there is none. Only own members count, so that no name reaches what JavaScript adds to values.
+ * Returns the claim with this name. The name of a claim may contain dots. If no claim has this name, the name is a
+ * path, for example `org.id` or `teams.0`, and the result is the member at this path. Undefined: there is neither a
+ * claim nor a member. Only own members count, so that no name reaches the properties that JavaScript adds to values.
  */
 export function claimOf(claims: Claims, name: string): unknown {
   if (Object.hasOwn(claims, name)) return claims[name];
@@ -15,5 +16,5 @@ export function claimOf(claims: Claims, name: string): unknown {
   return value;
 }
 
-/** The length of an array is its own property, but no member of the JSON. */
+/** Tests for enumerable properties: `length` is an own property of an array, but not a member of the JSON. */
 const isMember = (value: object, name: string): boolean => Object.prototype.propertyIsEnumerable.call(value, name);

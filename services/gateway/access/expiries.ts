@@ -1,7 +1,7 @@
 /**
- * Ends clients when their tokens expire or are revoked: one timer, which goes by the wall clock and visits only
- * the clients of the seconds that have passed. So a clock that is set, or a machine that slept,
- * neither delays an expiry nor makes one early.
+ * Ends clients when their tokens expire or are revoked. One timer serves all clients. At each tick, the timer reads
+ * the wall clock and visits only the clients of the seconds that have passed. So an expiry is neither late nor early
+ * after the clock was set or the machine slept.
  */
 
 import type { Identity } from './viewer.ts';
@@ -21,7 +21,7 @@ export class Expiries {
   #visited: number;
   #timer: NodeJS.Timeout | undefined;
 
-  /** @param now of the wall clock, in ms since 1970 */
+  /** @param now returns the time of the wall clock, in ms since 1970 */
   constructor(now: () => number = Date.now) {
     this.#now = now;
     this.#visited = this.#second;
@@ -36,7 +36,7 @@ export class Expiries {
     this.#timer = undefined;
   }
 
-  /** The client has this token from now on, and no other one. */
+  /** Sets the client's token, instead of the client's former token. */
   set(client: Expiring, identity: Identity): void {
     this.delete(client);
     const second = Math.max(Math.ceil(identity.expiresAt), this.#visited + 1);
@@ -55,7 +55,7 @@ export class Expiries {
     if (clients.size === 0) this.#bySecond.delete(second);
   }
 
-  /** Ends the clients with a token that was revoked. */
+  /** Ends the clients for whose token `isRevoked` returns true. */
   revoke(isRevoked: (identity: Identity) => boolean): void {
     for (const [client, { identity }] of this.#tokens) {
       if (!isRevoked(identity)) continue;
@@ -68,7 +68,7 @@ export class Expiries {
     const now = this.#second;
     if (now - this.#visited <= this.#bySecond.size) for (let s = this.#visited + 1; s <= now; s++) this.#visit(s);
     else for (const second of this.#bySecond.keys()) if (second <= now) this.#visit(second);
-    // also where the clock went back
+    // this is right also if the clock was set back
     this.#visited = now;
   }
 

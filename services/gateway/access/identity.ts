@@ -1,7 +1,8 @@
 /**
- * Who a client is, by its token. jose does all of the cryptography. What must stay true: a token
- * that is refused is never treated as none; nothing of a token is logged or answered, but the
- * reason for which it was refused.
+ * Finds the identity of a client by the client's token. The package jose does all of the cryptography. What must
+ * stay true:
+ * - A client with a token that is refused is never treated as a client without a token.
+ * - Nothing of a token is logged or sent to the client. Only the reason of a refusal is.
  */
 import type { IncomingMessage } from 'node:http';
 import { errors, type JWTPayload, jwtVerify } from 'jose';
@@ -51,7 +52,10 @@ type IdentitySettings = KeySettings &
 
 const maxTokenLength = 8_192;
 const maxNameLength = 1_000;
-/** clocks of an issuer and a gateway may differ by so much; an expired token is expired all the same */
+/**
+ * the clocks of an issuer and a gateway may differ by this time. The tolerance counts for `nbf` and not for `exp`: a
+ * token is expired as soon as this gateway's clock reaches its `exp`.
+ */
 const toleranceS = 5;
 const defaultRole = 'authenticated';
 
@@ -72,7 +76,7 @@ export class Identities {
   readonly #tickets: Pick<Tickets, 'redeem'>;
   readonly #limits: IdentityDeps['limits'];
 
-  /** Throws where the key of the settings cannot be used. */
+  /** Throws if the key in the settings cannot be used. */
   constructor(settings: IdentitySettings, { revocations, tickets, limits, log, metrics }: IdentityDeps) {
     this.#limits = limits;
     this.#tickets = tickets;
@@ -84,8 +88,9 @@ export class Identities {
   }
 
   /**
-   * The client of a request: by its header, else by the ticket of its URL, else by its cookie (AUTH_COOKIE). Null: it
-   * has none of them. Throws TokenRefused, KeysUnavailable or TooMany.
+   * The identity of the client that sent the request. The first of these counts: the Authorization header, the ticket
+   * in the URL, the cookie (AUTH_COOKIE). Null: the request has none of them. Throws TokenRefused, KeysUnavailable or
+   * TooMany.
    */
   async ofRequest(request: IncomingMessage, address: string, ticket: string | null = null): Promise<Identity | null> {
     const token = bearerOf(request);
@@ -94,7 +99,7 @@ export class Identities {
     const { AUTH_COOKIE: name, CORS_ORIGINS: origins } = this.#settings;
     const cookie = name === undefined ? null : cookieOf(request, name);
     if (cookie === null) return null;
-    // browsers send cookies with requests of foreign pages, too
+    // browsers send cookies also with requests of foreign pages
     if (!isOfOwnPage(request, origins)) throw this.#refuse('origin', address);
     return this.ofToken(cookie, address);
   }
@@ -112,7 +117,7 @@ export class Identities {
   }
 
   /**
-   * @param former who the client was until now, who must be the same
+   * @param former the identity of the client until now; a token of another user is refused. Null: there is none
    *
    * Throws TokenRefused, KeysUnavailable or TooMany.
    */
@@ -158,7 +163,7 @@ export class Identities {
     if (exp <= now) throw new TokenRefused('expired');
     if (!(exp - Math.min(iat ?? now, now) <= this.#settings.AUTH_MAX_LIFETIME_S)) throw new TokenRefused('lifetime');
     const claim = claimOf(payload, this.#settings.AUTH_ROLE_CLAIM);
-    // one of another type may have meant fewer rights than the default
+    // a role that is not a text is refused: the default role may have more rights than that role was meant to have
     const role = claim === undefined ? defaultRole : claim;
     if (!isName(role)) throw new TokenRefused('claims');
     const tokenId = typeof payload.jti === 'string' ? payload.jti : null;
@@ -166,11 +171,11 @@ export class Identities {
   }
 }
 
-/** Whether honest clients send such tokens, as when they wake after a night. These are not counted as guesses. */
+/** Whether honest clients send such tokens, for example after a night asleep. These tokens do not count as guesses. */
 const isTimely = (reason: Reason): boolean =>
   reason === 'expired' || reason === 'revoked' || reason === 'not_yet_valid' || reason === 'other_user';
 
-/** How many whole seconds are left, at least 0. */
+/** The number of whole seconds until the token expires, at least 0. */
 export const secondsLeft = ({ expiresAt }: Identity): number => Math.max(0, Math.floor(expiresAt - Date.now() / 1_000));
 
 const isName = (value: unknown): value is string =>
@@ -183,13 +188,13 @@ const isName = (value: unknown): value is string =>
 function bearerOf({ headers, rawHeaders }: IncomingMessage): string | null {
   const { authorization } = headers;
   if (authorization === undefined) return null;
-  // Node drops all but the first one
+  // `headers` has only the first Authorization header, so this counts all of them
   const count = rawHeaders.filter((name, i) => i % 2 === 0 && name.toLowerCase() === 'authorization').length;
-  // no token: refused as one that is none
+  // '' is not a token, so it is refused like any malformed token
   return count > 1 ? '' : (/^Bearer +([\w.~+/=-]+)$/i.exec(authorization)?.[1] ?? '');
 }
 
-/** Null: there is no such cookie. More than one: a value that no token has. */
+/** The value of the cookie. Null: there is no such cookie. '', which is refused: there is more than one. */
 function cookieOf({ headers }: IncomingMessage, name: string): string | null {
   const values = (headers.cookie ?? '').split(';').flatMap((pair) => {
     const at = pair.indexOf('=');
@@ -198,14 +203,17 @@ function cookieOf({ headers }: IncomingMessage, name: string): string | null {
   return values.length > 1 ? '' : (values[0] ?? null);
 }
 
-/** A page of a listed origin, or a request that changes nothing and comes from the gateway's own origin. */
+/**
+ * Whether the request comes from a page of a listed origin, or is a GET or HEAD without an Origin header, and not an
+ * upgrade. Browsers send no Origin header with a GET of a page of the gateway's own origin.
+ */
 function isOfOwnPage({ headers, method }: IncomingMessage, origins: readonly string[]): boolean {
   const { origin, upgrade } = headers;
   if (origin !== undefined) return origins.includes(origin);
   return upgrade === undefined && (method === 'GET' || method === 'HEAD');
 }
 
-/** The errors of jose hold the token's claims, so nothing of them is passed on. */
+/** Turns an error of jose into a reason. Errors of jose contain the token's claims, so nothing else is passed on. */
 function reasonOf(error: unknown): Reason {
   if (error instanceof TokenRefused) return error.reason;
   if (error instanceof errors.JWTExpired) return 'expired';

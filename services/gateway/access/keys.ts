@@ -1,7 +1,7 @@
 /**
- * The keys that tokens are checked with, from one of three settings. What must stay true: the kind
- * of the key decides which algorithms are accepted, never the token; a key set is fetched from the
- * configured URL alone.
+ * The keys that tokens are checked with, from one of three settings. What must stay true:
+ * - The kind of the key decides which algorithms are accepted. The token never does.
+ * - A key set is fetched only from the configured URL.
  */
 import { createPublicKey, type KeyObject } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -19,13 +19,13 @@ import type { Log } from '#shared/process/logger.ts';
 
 export interface Keys {
   readonly algorithms: string[];
-  /** Throws an error of jose where there is no such key, KeysUnavailable where that cannot be known now. */
+  /** Throws an error of jose if there is no key for the token, and KeysUnavailable if the keys cannot be fetched. */
   readonly find: JWTVerifyGetKey;
 }
 
 export type KeySettings = Pick<GatewayConfig, 'AUTH_JWT_SECRET' | 'AUTH_PUBLIC_KEY' | 'AUTH_JWKS_URL'>;
 
-/** The keys could not be fetched, and there are none from before. */
+/** The token cannot be checked now, because the keys for it cannot be fetched or the ticket cannot be read. */
 export class KeysUnavailable extends Error {
   override readonly name = 'KeysUnavailable';
 }
@@ -36,15 +36,15 @@ const edwards = ['EdDSA', 'Ed25519'];
 const asymmetric = [...rsa, ...Object.values(curves), ...edwards];
 const minRsaBits = 2_048;
 
-/** a key set is asked for again when it is older than this, and stays in use while that fails … */
+/** a key set that is older than this is fetched again, and stays in use while the fetch fails */
 const maxAgeMs = 10 * 60_000;
-/** … and not more often than this for keys that it does not have */
+/** the shortest time between two fetches because of keys that the set does not have */
 const coolDownMs = 30_000;
 const fetchMs = 3_000;
-/** after a failure no attempt is made for this long: tokens are refused at once */
+/** after a failure, no fetch is attempted for this time, and tokens that need one are refused at once */
 const afterFailureMs = 3_000;
 
-/** Throws an error that names the setting where its key cannot be used. */
+/** If the key cannot be used, throws an error that names the setting. */
 export function keysOf({ AUTH_JWT_SECRET, AUTH_PUBLIC_KEY, AUTH_JWKS_URL }: KeySettings, log: Log): Keys {
   if (AUTH_JWT_SECRET !== undefined) {
     const secret = Buffer.from(AUTH_JWT_SECRET);
@@ -58,7 +58,7 @@ export function keysOf({ AUTH_JWT_SECRET, AUTH_PUBLIC_KEY, AUTH_JWKS_URL }: KeyS
 function publicKeys(setting: string): Keys {
   const text = contentOf(setting);
   if (!text.startsWith('{')) {
-    // Node would derive the public key from a private one, which must not lie in a gateway's settings
+    // Node would derive the public key from a private key, but a private key must not be in a gateway's settings
     if (text.includes('PRIVATE KEY')) throw wrongKey('is a private key: the gateway needs the public one');
     const key = readKey(() => createPublicKey(text));
     return { algorithms: algorithmsOf(key), find: async () => key };
@@ -84,12 +84,12 @@ function contentOf(setting: string): string {
   try {
     return readFileSync(setting, 'utf8').trim();
   } catch (error) {
-    // not the path, which may be a key that was pasted wrongly
+    // the error does not contain the setting: it may be a key that was pasted wrongly, and not a path
     throw wrongKey(`is neither PEM nor JSON, nor a file that can be read (${(error as NodeJS.ErrnoException).code})`);
   }
 }
 
-/** The error of a parser may quote its input, so it is not passed on. */
+/** Does not pass on the error of the parser, because the error may quote the key. */
 function readKey<T>(read: () => T): T {
   try {
     return read();
@@ -112,8 +112,8 @@ function algorithmsOf({ asymmetricKeyType: type, asymmetricKeyDetails: details }
 const wrongKey = (problem: string) => new Error(`AUTH_PUBLIC_KEY ${problem}`);
 
 /**
- * A key set that its issuer rotates. The last good set stays in use while the URL does not answer:
- * only tokens of keys that it lacks cannot be checked then.
+ * A key set that its issuer rotates. While the URL does not answer, the last set that was fetched stays in use. Then
+ * only tokens with keys that this set lacks cannot be checked.
  */
 function remoteKeys(url: URL, log: Log): Keys {
   let failedAt = Number.NEGATIVE_INFINITY;
@@ -158,7 +158,7 @@ function remoteKeys(url: URL, log: Log): Keys {
   return { algorithms: asymmetric, find };
 }
 
-/** The set was read, and has no key for the token. */
+/** Whether the key set was read, and has no key for the token. */
 const isAboutToken = (error: unknown) =>
   error instanceof errors.JWKSNoMatchingKey ||
   error instanceof errors.JWKSMultipleMatchingKeys ||

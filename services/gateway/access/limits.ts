@@ -1,6 +1,6 @@
 /**
- * How much one user or one address may do, over all replicas, with AUTH=jwt. The counts are in Redis under leases;
- * while Redis does not answer, each replica counts alone (shared/bus/shared-state-redis.ts).
+ * With AUTH=jwt, limits how much one user or one address may do at all replicas together. The counts are in Redis
+ * under leases. While Redis does not answer, each replica counts alone (shared/bus/shared-state-redis.ts).
  */
 import type { Rate, Seat, SharedState } from '#shared/bus/shared-state.ts';
 import type { GatewayConfig } from '#shared/process/config.ts';
@@ -12,13 +12,13 @@ type LimitSettings = Pick<
   'LIMIT_USER_CONNECTIONS' | 'LIMIT_ADDRESS_CONNECTIONS' | 'LIMIT_REQUESTS_PER_SECOND' | 'LIMIT_REFUSED_TOKENS'
 >;
 
-/** requests are counted over this time, so that twice the requests of a second may come at once */
+/** requests are counted over this time, so that a client may send twice the requests of one second at once */
 const requestSeconds = 2;
 const tokenSeconds = 60;
-/** at most this many addresses are remembered whose tokens are not checked for now */
+/** at most this many addresses are blocked at the same time: tokens from a blocked address are not checked */
 const maxBlocked = 10_000;
 
-/** More than one user or address may do. The message is for the client. */
+/** A user or an address is above its limit. The message is for the client. */
 export class TooMany extends Error {
   override readonly name = 'TooMany';
   readonly retryAfterS: number;
@@ -30,7 +30,7 @@ export class TooMany extends Error {
   }
 }
 
-/** a seat is free again when another connection closes, so this is only a hint */
+/** the wait that a refused client is advised: only a hint, because a seat becomes free when a connection closes */
 const seatWaitMs = 10_000;
 
 export class Limits {
@@ -39,7 +39,7 @@ export class Limits {
   readonly #metrics: Pick<GatewayMetrics, 'refused'>;
   readonly #requests: Rate;
   readonly #tokens: Rate;
-  /** addresses whose tokens are not checked, and until when, on the clock of performance.now() */
+  /** addresses whose tokens are not checked, and the time when this ends, on the clock of performance.now() */
   readonly #blocked = new Map<string, number>();
 
   constructor(settings: LimitSettings, shared: SharedState, metrics: Pick<GatewayMetrics, 'refused'>) {
@@ -91,7 +91,7 @@ export class Limits {
     throw new TooMany('too many tokens from this address were refused', waitMs);
   }
 
-  /** Counts a token that was refused. */
+  /** Counts a token that was refused. Blocks the address if too many of its tokens were refused. */
   async countRefused(address: string): Promise<void> {
     const waitMs = await this.#tokens.use(address);
     if (waitMs === 0) return;

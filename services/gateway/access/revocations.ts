@@ -1,7 +1,7 @@
 /**
- * The tokens that are refused although they have not expired, by plank.revoke and plank.revoke_token. A revocation is
- * an event in the log: its clients are ended when this gateway reaches its position, before any later change is
- * delivered.
+ * Tokens that plank.revoke or plank.revoke_token revoked: they are refused although they have not expired. A
+ * revocation is an event in the log. When this gateway reaches the event, it ends the clients with a revoked token,
+ * and only then delivers later changes.
  */
 import { z } from 'zod';
 import { limited, type Pool } from '#shared/postgres/postgres.ts';
@@ -9,10 +9,10 @@ import type { Log } from '#shared/process/logger.ts';
 import type { Expiries } from './expiries.ts';
 import type { Identity } from './viewer.ts';
 
-/** short, as the log waits for it */
+/** the time for the query is short, because the gateway delivers no changes of the log while it waits for the query */
 const loadMs = 4_000;
 
-/** All tokens of a user that were issued up to `before`, in seconds since 1970; or one token. */
+/** Either all tokens of `user` that were issued up to `before` (in seconds since 1970), or the token with one `jti`. */
 const revocation = z.union([
   z.object({ user: z.string(), before: z.number(), id: z.number() }),
   z.object({ token: z.string(), id: z.number() }),
@@ -28,7 +28,7 @@ export class Revocations {
   readonly #deps: RevocationsDeps;
   readonly #users = new Map<string, number>();
   readonly #tokens = new Set<string>();
-  /** the highest id of those that were applied; those with lower ids were applied too */
+  /** the highest id of the revocations that were applied; all revocations with lower ids were applied too */
   #last = 0;
 
   constructor(deps: RevocationsDeps) {
@@ -52,14 +52,15 @@ export class Revocations {
   }
 
   /**
-   * Rows that were read when the database had a revocation with this id may be later than the revocation's position.
-   * Resolves when it is applied. Rejects if Postgres does not answer.
+   * Applies the revocations up to this id, if they were not applied yet. A snapshot of rows can be ahead of this
+   * gateway's position. Its rows may then be sent only after the revocations that the snapshot contains were applied.
+   * Rejects if Postgres does not answer.
    */
   async reach(id: number): Promise<void> {
     if (id > this.#last) await this.load();
   }
 
-  /** Applies an event of the log, and ends its clients. */
+  /** Applies a revocation of the log, and ends the clients whose tokens are revoked. */
   apply(text: string): void {
     this.#add(text);
     this.#deps.expiries.revoke((identity) => this.isRevoked(identity));

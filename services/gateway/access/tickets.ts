@@ -1,7 +1,7 @@
 /**
  * Tickets, for clients that can send neither a header nor a first message: plain WebSockets and EventSource in
- * browsers. A ticket stands for a token that was checked. It is good once, at any replica, and for 30 s. It may be part
- * of a URL, and so of a proxy's log: when it is there, it is used up.
+ * browsers. A ticket stands for a token that was checked. The ticket is valid for one use, at any replica, and for
+ * 30 s. A ticket in a URL can get into a proxy's log. By then, the ticket was used and is no longer valid.
  */
 import { hash, randomBytes } from 'node:crypto';
 import { z } from 'zod';
@@ -26,19 +26,22 @@ export class Tickets {
     this.#shared = shared;
   }
 
-  /** Rejects if the ticket cannot be kept. */
+  /** Rejects if the ticket cannot be stored. */
   async issue(identity: Identity): Promise<{ ticket: string; expires_in_s: number }> {
     const ticket = randomBytes(24).toString('base64url');
     await this.#shared.keep(nameOf(ticket), JSON.stringify(kept.parse(identity)), ttlMs);
     return { ticket, expires_in_s: ttlMs / 1_000 };
   }
 
-  /** Whom the ticket stands for; null: it was never issued, was used, or is too old. Rejects if that is not known. */
+  /**
+   * Returns the identity that the ticket stands for, and makes the ticket invalid. Null: the ticket was never issued,
+   * was used, or is too old. Rejects if the store of tickets does not answer.
+   */
   async redeem(ticket: string): Promise<Identity | null> {
     const text = await this.#shared.take(nameOf(ticket));
     return text === null ? null : kept.parse(JSON.parse(text));
   }
 }
 
-/** A hash, so that who reads the store cannot use the tickets in it. */
+/** Tickets are stored under their hash, so that a reader of the store cannot use the tickets in it. */
 const nameOf = (ticket: string): string => `ticket:${hash('sha256', ticket, 'base64url')}`;

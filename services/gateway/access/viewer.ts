@@ -1,6 +1,6 @@
 import type { Claims } from './claims.ts';
 
-/** Whose rights apply to a connection, an event stream or a request. */
+/** The user and role whose rights apply to a connection, an event stream or a request. */
 export interface Viewer {
   /** the claim `sub`; null: there is no token */
   readonly user: string | null;

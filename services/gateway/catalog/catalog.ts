@@ -8,8 +8,8 @@ import { z } from 'zod';
 import { limited, type Pool } from '#shared/postgres/postgres.ts';
 
 /**
- * A query of the catalog fails after this time. The time is short because all later changes wait for the
- * query, which is never answered on a dead connection. Loading 500 tables takes 0.3 s.
+ * A query of the catalog fails after this time. All later changes wait for this query, and a dead
+ * connection never answers it. So the time is short. Loading 500 tables takes 0.3 s.
  */
 const loadMs = 4_000;
 
@@ -18,14 +18,14 @@ export interface Column {
   /** as format_type prints it: "character varying(20)", "integer[]" */
   type: string;
   /**
-   * pg_type.typname, for a domain that of its base type: "varchar", "_int4"; for a user's type with its
-   * schema
+   * the type's name in pg_type.typname, for example "varchar" or "_int4". A domain has the name of its
+   * base type. The name of a user's type includes its schema.
    */
   base: string;
   /**
-   * Set for a structured type, whose JSON is neither its text nor a number: a composite type, an array of
-   * users' types, a type with a cast to json. It is the name of the type as SQL, without a modifier and
-   * independent of search_path.
+   * The name of a structured type as SQL, without a modifier and independent of search_path. A structured
+   * type is a composite type, an array of users' types, or a type with a cast to json: its JSON is
+   * neither its text nor a number. For other types, this is not set.
    */
   structured?: string | null;
   /** the operators = and > of the primary key, as SQL; null if the column is not in the key */
@@ -61,15 +61,15 @@ export interface Table {
    */
   imageSql: string;
   /**
-   * SQL for the partial image of the row; its result is null if the row is within the bound. `largeSql`
-   * itself is null if no row of the table can be above the bound.
+   * SQL for the partial image of the row. The result of this SQL is null if the row is within the size
+   * bound. `largeSql` itself is null if no row of the table can be above the bound.
    */
   largeSql: string | null;
   /** the size bound of a row's image, in bytes */
   rowBytes: number;
   /** changes whenever anything above changes */
   version: string;
-  /** who may do what with the table's rows, where AUTH=jwt; one for each role */
+  /** which viewers may do what with the table's rows, with AUTH=jwt; one policy for each role */
   policies: readonly PolicyRow[];
   /** the id of the transaction that changed the policies last; null: they never changed */
   policiesVersion: string | null;
@@ -90,14 +90,14 @@ const policyRow = z.object({
   write_columns: z.array(z.string()).nullable(),
   /** by column: a JSON value, or `{"$claim": …}` */
   presets: z.record(z.string(), z.unknown()).nullable(),
-  /** set if the policy cannot be used, because a table or a column that it names is another one now, or gone */
+  /** set if the policy cannot be used: a table or a column that the policy names was replaced or is gone */
   problem: z.string().optional(),
 });
 export type PolicyRow = z.infer<typeof policyRow>;
 
 const policyRows = z.array(policyRow);
 
-/** The policies in an event. Null: the text has another form, so nothing may be allowed. */
+/** The policies in an event of the log. Null: the text has another form, so nothing may be allowed. */
 export function parsePolicies(text: string): PolicyRow[] | null {
   try {
     return policyRows.parse(JSON.parse(text));
@@ -197,8 +197,8 @@ export class Catalog {
   /** @param keepFrom the tables that keep their policies; null: those that are there when Postgres has answered */
   async #load(keepFrom: ReadonlyMap<number, Table> | null): Promise<Set<number>> {
     const { rows } = await this.#pool.query<CatalogRow>(limited(loadMs, 'select * from plank.catalog order by id'));
-    // loaded after the tables: a reader that sees that a column is excluded must also know which columns of
-    // older images may be sent
+    // `former` is loaded after the tables, so that it is never older than the tables. Code that sees that
+    // a column is excluded also needs to find which columns of older images may be sent.
     await this.loadFormer();
     // read after all waiting: policies that were set meanwhile would be lost
     const before = keepFrom ?? this.#byId;

@@ -1,7 +1,7 @@
 /**
- * A channel whose changes are judged: for each table that the channel shows, a view says what a change does to the
- * rows that members see. The hub finds the views that a change concerns by table-index.ts, and collects their matches
- * here. A cursor that catches up has every change judged.
+ * A channel that judges changes. For each table of the channel, a view (row-view.ts) decides which effect a change has
+ * on the rows that members see. For live members, table-index.ts finds the views that a change may concern, and the
+ * hub collects their matches in `pending`. For a cursor that catches up, `framesAfter` judges every change.
  */
 import { type Batch, BatchReader } from '#shared/log/batch.ts';
 import type { Effect } from '#shared/wire.ts';
@@ -23,7 +23,7 @@ export abstract class JudgedChannel<M extends Member = Member> extends Channel<M
   /** The view of a table, by Table.id; undefined: the channel does not show the table. */
   abstract viewOf(relation: number): RowView | undefined;
 
-  /** The frames of at least one match, in order. Throws ImageError. */
+  /** The frames of the matches, in order. There is at least one match. Throws ImageError. */
   protected abstract assemble(batch: Batch, matches: readonly Match[]): Frames;
 
   effectOf(change: Change): Effect | null {
@@ -55,7 +55,7 @@ export abstract class JudgedChannel<M extends Member = Member> extends Channel<M
     return taken;
   }
 
-  /** If an image is malformed, returns no frames, and `undecodable` with the reason. */
+  /** The frames of the matches. If an image is malformed, there are no frames, and `undecodable` has the reason. */
   #build(batch: Batch, matches: readonly Match[]): Frames {
     if (matches.length === 0) return none;
     try {

@@ -9,7 +9,7 @@ import type { Catalog, Table } from '../catalog/catalog.ts';
 import { FilterError, RowFilter } from '../filter/row-filter.ts';
 import type { Rights } from '../rights/rights.ts';
 
-/** 60 bits; a client can find two requests with one name, which only confuses that client */
+/** 60 bits. A client can search for two requests with the same name, but this can only confuse the client itself. */
 const nameLength = 10;
 
 /** The request cannot be served. The connection stays open. */
@@ -23,7 +23,7 @@ export class Refused extends Error {
   }
 }
 
-/** The rows that a client asks for, as the client wrote it. */
+/** The rows that a client requests, in the client's own notation. */
 export interface RowRequest {
   table: string;
   where?: unknown;
@@ -32,39 +32,42 @@ export interface RowRequest {
 
 /** A request that was resolved against the catalog, under the rights of a viewer. */
 export interface RowQuery {
-  /** identifies the request, as resolved against the table at that time; every replica makes the same name */
+  /** identifies the request, as resolved against the table at that time; the same at every replica */
   name: string;
-  /** equal for equal rows, columns and readable columns; unlike a name, it cannot be made equal on purpose */
+  /**
+   * equal for equal rows, columns and readable columns. Unlike a name, a digest is so long that nobody can find two
+   * different requests with the same digest.
+   */
   digest: string;
-  /** the digest before the filter's sets were loaded */
+  /** the digest that the query had before the filter's sets were loaded */
   rule: string;
   table: Table;
-  /** the rows that the viewer may read and the client asked for; null: all */
+  /** admits the rows that the viewer may read and that the client requested; null: all rows */
   filter: RowFilter | null;
-  /** the key of the client's own filter; null: the client asked for all rows */
+  /** the key of the client's own filter; null: the client requested all rows */
   whereKey: string | null;
-  /** the columns that are sent, always with those of the key; null: all columns */
+  /** the columns that are sent, which always include the columns of the key; null: all columns */
   columns: readonly string[] | null;
-  /** the columns that the viewer may read: an update of other columns is not sent; null: all columns */
+  /** the columns that the viewer may read; null: all columns. An update of only other columns is not sent. */
   readable: readonly string[] | null;
-  /** the table's policies decide about the rows; false: AUTH=off, or an operator asks */
+  /** true: the table's policies decide which rows are sent; false: AUTH=off, or the viewer is an operator */
   isRuled: boolean;
   request: RowRequest;
 }
 
-/** Against what a request is resolved. */
+/** The tables and rights that a request is resolved against. */
 export interface Terms {
   catalog: Catalog;
   rights: Rights;
 }
 
-/** Throws Refused. A table that the viewer may not read is refused as one that does not exist. */
+/** Throws Refused. The error for a table that the viewer may not read is the error for a table that does not exist. */
 export function queryOf(request: RowRequest, { catalog, rights }: Terms, viewer: Viewer | null): RowQuery {
   const { table: tableName, where, columns: wanted } = request;
   const table = catalog.byName(tableName);
   const visible = table && visibleTable(table, rights, viewer);
   if (!visible) throw new Refused('UNKNOWN_TABLE', `there is no table ${JSON.stringify(tableName)}`);
-  // a column of the key was dropped: nothing identifies a row until the table has another key
+  // if a column of the key was dropped, nothing identifies a row until the table has a new key
   if (!table.keyColumns.every((name) => table.columns.some((column) => column.name === name)))
     throw new Refused('UNAVAILABLE', `the table ${JSON.stringify(tableName)} has no primary key at the moment`);
   const asked = filterOf(table, where, visible.readable);
@@ -89,7 +92,7 @@ export function wholeTable(table: Table, rights: Rights, viewer: Viewer): RowQue
   return finished({ table, filter, whereKey: null, columns: readable, readable, isRuled: true, request });
 }
 
-/** The query with a filter whose sets are loaded. */
+/** The query with another filter: its own filter after the sets were loaded. */
 export function withSets(query: RowQuery, filter: RowFilter): RowQuery {
   return { ...finished({ ...query, filter }), rule: query.rule };
 }
@@ -99,7 +102,7 @@ export function isSame(one: RowQuery, other: RowQuery): boolean {
   return one.digest === other.digest;
 }
 
-/** The rows and columns of a table that the viewer may read; null: none. A filter is null where all rows are. */
+/** The rows and columns of a table that the viewer may read; null: none. `filter` null: all rows. */
 function visibleTable(
   table: Table,
   rights: Rights,
@@ -118,10 +121,10 @@ function finished(parts: Omit<RowQuery, 'name' | 'digest' | 'rule'>): RowQuery {
   return { ...parts, name: nameOf(digest), digest, rule: digest };
 }
 
-/** The name of a query with this digest, unless its client knows it by another one. */
+/** The usual name of a query with this digest. A subscription that existed before may have another name. */
 export const nameOf = (digest: string): string => digest.slice(0, nameLength);
 
-/** A name for a query whose usual name is that of another subscription of the same client. */
+/** A name for a query whose usual name is already in use by another subscription of the same client. */
 export const otherNameOf = (digest: string): string => digest.slice(nameLength, 2 * nameLength);
 
 /**

@@ -1,6 +1,7 @@
 /**
- * The rows of one table that a row query admits, with the columns that it sends: what a change does to these rows,
- * and how an image is sent. An update can move a row in or out, so the filter judges the old image and the new image.
+ * The rows of one table that a row query admits, with the columns of the query. A view decides which effect a change
+ * has on these rows, and which part of an image is sent. An update can move a row into the view or out of it, so the
+ * filter judges the old image and the new image.
  */
 import { actions, isPartial } from '#shared/log/batch.ts';
 import type { Effect } from '#shared/wire.ts';
@@ -15,12 +16,15 @@ export interface Match {
   effect: Effect;
 }
 
-/** The channel of a view, as table-index.ts needs it. */
+/** The part of a view's channel that table-index.ts needs. */
 export interface Judging {
   readonly live: readonly unknown[];
-  /** matches in the batch that the hub is delivering */
+  /** the matches so far in the batch that the hub is delivering */
   readonly pending: Match[];
-  /** why a change in that batch could not be judged, so that no later change was judged; null: all were judged */
+  /**
+   * why a change in the batch that the hub is delivering could not be judged; null: all changes were judged. Changes
+   * after that change were not judged.
+   */
   undecodable: Undecodable | null;
 }
 
@@ -28,7 +32,7 @@ export class RowView<C extends Judging = Judging> {
   readonly query: RowQuery;
   readonly channel: C;
   readonly #columns: ReadonlySet<string> | null;
-  /** null: every column may be read, so every change of a row is sent */
+  /** the columns that may be read; null: all columns, so every update of a row is sent */
   readonly #readable: ReadonlySet<string> | null;
 
   constructor(query: RowQuery, channel: C) {
@@ -55,7 +59,7 @@ export class RowView<C extends Judging = Judging> {
   }
 }
 
-/** by list: users under one policy have the same list, and a set for each of them would take more than the rest */
+/** sets by list of names: users under one policy share the list, and a Set for each view would take much memory */
 const setsOf = new WeakMap<readonly string[], ReadonlySet<string>>();
 
 function setOf(names: readonly string[]): ReadonlySet<string> {
@@ -64,7 +68,7 @@ function setOf(names: readonly string[]): ReadonlySet<string> {
   return set;
 }
 
-/** Whether an update changed none of these columns. False where a partial image leaves it open. */
+/** Whether an update changed none of these columns. False if a partial image lacks one of the columns. */
 function leavesAsTheyWere({ oldImage, newImage }: Change, columns: ReadonlySet<string>): boolean {
   const before = project(oldImage!, columns);
   const after = before && project(newImage!, columns);

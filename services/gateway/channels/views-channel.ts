@@ -1,7 +1,7 @@
 /**
- * Plain mode's channel for a viewer whose rights are limited: the changes of a set of tables, in the order of the log,
- * as the rows that the viewer may read change. A row that becomes visible is inserted, and a row that stops being
- * visible is deleted.
+ * Plain mode's channel for a viewer whose rights are limited. The channel sends the changes of some tables in the order
+ * of the log, but only changes of rows that the viewer may read. If an update makes a row visible to the viewer, the
+ * channel sends an INSERT. If an update makes a row invisible, the channel sends a DELETE.
  */
 import { hash } from 'node:crypto';
 import { actions, type Batch } from '#shared/log/batch.ts';
@@ -17,7 +17,7 @@ const nullText = Buffer.from('null');
 const dataText = Buffer.from(',"data":');
 const actionNames: Readonly<Record<Effect, string>> = { add: 'INSERT', change: 'UPDATE', remove: 'DELETE' };
 
-/** Equal for the same rows and columns of the same tables. */
+/** A channel's key, which is equal for queries of the same rows and columns of the same tables. */
 export function viewsKey(queries: readonly RowQuery[]): string {
   const digests = queries.map(({ digest }) => digest).sort();
   return `views:${hash('sha256', JSON.stringify(digests), 'base64url')}`;

@@ -1,19 +1,19 @@
-/** Whom a WebSocket serves: the token of its upgrade, of `hello` or of `auth`, the last of which counts. */
+/** The identity of a WebSocket's client. The upgrade, `hello` and `auth` can bring a token. The last token counts. */
 import type { Seat } from '#shared/bus/shared-state.ts';
 import type { Access } from '../access/access.ts';
 import type { Expiring } from '../access/expiries.ts';
 import { secondsLeft } from '../access/identity.ts';
 import { anonymous, type Identity, type Viewer } from '../access/viewer.ts';
 
-/** What `welcome` and the `ok` of an `auth` say of a client. */
+/** The members of `welcome`, and of the `ok` that answers an `auth`, about the client's token. */
 interface Claims {
-  /** absent, as `expires_in_s` is: there is no token */
+  /** `user` and `expires_in_s` are absent if there is no token */
   user?: string;
   role: string;
   expires_in_s?: number;
 }
 
-/** Of a connection. */
+/** The part of a connection that Credentials needs. */
 interface Holder extends Expiring {
   readonly address: string;
   readonly outlet: { readonly open: boolean };
@@ -23,7 +23,7 @@ export class Credentials {
   readonly #holder: Holder;
   readonly #access: Access;
   #identity: Identity | null = null;
-  /** of a user whose token came after the upgrade */
+  /** the seat of a user whose first token came after the upgrade; sockets.ts takes seats for tokens of upgrades */
   #seat: Seat | null = null;
 
   /** @param identity null: the upgrade brought no token */
@@ -48,11 +48,11 @@ export class Credentials {
     return { user, role, expires_in_s: secondsLeft(this.#identity) };
   }
 
-  /** Throws TokenRefused, KeysUnavailable or TooMany; then the former token stays. */
+  /** Replaces the client's token. Throws TokenRefused, KeysUnavailable or TooMany: then the former token stays. */
   async renew(token: string): Promise<void> {
     const identity = await this.#access.identities.ofToken(token, this.#holder.address, this.#identity);
     const seat = this.#identity === null ? await this.#access.limits.ofUser(identity.user) : null;
-    // a connection that has closed meanwhile is no longer among those that expire
+    // if the connection closed during the check, `end` was called already, and nothing would remove a token set now
     if (!this.#holder.outlet.open) return seat?.leave();
     this.#seat ??= seat;
     this.#take(identity);

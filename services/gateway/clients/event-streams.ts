@@ -1,4 +1,7 @@
-/** Server-sent events: a GET is a subscription. The Last-Event-ID, which browsers send themselves, resumes it. */
+/**
+ * Server-sent events: one GET is one subscription. The header Last-Event-ID resumes a subscription. Browsers send this
+ * header when they reconnect.
+ */
 import type { Socket } from 'node:net';
 import type { Request, RequestHandler, Response } from 'express';
 import type { Seat } from '#shared/bus/shared-state.ts';
@@ -28,7 +31,7 @@ interface EventStreamsDeps extends SubscriptionDeps {
   addresses: Addresses;
   clients: Clients;
   positions: Positions;
-  /** a client may take no bytes for this long while bytes are queued for it */
+  /** a client that takes no bytes for this time, while bytes are queued for the client, is cut off */
   stallTimeoutMs: number;
 }
 
@@ -54,8 +57,8 @@ export class EventStreams {
   }
 
   /**
-   * The first handler of every request. Ends the connection if a stream occupies it already: the
-   * later request would be carried out, but its answer could never be sent.
+   * The first handler of every request. Ends the connection if a stream occupies the connection already. Without this,
+   * the gateway would carry out the request, but could never send the answer.
    */
   readonly guard: RequestHandler = (request, _response, next) => {
     if (this.#taken.has(request.socket)) request.socket.destroy();
@@ -65,7 +68,7 @@ export class EventStreams {
   /** For `GET /api/:table/changes`. */
   readonly handler: RequestHandler = async (request, response) => {
     const { access, clients } = this.#deps;
-    // the last event was a final error: 204 tells a browser not to come back again
+    // the client's last event was a final error. After a 204, a browser does not reconnect.
     if (request.get('last-event-id') === eventIds.end) {
       response.status(204).end();
       return;
@@ -88,7 +91,7 @@ export class EventStreams {
     const seats: Seat[] = [];
     try {
       if (access) await this.#sit(access, request, identity, seats);
-      // resolved again, because the table may have been altered during the wait
+      // the request is resolved again, because the table may have been altered during the wait
       const resolve = () => {
         if (clients.isLeaving) throw new PlankError('LEAVING', 'this replica is leaving');
         if (clients.isFull) throw new PlankError('TOO_MANY', 'this replica is full');
@@ -143,7 +146,7 @@ export class EventStreams {
     stream.subscription.begin(positionOf(asked), asked.ch ?? null);
   }
 
-  /** Takes the seats of a stream. Throws PlankError; seats that were taken before are in `seats` then, too. */
+  /** Takes the seats of a stream, and adds each to `seats`, even if a later one cannot be taken. Throws PlankError. */
   async #sit({ limits }: Access, request: Request, identity: Identity | null, seats: Seat[]): Promise<void> {
     try {
       seats.push(await limits.ofAddress(this.#deps.addresses.of(request)));
@@ -154,8 +157,8 @@ export class EventStreams {
   }
 
   /**
-   * Null: the request has no token. Throws PlankError. While the token is checked, requests that follow must not be
-   * carried out either.
+   * Null: the request has no token. Throws PlankError. While the token is checked, the connection counts as taken, so
+   * that no later request on the connection is carried out.
    */
   async #identify({ identities }: Access, request: Request, response: Response): Promise<Identity | null> {
     this.#taken.add(request.socket);
@@ -182,12 +185,12 @@ export class EventStreams {
   #tick(stream: EventStream, now: number): void {
     const { hub, positions, stallTimeoutMs } = this.#deps;
     const { outlet, subscription } = stream;
-    // cut, because a client that reads nothing would not read an orderly end
+    // the connection is cut, because a client that reads nothing would not read an orderly end
     if (outlet.stalledMs(now) > stallTimeoutMs) stream.cut();
     if (outlet.queuedBytes > 0) return;
     const isLive = subscription.cursor.state === 'live';
-    // A position tells the client that it has all changes up to there. If this is in doubt, a comment keeps the
-    // connection open.
+    // A position means that the client has all changes up to the position. If it is not certain that the client has
+    // them, a comment is sent instead, which keeps the connection open.
     if (!isLive || !positions.areSent) outlet.write(comment);
     else if (stream.viewer === null) outlet.write(positions.frame(eventFraming, hub.seq));
     else subscription.sendPosition();
@@ -200,7 +203,7 @@ function problemOf(refused: Refused): PlankError {
   return new PlankError(code === 'UNKNOWN_TABLE' ? 'NOT_FOUND' : other, message, { cause: refused });
 }
 
-/** What a stream begins with. */
+/** The values that a stream begins with. */
 interface Opening {
   asked: StreamRequest;
   hold: Hold;

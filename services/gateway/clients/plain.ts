@@ -1,7 +1,7 @@
 /**
  * Plain mode: a connection follows one set of tables, which the client chooses by the URL and by
- * messages. The gateway sends it only changes. With AUTH=jwt these are the changes of the rows that
- * the viewer may read; when the viewer's rights change, the connection is closed.
+ * messages. The gateway sends only changes on the connection. With AUTH=jwt, the gateway sends only the
+ * changes of rows that the viewer may read, and closes the connection when the viewer's rights change.
  */
 import { isDeepStrictEqual } from 'node:util';
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
@@ -29,7 +29,7 @@ export interface PlainDeps {
   metrics: GatewayMetrics;
 }
 
-/** What a client asks for by its URL: the tables, and the position to go on after (null: from now on). */
+/** The request in a client's URL: the tables, and the position to go on after (null: from now on). */
 export interface PlainRequest {
   tables: TableSet;
   since: Position | null;
@@ -61,7 +61,7 @@ export function plainRequest(
   return { tables, since };
 }
 
-/** A table that the viewer may not read looks like one that does not exist. */
+/** Whether the table exists for the viewer. A table that the viewer may not read looks as if it did not exist. */
 function exists(table: string, viewer: Viewer | null, { catalog, queries }: Pick<PlainDeps, 'catalog' | 'queries'>) {
   return viewer === null ? catalog.byName(table) !== undefined : queries.ofTables([table], viewer).length > 0;
 }
@@ -72,7 +72,7 @@ export class Plain implements Protocol, CursorOwner {
   #cursor: Cursor | null = null;
   #tables: TableSet;
   readonly #hasSince: boolean;
-  /** the client asked to go on after a position, and its cursor has not been live yet */
+  /** the client requested to go on after a position, and its cursor has not been live yet */
   #isResuming: boolean;
   /**
    * keeps the sets of the viewer's policies loaded; null: AUTH=off, the policies have no sets, or their sets are not
@@ -94,8 +94,8 @@ export class Plain implements Protocol, CursorOwner {
   }
 
   /**
-   * Calls `use` with the channel of these tables: at once, unless sets of the viewer's policies must be loaded. Then
-   * messages of the client wait.
+   * Calls `use` with the channel of these tables. If sets of the viewer's policies must be loaded first, later messages
+   * of the client wait meanwhile. Otherwise calls `use` at once.
    */
   #follow(tables: TableSet, use: (channel: Channel<Cursor>, guards: readonly SetGuard[]) => void): void {
     const { hub, queries } = this.#deps;
@@ -158,7 +158,7 @@ export class Plain implements Protocol, CursorOwner {
     else void cursor.catchUp(seq);
   }
 
-  /** The client may have got other rows up to its position than it may read now. */
+  /** For a client whose rights changed after its position: the client may have rows that it may not read now. */
   #refuseSince(): void {
     this.#connection.close(closeCodes.positionGone, `since: ${otherRights}`);
   }
@@ -172,7 +172,7 @@ export class Plain implements Protocol, CursorOwner {
     this.#isResuming = false;
   }
 
-  /** Closes the connection when the rights are others than before. */
+  /** Closes the connection if the viewer's rights have changed. Else follows the tables in their new shape. */
   onAltered(why: 'shape' | 'access'): void {
     const { hub, queries } = this.#deps;
     const { viewer } = this.#connection;
@@ -184,7 +184,7 @@ export class Plain implements Protocol, CursorOwner {
     if (!isDeepStrictEqual(rules(now), rules(former))) return this.#changeRights();
     const isSameTable = ({ table }: RowQuery) => channel.viewOf(table.id)?.query.table === table;
     if (now.every(isSameTable)) return;
-    // a filter with loaded sets reads the columns as they were
+    // a filter with loaded sets still reads the columns by their former types
     if (why === 'shape' && this.#hold) return this.#changeRights();
     const filters = new Map(former.map(({ rule, filter }) => [rule, filter]));
     const loaded = now.map((query) =>

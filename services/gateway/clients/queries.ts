@@ -1,7 +1,7 @@
 /**
- * Resolves what clients ask for, under the rights of the viewer. A policy may compare with sets of other tables: then
- * the sets are loaded first, which takes time. What must stay true: a query is passed on only in the turn in which its
- * rights and its sets were found to be those of now.
+ * Resolves requests of clients to queries, under the rights of the viewer. If a policy compares rows with sets of other
+ * tables, the sets are loaded first, which takes time. What must stay true: a query is passed on only in the same turn
+ * of the event loop in which its rights and its sets were checked to be current.
  */
 import type { Log } from '#shared/process/logger.ts';
 import type { Viewer } from '../access/viewer.ts';
@@ -18,20 +18,20 @@ import {
 } from '../channels/row-query.ts';
 import type { ResolvedSets, SetGuard, Sets } from '../relay/sets.ts';
 
-/** after so many attempts, in each of which rights or sets changed while the sets were loaded, the request fails */
+/** if rights or sets change during the load, the load is tried again; after this many attempts, the request fails */
 const maxAttempts = 5;
 
 const nothing = () => {};
 const noGuards: readonly never[] = [];
 
-/** Queries whose sets are loaded, and the hold on these sets. */
+/** Queries whose sets are loaded. The sets stay loaded until `release`. */
 export interface Hold {
   readonly queries: readonly RowQuery[];
   /** false: the queries have no sets, so nothing needs to be released */
   readonly hasSets: boolean;
-  /** for cursors that go on after a position */
+  /** for a cursor that resumes after a position (set-search.ts) */
   readonly guards: readonly SetGuard[];
-  /** called once, when the sets are no longer those of now */
+  /** called once, when one of the sets becomes invalid: then nothing more may be sent under the sets */
   onVoid: () => void;
   release(): void;
 }
@@ -44,14 +44,14 @@ export class Queries {
   readonly #sets: Pick<Sets, 'resolve'> | null;
   readonly #log: Log;
 
-  /** @param sets null: AUTH=off, where no filter has sets */
+  /** @param sets null: AUTH=off, and no filter has sets */
   constructor(terms: Terms, sets: Pick<Sets, 'resolve'> | null, log: Log) {
     this.#log = log;
     this.#terms = terms;
     this.#sets = sets;
   }
 
-  /** The query, whose sets are not loaded. Throws Refused. */
+  /** The query for a request. Does not load the query's sets. Throws Refused. */
   of(request: RowRequest, viewer: Viewer | null): RowQuery {
     return queryOf(request, this.#terms, viewer);
   }
@@ -73,8 +73,9 @@ export class Queries {
   }
 
   /**
-   * Calls `use` with the queries: at once if they have no sets, else when the sets are loaded. Then resolves; rejects
-   * with Refused. `resolve` is called again after the sets were loaded. Throws what `resolve` throws at first.
+   * Calls `use` with the queries that `resolve` returns. If the queries have no sets, calls `use` at once and returns
+   * undefined. Otherwise loads the sets, calls `resolve` again to check the queries, and calls `use`. The returned
+   * promise resolves after `use`, and rejects with Refused. Throws an error of the first call of `resolve`.
    */
   load(resolve: Resolve, use: (hold: Hold) => void): Promise<void> | undefined {
     const queries = resolve();
@@ -104,13 +105,13 @@ export class Queries {
   }
 }
 
-/** Ends a hold: its `onVoid` is not called any more. */
+/** Releases a hold. Its `onVoid` is not called any more. */
 export function drop(hold: Hold): void {
   hold.onVoid = nothing;
   hold.release();
 }
 
-/** The sets of some queries. */
+/** One attempt to load the sets of some queries. */
 class Loading {
   readonly #sets: Pick<Sets, 'resolve'>;
   readonly #log: Log;
@@ -142,7 +143,7 @@ class Loading {
     try {
       const resolved = await this.#sets.resolve(query.filter, () => this.#onInvalid());
       this.#resolved.push(resolved);
-      // the sets of another query could not be loaded
+      // if the sets of another query could not be loaded, `release` was called before these sets were added
       if (this.#isReleased) this.release();
       return withSets(query, resolved.filter);
     } catch (error) {

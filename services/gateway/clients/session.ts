@@ -97,8 +97,8 @@ export class Session implements Protocol, SubscriptionOwner {
     for (const { cursor, channel, wasSentLive } of this.#subscriptions) {
       const isLive = cursor.state === 'live';
       if (!isLive || now - channel.sentAt > justNowMs) isBusy = false;
-      // This cursor fell behind, and the client does not know. A position after the cursor's would claim changes that
-      // the client lacks.
+      // The client received `live` for this cursor, but the cursor fell behind since. If the sent position were after
+      // the cursor's, the client would believe that it has changes that it lacks.
       if (!isLive && wasSentLive) seq = Math.min(seq, cursor.seq);
     }
     if (isBusy || (seq < hub.seq && seq <= this.#sentSeq)) return;
@@ -173,7 +173,7 @@ export class Session implements Protocol, SubscriptionOwner {
     });
   }
 
-  /** Messages that follow wait until this is decided (inbox.ts). */
+  /** Checks a token of the client. Later messages of the client wait until the check is done (inbox.ts). */
   async #identify(credentials: Credentials, message: HelloMessage | AuthMessage, token: string): Promise<void> {
     this.#connection.isBusy = true;
     try {
@@ -199,11 +199,12 @@ export class Session implements Protocol, SubscriptionOwner {
       const code = error.reason === 'other_user' ? closeCodes.forbidden : closeCodes.unauthorized;
       this.#connection.close(code, error.message);
     }
-    // it is paused where messages wait, and its answer to the close would not be read
+    // the socket is paused if messages of the client wait. A paused socket would not read the client's answer to the
+    // close.
     this.#connection.ws.resume();
   }
 
-  /** If sets must be loaded first, messages that follow wait until they are. */
+  /** If sets must be loaded first, later messages of the client wait until the sets are loaded. */
   #subscribe(message: SubscribeMessage): void {
     const from = positionOf(message);
     const { queries } = this.#deps;
@@ -237,7 +238,7 @@ export class Session implements Protocol, SubscriptionOwner {
       this.#send({ type: 'error', id: message.id, ch: name, ...error });
       return;
     }
-    // the connection has closed meanwhile
+    // the connection closed while the sets were loaded
     if (!this.#connection.outlet.open) return hold.release();
     if (this.#subscriptions.length >= maxSubscriptions) {
       hold.release();

@@ -1,7 +1,7 @@
 /**
- * What a client asked for by one `subscribe` of plank.v1, or by one event stream. A subscription
- * begins as the client asked: with a snapshot, after a position, or now. It follows the log by its
- * cursor. If the cursor cannot go on, the subscription begins again.
+ * Serves one `subscribe` of plank.v1, or one event stream. The client chooses how a subscription begins:
+ * with a snapshot, after a position, or now. The subscription follows the log by its cursor. If the cursor
+ * cannot go on, the subscription begins again.
  */
 import { isDeepStrictEqual } from 'node:util';
 import { DatabaseError, isUnavailable } from '#shared/postgres/postgres.ts';
@@ -55,9 +55,9 @@ function unreadable({ code }: DatabaseError): string {
 }
 
 export interface SubscriptionOwner {
-  /** whose rights apply; null: AUTH=off, or an operator */
+  /** the viewer whose rights apply; null: AUTH=off, or an operator */
   readonly viewer: Viewer | null;
-  /** Called when the request can no longer be served: the subscription has sent the client an error, and ends. */
+  /** Called when the request cannot be served any more. The subscription has sent the client an error, and ends. */
   onEnded(subscription: Subscription): void;
 }
 
@@ -67,22 +67,22 @@ export class Subscription implements CursorOwner {
   channel: RowsChannel<Cursor>;
   readonly #deps: SubscriptionDeps;
   readonly #owner: SubscriptionOwner;
-  /** kept to resolve it again when the table was altered, as the same request can mean something else then */
+  /** resolved again when the table or the rights change, because the request can mean something else then */
   readonly #request: RowRequest;
-  /** the hold on the sets of the filter; null: the filter has none */
+  /** the hold on the sets of the filter; null: the filter has no sets */
   #hold: Hold | null = null;
-  /** the last attempt to resolve the request again, while it waits for sets; null: none does */
+  /** the last attempt to resolve the request again, while it waits for sets; null: no attempt waits */
   #resolving: { use: () => void } | null = null;
   /** stops the snapshot in progress; undefined: none is in progress */
   #reading: AbortController | undefined;
   /**
-   * true: the subscription began without a position, or began again, and has not been live since. No
-   * position describes what the client has.
+   * true: the subscription began without a position, or began again, and has not been live since. Until then,
+   * the client does not have all changes up to any position.
    */
   #isBeginning = false;
-  /** the last of `live` and `resync` sent was `live`: the client applies the connection's positions to this channel */
+  /** true: after the last `resync`, `live` was sent. The client applies the connection's positions to this channel. */
   wasSentLive = false;
-  /** the client asked to go on after a position, and the cursor has been neither live nor interrupted since */
+  /** the client requested to go on after a position, and the cursor has been neither live nor interrupted since */
   #isResuming = false;
 
   constructor(
@@ -98,14 +98,14 @@ export class Subscription implements CursorOwner {
     this.cursor = deps.hub.follow(this.channel, outlet, this);
     this.cursor.keepsRows = snapshot;
     this.#keep(hold);
-    // clients that share a channel mostly wrote the same request: one copy of the request is enough
+    // most clients of a channel wrote the same request, and can share one copy of the request in memory
     const { request } = this.channel.query;
     this.#request = isDeepStrictEqual(request, query.request) ? request : query.request;
   }
 
   /**
-   * Begins after `from`. Null: begins with a snapshot if the client asked for rows, else now. `ch`: the channel whose
-   * changes the client had up to `from`; null: the client does not say.
+   * Begins after `from`. If `from` is null, begins with a snapshot if the client requested rows, else now. `ch`: the
+   * name of the channel whose changes the client has up to `from`; null: the client did not send a name.
    */
   begin(from: Position | null, ch: string | null): void {
     const { feed } = this.#deps;
@@ -124,7 +124,10 @@ export class Subscription implements CursorOwner {
     else this.onInterrupted('epoch', null);
   }
 
-  /** Goes on only where the client had the same rights up to `from` as now: it keeps what it got under them. */
+  /**
+   * Goes on after the position if the client's rights are the same as then. Otherwise begins again: the client keeps
+   * the rows that it got under its former rights, and may not be allowed to read them now.
+   */
   #resume({ seq }: Position, ch: string | null): void {
     const { name, table } = this.channel;
     const { viewer } = this.#owner;
@@ -135,8 +138,8 @@ export class Subscription implements CursorOwner {
   }
 
   /**
-   * Sends a `resync`. If the client keeps no rows and `after` is a seq, the subscription then goes on
-   * in the log after this seq. Else it begins again.
+   * Sends a `resync`. Then the subscription goes on in the log after the seq `after`, if `after` is not
+   * null, the client keeps no rows, and the filter has no sets. Otherwise the subscription begins again.
    */
   onInterrupted(reason: ResyncReason, after: number | null): void {
     const { cursor } = this;
@@ -146,7 +149,7 @@ export class Subscription implements CursorOwner {
     const mayGoOn = after !== null && !cursor.keepsRows;
     this.#isBeginning = !mayGoOn;
     this.#readapt(() => {
-      // the sets are those of now, and tell nothing of the changes since `after`
+      // the sets have their present values, so the filter cannot judge the changes since `after`
       const goesOn = mayGoOn && this.#hold === null;
       this.#isBeginning = !goesOn;
       this.#moveTo(this.channel.query);
@@ -160,7 +163,8 @@ export class Subscription implements CursorOwner {
     if (why === 'access') return this.onAccess();
     const { state, keepsRows } = this.cursor;
     if (state === 'ended') return;
-    // if the client keeps no rows and is catching up, the resync comes when its cursor reaches the change of shape
+    // For a client that keeps no rows and is catching up, the resync comes later: when its cursor reaches the change of
+    // shape in the log.
     if (state === 'catching-up' && !keepsRows && !this.#hold && !this.#resolving) this.#readapt(() => {});
     else this.onInterrupted('shape', this.#deps.hub.seq);
   }
@@ -192,7 +196,7 @@ export class Subscription implements CursorOwner {
     this.#write({ type: 'live', ch: this.channel.name, pos }, pos);
   }
 
-  /** Sends this gateway's position, with the channel's name in the event's id. To be called while the cursor is live. */
+  /** Sends this gateway's position, with the channel's name in the event's id. Only for a cursor that is live. */
   sendPosition(): void {
     const pos = formatPosition(this.#deps.hub);
     this.#write({ type: 'pos', pos }, pos);
@@ -206,7 +210,7 @@ export class Subscription implements CursorOwner {
     this.cursor.end();
   }
 
-  /** Stops all that sends to the client. */
+  /** Stops the snapshot and the cursor, so that nothing is sent to the client. */
   #stop(): void {
     this.#reading?.abort();
     this.cursor.pause();
@@ -243,7 +247,7 @@ export class Subscription implements CursorOwner {
     this.#write({ ...message, pos }, pos);
   }
 
-  /** The request, as it is resolved now; null: it can no longer be served, and the subscription has ended. */
+  /** Resolves the request again. Null: the request cannot be served any more, and the subscription has ended. */
   #resolve(): RowQuery | null {
     try {
       return this.#resolved();
@@ -263,8 +267,9 @@ export class Subscription implements CursorOwner {
   }
 
   /**
-   * Resolves the request against the table and the rights as they are now, then calls `use`: at once, unless sets must
-   * be loaded. Ends the subscription if the request can no longer be served. Only the last call counts.
+   * Resolves the request against the present table and rights, moves the subscription to the result, and calls `use`.
+   * If sets must be loaded first, this happens later, and only for the last call of `#readapt`. Ends the subscription
+   * if the request cannot be served any more.
    */
   #readapt(use: () => void): void {
     const attempt = { use };
@@ -290,7 +295,7 @@ export class Subscription implements CursorOwner {
   #take(hold: Hold): void {
     const former = this.#hold;
     this.#keep(hold);
-    // comes last, so that sets of both stay loaded
+    // released last, so that sets that are in both holds stay loaded
     if (former) drop(former);
     // the channel keeps its name, because the client knows the channel by it
     this.#moveTo({ ...(hold.queries[0] as RowQuery), name: this.channel.name });
@@ -299,11 +304,11 @@ export class Subscription implements CursorOwner {
   #keep(hold: Hold): void {
     this.#hold = hold.hasSets ? hold : null;
     this.cursor.guards = hold.guards;
-    // nothing more may be sent under the former sets
+    // when a set becomes invalid, nothing more may be sent under its former values
     if (this.#hold) this.#hold.onVoid = () => this.onInterrupted('access', null);
   }
 
-  /** Throws other errors than Refused. */
+  /** Ends the subscription because of a Refused. Throws any other error. */
   #refuseBy(error: unknown): void {
     if (!(error instanceof Refused)) throw error;
     this.#refuse(error.code, error.message);
@@ -376,7 +381,7 @@ export class Subscription implements CursorOwner {
         }
         if (!(error instanceof TooSlow) && !(error instanceof Altered))
           log.warn({ err: error, channel: this.channel.name }, 'could not read a snapshot, trying again');
-        // the client has only some of the rows: the resync tells it to drop them
+        // the client has only some of the rows. After the resync, the client drops these rows.
         if (hasBegun && isWanted()) this.#resync('retention', null);
         hasBegun = false;
         await sleep(backoff.next(), signal);

@@ -1,4 +1,4 @@
-/** The claims of a token, as policies refer to them. */
+/** The claims of a token, for the filters and presets of policies that refer to claims. */
 import { type Claims, claimOf } from '../access/claims.ts';
 import type { Column } from '../catalog/catalog.ts';
 import { codecOf } from './types.ts';
@@ -19,7 +19,7 @@ export function claimAt(claims: Claims, name: string): unknown {
   return value;
 }
 
-/** Whether a JSON value can be written to the column, as far as its type in filters tells. */
+/** Whether a JSON value can be written to the column. For a type that filters cannot compare, most values count. */
 export function isValueOf(column: Column, value: unknown): boolean {
   if (value === null) return true;
   const codec = codecOf(column);

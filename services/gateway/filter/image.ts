@@ -15,8 +15,8 @@ export interface FilterColumn {
 
 /**
  * A filter cannot read a column of an image. `why` is one of:
- * - `shape`: the image was captured before the column had its type. Or the text is not an image at all, as
- *   the owner of a table can forge changes of it.
+ * - `shape`: the image was captured before the column had its type. Or the text is not an image at all:
+ *   the owner of a table can forge changes of the table.
  * - `left out`: the row is above the size bound, and its image lacks the column.
  */
 export class ImageError extends Error {
@@ -56,7 +56,7 @@ export class ParsedRow {
         throw new ImageError(`the column ${name} was left out of an image`, { why: 'left out' });
       const parsed = isThere ? this.#values[name] : null;
       value = parsed === null ? null : codec.read(parsed, () => this.#source(name));
-      // without a value of the right type, the filter could admit or refuse the row wrongly
+      // if a value has the wrong type, the filter could admit or refuse the row wrongly
       if (value === undefined) throw new ImageError(`the column ${name} of an image is no ${codec.cast}`);
       this.#read.set(name, value);
     }

@@ -42,7 +42,8 @@ function compile(filter: Filter): Judge {
       const { column, values, set } = filter;
       if (values === null) throw new Error(`the values of ${set.table.name}.${set.column.name} are not loaded`);
       const test = onValue(column, (value) => values.has(value));
-      // as in Postgres: an empty set has no member, not even an unknown one
+      // As in Postgres, a comparison with an empty set is false even if the column is null. With any other set, a
+      // comparison of a null column is unknown.
       return values.size === 0 ? () => false : test;
     }
     default: {
@@ -54,8 +55,8 @@ function compile(filter: Filter): Judge {
 }
 
 /**
- * If one part has the value `decisive` (false for `and`, true for `or`), the whole has this value.
- * Otherwise, if one part is unknown, the whole is unknown.
+ * Combines filters by `and` or `or`. If one filter has the value `decisive` (false for `and`, true for
+ * `or`), the result is this value. Otherwise, if one filter is unknown, the result is unknown.
  */
 function junction(judges: readonly Judge[], decisive: boolean): Judge {
   return (row) => {
@@ -94,7 +95,7 @@ const orders: Record<Order, (value: Comparable, bound: Comparable) => boolean> =
   lte: (value, bound) => compare(value, bound) <= 0,
 };
 
-/** a larger set is tested for every row, as an index would take more memory than the set */
+/** an index does not use a set with more values: for such a set, the index would take more memory than the set */
 const maxIndexed = 1_000;
 
 export interface Equality {
@@ -104,9 +105,10 @@ export interface Equality {
 }
 
 /**
- * A condition that every admitted row meets: a column equals one of some values. With it, an index tests
- * the filter only for rows whose indexKey(row.read(column)) is among these values. If the filter has
- * several such conditions, returns the one with the fewest values; if it has none, null.
+ * Finds a condition that every admitted row meets: a column equals one of some values. An index that has
+ * this condition tests the filter only for rows whose indexKey(row.read(column)) is among these values.
+ * If the filter has several such conditions, returns the one with the fewest values. If the filter has
+ * none, returns null.
  */
 export function equalityOf(filter: Filter): Equality | null {
   let best: (Filter & { kind: 'equal' }) | undefined;

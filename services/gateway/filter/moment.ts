@@ -1,7 +1,8 @@
 /**
- * Turns dates and timestamps of Postgres into numbers with the same order: exact days (dates) or
- * microseconds (timestamps) since 1970, and the infinities. The range is from 4714 BC to the year 294276,
- * for dates to 5874897. Reads the texts that to_json renders and those that filters may contain.
+ * Turns dates and timestamps of Postgres into numbers with the same order. A date becomes the number of
+ * days since 1970, and a timestamp becomes the number of microseconds since 1970. Both numbers are exact.
+ * The infinities stay infinities. Dates range from 4714 BC to the year 5874897, timestamps from 4714 BC
+ * to the year 294276. This file reads the texts that to_json renders and those that filters may contain.
  */
 
 export type TimeType = 'date' | 'timestamp' | 'timestamptz';

@@ -1,6 +1,6 @@
 /**
- * Parses filters from JSON, of clients and of policies, into a normal form: filters that differ only in order
- * or notation have the same `key`. Only policies may refer to claims and to sets of another table (claims.ts).
+ * Parses filters of clients and policies from JSON into a normal form: filters that differ only in order or
+ * notation have the same `key`. Only filters of policies may refer to claims (claims.ts) and to sets of other tables.
  * Invariants:
  * - For every filter that this parser accepts, judge.ts and sql.ts agree on every row.
  * - Parsing costs a bounded effort for input of any shape and depth. Every wrong input gets a clear error.
@@ -32,16 +32,16 @@ export type Filter = { readonly key: string } & (
   | { readonly kind: 'member'; readonly column: FilterColumn; readonly set: SetQuery; readonly values: Values | null }
 );
 
-/** The values of a column in the rows of another table, as a policy names them by `$from`, `select` and `where`. */
+/** A set: the values of a column in some rows of another table. In a policy, it has `$from`, `select` and `where`. */
 export interface SetQuery {
-  /** equal for equal sets: contains the claims that were filled in */
+  /** equal for equal sets, and different for different values of the claims in the set's filter */
   readonly key: string;
   readonly table: Table;
   readonly column: FilterColumn;
   readonly where: Filter;
 }
 
-/** What a policy may refer to. */
+/** The claims and tables that a policy may refer to. */
 export interface PolicyTerms {
   /** null: the policy is only checked, and a claim may have any value */
   claims: Claims | null;
@@ -78,22 +78,22 @@ export class FilterError extends Error {
 interface Rules {
   /** columns that the filter may name; null: all */
   readable: readonly string[] | null;
-  /** null: the filter is a client's */
+  /** null: the filter comes from a client */
   policy: (PolicyTerms & { sets: number }) | null;
-  /** the nodes of the whole filter, with those of its sets */
+  /** the number of nodes of the whole filter, including the nodes of its sets */
   nodes: { count: number };
 }
 
 /**
- * `where` is parsed JSON. Parse it with parseExactJson: if JSON.parse did it, numbers beyond 2^53 are
- * refused, and a numeric has lost its digits after the 17th. `readable`: the columns that the client may
- * read; null: all. Throws FilterError.
+ * `where` is parsed JSON. Parse it with parseExactJson, which keeps all digits. JSON.parse rounds: this
+ * function then refuses whole numbers beyond 2^53, and a numeric has no digits after the 17th. `readable`:
+ * the columns that the client may read; null: all. Throws FilterError.
  */
 export function parseFilter(table: Table, where: unknown, readable: readonly string[] | null = null): Filter {
   return parse(table, where, { path: 'where', rules: { readable, policy: null, nodes: { count: 0 } } });
 }
 
-/** Parses a filter of a policy. `path`: its name in errors, such as "read". Throws FilterError or ClaimMissing. */
+/** Parses a policy's filter. `path`: the filter's name in errors ("read"). Throws FilterError or ClaimMissing. */
 export function parsePolicy(table: Table, filter: unknown, path: string, terms: PolicyTerms): Filter {
   const rules: Rules = { readable: null, policy: { ...terms, sets: 0 }, nodes: { count: 0 } };
   return parse(table, filter, { path, rules });
@@ -187,15 +187,15 @@ function parseComparison(column: FilterColumn, operator: string, operand: unknow
   }
 }
 
-/** Shared by all filters: thousands of users have a filter of their own. Null: filters cannot compare the column. */
+/** All filters share these, because thousands of users have filters. Null: filters cannot compare the column. */
 const columnsOf = new WeakMap<Column, FilterColumn | null>();
 
 function filterColumn(column: Column): FilterColumn | null {
   const { name } = column;
   const codec = codecOf(column);
   if (!codec) return null;
-  // for a virtual column, this does not use the column itself: if its expression fails for one row, the
-  // whole query fails
+  // SQL for a filter on a virtual column uses `column.value` and not the column itself. If the SQL read
+  // the column, and the column's expression failed for one row, the whole query would fail.
   return column.virtual
     ? { name, codec, value: `(${column.value} operator(pg_catalog.#>>) '{}')::${column.type}` }
     : { name, codec };
@@ -213,7 +213,7 @@ function columnOf(table: Table, name: string, path: string, { readable }: Pick<R
   throw new FilterError(path, `${why}, which filters cannot compare`);
 }
 
-/** `index`: the value's place in a list of values. The path with this place is made only if there is an error. */
+/** `index`: the value's place in a list of values. Only an error needs a path that includes this place. */
 function valueOf(column: FilterColumn, value: unknown, path: string, rules: Rules, index?: number): Comparable {
   if (isClaim(value, rules)) return claimed(column, value, path, rules);
   const parsed = value === null ? undefined : column.codec.parse(value);
@@ -232,7 +232,7 @@ function isClaim(value: unknown, { policy }: Rules): value is Claim {
   return policy !== null && isObject(value) && Object.hasOwn(value, '$claim');
 }
 
-/** Undefined: the policy is only checked. Throws FilterError or ClaimMissing. */
+/** The claim's value. Undefined: the policy is only checked, without claims. Throws FilterError or ClaimMissing. */
 function claimValue(claim: Claim, path: string, { policy }: Rules): unknown {
   const { $claim: name, ...others } = claim;
   if (typeof name !== 'string' || name === '') throw new FilterError(path, '.$claim must be the name of a claim');
@@ -286,7 +286,7 @@ function member(
   return loadable({ kind: 'member', column, set: { key, table, column: selected, where: condition }, values: null });
 }
 
-/** The key includes the content of the set: two sets of one query, before and after a change, are different filters. */
+/** The key includes a digest of the set's values: after a change of the set, the filter has a different key. */
 function loadable(filter: Omit<Filter & { kind: 'member' }, 'key'>): Filter {
   const { column, set, values } = filter;
   return { ...filter, key: JSON.stringify(['member', column.name, set.key, values?.digest ?? null]) };
@@ -310,7 +310,7 @@ export function withValues(filter: Filter, valuesOf: (set: SetQuery) => Values):
   }
 }
 
-/** The sets that the filter compares with, each once, without the sets that these depend on. */
+/** The sets that the filter compares with, each once. Sets that only the filters of these sets name are left out. */
 export function setsOf(filter: Filter): SetQuery[] {
   const found = new Map<string, SetQuery>();
   const collect = (node: Filter): void => {

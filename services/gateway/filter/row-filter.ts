@@ -39,7 +39,8 @@ export class RowFilter {
   /** equal for filters that differ only in order or notation */
   readonly key: string;
   readonly #filter: Filter;
-  // made when they are needed: thousands of users have filters of their own, and most of these become SQL only
+  // These two are made only when they are needed. Thousands of users have filters of their own, and most of these
+  // filters are used only as SQL.
   #admits: ((row: ParsedRow) => boolean) | undefined;
   #sources: readonly Source[] | undefined;
 
@@ -54,8 +55,8 @@ export class RowFilter {
   }
 
   /**
-   * A column that must have one of some values for the row to be admitted; null: there is none, and the
-   * filter must be tested for every row.
+   * A column and some values: in every admitted row, the column has one of the values. Null: there is no
+   * such column, and the filter must be tested for every row.
    */
   get equality(): Equality | null {
     return equalityOf(this.#filter);
@@ -66,12 +67,12 @@ export class RowFilter {
     return (this.#sources ??= setsOf(this.#filter).map(sourceOf));
   }
 
-  /** A client's filter. `readable`: the columns that it may name; null: all. Throws FilterError. */
+  /** Parses a client's filter. `readable`: the columns that the filter may name; null: all. Throws FilterError. */
   static parse(table: Table, where: unknown, readable: readonly string[] | null = null): RowFilter {
     return new RowFilter(parseFilter(table, where, readable));
   }
 
-  /** A filter of a policy. `path`: its name in errors, such as "read". Throws FilterError or ClaimMissing. */
+  /** Parses a policy's filter. `path`: the filter's name in errors ("read"). Throws FilterError or ClaimMissing. */
   static policy(table: Table, filter: unknown, path: string, terms: PolicyTerms): RowFilter {
     return new RowFilter(parsePolicy(table, filter, path, terms));
   }
@@ -116,9 +117,9 @@ export interface Source {
   readonly key: string;
   readonly table: Table;
   readonly column: FilterColumn;
-  /** which rows; may have sources itself */
+  /** admits the rows whose values are in the set; may have sources itself */
   readonly where: RowFilter;
-  /** A query for the values (column "value"), for `Values.add`, in an order that depends only on the values. */
+  /** A query whose column "value" has texts for `Values.add`. The order of the rows depends only on the values. */
   readonly query: { text: string; values: unknown[] };
 }
 

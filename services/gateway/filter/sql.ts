@@ -19,8 +19,8 @@ export function filterSql(filter: Filter, firstParameter: number): Sql {
 }
 
 /**
- * A query for the values of a set, each once, as to_json renders them, in an order that depends only on the
- * values.
+ * A query for the values of a set, each value once, as to_json renders it. The order of the rows depends only
+ * on the values.
  */
 export function setSql(set: SetQuery): Sql {
   const values: Sql['values'] = [];
@@ -33,7 +33,7 @@ interface Sql {
   values: (string | string[])[];
 }
 
-/** The rows of a set have the alias t within the sub-select, where it hides the t outside. */
+/** Within a sub-select, the rows of a set have the alias t. There, this t hides the t of the outer statement. */
 function setParts({ table, column, where }: SetQuery, write: (node: Filter) => string) {
   const value = columnSql(column);
   const rows = `from ${quoted(table.schema)}.${quoted(table.table)} t where ${write(where)} and ${value} is not null`;

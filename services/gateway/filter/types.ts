@@ -41,21 +41,21 @@ export interface Codec {
   readonly read: (value: unknown, source: () => string) => Comparable | undefined;
   /** the value as the text that Postgres reads */
   readonly text: (value: Comparable) => string;
-  /** SQL to compare instead of the column itself, for equality and for order */
+  /** SQL that is compared instead of the column itself: `equalSql` for equality, `orderSql` for order */
   readonly equalSql?: (column: string) => string;
   readonly orderSql?: (column: string) => string;
   /**
-   * SQL for a value of the column in a sub-select that another column is compared with. Postgres refuses to compare
-   * columns of two collations, such as "C" and "en-x-icu". A value without one takes that of the other column, whose
-   * index stays usable.
+   * SQL for a value of the column, if the column is selected in a sub-select that another column is compared with.
+   * Postgres refuses to compare columns with different collations, such as "C" and "en-x-icu". This SQL removes the
+   * collation of the value. Then Postgres uses the collation of the other column, whose index stays usable.
    */
   readonly setSql?: (column: string) => string;
 }
 
 /**
- * The digits of a number in a filter. If the parser kept the digits (keepDigits), they are as the client
- * wrote them, otherwise as JavaScript writes the number. Undefined if the value is not a number, or may
- * have lost digits.
+ * The digits of a number in a filter. If the parser kept the digits (keepDigits), these are the digits that
+ * the client wrote. Otherwise these are the digits that JavaScript writes. Undefined if the value is not a
+ * number, or may have lost digits.
  */
 function digitsOf(value: unknown): string | undefined {
   if (exactJson.isRawJSON(value)) return value.rawJSON;
@@ -79,7 +79,7 @@ function whole(bits: bigint, cast: string): Codec {
       if (digits === undefined) return undefined;
       let number: bigint;
       if (/^-?\d{1,19}$/.test(digits)) number = BigInt(digits);
-      // 1.0 and 1e3
+      // 1.0 and 1e3 are whole numbers too
       else if (typeof value !== 'string' && Number.isSafeInteger(Number(digits))) number = BigInt(Number(digits));
       else return undefined;
       if (number < min || number > max) return undefined;
@@ -231,8 +231,8 @@ function time(cast: TimeType, expected: string): Codec {
 }
 
 /**
- * The codecs by the name of the type, as format_type prints it without a length. A user's type never has
- * one of these names, as format_type prints its schema too.
+ * The codecs by the name of the type, as format_type prints the name without a length. A user's type never has
+ * one of these names, because format_type also prints the schema of a user's type.
  */
 const codecs = new Map<string, Codec>([
   ['boolean', boolean],

@@ -4,7 +4,7 @@ import type { Codec, Comparable } from './types.ts';
 import { indexKey } from './types.ts';
 
 export class Values {
-  /** a decimal number is an object, so its text stands for it */
+  /** a decimal number is an object, so this contains the number's index key instead */
   readonly #all = new Set<Exclude<Comparable, object>>();
   readonly #hash = createHash('sha256');
   #digest: string | undefined;
@@ -13,12 +13,12 @@ export class Values {
     return this.#all.size;
   }
 
-  /** Equal for sets that were filled with the same values in the same order. Completes the set. */
+  /** Equal for sets to which the same values were added in the same order. No value may be added after this. */
   get digest(): string {
     return (this.#digest ??= this.#hash.digest('base64url').slice(0, 22));
   }
 
-  /** `json`: a value of the column as to_json renders it. Throws if it is not one of the codec's type. */
+  /** Adds a value. `json`: the value as to_json renders it. Throws if the value does not have the codec's type. */
   add(json: string, codec: Codec): void {
     const value = codec.read(JSON.parse(json), () => json);
     if (value === undefined) throw new Error(`a value of a set is no ${codec.cast}`);
@@ -30,7 +30,7 @@ export class Values {
     return this.#all.has(keyOf(value));
   }
 
-  /** The values as an index finds them. */
+  /** The keys by which an index finds the values. */
   *indexKeys(): Iterable<string> {
     for (const value of this.#all) yield indexKey(value);
   }

@@ -1,6 +1,6 @@
 /**
- * From which address a request came. X-Forwarded-For counts only as far as the proxies that wrote it are trusted
- * (TRUSTED_PROXIES), as any other client could forge it.
+ * Finds the address that a request came from. An address in X-Forwarded-For counts only if a trusted proxy
+ * (TRUSTED_PROXIES) wrote it, because any client can send a forged header.
  */
 import type { IncomingMessage } from 'node:http';
 import { isIP } from 'node:net';
@@ -9,12 +9,12 @@ import proxyAddr from 'proxy-addr';
 export class Addresses {
   readonly #isTrusted: (address: string, index: number) => boolean;
 
-  /** `trusted`: networks as 10.0.0.0/8, addresses, or the names loopback, linklocal and uniquelocal. */
+  /** `trusted`: networks like 10.0.0.0/8, addresses, or the names loopback, linklocal and uniquelocal. */
   constructor(trusted: readonly string[]) {
     this.#isTrusted = proxyAddr.compile([...trusted]);
   }
 
-  /** The client's address as trusted proxies report it. Null: the client is the other end of the socket. */
+  /** The client's address as trusted proxies report it. Null: they report no address, or the socket's own. */
   forwarded(request: IncomingMessage): string | null {
     if (request.headers['x-forwarded-for'] === undefined) return null;
     const address = proxyAddr(request, this.#isTrusted);

@@ -1,7 +1,7 @@
 /**
  * Bounds the memory of REST answers that clients have not read yet. While 32 M characters (32 × 1024²) or
- * more wait, large answers are refused with BUSY. Each refusal also closes the connection of the client
- * that has let an answer wait for longest, if that is 1.5 s or more.
+ * more wait, large answers are refused with BUSY. With each refusal, the client that has let an answer
+ * wait for longest loses its connection, if that answer has waited for 1.5 s or more.
  */
 import type { Response } from 'express';
 import { Budget } from '../bounds/budget.ts';
@@ -47,7 +47,10 @@ export class Answers {
     void this.#wait(response, json.length);
   }
 
-  /** Takes only the size: a reference to the answer would keep it in memory after the socket has sent it. */
+  /**
+   * Gets only the size of the answer: a reference to the answer would keep it in memory after the socket
+   * has sent it.
+   */
   async #wait(response: Response, characters: number): Promise<void> {
     const { socket } = response.req;
     // the client has left, so its socket emits no more events

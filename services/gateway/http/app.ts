@@ -123,8 +123,8 @@ export function createApp(deps: AppDeps): Express {
         .json(state);
     })
     .all(readOnly);
-  // nginx requests this address before it sends a new client here. 403 is the only refusal that nginx never
-  // counts as a failure of the replica.
+  // nginx requests this address before it sends a new client to this replica. This replica refuses with 403,
+  // the only refusal that nginx never counts as a failure of the replica.
   app
     .route('/health/room')
     .all(named('/health/room'))
@@ -148,7 +148,7 @@ export function createApp(deps: AppDeps): Express {
     .all(readOnly);
 
   if (changes) {
-    // express would answer HEAD by running GET: a stream without end
+    // without this, express would run the handler of GET for HEAD, and the stream of that handler never ends
     const route = app.route('/api/:table/:segment');
     route.all((request, _response, next) => next(isChanges(request.params.segment) ? undefined : 'route'));
     route

@@ -1,7 +1,8 @@
 /**
- * Whose rights apply to a request. What must stay true: a token is checked before anything else of the request is
- * read; a token that is refused is answered by 401, and never treated as none; a request whose viewer was not found
- * is not served.
+ * Finds the viewer whose rights apply to a request. What must stay true:
+ * - The token of a request is checked before anything else of the request is read.
+ * - A request with a refused token gets a 401. It is never treated as a request without a token.
+ * - A request is served only after its viewer was found.
  */
 import type { Request, RequestHandler, Response } from 'express';
 import { type Identities, TokenRefused } from '../access/identity.ts';
@@ -12,13 +13,13 @@ import { anonymous, type Identity, type Viewer } from '../access/viewer.ts';
 import type { Addresses } from './address.ts';
 import { PlankError } from './errors.ts';
 
-/** How the client of a request is identified, and from which address it comes. */
+/** Used to find the identity and the address of a request's client. */
 export interface Identifying {
   identities: Identities;
   addresses: Addresses;
 }
 
-/** Null: the request has no token. Throws PlankError; then the header of a 401 is set. */
+/** Null: the request has no token. Throws PlankError; for a 401, sets the header WWW-Authenticate before. */
 export async function identify(
   { identities, addresses }: Identifying,
   request: Request,
@@ -36,7 +37,7 @@ export async function identify(
   }
 }
 
-/** For `POST /auth/tickets`: a ticket for the token of the request. */
+/** For `POST /auth/tickets`: answers with a ticket that stands for the token of the request. */
 export function ticketHandler(identifying: Identifying, tickets: Tickets): RequestHandler {
   return async (request, response) => {
     const identity = await identify(identifying, request, response);
@@ -51,7 +52,7 @@ export function ticketHandler(identifying: Identifying, tickets: Tickets): Reque
   };
 }
 
-/** Counts a request of REST, after `findViewer`. Null: AUTH=off. */
+/** Counts a request of REST against the limits. Runs after `findViewer`. Null: AUTH=off, and nothing is counted. */
 export function limitRequests(limits: Limits | null, addresses: Addresses | null): RequestHandler {
   return async (request, response, next) => {
     const viewer = viewerOf(response);
@@ -66,12 +67,12 @@ export function limitRequests(limits: Limits | null, addresses: Addresses | null
 export const tooMany = ({ message, retryAfterS }: TooMany): PlankError =>
   new PlankError('TOO_MANY', message, { retryAfterS });
 
-/** The value of `WWW-Authenticate` where a token was refused (RFC 6750, 3). */
+/** The value of `WWW-Authenticate` if a token was refused (RFC 6750, section 3). */
 export const challenge = 'Bearer error="invalid_token"';
 
 const viewers = new WeakMap<Response, Viewer | null>();
 
-/** Finds the viewer of a request for the handlers after it. `identifying` null: AUTH=off, everything is allowed. */
+/** Finds the viewer of a request for later handlers. `identifying` null: AUTH=off, and everything is allowed. */
 export function findViewer(identifying: Identifying | null): RequestHandler {
   if (identifying === null)
     return (_request, response, next) => {
@@ -84,7 +85,7 @@ export function findViewer(identifying: Identifying | null): RequestHandler {
   };
 }
 
-/** Null: AUTH=off, everything is allowed. Throws where `findViewer` did not run before. */
+/** The viewer of a request. Null: AUTH=off, and everything is allowed. Throws if `findViewer` did not run before. */
 export function viewerOf(response: Response): Viewer | null {
   const viewer = viewers.get(response);
   if (viewer === undefined) throw new Error('the viewer of this request was not found');

@@ -51,8 +51,8 @@ export function fileRoutes(files: Files, { prefix = '', headers = {} } = {}): Ro
       .route(prefix + path)
       .all(named(prefix + path))
       .get((request, response, next) => {
-        // browsers ask for a file each time, and mostly get a 304. Otherwise a page could combine modules
-        // of two versions, which do not fit together.
+        // no-cache: browsers ask for a file at each use, and mostly get a 304. Without this header, a
+        // page could combine modules of two versions, which do not fit together.
         response.set({ ...headers, 'Cache-Control': 'no-cache' });
         send(request, response, next);
       })

@@ -1,8 +1,8 @@
 /**
- * Upgrades to WebSocket on an HTTP server. A client may send an upgrade after a request that has not been
- * answered yet (pipelining). Node emits such an upgrade at once, and would later write the answer to the
- * first request into the WebSocket. Nor can an HTTP error refuse the upgrade: the client would take the
- * error for the answer to its first request. So this closes the connection.
+ * Passes on upgrades to WebSocket, except pipelined ones. A client may send an upgrade after a request
+ * that has not been answered yet (pipelining). Node emits such an upgrade at once, and would later write
+ * the answer to the first request into the WebSocket. An HTTP error cannot refuse the upgrade either: the
+ * client would take the error for the answer to its first request. So `onUpgrade` closes the connection.
  */
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';

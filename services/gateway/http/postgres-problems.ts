@@ -30,7 +30,7 @@ export function fromPostgres(
 ): unknown {
   if (!(error instanceof DatabaseError)) return isUnavailable(error) ? unavailable(error) : error;
   const code = error.code ?? '';
-  // a trigger refuses the row by RAISE, which may set any code
+  // a trigger refused the row with RAISE. RAISE may set any code, so this comes before the codes below.
   if (error.routine === 'exec_stmt_raise' || code === 'P0001') return raised(error, reads);
   const constraint = error.constraint ?? 'of the table';
   const shown = (name: string | undefined) => table.columns.find((column) => column.name === name)?.name;
@@ -49,8 +49,9 @@ export function fromPostgres(
             cause: error,
           });
     case '23514': {
-      // Postgres does not report the column. But if it named the constraint itself, and the constraint has
-      // one column, the constraint's name contains the column's.
+      // Postgres does not report the column of a check constraint. But if Postgres itself chose the
+      // constraint's name, and the constraint is about one column, the name contains the name of the
+      // column.
       const column = table.columns.find(({ name }) => constraint === `${table.table}_${name}_check`)?.name;
       if (column !== undefined)
         return invalidFields([{ path: column, message: `violates the check constraint ${constraint}` }], error);

@@ -39,7 +39,7 @@ export function preconditionOf(request: Request): Precondition {
   };
 }
 
-/** For the address of a table, which has no tag: throws MALFORMED if the request has one of the two headers. */
+/** Throws MALFORMED if a request for a whole table has If-Match or If-None-Match: only rows have tags. */
 export function refusePrecondition(request: Request): void {
   for (const name of ['If-Match', 'If-None-Match'])
     if (request.get(name) !== undefined)

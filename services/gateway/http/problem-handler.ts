@@ -16,8 +16,8 @@ interface HttpError extends Error {
 }
 
 /**
- * Translates an error of express or its body parser, which carries a status. Its text may reach the client,
- * as it is about bytes that the client sent.
+ * Translates an error of express or its body parser. Such an error carries a status. The text of the
+ * error may reach the client, because the text is about bytes that the client sent.
  */
 function fromExpress(error: HttpError): PlankError {
   if (error.type === 'entity.too.large')

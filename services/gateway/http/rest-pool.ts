@@ -14,7 +14,7 @@ import { isStatementError, type Pool, type PoolClient } from '#shared/postgres/p
 import { Limiter } from '../bounds/limiter.ts';
 import { PlankError } from './errors.ts';
 
-/** this many requests may wait for one table, times the number of connections in the pool */
+/** for each table, this many requests may wait for each connection of the pool */
 const waitingEach = 10;
 const waitMs = 2_000;
 
@@ -102,8 +102,8 @@ export class RestPool {
       });
     } finally {
       signal.removeEventListener('abort', onAbort);
-      // if the request to cancel may still be on its way, it would cancel the next statement of this
-      // connection
+      // A request to cancel that is still on its way would cancel the next statement of this connection.
+      // So the pool discards a connection for which such a request may still arrive.
       if (cancelled && !(await cancelled)) broken ??= new Error('a request to cancel may still arrive');
       client.release(broken);
     }

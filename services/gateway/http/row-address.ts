@@ -8,8 +8,8 @@
 export const maxAddress = 7_000;
 
 /**
- * Segments that have another meaning: to browsers and proxies (an empty segment, `.`, `..`), and as the
- * event stream of a table (`changes`).
+ * Segments that do not reach Plank as a key. Browsers and proxies give another meaning to an empty
+ * segment, `.` and `..`. Plank itself takes `changes` for the event stream of a table.
  */
 const reserved = /^(|\.|\.\.|changes)$/i;
 

@@ -73,7 +73,7 @@ function readable(
 
 const isSpecialNumber = (text: string): boolean => /^(NaN|-?Infinity)$/.test(text);
 
-/** For types whose JSON is not a string: makes a string fail like a value of any other wrong type. */
+/** Makes a string fail like a value of any other wrong type. Used for types whose JSON is not a string. */
 const refuseText = (value: unknown): unknown => (typeof value === 'string' ? {} : value);
 
 const digits = (value: unknown): unknown => {
@@ -99,7 +99,10 @@ function wholeNumber(bits: bigint, fromText: boolean): z.ZodType<string> {
   );
 }
 
-/** Accepts as strings only NaN and the infinities, as to_json writes only these as strings. */
+/**
+ * The only strings that this schema accepts are NaN and the infinities: to_json writes only these numbers
+ * as strings.
+ */
 function float(bits: 32 | 64): z.ZodType<string> {
   const fits = (number: number) => Number.isFinite(bits === 32 ? Math.fround(number) : number);
   return readable(
@@ -139,15 +142,15 @@ const jsonDocument = z.unknown().transform((value, context) => {
   try {
     if (value !== undefined) return JSON.stringify(value);
   } catch {
-    // only a stack overflow can make this fail
+    // JSON.stringify fails only if the value is nested so deeply that the stack overflows
   }
   context.addIssue({ code: 'custom', message: value === undefined ? 'is required' : 'is nested too deeply' });
   return z.NEVER;
 });
 
 /**
- * Turns an array into Postgres' text. Elements may be null. Nested arrays are dimensions; but if the
- * elements are JSON, a nested array is an element.
+ * Turns an array into Postgres' text. Elements may be null. A nested array is a further dimension of the
+ * array. But if the elements are JSON, a nested array is an element.
  */
 function arrayOf(element: z.ZodType<string>, type: string, ofJson: boolean, depth = 1): z.ZodType<string> {
   const error = (issue: { input?: unknown }) => {

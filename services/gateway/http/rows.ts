@@ -33,13 +33,13 @@ interface Write<R> {
   /** Makes the statement, with or without RETURNING. */
   statement: (returning: boolean) => Statement;
   /**
-   * Writes the row within a transaction, and reads it. `run` runs the statement without RETURNING. No row: the
-   * transaction is rolled back.
+   * Writes the row within a transaction, and reads the row. `run` runs the statement without RETURNING. If the result
+   * is empty, the transaction is rolled back.
    */
   rewritten: (query: Query, run: () => Promise<unknown>) => Promise<R[]>;
   /** Throws the reason why nothing was written. */
   refused: (query: Query) => Promise<never>;
-  /** Makes a query that judges the row t, which has the values that the request gives it. */
+  /** Makes a query that judges the row as it would be after the write. Changes nothing. */
   proposed?: () => Statement;
   deletes?: boolean;
 }
@@ -172,7 +172,7 @@ export class Rows {
       rewritten: async (query, run) => {
         const before = await this.#explain(query, key, { act: 'delete', precondition, readOnly: [] });
         await run();
-        // a rule may keep the row and only mark it as deleted
+        // instead of deleting the row, a rule may keep the row and mark it as deleted, which changes the row's image
         const [after] = await this.#read(query, key);
         return after?.row === before ? [] : [{ row: '' }];
       },
@@ -189,7 +189,7 @@ export class Rows {
 
   /**
    * Throws the reason why the request cannot write this row. If there is no reason, resolves with the row's
-   * image. To the client, a row that it may not read does not exist, whatever else is wrong.
+   * image. If the client may not read the row, the reason is always that the row does not exist.
    */
   async #explain(
     query: Query,
@@ -227,8 +227,9 @@ export class Rows {
     try {
       rows = await this.#run(write);
     } catch (error) {
-      // Postgres checks constraints before the policy judges the row. Without this, the error would say whether
-      // there are rows with values that the client may neither read nor write.
+      // Postgres checks constraints before the policy judges the row. So the error of a constraint may reveal that
+      // another row has certain values, although the client may neither read nor write such values. If the policy does
+      // not allow the proposed row, `#judge` throws FORBIDDEN instead.
       if (!isPlain && proposed && isOfConstraint(error)) await this.#judge(proposed);
       throw error;
     }
@@ -242,15 +243,15 @@ export class Rows {
     try {
       await this.#transaction({}, (query) => query<Verdict>(proposed()));
     } catch (error) {
-      // such as a domain that excludes null, in a column with a default
+      // the row cannot be judged. For example, a column with a default has a type that is a domain without null.
       if (error instanceof PlankError && error.status < 500) this.#view.requireAllowed([{ isAllowed: false }]);
       throw error;
     }
   }
 
   /**
-   * Runs the statement with RETURNING, under a policy within a transaction. If a rule forbids RETURNING, calls
-   * `rewritten` in a transaction.
+   * Runs the statement with RETURNING. If a policy applies, a transaction encloses the statement. If a rule of the
+   * table forbids RETURNING, begins a new transaction and calls `rewritten`.
    */
   async #run<R extends Verdict>({ statement, rewritten, deletes = false }: Write<R>): Promise<R[]> {
     try {
@@ -263,7 +264,7 @@ export class Rows {
     }
   }
 
-  /** Commits if `work` resolves with rows that the policy allows. */
+  /** Commits if `work` resolves with at least one row, and the policy allows the rows. Otherwise rolls back. */
   async #transaction<R extends Verdict>(purpose: Purpose, work: (query: Query) => Promise<R[]>): Promise<R[]> {
     const { claims } = this.#view;
     return this.#queries.use(this.#table.name, async ({ client, giveUp, requireClient }) => {
@@ -323,8 +324,8 @@ export class Rows {
 }
 
 /**
- * The key that a row has after these values were written. `before` is its key until then, if there was one.
- * Null if the new key is not known.
+ * The key that a row has after these values were written. `before` is the key of the row before the write, if the row
+ * existed. Null: the new key is not known.
  */
 function keyIn(table: Table, values: Values, before?: readonly string[]): string[] | null {
   const key = table.keyColumns.map((name, index) => {
@@ -335,8 +336,9 @@ function keyIn(table: Table, values: Values, before?: readonly string[]): string
 }
 
 /**
- * Whether the error is "cannot perform DELETE RETURNING on relation", or the same for INSERT or UPDATE. The
- * text depends on the language of the server, so this looks at the place in Postgres' source.
+ * Whether the error is "cannot perform DELETE RETURNING on relation", or the same for INSERT or UPDATE.
+ * The error's text depends on the language of the server. So this function looks at the routine in
+ * Postgres' source that raised the error.
  */
 function isOfRule(error: unknown): error is DatabaseError {
   return isStatementError(error) && error.code === '0A000' && error.routine === 'RewriteQuery';
@@ -347,8 +349,8 @@ const isOfConstraint = (error: unknown): boolean =>
   error instanceof PlankError && isStatementError(error.cause) && error.cause.code?.startsWith('23') === true;
 
 /**
- * A parameter: these values as a JSON object, with nulls for the columns in `unknown`. No filter names a column of a
- * structured type.
+ * A parameter with these values as a JSON object, and with null for each column in `unknown`. The object leaves out
+ * columns of a structured type, because no filter can name them.
  */
 function jsonOf(values: Values, unknown: readonly string[], parameters: Parameters): string {
   const known = values

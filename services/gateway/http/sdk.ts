@@ -42,7 +42,8 @@ export function sdkFiles(): Map<string, SdkFile> {
 /** Replaces types by blanks, so that lines and columns are the same as in the source. */
 function asJavaScript(source: string): string {
   const warn = process.emitWarning.bind(process);
-  process.emitWarning = () => {}; // that stripping is experimental: Node runs these services by it
+  // suppresses the warning that stripping types is experimental: Node itself strips the types of these services
+  process.emitWarning = () => {};
   try {
     return stripTypeScriptTypes(source).replace(/(from\s+'\.[^']*)\.ts'/g, "$1.js'");
   } finally {

@@ -1,6 +1,6 @@
 /**
- * The values that a request writes: those that the client sent, and those that the policy sets (presets). Throws
- * PlankError: FORBIDDEN if the policy does not let the client set a column, else INVALID if a value is wrong.
+ * The values that a request writes: the values that the client sent, and the values that the policy sets (presets).
+ * Throws a PlankError: FORBIDDEN if the policy does not let the client set a column, else INVALID if a value is wrong.
  */
 import { isDeepStrictEqual } from 'node:util';
 import type { Column } from '../catalog/catalog.ts';
@@ -20,8 +20,8 @@ export function sentValues(view: TableView, kind: keyof RowSchemas, body: unknow
 }
 
 /**
- * The columns of the body that the client may not set. A column that it may read can be sent with the value that the
- * row has, except for a new row.
+ * The columns of the body that the client may not set. If the row exists already, columns that the client may read are
+ * not among them: the client may send such a column with the value that the row has.
  */
 function refusedIn(view: TableView, body: object, isNew: boolean): Column[] {
   return view.table.columns.filter(
@@ -47,7 +47,7 @@ function withPresets(view: TableView, values: Values): Values {
 
 function presetOf({ table }: TableView, name: string, value: unknown): Value {
   const column = table.columns.find((candidate) => candidate.name === name);
-  // without its preset, the row would not be the one that the policy means
+  // without the preset, the row would have another value than the policy demands, so the write is refused
   const unusable = () =>
     new PlankError('FORBIDDEN', `Nobody may write: the policy cannot set the column ${name} of ${table.name}`);
   if (!column) throw unusable();

@@ -1,7 +1,8 @@
 /**
- * A table as one request may read and write it, and the SQL of that. Invariants:
- * - With AUTH=off the SQL is the same as if there were no policies.
- * - Otherwise no SQL reads a row or a column that the policy does not admit, other than to judge a write.
+ * The part of a table that one request may read and write, and the SQL for this part. Invariants:
+ * - With AUTH=off, policies do not change the SQL.
+ * - With AUTH=jwt, no SQL reads a row or a column that the policy does not admit. The only exception is SQL that judges
+ *   a write.
  */
 import { escapeLiteral } from 'pg';
 import { quoted } from '#shared/postgres/postgres.ts';
@@ -17,10 +18,10 @@ interface Terms {
   rights: Rights;
 }
 
-/** What a policy says about rows. */
+/** The names of the filters that a policy has. */
 type Act = 'read' | 'insert' | 'update' | 'delete' | 'check';
 
-/** A row that was written. Without a policy there are no `isSeen` and `isAllowed`. */
+/** A row that was written. `isSeen` and `isAllowed` are absent if no policy applies. */
 export interface WrittenRow {
   /** as JSON */
   row: string;
@@ -44,8 +45,8 @@ export class TableView {
   }
 
   /**
-   * The table with this name. Throws NOT_FOUND, also if the viewer has no rights to the table: then it looks as if it
-   * did not exist.
+   * Finds the table with this name. Throws NOT_FOUND if there is no such table, or if the viewer has no rights to the
+   * table.
    */
   static find(name: string, viewer: Viewer | null, { catalog, rights }: Terms): TableView {
     const table = catalog.byName(name);
@@ -62,17 +63,17 @@ export class TableView {
   static #of(table: Table, viewer: Viewer | null, rights: Rights): TableView | null {
     if (viewer === null) return new TableView(table, null, null);
     const own = rights.of(table, viewer);
-    // who may neither read rows nor make some cannot do anything with the table
+    // a viewer that may neither read nor insert rows cannot do anything with the table
     if (!own?.read && !own?.insert) return null;
     return new TableView(table, own, viewer);
   }
 
-  /** Throws NOT_FOUND if the viewer may read no rows: then the table has no rows, and looks as if it did not exist. */
+  /** Throws NOT_FOUND if the viewer may read no rows of the table. */
   requireReadable(): void {
     if (this.rights?.read === null) throw noTable(this.table.name);
   }
 
-  /** Throws FORBIDDEN. */
+  /** Throws FORBIDDEN if the viewer may insert no rows. */
   requireInsert(): void {
     if (this.rights?.insert === null)
       throw new PlankError('FORBIDDEN', `You may not insert rows into ${this.table.name}`);
@@ -90,12 +91,12 @@ export class TableView {
     return writable && !presets.has(name) && (names === null || names.includes(name));
   }
 
-  /** Whether a write sets the column, if there is a value for it. */
+  /** Whether a write can set the column, to the client's value or to a preset of the policy. */
   isSet(column: Column): boolean {
     return this.isWritable(column) || this.rights?.presets.has(column.name) === true;
   }
 
-  /** Throws FORBIDDEN, which names the columns, if there are any. */
+  /** Throws FORBIDDEN if `columns` is not empty. The error names the columns. */
   refuse(columns: readonly Column[]): void {
     if (columns.length === 0) return;
     const names = columns.map(({ name }) => name);
@@ -109,7 +110,7 @@ export class TableView {
     return this.#viewer && JSON.stringify(this.#viewer.claims);
   }
 
-  /** SQL for the image of the row t, with the columns that may be read. */
+  /** SQL for the image of the row t, with the columns that the viewer may read. */
   get imageSql(): string {
     const readable = this.rights?.readable;
     return (this.#imageSql ??= readable ? imageOf(this.table, readable) : this.table.imageSql);
@@ -127,12 +128,12 @@ export class TableView {
     return `(${this.imageSql})::pg_catalog.text as row`;
   }
 
-  /** As a row of PageRow. */
+  /** SQL for the columns of a PageRow. */
   get imageAndKey(): string {
     return `${this.image}, ${this.#keyArray}`;
   }
 
-  /** SQL conditions: the policy allows this with the row t. Without a policy there are none. */
+  /** For each act, an SQL condition: the policy allows the act with the row t. Empty if no policy applies. */
   allows(acts: readonly Act[], parameters: Parameters): string[] {
     const { rights } = this;
     if (rights === null) return [];
@@ -145,14 +146,14 @@ export class TableView {
     });
   }
 
-  /** The rows that the viewer may read and the client asked for. */
+  /** The filter for the rows that the viewer may read and that `where` admits. */
   rowsOf(where: RowFilter): RowFilter {
     return this.rights?.read ? this.rights.read.and(where) : where;
   }
 
   /**
-   * SQL of the columns of a WrittenRow. `act` judges the row as it is now. If the viewer may not read it, its image has
-   * only the key.
+   * SQL for the columns of a WrittenRow. The filter `act` judges the row after the write. If the viewer may not read
+   * the row, the image has only the key.
    */
   written(act: 'insert' | 'check', parameters: Parameters): string {
     if (this.rights === null) return act === 'insert' ? this.imageAndKey : this.image;
@@ -162,12 +163,15 @@ export class TableView {
             ${read} as "isSeen", ${allowed} as "isAllowed"`;
   }
 
-  /** SQL of the column of a verdict on a row that was not written, in which unknown values are null. */
+  /**
+   * SQL for the column `isAllowed` of a row t that was not written. Values that are not known yet are null in the row,
+   * so the result is false only if the policy surely forbids the row.
+   */
   mayAllow(act: 'insert' | 'check', parameters: Parameters): string {
     return `(${this.allows([act], parameters).join()}) is not false as "isAllowed"`;
   }
 
-  /** Throws FORBIDDEN if a row that was written is not one that the policy allows. */
+  /** Throws FORBIDDEN if the policy does not allow one of the rows. */
   requireAllowed(rows: readonly Pick<WrittenRow, 'isAllowed'>[]): void {
     if (rows.some(({ isAllowed }) => isAllowed === false))
       throw new PlankError('FORBIDDEN', `You may not write a row of ${this.table.name} with these values`);
@@ -185,8 +189,8 @@ export class TableView {
 const noTable = (name: string) => new PlankError('NOT_FOUND', `There is no table ${name.slice(0, 100)} here`);
 
 /**
- * SQL for an image of the row t with some columns, in the table's order. Each column has the same bytes as in
- * Table.imageSql. If the row is large, only these columns decide whether the image is partial.
+ * SQL for an image of the row t with the columns `names`, in the table's order. The text of each column has the same
+ * bytes as in Table.imageSql. Only the size of these columns decides whether the image is partial.
  */
 function imageOf({ columns, keyColumns, largeSql }: Table, names: readonly string[]): string {
   const shown = columns

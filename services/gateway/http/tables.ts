@@ -108,8 +108,8 @@ export function tablesRouter({ pool, catalog, rights, maxBodyBytes }: TablesOpti
   };
 
   const keyOf = (request: Request, table: Table): string[] => {
-    // the path and not request.params.id, as a comma that belongs to a value is still percent-encoded in
-    // the path
+    // This reads the path and not request.params.id: in the path, a comma that belongs to a value is
+    // still percent-encoded.
     const key = parseKey(table, request.path.split('/')[2]!);
     if (!key.ok) throw invalidFields(key.fields);
     return key.values;
@@ -171,7 +171,7 @@ export function tablesRouter({ pool, catalog, rights, maxBodyBytes }: TablesOpti
     const made = await rowsOf(request, view).create(sentValues(view, 'create', bodyOf(request)));
     const address = `${addressOf(request, view.table)}/${formatSegment(made.key)}`;
     response.status(201);
-    // an address that is longer could not be requested
+    // a client could not request a longer address
     if (address.length <= maxAddress) response.location(address);
     answers.sendWritten(response, made);
   };

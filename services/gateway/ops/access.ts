@@ -59,15 +59,17 @@ export class OpsAccess {
    */
   isOwn({ headers, method }: IncomingMessage): boolean {
     const { origin, host = '', 'content-type': type = '' } = headers;
-    // DNS rebinding: the origin of such a page equals the host name of the request. If a token is set, such
-    // a page has no cookie and is refused later.
+    // DNS rebinding: the host name of a foreign page resolves to this machine, so the page's origin
+    // equals the host name of the request. If a token is set, `isAdmitted` refuses such a page, because
+    // the page has no cookie.
     if (this.#token === undefined && !isNear(host)) return false;
     if (origin !== undefined) return URL.canParse(origin) && new URL(origin).host === host;
     // browsers send no Origin with some requests, for example for an image, so Sec-Fetch-Site decides.
     // Following a link is allowed.
     const isForeign = /^(cross|same)-site$/.test(String(headers['sec-fetch-site']));
     if (method === 'GET' || method === 'HEAD') return !isForeign || headers['sec-fetch-mode'] === 'navigate';
-    // an old browser sends neither header. A form of another page can only send these types.
+    // an old browser sends neither Origin nor Sec-Fetch-Site. A form of a page of another origin can only
+    // send the content types below, so they are refused.
     return !isForeign && !/^(application\/x-www-form-urlencoded|multipart\/form-data|text\/plain)\b/i.test(type);
   }
 
@@ -96,8 +98,8 @@ export class OpsAccess {
       response.cookie(cookieName, this.#sign(Date.now() + sessionMs), {
         httpOnly: true,
         sameSite: 'strict',
-        // the browser's own Origin header tells whether it uses TLS. The connection does not, as a proxy
-        // may have ended TLS.
+        // the browser's own Origin header tells whether the browser uses TLS. The connection to this
+        // process does not tell, because a proxy may have ended TLS.
         secure: request.headers.origin?.startsWith('https:') ?? false,
         maxAge: sessionMs,
       });

@@ -1,7 +1,7 @@
 /**
  * The operators' console on this replica: the data and actions of the page, and this replica's answers to
- * the consoles of other replicas. The page gets its data as an event stream, in which each event is a whole
- * view. So the stream needs no history, and stays with one replica.
+ * the consoles of other replicas. The page gets its data as an event stream, in which each event is a
+ * whole view. So the stream needs no history. One replica serves the whole stream.
  */
 import { type Request, type RequestHandler, Router } from 'express';
 import type { Roster } from '#shared/bus/roster.ts';
@@ -16,11 +16,11 @@ import { LogFigures } from './log-figures.ts';
 import { type ChannelsAnswer, OpsView } from './view.ts';
 
 const defaultLimit = 100;
-/** the stream of a page is cut if the page has taken none of this many views in a row: it is gone or hangs */
+/** if a page has taken none of this many views in a row, it is gone or hangs, and its stream is cut */
 const maxMissed = 30;
 /**
- * this many searches of the outbox run at the same time, as each may read the whole outbox; their pool has
- * as many connections
+ * at most this many searches of the outbox run at the same time, because each may read the whole outbox.
+ * The pool for searches has as many connections.
  */
 const maxExplains = 1;
 

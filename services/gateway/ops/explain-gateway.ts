@@ -163,8 +163,8 @@ function judge(place: Cursor, change: Change, table: string | undefined, seq: nu
 }
 
 /**
- * What the change does to the rows of a channel; null: nothing. `shape`: this is not known, as the image is
- * from before the table was altered.
+ * What the change does to the rows of a channel; null: nothing. Returns `shape` if the image does not
+ * show this, because the image is from before the table was altered.
  */
 function effectOn(channel: Channel, change: Change): string | null {
   if (isBreak(change.action)) return null;

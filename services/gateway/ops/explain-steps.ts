@@ -103,7 +103,7 @@ function queued(bytes: number): string {
     : `${bytes.toLocaleString('en')} bytes wait in its send buffer; the change may be among them.`;
 }
 
-/** Why no subscription matched: the reason of the one that came closest to a match. */
+/** Why no subscription matched: the reason of the subscription that came closest to a match. */
 function whyNot(subscriptions: readonly Judged[]): string {
   if (subscriptions.length === 0) return 'It has no subscription at the moment.';
   const with_ = (why: Judged['why']) => subscriptions.find((one) => one.why === why);

@@ -8,11 +8,11 @@ import { settlesWithin } from '#shared/waiting.ts';
 
 const checkEveryMs = 20_000;
 /**
- * a server counts as silent if it has not answered after this time, as a server that hangs does not even
- * refuse. Its answer may still come later.
+ * a server that has not answered after this time counts as silent: a server that hangs sends not even a
+ * refusal. The answer may still come later.
  */
 const patienceMs = 2_000;
-/** if Postgres is silent already, a caller waits only this long */
+/** while Postgres is silent, a caller of `refresh` waits only this long */
 const silentPatienceMs = 500;
 const keptHeads = 10;
 
@@ -24,7 +24,7 @@ interface Log {
   epoch: number;
   /**
    * the number of committed changes without a seq (counted up to 100,000), and the time since the oldest
-   * was captured
+   * of these changes was captured
    */
   outboxDepth: number;
   outboxOldestSeconds: number;
@@ -57,8 +57,8 @@ export class LogFigures {
   #stuckSince: number | null = null;
   #askedAt = Number.NEGATIVE_INFINITY;
   /**
-   * the last answers. A replica's report is some moments old, so it is compared with the log at the time of
-   * the report.
+   * the seqs that the log had reached at Postgres' last answers. A replica's report is some moments old,
+   * so the report is compared with the seq of its own time.
    */
   #heads: { at: number; seq: number }[] = [];
   /** null: Postgres does not answer */

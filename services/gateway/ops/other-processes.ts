@@ -18,8 +18,8 @@ export function leaderOf(roster: Roster): LeaderReport | null {
 }
 
 /**
- * For each other replica that is ready: the time in ms for which it has been certain that changes can reach
- * it.
+ * For each other replica that is ready: for how long it has been certain that changes can reach the
+ * replica, in ms; 0: it is not certain now.
  */
 export function freshMsOfOthers(roster: Roster): number[] {
   return gatewaysIn(roster.nodes())

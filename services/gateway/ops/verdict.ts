@@ -252,8 +252,8 @@ function speed(picture: Picture, isSomethingWrong: boolean): Finding[] {
     return [{ text: `Changes arrive late: within ${duration(late)}`, todo }];
   }
   if (!isSomethingWrong || badly(picture).length > 0) return [];
-  // while Postgres is silent, it is not yet known that changes arrive without it: replicas become stale
-  // only after some seconds
+  // While Postgres has been silent for a short time only, the figures do not show yet whether changes
+  // still arrive: replicas become stale only after some seconds.
   if (picture.postgresSilentMs > 0 && picture.postgresSilentMs < knownMs) return [];
   return [{ text: `Changes arrive all the same, within ${duration(late)}` }];
 }

@@ -13,7 +13,10 @@ import type { LogFigures } from './log-figures.ts';
 import { readingLongMs, type Verdict, verdict } from './verdict.ts';
 
 const everyMs = 1_000;
-/** clients and channels are requested from all replicas only in every second turn */
+/**
+ * a view is made in each turn (once a second), but clients and channels are requested from all replicas
+ * only in every second turn
+ */
 const askEvery = 2;
 const answerMs = 900;
 /** seconds of throughput to keep */
@@ -105,9 +108,7 @@ export class OpsView {
     this.#watchers.clear();
   }
 
-  /**
-   * Calls `watcher` with the view as JSON, soon and then once a second. Returns a function that ends this.
-   */
+  /** Calls `watcher` with the view as JSON, soon and then once a second. Returns a function that ends these calls. */
   watch(watcher: (view: string) => void): () => void {
     this.#watchers.add(watcher);
     void this.#show();
@@ -257,7 +258,7 @@ export class OpsView {
         const { state: doing, term } = listenerStateOf(process) ?? {};
         return { ...common, state: doing, term };
       }
-      // the replica is gone, and the clients in its last report are connected to others by now
+      // the replica is gone, and the clients in its last report are connected to other replicas by now
       if (silentMs > 0) return { ...common, share: null };
       const { eventsPerSecond = 0, deliveriesPerSecond = 0 } = this.#paces.get(instance) ?? {};
       const known = gatewayStateOf(process);

@@ -1,4 +1,4 @@
-/** Applies the changed policies and the revocations of a batch, in the order of the log. */
+/** Applies the changes of policies and the revocations in a batch, in the order of the log. */
 import type { Batch } from '#shared/log/batch.ts';
 import type { Log } from '#shared/process/logger.ts';
 import type { Revocations } from '../access/revocations.ts';

@@ -1,11 +1,11 @@
 /**
- * The values of one set, as of a position of this gateway. A set does not change: when the log brings a change that
- * can change the values, the set becomes invalid, and whoever needs the values loads another one.
+ * The values of one set of a policy, at a position of this gateway. The values never change. When the log brings a
+ * change that can change them, the set becomes invalid, and the code that needs the values loads a new LoadedSet.
  *
  *   loading   the values are being read
  *   waiting   the values were read from a snapshot that is ahead of this gateway
  *   valid     the values are those at this gateway's position
- *   invalid   for ever
+ *   invalid   the set is of no use any more, and stays invalid
  */
 import { actions, isBreak } from '#shared/log/batch.ts';
 import type { AlreadySeen } from '../channels/already-seen.ts';
@@ -15,13 +15,13 @@ import { ImageError, type RowFilter, rowKey, type Source, type Values } from '..
 /** A table that the values are made of. */
 export interface Part {
   relation: number;
-  /** which rows matter; null: all */
+  /** the rows of the table that can contribute to the values; null: all */
   filter: RowFilter | null;
-  /** the column whose values are in the set */
+  /** has the column whose values are in the set */
   source: Source;
 }
 
-/** What a snapshot says of the log: see AlreadySeen. */
+/** The position of a snapshot in the log: the snapshot contains the changes up to `seq`, and those in `alreadySeen`. */
 export interface SetSnapshot {
   seq: number;
   alreadySeen: AlreadySeen;
@@ -29,7 +29,7 @@ export interface SetSnapshot {
 
 export class LoadedSet {
   readonly source: Source;
-  /** the tables that the values are made of: that of the source, and those of the sets that it depends on */
+  /** the tables that the values are made of: the source's table, and the tables of the inner sets */
   readonly parts: readonly Part[];
   readonly #own: readonly Part[];
   readonly #inner: readonly Part[];
@@ -37,12 +37,12 @@ export class LoadedSet {
   values: Values | null = null;
   /** the seq of this gateway when the set became valid */
   since = 0;
-  /** called once, when the set becomes invalid */
+  /** functions that are called once, when the set becomes invalid */
   readonly holders = new Set<() => void>();
   /** when the last holder left, on the clock of performance.now() */
   unusedSince = Number.POSITIVE_INFINITY;
   #snapshot: SetSnapshot | null = null;
-  /** changes that passed while the values were being read, and can change them */
+  /** changes that this gateway received while the values were being read, and that can change the values */
   #passed: { seq: number; xid: bigint }[] = [];
 
   constructor(source: Source, inner: readonly LoadedSet[]) {
@@ -53,7 +53,10 @@ export class LoadedSet {
     this.parts = [...this.#own, ...this.#inner];
   }
 
-  /** The values were read from this snapshot. False: they have changed since, so the set is invalid. */
+  /**
+   * Sets the values, which were read from this snapshot. Returns false if the values have changed since, or if the set
+   * became invalid: then the set must not be used.
+   */
   read(values: Values, snapshot: SetSnapshot): boolean {
     this.values = values;
     this.#snapshot = snapshot;
@@ -64,22 +67,25 @@ export class LoadedSet {
     return true;
   }
 
-  /** A change of any table passes, in order. Only for a set that waits. */
+  /** Counts a change of any table. Called for each change in order, while the set waits. */
   count(seq: number, xid: bigint): void {
     if (seq > this.#snapshot!.seq) this.#snapshot!.alreadySeen.drops(xid);
   }
 
-  /** Makes a waiting set valid, if this gateway, which stands at `seq`, has passed the snapshot. */
+  /** Makes a waiting set valid if this gateway has passed the snapshot. `seq`: this gateway's position. */
   settle(seq: number): void {
     if (this.state !== 'waiting' || seq < this.#snapshot!.seq || !this.#snapshot!.alreadySeen.done) return;
     this.state = 'valid';
     this.since = seq;
   }
 
-  /** Whether the change makes the set another one. A set that is loading or waiting notes the change. */
+  /**
+   * Whether the change makes the values wrong. While the set is loading, this is not decided yet: then the set notes
+   * the change for `read`, and the result is false.
+   */
   isChangedBy(change: Change): boolean {
     if (this.state === 'invalid') return false;
-    // rows of the source are judged with the inner sets as they were at first, so these may not change at all
+    // the filter contains the values that the inner sets had at first, so any change of an inner set counts
     if (canChange(this.#inner, change)) return true;
     if (!canChange(this.#own, change)) return false;
     if (this.state === 'valid') return true;

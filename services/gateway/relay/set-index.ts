@@ -1,7 +1,7 @@
 /**
- * Finds the sets that a change of a source table can change. If the rows of a set must have certain values in a
- * column, the set is found by these values. So the cost of a change does not grow with the number of users whose
- * sets are made of other rows.
+ * Finds the sets (sets.ts) that a change of a table can change. If all rows of a set must have one of some values in
+ * a column, the index finds the set by these values. So the cost of a change does not grow with the number of users
+ * whose sets are made of other rows.
  */
 import { actions, isBreak } from '#shared/log/batch.ts';
 import type { Change } from '../channels/change.ts';
@@ -11,7 +11,7 @@ import type { LoadedSet } from './loaded-set.ts';
 /** The sets that are made of one table. */
 interface OfTable {
   all: Set<LoadedSet>;
-  /** sets whose rows need no certain values */
+  /** sets that cannot be found by values */
   others: Set<LoadedSet>;
   byColumn: Map<string, { column: FilterColumn; sets: Map<string, Set<LoadedSet>> }>;
 }
@@ -65,7 +65,7 @@ export class SetIndex {
     }
   }
 
-  /** The sets that the change can change. Each decides by itself whether it does. */
+  /** The sets that the change may change. Whether it does change a set, LoadedSet.isChangedBy decides. */
   concernedBy(change: Change): Iterable<LoadedSet> {
     const table = this.#tables.get(change.relation);
     if (!table) return [];

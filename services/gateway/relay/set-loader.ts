@@ -1,7 +1,8 @@
 /**
- * Reads the values of sets. Sets that are asked for at the same time share a transaction, as thousands of clients may
- * come at once. A table is locked before the snapshot is taken: after a TRUNCATE between the two, the table would be
- * empty even for a snapshot that does not see the TRUNCATE.
+ * Reads the values of sets from Postgres. Sets that are requested at the same time share a transaction, because
+ * thousands of clients may connect at once. The transaction locks the tables before it takes its snapshot. Without
+ * the lock, a TRUNCATE could come between the snapshot and the query: then the table would look empty, although the
+ * snapshot is from before the TRUNCATE.
  */
 import type { QueryResult } from 'pg';
 import { isStatementError, type Pool, type PoolClient } from '#shared/postgres/postgres.ts';
@@ -12,13 +13,16 @@ import { Values } from '../filter/row-filter.ts';
 import type { LoadedSet, SetSnapshot } from './loaded-set.ts';
 import { accessShare } from './snapshot-transaction.ts';
 
-/** connections of the pool; as many transactions at once */
+/** the number of connections in the pool, and of transactions at the same time */
 export const setConnections = 3;
 const maxTogether = 100;
 const lockMs = 1_000;
-/** for each answer of Postgres */
+/** the time limit for each answer of Postgres */
 const answerMs = 5_000;
-/** for all sets of a transaction: a set that takes longer than its clients wait is there when they come again */
+/**
+ * the time limit for all sets of a transaction. It is longer than the time that clients wait for a set: a large set is
+ * then loaded when its clients try again.
+ */
 const deadlineMs = 30_000;
 const fetchRows = 10_000;
 const maxFetchCharacters = 4 * 1024 * 1024;
@@ -42,7 +46,7 @@ export class SetLoader {
   load(set: LoadedSet): Promise<{ values: Values; snapshot: SetSnapshot }> {
     return new Promise((resolve, reject) => {
       this.#queue.push({ set, resolve, reject });
-      // those that are asked for in the same turn go together
+      // sets that are requested in the same turn of the event loop share a transaction
       setImmediate(() => this.#next());
     });
   }
@@ -61,7 +65,7 @@ export class SetLoader {
     try {
       await withDeadlineOr(this.#read(jobs, left), deadlineMs, () => new Error('sets took too long to be read'));
     } catch (error) {
-      // the fault may be of one set, which must not fail the others
+      // the error may come from one set, and the others must not fail because of it: each set is read by itself
       if (left.size > 1 && isStatementError(error)) await Promise.all([...left].map((job) => this.#run([job])));
       else for (const job of left) job.reject(error);
     }

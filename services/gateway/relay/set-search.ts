@@ -1,14 +1,15 @@
 /**
- * Searches history for changes of the sets that a cursor's filters compare with. The sets are those of now: a change
- * of them between the client's position and now means that earlier changes must not be judged by them.
+ * Searches history for changes of the sets that a cursor's filters compare with. The cursor has the present values of
+ * the sets. If a set changed between the client's position and now, changes before that must not be judged with the
+ * present values.
  */
 import { PositionGone } from '#shared/log/log-reader.ts';
 import type { Present } from './present.ts';
 import type { SetGuard } from './sets.ts';
 
 /**
- * Whether one of the sets may have changed after the seq `from`. Where history cannot be read, it may have. Rejects
- * with PositionGone if the log does not continue after `from`.
+ * Whether one of the sets may have changed after the seq `from`. If history cannot be read, the result is true.
+ * Rejects with PositionGone if the log does not continue after `from`.
  */
 export async function mayHaveChanged(guards: readonly SetGuard[], from: number, present: Present): Promise<boolean> {
   const since = Math.max(...guards.map((guard) => guard.since));

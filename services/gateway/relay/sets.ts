@@ -1,11 +1,11 @@
 /**
- * The sets of other tables that policies compare rows with ($from), shared by all clients with the same claims. What
- * must stay true:
- * - A set that is in use has the values at this gateway's position. It becomes invalid before any change of the
- *   transaction that changes it is delivered, so that the whole transaction reaches clients under the new set.
- * - A set becomes valid between two transactions only, so that nobody follows half a transaction under it.
- * - The feed holds back a transaction whose end has not arrived (unfinished.ts). Of a transaction too large for that,
- *   nobody can tell in time which sets it changes, so all valid sets become invalid.
+ * Keeps the sets that policies compare rows with: the values of a column of another table ($from). Clients with the
+ * same claims share their sets. What must stay true:
+ * - A valid set has the values at this gateway's position. If a transaction changes the set, the set becomes invalid
+ *   before any change of the transaction is delivered. So the whole transaction reaches clients under the new set.
+ * - A set becomes valid only between two transactions, so that no client gets half a transaction under the set.
+ * - The feed holds back a transaction whose end has not arrived (unfinished.ts). A transaction that is too large to be
+ *   held back makes all valid sets invalid, because its end may change any of them.
  */
 import { type Batch, BatchReader, splitBefore } from '#shared/log/batch.ts';
 import type { GatewayMetrics } from '#shared/process/metrics.ts';
@@ -18,15 +18,15 @@ import type { SetLoader } from './set-loader.ts';
 
 /** a client waits at most this long for its sets */
 const resolveMs = 5_000;
-/** a set is kept for this long after its last client left, as clients come back */
+/** a set is kept for this long after its last client left, because clients often return soon */
 const keptMs = 30_000;
 const sweepMs = 5_000;
 
-/** For a cursor that resumes under sets. */
+/** Used by a cursor that reads older changes, to check whether the sets had the same values then (set-search.ts). */
 export interface SetGuard {
-  /** since this seq, the sets have not changed */
+  /** the sets have not changed since this seq */
   readonly since: number;
-  /** Whether a change of the batch after the seq `after` can have changed one of the sets. */
+  /** Whether a change in the batch, with a seq above `after`, can have changed one of the sets. */
   isChangedIn(batch: Batch, after: number): boolean;
 }
 
@@ -41,7 +41,7 @@ interface SetsOptions {
   loader: SetLoader;
   /** this gateway's seq */
   seq: () => number;
-  /** the batch that holds the seq, if it is in memory */
+  /** an array with the batch that contains the seq; undefined: the batch is not in memory */
   recent: (seq: number) => Batch[] | undefined;
   metrics: GatewayMetrics;
 }
@@ -58,10 +58,10 @@ export class Sets {
     { set: LoadedSet; ready: Promise<void>; wake: () => void; fail: (error: unknown) => void }
   >();
   readonly #index = new SetIndex();
-  /** sets that wait until this gateway has passed their snapshot */
+  /** sets whose snapshot is ahead of this gateway: they wait until this gateway has passed the snapshot */
   readonly #waiting = new Set<LoadedSet>();
   #validCount = 0;
-  /** changes were judged that are not delivered yet: a set that began to be used now would miss them */
+  /** `parts` judged changes that are not delivered yet; a set that became valid now would miss these changes */
   #isPassing = false;
   #timer: NodeJS.Timeout | undefined;
 
@@ -81,14 +81,15 @@ export class Sets {
   }
 
   /**
-   * Resolves with a filter whose sets have the values at this gateway's position. `onInvalid` is called once, when one
-   * of the sets is about to change. Rejects if the sets cannot be loaded within 5 s.
+   * Resolves with a filter whose sets have the values at this gateway's position. Calls `onInvalid` once, when the
+   * first of these sets becomes invalid, unless `release` was called before. Rejects if the sets cannot be loaded
+   * within 5 s.
    */
   async resolve(filter: RowFilter, onInvalid: () => void): Promise<ResolvedSets> {
     if (filter.sources.length === 0) return { filter, guard: null, release: () => {} };
     const deadline = performance.now() + resolveMs;
     let sets = await this.#allOf(filter.sources, deadline);
-    // other work may have run since they were all valid
+    // other work may have run between the check in `#allOf` and this line, and may have made a set invalid
     while (!areValid(sets)) sets = await this.#allOf(filter.sources, deadline);
     let isHeld = true;
     const tell = () => {
@@ -112,7 +113,7 @@ export class Sets {
     };
   }
 
-  /** All of the sets, valid at the moment before this resolves. */
+  /** Resolves with a valid set for each source. A set may become invalid again before the awaiting code runs. */
   async #allOf(sources: readonly Source[], deadline: number): Promise<LoadedSet[]> {
     const backoff = new Backoff(5, 200);
     for (;;) {
@@ -122,7 +123,7 @@ export class Sets {
       } catch (error) {
         if (!(error instanceof Changed)) throw error;
       }
-      // a set that changes all the time is never valid for long enough
+      // a set that changes all the time is not valid for long enough
       if (performance.now() > deadline) throw new Error('a set changes too often to be loaded');
       await sleep(backoff.next());
     }
@@ -130,13 +131,13 @@ export class Sets {
 
   async #get(source: Source, deadline: number): Promise<LoadedSet> {
     const known = this.#byKey.get(source.key);
-    // another object of the table may have columns of other types
+    // if the version of the table differs, its columns may have other types
     if (known && known.set.source.table.version === source.table.version) {
       await within(known.ready, deadline);
       return known.set;
     }
     const inner = source.where.sources.length === 0 ? [] : await this.#allOf(source.where.sources, deadline);
-    // other work may have run meanwhile
+    // other work may have run during the wait, and may have made an inner set invalid
     if (this.#isPassing || !areValid(inner)) throw new Changed('a set that this one depends on may have changed');
     const other = this.#byKey.get(source.key);
     if (other && other !== known) return this.#get(source, deadline);
@@ -166,7 +167,7 @@ export class Sets {
     }
   }
 
-  /** Counts the changes that passed between the snapshot and now. False: they are no longer in memory. */
+  /** Counts for the set the changes after the seq `after` up to now. False: some of them are not in memory any more. */
   #replay(set: LoadedSet, after: number): boolean {
     const { seq, recent } = this.#options;
     for (let at = after; at < seq(); ) {
@@ -179,7 +180,10 @@ export class Sets {
     return true;
   }
 
-  /** Whether this gateway stands at the end of a transaction. It begins there, so then no batch is in memory. */
+  /**
+   * Whether this gateway's position is the end of a transaction. A gateway starts at the end of a transaction, and has
+   * no batch in memory then.
+   */
   #isBetweenTransactions(): boolean {
     const [batch] = this.#options.recent(this.#options.seq()) ?? [];
     if (!batch) return true;
@@ -201,14 +205,15 @@ export class Sets {
     }
   }
 
-  /** Whether a set is valid or will be soon. Then a transaction whose end has not arrived must be held back. */
+  /** Whether a set is valid or waits. If so, the feed must hold back a transaction whose end has not arrived. */
   get areUsed(): boolean {
     return this.#validCount + this.#waiting.size > 0;
   }
 
   /**
-   * Consecutive batches in parts, for delivery one after the other. Before a part is taken, the sets that its first
-   * transaction changes are made invalid. `delivered` must be called after each part.
+   * Splits consecutive batches into parts, which the caller delivers one after the other. Before the generator yields
+   * a part, it makes the sets invalid that the first transaction of the part changes. Call `delivered` after each
+   * part.
    */
   *parts(batches: readonly Batch[]): Generator<Batch> {
     if (this.#index.isEmpty) {
@@ -232,27 +237,28 @@ export class Sets {
     }
   }
 
-  /** This gateway stands at the end of the part. */
+  /** Counts the changes of a part that was delivered, for the sets that wait. */
   delivered(part: Batch): void {
     if (this.#waiting.size === 0) return;
     const reader = new BatchReader(part);
     while (reader.next()) for (const set of this.#waiting) set.count(reader.seq, BigInt(reader.xid));
   }
 
-  /** The history is another one: no set has the values of this gateway's position. */
+  /** For a gateway that changed to another history: no set has the values at its position any more. */
   invalidateAll(): void {
     for (const { set } of this.#byKey.values()) this.#invalidate(set);
   }
 
   /**
-   * The log goes on in another epoch after this gateway's position. Valid sets stay valid, but a snapshot ahead of the
-   * position may contain changes that the log lost.
+   * For a log that goes on in another epoch after this gateway's position. Valid sets stay valid. The snapshot of any
+   * other set may be ahead of the position, and may contain changes that the log lost, so the other sets become
+   * invalid.
    */
   forked(): void {
     for (const { set } of this.#byKey.values()) if (set.state !== 'valid') this.#invalidate(set);
   }
 
-  /** The sets that the batches change, by the first seq of the transaction that changes them. */
+  /** The sets that transactions in the batches change, by the first seq of the transaction. */
   #changedIn(batches: readonly Batch[]): Map<number, Set<LoadedSet>> {
     const changed = new Map<number, Set<LoadedSet>>();
     const note = (start: number, set: LoadedSet) => {
@@ -272,7 +278,7 @@ export class Sets {
         for (const set of this.#index.concernedBy(change)) if (set.isChangedBy(change)) note(start, set);
       }
     }
-    // the transaction is too large to wait for its end
+    // the last transaction is too large to be held back until its end, and its end may change any set
     if (!isEnd) for (const { set } of this.#byKey.values()) if (set.state === 'valid') note(start, set);
     return changed;
   }

@@ -1,25 +1,25 @@
 /**
- * The beginning of a transaction whose end has not arrived, as the transaction goes on in the next batch. While sets
- * of policies are in use, the feed holds it back: the end may change a set, and then none of the transaction's changes
- * may be delivered under the set.
+ * Holds back the beginning of a transaction that goes on in the next batch, so that its end has not arrived yet. The
+ * feed uses this while sets of policies are in use. The end of the transaction may change a set, and then no change of
+ * the transaction may be delivered under the former values of the set.
  */
 import { type Batch, BatchReader, splitBefore } from '#shared/log/batch.ts';
 
-/** a larger beginning is not held back any longer */
+/** the beginning of a transaction is held back up to this size, and delivered when it gets larger */
 export const maxUnfinishedBytes = 16 * 1024 * 1024;
 
 export class Unfinished {
   #batches: Batch[] = [];
   #bytes = 0;
 
-  /** The last seq that is held back; null: nothing is. */
+  /** The last seq that is held back; null: nothing is held back. */
   get lastSeq(): number | null {
     return this.#batches.at(-1)?.lastSeq ?? null;
   }
 
   /**
-   * Adds the batch that follows. Returns the batches to deliver, which end with a transaction. Where the beginning of
-   * a transaction exceeds 16 MB, or `mustWait` is false, the returned batches end within a transaction.
+   * Adds the next batch, and returns the batches to deliver now. They end where a transaction ends. Two exceptions:
+   * if the beginning of a transaction exceeds 16 MB, or if `mustWait` is false, they may end within a transaction.
    */
   add(batch: Batch, mustWait: boolean): Batch[] {
     if (!mustWait) return [...this.drop(), batch];

@@ -1,8 +1,9 @@
 /**
- * What a viewer may do with a table, by the policies of plank.allow. One policy applies: that of the viewer's
- * role, else that of `authenticated` if the viewer has a token, else that of `anonymous`. What must stay true:
- * where a policy cannot be judged, nothing is allowed. Its claims are missing or of another type, its columns
- * are gone, or it was written for another version of Plank.
+ * What a viewer may do with a table, by the policies of plank.allow. One policy applies: the policy of the viewer's
+ * role, else the policy of `authenticated` if the viewer has a token, else the policy of `anonymous`.
+ *
+ * What must stay true: a policy that cannot be judged allows nothing. A policy cannot be judged if its claims are
+ * missing or of another type, if its columns are gone, or if it was written for another version of Plank.
  */
 import { hash } from 'node:crypto';
 import type { Log } from '#shared/process/logger.ts';
@@ -11,46 +12,46 @@ import type { Viewer } from '../access/viewer.ts';
 import type { Catalog, PolicyRow, Table } from '../catalog/catalog.ts';
 import { ClaimMissing, claimAt, FilterError, isValueOf, type PolicyTerms, RowFilter } from '../filter/row-filter.ts';
 
-/** A filter is null where nothing is allowed, and empty where every row is. */
+/** A filter is null if nothing is allowed, and empty if every row is allowed. */
 export interface TableRights {
   readonly table: Table;
   /** the role of the policy */
   readonly role: string;
-  /** names of columns, with those of the key; null: all columns of the table */
+  /** names of columns, including the columns of the key; null: all columns of the table */
   readonly readable: readonly string[] | null;
-  /** names of columns; null: all that are writable */
+  /** names of columns; null: all writable columns of the table */
   readonly writable: readonly string[] | null;
   /** JSON values by column, which the server sets in rows that the viewer writes */
   readonly presets: ReadonlyMap<string, unknown>;
   readonly read: RowFilter | null;
   readonly insert: RowFilter | null;
-  /** which rows may be changed, and to what */
+  /** which rows an update may change; `check`: which rows an update may lead to */
   readonly update: RowFilter | null;
   readonly check: RowFilter | null;
   readonly delete: RowFilter | null;
 }
 
-/** A policy that cannot be used, so that it allows nothing. */
+/** A policy that cannot be used, and so allows nothing. */
 export interface PolicyProblem {
   table: string;
   role: string;
   problem: string;
 }
 
-/** This many rights are kept: those that were used last. Making one takes about 30 µs. */
+/** The last used TableRights are kept, at most this many. To make one takes about 30 µs. */
 const maxKept = 10_000;
-/** longer texts of claims are kept as their hash */
+/** in a key of `#kept`, claims whose text is longer than this are replaced by their hash */
 const maxKeyLength = 200;
 
-/** A policy of a table, with what was made of it. */
+/** A policy of a table after its check, for all claims. */
 interface Compiled {
-  /** no other policy has it */
+  /** unique among all compiled policies */
   id: number;
   /** why the policy allows nothing; null: it can be used */
   problem: string | null;
   /** the claims that the policy needs */
   claims: readonly string[];
-  /** the tables that its sets are made of, by name */
+  /** the tables that the policy's sets are made of, by name; undefined: there is no such table */
   tables: ReadonlyMap<string, Table | undefined>;
   /** the part of the rights that is the same for all claims */
   base: Omit<TableRights, 'presets' | 'read' | 'insert' | 'update' | 'check' | 'delete'>;
@@ -62,8 +63,9 @@ export class Rights {
   readonly #compiled = new WeakMap<Table, Map<PolicyRow, Compiled>>();
   #lastId = 0;
   /**
-   * By policy and claims, from the one that was used longest ago; null: one of the claims has another type. After a
-   * table was altered, its former rights are not found again, and are dropped as those that nobody uses.
+   * By policy and claims, in the order of the last use, the oldest use first. Null: one of the claims has another type.
+   * The rights to a table that was altered since are not found again. They are dropped like all rights that were not
+   * used for long.
    */
   readonly #kept = new Map<string, TableRights | null>();
   readonly #full = new WeakMap<Table, TableRights>();
@@ -74,8 +76,8 @@ export class Rights {
   }
 
   /**
-   * `viewer` null: AUTH=off, and everything is allowed. Null: for this viewer the table looks as if it did not
-   * exist.
+   * With AUTH=off, `viewer` is null, and everything is allowed. Returns null if the table must look to this viewer as
+   * if it did not exist.
    */
   of(table: Table, viewer: Viewer | null): TableRights | null {
     if (viewer === null) return this.#everything(table);
@@ -93,7 +95,7 @@ export class Rights {
     return rights;
   }
 
-  /** Why the table does not exist for the viewer, for operators; null: it exists. */
+  /** For operators: why the table does not exist for the viewer; null: the table exists. */
   whyNot(table: Table, viewer: Viewer | null): string | null {
     if (viewer === null || this.of(table, viewer) !== null) return null;
     const policy = policyFor(table, viewer);
@@ -139,7 +141,7 @@ export class Rights {
     return rights;
   }
 
-  /** A policy is compiled again when one of the tables that it names is another one. */
+  /** Compiles a policy, again if the catalog now has another Table for one of the names in the policy. */
   #compile(table: Table, policy: PolicyRow): Compiled {
     let ofTable = this.#compiled.get(table);
     if (!ofTable) this.#compiled.set(table, (ofTable = new Map()));
@@ -164,7 +166,7 @@ export class Rights {
         { table: table.name, role: policy.role, problem },
         'a policy cannot be used, so it allows nothing',
       );
-    // the depth of a policy that can be used is bounded
+    // only a policy without a problem has a bounded depth, so `claimsIn` cannot overflow the stack
     const claims = problem === null ? [...claimsIn(policy)] : [];
     const compiled = { id: ++this.#lastId, problem, claims, tables, base };
     ofTable.set(policy, compiled);
@@ -210,7 +212,7 @@ const noPresets: TableRights['presets'] = new Map();
 /** Throws FilterError or ClaimMissing. */
 function rightsBy(base: Compiled['base'], policy: PolicyRow, terms: PolicyTerms): TableRights {
   const { table } = base;
-  // the parts of a policy are often alike, and then share one filter
+  // filters of a policy are often equal, and then share one RowFilter
   const made = new Map<string, RowFilter>();
   const filter = (name: 'read' | 'insert' | 'update' | 'delete' | 'check'): RowFilter | null => {
     if (policy[name] === null || policy[name] === undefined) return null;
@@ -235,7 +237,7 @@ function rightsBy(base: Compiled['base'], policy: PolicyRow, terms: PolicyTerms)
   };
 }
 
-/** In the table's order. A column that is gone, or has another name, is not among them. */
+/** Those of the names that are columns of the table now, in the table's order. */
 const namesIn = ({ columns }: Table, names: readonly string[]): string[] =>
   columns.map(({ name }) => name).filter((name) => names.includes(name));
 
@@ -267,12 +269,12 @@ function claimsIn({ read, insert, update, delete: remove, check, presets }: Poli
     else if (typeof value === 'object' && value !== null) for (const member of Object.values(value)) collect(member);
   };
   for (const filter of [read, insert, update, remove, check]) collect(filter);
-  // a value for a json column is taken as it is
+  // a preset that is no claim is a plain value: a JSON value may contain `$claim` without meaning a claim
   for (const value of Object.values(presets ?? {})) if (isClaim(value)) collect(value);
   return found;
 }
 
-/** The key of the rights that a policy gives to these claims. Null: one of the claims that it needs is missing. */
+/** The key in `#kept` for a policy and these claims. Null: a claim that the policy needs is missing. */
 function keyOf(claims: Claims, { id, claims: names }: Compiled): string | null {
   try {
     const values = JSON.stringify(names.map((name) => claimAt(claims, name)));
