@@ -5,7 +5,7 @@ import { expect, test } from 'vitest';
 import { accessRun } from '../torture/access/run.ts';
 
 const seed = Number(process.env.PLANK_TEST_SEED ?? 1);
-const seconds = Number(process.env.PLANK_TEST_SECONDS ?? 8);
+const seconds = Number(process.env.PLANK_TEST_SECONDS ?? 6);
 
 test(
   'no client sees or is sent what its policy does not admit',

@@ -24,7 +24,7 @@ const deadlineMs = 20_000;
 /** after each transaction, one of the rows 2n-1 and 2n is open and the other is done */
 const pairs = 10;
 const crowd = 2_000;
-const cutMs = 60_000;
+const cutMs = 20_000;
 /** the SDK's longest pause before it tries again, and the work after it on a busy machine */
 const comeBackMs = 50_000;
 
@@ -287,12 +287,12 @@ test('a live query begins again when its network was cut for longer than the log
   expect(pictures.wrong).toEqual([]);
 });
 
-test('a live query resumes after a minute without a network and thousands of changes', async () => {
+test('a live query resumes after 20 s without a network and thousands of changes', async () => {
   const pictures = new Witness(far.open);
   for (let i = 0; i < 5; i++) await touchAll(databaseUrl);
   await writers.more(1_000);
   await writers.stop();
-  await until('a minute has gone by', () => performance.now() - far.cutAt > cutMs, cutMs);
+  await until('20 s have gone by', () => performance.now() - far.cutAt > cutMs, cutMs);
   expect(far.plank.state).not.toBe('open');
   expect(pictures.pictures).toBe(0);
   far.proxy.pass();
