@@ -105,7 +105,8 @@ function giveUp<C extends Judging>(channel: C, error: unknown, touched: Set<C>):
   touched.add(channel);
 }
 
-function getOrMake<K, V>(map: Map<K, V>, key: K, make: () => V): V {
+/** The value of the key, which is made if there is none. */
+export function getOrMake<K, V>(map: Map<K, V>, key: K, make: () => V): V {
   let value = map.get(key);
   if (value === undefined) {
     value = make();

@@ -5,6 +5,7 @@
  */
 import { actions, isBreak } from '#shared/log/batch.ts';
 import type { Change } from '../channels/change.ts';
+import { getOrMake } from '../channels/table-index.ts';
 import { type FilterColumn, ImageError, rowKey } from '../filter/row-filter.ts';
 import type { LoadedSet } from './loaded-set.ts';
 
@@ -84,13 +85,4 @@ export class SetIndex {
     }
     return found;
   }
-}
-
-function getOrMake<K, V>(map: Map<K, V>, key: K, make: () => V): V {
-  let value = map.get(key);
-  if (value === undefined) {
-    value = make();
-    map.set(key, value);
-  }
-  return value;
 }
