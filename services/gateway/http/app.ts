@@ -162,7 +162,7 @@ export function createApp(deps: AppDeps): Express {
     app
       .route('/auth/tickets')
       .all(named('/auth/tickets'))
-      .post(ticketHandler(deps.identifying, deps.tickets))
+      .post(ticketHandler(deps.identifying, deps.tickets, deps.limits ?? null))
       .all(methodNotAllowed('POST'));
   app.use('/api', ...viewed, tablesRouter({ pool, catalog, rights, maxBodyBytes: config.MAX_BODY_BYTES }));
 

@@ -38,13 +38,15 @@ export async function identify(
 }
 
 /** For `POST /auth/tickets`: answers with a ticket that stands for the token of the request. */
-export function ticketHandler(identifying: Identifying, tickets: Tickets): RequestHandler {
+export function ticketHandler(identifying: Identifying, tickets: Tickets, limits: Limits | null): RequestHandler {
   return async (request, response) => {
     const identity = await identify(identifying, request, response);
     if (identity === null) {
       response.set('WWW-Authenticate', 'Bearer');
       throw new PlankError('UNAUTHORIZED', 'a ticket stands for a token: send it as Authorization: Bearer');
     }
+    // each ticket is kept for a while
+    if (limits) await countRequest(limits, identity, identifying.addresses.of(request));
     const issued = await tickets.issue(identity).catch((cause: unknown) => {
       throw new PlankError('KEYS_UNAVAILABLE', 'tickets cannot be kept now', { cause });
     });
@@ -56,12 +58,18 @@ export function ticketHandler(identifying: Identifying, tickets: Tickets): Reque
 export function limitRequests(limits: Limits | null, addresses: Addresses | null): RequestHandler {
   return async (request, response, next) => {
     const viewer = viewerOf(response);
-    if (limits && addresses && viewer)
-      await limits.countRequest(viewer, addresses.of(request)).catch((error: unknown) => {
-        throw error instanceof TooMany ? tooMany(error) : error;
-      });
+    if (limits && addresses && viewer) await countRequest(limits, viewer, addresses.of(request));
     next();
   };
+}
+
+/** Throws PlankError. */
+async function countRequest(limits: Limits, viewer: Viewer, address: string): Promise<void> {
+  try {
+    await limits.countRequest(viewer, address);
+  } catch (error) {
+    throw error instanceof TooMany ? tooMany(error) : error;
+  }
 }
 
 export const tooMany = ({ message, retryAfterS }: TooMany): PlankError =>

@@ -126,6 +126,19 @@ test('REST requests of one user are limited, and of one address without a token'
   }
 });
 
+test('tickets of one user are limited as requests are', async () => {
+  const statuses: number[] = [];
+  for (let i = 0; i < 12; i++) {
+    const response = await fetch(`${stage.embedded.url}/auth/tickets`, {
+      method: 'POST',
+      headers: { 'x-forwarded-for': address(), authorization: `Bearer ${tokenOf({ sub: 'hal' })}` },
+    });
+    statuses.push(response.status);
+    await response.body?.cancel();
+  }
+  expect([statuses.filter((status) => status === 200).length, statuses.at(-1)]).toEqual([10, 429]);
+});
+
 test('an address whose tokens are refused may try only some, and others go on', async () => {
   const from = address();
   const statuses: number[] = [];
